@@ -1,0 +1,20 @@
+"""bnn_itrd: distil a full-precision vision network into a 1-bit one, and export it to a file that is proven to run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "distill", "load"]
+
+if TYPE_CHECKING:
+    from bnn_itrd.api import distill, load
+
+
+def __getattr__(name: str) -> Any:
+    # Light on purpose: torch, lightning and onnx are imported when a function is first used.
+    if name in ("distill", "load"):
+        from bnn_itrd import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'bnn_itrd' has no attribute {name!r}")

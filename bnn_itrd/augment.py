@@ -1,0 +1,44 @@
+"""Augmentation of a batch of small images on their device: random crop with padding and flip in one gather."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+__all__ = ["crop_and_flip", "draw", "normalise"]
+
+
+def draw(n: int, *, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Random (row, column, mirrored) per image, (n, 3) int64: offsets in [0, 2 * padding], mirrored in {0, 1}."""
+    offsets = torch.randint(0, 2 * padding + 1, (n, 2), generator=generator)
+    mirrored = torch.randint(0, 2, (n, 1), generator=generator) if flip else torch.zeros(n, 1, dtype=torch.long)
+    return torch.cat([offsets, mirrored], dim=1)
+
+
+def crop_and_flip(images: Tensor, choice: Tensor, *, padding: int) -> Tensor:
+    """Each image zero-padded, cropped at its own offset back to its size, mirrored where chosen.
+
+    images (n, c, h, w) of any dtype, choice (n, 3) from `draw` on the same device -> (n, c, h, w).
+    """
+    n, c, h, w = images.shape
+    if padding:
+        images = F.pad(images, (padding,) * 4)
+    device = images.device
+    columns = torch.arange(w, device=device).expand(n, w)
+    columns = torch.where(choice[:, 2:3] == 1, w - 1 - columns, columns) + choice[:, 1:2]
+    rows = torch.arange(h, device=device) + choice[:, 0:1]
+    return images[
+        rearrange(torch.arange(n, device=device), "n -> n 1 1 1"),
+        rearrange(torch.arange(c, device=device), "c -> 1 c 1 1"),
+        rearrange(rows, "n h -> n 1 h 1"),
+        rearrange(columns, "n w -> n 1 1 w"),
+    ]
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 (n, c, h, w) -> float32 ``(x / 255 - mean) / std``; mean, std (c,) on the images' device."""
+    scale = rearrange(1 / (255 * std), "c -> 1 c 1 1")
+    shift = rearrange(-mean / std, "c -> 1 c 1 1")
+    return images.float() * scale + shift

@@ -1,0 +1,82 @@
+"""The command line: `bnn-itrd COMMAND ...`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from bnn_itrd.errors import UserError, unknown
+
+__all__ = ["COMMANDS", "main"]
+
+_HELP = """bnn-itrd: from a full-precision vision network to a 1-bit one, as a file that is proven to run.
+
+usage: bnn-itrd COMMAND ...        (bnn-itrd COMMAND --help says more)
+
+  run RECIPE         train a teacher and its binary students, export, validate, compare: the whole road
+  train RECIPE       train one member of a recipe
+  evaluate PATH      accuracy of a trained network or an .onnx file on the test images
+  export PATH        a trained network to a portable 1-bit ONNX file
+  validate FILE      hold an .onnx file against the network it came from, on the test images
+  predict FILE IMG   class names and probabilities of image files
+  summary WHAT       layers, bits, MACs and bytes of a recipe's networks or of a trained one
+  compare DIR...     one table of several runs
+  recipes            the recipes that come with the package
+
+Start with:  bnn-itrd run digits
+"""
+
+
+def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
+    from bnn_itrd import commands
+
+    return {
+        "run": commands.run,
+        "train": commands.train,
+        "evaluate": commands.evaluate,
+        "export": commands.export,
+        "validate": commands.validate,
+        "predict": commands.predict,
+        "summary": commands.summary,
+        "compare": commands.compare,
+        "recipes": commands.recipes,
+    }
+
+
+COMMANDS = ("run", "train", "evaluate", "export", "validate", "predict", "summary", "compare", "recipes")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; 0 where all went well, 1 where a stated limit was passed, 2 on input that does not fit."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_HELP, end="")
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from bnn_itrd import __version__
+
+        print(f"bnn-itrd {__version__}")
+        return 0
+    try:
+        name = arguments[0]
+        if name not in COMMANDS:
+            raise unknown("command", name, COMMANDS)
+        return _commands()[name](arguments[1:])
+    except UserError as error:
+        print(f"bnn-itrd: {error}", file=sys.stderr)
+        return 2
+    except (FileNotFoundError, PermissionError) as error:
+        print(f"bnn-itrd: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nbnn-itrd: stopped; the same command continues from the last finished epoch", file=sys.stderr)
+        return 130
+    except RuntimeError as error:
+        if type(error).__name__ != "ExportError":
+            raise
+        print(f"bnn-itrd: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""What a comparison says: every network of a run on the same test images, and every file it was exported to."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnn_itrd.data import ImageData, Split
+from bnn_itrd.evaluation import Evaluation, confusion, score
+from bnn_itrd.export import Agreement, compare_milliseconds, session, to_onnx, validate
+from bnn_itrd.members import Member
+from bnn_itrd.models import summary
+
+__all__ = ["Entry", "compare", "export_member", "model_row", "table_rows", "test_tensors"]
+
+_MOST_DIFFERENCES = 48
+_MS_WHAT = "onnxruntime, 1 thread, batch 1"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A member, evaluated on the test images, with its file and what validation said of it."""
+
+    member: Member
+    test: Evaluation
+    file: Path
+    agreement: Agreement
+    session_ms: float
+
+
+def test_tensors(split: Split) -> tuple[Tensor, Tensor]:
+    """All images of a split, preprocessed, (n, c, h, w) float32 on the CPU, and labels (n,)."""
+    batches = list(split.eval_batches(500, device=torch.device("cpu")))
+    return torch.cat([b[0] for b in batches]), torch.cat([b[1] for b in batches])
+
+
+def export_member(member: Member, data: ImageData, file: Path) -> None:
+    """The member's network as a portable ONNX file with what `predict` and `validate` need in its metadata."""
+    from bnn_itrd.checkpoint import file_hash
+
+    metadata = {"member": member.name, "dataset": data.name}
+    if member.checkpoint is not None and member.checkpoint.is_file():
+        metadata["source_sha256"] = file_hash(member.checkpoint)
+    to_onnx(
+        member.model.cpu(),
+        file,
+        input_shape=data.input_shape,
+        normalization=(data.mean, data.std),
+        classes=data.classes,
+        metadata=metadata,
+    )
+
+
+def evaluate_member(member: Member, data: ImageData, file: Path, images: Tensor, labels: Tensor) -> Entry:
+    """Exports, runs the network and the file on the test images, and holds one against the other."""
+    import time
+
+    from bnn_itrd.export import predict_model
+
+    export_member(member, data, file)
+    started = time.perf_counter()
+    opened = session(file)
+    session_ms = 1000 * (time.perf_counter() - started)
+    agreement = validate(member.model, opened, images, labels=labels.numpy())
+    logits = torch.from_numpy(predict_model(member.model, images))
+    return Entry(member, score(logits, labels), file, agreement, session_ms)
+
+
+def model_row(entry: Entry, data: ImageData, teacher: Entry | None, ms: float | None) -> dict[str, Any]:
+    """One model of comparison.json; accuracies in percent, times in ms, sizes in bytes. See docs/run-folder.md."""
+    member, test = entry.member, entry.test
+    cost = summary(member.model, data.input_shape)
+    classes = len(data.classes)
+    matrix = confusion(test.predictions, test.labels, classes)
+    per_class = 100 * matrix.diag() / matrix.sum(1).clamp(min=1)
+    history = [] if member.fitted is None else member.fitted.history
+    best = None if member.fitted is None else member.fitted.best
+    size = entry.file.stat().st_size
+    is_teacher = teacher is None
+    agrees = None if teacher is None else 100 * float((teacher.test.predictions == test.predictions).float().mean())
+    checked = entry.agreement
+    return {
+        "name": member.name,
+        "network": type(member.model).__name__,
+        "method": member.method,
+        "binary": cost.binary_macs > 0,
+        "reference": None if is_teacher else "teacher",
+        "epochs": len(history) or None,
+        "top1_last": test.top1,
+        "top1_best": None if best is None else best["top1"],
+        "best_epoch": None if best is None else best["epoch"],
+        "best_split": None if best is None else best["split"],
+        "top5_last": test.top5,
+        "loss_last": test.loss,
+        "parameters": cost.parameters,
+        "bytes": size,
+        "fp32_bytes": cost.fp32_bytes,
+        "compression": 1.0 if teacher is None else teacher.file.stat().st_size / size,
+        "binary_macs": cost.binary_macs,
+        "float_macs": cost.float_macs,
+        "ms_per_image": ms,
+        "ms_what": _MS_WHAT,
+        "agreement_with_teacher": agrees,
+        "per_class": [round(float(v), 4) for v in per_class],
+        "confusion": matrix.tolist(),
+        "curve": [_curve_point(row) for row in history],
+        "artefacts": [
+            {
+                "target": "onnx",
+                "file": entry.file.name,
+                "bytes": size,
+                "top1": None if checked.top1_file is None else 100 * checked.top1_file,
+                "agreement": 100 * checked.argmax_agreement,
+                "max_difference": checked.max_difference,
+                "median_difference": checked.median_difference,
+                "images": checked.images,
+                "disagreements": [
+                    {"index": d.index, "torch": d.model_class, "file": d.file_class, "margin": d.margin}
+                    for d in checked.disagreements
+                ],
+                "ms_per_image": ms,
+                "session_ms": entry.session_ms,
+            }
+        ],
+    }
+
+
+def _curve_point(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the history under the names of comparison.json."""
+    parts = {k.removeprefix("loss_"): v for k, v in row.items() if k.startswith("loss_")}
+    split = row["split"]
+    return {
+        "epoch": row["epoch"],
+        "loss": row["loss"],
+        "train_loss_parts": parts,
+        "train_top1": row["train_top1"],
+        "split": split,
+        "test_top1": row["top1"],
+        "test_top5": row["top5"],
+        "test_loss": row["eval_loss"],
+        "lr": row["lr"],
+        "seconds": row["seconds"],
+        "images_per_s": row["images_per_s"],
+    }
+
+
+def _png(split: Split, index: int) -> str:
+    from PIL import Image
+
+    pixels = split.raw(index)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _differences(entries: Sequence[Entry], data: ImageData) -> list[dict[str, Any]]:
+    """Test images on which a student and the teacher do not agree, the first ones of each pattern."""
+    if not entries:
+        return []
+    predictions = torch.stack([e.test.predictions for e in entries])
+    labels = entries[0].test.labels
+    differ = (predictions != predictions[0]).any(0).nonzero().flatten().tolist()
+    step = max(1, len(differ) // _MOST_DIFFERENCES)
+    return [
+        {
+            "index": i,
+            "label": int(labels[i]),
+            "predictions": {e.member.name: int(p[i]) for e, p in zip(entries, predictions, strict=True)},
+            "png": _png(data.test, i),
+        }
+        for i in differ[::step][:_MOST_DIFFERENCES]
+    ]
+
+
+def compare(
+    members: Sequence[Member],
+    data: ImageData,
+    *,
+    files: dict[str, Path],
+    recipe: str,
+    environment: dict[str, Any],
+    config: dict[str, Any],
+) -> dict[str, Any]:
+    """The comparison of a teacher (first) and its students: exports each to its file, validates, times.
+
+    Latencies are measured in turns in one process. The result is plain values; docs/run-folder.md names the keys.
+    """
+    images, labels = test_tensors(data.test)
+    entries = [evaluate_member(m, data, files[m.name], images, labels) for m in members]
+    times = compare_milliseconds({e.member.name: session(e.file) for e in entries})
+    teacher = entries[0] if entries and entries[0].member.method == "teacher" else None
+    return {
+        "format": 1,
+        "recipe": recipe,
+        "dataset": {
+            "name": data.name,
+            "classes": list(data.classes),
+            "train": len(data.train),
+            "val": 0 if data.val is None else len(data.val),
+            "test": len(data.test),
+            "input_shape": list(data.input_shape),
+        },
+        "environment": environment,
+        "models": [
+            model_row(e, data, None if e is teacher else teacher, times[e.member.name]) for e in entries
+        ],
+        "differences": _differences(entries, data),
+        "config": config,
+    }
+
+
+def table_rows(comparison: dict[str, Any]) -> list[dict[str, str]]:
+    """The terminal's table: one row per model, as text."""
+
+    def cell(value: Any, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    rows = []
+    for model in comparison["models"]:
+        artefact = (model.get("artefacts") or [{}])[0]
+        rows.append(
+            {
+                "model": model["name"],
+                "top-1 %": cell(model.get("top1_last"), ".2f"),
+                "best %": cell(model.get("top1_best"), ".2f"),
+                "top-5 %": cell(model.get("top5_last"), ".2f"),
+                "parameters": cell(model.get("parameters"), ","),
+                "binary MACs": cell(model.get("binary_macs"), ","),
+                "float MACs": cell(model.get("float_macs"), ","),
+                "ONNX bytes": cell(model.get("bytes"), ","),
+                "smaller": cell(model.get("compression"), ".1f") + "x",
+                "ms/image": cell(model.get("ms_per_image"), ".3f"),
+                "same as teacher %": cell(model.get("agreement_with_teacher"), ".2f"),
+                "ONNX = PyTorch %": cell(artefact.get("agreement"), ".2f"),
+            }
+        )
+    return rows
+
+

@@ -1,0 +1,350 @@
+"""Every setting, as frozen dataclasses. The command line, the recipes and the run folders all hold these."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bnn_itrd.errors import UserError
+
+__all__ = [
+    "DataConfig",
+    "DistillConfig",
+    "FabricConfig",
+    "ITRDConfig",
+    "KDConfig",
+    "LogConfig",
+    "MemberConfig",
+    "NetworkConfig",
+    "RunConfig",
+    "SchemeConfig",
+    "TrainConfig",
+    "differences",
+    "flatten",
+    "member_config",
+    "to_dict",
+]
+
+
+def _check(condition: bool, name: str, rule: str, value: object) -> None:
+    if not condition:
+        raise UserError(f"{name} must be {rule}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images.
+
+    Args:
+        name: data set: digits (embedded), cifar10, cifar100, or folder (your own images, one folder per class)
+        root: where it lies: an .npz, the folder of torchvision's download, or an image folder
+        download: let torchvision fetch cifar10 or cifar100 into root
+        val_fraction: share of the training images held out for choosing things, in [0, 1)
+        image_size: height and width the images of a folder are brought to; the images' own size by default
+        crop_padding: pixels of zero padding before the random crop of small images; 0: no crop
+        flip: mirror images at random
+        workers: processes that read large images from disk
+    """
+
+    name: str = "digits"
+    root: str | None = None
+    download: bool = False
+    val_fraction: float = 0.0
+    image_size: int | None = None
+    crop_padding: int = 4
+    flip: bool = True
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.val_fraction < 1, "data.val_fraction", "in [0, 1)", self.val_fraction)
+        _check(self.crop_padding >= 0, "data.crop_padding", ">= 0", self.crop_padding)
+        _check(self.workers >= 0, "data.workers", ">= 0", self.workers)
+        size = self.image_size
+        _check(size is None or size >= 1, "data.image_size", ">= 1", size)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The definition a teacher and its students share. The options that change the binary form only say so.
+
+    Args:
+        name: resnet18, resnet20, resnet32, resnet34, resnet56, resnet110 or vgg_small
+        per_conv: students: one shortcut per convolution; the network's published form by default
+        float_downsample: students: average pool and a full-precision 1x1 convolution where the shape changes
+        padding_value: students: what the borders hold after the sign: 0, +1 or -1
+    """
+
+    name: str = "resnet20"
+    per_conv: bool | None = None
+    float_downsample: bool = False
+    padding_value: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.padding_value in (-1, 0, 1), "network.padding_value", "-1, 0 or 1", self.padding_value)
+
+
+@dataclass(frozen=True)
+class SchemeConfig:
+    """How the students are binarised.
+
+    Args:
+        weight: recu or xnor
+        activation: recu, clipped or polynomial
+        tau_min: recu: tau at the start of training, in (0.5, 1)
+        tau_max: recu: tau at its end
+    """
+
+    weight: str = "recu"
+    activation: str = "recu"
+    tau_min: float = 0.85
+    tau_max: float = 0.99
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training.
+
+    Args:
+        epochs: passes over the training images
+        batch_size: images per step, over all processes together
+        optimizer: sgd or adamw
+        lr: peak learning rate, reached after the warm-up, then cosine to 0
+        momentum: sgd
+        nesterov: sgd
+        weight_decay: L2, on every parameter as the published recipes have it
+        warmup_epochs: epochs of linear warm-up
+        label_smoothing: of the cross-entropy, in [0, 1)
+        ema: decay of an exponential moving average of the weights, which is then the network that is kept
+        clip_norm: largest norm of the gradient
+        precision: 32-true, bf16-mixed or 16-mixed; accuracy is always evaluated in float32
+        compile: torch.compile the training step
+        channels_last: memory format of images and convolutions
+        eval_every: epochs between evaluations; the last epoch is always evaluated
+        seed: of the initial weights, the order of the images and their augmentation
+    """
+
+    epochs: int = 60
+    batch_size: int = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 5.0
+    label_smoothing: float = 0.0
+    ema: float | None = None
+    clip_norm: float | None = None
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = False
+    channels_last: bool = False
+    eval_every: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.epochs >= 1, "train.epochs", ">= 1", self.epochs)
+        _check(self.batch_size >= 1, "train.batch_size", ">= 1", self.batch_size)
+        _check(self.lr > 0, "train.lr", "> 0", self.lr)
+        _check(0 <= self.momentum < 1, "train.momentum", "in [0, 1)", self.momentum)
+        _check(self.weight_decay >= 0, "train.weight_decay", ">= 0", self.weight_decay)
+        _check(self.warmup_epochs >= 0, "train.warmup_epochs", ">= 0", self.warmup_epochs)
+        _check(0 <= self.label_smoothing < 1, "train.label_smoothing", "in [0, 1)", self.label_smoothing)
+        _check(self.ema is None or 0 <= self.ema < 1, "train.ema", "in [0, 1)", self.ema)
+        _check(self.clip_norm is None or self.clip_norm > 0, "train.clip_norm", "> 0", self.clip_norm)
+        _check(self.eval_every >= 1, "train.eval_every", ">= 1", self.eval_every)
+        _check(0 <= self.seed < 2**31, "train.seed", "in [0, 2^31)", self.seed)
+
+
+@dataclass(frozen=True)
+class KDConfig:
+    """Softened logits (Hinton et al. 2015).
+
+    Args:
+        weight: of the term; 0.9 beside a cross-entropy of 0.1 is the usual pair
+        tau: temperature
+    """
+
+    weight: float = 0.9
+    tau: float = 4.0
+
+    def __post_init__(self) -> None:
+        _check(self.tau > 0, "kd.tau", "> 0", self.tau)
+
+
+@dataclass(frozen=True)
+class ITRDConfig:
+    """Information Theoretic Representation Distillation (Miles et al. 2022), eq. 10.
+
+    Args:
+        alpha: exponent of the correlation loss: 1.01 for one architecture, 1.5 across architectures
+        beta_corr: weight of the correlation loss
+        beta_mi: weight of the mutual-information loss
+        gather: several processes: statistics over the global batch (otherwise over each process's own)
+    """
+
+    alpha: float = 1.01
+    beta_corr: float = 2.0
+    beta_mi: float = 1.0
+    gather: bool = True
+
+    def __post_init__(self) -> None:
+        _check(self.alpha > 0, "itrd.alpha", "> 0", self.alpha)
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """What a student learns from: labels, and any of the distillers; none of them makes a plain student.
+
+    Args:
+        ce: weight of the cross-entropy with the labels
+        kd: softened logits of the teacher
+        itrd: correlation and mutual information with the teacher's representation
+    """
+
+    ce: float = 1.0
+    kd: KDConfig | None = None
+    itrd: ITRDConfig | None = None
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.kd is not None or self.itrd is not None
+
+
+@dataclass(frozen=True)
+class FabricConfig:
+    """Where it runs (Lightning Fabric's own settings).
+
+    Args:
+        accelerator: cpu, cuda, mps or auto
+        devices: how many processes (devices) on each node
+        num_nodes: how many machines
+        strategy: auto, ddp, ...
+        threads: CPU threads per process; all cores by default
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.devices >= 1, "fabric.devices", ">= 1", self.devices)
+        _check(self.num_nodes >= 1, "fabric.num_nodes", ">= 1", self.num_nodes)
+        _check(self.threads is None or self.threads >= 1, "fabric.threads", ">= 1", self.threads)
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is shown and kept besides the CSV.
+
+    Args:
+        tensorboard: write TensorBoard event files
+        progress: a progress bar on a terminal
+    """
+
+    tensorboard: bool = True
+    progress: bool = True
+
+
+def _default_students() -> dict[str, DistillConfig]:
+    return {"recu": DistillConfig(), "recu-itrd": DistillConfig(itrd=ITRDConfig())}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole comparison: a teacher, and binary students of the same definition trained in different ways.
+
+    Args:
+        data: which images
+        network: the definition teacher and students share
+        scheme: how the students are binarised
+        teacher_train: the teacher's training
+        train: every student's training
+        students: name -> what that student learns from
+        teacher: reuse a trained teacher: a run folder, torchvision:NAME or timm:NAME
+        teacher_weights: file with the state dict of a torchvision or timm teacher
+        fabric: devices and processes
+        log: what is shown and kept
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    scheme: SchemeConfig = field(default_factory=SchemeConfig)
+    teacher_train: TrainConfig = field(default_factory=TrainConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    students: dict[str, DistillConfig] = field(default_factory=_default_students)
+    teacher: str | None = None
+    teacher_weights: str | None = None
+    fabric: FabricConfig = field(default_factory=FabricConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    def __post_init__(self) -> None:
+        for name in self.students:
+            plain = name.replace("-", "").replace("_", "").replace(".", "")
+            if not plain.isalnum() or name == "teacher":
+                raise UserError(
+                    f"students: {name!r} cannot name a student: it becomes a folder beside 'teacher'; "
+                    "use letters, digits, '-', '_' and '.'"
+                )
+
+
+@dataclass(frozen=True)
+class MemberConfig:
+    """One network of a run: what its own folder's config.yaml holds. `scheme` is None for the teacher."""
+
+    name: str
+    data: DataConfig
+    network: NetworkConfig
+    scheme: SchemeConfig | None
+    train: TrainConfig
+    distill: DistillConfig
+    fabric: FabricConfig
+    log: LogConfig
+
+
+def member_config(run: RunConfig, name: str) -> MemberConfig:
+    """The part of a run that concerns one member: 'teacher' or a student's name. Raises UserError on another."""
+    if name == "teacher":
+        scheme, train, distill = None, run.teacher_train, DistillConfig()
+    elif name in run.students:
+        scheme, train, distill = run.scheme, run.train, run.students[name]
+    else:
+        from bnn_itrd.errors import unknown
+
+        raise unknown("member", name, ["teacher", *run.students])
+    return MemberConfig(name, run.data, run.network, scheme, train, distill, run.fabric, run.log)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dict of a configuration: what is written to YAML and into checkpoints."""
+    result: dict[str, Any] = dataclasses.asdict(config)
+    return result
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}; an empty mapping stays as a value."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{name}."))
+        else:
+            flat[name] = value
+    return flat
+
+
+# A resumed run may move to another place or machine; its numbers may not change.
+_FREE = ("data.root", "data.download", "data.workers", "fabric.", "log.")
+
+
+def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """One line per field that differs between two configurations and may not: ``train.lr: 0.1 there, 0.2 given``."""
+    old, new = flatten(saved), flatten(given)
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        if key.startswith(_FREE) or old.get(key) == new.get(key):
+            continue
+        lines.append(f"{key}: {old.get(key, 'absent')!r} there, {new.get(key, 'absent')!r} given")
+    return lines

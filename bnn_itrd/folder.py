@@ -1,0 +1,234 @@
+"""A user's own images: one folder per class, small ones held in memory, large ones read as they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bnn_itrd.config import DataConfig
+from bnn_itrd.data import Batch, ImageData, TensorSplit, _hold_out, mix_seed, shuffled
+from bnn_itrd.errors import UserError
+
+__all__ = ["FolderSplit", "load_folder", "read_image", "resize"]
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# ImageNet's statistics: what large images are normalised with by every published network.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LARGE_SIZE = 224
+_SMALL_SIZE, _SMALL_BYTES = 64, 2**30
+_TEST_SHARE = 0.2
+
+
+def read_image(path: Path) -> np.ndarray[Any, Any]:
+    """RGB uint8 (h, w, 3). Raises UserError, naming the file, where it cannot be read."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception as error:  # Pillow raises whatever the decoder found: OSError, SyntaxError, struct.error, ...
+        raise UserError(f"{path} cannot be read as an image: {error}") from error
+
+
+def resize(image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+    """Shorter side to 8/7 of size, then the centre: the usual view for evaluation (256 -> 224)."""
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    scale = size * 8 / 7 / min(height, width)
+    picture = Image.fromarray(image).resize(
+        (max(size, round(width * scale)), max(size, round(height * scale))), Image.Resampling.BILINEAR
+    )
+    left, top = (picture.width - size) // 2, (picture.height - size) // 2
+    return np.asarray(picture.crop((left, top, left + size, top + size)))
+
+
+class _Reader(Dataset[tuple[Tensor, int, int]]):
+    """Reads and, in training, augments one image; its random numbers depend on (seed, epoch, index) alone."""
+
+    def __init__(self, paths: list[Path], labels: Tensor, size: int, train: tuple[int, int] | None, flip: bool):
+        from torchvision.transforms import v2
+
+        self.paths, self.labels, self.size, self.train = paths, labels, size, train
+        steps: list[Any] = [v2.RandomResizedCrop(size, antialias=True)]
+        self.augment = v2.Compose([*steps, v2.RandomHorizontalFlip()] if flip else steps)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+        image = read_image(self.paths[index])
+        if self.train is None:
+            pixels = torch.from_numpy(resize(image, self.size).copy()).permute(2, 0, 1)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(mix_seed(*self.train, 1, index))
+                pixels = self.augment(torch.from_numpy(image.copy()).permute(2, 0, 1))
+        return pixels, int(self.labels[index]), index
+
+
+class FolderSplit:
+    """Large images on disk, through DataLoader and torchvision.transforms.v2; normalised on the device."""
+
+    def __init__(self, paths: list[Path], labels: Tensor, *, size: int, workers: int, flip: bool) -> None:
+        self.paths, self.labels, self.size, self.workers, self.flip = paths, labels, size, workers, flip
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def _walk(
+        self, order: list[int], batch_size: int, train: tuple[int, int] | None, device: torch.device
+    ) -> Iterator[Batch]:
+        from bnn_itrd.augment import normalise
+
+        reader = _Reader(self.paths, self.labels, self.size, train, self.flip)
+        loader = DataLoader(
+            reader,
+            batch_size=batch_size,
+            sampler=order,
+            num_workers=self.workers,
+            pin_memory=device.type == "cuda",
+        )
+        mean, std = torch.tensor(MEAN, device=device), torch.tensor(STD, device=device)
+        for images, labels, index in loader:
+            pixels = images.to(device, non_blocking=True)
+            yield normalise(pixels, mean, std), labels.to(device), index.to(device)
+
+    def train_batches(
+        self, batch_size: int, *, seed: int, epoch: int, device: torch.device, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        order = shuffled(len(self), seed=seed, epoch=epoch).tolist()
+        full = len(order) // batch_size * batch_size
+        yield from self._walk(order[rank:full:world], batch_size // world, (seed, epoch), device)
+
+    def eval_batches(self, batch_size: int, *, device: torch.device) -> Iterator[Batch]:
+        yield from self._walk(list(range(len(self))), batch_size, None, device)
+
+    def raw(self, index: int) -> np.ndarray[Any, Any]:
+        return resize(read_image(self.paths[index]), self.size)
+
+
+def _scan(root: Path) -> tuple[list[str], list[Path], np.ndarray[Any, Any]]:
+    classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(classes) < 2:
+        found = f"one, {classes[0]!r}" if classes else "none"
+        raise UserError(f"{root} must hold at least two folders of images, one for each class; found {found}")
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        files = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in SUFFIXES)
+        if not files:
+            raise UserError(f"{root / name} holds no image ({', '.join(SUFFIXES)})")
+        paths += files
+        labels += [label] * len(files)
+    return classes, paths, np.asarray(labels, dtype=np.int64)
+
+
+def load_folder(config: DataConfig) -> ImageData:
+    """root/train/CLASS/* with root/test (or root/val), or root/CLASS/*, of which a fifth is then kept for testing.
+
+    Raises UserError: no folder, fewer than two classes, an empty class, classes that differ between train and test,
+    an image that cannot be read (named).
+    """
+    if config.root is None or not Path(config.root).is_dir():
+        raise UserError(
+            f"data set 'folder' needs --data.root, a folder with one folder of images per class; got {config.root!r}"
+        )
+    root = Path(config.root)
+    if (root / "train").is_dir():
+        tests = [root / name for name in ("test", "val") if (root / name).is_dir()]
+        if not tests:
+            raise UserError(f"{root} has a folder 'train' but neither 'test' nor 'val' beside it")
+        classes, paths, labels = _scan(root / "train")
+        test_classes, test_paths, test_labels = _scan(tests[0])
+        if test_classes != classes:
+            odd = sorted(set(classes) ^ set(test_classes))
+            raise UserError(f"{root / 'train'} and {tests[0]} must hold the same classes; they differ in {odd}")
+    else:
+        classes, paths, labels = _scan(root)
+        train, test = _hold_out(labels, _TEST_SHARE)
+        test_paths, test_labels = [paths[i] for i in test], labels[test]
+        paths, labels = [paths[i] for i in train], labels[train]
+        if len(np.unique(test_labels)) < len(classes):
+            raise UserError(f"{root}: a fifth of the images is kept for testing; give every class at least 3 images")
+    keep, held = _hold_out(labels, config.val_fraction)
+    groups = {
+        "train": ([paths[i] for i in keep], labels[keep]),
+        "val": ([paths[i] for i in held], labels[held]),
+        "test": (test_paths, test_labels),
+    }
+    size = config.image_size or _common_small_size(paths + test_paths) or LARGE_SIZE
+    count = len(paths) + len(test_paths)
+    small = size <= _SMALL_SIZE and count * size * size * 3 <= _SMALL_BYTES
+    splits = _in_memory(config, groups, size) if small else _on_disk(config, groups, size)
+    mean, std = MEAN, STD
+    first = splits["train"]
+    if isinstance(first, TensorSplit):
+        mean, std = tuple(first.mean.tolist()), tuple(first.std.tolist())
+    return ImageData(
+        "folder",
+        tuple(classes),
+        mean,
+        std,
+        (3, size, size),
+        first,
+        splits["val"] if len(held) else None,
+        splits["test"],
+    )
+
+
+def _common_small_size(paths: list[Path]) -> int | None:
+    """The side of the images when all are square, alike and small: then they need no resizing."""
+    from PIL import Image
+
+    sizes = set()
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                sizes.add(image.size)
+        except Exception as error:
+            raise UserError(f"{path} cannot be read as an image: {error}") from error
+        if len(sizes) > 1:
+            return None
+    width, height = sizes.pop()
+    return width if width == height <= _SMALL_SIZE else None
+
+
+_Groups = dict[str, tuple[list[Path], np.ndarray[Any, Any]]]
+
+
+def _in_memory(config: DataConfig, groups: _Groups, size: int) -> dict[str, TensorSplit]:
+    def pixels(paths: list[Path]) -> Tensor:
+        images = np.zeros((len(paths), size, size, 3), dtype=np.uint8)
+        for i, path in enumerate(paths):
+            image = read_image(path)
+            images[i] = image if image.shape == (size, size, 3) else resize(image, size)
+        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+    tensors = {name: pixels(paths) for name, (paths, _) in groups.items()}
+    train = tensors["train"].double() / 255
+    mean, std = train.mean((0, 2, 3)).float(), train.std((0, 2, 3)).clamp(min=1e-3).float()
+    return {
+        name: TensorSplit(
+            tensors[name],
+            torch.from_numpy(labels),
+            mean,
+            std,
+            crop_padding=config.crop_padding,
+            flip=config.flip,
+        )
+        for name, (_, labels) in groups.items()
+    }
+
+
+def _on_disk(config: DataConfig, groups: _Groups, size: int) -> dict[str, FolderSplit]:
+    return {
+        name: FolderSplit(paths, torch.from_numpy(labels), size=size, workers=config.workers, flip=config.flip)
+        for name, (paths, labels) in groups.items()
+    }

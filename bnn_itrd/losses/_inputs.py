@@ -1,0 +1,44 @@
+"""Argument rules and the working precision the losses share."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise ValueError unless the hyperparameter is a finite number above 0."""
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be > 0 and finite, got {value}")
+
+
+def check_weight(name: str, value: float) -> None:
+    """Raise ValueError unless the loss weight is a finite number, 0 or above."""
+    if not (value >= 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be >= 0 and finite, got {value}")
+
+
+def check_matrix(name: str, x: Tensor) -> None:
+    """Raise ValueError unless x is a real 2-D tensor without an empty axis."""
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(f"{name} must be 2-D without an empty axis, got shape {tuple(x.shape)}")
+    if x.is_complex():
+        raise ValueError(f"{name} must be real, got {x.dtype}")
+
+
+def check_same_shape(name_a: str, a: Tensor, name_b: str, b: Tensor, axes: str) -> None:
+    """Raise ValueError unless a and b are matrices of one shape; `axes` names it in the message."""
+    check_matrix(name_a, a)
+    check_matrix(name_b, b)
+    if a.shape != b.shape:
+        raise ValueError(
+            f"{name_a} and {name_b} must share {axes}, got {tuple(a.shape)} and {tuple(b.shape)}"
+        )
+
+
+def as_float(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Cast to the widest dtype among the tensors, float32 at least: float64 stays, half precision grows."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(tensor.to(dtype) for tensor in tensors)

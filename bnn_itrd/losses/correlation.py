@@ -1,0 +1,51 @@
+"""The correlation loss of ITRD: match each feature over the batch."""
+
+import math
+
+import torch
+from einops import reduce
+from torch import Tensor
+
+from ._inputs import as_float, check_positive, check_same_shape
+
+__all__ = ["correlation_loss"]
+
+
+def correlation_loss(z_s: Tensor, z_t: Tensor, *, alpha: float = 1.01) -> Tensor:
+    """log2 sum_i |v_i - 1|^(2 alpha), v_i the correlation of feature i; (n, d), (n, d) -> (), in bits.
+
+        z~ = (z - mean_b z) / std_b z        v_i = (1/n) sum_b z~_s[b, i] z~_t[b, i]
+
+    The std is unbiased but the sum is divided by n, so v_i <= (n - 1) / n and the loss never falls below
+    log2(d) - 2 alpha log2(n): with the biased std, perfect correlation would be log2(0).
+
+    A feature that is constant over the batch on either side (std up to 8 eps |mean| or 1e-8) has no
+    correlation: v_i = 0, and its gradient is zero. So a batch of one gives log2(d), attached to the graph.
+    Every other feature keeps the exact formula. Half-precision inputs are computed in float32, under autocast
+    too; float64 stays float64. Gradients flow to both inputs: pass a detached teacher. Statistics are those
+    of the rows passed (under DistributedDataParallel, of the local batch).
+
+    Raises ValueError unless both are (n, d) with n, d >= 1 and alpha > 0.
+    Miles, Lopez Rodriguez and Mikolajczyk, Information Theoretic Representation Distillation, BMVC 2022,
+    eq. 6. (Algorithm 1 there prints the un-normalised z in the product: a misprint.)
+    """
+    check_positive("alpha", alpha)
+    check_same_shape("z_s", z_s, "z_t", z_t, "(n, d)")
+    n = z_s.shape[0]
+    with torch.autocast(z_s.device.type, enabled=False):
+        z_s, z_t = as_float(z_s, z_t)
+        centred_s, inv_std_s = _centre(z_s)
+        centred_t, inv_std_t = _centre(z_t)
+        covariance = reduce(centred_s * centred_t, "b d -> d", "mean")
+        # Pearson's r needs the same divisor in covariance and variance; (n - 1) / n restores the mixed one.
+        v = covariance * inv_std_s * inv_std_t * ((n - 1) / n)
+        return (v - 1).abs().pow(2 * alpha).sum().log2()
+
+
+def _centre(z: Tensor) -> tuple[Tensor, Tensor]:
+    """z minus its batch mean (n, d), and 1 / biased std (d,): 0 where the feature is constant."""
+    var, mean = torch.var_mean(z, dim=0, correction=0)
+    # Rounding of the mean leaves a constant c with a std of about eps * |c|; below 1e-8 the gradient of
+    # rsqrt nears the overflow of float32.
+    floor = (8 * torch.finfo(z.dtype).eps * mean).square() + 1e-16
+    return z - mean, var.masked_fill(var <= floor, math.inf).rsqrt()

@@ -1,0 +1,79 @@
+"""Information Theoretic Representation Distillation: both terms, with the embedding they train."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ._inputs import as_float, check_positive, check_weight
+from .correlation import correlation_loss
+from .mutual_information import mutual_information_loss
+
+__all__ = ["ITRD"]
+
+
+class ITRD(nn.Module):
+    """beta_corr * L_corr(embed(z_s), z_t) + beta_mi * L_mi(z_s, z_t); (n, d_s), (n, d_t) -> ().
+
+    z_s and z_t are the inputs of the last fully connected layer of student and teacher. `embed` is one
+    trainable Linear(d_s, d_t): train it with the student's optimiser and drop it afterwards. The correlation
+    always uses it; the mutual information only where d_s != d_t, else it reads z_s itself (so with
+    beta_corr = 0 and equal sizes `embed` gets no gradient). The paper's alpha is 1.01 for one architecture
+    (a binary student of its full-precision teacher included) and 1.5 across architectures.
+
+    Add the cross-entropy outside. A beta of 0 skips its term. The embedding too is computed in float32 at
+    least, under autocast too; compiled inside an autocast region, PyTorch runs the matrix products of the
+    backward pass in that region's dtype (the value stays float32). Statistics are those of the rows passed:
+    under DistributedDataParallel, of the local batch.
+
+    Raises ValueError for sizes < 1, alpha <= 0, negative betas, and in forward for other widths than these.
+    Miles, Lopez Rodriguez and Mikolajczyk, Information Theoretic Representation Distillation, BMVC 2022,
+    eq. 10, the cross-entropy aside, and algorithm 1.
+    """
+
+    def __init__(
+        self,
+        student_dim: int,
+        teacher_dim: int,
+        *,
+        alpha: float = 1.01,
+        beta_corr: float = 2.0,
+        beta_mi: float = 1.0,
+    ) -> None:
+        super().__init__()
+        for name, dim in (("student_dim", student_dim), ("teacher_dim", teacher_dim)):
+            if dim < 1:
+                raise ValueError(f"{name} must be >= 1, got {dim}")
+        check_positive("alpha", alpha)
+        check_weight("beta_corr", beta_corr)
+        check_weight("beta_mi", beta_mi)
+        self.student_dim, self.teacher_dim = student_dim, teacher_dim
+        self.alpha, self.beta_corr, self.beta_mi = alpha, beta_corr, beta_mi
+        self.embed = nn.Linear(student_dim, teacher_dim)
+
+    def parts(self, z_s: Tensor, z_t: Tensor) -> dict[str, Tensor]:
+        """The weighted terms, `corr` and `mi`, that forward adds; a term with beta 0 is absent."""
+        for name, z, dim in (("z_s", z_s, self.student_dim), ("z_t", z_t, self.teacher_dim)):
+            if z.ndim != 2 or z.shape[1] != dim:
+                raise ValueError(f"{name} must be (n, {dim}), got {tuple(z.shape)}")
+        raw_for_mi = self.student_dim == self.teacher_dim
+        embedded = z_s if raw_for_mi and not self.beta_corr else self._embed(z_s)
+        terms: dict[str, Tensor] = {}
+        if self.beta_corr:
+            terms["corr"] = self.beta_corr * correlation_loss(embedded, z_t, alpha=self.alpha)
+        if self.beta_mi:
+            terms["mi"] = self.beta_mi * mutual_information_loss(z_s if raw_for_mi else embedded, z_t)
+        return terms
+
+    def forward(self, z_s: Tensor, z_t: Tensor) -> Tensor:
+        """The sum of `parts`; 0 without a graph where both betas are 0."""
+        total = torch.zeros((), device=z_s.device)
+        for term in self.parts(z_s, z_t).values():
+            total = total + term
+        return total
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, beta_corr={self.beta_corr}, beta_mi={self.beta_mi}"
+
+    def _embed(self, z_s: Tensor) -> Tensor:
+        with torch.autocast(z_s.device.type, enabled=False):
+            return F.linear(*as_float(z_s, self.embed.weight, self.embed.bias))

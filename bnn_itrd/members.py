@@ -1,0 +1,168 @@
+"""One network of a run and its folder: training it there, and giving it back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.fabric import Fabric
+from torch import nn
+
+from bnn_itrd.checkpoint import load_checkpoint, write_file
+from bnn_itrd.config import MemberConfig, NetworkConfig, SchemeConfig, to_dict
+from bnn_itrd.data import ImageData, mix_seed
+from bnn_itrd.environment import environment
+from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.networks import build, foreign
+from bnn_itrd.training import Fitted, fit
+
+__all__ = ["Member", "load_member", "load_teacher", "train_member", "weights_hash", "write_json", "write_yaml"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trained network in eval mode; `folder` is None for one that came from outside; fitted: how it was trained."""
+
+    name: str
+    model: nn.Module
+    method: str
+    folder: Path | None
+    fitted: Fitted | None
+    checkpoint: Path | None
+
+
+def write_yaml(path: Path, value: dict[str, Any]) -> None:
+    """A nested dict as YAML, written whole or not at all."""
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    write_file(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A plain value as indented JSON, written whole or not at all."""
+    write_file(path, lambda file: file.write((json.dumps(value, indent=1) + "\n").encode()))
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 over a network's state dict, names and values, in hex: the same weights wherever they lie."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def train_member(
+    config: MemberConfig, data: ImageData, teacher: nn.Module | None, *, fabric: Fabric, out: Path
+) -> Member:
+    """Trains a member of a run in its folder, or continues it there; UserErrors are `fit`'s and `build`'s."""
+    torch.manual_seed(mix_seed(config.train.seed, 0))
+    model = build(
+        config.network,
+        config.scheme,
+        num_classes=len(data.classes),
+        input_shape=data.input_shape,
+    )
+    identity = to_dict(config)
+    if config.distill.needs_teacher:
+        if teacher is None:
+            raise UserError(f"{config.name} learns from a teacher: give --teacher PATH, or train it in the same run")
+        identity["teacher_sha256"] = weights_hash(teacher)
+    identity["classes"] = list(data.classes)
+    identity["input_shape"] = list(data.input_shape)
+    if fabric.is_global_zero:
+        # A folder of another configuration is refused by fit; its files must not be overwritten before that.
+        if not (out / "last.pt").exists():
+            write_yaml(out / "config.yaml", identity)
+            write_json(out / "environment.json", environment(fabric.device))
+    fitted = fit(
+        model,
+        teacher,
+        data,
+        train=config.train,
+        distill=config.distill,
+        fabric=fabric,
+        log=config.log,
+        out=out,
+        identity=identity,
+        title=config.name,
+    )
+    return Member(config.name, fitted.model, config.name, out, fitted, out / "last.pt")
+
+
+def _from_identity(identity: dict[str, Any], where: Path) -> nn.Module:
+    if "network" not in identity:
+        raise UserError(f"{where} was trained on a network of your own: pass it as model=...")
+    scheme = identity["scheme"]
+    try:
+        return build(
+            NetworkConfig(**identity["network"]),
+            None if scheme is None else SchemeConfig(**scheme),
+            num_classes=len(identity["classes"]),
+            input_shape=tuple(identity["input_shape"]),
+        )
+    except TypeError as error:
+        raise UserError(f"{where} was written by another version of bnn-itrd: {error}") from error
+
+
+def find_checkpoint(path: Path, *, prefer: str = "last.pt") -> Path:
+    """The checkpoint meant by a path: the file itself, a member's folder, or a run's folder with one student."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"no such file or folder: {path}")
+    if (path / prefer).is_file():
+        return path / prefer
+    members = sorted(p.parent.name for p in path.glob(f"*/{prefer}"))
+    if len(members) == 1:
+        return path / members[0] / prefer
+    found = f"it holds the runs {', '.join(members)}: name one, {path}/{members[-1]}" if members else "it is empty"
+    raise UserError(f"no {prefer} in {path}: {found}" if members else f"no {prefer} in {path}")
+
+
+def load_member(
+    path: Path | str, *, model: nn.Module | None = None, best: bool = False
+) -> tuple[nn.Module, dict[str, Any], Path]:
+    """(network in eval mode, its identity, its checkpoint) of a run folder or a checkpoint file.
+
+    `model`: the network to fill, where it is not one of ours. `best`: the epoch with the best top-1, not the last.
+    Raises UserError: nothing there, a file that is cut or newer, another architecture.
+    """
+    file = find_checkpoint(Path(path), prefer="best.pt" if best else "last.pt")
+    state = load_checkpoint(file)
+    if "identity" not in state or "model" not in state:
+        raise UserError(f"{file} holds no network of bnn-itrd")
+    identity = state["identity"]
+    network = _from_identity(identity, file) if model is None else model
+    try:
+        network.load_state_dict(state["model"])
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        detail = "; ".join(line.strip() for line in lines[1:3])
+        raise UserError(f"{file} holds another architecture than {type(network).__name__}: {detail}") from error
+    return network.eval(), identity, file
+
+
+def load_teacher(address: str, weights: str | None, data: ImageData) -> Member:
+    """A trained teacher: a run folder (its teacher), a checkpoint, torchvision:NAME or timm:NAME.
+
+    Raises UserError where it is not there or was trained for other classes or another image shape.
+    """
+    library, colon, _ = address.partition(":")
+    if colon and library in ("torchvision", "timm"):
+        model = foreign(address, weights, num_classes=len(data.classes))
+        return Member("teacher", model.eval(), "teacher", None, None, None)
+    if colon and not Path(address).exists() and library.isalpha() and len(library) > 1:
+        raise unknown("library of teachers", library, ["torchvision", "timm"])
+    path = Path(address)
+    if (path / "teacher").is_dir():
+        path = path / "teacher"
+    model, identity, file = load_member(path)
+    for key, have in (("classes", list(data.classes)), ("input_shape", list(data.input_shape))):
+        if identity.get(key) != have:
+            raise UserError(f"teacher {file} was trained for {key} {identity.get(key)}, but the data has {have}")
+    return Member("teacher", model, "teacher", file.parent, None, file)

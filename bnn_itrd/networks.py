@@ -1,0 +1,87 @@
+"""From a configuration, or a teacher's address, to a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnn_itrd.config import NetworkConfig, SchemeConfig
+from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.models import MODELS
+from bnn_itrd.quant import Scheme
+
+__all__ = ["build", "foreign"]
+
+
+def build(
+    network: NetworkConfig,
+    scheme: SchemeConfig | None,
+    *,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+) -> nn.Module:
+    """The teacher (scheme None) or the binary student of a definition. Raises UserError on a name or shape."""
+    if network.name not in MODELS:
+        raise unknown("network", network.name, MODELS)
+    options: dict[str, Any] = {}
+    if scheme is not None:
+        options = {"binary": _scheme(scheme), "padding_value": network.padding_value}
+        if network.name != "vgg_small":
+            options |= {"per_conv": network.per_conv, "float_downsample": network.float_downsample}
+        elif network.per_conv or network.float_downsample:
+            raise UserError("network.per_conv and network.float_downsample need shortcuts: vgg_small has none")
+    try:
+        return MODELS[network.name](num_classes, in_channels=input_shape[0], input_shape=input_shape, **options)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"network {network.name}: {error}") from error
+
+
+def _scheme(config: SchemeConfig) -> Scheme:
+    try:
+        scheme = Scheme(config.weight, config.activation, config.tau_min, config.tau_max)
+        scheme.make_weight(1)
+    except ValueError as error:
+        raise UserError(f"scheme: {error}") from error
+    return scheme
+
+
+def foreign(address: str, weights: str | None, *, num_classes: int) -> nn.Module:
+    """``torchvision:NAME`` or ``timm:NAME``, with its state dict from a local file: nothing is downloaded.
+
+    Raises UserError: unknown name, missing file, a state dict that does not fit.
+    """
+    library, _, name = address.partition(":")
+    if library == "torchvision":
+        from torchvision.models import get_model, list_models
+
+        if name not in list_models():
+            raise unknown("torchvision network", name, list_models())
+        model: nn.Module = get_model(name, weights=None, num_classes=num_classes)
+    else:
+        try:
+            import timm
+        except ImportError as error:
+            raise UserError("a timm: teacher needs the package timm: pip install timm") from error
+        if name not in timm.list_models():
+            raise unknown("timm network", name, timm.list_models())
+        model = timm.create_model(name, pretrained=False, num_classes=num_classes)
+    if weights is None:
+        raise UserError(f"teacher {address!r} is untrained: give its state dict with --teacher_weights FILE")
+    if not Path(weights).is_file():
+        raise UserError(f"no file {weights} for --teacher_weights")
+    try:
+        if Path(weights).suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(weights)
+        else:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+        model.load_state_dict(state)
+    except Exception as error:
+        raise UserError(f"{weights} is not the state dict of {address} with {num_classes} classes: {error}") from error
+    return model

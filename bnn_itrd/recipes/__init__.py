@@ -1,0 +1,49 @@
+"""Recipes: YAML files of `RunConfig` fields, by name or path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bnn_itrd.errors import UserError, unknown
+
+__all__ = ["describe", "names", "read"]
+
+_FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def describe(name: str) -> str:
+    """A recipe's first comment line: what it is for."""
+    first = (_FOLDER / f"{name}.yaml").read_text().splitlines()[0]
+    return first.removeprefix("#").strip()
+
+
+def read(name: str) -> dict[str, Any]:
+    """The nested dict of a recipe: one of `names`, or the path of a .yaml file.
+
+    Raises UserError: unknown name, unreadable file, a file that is no mapping.
+    """
+    if name in names():
+        path = _FOLDER / f"{name}.yaml"
+    elif name.endswith((".yaml", ".yml")) or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"no recipe file {path}")
+    else:
+        raise unknown("recipe", name, names())
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {error}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} must hold fields (data: ..., train: ...), got {type(tree).__name__}")
+    return tree

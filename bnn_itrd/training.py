@@ -1,0 +1,403 @@
+"""The training loop: one for the teacher, the plain student and every distilled one.
+
+It reads top to bottom: `Objective` is what a step computes, `Trainer` owns the state a checkpoint holds, `fit` walks the
+epochs. Everything random in an epoch is a function of (seed, epoch): so a run that was killed continues exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from bnn_itrd.checkpoint import load_checkpoint, save_checkpoint
+from bnn_itrd.config import DistillConfig, FabricConfig, LogConfig, TrainConfig, differences
+from bnn_itrd.data import ImageData, mix_seed
+from bnn_itrd.distillers import make_distillers
+from bnn_itrd.errors import UserError
+from bnn_itrd.evaluation import Evaluation, evaluate
+from bnn_itrd.models import Observed, observe
+from bnn_itrd.quant import set_progress
+from bnn_itrd.records import Progress, TensorBoard, write_metrics
+
+__all__ = ["Fitted", "Objective", "fit", "learning_rate", "make_fabric"]
+
+
+def make_fabric(config: FabricConfig, *, precision: str = "32-true") -> Fabric:
+    """The one Fabric of a command, launched: with several processes, each of them runs the command from here on."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    try:
+        fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            strategy=config.strategy,
+            precision=precision,  # type: ignore[arg-type]
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"fabric: {error}") from error
+    except Exception as error:  # lightning raises its own MisconfigurationException, which has no public base
+        if type(error).__name__ != "MisconfigurationException":
+            raise
+        raise UserError(f"fabric: {error}") from error
+    fabric.launch()
+    return fabric
+
+
+def learning_rate(step: int, *, steps: int, warmup: int, peak: float) -> float:
+    """Linear from peak / warmup to the peak, then cosine towards 0: at step in [0, steps)."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+class Objective(nn.Module):
+    """What a training step computes: the student's forward pass, the teacher's, and the weighted losses.
+
+    (images, labels, indices) -> (loss (), parts (k,), correct ()). `parts` are the weighted terms, in the order of
+    `names`; `correct` counts right answers. Its parameters are the student's and the distillers'.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        distillers: nn.ModuleDict,
+        *,
+        ce_weight: float,
+        label_smoothing: float,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.distillers = distillers
+        self.ce_weight, self.label_smoothing = ce_weight, label_smoothing
+        self.names = ("ce", *distillers)
+        self._observed: tuple[Observed, Observed] | None = None
+        if len(distillers):
+            if teacher is None:
+                raise ValueError(f"distillers {', '.join(distillers)} need a teacher")
+            # In a tuple: neither the student's view nor the teacher belongs to the parameters or the checkpoint.
+            self._observed = (observe(student), observe(teacher))
+
+    def forward(self, images: Tensor, labels: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        terms = []
+        if self._observed is None:
+            logits = self.student(images)
+        else:
+            student, teacher = self._observed
+            with torch.no_grad():
+                t = teacher(images)
+            s = student(images)
+            logits = s.logits
+            terms = [d(s, t, labels, indices) for d in self.distillers.values()]
+        ce = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        parts = torch.stack([self.ce_weight * ce, *terms])
+        correct = (logits.detach().argmax(1) == labels).sum()
+        return parts.sum(), parts.detach(), correct
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network (in eval mode; the moving average where one was asked for) and how it got there."""
+
+    model: nn.Module
+    history: list[dict[str, Any]]
+    final: Evaluation
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The row of the epoch with the best top-1 (the first of equals)."""
+        return max((row for row in self.history if row["top1"] is not None), key=lambda row: row["top1"])
+
+
+def _representation_dim(model: nn.Module, input_shape: tuple[int, ...], device: torch.device) -> int:
+    observed = observe(model)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        width = observed(torch.zeros(2, *input_shape, device=device)).representation.shape[1]
+    model.train(was_training)
+    observed.remove()
+    return int(width)
+
+
+def _optimizer(config: TrainConfig, parameters: Any) -> torch.optim.Optimizer:
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.SGD(
+        parameters,
+        lr=config.lr,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+class _NonFinite:
+    """Remembers, on the device, the step and the part of the first loss that was not finite."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.first = torch.full((), -1, dtype=torch.int64, device=device)
+
+    def look(self, step: int, parts: Tensor) -> None:
+        bad = ~torch.isfinite(parts)
+        code = step * len(parts) + bad.int().argmax()
+        self.first = torch.where((self.first < 0) & bad.any(), code, self.first)
+
+    def check(self, names: tuple[str, ...], steps_per_epoch: int, kept: str) -> None:
+        """Raises UserError on the process that saw one, and on all the others."""
+        first = self.first.clone()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            seen = torch.where(first < 0, torch.iinfo(torch.int64).max, first)
+            torch.distributed.all_reduce(seen, op=torch.distributed.ReduceOp.MIN)
+            first = torch.where(seen == torch.iinfo(torch.int64).max, -1, seen)
+        if (code := int(first)) >= 0:
+            step, part = divmod(code, len(names))
+            raise UserError(
+                f"the loss part {names[part]!r} was not finite at step {step} (epoch {step // steps_per_epoch + 1}): "
+                f"training stopped. {kept} Lower train.lr, or set train.clip_norm"
+            )
+
+
+class Trainer:
+    """The state of one training: what is stepped, and what a checkpoint holds."""
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        *,
+        input_shape: tuple[int, int, int],
+        train: TrainConfig,
+        distill: DistillConfig,
+        fabric: Fabric,
+    ) -> None:
+        self.config, self.fabric = train, fabric
+        memory = torch.channels_last if train.channels_last else torch.contiguous_format
+        self.student = student.to(fabric.device, memory_format=memory)  # type: ignore[call-overload]
+        distillers = nn.ModuleDict()
+        if distill.needs_teacher:
+            if teacher is None:
+                raise UserError("distillation needs a teacher")
+            teacher = teacher.to(fabric.device, memory_format=memory).eval().requires_grad_(False)  # type: ignore[call-overload]
+            torch.manual_seed(mix_seed(train.seed, 1))
+            distillers = make_distillers(
+                distill,
+                student_dim=_representation_dim(self.student, input_shape, fabric.device),
+                teacher_dim=_representation_dim(teacher, input_shape, fabric.device),
+            ).to(fabric.device)
+        self.objective = Objective(
+            self.student,
+            teacher,
+            distillers,
+            ce_weight=distill.ce,
+            label_smoothing=train.label_smoothing,
+        )
+        self.raw_optimizer = _optimizer(train, [p for p in self.objective.parameters() if p.requires_grad])
+        step_module: nn.Module = self.objective
+        if train.compile:
+            step_module = torch.compile(self.objective)  # type: ignore[assignment]
+        self.step_module, self.optimizer = fabric.setup(step_module, self.raw_optimizer)
+        self.ema: AveragedModel | None = None
+        if train.ema is not None:
+            self.ema = AveragedModel(
+                self.student, multi_avg_fn=get_ema_multi_avg_fn(train.ema), use_buffers=True
+            )
+        self.history: list[dict[str, Any]] = []
+        self.epoch = 0
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is evaluated and kept: the student, or its moving average."""
+        return self.student if self.ema is None else self.ema.module
+
+    def state(self) -> dict[str, Any]:
+        scaler = self.fabric.strategy.precision.state_dict()
+        return {
+            "objective": self.objective.state_dict(),
+            "optimizer": self.raw_optimizer.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "precision": scaler,
+            "epoch": self.epoch,
+            "history": self.history,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.objective.load_state_dict(state["objective"])
+        self.raw_optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        if state["precision"]:
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.epoch, self.history = state["epoch"], state["history"]
+
+    def train_epoch(
+        self, data: ImageData, steps_per_epoch: int, non_finite: _NonFinite, progress: Progress
+    ) -> dict[str, Any]:
+        """One pass; the mean of each loss part, the training accuracy and the speed. One host sync, at its end."""
+        config, fabric = self.config, self.fabric
+        # What a network draws by itself (dropout) depends on (seed, epoch) too.
+        torch.manual_seed(mix_seed(config.seed, self.epoch, 2 + fabric.global_rank))
+        self.objective.train()
+        steps = config.epochs * steps_per_epoch
+        warmup = round(config.warmup_epochs * steps_per_epoch)
+        sums = torch.zeros(len(self.objective.names) + 1, device=fabric.device)
+        started = time.perf_counter()
+        batches = data.train.train_batches(
+            config.batch_size,
+            seed=config.seed,
+            epoch=self.epoch,
+            device=fabric.device,
+            rank=fabric.global_rank,
+            world=fabric.world_size,
+        )
+        lr = 0.0
+        for i, (images, labels, indices) in enumerate(batches):
+            step = self.epoch * steps_per_epoch + i
+            lr = learning_rate(step, steps=steps, warmup=warmup, peak=config.lr)
+            for group in self.raw_optimizer.param_groups:
+                group["lr"] = lr
+            set_progress(self.objective, step / steps)
+            if config.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            loss, parts, correct = self.step_module(images, labels, indices)
+            fabric.backward(loss)
+            if config.clip_norm is not None:
+                fabric.clip_gradients(
+                    self.step_module, self.optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
+                )
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            if self.ema is not None:
+                self.ema.update_parameters(self.student)
+            non_finite.look(step, parts)
+            sums += torch.cat([parts.float(), correct.float().reshape(1)])
+            progress.step(i + 1, parts)
+        if fabric.world_size > 1:
+            torch.distributed.all_reduce(sums)
+            sums[:-1] /= fabric.world_size
+        values = sums.tolist()
+        seconds = time.perf_counter() - started
+        images_seen = steps_per_epoch * config.batch_size
+        row: dict[str, Any] = {"epoch": self.epoch + 1, "lr": lr, "loss": sum(values[:-1]) / steps_per_epoch}
+        for name, value in zip(self.objective.names, values[:-1], strict=True):
+            row[f"loss_{name}"] = value / steps_per_epoch
+        row["train_top1"] = 100 * values[-1] / images_seen
+        row["seconds"] = seconds
+        row["images_per_s"] = images_seen / seconds
+        return row
+
+
+def fit(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    data: ImageData,
+    *,
+    train: TrainConfig,
+    distill: DistillConfig,
+    fabric: Fabric,
+    log: LogConfig,
+    out: Path,
+    identity: dict[str, Any],
+    title: str = "",
+    after_epoch: Callable[[int], None] | None = None,
+) -> Fitted:
+    """Trains a network, or continues where `out`/last.pt stands; the student is changed in place.
+
+    `identity` is the configuration that must agree for a run to be continued (see `config.differences`).
+    Writes last.pt, best.pt (by top-1 on the held-out images, or on the test images where none are held out),
+    metrics.csv and TensorBoard files into `out`.
+    Raises UserError: another configuration in `out`, a batch larger than the data, a loss that is not finite.
+    """
+    steps_per_epoch = len(data.train) // train.batch_size
+    if steps_per_epoch == 0:
+        raise UserError(f"train.batch_size {train.batch_size} is larger than the {len(data.train)} training images")
+    if train.batch_size % fabric.world_size:
+        raise UserError(
+            f"train.batch_size {train.batch_size} must be a multiple of the {fabric.world_size} processes"
+        )
+    trainer = Trainer(
+        student,
+        teacher,
+        input_shape=data.input_shape,
+        train=train,
+        distill=distill,
+        fabric=fabric,
+    )
+    last = out / "last.pt"
+    if last.exists():
+        trainer.restore(_matching_state(last, identity))
+    fabric.barrier()
+    split = data.test if data.val is None else data.val
+    non_finite = _NonFinite(fabric.device)
+    main = fabric.is_global_zero
+    board = TensorBoard(out, enabled=log.tensorboard and main, purge_step=trainer.epoch)
+    # A compiled copy of the same module: the weights are shared, evaluation stays in float32.
+    predictor = torch.compile(trainer.kept) if train.compile else trainer.kept
+    final: Evaluation | None = None
+    with Progress(
+        title, epochs=train.epochs, steps=steps_per_epoch, names=trainer.objective.names,
+        batch_size=train.batch_size, enabled=log.progress and main, live=fabric.device.type == "cpu",
+    ) as progress:  # fmt: skip
+        while trainer.epoch < train.epochs:
+            progress.begin(trainer.epoch)
+            row = trainer.train_epoch(data, steps_per_epoch, non_finite, progress)
+            kept = f"{last} holds epoch {trainer.epoch}." if last.exists() else "No checkpoint was written yet."
+            non_finite.check(trainer.objective.names, steps_per_epoch, kept)
+            trainer.epoch += 1
+            row |= {"split": "test" if data.val is None else "val", "top1": None, "top5": None, "eval_loss": None}
+            if trainer.epoch % train.eval_every == 0 or trainer.epoch == train.epochs:
+                set_progress(trainer.kept, trainer.epoch / train.epochs)
+                final = evaluate(predictor, split, device=fabric.device, channels_last=train.channels_last)
+                row |= {"top1": final.top1, "top5": final.top5, "eval_loss": final.loss}
+            trainer.history.append(row)
+            if main:
+                _save(trainer, out, identity)
+                board.write(row)
+            fabric.barrier()
+            progress.end(row)
+            if after_epoch is not None:
+                after_epoch(trainer.epoch)
+    board.close()
+    model = trainer.kept
+    set_progress(model, 1.0)
+    if final is None:
+        final = evaluate(predictor, split, device=fabric.device, channels_last=train.channels_last)
+    return Fitted(model.eval(), trainer.history, final)
+
+
+def _matching_state(last: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    state = load_checkpoint(last)
+    lines = differences(state["identity"], identity)
+    if lines:
+        raise UserError(
+            f"{last.parent} belongs to another configuration; choose another --out, or give the same settings:\n  "
+            + "\n  ".join(lines)
+        )
+    return state
+
+
+def _save(trainer: Trainer, out: Path, identity: dict[str, Any]) -> None:
+    """last.pt holds all; best.pt the kept network of the best epoch so far; the CSV is written from the history."""
+    row = trainer.history[-1]
+    scored = [r["top1"] for r in trainer.history[:-1] if r["top1"] is not None]
+    kept = trainer.kept.state_dict()
+    if row["top1"] is not None and row["top1"] > max(scored, default=-1.0):
+        save_checkpoint(
+            out / "best.pt",
+            {"model": kept, "epoch": trainer.epoch, "top1": row["top1"], "identity": identity},
+        )
+    save_checkpoint(out / "last.pt", {"model": kept, "identity": identity, **trainer.state()})
+    write_metrics(out / "metrics.csv", trainer.history)

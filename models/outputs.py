@@ -1,0 +1,104 @@
+"""One way to see inside any network: its logits, the classifier's input, and the maps of its stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bnn_itrd.quant import BinaryLinear
+
+__all__ = ["Observed", "Outputs", "find_head", "observe"]
+
+
+class Outputs(NamedTuple):
+    """logits (n, c); representation (n, d), the classifier's input; stages: a map (n, c_i, h_i, w_i) per stage."""
+
+    logits: Tensor
+    representation: Tensor
+    stages: tuple[Tensor, ...]
+
+
+def find_head(model: nn.Module) -> str:
+    """Name of the classifier: ``model.head`` where that is a name, else the last linear layer in the network.
+
+    Raises ValueError where there is none.
+    """
+    declared = getattr(model, "head", None)
+    if isinstance(declared, str):
+        return declared
+    linears = [name for name, m in model.named_modules() if isinstance(m, (nn.Linear, BinaryLinear))]
+    if not linears:
+        raise ValueError(
+            f"{type(model).__name__} has no linear layer to take for the classifier: name it with head=..."
+        )
+    return linears[-1]
+
+
+def _find_stages(model: nn.Module) -> tuple[str, ...]:
+    declared = getattr(model, "stages", None)
+    if isinstance(declared, tuple) and all(isinstance(s, str) for s in declared):
+        return declared
+    names = [name for name, _ in model.named_children()]
+    return tuple(n for n in names if n.startswith("layer") and n[5:].isdigit())
+
+
+class Observed(nn.Module):
+    """A network whose call returns `Outputs`. `model` is the network itself, shared, not copied.
+
+    Works through forward hooks, so for any network: ours, torchvision's, timm's. It compiles with fullgraph.
+    """
+
+    def __init__(self, model: nn.Module, head: str, stages: Sequence[str]) -> None:
+        super().__init__()
+        modules = dict(model.named_modules())
+        for name in (head, *stages):
+            if name not in modules:
+                raise ValueError(f"{type(model).__name__} has no submodule {name!r}")
+        self.model = model
+        self.head_name, self.stage_names = head, tuple(stages)
+        self._seen: dict[str, Tensor] = {}
+        self._handles = [modules[head].register_forward_pre_hook(self._keep_input)]
+        for name in self.stage_names:
+            self._handles.append(modules[name].register_forward_hook(self._keep_output(name)))
+
+    def _keep_input(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._seen["representation"] = args[0]
+
+    def _keep_output(self, name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            self._seen[name] = output
+
+        return hook
+
+    def remove(self) -> None:
+        """Takes the hooks off the network."""
+        for handle in self._handles:
+            handle.remove()
+
+    def forward(self, x: Tensor) -> Outputs:
+        self._seen.clear()
+        logits = self.model(x)
+        seen = dict(self._seen)
+        self._seen.clear()
+        if "representation" not in seen:
+            raise RuntimeError(f"the classifier {self.head_name!r} was not called in the forward pass")
+        representation = torch.flatten(seen["representation"], 1)
+        return Outputs(logits, representation, tuple(seen[name] for name in self.stage_names))
+
+
+def observe(model: nn.Module, *, head: str | None = None, stages: Sequence[str] | None = None) -> Observed:
+    """The network, returning `Outputs`: (n, c, h, w) -> logits (n, k), representation (n, d), stage maps.
+
+    head: name of the classifier, whose input is the representation; by default ``model.head`` where that is a name,
+    else the last linear layer. stages: names of the submodules whose outputs are kept; by default ``model.stages``,
+    else children called layer1, layer2, ... (torchvision's and timm's residual networks).
+    Raises ValueError on a name that does not exist, or where no classifier is found.
+    """
+    return Observed(
+        model,
+        find_head(model) if head is None else head,
+        _find_stages(model) if stages is None else tuple(stages),
+    )

@@ -1,0 +1,36 @@
+"""XNOR-Net's weights and the plain signs: the simplest binarisers, and the other half of a mixed scheme."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBinarizer
+from bnn_itrd.quant.sign import sign
+
+__all__ = ["ClippedActivation", "PolynomialActivation", "XNORWeight"]
+
+
+class XNORWeight(WeightBinarizer):
+    """signs = sign(w), scale_o = mean |w_o|. XNOR-Net (Rastegari et al. 2016), eq. 4.
+
+    Backward: clipped straight-through on the signs, and the derivative of the mean on the scale (the paper's
+    own scaled gradient, eq. 12, is not the derivative of anything and is not used).
+    """
+
+    def forward(self, weight: Tensor) -> BinaryWeight:
+        scale = weight.abs().mean(tuple(range(1, weight.dim())))
+        return BinaryWeight(sign(weight, surrogate="clipped"), scale)
+
+
+class ClippedActivation(ActivationBinarizer):
+    """sign(x), gradient on |x| <= 1 (Courbariaux et al. 2016, eq. 4)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sign(x, surrogate="clipped")
+
+
+class PolynomialActivation(ActivationBinarizer):
+    """sign(x), gradient max(2 - 2|x|, 0) (Bi-Real Net, Liu et al. 2018, eq. 7)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sign(x, surrogate="polynomial")

@@ -1,0 +1,69 @@
+"""What every weight and activation binariser is: the contract the layers and the exporters rely on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ActivationBinarizer", "BinaryWeight", "WeightBinarizer"]
+
+
+class BinaryWeight(NamedTuple):
+    """A weight as it is deployed: ``signs * scale (+ offset)``.
+
+    signs: (o, ...) in {-1, +1}, the latent weight's dtype; scale: (o,) per output channel, any sign, may be
+    0; offset: (o,) or None. An offset adds ``offset * sum of the window's activations``: it depends on the
+    input.
+    """
+
+    signs: Tensor
+    scale: Tensor
+    offset: Tensor | None = None
+
+
+class _Annealed(nn.Module):
+    """State that anneals: one buffer ``progress`` in [0, 1], saved, moved and compiled with the module."""
+
+    progress: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("progress", torch.zeros(()))
+
+
+class WeightBinarizer(_Annealed):
+    """Turns a latent weight (o, ...) into a `BinaryWeight`. Subclasses implement `forward`.
+
+    The same call serves training, evaluation and export: the values never differ, only gradients are
+    annealed. `out_channels` sizes the parameters a scheme may own (a learned scale).
+    """
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        if out_channels < 1:
+            raise ValueError(f"out_channels must be >= 1, got {out_channels}")
+        self.out_channels = out_channels
+
+    def forward(self, weight: Tensor) -> BinaryWeight:
+        raise NotImplementedError
+
+
+class ActivationBinarizer(_Annealed):
+    """Turns activations (n, c, ...) into {-1, +1}: ``sign(presign(x))``. Subclasses implement `forward`.
+
+    A binariser whose signs are those of something other than x itself overrides `presign`, which the
+    exporters write in front of the sign: ``forward(x) == sign(presign(x))`` value for value.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def presign(self, x: Tensor) -> Tensor:
+        """The deployed tensor whose sign is taken; x itself unless a scheme shifts it. Same shape as x."""
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError

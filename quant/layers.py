@@ -1,0 +1,157 @@
+"""Binary convolution and linear layers: 1-bit weights, 1-bit activations, +-1 arithmetic."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+from bnn_itrd.quant.binarizer import BinaryWeight
+from bnn_itrd.quant.scheme import Scheme, as_scheme
+
+__all__ = ["BinaryConv2d", "BinaryLinear"]
+
+
+def _per_channel(v: Tensor, dim: int) -> Tensor:
+    """(c,) shaped to broadcast over axis 1 of a tensor with `dim` axes."""
+    return v.reshape(-1, *([1] * (dim - 2)))
+
+
+class _BinaryLayer(nn.Module):
+    """What the two layers share: the latent weight, its binariser, the activations' binariser."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(self, weight: Tensor, *, channels: int, bias: bool, scheme: str | Scheme) -> None:
+        super().__init__()
+        self.scheme = as_scheme(scheme)
+        self.weight = nn.Parameter(weight)
+        self.weight_binarizer = self.scheme.make_weight(weight.shape[0])
+        self.activation_binarizer = self.scheme.make_activation(channels)
+        self.bias = nn.Parameter(torch.zeros(weight.shape[0])) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kaiming-uniform latent weights and, as in torch's own layers, a uniform bias."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.weight[0].numel())
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def binary_weight(self) -> BinaryWeight:
+        """(signs, scale, offset or None): the one place where the latent weight becomes what is deployed."""
+        binary: BinaryWeight = self.weight_binarizer(self.weight)
+        return binary
+
+
+class BinaryConv2d(_BinaryLayer):
+    """``scale_o * conv2d(sign(x), signs_o) (+ offset_o * window sum) (+ bias_o)``.
+
+    (n, c, h, w) -> (n, o, h', w').
+    `padding_value` is what the border holds AFTER the sign: 0 (taps that contribute nothing), +1 or -1 (FPGA
+    datapaths have no zero). `scheme` is a name or a `Scheme`. Gradients are the scheme's.
+    Raises ValueError on a size < 1, on groups that do not divide the channels, on another padding value or
+    scheme.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = False,
+        *,
+        padding_value: int = 0,
+        scheme: str | Scheme = "recu",
+    ) -> None:
+        sizes: dict[str, Any] = {
+            "in_channels": in_channels,
+            "out_channels": out_channels,
+            "kernel_size": kernel_size,
+            "stride": stride,
+            "dilation": dilation,
+            "groups": groups,
+        }
+        for name, value in sizes.items():
+            if min(_pair(value)) < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
+        if isinstance(padding, str) or min(_pair(padding)) < 0:
+            raise ValueError(f"padding must be whole numbers >= 0, got {padding!r}")
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"groups must divide in_channels and out_channels, got {groups} for {in_channels} and "
+                f"{out_channels}"
+            )
+        if padding_value not in (-1, 0, 1):
+            raise ValueError(f"padding_value must be -1, 0 or 1, got {padding_value}")
+        kernel = _pair(kernel_size)
+        weight = torch.empty(out_channels, in_channels // groups, *kernel)
+        super().__init__(weight, channels=in_channels, bias=bias, scheme=scheme)
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size, self.stride = kernel, _pair(stride)
+        self.padding, self.dilation = _pair(padding), _pair(dilation)
+        self.padding_value = padding_value
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, "
+            f"padding_value={self.padding_value}, scheme={self.scheme.weight}/{self.scheme.activation}"
+        )
+
+    def _convolve(self, signs_in: Tensor, weight: Tensor) -> Tensor:
+        if self.padding_value == 0:
+            return F.conv2d(signs_in, weight, None, self.stride, self.padding, self.dilation, self.groups)
+        vertical, horizontal = self.padding
+        padded = F.pad(
+            signs_in, (horizontal, horizontal, vertical, vertical), value=float(self.padding_value)
+        )
+        return F.conv2d(padded, weight, None, self.stride, 0, self.dilation, self.groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        signs, scale, offset = self.binary_weight()
+        a = self.activation_binarizer(x)
+        y = self._convolve(a, signs) * _per_channel(scale, 4)
+        if offset is not None:
+            y = y + self._convolve(a, torch.ones_like(signs)) * _per_channel(offset, 4)
+        return y if self.bias is None else y + _per_channel(self.bias, 4)
+
+
+class BinaryLinear(_BinaryLayer):
+    """``scale_o * sign(x) @ signs_o (+ offset_o * sum of signs) (+ bias_o)``; (n, c) -> (n, o), or (..., c).
+
+    Raises ValueError on a size < 1 or an unknown scheme.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = False, *, scheme: str | Scheme = "recu"
+    ) -> None:
+        for name, value in (("in_features", in_features), ("out_features", out_features)):
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
+        super().__init__(
+            torch.empty(out_features, in_features), channels=in_features, bias=bias, scheme=scheme
+        )
+        self.in_features, self.out_features = in_features, out_features
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_features}, {self.out_features}, scheme={self.scheme.weight}/{self.scheme.activation}"
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        signs, scale, offset = self.binary_weight()
+        a = self.activation_binarizer(x)
+        y = F.linear(a, signs) * scale
+        if offset is not None:
+            y = y + a.sum(-1, keepdim=True) * offset
+        return y if self.bias is None else y + self.bias

@@ -1,0 +1,83 @@
+"""ReCU: Reviving the Dead Weights in Binary Neural Networks (Xu et al., ICCV 2021)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBinarizer
+from bnn_itrd.quant.sign import sign
+
+__all__ = ["ReCUActivation", "ReCUWeight", "recu_activation", "recu_tau", "recu_weight"]
+
+_EPS = 1e-5
+
+
+def _variance(x: Tensor) -> Tensor:
+    """Unbiased variance over all but the first axis, kept for broadcasting; 0 where there is one element."""
+    axes = tuple(range(1, x.dim()))
+    return x.var(axes, correction=1 if math.prod(x.shape[1:]) > 1 else 0, keepdim=True)
+
+
+def recu_tau(progress: Tensor, *, tau_min: float = 0.85, tau_max: float = 0.99) -> Tensor:
+    """tau(p) = A * exp(p) + B, A = (tau_max - tau_min) / (e - 1), B = tau_min - A; () -> (). ReCU, eq. 16."""
+    a = (tau_max - tau_min) / (math.e - 1)
+    return a * torch.exp(progress) + (tau_min - a)
+
+
+def recu_weight(weight: Tensor, *, tau: Tensor | float) -> Tensor:
+    """Signs of a latent weight, (o, ...) -> (o, ...) in {-1, +1}; equal to ``sign(w - mean_o)``. Eq. 11-14.
+
+    Forward, per output channel o: ``w^ = (w - mean_o) * 2 sqrt(2) / sqrt(var_o + 1e-5)`` (unbiased
+    variance), ``Q = -b * ln(2 - 2 tau)`` with ``b = mean |w^|`` over the layer, ``sign(clamp(w^, -Q, Q))``.
+    Backward: identity through the sign; the clamp cuts the gradient outside [-Q, Q]; it flows through mean
+    and variance; none through Q. The 2 sqrt(2) is the published code's (the paper standardises to unit
+    variance).
+    """
+    axes = tuple(range(1, weight.dim()))
+    centred = weight - weight.mean(axes, keepdim=True)
+    w = centred * (2 * math.sqrt(2) * torch.rsqrt(_variance(centred) + _EPS))
+    spread = w.detach().abs().mean()
+    bound = -spread * torch.log(2 - 2 * torch.as_tensor(tau, dtype=w.dtype, device=w.device))
+    return sign(torch.clamp(w, -bound, bound), surrogate="identity")
+
+
+def recu_activation(x: Tensor) -> Tensor:
+    """sign(x / sqrt(var + 1e-5)), (n, ...) -> (n, ...) in {-1, +1}. ReCU's published code, IR-Net's form.
+
+    var: unbiased, per sample over all other axes; no mean is subtracted, so the signs are those of x.
+    Backward: ``max(2 - 2|a|, 0)`` at ``a = x / sqrt(var + 1e-5)``, then through division and variance.
+    """
+    # In float32 under autocast: a variance of bfloat16 values has three digits.
+    wide = x if x.dtype == torch.float64 else x.float()
+    scaled = wide * torch.rsqrt(_variance(wide) + _EPS)
+    return sign(scaled, surrogate="polynomial").to(x.dtype)
+
+
+class ReCUWeight(WeightBinarizer):
+    """`recu_weight` with tau annealed from tau_min to tau_max, and a learned scale alpha_o, at first U(0, 1).
+
+    Raises ValueError unless 0.5 < tau_min <= tau_max < 1 (below 0.5 the clamp's bound is negative).
+    """
+
+    def __init__(self, out_channels: int, *, tau_min: float = 0.85, tau_max: float = 0.99) -> None:
+        super().__init__(out_channels)
+        if not 0.5 < tau_min < 1:
+            raise ValueError(f"tau_min must be in (0.5, 1), got {tau_min}")
+        if not tau_min <= tau_max < 1:
+            raise ValueError(f"tau_max must be in [tau_min, 1) = [{tau_min}, 1), got {tau_max}")
+        self.tau_min, self.tau_max = tau_min, tau_max
+        self.alpha = torch.nn.Parameter(torch.rand(out_channels))
+
+    def forward(self, weight: Tensor) -> BinaryWeight:
+        tau = recu_tau(self.progress, tau_min=self.tau_min, tau_max=self.tau_max)
+        return BinaryWeight(recu_weight(weight, tau=tau), self.alpha)
+
+
+class ReCUActivation(ActivationBinarizer):
+    """`recu_activation` in training; in evaluation the plain sign, the same values without the variance."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return recu_activation(x) if self.training else sign(x)

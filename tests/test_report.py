@@ -1,0 +1,627 @@
+"""The HTML report and the PNG of the curves: what they show, what they escape, what they do without data."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import json
+import random
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bnn_itrd.plots import (
+    CURVES_PIXELS,
+    Dot,
+    Line,
+    bar_chart,
+    colour_index,
+    confusion_image,
+    confusion_table,
+    last_and_best,
+    line_chart,
+    place_labels,
+    scatter_chart,
+    write_atomically,
+)
+from bnn_itrd.report import headline, plot_curves, wilson_interval, write_report
+
+SECTIONS = (
+    "comparison",
+    "curves",
+    "tradeoffs",
+    "classes",
+    "confusion",
+    "differences",
+    "validation",
+    "setup",
+)
+VOID = {"meta", "img", "br"}
+
+
+def png(size: int = 8) -> str:
+    buffer = io.BytesIO()
+    Image.new("L", (size, size), 128).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def model(name: str, top1: float, size: int, classes: int = 3, **changes: Any) -> dict[str, Any]:
+    confusion = [
+        [10 if i == j else int(j == (i + 1) % classes) for j in range(classes)] for i in range(classes)
+    ]
+    return {
+        "name": name,
+        "network": "resnet20",
+        "method": name,
+        "binary": True,
+        "reference": "teacher",
+        "epochs": 3,
+        "top1_last": top1,
+        "top1_best": top1 + 0.25,
+        "best_epoch": 2,
+        "top5_last": 99.5,
+        "parameters": 269434,
+        "bytes": size,
+        "binary_macs": 40_000_000,
+        "float_macs": 2_500_000,
+        "compression": 28.1,
+        "ms_per_image": 0.0625,
+        "ms_what": "onnxruntime, 1 thread",
+        "agreement_with_teacher": 98.13,
+        "per_class": [top1] * classes,
+        "confusion": confusion,
+        "curve": [
+            {
+                "epoch": epoch,
+                "loss": 2.0 / epoch,
+                "train_loss_parts": {"ce": 1.0 / epoch, "itrd": 0.5 / epoch},
+                "test_top1": value,
+                "test_loss": 1.5 / epoch,
+                "seconds": 2.0,
+            }
+            for epoch, value in enumerate((top1 - 40, top1 + 0.25, top1), 1)
+        ],
+        "artefacts": [],
+        **changes,
+    }
+
+
+def comparison(classes: int = 3) -> dict[str, Any]:
+    names = [f"class{i}" for i in range(classes)]
+    teacher = model("teacher", 98.9, 1_077_736, classes, reference=None, binary=False, ms_per_image=0.9)
+    teacher |= {"binary_macs": 0, "compression": 1.0, "agreement_with_teacher": None}
+    student = model("recu-itrd", 97.2, 38_491, classes, per_class=[97.2 - i for i in range(classes)])
+    student["artefacts"] = [
+        {
+            "target": "onnx",
+            "file": "student.onnx",
+            "bytes": 51_234,
+            "top1": 97.2,
+            "agreement": 100.0,
+            "max_difference": 2e-6,
+            "median_difference": 3e-7,
+            "images": 360,
+            "disagreements": [],
+            "ms_per_image": 0.1,
+            "session_ms": 80.0,
+        },
+        {
+            "target": "lce",
+            "file": "student.tflite",
+            "bytes": 40_000,
+            "top1": 96.9,
+            "agreement": 100 * 359 / 360,
+            "max_difference": 0.0,
+            "images": 360,
+            "disagreements": [{"index": 17, "torch": 2, "file": 1, "margin": 1e-6}],
+        },
+    ]
+    return {
+        "format": 1,
+        "recipe": "digits",
+        "dataset": {"name": "digits", "classes": names, "train": 1437, "test": 360, "input_shape": [1, 8, 8]},
+        "environment": {"python": "3.11.7", "commit": None},
+        "models": [teacher, model("recu", 95.8, 38_491, classes, reference=None), student],
+        "differences": [
+            {"index": 12, "label": 2, "predictions": {"teacher": 2, "recu": 1, "recu-itrd": 2}, "png": png()}
+        ],
+        "config": {"optimizer": {"name": "sgd", "lr": 0.1}},
+    }
+
+
+class Page(HTMLParser):
+    """Checks the nesting of a page, and keeps its text per section, its table rows and its attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.section = ""
+        self.text: dict[str, str] = {}
+        self.rows: list[list[str]] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.tags: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        values = {name: value or "" for name, value in attrs}
+        self.attributes += [(tag, name, value) for name, value in values.items()]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag in ("section", "header"):
+            self.section = values["id"]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.open:
+            return
+        data = data.replace("\u00a0", " ")
+        self.text[self.section] = self.text.get(self.section, "") + data
+        if "td" in self.open or "th" in self.open:
+            self.rows[-1][-1] += data if "small" not in self.open else f" [{data}]"
+
+    def row(self, name: str) -> list[str]:
+        return next(row for row in self.rows if row[0].startswith(name))
+
+
+def written(data: dict[str, Any], tmp_path: Path) -> Page:
+    path = write_report(data, tmp_path / "report.html")
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_page_is_well_formed_and_has_every_section(tmp_path: Path) -> None:
+    page = written(comparison(), tmp_path)
+    ids = [value for tag, name, value in page.attributes if tag == "section" and name == "id"]
+    assert tuple(ids) == SECTIONS
+    links = [value for tag, name, value in page.attributes if tag == "a" and name == "href"]
+    assert links == [f"#{name}" for name in SECTIONS]
+    # Accuracy, both losses, the two scatter plots, loss terms of 3 models, classes of 2, confusions of 3.
+    assert page.tags.count("svg") == 3 + 2 + 3 + 2 + 3
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_page_needs_nothing_else(tmp_path: Path) -> None:
+    data = comparison(100)
+    page = written(data, tmp_path)
+    for tag, name, value in page.attributes:
+        if name in ("src", "href", "srcset", "data", "action"):
+            assert value.startswith(("data:image/png;base64,", "#")), (tag, name, value[:60])
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "http" not in text and "@import" not in text and "url(" not in text
+    assert {"script", "link", "iframe"}.isdisjoint(page.tags)
+
+
+def test_same_comparison_gives_the_same_page(tmp_path: Path) -> None:
+    first = write_report(comparison(), tmp_path / "a.html").read_bytes()
+    stored = json.loads(json.dumps(comparison()))
+    assert write_report(stored, tmp_path / "deep" / "b.html").read_bytes() == first
+
+
+def test_headline_and_tiles(tmp_path: Path) -> None:
+    data = comparison()
+    assert headline(data) == "Student recu-itrd: 97.2 % top-1, 1.7 points below its teacher, 28x smaller"
+    summary = written(data, tmp_path).text["summary"]
+    for words in (headline(data), "360 test images", "1,437 for training", "97.20 %", "94.9\u201398.5"):
+        assert words in summary
+    for words in ("teacher: 98.90 %", "38.5 kB", "teacher: 1.08 MB, 28x", "0.0625 ms", "1 of 2"):
+        assert words in summary
+    assert "\u22121.70 points" in summary
+    assert "98.13 %" in summary
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"top1_last": 99.4}, "99.4 % top-1, 0.5 points above its teacher, 28x smaller"),
+        ({"top1_last": 98.9}, "98.9 % top-1, level with its teacher, 28x smaller"),
+        ({"top1_last": 99.99, "bytes": None}, "99.9 % top-1, 1.1 points above its teacher"),
+        ({"top1_last": 100.0, "bytes": 500_000}, "100.0 % top-1, 1.1 points above its teacher, 2.2x smaller"),
+        ({"top1_last": None}, "97.5 % top-1, 1.4 points below its teacher, 28x smaller"),
+        ({"top1_last": float("nan"), "top1_best": None, "bytes": 0}, "accuracy not measured"),
+    ],
+)
+def test_headline_follows_the_numbers(changes: dict[str, Any], expected: str) -> None:
+    data = comparison()
+    data["models"] = [data["models"][0], data["models"][2] | changes]
+    if "top1_best" not in changes:
+        data["models"][1]["top1_best"] = 97.54
+    assert headline(data) == f"Student recu-itrd: {expected}"
+
+
+def test_headline_names_the_best_student_wherever_it_stands() -> None:
+    data = comparison()
+    data["models"].reverse()
+    assert headline(data).startswith("Student recu-itrd:")
+    # A student trained without a teacher, and one in floats, which comes after the binary ones.
+    data["models"] = [model("recu", 98.0, 1000, reference=None), model("float", 98.5, 9000, binary=False)]
+    data["models"].append(model("teacher", 99.0, 8000, reference=None, binary=False))
+    assert headline(data) == "Student recu: 98.0 % top-1, 1.0 points below its teacher, 8.0x smaller"
+    assert headline({"models": [model("alone", 90.0, 10, reference="alone")]}) == "Model alone: 90.0 % top-1"
+
+
+def test_comparison_table_shows_the_numbers_given(tmp_path: Path) -> None:
+    page = written(comparison(), tmp_path)
+    student, teacher = page.row("recu-itrd"), page.row("teacher")
+    assert student[0] == "recu-itrd [resnet20, recu-itrd, 1-bit]"
+    assert student[1] == "97.20 [94.9\u201398.5]"
+    assert student[2] == "97.45 [epoch 2]"
+    assert student[3:5] == ["99.50", "\u22121.70"]
+    assert student[5:] == ["98.13", "269,434", "38.5 kB", "28x", "40 M", "2.5 M", "0.0625"]
+    assert teacher[4:6] == ["\u2014", "\u2014"]
+    assert teacher[6:] == ["269,434", "1.08 MB", "1.0x", "0", "2.5 M", "0.9"]
+    assert "onnxruntime, 1 thread" in page.text["comparison"]
+    assert "the best epoch was picked too" in page.text["comparison"]
+    data = comparison()
+    data["dataset"]["val"] = 100
+    assert "the best epoch was picked too" not in written(data, tmp_path).text["comparison"]
+
+
+def test_validation_shows_agreement_and_disagreements(tmp_path: Path) -> None:
+    page = written(comparison(), tmp_path)
+    onnx, tflite = page.row("student.onnx"), page.row("student.tflite")
+    assert onnx[1:] == ["same answers", "100.00", "360", "2.0e-6", "3.0e-7", "97.20", "51.2 kB", "0.1", "80"]
+    assert tflite[1:5] == ["1 of 360 differ", "99.72", "360", "0"]
+    assert tflite[5] == tflite[8] == tflite[9] == "\u2014"
+    listed = [row for row in page.rows if row[0].startswith("student.tflite")][1]
+    assert listed[1:] == ["17", "class2", "class1", "1.0e-6"]
+
+
+@pytest.mark.parametrize(
+    ("artefact", "status"),
+    [
+        ({"agreement": 99.9999, "images": 10_000_000}, "10 of 10,000,000 differ"),
+        ({"agreement": 99.9999, "images": 100}, "1 of 100 differ"),
+        ({"agreement": 99.0}, "some differ"),
+        ({"agreement": None}, "not checked"),
+        ({"agreement": None, "error": "no <kernel>"}, "failed [no <kernel>]"),
+    ],
+)
+def test_validation_never_calls_a_differing_file_the_same(
+    tmp_path: Path, artefact: dict[str, Any], status: str
+) -> None:
+    student = model("recu", 95.0, 1000, artefacts=[{"file": "x.onnx", **artefact}])
+    page = written({"models": [student]}, tmp_path)
+    row = page.row("x.onnx")
+    assert row[1] == status
+    assert row[2] != "100.00"
+    assert "0 of 1" in page.text["summary"]
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>\"'&"
+    text = json.dumps(comparison()).replace("class1", "CLASS").replace("recu-itrd", "NAME")
+    data = json.loads(text)
+    data["dataset"]["classes"] = ["a", evil, "c"]
+    data["dataset"]["name"] = data["recipe"] = evil
+    data["environment"][evil] = evil
+    data["config"][evil] = evil
+    student = data["models"][2]
+    student |= {"name": evil, "network": evil, "method": evil, "ms_what": evil}
+    student["artefacts"][1] |= {"target": evil, "file": evil}
+    for row in student["curve"]:
+        row["train_loss_parts"] = {evil: 1.0 / row["epoch"], "ce": 2.0 / row["epoch"]}
+    data["differences"][0] |= {"predictions": {evil: 1, "teacher": evil}, "index": evil, "label": 1}
+    data["differences"].append({"index": 1, "label": 1, "predictions": {}, "png": '"><script>'})
+    page = written(data, tmp_path)
+    assert "script" not in page.tags
+    assert "<script" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+    for section in ("summary", *SECTIONS):
+        assert evil in page.text[section] or section == "setup", section
+    assert json.dumps(evil) in page.text["setup"]
+    assert plot_curves(data, tmp_path / "curves.png").exists()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"models": []},
+        {"models": [{}]},
+        {"models": [{"name": "a"}, {"name": "a"}], "dataset": None, "environment": None, "config": {}},
+        {"models": [dict.fromkeys(model("a", 1.0, 1))], "differences": None, "dataset": {"classes": None}},
+        {"models": [model("a", 50.0, 10, curve=[{}], confusion=[[1, 2], [3]], per_class=[], artefacts=[{}])]},
+        {"models": [model("a", 50.0, 0, curve=[{"test_top1": 50.0, "loss": float("nan")}])]},
+        {
+            "models": [
+                model("teacher", 9.0, 10),
+                model("a", 8.0, 10, per_class=[1.0], confusion=[[0] * 3] * 3),
+            ]
+        },
+    ],
+    ids=["no models", "empty model", "same names", "all None", "broken pieces", "one epoch", "mismatched"],
+)
+def test_missing_pieces(tmp_path: Path, data: dict[str, Any]) -> None:
+    page = written(data, tmp_path)
+    assert set(SECTIONS) <= set(page.text)
+    assert "None" not in " ".join(page.text.values())
+    assert "nan" not in " ".join(page.text.values())
+    with Image.open(plot_curves(data, tmp_path / "curves.png")) as image:
+        assert image.size == CURVES_PIXELS
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    page = written({"models": [{"name": "a"}]}, tmp_path)
+    assert page.row("a")[1:] == ["\u2014"] * 11
+    for section, words in (
+        ("curves", "No curves were recorded."),
+        ("tradeoffs", "Neither sizes nor times were measured."),
+        ("classes", "No accuracy per class"),
+        ("confusion", "No confusion matrices"),
+        ("differences", "No image is listed"),
+        ("validation", "No files were exported."),
+        ("setup", "Neither environment nor configuration"),
+    ):
+        assert words in page.text[section]
+
+
+@pytest.mark.parametrize("data", [{}, {"models": None}, {"models": {"a": 1}}, {"models": ["a"]}])
+def test_models_are_required(tmp_path: Path, data: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="models"):
+        write_report(data, tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_formats_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r'"format"\] must be 1, got 2'):
+        write_report({"format": 2, "models": []}, tmp_path / "report.html")
+
+
+@pytest.mark.parametrize("classes", [100, 200])
+def test_many_classes(tmp_path: Path, classes: int) -> None:
+    data = comparison(classes)
+    del data["models"][1]
+    page = written(data, tmp_path)
+    assert f"The 20 most changed of {classes} classes." in page.text["classes"]
+    # The student's accuracy falls by one point per class, so the last twenty changed the most.
+    chart = page.text["classes"]
+    assert f"class{classes - 1}" in chart and f"class{classes - 20}" in chart
+    assert f"class{classes - 21}" not in chart
+    images = [value for tag, name, value in page.attributes if tag == "img" and name == "src"]
+    sizes = []
+    for source in images:
+        with Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1]))) as image:
+            sizes.append(image.size)
+    assert sizes == [(classes, classes)] * 2 + [(8, 8)]
+    assert (tmp_path / "report.html").stat().st_size < 400_000
+
+
+def test_most_frequent_mistakes_are_listed(tmp_path: Path) -> None:
+    data = comparison()
+    data["models"][2]["confusion"] = [[9, 0, 1], [0, 10, 0], [3, 2, 5]]
+    words = "Most often mistaken: class2 as class0 (3), class2 as class1 (2), class0 as class2 (1)."
+    assert words in written(data, tmp_path).text["confusion"]
+
+
+def test_accuracy_per_class_comes_from_the_confusion_matrix_if_need_be(tmp_path: Path) -> None:
+    data = comparison()
+    teacher, student = data["models"][0], data["models"][2]
+    teacher |= {"per_class": None, "confusion": [[10, 0, 0], [0, 10, 0], [0, 2, 8]]}
+    student |= {"per_class": None, "confusion": [[5, 5, 0], [0, 10, 0], [0, 0, 10]]}
+    text = written(data | {"models": [teacher, student]}, tmp_path).text["classes"]
+    assert [float(value.replace("\u2212", "-")) for value in re.findall(r"[+\u2212]\d+\.\d", text)] == [
+        20,
+        -50,
+    ]
+
+
+def test_differences(tmp_path: Path) -> None:
+    data = comparison()
+    data["differences"] = [{**data["differences"][0], "index": i} for i in range(300)]
+    data["differences"][1] |= {"png": png(200), "predictions": None}
+    data["differences"][2]["png"] = base64.b64encode(b"GIF89a, not a PNG at all").decode()
+    data["differences"][3]["png"] = None
+    page = written(data, tmp_path)
+    text = page.text["differences"]
+    for words in (
+        "true: class2",
+        "image 0",
+        "216 more",
+        "60 further images",
+        "no image",
+    ):
+        assert words in text
+    assert text.count("class1 \u2717") == 239 and text.count("class2 \u2713") == 2 * 239
+    kinds = [value for tag, name, value in page.attributes if tag == "img" and name == "class"]
+    assert kinds.count("thumbnail pixelated") == 237  # small ones are enlarged with hard edges
+    assert kinds.count("thumbnail") == 1
+
+
+def test_a_teacher_without_a_curve_is_a_level(tmp_path: Path) -> None:
+    data = comparison()
+    data["models"][0]["curve"] = []
+    page = written(data, tmp_path)
+    assert "no curve, dashed" in page.text["curves"]
+    kinds = [value for tag, name, value in page.attributes if tag == "polyline" and name == "class"]
+    assert kinds.count("curve dashed") == 1
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    # Newcombe, Statistics in Medicine 1998, table I, method 3.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_interval(right: int, n: int, low: float, high: float) -> None:
+    assert wilson_interval(100 * right / n, n) == pytest.approx((100 * low, 100 * high), abs=0.006)
+
+
+def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_labels_do_not_overlap(seed: int) -> None:
+    rng = random.Random(seed)
+    spread = (0, 3, 10, 30, 60, 100)[seed]  # from one and the same point to all over the plot
+    anchors = [(120 + rng.uniform(-spread, spread), 140 + rng.uniform(-spread, spread)) for _ in range(10)]
+    sizes = [(rng.uniform(30, 110), 13.0) for _ in anchors]
+    boxes = place_labels(anchors, sizes, (50, 5, 498, 250))
+    for box, (width, height) in zip(boxes, sizes, strict=True):
+        assert (box[2] - box[0], box[3] - box[1]) == pytest.approx((width, height))
+        assert box[0] >= 50 and box[1] >= 5 and box[2] <= 498 and box[3] <= 250
+    assert not any(overlap(a, b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_a_lone_label_stands_beside_its_point() -> None:
+    assert place_labels([(100, 100)], [(40, 13)], (0, 0, 300, 300)) == [(108, 93.5, 148, 106.5)]
+
+
+def places(svg: str, tag: str, *names: str) -> list[tuple[float, ...]]:
+    found = re.findall(rf"<{tag} [^>]*>", svg)
+    return [tuple(float(re.findall(rf' {n}="([^"]+)"', part)[0]) for n in names) for part in found]
+
+
+def ticks(svg: str, anchor: str) -> dict[float, float]:
+    """Pixel by value of the tick labels: anchor "end" for y, whose baseline is 3.8 low, "middle" for x."""
+    found = re.findall(rf'<text class="tick" x="([\d.]+)" y="([\d.]+)" text-anchor="{anchor}">([\d.]+)<', svg)
+    return {float(text): float(y) - 3.8 if anchor == "end" else float(x) for x, y, text in found}
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_line_chart_puts_points_at_their_ticks(log: bool) -> None:
+    values = [0.1, 1.0, 10.0, 100.0] if log else [10.0, 30.0, 20.0, 40.0]
+    points = list(zip([10.0, 20.0, 30.0, 40.0], values, strict=True))
+    svg = line_chart([Line("a", points, "red", best=points[3])], label="x", y_label="y", log=log)
+    (path,) = re.findall(r'<polyline[^>]*points="([^"]+)"', svg)
+    drawn = [tuple(map(float, point.split(","))) for point in path.split()]
+    at_x, at_y = ticks(svg, "middle"), ticks(svg, "end")
+    assert set(values) & set(at_y) and {10, 20, 30, 40} <= set(at_x)
+    for (x, y), (pixel_x, pixel_y) in zip(points, drawn, strict=True):
+        assert pixel_x == pytest.approx(at_x[x], abs=0.11)
+        if y in at_y:
+            assert pixel_y == pytest.approx(at_y[y], abs=0.11)
+    steps = [b[1] - a[1] for a, b in itertools.pairwise(drawn)]
+    if log:
+        assert steps == pytest.approx([steps[0]] * 3, abs=0.2) and steps[0] < 0
+    else:
+        assert steps[0] == pytest.approx(-2 * steps[1], abs=0.2) and steps[0] < 0
+    dot, ring = places(svg, "circle", "cx", "cy")
+    assert dot == ring == drawn[3]
+
+
+def test_scatter_chart_takes_a_log_axis_for_large_ratios() -> None:
+    def chart(xs: list[float]) -> str:
+        dots = [Dot(f"d{x}", x, 90.0, "red") for x in xs]
+        return scatter_chart(dots, label="l", x_label="size", y_label="top-1", x_text=lambda x: f"{x:g}")
+
+    even = chart([100.0, 200.0, 300.0])
+    assert "log scale" not in even
+    (a,), (b,), (c,) = places(even, "circle", "cx")
+    assert b - a == pytest.approx(c - b, abs=0.2)
+    wide = chart([10.0, 100.0, 1000.0])
+    assert "(log scale)" in wide
+    (a,), (b,), (c,) = places(wide, "circle", "cx")
+    assert b - a == pytest.approx(c - b, abs=0.2)
+    assert ticks(wide, "middle")[100] == pytest.approx(b, abs=0.11)
+    assert wide.count('class="label"') == 3
+    assert chart([0.0, 10.0]).count("<circle") == 2
+
+
+def test_bar_chart_bars_are_in_proportion() -> None:
+    svg = bar_chart([("up", 10.0), ("none", 0.0), ("down", -20.0)], low=-20.0, high=10.0, label="l")
+    bars = places(svg, "rect", "x", "width")
+    ((zero,),) = places(svg, "line", "x1")
+    assert bars[2][1] == pytest.approx(2 * bars[0][1], abs=0.2) and bars[1][1] == 0
+    assert bars[0][0] == pytest.approx(zero, abs=0.11)
+    assert sum(bars[2]) == pytest.approx(zero, abs=0.11)
+    assert "+10.0" in svg and "&minus;20.0" in svg
+
+
+def test_confusion_table_has_the_counts_in_order() -> None:
+    svg = confusion_table([[7, 1], [0, 8]], ["no", "<yes>"], label="l")
+    counts = re.findall(r'class="count[^>]*>([^<]+)<', svg)
+    assert counts == ["7", "1", "8"]
+    assert "&lt;yes&gt;" in svg
+    depth = [float(value) for value in re.findall(r'fill-opacity="([^"]+)"', svg)]
+    assert depth == pytest.approx([7 / 8, (1 / 8) ** 0.5, 1.0], abs=0.006)
+
+
+def test_confusion_image_has_one_pixel_per_cell() -> None:
+    source = confusion_image([[4, 0, 0], [1, 2, 1], [0, 0, 0]])
+    with Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1]))) as image:
+        assert image.size == (3, 3) and image.mode == "RGBA"
+        pixels = np.asarray(image).astype(int)
+    # sqrt(1/4) = 1/2 for the mistakes
+    assert pixels[..., 3].tolist() == [[255, 0, 0], [128, 128, 128], [0, 0, 0]]
+    blue, red = pixels[0, 0], pixels[1, 0]
+    assert blue[2] > blue[0] and red[0] > red[2]
+
+
+def test_charts_refuse_nothing_to_draw() -> None:
+    with pytest.raises(ValueError, match="at least one point"):
+        line_chart([Line("a", [], "red")], label="l", y_label="y")
+    with pytest.raises(ValueError, match="at least one point"):
+        scatter_chart([], label="l", x_label="x", y_label="y", x_text=str)
+
+
+def test_last_and_best() -> None:
+    rows = [{"epoch": epoch, "test_top1": top1} for epoch, top1 in ((5, 50.0), (10, None), (15, 49.0))]
+    assert last_and_best({"curve": rows}) == ((15, 49.0), (5, 50.0))
+    assert last_and_best({"curve": rows, "best_epoch": 15}) == ((15, 49.0), (15, 49.0))
+    assert last_and_best({"curve": rows, "best_epoch": 99}) == ((15, 49.0), (5, 50.0))
+    assert last_and_best({"curve": None}) is None
+
+
+def test_only_the_teacher_has_the_first_colour() -> None:
+    assert [colour_index(i) for i in range(17)] == [0, 1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4, 5, 6, 7, 1, 2]
+
+
+def test_plot_curves_draws_every_model(tmp_path: Path) -> None:
+    data = comparison()
+    # Names that matplotlib would take for a formula, or hide.
+    data["models"][1]["name"], data["models"][2]["name"] = "$\\broken{", "_hidden"
+    path = plot_curves(data, tmp_path / "deep" / "curves.png")
+    assert [p.name for p in path.parent.iterdir()] == ["curves.png"]
+    with Image.open(path) as image:
+        assert image.format == "PNG" and image.size == CURVES_PIXELS
+        pixels = np.asarray(image.convert("RGB"))
+    for colour in ((0x47, 0x55, 0x69), (0x25, 0x63, 0xEB), (0xD9, 0x48, 0x0F)):
+        assert (pixels == colour).all(-1).sum() > 300
+    assert not (pixels == (0x0B, 0x8A, 0x67)).all(-1).any()  # the fourth model's
+
+
+def test_plot_curves_of_a_long_training(tmp_path: Path) -> None:
+    data = comparison()
+    for entry in data["models"]:
+        entry["curve"] = [{"epoch": e, "loss": 100.0 / e**2, "test_top1": 90 - 80 / e} for e in range(1, 61)]
+    with Image.open(plot_curves(data, tmp_path / "curves.png")) as image:
+        assert image.size == CURVES_PIXELS
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), write_atomically(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    with write_atomically(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_importing_the_report_draws_in_no_plotting_library() -> None:
+    code = (
+        "import sys, bnn_itrd.report; sys.exit(any(m in sys.modules for m in ('matplotlib', 'PIL', 'torch')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
