@@ -33,7 +33,7 @@ def creation_seconds(file: Path, *, threads: int, repeats: int) -> float:
 
 
 def measure(folder: Path, *, threads: int, repeats: int) -> dict[str, Any]:
-    """Bytes, session creation (s) and ms per image of the three files; whether bits and floats give one result."""
+    """Bytes, session creation (s), ms per image of three files; whether bits and floats give one result."""
     torch.manual_seed(0)
     student, teacher = resnet18(binary="recu"), resnet18()
     files = {

@@ -404,7 +404,9 @@ def summary(argv: Sequence[str]) -> int:
     from bnn_itrd.networks import build
 
     config, _ = run_config("summary", "", recipe_files.read(args.what), [], extra={})
-    shape = (1, 8, 8) if config.data.name == "digits" else (3, config.data.image_size or 32, config.data.image_size or 32)
+    digits = config.data.name == "digits"
+    size = config.data.image_size or (8 if digits else 32)
+    shape = (1 if digits else 3, size, size)
     for title, scheme in (("teacher", None), ("student", config.scheme)):
         model = build(config.network, scheme, num_classes=args.classes, input_shape=shape)
         print(f"{title}: {config.network.name}, input {'x'.join(map(str, shape))}\n{describe(model)}\n")

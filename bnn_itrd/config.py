@@ -42,7 +42,7 @@ class DataConfig:
         root: where it lies: an .npz, the folder of torchvision's download, or an image folder
         download: let torchvision fetch cifar10 or cifar100 into root
         val_fraction: share of the training images held out for choosing things, in [0, 1)
-        image_size: height and width the images of a folder are brought to; the images' own size by default
+        image_size: height and width the images are brought to; their own size by default
         crop_padding: pixels of zero padding before the random crop of small images; 0: no crop
         flip: mirror images at random
         workers: processes that read large images from disk
@@ -71,17 +71,20 @@ class NetworkConfig:
 
     Args:
         name: resnet18, resnet20, resnet32, resnet34, resnet56, resnet110 or vgg_small
+        width: a factor on the number of channels of teacher and students (residual networks)
         per_conv: students: one shortcut per convolution; the network's published form by default
         float_downsample: students: average pool and a full-precision 1x1 convolution where the shape changes
         padding_value: students: what the borders hold after the sign: 0, +1 or -1
     """
 
     name: str = "resnet20"
+    width: float = 1.0
     per_conv: bool | None = None
     float_downsample: bool = False
     padding_value: int = 0
 
     def __post_init__(self) -> None:
+        _check(self.width > 0, "network.width", "> 0", self.width)
         _check(self.padding_value in (-1, 0, 1), "network.padding_value", "-1, 0 or 1", self.padding_value)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bnn_itrd.augment import crop_and_flip, draw, normalise
@@ -229,8 +230,18 @@ def _cifar(config: DataConfig) -> _Arrays:
     )
 
 
+def _resized(images: np.ndarray[Any, Any], size: int | None) -> np.ndarray[Any, Any]:
+    """uint8 (n, h, w, c) -> (n, size, size, c), bilinear; as they are where size is None."""
+    if size is None or images.shape[1:3] == (size, size):
+        return images
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    scaled = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
+    return scaled.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+
+
 def _from_arrays(config: DataConfig, arrays: _Arrays) -> ImageData:
-    x, y = arrays.x_train, arrays.y_train
+    x, y = _resized(arrays.x_train, config.image_size), arrays.y_train
+    x_test = _resized(arrays.x_test, config.image_size)
     keep, held = _hold_out(y, config.val_fraction)
     scaled = x[keep]
     # Statistics of the images that are trained on, in float64 over uint8 sums.
@@ -258,7 +269,7 @@ def _from_arrays(config: DataConfig, arrays: _Arrays) -> ImageData:
         input_shape=(channels, height, width),
         train=split(x[keep], y[keep]),
         val=split(x[held], y[held]) if len(held) else None,
-        test=split(arrays.x_test, arrays.y_test),
+        test=split(x_test, arrays.y_test),
     )
 
 

@@ -64,6 +64,9 @@ class ITRDDistiller(Distiller):
             beta_mi=config.beta_mi,
         )
         self.gather = config.gather
+        if config.beta_corr == 0 and student_dim == teacher_dim:
+            # Unused: it would wait for a gradient in data-parallel training, and decay without one.
+            self.loss.embed.requires_grad_(False)
 
     def forward(self, student: Outputs, teacher: Outputs, labels: Tensor, indices: Tensor) -> Tensor:
         z_s, z_t = student.representation, teacher.representation

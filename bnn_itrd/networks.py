@@ -29,10 +29,12 @@ def build(
     options: dict[str, Any] = {}
     if scheme is not None:
         options = {"binary": _scheme(scheme), "padding_value": network.padding_value}
-        if network.name != "vgg_small":
+    if network.name != "vgg_small":
+        options["width"] = network.width
+        if scheme is not None:
             options |= {"per_conv": network.per_conv, "float_downsample": network.float_downsample}
-        elif network.per_conv or network.float_downsample:
-            raise UserError("network.per_conv and network.float_downsample need shortcuts: vgg_small has none")
+    elif network.per_conv or network.float_downsample or network.width != 1:
+        raise UserError("network.width, per_conv and float_downsample are for residual networks, not vgg_small")
     try:
         return MODELS[network.name](num_classes, in_channels=input_shape[0], input_shape=input_shape, **options)
     except UserError:

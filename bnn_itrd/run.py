@@ -66,8 +66,6 @@ def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = No
         member = member_config(config, name)
         model = None if teacher is None else teacher.model
         members.append(train_member(member, data, model, fabric=fabric, out=out / name))
-    if only is not None:
-        members = [m for m in members if m.name == only]
     if not fabric.is_global_zero:
         return None
     return _report(members, data, config, out, recipe, fabric, whole=only is None)

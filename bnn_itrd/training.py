@@ -90,6 +90,11 @@ class Objective(nn.Module):
             # In a tuple: neither the student's view nor the teacher belongs to the parameters or the checkpoint.
             self._observed = (observe(student), observe(teacher))
 
+    def release(self) -> None:
+        """Takes the observing hooks off both networks: they are the user's again."""
+        for observed in self._observed or ():
+            observed.remove()
+
     def forward(self, images: Tensor, labels: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         terms = []
         if self._observed is None:
@@ -371,6 +376,7 @@ def fit(
             if after_epoch is not None:
                 after_epoch(trainer.epoch)
     board.close()
+    trainer.objective.release()
     model = trainer.kept
     set_progress(model, 1.0)
     if final is None:

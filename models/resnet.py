@@ -100,11 +100,14 @@ def _build(
     binary: str | Scheme | None,
     in_channels: int,
     input_shape: Sequence[int] | None,
+    width: float,
     shortcut: str | None,
     per_conv: bool | None,
     float_downsample: bool,
     padding_value: int,
 ) -> ResNet:
+    if not width > 0:
+        raise ValueError(f"width must be > 0, got {width}")
     is_binary = binary is not None
     style = Style(
         scheme=None if binary is None else as_scheme(binary),
@@ -114,7 +117,7 @@ def _build(
         padding_value=padding_value,
     )
     return ResNet(
-        family.widths,
+        tuple(max(1, round(w * width)) for w in family.widths),
         depths,
         num_classes=num_classes,
         input_shape=check_input(in_channels, input_shape, num_classes),
@@ -130,6 +133,7 @@ def resnet18(
     binary: str | Scheme | None = None,
     in_channels: int = 3,
     input_shape: Sequence[int] | None = None,
+    width: float = 1.0,
     shortcut: str | None = None,
     per_conv: bool | None = None,
     float_downsample: bool = False,
@@ -140,7 +144,8 @@ def resnet18(
     Binary: one shortcut per block, no activation after the stem, 2x2 average pool + zero channels for
     down-sampling, BatchNorm1d before the classifier. Options, each an architecture of its own: `per_conv` (one
     shortcut per convolution, Bi-Real), `float_downsample` (average pool + full-precision 1x1 convolution),
-    `padding_value` (+1 or -1 at the borders in place of 0), `shortcut` (``projection``, ``pad``, ``avgpool``).
+    `padding_value` (+1 or -1 at the borders in place of 0), `shortcut` (``projection``, ``pad``, ``avgpool``),
+    `width` (a factor on every number of channels, the teacher's too).
     Input (n, *input_shape), by default (in_channels, 32, 32); output (n, num_classes).
     Raises ValueError on an unknown scheme or shortcut, or a shape that does not fit.
     """
@@ -151,6 +156,7 @@ def resnet18(
         binary=binary,
         in_channels=in_channels,
         input_shape=input_shape,
+        width=width,
         shortcut=shortcut,
         per_conv=per_conv,
         float_downsample=float_downsample,
@@ -164,6 +170,7 @@ def resnet34(
     binary: str | Scheme | None = None,
     in_channels: int = 3,
     input_shape: Sequence[int] | None = None,
+    width: float = 1.0,
     shortcut: str | None = None,
     per_conv: bool | None = None,
     float_downsample: bool = False,
@@ -177,6 +184,7 @@ def resnet34(
         binary=binary,
         in_channels=in_channels,
         input_shape=input_shape,
+        width=width,
         shortcut=shortcut,
         per_conv=per_conv,
         float_downsample=float_downsample,
@@ -190,6 +198,7 @@ def resnet20(
     binary: str | Scheme | None = None,
     in_channels: int = 3,
     input_shape: Sequence[int] | None = None,
+    width: float = 1.0,
     shortcut: str | None = None,
     per_conv: bool | None = None,
     float_downsample: bool = False,
@@ -208,6 +217,7 @@ def resnet20(
         binary=binary,
         in_channels=in_channels,
         input_shape=input_shape,
+        width=width,
         shortcut=shortcut,
         per_conv=per_conv,
         float_downsample=float_downsample,
@@ -221,6 +231,7 @@ def resnet32(
     binary: str | Scheme | None = None,
     in_channels: int = 3,
     input_shape: Sequence[int] | None = None,
+    width: float = 1.0,
     shortcut: str | None = None,
     per_conv: bool | None = None,
     float_downsample: bool = False,
@@ -234,6 +245,7 @@ def resnet32(
         binary=binary,
         in_channels=in_channels,
         input_shape=input_shape,
+        width=width,
         shortcut=shortcut,
         per_conv=per_conv,
         float_downsample=float_downsample,
@@ -247,6 +259,7 @@ def resnet56(
     binary: str | Scheme | None = None,
     in_channels: int = 3,
     input_shape: Sequence[int] | None = None,
+    width: float = 1.0,
     shortcut: str | None = None,
     per_conv: bool | None = None,
     float_downsample: bool = False,
@@ -260,6 +273,7 @@ def resnet56(
         binary=binary,
         in_channels=in_channels,
         input_shape=input_shape,
+        width=width,
         shortcut=shortcut,
         per_conv=per_conv,
         float_downsample=float_downsample,
@@ -273,6 +287,7 @@ def resnet110(
     binary: str | Scheme | None = None,
     in_channels: int = 3,
     input_shape: Sequence[int] | None = None,
+    width: float = 1.0,
     shortcut: str | None = None,
     per_conv: bool | None = None,
     float_downsample: bool = False,
@@ -286,6 +301,7 @@ def resnet110(
         binary=binary,
         in_channels=in_channels,
         input_shape=input_shape,
+        width=width,
         shortcut=shortcut,
         per_conv=per_conv,
         float_downsample=float_downsample,

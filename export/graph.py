@@ -1,0 +1,149 @@
+"""Small steps on an onnx-ir graph that every pass is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+__all__ = [
+    "add_float32",
+    "add_initializer",
+    "add_scalar",
+    "attribute",
+    "clean",
+    "constant",
+    "insert",
+    "nodes_of",
+    "only_consumer",
+    "optional_input",
+    "remove_unused",
+    "replace_value",
+    "with_inputs",
+]
+
+
+def nodes_of(model: ir.Model, op_type: str, domain: str = "") -> list[ir.Node]:
+    """The graph's nodes of one operation, in order; a list, so the graph may change while it is read."""
+    return [node for node in model.graph if node.op_type == op_type and node.domain == domain]
+
+
+def constant(value: ir.Value | None) -> np.ndarray | None:
+    """The numbers of an initializer or a Constant node; None where they are computed or missing."""
+    if value is None or value.is_graph_input():
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def attribute(node: ir.Node, name: str, default: Any) -> Any:
+    """An attribute's value, or the default where the node does not have it."""
+    found = node.attributes.get(name)
+    return default if found is None or found.value is None else found.value
+
+
+def only_consumer(value: ir.Value) -> ir.Node | None:
+    """The one node that reads the value; None where several do, or it is an output of the graph."""
+    uses = list(value.uses())
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    return uses[0].node
+
+
+def add_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
+    """A new constant of the graph; the name gets a number where it is taken."""
+    unique, count = name, 0
+    while unique in model.graph.initializers:
+        count += 1
+        unique = f"{name}.{count}"
+    tensor = ir.tensor(np.asarray(array, order="C"), name=unique)
+    value = ir.Value(
+        name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
+    model.graph.register_initializer(value)
+    return value
+
+
+def add_scalar(model: ir.Model, name: str, number: float) -> ir.Value:
+    """A float32 number shared by all who ask for its name."""
+    found = model.graph.initializers.get(name)
+    return add_initializer(model, name, np.array(number, np.float32)) if found is None else found
+
+
+def insert(
+    model: ir.Model,
+    before: ir.Node,
+    op_type: str,
+    inputs: Sequence[ir.Value | None],
+    attributes: dict[str, Any] | None = None,
+) -> ir.Value:
+    """A new standard node in front of another, for the same module; its one output."""
+    node = ir.node(op_type, list(inputs), attributes or {})
+    node.metadata_props.update(before.metadata_props)
+    model.graph.insert_before(before, node)
+    return node.outputs[0]
+
+
+def replace_value(model: ir.Model, old: ir.Value, new: ir.Value) -> None:
+    """Makes every reader of `old`, the graph's outputs among them, read `new`."""
+    if new.shape is None:
+        new.shape = old.shape
+    if new.type is None:
+        new.type = old.type
+    for user, index in list(old.uses()):
+        user.replace_input_with(index, new)
+    for i, output in enumerate(model.graph.outputs):
+        if output is old:
+            name = old.name
+            model.graph.outputs[i] = new
+            old.name = f"{name}.old"
+            new.name = name
+
+
+def optional_input(node: ir.Node, index: int) -> ir.Value | None:
+    """An input, or None where it is left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def with_inputs(model: ir.Model, node: ir.Node, inputs: list[ir.Value | None]) -> ir.Node:
+    """The node again with other inputs, in its place."""
+    attributes = list(node.attributes.values())
+    new = ir.Node(node.domain, node.op_type, inputs, attributes=attributes, version=node.version)
+    new.metadata_props.update(node.metadata_props)
+    model.graph.insert_before(node, new)
+    replace_value(model, node.outputs[0], new.outputs[0])
+    return new
+
+
+def add_float32(model: ir.Model, node: ir.Node, name: str, array: np.ndarray) -> ir.Value:
+    """A float32 constant named after the node's module."""
+    path = node.metadata_props.get("path") or node.op_type.lower()
+    return add_initializer(model, f"{path}.{name}", array.astype(np.float32))
+
+
+def remove_unused(model: ir.Model) -> None:
+    """Takes out nodes, initializers, functions and domains nothing uses."""
+    from onnx_ir.passes import common
+
+    common.RemoveUnusedNodesPass()(model)
+    common.RemoveUnusedFunctionsPass()(model)
+    common.RemoveUnusedOpsetsPass()(model)
+
+
+def clean(model: ir.Model) -> None:
+    """Strips what the exporter notes on nodes and values (source lines, folders); keeps a node's ``path``."""
+    model.graph.metadata_props.clear()
+    model.graph.doc_string = None
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    for node in model.graph:
+        path = node.metadata_props.get("path")
+        node.metadata_props.clear()
+        if path:
+            node.metadata_props["path"] = path
+        node.doc_string = None
+        values.extend(node.outputs)
+    for value in values:
+        value.metadata_props.clear()
+        value.doc_string = None

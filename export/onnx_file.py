@@ -1,0 +1,224 @@
+"""The portable artefact: one .onnx file of standard operations, 1 bit per binary weight."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bnn_itrd.export.canonical import canonical, check_input_shape, random_images
+from bnn_itrd.export.copies import unwrap
+from bnn_itrd.export.errors import ExportError
+from bnn_itrd.export.replay import Replayed, replay
+from bnn_itrd.export.session import FORMAT_VERSION, session
+from bnn_itrd.export.validate import predict_file
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+__all__ = ["Normalization", "portable", "to_onnx"]
+
+Normalization = tuple[Sequence[float], Sequence[float]]
+
+# Of the logits' spread and of a layer's input: rounding is a millionth of it, a miscompiled network as large.
+_TOLERANCE = 1e-2
+_CHECKED_IMAGES = 3
+
+_OWN_KEYS = (
+    "format_version",
+    "input_shape",
+    "classes",
+    "mean",
+    "std",
+    "normalization_baked",
+    "torch_version",
+    "onnx_version",
+    "bnn_itrd_version",
+)
+
+
+def _check_normalization(
+    normalization: Normalization | None, bake: bool, shape: tuple[int, ...]
+) -> tuple[list[float], list[float]] | None:
+    if normalization is None:
+        if bake:
+            raise ValueError("bake_normalization=True needs normalization=(mean, std)")
+        return None
+    mean, std = ([float(v) for v in values] for values in normalization)
+    if len(shape) != 3:
+        raise ValueError(f"normalization is for images (c, h, w), and input_shape is {shape}")
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != shape[0]:
+            raise ValueError(
+                f"normalization's {name} must have {shape[0]} values, one per channel, got {values}"
+            )
+    if min(std) <= 0:
+        raise ValueError(f"normalization's std must be > 0, got {std}")
+    return mean, std
+
+
+def _bake(model: ir.Model, mean: Sequence[float], std: Sequence[float]) -> None:
+    """uint8 images in: cast, / 255, - mean, / std, one by one as the data pipeline does it."""
+    import onnx_ir as ir
+
+    from bnn_itrd.export.graph import add_initializer, insert
+
+    images = model.graph.inputs[0]
+    first = next(iter(model.graph))
+    readers = list(images.uses())
+    y = insert(model, first, "Cast", [images], {"to": ir.DataType.FLOAT.value})
+    for op, name, values in (("Div", "white", [255.0]), ("Sub", "mean", mean), ("Div", "std", std)):
+        array = np.array(values, np.float32).reshape(-1, 1, 1)
+        y = insert(model, first, op, [y, add_initializer(model, f"normalization.{name}", array)])
+    for node, index in readers:
+        node.replace_input_with(index, y)
+    images.type = ir.TensorType(ir.DataType.UINT8)
+
+
+def portable(model: ir.Model, *, packed: bool = True, normalization: Normalization | None = None) -> ir.Model:
+    """The canonical graph as standard ONNX, in place: folds, lowers, packs, and bakes `normalization` in."""
+    from bnn_itrd.export import lowering, packing, passes
+
+    passes.fold_batchnorm(model)
+    passes.fold_batchnorm_into_next(model)
+    passes.drop_clips(model)
+    lowering.lower_binary(model)
+    if packed:
+        packing.pack_signs(model)
+    if normalization is not None:
+        _bake(model, *normalization)
+    return model
+
+
+def _versions() -> dict[str, str]:
+    import onnx
+
+    try:
+        own = importlib.metadata.version("bnn-itrd")
+    except importlib.metadata.PackageNotFoundError:
+        own = "unknown"
+    return {"torch_version": torch.__version__, "onnx_version": onnx.__version__, "bnn_itrd_version": own}
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata as strings: text as it is, everything else as JSON."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+
+
+def _proto(model: ir.Model, metadata: dict[str, str]) -> onnx.ModelProto:
+    import onnx
+    import onnx_ir as ir
+
+    for node in model.graph:
+        node.metadata_props.clear()
+        for output in node.outputs:
+            # Sizes in between follow from the operations; onnxruntime works them out.
+            if not output.is_graph_output():
+                output.shape = output.type = None
+    model.metadata_props.clear()
+    model.metadata_props.update(metadata)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto)
+    return proto
+
+
+def _inputs(shape: tuple[int, ...], baked: Normalization | None) -> tuple[np.ndarray, Tensor]:
+    """A few random images as the file takes them, and as the network does."""
+    if baked is None:
+        images = random_images(_CHECKED_IMAGES, shape)
+        return images.numpy(), images
+    source = np.random.default_rng(0).integers(0, 256, (_CHECKED_IMAGES, *shape), np.uint8)
+    mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in baked)
+    return source, (torch.from_numpy(source).float() / 255 - mean) / std
+
+
+def _check_function(replayed: Replayed) -> None:
+    # Written as "not smaller", so that a NaN fails too.
+    if not replayed.margin <= _TOLERANCE:
+        raise ExportError(
+            f"{replayed.layer}: the signs in front of it differ from the network's by more than rounding "
+            f"({replayed.margin:.3g} of its input's size); nothing was written"
+        )
+    if not replayed.difference <= _TOLERANCE:
+        raise ExportError(
+            f"the logits differ from the network's by {replayed.difference:.3g} of their standard deviation; "
+            "nothing was written"
+        )
+
+
+def _check_file(path: Path, source: np.ndarray, classes: Sequence[str] | None) -> None:
+    """Opens and runs the file as a user would. Raises ExportError, or ValueError on the number of classes."""
+    logits = predict_file(session(path), source)
+    if not np.isfinite(logits).all():
+        raise ExportError("the network gives logits that are not finite: its weights are broken")
+    if classes is not None and logits.shape[-1] != len(classes):
+        raise ValueError(f"classes has {len(classes)} names, and the network gives {logits.shape[-1]} logits")
+
+
+def to_onnx(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    input_shape: Sequence[int] | None = None,
+    normalization: Normalization | None = None,
+    bake_normalization: bool = False,
+    classes: Sequence[str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    packed: bool = True,
+) -> Path:
+    """Writes the network as one ONNX file of standard operations (opset 18, IR 8); returns its path.
+
+    Input ``images`` (batch, c, h, w), float32, normalised; with `bake_normalization` uint8, and the file
+    itself divides by 255 and applies `normalization` = (mean, std), one value per channel. First output
+    ``logits``. `packed`: 1 bit per binary weight instead of 32, same results bit for bit. Metadata: classes,
+    mean, std, input_shape, format_version, versions, and what `metadata` adds (text as it is, else JSON).
+    The file is checked beside its place (onnx's checker, a session, a few images sign by sign against the
+    network, see `replay`), then moved there: a file that was there before is replaced whole or not at all.
+    Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError
+    where it cannot be written, ExportError on a network that cannot be exported.
+    """
+    file = Path(path)
+    shape = check_input_shape(unwrap(model), input_shape)
+    mean_std = _check_normalization(normalization, bake_normalization, shape)
+    taken = sorted(set(metadata or {}) & set(_OWN_KEYS))
+    if taken:
+        raise ValueError(f"metadata must not hold {', '.join(taken)}: written by the export itself")
+    if isinstance(classes, str):
+        raise ValueError("classes must be a list of names, got one text")
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"no such folder: {file.parent}")
+
+    from bnn_itrd.export.lowering import lowered_signs
+
+    baked = mean_std if bake_normalization else None
+    graph = portable(canonical(model, input_shape=shape), packed=packed, normalization=baked)
+    values: dict[str, Any] = {"format_version": FORMAT_VERSION, "input_shape": list(shape)}
+    if classes is not None:
+        values["classes"] = list(classes)
+    if mean_std is not None:
+        values |= {"mean": mean_std[0], "std": mean_std[1], "normalization_baked": bake_normalization}
+    signs = lowered_signs(graph)
+    proto = _proto(graph, _texts({**values, **_versions(), **(metadata or {})}))
+
+    source, images = _inputs(shape, baked)
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(proto.SerializeToString())
+            stream.flush()
+            os.fsync(stream.fileno())
+        _check_file(temporary, source, classes)
+        _check_function(replay(model, proto, signs, source=source, images=images))
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return file

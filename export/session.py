@@ -1,0 +1,93 @@
+"""Opening an ONNX file: a session with stated threads, its metadata, and errors that say what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnn_itrd.export.errors import ExportError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["FORMAT_VERSION", "read_metadata", "session"]
+
+# Of the files this package writes; a file with a larger one is refused.
+FORMAT_VERSION = 1
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"no such file: {file}")
+    return file
+
+
+def _check_version(path: Path, metadata: Mapping[str, str]) -> None:
+    try:
+        version = int(metadata.get("format_version", "0"))
+    except ValueError:
+        version = 0
+    if version > FORMAT_VERSION:
+        raise ExportError(
+            f"{path} has format version {version}, this bnn_itrd reads {FORMAT_VERSION}: update bnn_itrd"
+        )
+
+
+def _parse(path: Path) -> Any:
+    """The ModelProto. Raises ExportError where the bytes are not one."""
+    import onnx
+
+    try:
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
+    except Exception as error:
+        raise ExportError(f"{path} is not an ONNX file: {error}") from error
+    if not model.ir_version or not model.opset_import or not model.graph.node:
+        raise ExportError(f"{path} is not an ONNX file: there is no graph in it (was it cut short?)")
+    return model
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The file's metadata; what is JSON (classes, mean, std, input_shape, ...) as lists, the rest as text.
+
+    Raises FileNotFoundError, or ExportError on a file that is not ONNX or newer than this package reads.
+    """
+    file = _existing(path)
+    texts = {entry.key: entry.value for entry in _parse(file).metadata_props}
+    _check_version(file, texts)
+    values: dict[str, Any] = dict(texts)
+    for key, text in texts.items():
+        # A hash or a version that happens to look like a number stays text.
+        if text.startswith(("[", "{")) or key in ("format_version", "normalization_baked"):
+            with contextlib.suppress(ValueError):
+                values[key] = json.loads(text)
+    return values
+
+
+def session(path: str | os.PathLike[str], *, threads: int = 1) -> onnxruntime.InferenceSession:
+    """An onnxruntime session on the CPU, `threads` within an operation, every graph optimisation.
+
+    Raises FileNotFoundError, ValueError on threads < 1, ExportError on a file that is not ONNX, is newer than
+    this package reads, or that onnxruntime cannot run.
+    """
+    import onnxruntime
+
+    file = _existing(path)
+    if threads < 1:
+        raise ValueError(f"threads must be >= 1, got {threads}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    try:
+        opened = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        _parse(file)
+        raise ExportError(f"onnxruntime {onnxruntime.__version__} cannot run {file}: {error}") from error
+    _check_version(file, opened.get_modelmeta().custom_metadata_map)
+    return opened

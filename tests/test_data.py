@@ -1,0 +1,265 @@
+"""Data: the embedded set, files and folders, augmentation, hold-out, the order of an epoch, bad files by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bnn_itrd.augment import crop_and_flip, draw, normalise
+from bnn_itrd.config import DataConfig
+from bnn_itrd.data import ImageData, TensorSplit, load_data, shuffled
+from bnn_itrd.errors import UserError
+from bnn_itrd.folder import FolderSplit
+from PIL import Image
+
+CPU = torch.device("cpu")
+
+
+def test_digits_is_embedded_and_split_by_class() -> None:
+    data = load_data(DataConfig())
+    assert data.input_shape == (1, 8, 8) and data.classes == tuple("0123456789")
+    assert len(data.train) + len(data.test) == 1797
+    counts = torch.bincount(data.test.labels)
+    assert counts.min() >= 34 and counts.max() <= 38
+    images, _, _ = next(data.test.eval_batches(400, device=CPU))
+    train = torch.cat([b[0] for b in data.train.eval_batches(400, device=CPU)])
+    torch.testing.assert_close(train.mean(), torch.tensor(0.0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(train.std(), torch.tensor(1.0), atol=1e-3, rtol=0)
+    assert images.shape[1:] == (1, 8, 8)
+
+
+def test_image_size_scales_small_images() -> None:
+    data = load_data(DataConfig(image_size=16))
+    assert data.input_shape == (1, 16, 16)
+    assert data.test.raw(0).shape == (16, 16, 1)
+
+
+def test_crop_and_flip_equals_a_loop() -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 255, (9, 3, 6, 5), dtype=torch.uint8)
+    choice = draw(9, padding=2, flip=True, generator=torch.Generator().manual_seed(1))
+    assert choice[:, :2].max() <= 4 and set(choice[:, 2].tolist()) == {0, 1}
+    result = crop_and_flip(images, choice, padding=2)
+    for image, (top, left, mirrored), got in zip(images, choice.tolist(), result, strict=True):
+        padded = np.zeros((3, 10, 9), np.uint8)
+        padded[:, 2:8, 2:7] = image.numpy()
+        cropped = padded[:, top : top + 6, left : left + 5]
+        expected = cropped[:, :, ::-1] if mirrored else cropped
+        assert np.array_equal(got.numpy(), expected)
+
+
+def test_no_padding_no_flip_changes_nothing() -> None:
+    images = torch.randint(0, 255, (4, 1, 5, 5), dtype=torch.uint8)
+    choice = draw(4, padding=0, flip=False, generator=torch.Generator())
+    assert torch.equal(crop_and_flip(images, choice, padding=0), images)
+
+
+def test_normalise() -> None:
+    images = torch.tensor([[[[0, 255]], [[51, 102]]]], dtype=torch.uint8)
+    mean, std = torch.tensor([0.5, 0.2]), torch.tensor([0.25, 0.1])
+    expected = torch.tensor([[[[-2.0, 2.0]], [[0.0, 2.0]]]])
+    torch.testing.assert_close(normalise(images, mean, std), expected, atol=1e-6, rtol=0)
+
+
+def test_an_epoch_is_a_function_of_seed_and_epoch(tiny_npz: Path) -> None:
+    def epoch(seed: int, number: int, rank: int = 0, world: int = 1) -> list[tuple[torch.Tensor, ...]]:
+        data = load_data(DataConfig(name="cifar10", root=str(tiny_npz)))
+        return list(
+            data.train.train_batches(32, seed=seed, epoch=number, device=CPU, rank=rank, world=world)
+        )
+
+    one, again, other = epoch(0, 3), epoch(0, 3), epoch(0, 4)
+    assert all(torch.equal(a, b) for x, y in zip(one, again, strict=True) for a, b in zip(x, y, strict=True))
+    assert not torch.equal(one[0][2], other[0][2])
+    assert sorted(torch.cat([b[2] for b in one]).tolist()) == list(range(96))
+    # two processes see, together, the batch of one
+    halves = [epoch(0, 3, rank, 2) for rank in (0, 1)]
+    for whole, first, second in zip(one, *halves, strict=True):
+        assert torch.equal(whole[2], torch.stack([first[2], second[2]], 1).flatten())
+        assert torch.equal(whole[0], torch.stack([first[0], second[0]], 1).flatten(0, 1))
+        assert len(first[2]) == 16
+
+
+def test_indices_point_at_the_images(tiny_npz: Path) -> None:
+    data = load_data(DataConfig(name="cifar10", root=str(tiny_npz), crop_padding=0, flip=False))
+    images, labels, index = next(data.train.train_batches(16, seed=0, epoch=0, device=CPU))
+    assert isinstance(data.train, TensorSplit)
+    torch.testing.assert_close(
+        images, normalise(data.train.images[index], data.train.mean, data.train.std)
+    )
+    assert torch.equal(labels, data.train.labels[index])
+
+
+def test_order_differs_by_seed() -> None:
+    assert not torch.equal(shuffled(50, seed=0, epoch=0), shuffled(50, seed=1, epoch=0))
+
+
+def test_held_out_images_leave_training_and_do_not_depend_on_the_seed(tiny_npz: Path) -> None:
+    data = load_data(DataConfig(name="cifar10", root=str(tiny_npz), val_fraction=0.25))
+    assert data.val is not None
+    assert (len(data.train), len(data.val), len(data.test)) == (72, 24, 48)
+    assert torch.bincount(data.val.labels).tolist() == [8, 8, 8]
+    assert isinstance(data.train, TensorSplit) and isinstance(data.val, TensorSplit)
+    seen = {bytes(i.numpy().tobytes()) for i in data.train.images}
+    assert not seen & {bytes(i.numpy().tobytes()) for i in data.val.images}
+
+
+def test_torchvision_layout(tmp_path: Path) -> None:
+    import pickle
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    with pytest.raises(UserError, match="does not hold a whole cifar10 in torchvision's layout"):
+        load_data(DataConfig(name="cifar10", root=str(tmp_path)))
+    rng = np.random.default_rng(0)
+    from torchvision.datasets import CIFAR10
+
+    class Loose(CIFAR10):
+        def _check_integrity(self) -> bool:
+            return True
+
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        rows = rng.integers(0, 256, (10, 3072), dtype=np.uint8)
+        (folder / name).write_bytes(pickle.dumps({"data": rows, "labels": list(range(10))}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"c{i}" for i in range(10)]}))
+    import torchvision.datasets as sets
+
+    original = sets.CIFAR10
+    try:
+        sets.CIFAR10 = Loose  # the real files' checksums are torchvision's business
+        import torchvision.datasets.cifar as module
+
+        check, module.check_integrity = module.check_integrity, lambda *a, **k: True
+        data = load_data(DataConfig(name="cifar10", root=str(tmp_path)))
+        module.check_integrity = check
+    finally:
+        sets.CIFAR10 = original
+    assert (len(data.train), len(data.test)) == (50, 10) and data.classes[3] == "c3"
+
+
+# ---- a user's own images
+
+
+def write_images(root: Path, *, size: tuple[int, int] = (20, 20), n: int = 5, classes: int = 2) -> Path:
+    rng = np.random.default_rng(0)
+    for c in range(classes):
+        (root / f"kind{c}").mkdir(parents=True)
+        for i in range(n):
+            pixels = rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / f"kind{c}" / f"{i}.png")
+    return root
+
+
+def folder(root: Path, **more: object) -> ImageData:
+    return load_data(DataConfig(name="folder", root=str(root), **more))  # type: ignore[arg-type]
+
+
+def test_small_images_are_held_in_memory(tmp_path: Path) -> None:
+    data = folder(write_images(tmp_path))
+    assert isinstance(data.train, TensorSplit) and data.input_shape == (3, 20, 20)
+    assert (len(data.train), len(data.test)) == (8, 2)  # a fifth of each class is for testing
+    assert data.classes == ("kind0", "kind1")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_large_images_are_read_and_do_not_depend_on_workers(tmp_path: Path, workers: int) -> None:
+    write_images(tmp_path / "train", size=(90, 70))
+    write_images(tmp_path / "test", size=(90, 70), n=3)
+    data = folder(tmp_path, workers=workers, image_size=80)
+    assert isinstance(data.train, FolderSplit) and data.input_shape == (3, 80, 80)
+    alone = folder(tmp_path, workers=0, image_size=80)
+    for got, expected in zip(
+        data.train.train_batches(4, seed=1, epoch=2, device=CPU),
+        alone.train.train_batches(4, seed=1, epoch=2, device=CPU),
+        strict=True,
+    ):
+        assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+        assert got[0].shape == (4, 3, 80, 80)
+    images, labels, index = next(data.test.eval_batches(10, device=CPU))
+    assert images.shape == (6, 3, 80, 80) and labels.tolist() == [0, 0, 0, 1, 1, 1] and index.tolist() == list(range(6))
+
+
+def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    (tmp_path / "kind1" / "broken.png").write_bytes(b"\x89PNG not really")
+    with pytest.raises(UserError, match=r"kind1/broken\.png cannot be read as an image"):
+        folder(tmp_path)
+
+
+def test_a_truncated_image_is_named_when_it_is_read(tmp_path: Path) -> None:
+    write_images(tmp_path, size=(90, 90))
+    victim = sorted((tmp_path / "kind0").iterdir())[0]
+    victim.write_bytes(victim.read_bytes()[:2000])
+    data = folder(tmp_path, workers=0, image_size=80)
+    with pytest.raises(UserError, match=r"kind0/0\.png cannot be read as an image"):
+        for split in (data.train, data.test):
+            list(split.eval_batches(4, device=CPU))
+
+
+def test_bad_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"needs --data\.root"):
+        load_data(DataConfig(name="folder"))
+    one = tmp_path / "one"
+    write_images(one, classes=1)
+    with pytest.raises(UserError, match="at least two folders.*found one, 'kind0'"):
+        folder(one)
+    (one / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no image"):
+        folder(one)
+    odd = tmp_path / "odd"
+    write_images(odd / "train")
+    with pytest.raises(UserError, match="neither 'test' nor 'val'"):
+        folder(odd)
+    write_images(odd / "test", classes=3)
+    with pytest.raises(UserError, match=r"same classes; they differ in \['kind2'\]"):
+        folder(odd)
+
+
+# ---- bad files
+
+
+def test_unknown_data_set_suggests_the_nearest() -> None:
+    with pytest.raises(UserError, match="unknown data set 'cifr10'.*did you mean 'cifar10'"):
+        load_data(DataConfig(name="cifr10"))
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as file:
+        return {k: file[k] for k in file.files}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y_train": np.full(96, 7)}, r"y_train\[0\] is 7, but there are 3 classes \(0 to 2\); 96 labels"),
+        ({"y_test": np.full(48, -1)}, r"y_test\[0\] is -1"),
+        ({"x_train": np.zeros((96, 8, 8), np.uint8)}, r"x_train must be uint8 images \(n, height, width, 1 or 3\)"),
+        ({"x_test": np.zeros((48, 8, 8, 3), np.float32)}, "x_test must be uint8 images.*got float32"),
+        ({"y_train": np.zeros(95, np.int64)}, "y_train must be 96 whole numbers"),
+        ({"x_test": np.zeros((48, 9, 8, 3), np.uint8)}, "x_train has images of"),
+        ({"y_train": None}, "no array 'y_train' in it, found"),
+    ],
+)
+def test_bad_arrays(tiny_npz: Path, tmp_path: Path, change: dict, message: str) -> None:
+    changed = {k: v for k, v in {**arrays(tiny_npz), **change}.items() if v is not None}
+    np.savez(tmp_path / "bad.npz", **changed)
+    with pytest.raises(UserError, match=message):
+        load_data(DataConfig(name="cifar10", root=str(tmp_path / "bad.npz")))
+
+
+def test_missing_and_truncated_files(tiny_npz: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no file .*nothing\.npz: give --data\.root"):
+        load_data(DataConfig(name="cifar10", root=str(tmp_path / "nothing.npz")))
+    with pytest.raises(UserError, match=r"needs its images: give --data\.root.*--data\.download true"):
+        load_data(DataConfig(name="cifar10"))
+    cut = tmp_path / "cut.npz"
+    cut.write_bytes(tiny_npz.read_bytes()[:-3000])
+    with pytest.raises(UserError, match=r"cut\.npz cannot be read as \.npz \(is it cut short\?\)"):
+        load_data(DataConfig(name="cifar10", root=str(cut)))
+
+
+def test_values_out_of_range() -> None:
+    with pytest.raises(UserError, match=r"data\.val_fraction must be in \[0, 1\), got 1\.5"):
+        DataConfig(val_fraction=1.5)
