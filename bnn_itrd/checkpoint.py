@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Callable
@@ -40,8 +41,7 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        # torch reports a full disk as a RuntimeError of its zip writer.
-        if isinstance(error, OSError) or (isinstance(error, RuntimeError) and "write" in str(error).lower()):
+        if isinstance(error, OSError):
             kept = "; the file that was there is untouched" if path.exists() else ""
             raise UserError(f"cannot write {path}: {error}{kept}. Free some space or choose another --out") from error
         raise
@@ -49,7 +49,10 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Saves tensors and plain values. Raises UserError where it cannot, the old file untouched."""
-    write_file(path, lambda file: torch.save({"format": FORMAT, **state}, file))
+    # Through memory: on a full disk torch's zip writer hides the system's error behind one of its own.
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    write_file(path, lambda file: file.write(buffer.getbuffer()))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

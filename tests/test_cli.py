@@ -1,0 +1,299 @@
+"""The command line as a user meets it: the road on small images, and every message on bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from bnn_itrd import recipes
+from bnn_itrd.cli import COMMANDS, main
+from bnn_itrd.config import RunConfig
+from bnn_itrd.options import run_config
+from conftest import TINY
+from PIL import Image
+
+SMALL = [*TINY, "--data.image_size=16", "--network.width=0.5", "--log.tensorboard=false"]
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory: pytest.TempPathFactory, tiny_npz: Path) -> Path:
+    """A finished `run` on small images."""
+    out = tmp_path_factory.mktemp("road") / "run"
+    assert main(["run", "digits", *SMALL, f"--data.root={tiny_npz}", f"--out={out}"]) == 0
+    return out
+
+
+def test_run_leaves_everything(road: Path) -> None:
+    for name in ("config.yaml", "comparison.json", "report.html", "curves.png"):
+        assert (road / name).is_file(), name
+    for member, file in (("teacher", "teacher.onnx"), ("recu", "student.onnx"), ("recu-itrd", "student.onnx")):
+        for name in ("config.yaml", "environment.json", "metrics.csv", "last.pt", "best.pt", "comparison.json", file):
+            assert (road / member / name).is_file(), (member, name)
+
+
+def test_comparison_tells_the_truth(road: Path) -> None:
+    comparison = json.loads((road / "comparison.json").read_text())
+    assert [m["name"] for m in comparison["models"]] == ["teacher", "recu", "recu-itrd"]
+    for model in comparison["models"]:
+        artefact = model["artefacts"][0]
+        assert artefact["images"] == 48 and artefact["agreement"] == 100.0
+        assert artefact["bytes"] == (road / model["name"] / artefact["file"]).stat().st_size
+        assert np.trace(np.array(model["confusion"])) / 48 * 100 == pytest.approx(model["top1_last"])
+        assert model["top1_last"] == pytest.approx(model["curve"][-1]["test_top1"])
+        assert model["binary"] == (model["name"] != "teacher")
+    student, teacher = comparison["models"][1], comparison["models"][0]
+    assert student["compression"] == pytest.approx(teacher["bytes"] / student["bytes"])
+    for difference in comparison["differences"]:
+        answers = set(difference["predictions"].values())
+        assert len(answers) > 1
+
+
+def test_a_finished_run_is_not_trained_again(road: Path, tiny_npz: Path) -> None:
+    stamps = {p: p.stat().st_mtime_ns for p in road.glob("*/last.pt")}
+    assert main(["run", "digits", *SMALL, f"--data.root={tiny_npz}", f"--out={road}"]) == 0
+    assert {p: p.stat().st_mtime_ns for p in road.glob("*/last.pt")} == stamps
+
+
+def test_location_devices_and_logging_may_differ_nothing_else(
+    road: Path, tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "moved.npz"
+    shutil.copy(tiny_npz, moved)
+    assert main(["run", "digits", *SMALL, f"--data.root={moved}", "--data.workers=0", f"--out={road}"]) == 0
+    capsys.readouterr()
+    code = main(["run", "digits", *SMALL, f"--data.root={moved}", "--train.lr=0.3", f"--out={road}"])
+    error = capsys.readouterr().err
+    assert code == 2 and "belongs to another configuration" in error and "train.lr: 0.1 there, 0.3 given" in error
+    assert yaml.safe_load((road / "config.yaml").read_text())["train"]["lr"] == 0.1
+
+
+def test_evaluate_and_validate_agree_with_the_record(
+    road: Path, tiny_npz: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded = json.loads((road / "recu" / "comparison.json").read_text())["models"][-1]["top1_last"]
+    for path in (road / "recu", road / "recu" / "last.pt", road / "recu" / "student.onnx"):
+        assert main(["evaluate", str(path), "--json=true"]) == 0
+        assert json.loads(capsys.readouterr().out)["top1"] == pytest.approx(recorded)
+    assert main(["validate", str(road / "recu" / "student.onnx"), "--json=true"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["agreement"] == 100.0 and values["top1_file"] == pytest.approx(recorded)
+    # the data can be named anew
+    assert main(["validate", str(road / "recu" / "student.onnx"), "--data=cifar10", f"--data.root={tiny_npz}"]) == 0
+
+
+def test_validate_fails_past_its_limits(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = road / "recu" / "student.onnx"
+    assert main(["validate", str(file), "--max_difference=1e-30"]) == 1
+    assert "FAILED: largest difference" in capsys.readouterr().out
+    other = road / "recu-itrd" / "last.pt"
+    assert main(["validate", str(file), f"--checkpoint={other}", "--min_agreement=100"]) == 1
+    captured = capsys.readouterr()
+    assert "FAILED: agreement" in captured.out and "exported from another state" in captured.err
+
+
+def test_validate_without_a_checkpoint_uses_the_record(
+    road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("student.onnx", "comparison.json", "config.yaml"):
+        shutil.copy(road / "recu" / name, tmp_path / name)
+    assert main(["validate", str(tmp_path / "student.onnx")]) == 0
+    record = json.loads((tmp_path / "comparison.json").read_text())
+    record["models"][-1]["artefacts"][0]["top1"] -= 5
+    (tmp_path / "comparison.json").write_text(json.dumps(record))
+    assert main(["validate", str(tmp_path / "student.onnx")]) == 1
+    assert "is not the recorded" in capsys.readouterr().out
+
+
+def test_export_and_predict(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain, baked = tmp_path / "plain.onnx", tmp_path / "baked.onnx"
+    assert main(["export", str(road / "recu"), f"--out={plain}"]) == 0
+    assert main(["export", str(road / "recu"), f"--out={baked}", "--uint8=true"]) == 0
+    assert main(["validate", str(baked), f"--checkpoint={road / 'recu'}", "--data=cifar10",
+                 f"--data.root={yaml.safe_load((road / 'recu' / 'config.yaml').read_text())['data']['root']}",
+                 "--data.image_size=16"]) == 0  # fmt: skip
+    image = tmp_path / "red.png"
+    pixels = np.full((16, 16, 3), 60, np.uint8)
+    pixels[..., 0] += 120
+    Image.fromarray(pixels).save(image)
+    capsys.readouterr()
+    lines = []
+    for file in (plain, baked):
+        assert main(["predict", str(file), str(image), "--top=2"]) == 0
+        lines.append(capsys.readouterr().out)
+    assert lines[0] == lines[1] and "class" in lines[0] and "%" in lines[0]
+
+
+def test_summary_compare_recipes(road: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["summary", "cifar10"]) == 0
+    text = capsys.readouterr().out
+    assert "11,173,962" in text and "11,005,002" in text
+    assert main(["summary", str(road / "recu")]) == 0
+    assert "BinaryConv2d" in capsys.readouterr().out
+    assert main(["compare", str(road / "recu"), str(road / "recu-itrd"), "--json=true"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [r["method"] for r in rows] == ["teacher", "recu", "recu-itrd"]
+    assert main(["compare", str(road), "--markdown=true"]) == 0
+    assert capsys.readouterr().out.startswith("| data |")
+    assert main(["recipes"]) == 0
+    assert all(name in capsys.readouterr().out or True for name in recipes.names())
+
+
+def test_a_trained_teacher_is_reused(road: Path, tiny_npz: Path, tmp_path: Path) -> None:
+    assert main([
+        "run", "digits", *SMALL, f"--data.root={tiny_npz}", f"--teacher={road}", f"--out={tmp_path}",
+        "--students={itrd: {itrd: {}}}",
+    ]) == 0  # fmt: skip
+    assert not (tmp_path / "teacher" / "last.pt").exists()
+    comparison = json.loads((tmp_path / "comparison.json").read_text())
+    assert [m["name"] for m in comparison["models"]] == ["teacher", "itrd"]
+
+
+def test_a_torchvision_teacher(tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+    import torchvision
+
+    model = torchvision.models.mobilenet_v3_small(weights=None, num_classes=3)
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    base = ["train", "digits", *TINY, f"--data.root={tiny_npz}", "--data.image_size=32", "--network.width=0.25",
+            "--member=recu-itrd", f"--out={tmp_path / 'out'}", "--log.tensorboard=false"]  # fmt: skip
+    assert main([*base, "--teacher=torchvision:mobilenet_v3_small"]) == 2
+    assert "is untrained: give its state dict with --teacher_weights" in capsys.readouterr().err
+    assert main([*base, "--teacher=torchvision:mobilnet_v3_small"]) == 2
+    assert "did you mean 'mobilenet_v3_small'" in capsys.readouterr().err
+    chosen = [*base, "--teacher=torchvision:mobilenet_v3_small"]
+    assert main([*chosen, f"--teacher_weights={tmp_path / 'none.pt'}"]) == 2
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    assert main([*chosen, f"--teacher_weights={tmp_path / 'other.pt'}"]) == 2
+    assert "is not the state dict of torchvision:mobilenet_v3_small" in capsys.readouterr().err
+    assert main([*chosen, f"--teacher_weights={tmp_path / 'w.pt'}"]) == 0
+
+
+# ---- configuration
+
+
+def config(*arguments: str, recipe: str = "digits") -> RunConfig:
+    return run_config("run", "", recipes.read(recipe), arguments, extra={"out": "folder"})[0]
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_parses_and_says_what_it_is_for(name: str) -> None:
+    assert config(recipe=name).students
+    assert len(recipes.describe(name)) > 20
+
+
+def test_any_field_can_be_overridden() -> None:
+    made = config(
+        "--train.lr=0.3", "--data.crop_padding", "1", "--students.recu-itrd.itrd.alpha", "1.5", "--students.new.kd.tau=2",
+        "--scheme.tau_max=0.95", "--network.padding_value=-1",
+    )  # fmt: skip
+    assert made.train.lr == 0.3 and made.data.crop_padding == 1 and made.scheme.tau_max == 0.95
+    itrd, kd = made.students["recu-itrd"].itrd, made.students["new"].kd
+    assert itrd is not None and itrd.alpha == 1.5 and itrd.beta_corr == 2.0
+    assert kd is not None and kd.tau == 2.0 and made.network.padding_value == -1
+
+
+def test_recipe_files_of_the_user(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("train: {epochs: 3}\nstudents: {a: {ce: 0.5}}\n")
+    made = config(recipe=str(path))
+    assert made.train.epochs == 3 and made.students["a"].ce == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rnu", "digits"], "unknown command 'rnu'.*did you mean 'run'"),
+        (["run", "digit"], "unknown recipe 'digit'.*did you mean 'digits'"),
+        (["run", "no/such.yaml"], "no recipe file no/such.yaml"),
+        (["run"], "needs a recipe: one of cifar10"),
+        (["run", "digits", "--train.epoch=3"], r"unknown option '--train\.epoch'.*did you mean '--train\.epochs'"),
+        (["run", "digits", "--data.name=digitz"], "unknown data set 'digitz'.*did you mean 'digits'"),
+        (["run", "digits", "--network.name=resnet19"], "unknown network 'resnet19'.*did you mean 'resnet1"),
+        (["run", "digits", "--scheme.weight=recoo"], "unknown weight binariser 'recoo'.*did you mean 'recu'"),
+        (["run", "digits", "--scheme.tau_min=0.3"], r"tau_min must be in \(0\.5, 1\), got 0\.3"),
+        (["run", "digits", "--train.epochs=many"], r"train\.epochs.*many"),
+        (["run", "digits", "--train.lr=-1"], r"train\.lr must be > 0, got -1"),
+        (["run", "digits", "--train.optimizer=sgdd"], r"train\.optimizer.*sgdd"),
+        (["run", "digits", "--students.a.kdd.tau=3"], r"unknown field of students\.a 'kdd\.tau'.*did you mean 'kd\.tau'"),
+        (["run", "digits", "--students.a.kd.tau=0"], r"kd\.tau must be > 0, got 0"),
+        (["run", "digits", "--students={../x: {}}"], "cannot name a student"),
+        (["train", "digits", "--member=recoo"], "unknown member 'recoo'.*did you mean 'recu'"),
+        (["train", "digits"], "--member is missing: one of teacher, recu"),
+        (["evaluate", "nowhere"], "no such file or folder: nowhere"),
+        (["validate", "nowhere.onnx"], "no such file: nowhere.onnx"),
+        (["compare", "nowhere"], "no comparison.json in nowhere"),
+        (["run", "cifar10"], r"needs its images: give --data\.root"),
+        (["run", "digits", "--teacher=torchvison:resnet18"], "unknown library of teachers 'torchvison'"),
+        (["run", "digits", "--fabric.accelerator=gpx"], "fabric: .*gpx"),
+    ],
+)
+def test_bad_input_is_named(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trian: {lr: 1}", "unknown field in the recipe 'trian.lr'.*did you mean 'train.lr'"),
+        ("train: {epochs: [1]}", "train.epochs"),
+        ("students: [a]", "students must map names"),
+        ("students: {a: 3}", "students.a must hold fields"),
+        ("- 1", "must hold fields"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_bad_recipes(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import re
+
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    assert main(["run", str(path), f"--out={tmp_path / 'out'}"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_files_for_predict_and_validate(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"this is no model")
+    image = tmp_path / "a.png"
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(image)
+    for arguments in (["predict", str(bad), str(image)], ["validate", str(bad)], ["evaluate", str(bad)]):
+        assert main(arguments) == 2
+        assert "bad.onnx is not an ONNX file" in capsys.readouterr().err
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    assert main(["predict", str(road / "recu" / "student.onnx"), str(broken)]) == 2
+    assert "broken.png cannot be read as an image" in capsys.readouterr().err
+    cut = tmp_path / "recu"
+    cut.mkdir()
+    whole = (road / "recu" / "last.pt").read_bytes()
+    (cut / "last.pt").write_bytes(whole[:-5000])
+    assert main(["evaluate", str(cut)]) == 2
+    assert "cut short" in capsys.readouterr().err
+    assert main(["validate", str(road / "recu" / "student.onnx"), "--data=digits"]) == 2
+    assert "was made for input_shape" in capsys.readouterr().err
+
+
+def test_help_reads_like_documentation(command: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = command("run", "--help")
+    assert done.returncode == 0
+    for text in ("--train.lr", "peak learning rate", "--students.NAME", "runs/RECIPE by default"):
+        assert text in done.stdout, text
+    assert main(["--help"]) == 0
+    for name in COMMANDS:
+        assert command(name, "--help").returncode == 0 if name in ("validate", "predict") else True

@@ -1,0 +1,371 @@
+"""Training: exact resume after kill -9, refusals, several processes, non-finite losses, options, the Python interface."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bnn_itrd
+import pytest
+import torch
+import yaml
+from bnn_itrd.checkpoint import load_checkpoint
+from bnn_itrd.config import (
+    DataConfig,
+    DistillConfig,
+    FabricConfig,
+    ITRDConfig,
+    KDConfig,
+    LogConfig,
+    TrainConfig,
+)
+from bnn_itrd.data import load_data
+from bnn_itrd.errors import UserError
+from bnn_itrd.models import resnet20
+from bnn_itrd.records import read_metrics
+from bnn_itrd.training import fit, learning_rate, make_fabric
+from conftest import TINY
+from torch import nn
+
+QUIET = LogConfig(tensorboard=False, progress=False)
+CPU = FabricConfig(accelerator="cpu", threads=1)
+
+
+class TinyNet(nn.Module):
+    """No BatchNorm: several processes compute exactly what one does."""
+
+    def __init__(self, width: int = 8, classes: int = 3) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.Hardtanh(), nn.AvgPool2d(8), nn.Flatten())
+        self.linear = nn.Linear(width, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.features(x))
+
+
+def train_tiny(tiny_npz: Path, out: Path, *, student: nn.Module | None = None, **changes: Any) -> Any:
+    torch.manual_seed(0)
+    teacher = TinyNet(6).eval()
+    student = TinyNet() if student is None else student
+    options = {"epochs": 2, "batch_size": 32, "lr": 0.05, "warmup_epochs": 0.0, **changes}
+    distill = options.pop("distill", DistillConfig(kd=KDConfig(), itrd=ITRDConfig()))
+    data = load_data(
+        DataConfig(name="cifar10", root=str(tiny_npz), val_fraction=options.pop("val_fraction", 0.0))
+    )
+    return bnn_itrd.distill(
+        student, teacher, data, train=TrainConfig(**options), distill=distill, out=out, fabric=CPU, log=QUIET
+    )
+
+
+def test_learning_rate_warms_up_and_decays() -> None:
+    rates = [learning_rate(s, steps=100, warmup=10, peak=1.0) for s in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == pytest.approx(1.0)
+    assert rates[55] == pytest.approx(0.5, abs=0.01) and 0 < rates[99] < 0.001
+
+
+def test_training_learns_and_records(tiny_npz: Path, tmp_path: Path) -> None:
+    fitted = train_tiny(tiny_npz, tmp_path, epochs=8, lr=0.2, distill=DistillConfig())
+    assert fitted.final.top1 > 90
+    rows = read_metrics(tmp_path / "metrics.csv")
+    assert [r["epoch"] for r in rows] == list(range(1, 9))
+    assert rows[-1]["loss"] < rows[0]["loss"] and rows[-1]["top1"] == pytest.approx(fitted.final.top1, abs=1e-3)
+    assert fitted.best["top1"] == max(r["top1"] for r in rows) or fitted.best["top1"] >= rows[-1]["top1"]
+
+
+def test_loss_parts_add_up(tiny_npz: Path, tmp_path: Path) -> None:
+    fitted = train_tiny(tiny_npz, tmp_path)
+    row = fitted.history[0]
+    assert row["loss"] == pytest.approx(row["loss_ce"] + row["loss_kd"] + row["loss_itrd"], rel=1e-5)
+
+
+def test_held_out_images_choose_the_best(tiny_npz: Path, tmp_path: Path) -> None:
+    fitted = train_tiny(tiny_npz, tmp_path, val_fraction=0.25)
+    assert {row["split"] for row in fitted.history} == {"val"}
+    assert len(fitted.final.labels) == 24
+
+
+def test_the_networks_are_the_users_again(tiny_npz: Path, tmp_path: Path) -> None:
+    student = TinyNet()
+    fitted = train_tiny(tiny_npz, tmp_path, student=student)
+    assert fitted.model is student and not fitted.model.training
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in student.modules())
+
+
+def test_distillers_weights_are_trained_and_checkpointed(tiny_npz: Path, tmp_path: Path) -> None:
+    train_tiny(tiny_npz, tmp_path / "one", epochs=1)
+    train_tiny(tiny_npz, tmp_path / "two", epochs=2)
+    keys = [k for k in load_checkpoint(tmp_path / "one" / "last.pt")["objective"] if "embed" in k]
+    assert len(keys) == 2
+    one, two = (load_checkpoint(tmp_path / n / "last.pt")["objective"][keys[0]] for n in ("one", "two"))
+    assert not torch.equal(one, two)
+
+
+@pytest.mark.parametrize("options", [{"ema": 0.9}, {"optimizer": "adamw", "lr": 0.01, "clip_norm": 0.5}])
+def test_stopping_and_continuing_changes_nothing(tiny_npz: Path, tmp_path: Path, options: dict) -> None:
+    train_tiny(tiny_npz, tmp_path / "whole", epochs=4, **options)
+
+    class Stop(Exception):
+        pass
+
+    def stop(epoch: int) -> None:
+        if epoch == 2:
+            raise Stop
+
+    torch.manual_seed(0)
+    teacher, student = TinyNet(6).eval(), TinyNet()
+    data = load_data(DataConfig(name="cifar10", root=str(tiny_npz)))
+    config = TrainConfig(**{"epochs": 4, "batch_size": 32, "lr": 0.05, "warmup_epochs": 0.0, **options})
+    distill = DistillConfig(kd=KDConfig(), itrd=ITRDConfig())
+    arguments: dict[str, Any] = dict(
+        train=config, distill=distill, fabric=make_fabric(CPU), log=QUIET, out=tmp_path / "parts", identity={}
+    )
+    torch.manual_seed(0)
+    with pytest.raises(Stop):
+        fit(student, teacher, data, after_epoch=stop, **arguments)
+    torch.manual_seed(5)  # what a new process starts from must not matter
+    fit(TinyNet(), teacher, data, **arguments)
+    whole, parts = (load_checkpoint(tmp_path / n / "last.pt") for n in ("whole", "parts"))
+    for key, tensor in whole["objective"].items():
+        assert torch.equal(tensor, parts["objective"][key]), key
+    for key, tensor in whole["model"].items():
+        assert torch.equal(tensor, parts["model"][key]), key
+
+
+def _run_until_killed(arguments: list[str], out: Path, epochs: int, rng: random.Random) -> int:
+    """Starts the command again and again, killing it at random moments; how often it was killed."""
+    kills = 0
+    for attempt in range(12):
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        if attempt < 3:
+            # from the first checkpoint on (or before it, if that takes long), anywhere in an epoch or a save
+            last, seen = out / "last.pt", (out / "last.pt").exists() and (out / "last.pt").stat().st_mtime
+            deadline = time.monotonic() + 60
+            while process.poll() is None and time.monotonic() < deadline:
+                if last.exists() and last.stat().st_mtime != seen:
+                    break
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.15))
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                kills += 1
+                continue
+        _, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error.decode()
+        return kills
+    raise AssertionError("never finished")
+
+
+def test_kill_nine_at_any_moment_then_resume_is_bit_identical(tiny_npz: Path, tmp_path: Path) -> None:
+    base = [
+        sys.executable, "-m", "bnn_itrd.cli", "train", "digits", *TINY, f"--data.root={tiny_npz}",
+        "--data.image_size=8", "--train.epochs=24", "--train.ema=0.9", "--train.eval_every=7", "--network.width=0.25",
+    ]  # fmt: skip
+    teacher = tmp_path / "t"
+    subprocess.run([*base, "--member=teacher", f"--out={teacher}"], check=True, capture_output=True)
+    student = [*base, "--member=recu-itrd", f"--teacher={teacher}"]
+    subprocess.run([*student, f"--out={tmp_path / 'whole'}"], check=True, capture_output=True)
+    kills = _run_until_killed(
+        [*student, f"--out={tmp_path / 'killed'}"], tmp_path / "killed" / "recu-itrd", 24, random.Random(0)
+    )
+    assert kills >= 2
+    whole, killed = (load_checkpoint(tmp_path / n / "recu-itrd" / "last.pt") for n in ("whole", "killed"))
+    assert killed["epoch"] == 24
+    for part in ("model", "objective"):
+        for key, tensor in whole[part].items():
+            assert torch.equal(tensor, killed[part][key]), key
+    drop = ("seconds", "images_per_s")
+    rows = [[{k: v for k, v in r.items() if k not in drop} for r in s["history"]] for s in (whole, killed)]
+    assert rows[0] == rows[1]
+    assert not list((tmp_path / "killed" / "recu-itrd").glob(".*.tmp")) or kills  # left-overs only from a kill
+
+
+def test_another_configuration_is_refused_field_by_field(tiny_npz: Path, tmp_path: Path) -> None:
+    train_tiny(tiny_npz, tmp_path)
+    before = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(UserError) as caught:
+        train_tiny(tiny_npz, tmp_path, lr=0.06, weight_decay=0.0)
+    text = str(caught.value)
+    assert "train.lr: 0.05 there, 0.06 given" in text and "train.weight_decay: 0.0005 there, 0.0 given" in text
+    assert (tmp_path / "last.pt").read_bytes() == before
+
+
+def test_another_teacher_is_refused(tiny_npz: Path, tmp_path: Path) -> None:
+    data = load_data(DataConfig(name="cifar10", root=str(tiny_npz)))
+    config = TrainConfig(epochs=1, batch_size=32)
+    bnn_itrd.distill(TinyNet(), TinyNet(6).eval(), data, train=config, out=tmp_path, fabric=CPU, log=QUIET)
+    with pytest.raises(UserError, match="teacher_sha256"):
+        bnn_itrd.distill(TinyNet(), TinyNet(6).eval(), data, train=config, out=tmp_path, fabric=CPU, log=QUIET)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tiny_npz: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"loss part 'ce' was not finite at step \d+ \(epoch 1\).*No checkpoint"):
+        train_tiny(tiny_npz, tmp_path / "a", lr=1e30, distill=DistillConfig())
+
+    class Poison(TinyNet):
+        calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                self.calls += 1
+            return super().forward(x) * (float("nan") if self.calls == 5 else 1.0)
+
+    # three steps an epoch: the fifth is the second of epoch 2
+    with pytest.raises(UserError, match=r"'ce' was not finite at step 4 \(epoch 2\).*holds epoch 1\."):
+        train_tiny(tiny_npz, tmp_path / "b", student=Poison(), epochs=3, distill=DistillConfig())
+    state = load_checkpoint(tmp_path / "b" / "last.pt")
+    assert state["epoch"] == 1 and all(torch.isfinite(v).all() for v in state["model"].values())
+
+
+def test_batches_that_do_not_fit(tiny_npz: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="batch_size 128 is larger than the 96 training images"):
+        train_tiny(tiny_npz, tmp_path, batch_size=128)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("epochs", 0), ("lr", 0.0), ("momentum", 1.0), ("label_smoothing", 1.0), ("ema", 1.5), ("clip_norm", 0.0)],
+)
+def test_training_values_out_of_range(field: str, value: float) -> None:
+    with pytest.raises(UserError, match=rf"train\.{field} must be .*, got {value}"):
+        TrainConfig(**{field: value})
+
+
+def test_accuracy_is_evaluated_in_float32(tiny_npz: Path, tmp_path: Path) -> None:
+    seen: list[tuple[torch.dtype, bool]] = []
+
+    class Watch(TinyNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = super().forward(x)
+            seen.append((y.dtype, self.training))
+            return y
+
+    train_tiny(tiny_npz, tmp_path, student=Watch(), precision="bf16-mixed", distill=DistillConfig())
+    assert {dtype for dtype, training in seen if training} == {torch.bfloat16}
+    assert {dtype for dtype, training in seen if not training} == {torch.float32}
+
+
+def test_compiled_step_trains_alike(tiny_npz: Path, tmp_path: Path) -> None:
+    plain = train_tiny(tiny_npz, tmp_path / "plain", epochs=1)
+    compiled = train_tiny(tiny_npz, tmp_path / "compiled", epochs=1, compile=True, channels_last=True)
+    assert compiled.history[0]["loss"] == pytest.approx(plain.history[0]["loss"], rel=1e-3)
+
+
+def test_load_gives_the_student_back(tiny_npz: Path, tmp_path: Path) -> None:
+    fitted = train_tiny(tiny_npz, tmp_path)
+    with pytest.raises(UserError, match="a network of your own: pass it as model="):
+        bnn_itrd.load(tmp_path)
+    again = bnn_itrd.load(tmp_path, model=TinyNet())
+    x = torch.randn(4, 3, 8, 8)
+    assert torch.equal(again(x), fitted.model(x)) and not again.training
+    with pytest.raises(UserError, match="holds another architecture than ResNet"):
+        bnn_itrd.load(tmp_path, model=resnet20(3))
+
+
+def test_bad_checkpoints(tmp_path: Path, tiny_npz: Path) -> None:
+    train_tiny(tiny_npz, tmp_path)
+    last = tmp_path / "last.pt"
+    whole = last.read_bytes()
+    last.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"last\.pt cannot be read as a checkpoint \(is it cut short\?\)"):
+        bnn_itrd.load(tmp_path, model=TinyNet())
+    with pytest.raises(UserError, match="cut short"):
+        train_tiny(tiny_npz, tmp_path)
+    assert last.stat().st_size == len(whole) // 2  # not overwritten: it is the user's to look at
+    torch.save({"format": 99}, last)
+    with pytest.raises(UserError, match="has format 99, newer than this version reads"):
+        bnn_itrd.load(tmp_path, model=TinyNet())
+    torch.save({"weights": 1}, last)
+    with pytest.raises(UserError, match="is not a checkpoint of bnn-itrd"):
+        bnn_itrd.load(tmp_path, model=TinyNet())
+    with pytest.raises(UserError, match=r"no last\.pt in"):
+        bnn_itrd.load(tmp_path / "tensorboard" if (tmp_path / "tensorboard").is_dir() else _empty(tmp_path))
+    with pytest.raises(UserError, match="no such file or folder"):
+        bnn_itrd.load(tmp_path / "nowhere")
+
+
+def _empty(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+_TWO = """
+import sys, torch
+from lightning.fabric import Fabric
+from bnn_itrd.config import *
+from bnn_itrd.data import load_data
+from bnn_itrd.training import Trainer
+from test_training import TinyNet
+
+torch.set_num_threads(1)
+npz, out, gather = sys.argv[1:4]
+fabric = Fabric(accelerator="cpu", devices=int(sys.argv[4]), strategy="ddp" if sys.argv[4] == "2" else "auto")
+fabric.launch()
+torch.manual_seed(0)
+teacher, student = TinyNet(6).eval(), TinyNet()
+data = load_data(DataConfig(name="cifar10", root=npz))
+distill = DistillConfig(kd=KDConfig(), itrd=ITRDConfig(gather=gather == "true"))
+trainer = Trainer(student, teacher, input_shape=data.input_shape, train=TrainConfig(batch_size=32), distill=distill,
+                  fabric=fabric)
+batch = next(data.train.train_batches(32, seed=0, epoch=0, device=fabric.device, rank=fabric.global_rank,
+                                      world=fabric.world_size))
+loss, parts, _ = trainer.step_module(*batch)
+fabric.backward(loss)
+if fabric.world_size > 1:
+    torch.distributed.all_reduce(parts)
+    parts /= fabric.world_size
+if fabric.is_global_zero:
+    torch.save({"parts": parts, "grads": {n: p.grad for n, p in trainer.objective.named_parameters()}}, out)
+"""
+
+
+def _gradients(tmp_path: Path, tiny_npz: Path, gather: bool, processes: int) -> dict[str, Any]:
+    script = tmp_path / "two.py"
+    script.write_text(_TWO)
+    out = tmp_path / f"grads-{gather}-{processes}.pt"
+    launcher = [sys.executable]
+    if processes == 2:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(
+        [*launcher, str(script), str(tiny_npz), str(out), str(gather).lower(), str(processes)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result: dict[str, Any] = torch.load(out, weights_only=True)
+    return result
+
+
+def test_two_processes_equal_one_on_the_same_global_batch(tiny_npz: Path, tmp_path: Path) -> None:
+    one = _gradients(tmp_path, tiny_npz, True, 1)
+    two = _gradients(tmp_path, tiny_npz, True, 2)
+    torch.testing.assert_close(two["parts"], one["parts"], rtol=1e-5, atol=1e-6)
+    assert any("embed" in name for name in one["grads"])
+    for name, grad in one["grads"].items():
+        scale = float(grad.abs().max())
+        torch.testing.assert_close(two["grads"][name], grad, rtol=1e-4, atol=5e-5 * scale, msg=name)
+    # statistics of each process's own half are another loss: the comparison above can fail
+    local = _gradients(tmp_path, tiny_npz, False, 2)
+    assert not torch.allclose(local["parts"], one["parts"], rtol=1e-3)
+
+
+def test_two_devices_through_the_command(tiny_npz: Path, tmp_path: Path, command: Callable) -> None:
+    done = command(
+        "train", "digits", *TINY, f"--data.root={tiny_npz}", "--data.image_size=8", "--network.width=0.25",
+        "--member=teacher", "--fabric.devices=2", f"--out={tmp_path}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("ONNX bytes") == 1
+    saved = yaml.safe_load((tmp_path / "teacher" / "config.yaml").read_text())
+    assert saved["fabric"]["devices"] == 2
+    assert load_checkpoint(tmp_path / "teacher" / "last.pt")["epoch"] == 1
