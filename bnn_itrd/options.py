@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,7 +37,20 @@ def _parse(p: ArgumentParser, argv: Sequence[str]) -> Any:
         return p.parse_args(list(argv))
     except Exception as error:
         # jsonargparse wraps what our own checks raise; the message is what the user needs.
-        raise UserError(str(error).strip()) from error
+        raise UserError(_plain(str(error))) from error
+
+
+_TYPE_ERROR = re.compile(r'Parser key "([^"]+)":\s+Expected an? (.+?)\. Got value: (.*)', re.DOTALL)
+
+
+def _plain(message: str) -> str:
+    """jsonargparse's type error as this project words it: ``train.epochs must be int, got many``."""
+    found = _TYPE_ERROR.search(message)
+    if found is None:
+        return message.strip()
+    field, kind, value = (part.strip() for part in found.groups())
+    kind = re.sub(r"<class '([^']+)'>", r"\1", kind).replace("typing.Literal", "one of ")
+    return f"{field} must be {kind}, got {value}"
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -119,7 +133,7 @@ def _students(tree: Any) -> dict[str, DistillConfig]:
         try:
             parsed = p.instantiate(p.parse_object(dict(given)))
         except Exception as error:
-            raise UserError(f"{where}: {str(error).strip()}") from error
+            raise UserError(f"{where}: {_plain(str(error))}") from error
         result[str(name)] = DistillConfig(
             ce=parsed.ce, **{part: getattr(parsed, part) for part in _PARTS if part in given}
         )
@@ -165,7 +179,7 @@ def run_config(
     except UserError:
         raise
     except Exception as error:
-        raise UserError(str(error).strip()) from error
+        raise UserError(_plain(str(error))) from error
     return config, {name: getattr(made, name) for name in extra}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric import Fabric
 
 from bnn_itrd.checkpoint import load_checkpoint
@@ -13,6 +14,7 @@ from bnn_itrd.data import ImageData, load_data
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
 from bnn_itrd.members import Member, load_teacher, train_member, write_json, write_yaml
+from bnn_itrd.networks import build
 from bnn_itrd.training import make_fabric
 
 __all__ = ["run"]
@@ -36,6 +38,14 @@ def _check_folder(config: RunConfig, out: Path) -> None:
             )
 
 
+def _check_members(config: RunConfig, data: ImageData, only: str | None) -> None:
+    """Builds every network once, without memory: a wrong name is told before hours of training, not after."""
+    for name in [only] if only is not None else ["teacher", *config.students]:
+        member = member_config(config, name)
+        with torch.device("meta"):
+            build(member.network, member.scheme, num_classes=len(data.classes), input_shape=data.input_shape)
+
+
 def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = None) -> dict[str, Any] | None:
     """Trains what is not trained yet, exports, validates, compares; returns the comparison (main process only).
 
@@ -43,8 +53,7 @@ def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = No
     interrupted. Raises UserError on anything the user can mend.
     """
     data = load_data(config.data)
-    if only is not None:
-        member_config(config, only)
+    _check_members(config, data, only)
     _check_folder(config, out)
     precisions = {config.teacher_train.precision, config.train.precision}
     fabric = make_fabric(config.fabric, precision=config.train.precision)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from bnn_itrd import recipes
-from bnn_itrd.cli import COMMANDS, main
+from bnn_itrd.cli import main
 from bnn_itrd.config import RunConfig
 from bnn_itrd.options import run_config
 from conftest import TINY
@@ -141,7 +141,8 @@ def test_summary_compare_recipes(road: Path, capsys: pytest.CaptureFixture[str])
     assert main(["compare", str(road), "--markdown=true"]) == 0
     assert capsys.readouterr().out.startswith("| data |")
     assert main(["recipes"]) == 0
-    assert all(name in capsys.readouterr().out or True for name in recipes.names())
+    text = capsys.readouterr().out
+    assert all(name in text for name in recipes.names())
 
 
 def test_a_trained_teacher_is_reused(road: Path, tiny_npz: Path, tmp_path: Path) -> None:
@@ -217,9 +218,9 @@ def test_recipe_files_of_the_user(tmp_path: Path) -> None:
         (["run", "digits", "--network.name=resnet19"], "unknown network 'resnet19'.*did you mean 'resnet1"),
         (["run", "digits", "--scheme.weight=recoo"], "unknown weight binariser 'recoo'.*did you mean 'recu'"),
         (["run", "digits", "--scheme.tau_min=0.3"], r"tau_min must be in \(0\.5, 1\), got 0\.3"),
-        (["run", "digits", "--train.epochs=many"], r"train\.epochs.*many"),
+        (["run", "digits", "--train.epochs=many"], r"train\.epochs must be int, got many"),
         (["run", "digits", "--train.lr=-1"], r"train\.lr must be > 0, got -1"),
-        (["run", "digits", "--train.optimizer=sgdd"], r"train\.optimizer.*sgdd"),
+        (["run", "digits", "--train.optimizer=sgdd"], r"train\.optimizer must be one of \['sgd', 'adamw'\], got sgdd"),
         (["run", "digits", "--students.a.kdd.tau=3"], r"unknown field of students\.a 'kdd\.tau'.*did you mean 'kd\.tau'"),
         (["run", "digits", "--students.a.kd.tau=0"], r"kd\.tau must be > 0, got 0"),
         (["run", "digits", "--students={../x: {}}"], "cannot name a student"),
@@ -295,5 +296,4 @@ def test_help_reads_like_documentation(command: Callable[..., subprocess.Complet
     for text in ("--train.lr", "peak learning rate", "--students.NAME", "runs/RECIPE by default"):
         assert text in done.stdout, text
     assert main(["--help"]) == 0
-    for name in COMMANDS:
-        assert command(name, "--help").returncode == 0 if name in ("validate", "predict") else True
+    assert command("validate", "--help").returncode == 0
