@@ -1,6 +1,6 @@
 """The main job, timed: `bnn-itrd run digits` from nothing, its seconds, peak memory and accuracies.
 
-    python benchmarks/digits.py [--out FILE.json]
+python benchmarks/digits.py [--out FILE.json]
 """
 
 from __future__ import annotations

@@ -66,9 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="also write the numbers to this JSON file")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--repeats", type=int, default=50, help="runs per file, interleaved; the median counts"
-    )
+    parser.add_argument("--repeats", type=int, default=50, help="runs per file, interleaved; the median counts")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), threads=arguments.threads, repeats=arguments.repeats)

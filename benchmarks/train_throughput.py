@@ -19,19 +19,30 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from bnn_itrd.config import DistillConfig, FabricConfig, ITRDConfig, KDConfig, NetworkConfig, SchemeConfig, TrainConfig
+from torch.utils.data import DataLoader, Dataset
+
+from bnn_itrd.config import (
+    DistillConfig,
+    FabricConfig,
+    ITRDConfig,
+    KDConfig,
+    NetworkConfig,
+    SchemeConfig,
+    TrainConfig,
+)
 from bnn_itrd.data import TensorSplit
 from bnn_itrd.environment import environment
 from bnn_itrd.networks import build
 from bnn_itrd.quant import BinaryConv2d, set_progress
 from bnn_itrd.training import Trainer, make_fabric
-from torch.utils.data import DataLoader, Dataset
 
 SHAPE = (3, 32, 32)
 Step = Callable[[], None]
 
 
-def ours(name: str, network: str, batch: int, distill: DistillConfig, images: torch.Tensor, labels: torch.Tensor) -> Step:
+def ours(
+    name: str, network: str, batch: int, distill: DistillConfig, images: torch.Tensor, labels: torch.Tensor
+) -> Step:
     """One step of the project's trainer: tensor data set, bf16 autocast, channels_last, torch.compile."""
     train = TrainConfig(batch_size=batch, precision="bf16-mixed", compile=True, channels_last=True)
     fabric = make_fabric(FabricConfig(), precision=train.precision)
@@ -95,7 +106,9 @@ def published(network: str, batch: int, images: torch.Tensor, labels: torch.Tens
     student = build(NetworkConfig(network), SchemeConfig(), num_classes=10, input_shape=SHAPE).to(device).train()
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     pictures = _Pictures(images.permute(0, 2, 3, 1).numpy(), labels.numpy())
-    loader = DataLoader(pictures, batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=workers > 0)
+    loader = DataLoader(
+        pictures, batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=workers > 0
+    )
     layers = [m for m in student.modules() if isinstance(m, BinaryConv2d)]
 
     def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -64,6 +64,9 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     if not rows:
         return ""
     head = list(rows[0])
-    lines = ["| " + " | ".join(head) + " |", "|" + "|".join([" --- "] * 3 + [" ---: "] * (len(head) - 3)) + "|"]
+    lines = [
+        "| " + " | ".join(head) + " |",
+        "|" + "|".join([" --- "] * 3 + [" ---: "] * (len(head) - 3)) + "|",
+    ]
     lines += ["| " + " | ".join(str(v) for v in row.values()) + " |" for row in rows]
     return "\n".join(lines)

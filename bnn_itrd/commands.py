@@ -55,9 +55,7 @@ def _recipe(
         return name, config, own
     if any(token in ("-h", "--help") for token in argv):
         run_config(command, description, {}, argv, extra=extra)
-    raise UserError(
-        f"bnn-itrd {command} needs a recipe: one of {', '.join(recipe_files.names())}, or a .yaml file"
-    )
+    raise UserError(f"bnn-itrd {command} needs a recipe: one of {', '.join(recipe_files.names())}, or a .yaml file")
 
 
 def _out(own: dict[str, Any], name: str) -> Path:
@@ -80,7 +78,10 @@ def run(argv: Sequence[str]) -> int:
     out = _out(own, name)
     comparison = run_recipe(config, out, recipe=name)
     if comparison is not None:
-        _print_table(table_rows(comparison), f"{comparison['dataset']['name']}: {comparison['dataset']['test']} test images")
+        _print_table(
+            table_rows(comparison),
+            f"{comparison['dataset']['name']}: {comparison['dataset']['test']} test images",
+        )
         _print_agreement(comparison)
         print(f"{out}/report.html  {out}/comparison.json")
     return 0
@@ -159,7 +160,13 @@ def evaluate(argv: Sequence[str]) -> int:
         logits = predict_model(model, images)
         path = file
     result = score(torch.from_numpy(logits), labels)
-    values = {"path": str(path), "images": len(labels), "top1": result.top1, "top5": result.top5, "loss": result.loss}
+    values = {
+        "path": str(path),
+        "images": len(labels),
+        "top1": result.top1,
+        "top5": result.top5,
+        "loss": result.loss,
+    }
     if args.json:
         print(json.dumps(values, indent=1))
     else:
@@ -199,7 +206,10 @@ def export(argv: Sequence[str]) -> int:
     p.add_argument("--out", type=str, default=None, help="the file; student.onnx beside the checkpoint by default")
     p.add_argument("--best", type=bool, default=False, help="the epoch with the best top-1, not the last")
     p.add_argument(
-        "--uint8", type=bool, default=False, help="uint8 images in: the file normalises them itself (for boards)"
+        "--uint8",
+        type=bool,
+        default=False,
+        help="uint8 images in: the file normalises them itself (for boards)",
     )
     args, given = data_config(p, argv)
     from bnn_itrd.checkpoint import file_hash
@@ -238,7 +248,10 @@ def validate(argv: Sequence[str]) -> int:
     p.add_argument("--checkpoint", type=str, default=None, help="the network; last.pt beside the file by default")
     p.add_argument("--min_agreement", type=float, default=99.9, help="percent of images with the same class, at least")
     p.add_argument(
-        "--max_difference", type=float, default=None, help="largest difference of a logit, at most; no limit by default"
+        "--max_difference",
+        type=float,
+        default=None,
+        help="largest difference of a logit, at most; no limit by default",
     )
     p.add_argument("--threads", type=int, default=1, help="of onnxruntime")
     p.add_argument("--images", type=int, default=None, help="only so many test images, from the first")
@@ -343,7 +356,13 @@ def _validate_row(path: Path, opened: Any, data: ImageData, images: Any, labels:
     failed = []
     if recorded is not None and len(images) == len(data.test) and abs(result.top1 - recorded) > 0.1:
         failed.append(f"top-1 {result.top1:.2f} % is not the recorded {recorded:.2f} %")
-    values = {"file": str(path), "images": len(images), "top1_file": result.top1, "top1_recorded": recorded, "failed": failed}
+    values = {
+        "file": str(path),
+        "images": len(images),
+        "top1_file": result.top1,
+        "top1_recorded": recorded,
+        "failed": failed,
+    }
     if args.json:
         print(json.dumps(values, indent=1))
     else:
@@ -390,7 +409,10 @@ def predict(argv: Sequence[str]) -> int:
 
 def summary(argv: Sequence[str]) -> int:
     """``summary WHAT``: a recipe's teacher and student, or a trained network."""
-    p = parser("bnn-itrd summary", "Layers, shapes, bits, MACs and bytes: a recipe's teacher and student, or a trained run.")
+    p = parser(
+        "bnn-itrd summary",
+        "Layers, shapes, bits, MACs and bytes: a recipe's teacher and student, or a trained run.",
+    )
     p.add_argument("what", help="recipe, run folder or checkpoint")
     p.add_argument("--classes", type=int, default=10, help="a recipe's number of classes")
     args = _parse(p, argv)

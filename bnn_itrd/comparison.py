@@ -208,9 +208,7 @@ def compare(
             "input_shape": list(data.input_shape),
         },
         "environment": environment,
-        "models": [
-            model_row(e, data, None if e is teacher else teacher, times[e.member.name]) for e in entries
-        ],
+        "models": [model_row(e, data, None if e is teacher else teacher, times[e.member.name]) for e in entries],
         "differences": _differences(entries, data),
         "config": config,
     }
@@ -242,5 +240,3 @@ def table_rows(comparison: dict[str, Any]) -> list[dict[str, str]]:
             }
         )
     return rows
-
-

@@ -21,7 +21,15 @@ from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.networks import build, foreign
 from bnn_itrd.training import Fitted, fit
 
-__all__ = ["Member", "load_member", "load_teacher", "train_member", "weights_hash", "write_json", "write_yaml"]
+__all__ = [
+    "Member",
+    "load_member",
+    "load_teacher",
+    "train_member",
+    "weights_hash",
+    "write_json",
+    "write_yaml",
+]
 
 
 @dataclass(frozen=True)
@@ -74,11 +82,10 @@ def train_member(
         identity["teacher_sha256"] = weights_hash(teacher)
     identity["classes"] = list(data.classes)
     identity["input_shape"] = list(data.input_shape)
-    if fabric.is_global_zero:
-        # A folder of another configuration is refused by fit; its files must not be overwritten before that.
-        if not (out / "last.pt").exists():
-            write_yaml(out / "config.yaml", identity)
-            write_json(out / "environment.json", environment(fabric.device))
+    # A folder of another configuration is refused by fit; its files must not be overwritten before that.
+    if fabric.is_global_zero and not (out / "last.pt").exists():
+        write_yaml(out / "config.yaml", identity)
+        write_json(out / "environment.json", environment(fabric.device))
     fitted = fit(
         model,
         teacher,

@@ -139,9 +139,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 times the powers of ten inside [low, high], fewer where that crowds."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [
-            f * 10.0**d for d in decades for f in factors if low <= f * 10.0**d * (1 + 1e-9) <= high * 1.001
-        ]
+        ticks = [f * 10.0**d for d in decades for f in factors if low <= f * 10.0**d * (1 + 1e-9) <= high * 1.001]
         if len(ticks) <= 7:
             break
     return ticks[:: math.ceil(len(ticks) / 7)] if len(ticks) >= 2 else _ticks(low, high)
@@ -167,17 +165,13 @@ def _frame(
         parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
         parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{text}</text>')
     middle = (_LEFT + right) / 2
-    parts.append(
-        f'<text class="name" x="{middle}" y="{_HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>'
-    )
+    parts.append(f'<text class="name" x="{middle}" y="{_HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
     height = (_TOP + bottom) / 2
     turned = f'transform="translate(11 {height}) rotate(-90)" text-anchor="middle"'
     return "".join(parts) + f'<text class="name" {turned}>{escape(y_label)}</text>'
 
 
-def _svg(
-    content: str, label: str, width: float = _WIDTH, height: float = _HEIGHT, kind: str = "chart"
-) -> str:
+def _svg(content: str, label: str, width: float = _WIDTH, height: float = _HEIGHT, kind: str = "chart") -> str:
     box = f'viewBox="0 0 {width:g} {height:g}"'
     return f'<svg class="{kind}" {box} role="img" aria-label="{escape(label)}">{content}</svg>'
 
@@ -218,9 +212,7 @@ def line_chart(lines: Sequence[Line], *, label: str, y_label: str, log: bool = F
         content += f'<circle class="dot" cx="{to_x(x):.1f}" cy="{to_y(y):.1f}" r="3.2"/></g>'
         if line.best is not None and line.best in line.points:
             x, y = line.best
-            content += (
-                f'<g style="--c:{line.colour}"><title>{escape(line.name)}: best, {y:.4g} at epoch {x:g}'
-            )
+            content += f'<g style="--c:{line.colour}"><title>{escape(line.name)}: best, {y:.4g} at epoch {x:g}'
             content += f'</title><circle class="ring" cx="{to_x(x):.1f}" cy="{to_y(y):.1f}" r="5"/></g>'
     return _svg(content, label)
 
@@ -361,9 +353,7 @@ def scatter_chart(
             anchor, at = "start", box[0]
         elif box[2] <= x:
             anchor, at = "end", box[2]
-        content += (
-            f'<g style="--c:{dot.colour}"><title>{escape(dot.name)}: {escape(dot.note)}</title>{leader}'
-        )
+        content += f'<g style="--c:{dot.colour}"><title>{escape(dot.name)}: {escape(dot.note)}</title>{leader}'
         content += f'<circle class="{"ring" if dot.hollow else "dot"}" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
         content += f'<text class="label" x="{at:.1f}" y="{box[3] - 2.5:.1f}" text-anchor="{anchor}">'
         content += f"{escape(name)}</text></g>"
@@ -415,9 +405,7 @@ def confusion_table(matrix: Sequence[Sequence[Any]], names: Sequence[str], *, la
     size = min(13.0, 0.42 * cell, 1.5 * cell / digits)
     content = f'<text class="name" x="{left}" y="11">predicted</text>'
     middle = top + 200
-    content += (
-        f'<text class="name" transform="translate(11 {middle}) rotate(-90)" text-anchor="middle">true</text>'
-    )
+    content += f'<text class="name" transform="translate(11 {middle}) rotate(-90)" text-anchor="middle">true</text>'
     for i, name in enumerate(shown):
         y = top + (i + 0.5) * cell + 4
         x = left + (i + 0.5) * cell
@@ -487,9 +475,7 @@ def plot_curves(comparison: dict[str, Any], path: Path) -> Path:
             handles.append(_draw_accuracy(accuracy, model, style))
             texts.append(f"{text}: {last[1]:.2f} last, {best[1]:.2f} best (epoch {best[0]:g})")
         elif (level := number(model.get("top1_last"))) is not None:
-            handles.append(
-                accuracy.axhline(level, color=style["color"], linestyle=(0, (2, 2)), linewidth=1.4)
-            )
+            handles.append(accuracy.axhline(level, color=style["color"], linestyle=(0, (2, 2)), linewidth=1.4))
             texts.append(f"{text}: {level:.2f}")
         if points := curve(model, "loss"):
             loss.plot(*zip(*points, strict=True), linewidth=1.6, **style)
@@ -504,9 +490,7 @@ def plot_curves(comparison: dict[str, Any], path: Path) -> Path:
         # A leading underscore would hide the entry, and a dollar sign start a formula.
         shown = [f" {text}" if text.startswith("_") else text for text in texts]
         columns = min(2 if len(texts) == 4 or max(map(len, texts)) > 48 else 3, len(texts))
-        legend = figure.legend(
-            handles, shown, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
-        )
+        legend = figure.legend(handles, shown, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
         for entry in legend.get_texts():
             entry.set_parse_math(False)
     with write_atomically(path) as temporary:

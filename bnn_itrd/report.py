@@ -56,8 +56,7 @@ def write_report(comparison: dict[str, Any], path: Path) -> Path:
     )
     links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections)
     body = "".join(
-        f'<section id="{name}" class="card"><h2>{title}</h2>{write(view)}</section>'
-        for name, title, write in sections
+        f'<section id="{name}" class="card"><h2>{title}</h2>{write(view)}</section>' for name, title, write in sections
     )
     title = headline(comparison)
     page = (
@@ -191,9 +190,7 @@ def _per_class(model: dict[str, Any]) -> list[float | None]:
     if model.get("per_class"):
         return [number(value) for value in model["per_class"]]
     sums = [sum(number(value) or 0.0 for value in row) for row in _matrix(model)]
-    return [
-        100 * (number(row[i]) or 0.0) / sums[i] if sums[i] else None for i, row in enumerate(_matrix(model))
-    ]
+    return [100 * (number(row[i]) or 0.0) / sums[i] if sums[i] else None for i, row in enumerate(_matrix(model))]
 
 
 def _matrix(model: dict[str, Any]) -> list[list[Any]]:
@@ -221,9 +218,7 @@ def _percent(value: Any) -> str:
 
 
 def _signed(value: Any) -> str:
-    return _number(
-        value, lambda v: "0.00" if abs(v) < 0.005 else f"{'+' if v > 0 else '&minus;'}{abs(v):.2f}"
-    )
+    return _number(value, lambda v: "0.00" if abs(v) < 0.005 else f"{'+' if v > 0 else '&minus;'}{abs(v):.2f}")
 
 
 def _whole(value: Any) -> str:
@@ -269,9 +264,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: Sequence
     """Cells are HTML; the columns in `text` hold words and stand at the left."""
 
     def cells(tag: str, row: Sequence[str]) -> str:
-        return "".join(
-            f"<{tag}{' class=words' if i in text else ''}>{cell}</{tag}>" for i, cell in enumerate(row)
-        )
+        return "".join(f"<{tag}{' class=words' if i in text else ''}>{cell}</{tag}>" for i, cell in enumerate(row))
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
     table = f"<table><thead><tr>{cells('th', head)}</tr></thead><tbody>{body}</tbody></table>"
@@ -297,11 +290,7 @@ def _more(title: str, figures: Sequence[str], kind: str = "halves") -> str:
 
 def _legend(view: _View, notes: Iterable[str]) -> str:
     items = zip(view.models, notes, strict=True)
-    return (
-        '<p class="legend">'
-        + "".join(f"<span>{view.swatch(m)}<i>{note}</i></span>" for m, note in items)
-        + "</p>"
-    )
+    return '<p class="legend">' + "".join(f"<span>{view.swatch(m)}<i>{note}</i></span>" for m, note in items) + "</p>"
 
 
 # Sections.
@@ -345,9 +334,7 @@ def _tiles(view: _View) -> list[tuple[str, str, str]]:
         tiles.append(("Against its teacher", f"{_signed(_gap(model, teacher))} <em>points</em>", note))
     if number(model.get("bytes")) is not None:
         ratio = None if teacher is None else _ratio(teacher, model)
-        note = (
-            "" if ratio is None else f"teacher: {_bytes(teacher and teacher.get('bytes'))}, {_times(ratio)}"
-        )
+        note = "" if ratio is None else f"teacher: {_bytes(teacher and teacher.get('bytes'))}, {_times(ratio)}"
         tiles.append(("Size of the weights", _bytes(model["bytes"]), note))
     if number(model.get("agreement_with_teacher")) is not None:
         value = f"{_percent(model['agreement_with_teacher'])} <em>%</em>"
@@ -413,11 +400,7 @@ def _comparison_section(view: _View) -> str:
             )
         )
     # Without a validation set the best epoch flatters.
-    picked = (
-        ""
-        if number((view.raw.get("dataset") or {}).get("val"))
-        else ", on which the best epoch was picked too"
-    )
+    picked = "" if number((view.raw.get("dataset") or {}).get("val")) else ", on which the best epoch was picked too"
     notes = [f"Accuracies are in percent of the test images{picked}."]
     if view.images:
         notes.append(f"Small ranges are 95 % Wilson intervals over {view.images:,} images.")
@@ -453,17 +436,13 @@ def _curves_section(view: _View) -> str:
     figures = []
     accuracy, late = lines("test_top1"), lines("test_top1", late=True)
     if accuracy:
-        figures.append(
-            _figure("Test accuracy", line_chart(accuracy, label="Test accuracy per epoch", y_label="%"))
-        )
+        figures.append(_figure("Test accuracy", line_chart(accuracy, label="Test accuracy per epoch", y_label="%")))
     if max((len(line.points) for line in accuracy), default=0) > 7:
         chart = line_chart(late, label="Test accuracy, second half", y_label="%")
         figures.append(_figure("Test accuracy, second half of training", chart))
     for key, title in (("loss", "Training loss"), ("test_loss", "Test loss")):
         if found := lines(key):
-            chart = line_chart(
-                found, label=f"{title} per epoch", y_label=key.replace("_", " "), log=_spread(found)
-            )
+            chart = line_chart(found, label=f"{title} per epoch", y_label=key.replace("_", " "), log=_spread(found))
             figures.append(_figure(title, chart))
     if not figures:
         return _missing("No curves were recorded.")
@@ -497,15 +476,12 @@ def _loss_terms(view: _View) -> str:
         names = list(dict.fromkeys(str(name) for row in rows for name in row.get("train_loss_parts") or {}))
         found = [(name, curve(model, "train_loss_parts", name)) for name in names]
         lines = [
-            Line(name, points, f"var(--s{(i + 1) % len(COLOURS)})")
-            for i, (name, points) in enumerate(found)
-            if points
+            Line(name, points, f"var(--s{(i + 1) % len(COLOURS)})") for i, (name, points) in enumerate(found) if points
         ]
         if len(lines) < 2:
             continue
         keys = "".join(
-            f'<span><span class="swatch" style="--c:{line.colour}"></span>{escape(line.name)}</span>'
-            for line in lines
+            f'<span><span class="swatch" style="--c:{line.colour}"></span>{escape(line.name)}</span>' for line in lines
         )
         chart = line_chart(lines, label=f"Loss terms of {_name(model)}", y_label="loss", log=_spread(lines))
         figures.append(_figure(escape(_name(model)), f'<p class="legend">{keys}</p>{chart}'))
@@ -595,9 +571,7 @@ def _confusion_section(view: _View) -> str:
             if i != j and (count := number(value) or 0) > 0
         ]
         wrong.sort(key=lambda entry: (-entry[0], entry[1:]))
-        pairs = [
-            f"{escape(view.label(i))} as {escape(view.label(j))} ({count:g})" for count, i, j in wrong[:6]
-        ]
+        pairs = [f"{escape(view.label(i))} as {escape(view.label(j))} ({count:g})" for count, i, j in wrong[:6]]
         note = "Most often mistaken: " + ", ".join(pairs) + "." if pairs else "No mistakes."
         figures.append(_figure(view.swatch(model), chart, note))
     if not figures:
@@ -615,9 +589,7 @@ def _picture(png: Any) -> str:
     if not data.startswith(_PNG_SIGNATURE) or len(data) < 24:
         return '<div class="blank">no image</div>'
     hard = " pixelated" if int.from_bytes(data[16:20], "big") <= 96 else ""
-    return (
-        f'<img class="thumbnail{hard}" alt="" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
-    )
+    return f'<img class="thumbnail{hard}" alt="" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
 
 
 def _differences_section(view: _View) -> str:
@@ -635,9 +607,7 @@ def _differences_section(view: _View) -> str:
             kind, mark = ("good", "&#10003;") if prediction == label else ("bad", "&#10007;")
             answers += f'<li><span class="swatch" style="--c:{colour}"></span>'
             answers += f'<span class="who" title="{escape(name)}">{escape(name)}</span>'
-            answers += (
-                f'<b class="{kind}" title="{answer}">{answer}</b><b class="{kind}">&nbsp;{mark}</b></li>'
-            )
+            answers += f'<b class="{kind}" title="{answer}">{answer}</b><b class="{kind}">&nbsp;{mark}</b></li>'
         index = difference.get("index")
         true = escape(view.label(label))
         title = f'<span class="who" title="{true}">true: <b>{true}</b></span>'
@@ -651,9 +621,7 @@ def _differences_section(view: _View) -> str:
         html += f"<details><summary>{len(rest)} more</summary>"
         html += f'<ul class="{kind}">{"".join(rest)}</ul></details>'
     if len(differences) > _MOST_IMAGES:
-        html += (
-            f'<p class="note">{len(differences) - _MOST_IMAGES} further images are left out of this page.</p>'
-        )
+        html += f'<p class="note">{len(differences) - _MOST_IMAGES} further images are left out of this page.</p>'
     return html
 
 
@@ -715,9 +683,7 @@ def _validation_section(view: _View) -> str:
                 )
     if not rows:
         return _missing("No files were exported.")
-    lead = (
-        "Each exported file was run on test images, and its outputs compared with those of the PyTorch model."
-    )
+    lead = "Each exported file was run on test images, and its outputs compared with those of the PyTorch model."
     html = f'<p class="lead">{lead}</p>{_table(head, rows, text=(0, 1))}'
     if disagreements:
         columns = ("File", "Image", "PyTorch", "File's answer", "Margin")

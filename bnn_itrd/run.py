@@ -28,7 +28,11 @@ def _check_folder(config: RunConfig, out: Path) -> None:
             continue
         identity = load_checkpoint(last)["identity"]
         given = to_dict(member_config(config, name))
-        for key in ("teacher_sha256", "classes", "input_shape"):  # known only once there is data and a teacher
+        for key in (
+            "teacher_sha256",
+            "classes",
+            "input_shape",
+        ):  # known only once there is data and a teacher
             if key in identity:
                 given[key] = identity[key]
         if lines := differences(identity, given):
@@ -63,9 +67,7 @@ def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = No
     teacher_fabric = fabric
     if len(precisions) > 1:
         if fabric.world_size > 1:
-            raise UserError(
-                "with several processes, teacher_train.precision and train.precision must be the same"
-            )
+            raise UserError("with several processes, teacher_train.precision and train.precision must be the same")
         teacher_fabric = make_fabric(config.fabric, precision=config.teacher_train.precision)
     teacher = _teacher(config, data, teacher_fabric, out, only)
     members = [teacher] if teacher is not None else []

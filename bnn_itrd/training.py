@@ -1,7 +1,7 @@
 """The training loop: one for the teacher, the plain student and every distilled one.
 
-It reads top to bottom: `Objective` is what a step computes, `Trainer` owns the state a checkpoint holds, `fit` walks the
-epochs. Everything random in an epoch is a function of (seed, epoch): so a run that was killed continues exactly.
+It reads top to bottom: `Objective` is what a step computes, `Trainer` owns the state a checkpoint holds, `fit` walks
+the epochs. Everything random in an epoch is a function of (seed, epoch): so a run that was killed continues exactly.
 """
 
 from __future__ import annotations
@@ -217,9 +217,7 @@ class Trainer:
         self.step_module, self.optimizer = fabric.setup(step_module, self.raw_optimizer)
         self.ema: AveragedModel | None = None
         if train.ema is not None:
-            self.ema = AveragedModel(
-                self.student, multi_avg_fn=get_ema_multi_avg_fn(train.ema), use_buffers=True
-            )
+            self.ema = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(train.ema), use_buffers=True)
         self.history: list[dict[str, Any]] = []
         self.epoch = 0
 
@@ -330,9 +328,7 @@ def fit(
     if steps_per_epoch == 0:
         raise UserError(f"train.batch_size {train.batch_size} is larger than the {len(data.train)} training images")
     if train.batch_size % fabric.world_size:
-        raise UserError(
-            f"train.batch_size {train.batch_size} must be a multiple of the {fabric.world_size} processes"
-        )
+        raise UserError(f"train.batch_size {train.batch_size} must be a multiple of the {fabric.world_size} processes")
     trainer = Trainer(
         student,
         teacher,
@@ -362,7 +358,12 @@ def fit(
             kept = f"{last} holds epoch {trainer.epoch}." if last.exists() else "No checkpoint was written yet."
             non_finite.check(trainer.objective.names, steps_per_epoch, kept)
             trainer.epoch += 1
-            row |= {"split": "test" if data.val is None else "val", "top1": None, "top5": None, "eval_loss": None}
+            row |= {
+                "split": "test" if data.val is None else "val",
+                "top1": None,
+                "top5": None,
+                "eval_loss": None,
+            }
             if trainer.epoch % train.eval_every == 0 or trainer.epoch == train.epochs:
                 set_progress(trainer.kept, trainer.epoch / train.epochs)
                 final = evaluate(predictor, split, device=fabric.device, channels_last=train.channels_last)

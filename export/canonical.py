@@ -138,9 +138,7 @@ def _translate(program: torch.export.ExportedProgram) -> ir.Model:
         where, operation = _find_operation(program, error)
         if not operation:
             raise ExportError(f"torch.onnx.export failed: {_first_line(_root_cause(error))}") from error
-        raise ExportError(
-            f"{where or 'the network'} uses {operation}, which ONNX has no form of: {_ADVICE}"
-        ) from error
+        raise ExportError(f"{where or 'the network'} uses {operation}, which ONNX has no form of: {_ADVICE}") from error
     if result is None:
         raise ExportError("torch.onnx.export gave no graph")
     return result.model

@@ -71,9 +71,7 @@ def first_output(output: Any) -> Tensor:
         if isinstance(output, Mapping):
             output = list(output.values())
         if not isinstance(output, (tuple, list)) or not output:
-            raise ExportError(
-                f"the network returns {type(output).__name__}, with no tensor to take for logits"
-            )
+            raise ExportError(f"the network returns {type(output).__name__}, with no tensor to take for logits")
         output = output[0]
     return output
 

@@ -59,9 +59,7 @@ def add_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
         count += 1
         unique = f"{name}.{count}"
     tensor = ir.tensor(np.asarray(array, order="C"), name=unique)
-    value = ir.Value(
-        name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
+    value = ir.Value(name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     model.graph.register_initializer(value)
     return value
 

@@ -58,9 +58,7 @@ def _check_normalization(
         raise ValueError(f"normalization is for images (c, h, w), and input_shape is {shape}")
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != shape[0]:
-            raise ValueError(
-                f"normalization's {name} must have {shape[0]} values, one per channel, got {values}"
-            )
+            raise ValueError(f"normalization's {name} must have {shape[0]} values, one per channel, got {values}")
     if min(std) <= 0:
         raise ValueError(f"normalization's std must be > 0, got {std}")
     return mean, std

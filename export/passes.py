@@ -71,9 +71,7 @@ def _rank(value: ir.Value) -> int | None:
     return None if value.shape is None else len(value.shape)
 
 
-def _fold_after(
-    model: ir.Model, node: ir.Node, factor: np.ndarray, shift: np.ndarray
-) -> list[ir.Value | None] | None:
+def _fold_after(model: ir.Model, node: ir.Node, factor: np.ndarray, shift: np.ndarray) -> list[ir.Value | None] | None:
     """Inputs with which a Conv, Gemm or binary node gives ``factor * node + shift``; None if it cannot."""
     if node.domain == DOMAIN and node.op_type in ("BinaryConv2d", "BinaryLinear"):
         if node.op_type == "BinaryLinear" and _rank(node.outputs[0]) != 2:

@@ -77,9 +77,7 @@ def replay(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    opened = onnxruntime.InferenceSession(
-        watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    opened = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [proto.graph.output[0].name, *(name for _, name in signs)]
     logits, *recorded = opened.run(names, {opened.get_inputs()[0].name: source})
 

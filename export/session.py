@@ -33,9 +33,7 @@ def _check_version(path: Path, metadata: Mapping[str, str]) -> None:
     except ValueError:
         version = 0
     if version > FORMAT_VERSION:
-        raise ExportError(
-            f"{path} has format version {version}, this bnn_itrd reads {FORMAT_VERSION}: update bnn_itrd"
-        )
+        raise ExportError(f"{path} has format version {version}, this bnn_itrd reads {FORMAT_VERSION}: update bnn_itrd")
 
 
 def _parse(path: Path) -> Any:

@@ -20,9 +20,7 @@ DOMAIN = "bnn_itrd"
 
 def _symbolic(op: str, inputs: tuple[Tensor | None, ...], attributes: dict[str, Any], shape: Any) -> Tensor:
     """One node ``bnn_itrd::op`` while exporting; outside it would be zeros."""
-    return torch.onnx.ops.symbolic(
-        f"{DOMAIN}::{op}", inputs, attributes, dtype=torch.float32, shape=shape, version=1
-    )
+    return torch.onnx.ops.symbolic(f"{DOMAIN}::{op}", inputs, attributes, dtype=torch.float32, shape=shape, version=1)
 
 
 class _Twin(nn.Module):
@@ -69,9 +67,7 @@ class _Conv2dTwin(_Twin):
 
     def evaluate(self, x: Tensor) -> Tensor:
         vertical, horizontal = self.padding
-        a = F.pad(
-            self.activations(x), (horizontal, horizontal, vertical, vertical), value=float(self.padding_value)
-        )
+        a = F.pad(self.activations(x), (horizontal, horizontal, vertical, vertical), value=float(self.padding_value))
 
         def convolve(weight: Tensor, factor: Tensor) -> Tensor:
             y = F.conv2d(a, weight, None, self.stride, 0, self.dilation, self.groups)

@@ -54,9 +54,7 @@ def _array(images: Images) -> np.ndarray:
     return images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
 
 
-def predict_file(
-    opened: onnxruntime.InferenceSession, images: Images, *, batch_size: int = 256
-) -> np.ndarray:
+def predict_file(opened: onnxruntime.InferenceSession, images: Images, *, batch_size: int = 256) -> np.ndarray:
     """Logits (n, classes), float32, of images (n, c, h, w) in the file's own input type: float32, or uint8.
 
     Raises ValueError on another type, on no images, or batch_size < 1.
@@ -84,9 +82,7 @@ def predict_model(model: nn.Module, images: Images, *, batch_size: int = 256) ->
     twin = copy_for_export(model)
     array = _array(images)
     parts = [
-        first_output(
-            twin(torch.from_numpy(np.ascontiguousarray(array[i : i + batch_size], np.float32)))
-        ).numpy()
+        first_output(twin(torch.from_numpy(np.ascontiguousarray(array[i : i + batch_size], np.float32)))).numpy()
         for i in range(0, len(array), batch_size)
     ]
     return np.concatenate(parts)
@@ -112,9 +108,7 @@ def validate(
     takes_raw = opened.get_inputs()[0].type == "tensor(uint8)"
     if takes_raw != (raw_images is not None):
         need = (
-            "takes uint8 images: pass them as raw_images"
-            if takes_raw
-            else "takes float32 images: leave out raw_images"
+            "takes uint8 images: pass them as raw_images" if takes_raw else "takes float32 images: leave out raw_images"
         )
         raise ValueError(f"the file {need}")
     source = images if raw_images is None else raw_images

@@ -33,9 +33,7 @@ class Style:
         if self.shortcut not in SHORTCUTS:
             raise ValueError(f"shortcut must be one of {', '.join(SHORTCUTS)}, got {self.shortcut!r}")
         if self.padding_value and self.scheme is None:
-            raise ValueError(
-                f"padding_value={self.padding_value} needs a binary network: full precision pads with 0"
-            )
+            raise ValueError(f"padding_value={self.padding_value} needs a binary network: full precision pads with 0")
 
     def conv3x3(self, in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
         """The block's 3x3 convolution, padding 1, no bias: binary or full precision."""
@@ -91,7 +89,7 @@ def make_shortcut(style: Style, in_channels: int, out_channels: int, stride: int
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, each with BatchNorm; one shortcut for the pair, or one for each; (n,c,h,w) -> (n,o,h/s,w/s)."""
+    """Two 3x3 convolutions, each with BatchNorm; one shortcut for both, or one each; (n,c,h,w) -> (n,o,h/s,w/s)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, style: Style) -> None:
         super().__init__()

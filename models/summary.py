@@ -174,8 +174,6 @@ def summary(model: nn.Module, input_shape: Sequence[int] | None = None) -> Summa
     for handle in handles:
         handle.remove()
     # A binary layer is counted whole; what lies inside it (its binarisers) is not a layer of its own.
-    inside = tuple(
-        f"{path}." for path, m in twin.named_modules() if isinstance(m, (BinaryConv2d, BinaryLinear))
-    )
+    inside = tuple(f"{path}." for path, m in twin.named_modules() if isinstance(m, (BinaryConv2d, BinaryLinear)))
     kept = tuple(layer for path, layer in layers.items() if not (inside and path.startswith(inside)))
     return Summary(kept, tuple(shape), sum(p.numel() for p in twin.parameters()))

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch.nn.functional as F
 from torch import fx, nn
@@ -370,7 +370,7 @@ def _binary(m: nn.Conv2d | nn.Linear, scheme: Scheme, padding_value: int) -> _Bi
             scheme=scheme,
         )
     new = new.to(device=m.weight.device, dtype=m.weight.dtype)
-    new.weight, new.bias = m.weight, m.bias
+    new.weight, new.bias = cast(nn.Parameter, m.weight), cast("nn.Parameter | None", m.bias)
     return new.train(m.training)
 
 
@@ -477,9 +477,7 @@ def binarize(
         for path, m in net.original.items()
         if isinstance(m, (conv._ConvNd, nn.Linear))
     }
-    layers = {
-        path: m for path, m in net.modules.items() if isinstance(m, (nn.Conv2d, nn.Linear)) and not kept[path]
-    }
+    layers = {path: m for path, m in net.modules.items() if isinstance(m, (nn.Conv2d, nn.Linear)) and not kept[path]}
     binary = {path for path, m in net.modules.items() if path in layers or isinstance(m, _BinaryLayer)}
 
     feeds: dict[fx.Node, str] = {}  # ReLU -> a binary layer that reads it
@@ -488,9 +486,7 @@ def binarize(
         for source in net.sources(layer):
             where = net.path(source)
             if source.op == "placeholder":
-                notes.append(
-                    f"{layer.target} reads the network's input: all signs are +1 if it is never negative"
-                )
+                notes.append(f"{layer.target} reads the network's input: all signs are +1 if it is never negative")
             elif net.is_a(source, _RELU) and where not in named:
                 feeds.setdefault(source, str(layer.target))
             elif net.is_a(source, _RELU) or net.is_a(source, _ONE_SIGN):

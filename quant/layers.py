@@ -88,8 +88,7 @@ class BinaryConv2d(_BinaryLayer):
             raise ValueError(f"padding must be whole numbers >= 0, got {padding!r}")
         if in_channels % groups or out_channels % groups:
             raise ValueError(
-                f"groups must divide in_channels and out_channels, got {groups} for {in_channels} and "
-                f"{out_channels}"
+                f"groups must divide in_channels and out_channels, got {groups} for {in_channels} and {out_channels}"
             )
         if padding_value not in (-1, 0, 1):
             raise ValueError(f"padding_value must be -1, 0 or 1, got {padding_value}")
@@ -112,9 +111,7 @@ class BinaryConv2d(_BinaryLayer):
         if self.padding_value == 0:
             return F.conv2d(signs_in, weight, None, self.stride, self.padding, self.dilation, self.groups)
         vertical, horizontal = self.padding
-        padded = F.pad(
-            signs_in, (horizontal, horizontal, vertical, vertical), value=float(self.padding_value)
-        )
+        padded = F.pad(signs_in, (horizontal, horizontal, vertical, vertical), value=float(self.padding_value))
         return F.conv2d(padded, weight, None, self.stride, 0, self.dilation, self.groups)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,15 +135,11 @@ class BinaryLinear(_BinaryLayer):
         for name, value in (("in_features", in_features), ("out_features", out_features)):
             if value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
-        super().__init__(
-            torch.empty(out_features, in_features), channels=in_features, bias=bias, scheme=scheme
-        )
+        super().__init__(torch.empty(out_features, in_features), channels=in_features, bias=bias, scheme=scheme)
         self.in_features, self.out_features = in_features, out_features
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.in_features}, {self.out_features}, scheme={self.scheme.weight}/{self.scheme.activation}"
-        )
+        return f"{self.in_features}, {self.out_features}, scheme={self.scheme.weight}/{self.scheme.activation}"
 
     def forward(self, x: Tensor) -> Tensor:
         signs, scale, offset = self.binary_weight()

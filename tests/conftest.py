@@ -34,11 +34,17 @@ def tiny_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
 
 
-TINY = (
-    "--data.name=cifar10 --train.epochs=2 --teacher_train.epochs=1 --train.batch_size=32 "
-    "--teacher_train.batch_size=32 --train.warmup_epochs=0 --log.progress=false --fabric.threads=1 "
-    "--fabric.accelerator=cpu"
-).split()
+TINY = [
+    "--data.name=cifar10",
+    "--train.epochs=2",
+    "--teacher_train.epochs=1",
+    "--train.batch_size=32",
+    "--teacher_train.batch_size=32",
+    "--train.warmup_epochs=0",
+    "--log.progress=false",
+    "--fabric.threads=1",
+    "--fabric.accelerator=cpu",
+]
 
 
 @pytest.fixture

@@ -132,9 +132,7 @@ def test_mobilenet_v2() -> None:
     assert binary(images()).shape == (2, 1000)
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "mobilenet_v2", "densenet121", "shufflenet_v2_x0_5", "squeezenet1_1"]
-)
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "shufflenet_v2_x0_5", "squeezenet1_1"])
 def test_no_binary_layer_is_starved(name: str) -> None:
     """Property: after the rewriting, no binary layer reads a map that is nowhere negative."""
     model = torchvision.models.get_model(name, weights=None, num_classes=7)
@@ -158,9 +156,7 @@ def test_attention_is_kept_whole() -> None:
     model = torchvision.models.VisionTransformer(32, 16, 2, 2, 16, 32, num_classes=3)
     binary, report = binarize(model)
     attention = "encoder.layers.encoder_layer_0.self_attention"
-    assert reasons(report, "kept")[f"{attention}.out_proj"].startswith(
-        f"inside {attention} (MultiheadAttention)"
-    )
+    assert reasons(report, "kept")[f"{attention}.out_proj"].startswith(f"inside {attention} (MultiheadAttention)")
     assert isinstance(binary.get_submodule(attention), nn.MultiheadAttention)
     assert "encoder.layers.encoder_layer_0.mlp.0" in binary_layers(binary)
     assert binary(images(2, 32)).shape == (2, 3)
@@ -328,9 +324,7 @@ def test_keep() -> None:
 
 
 def test_keep_of_an_unknown_name() -> None:
-    with pytest.raises(
-        ValueError, match="keep must name submodules of ResNet, got 'layer5'; did you mean 'layer"
-    ):
+    with pytest.raises(ValueError, match="keep must name submodules of ResNet, got 'layer5'; did you mean 'layer"):
         binarize(torchvision.models.resnet18(weights=None), keep=["fc", "layer5"])
 
 
@@ -520,9 +514,7 @@ def test_other_activations_of_one_sign_are_warned_about(activation: nn.Module) -
 
 
 def test_activations_of_both_signs_and_those_behind_a_norm_are_fine() -> None:
-    binary, report = binarize(
-        small(conv(8, 8), nn.SiLU(), conv(8, 8), nn.Sigmoid(), nn.BatchNorm2d(8), conv(8, 8))
-    )
+    binary, report = binarize(small(conv(8, 8), nn.SiLU(), conv(8, 8), nn.Sigmoid(), nn.BatchNorm2d(8), conv(8, 8)))
     assert not report.warnings
     assert isinstance(binary.get_submodule("4"), nn.SiLU)
 
@@ -587,9 +579,7 @@ def test_untraceable_network() -> None:
     assert torch.equal(same(images(1, 8)), model(images(1, 8)))
 
 
-@pytest.mark.parametrize(
-    "model", [nn.Sequential(conv(3, 4), nn.ReLU()), nn.Linear(3, 2), nn.Identity()], ids=str
-)
+@pytest.mark.parametrize("model", [nn.Sequential(conv(3, 4), nn.ReLU()), nn.Linear(3, 2), nn.Identity()], ids=str)
 def test_nothing_to_do(model: nn.Module) -> None:
     with pytest.warns(UserWarning, match="nothing in .* was binarised"):
         same, report = binarize(model)

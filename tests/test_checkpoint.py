@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from bnn_itrd.checkpoint import load_checkpoint, save_checkpoint, write_file
 from bnn_itrd.errors import UserError
 

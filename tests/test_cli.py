@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from conftest import TINY
+from PIL import Image
+
 from bnn_itrd import recipes
 from bnn_itrd.cli import main
 from bnn_itrd.config import RunConfig
 from bnn_itrd.options import run_config
-from conftest import TINY
-from PIL import Image
 
 SMALL = [*TINY, "--data.image_size=16", "--network.width=0.5", "--log.tensorboard=false"]
 
@@ -32,8 +33,20 @@ def road(tmp_path_factory: pytest.TempPathFactory, tiny_npz: Path) -> Path:
 def test_run_leaves_everything(road: Path) -> None:
     for name in ("config.yaml", "comparison.json", "report.html", "curves.png"):
         assert (road / name).is_file(), name
-    for member, file in (("teacher", "teacher.onnx"), ("recu", "student.onnx"), ("recu-itrd", "student.onnx")):
-        for name in ("config.yaml", "environment.json", "metrics.csv", "last.pt", "best.pt", "comparison.json", file):
+    for member, file in (
+        ("teacher", "teacher.onnx"),
+        ("recu", "student.onnx"),
+        ("recu-itrd", "student.onnx"),
+    ):
+        for name in (
+            "config.yaml",
+            "environment.json",
+            "metrics.csv",
+            "last.pt",
+            "best.pt",
+            "comparison.json",
+            file,
+        ):
             assert (road / member / name).is_file(), (member, name)
 
 
@@ -190,8 +203,8 @@ def test_every_recipe_parses_and_says_what_it_is_for(name: str) -> None:
 
 def test_any_field_can_be_overridden() -> None:
     made = config(
-        "--train.lr=0.3", "--data.crop_padding", "1", "--students.recu-itrd.itrd.alpha", "1.5", "--students.new.kd.tau=2",
-        "--scheme.tau_max=0.95", "--network.padding_value=-1",
+        "--train.lr=0.3", "--data.crop_padding", "1", "--students.recu-itrd.itrd.alpha", "1.5",
+        "--students.new.kd.tau=2", "--scheme.tau_max=0.95", "--network.padding_value=-1",
     )  # fmt: skip
     assert made.train.lr == 0.3 and made.data.crop_padding == 1 and made.scheme.tau_max == 0.95
     itrd, kd = made.students["recu-itrd"].itrd, made.students["new"].kd
@@ -213,15 +226,24 @@ def test_recipe_files_of_the_user(tmp_path: Path) -> None:
         (["run", "digit"], "unknown recipe 'digit'.*did you mean 'digits'"),
         (["run", "no/such.yaml"], "no recipe file no/such.yaml"),
         (["run"], "needs a recipe: one of cifar10"),
-        (["run", "digits", "--train.epoch=3"], r"unknown option '--train\.epoch'.*did you mean '--train\.epochs'"),
+        (
+            ["run", "digits", "--train.epoch=3"],
+            r"unknown option '--train\.epoch'.*did you mean '--train\.epochs'",
+        ),
         (["run", "digits", "--data.name=digitz"], "unknown data set 'digitz'.*did you mean 'digits'"),
         (["run", "digits", "--network.name=resnet19"], "unknown network 'resnet19'.*did you mean 'resnet1"),
         (["run", "digits", "--scheme.weight=recoo"], "unknown weight binariser 'recoo'.*did you mean 'recu'"),
         (["run", "digits", "--scheme.tau_min=0.3"], r"tau_min must be in \(0\.5, 1\), got 0\.3"),
         (["run", "digits", "--train.epochs=many"], r"train\.epochs must be int, got many"),
         (["run", "digits", "--train.lr=-1"], r"train\.lr must be > 0, got -1"),
-        (["run", "digits", "--train.optimizer=sgdd"], r"train\.optimizer must be one of \['sgd', 'adamw'\], got sgdd"),
-        (["run", "digits", "--students.a.kdd.tau=3"], r"unknown field of students\.a 'kdd\.tau'.*did you mean 'kd\.tau'"),
+        (
+            ["run", "digits", "--train.optimizer=sgdd"],
+            r"train\.optimizer must be one of \['sgd', 'adamw'\], got sgdd",
+        ),
+        (
+            ["run", "digits", "--students.a.kdd.tau=3"],
+            r"unknown field of students\.a 'kdd\.tau'.*did you mean 'kd\.tau'",
+        ),
         (["run", "digits", "--students.a.kd.tau=0"], r"kd\.tau must be > 0, got 0"),
         (["run", "digits", "--students={../x: {}}"], "cannot name a student"),
         (["train", "digits", "--member=recoo"], "unknown member 'recoo'.*did you mean 'recu'"),
@@ -235,7 +257,11 @@ def test_recipe_files_of_the_user(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_named(
-    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     import re
 

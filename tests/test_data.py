@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from bnn_itrd.augment import crop_and_flip, draw, normalise
 from bnn_itrd.config import DataConfig
 from bnn_itrd.data import ImageData, TensorSplit, load_data, shuffled
 from bnn_itrd.errors import UserError
 from bnn_itrd.folder import FolderSplit
-from PIL import Image
 
 CPU = torch.device("cpu")
 
@@ -66,9 +67,7 @@ def test_normalise() -> None:
 def test_an_epoch_is_a_function_of_seed_and_epoch(tiny_npz: Path) -> None:
     def epoch(seed: int, number: int, rank: int = 0, world: int = 1) -> list[tuple[torch.Tensor, ...]]:
         data = load_data(DataConfig(name="cifar10", root=str(tiny_npz)))
-        return list(
-            data.train.train_batches(32, seed=seed, epoch=number, device=CPU, rank=rank, world=world)
-        )
+        return list(data.train.train_batches(32, seed=seed, epoch=number, device=CPU, rank=rank, world=world))
 
     one, again, other = epoch(0, 3), epoch(0, 3), epoch(0, 4)
     assert all(torch.equal(a, b) for x, y in zip(one, again, strict=True) for a, b in zip(x, y, strict=True))
@@ -86,9 +85,7 @@ def test_indices_point_at_the_images(tiny_npz: Path) -> None:
     data = load_data(DataConfig(name="cifar10", root=str(tiny_npz), crop_padding=0, flip=False))
     images, labels, index = next(data.train.train_batches(16, seed=0, epoch=0, device=CPU))
     assert isinstance(data.train, TensorSplit)
-    torch.testing.assert_close(
-        images, normalise(data.train.images[index], data.train.mean, data.train.std)
-    )
+    torch.testing.assert_close(images, normalise(data.train.images[index], data.train.mean, data.train.std))
     assert torch.equal(labels, data.train.labels[index])
 
 
@@ -235,7 +232,10 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
     [
         ({"y_train": np.full(96, 7)}, r"y_train\[0\] is 7, but there are 3 classes \(0 to 2\); 96 labels"),
         ({"y_test": np.full(48, -1)}, r"y_test\[0\] is -1"),
-        ({"x_train": np.zeros((96, 8, 8), np.uint8)}, r"x_train must be uint8 images \(n, height, width, 1 or 3\)"),
+        (
+            {"x_train": np.zeros((96, 8, 8), np.uint8)},
+            r"x_train must be uint8 images \(n, height, width, 1 or 3\)",
+        ),
         ({"x_test": np.zeros((48, 8, 8, 3), np.float32)}, "x_test must be uint8 images.*got float32"),
         ({"y_train": np.zeros(95, np.int64)}, "y_train must be 96 whole numbers"),
         ({"x_test": np.zeros((48, 9, 8, 3), np.uint8)}, "x_train has images of"),

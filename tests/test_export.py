@@ -170,15 +170,11 @@ def test_resnet18_is_small_and_agrees(student: nn.Module, student_file: Path) ->
     assert {node.domain for node in graph.graph} == {""}
 
 
-def test_packed_and_float_weights_give_the_same_bits(
-    student: nn.Module, student_file: Path, folder: Path
-) -> None:
+def test_packed_and_float_weights_give_the_same_bits(student: nn.Module, student_file: Path, folder: Path) -> None:
     float_file = to_onnx(student, folder / "student_float.onnx", packed=False)
     assert float_file.stat().st_size > 40_000_000
     x = images(16)
-    np.testing.assert_array_equal(
-        predict_file(session(student_file), x), predict_file(session(float_file), x)
-    )
+    np.testing.assert_array_equal(predict_file(session(student_file), x), predict_file(session(float_file), x))
 
 
 def test_batch_sizes(student: nn.Module, student_file: Path) -> None:
@@ -226,9 +222,7 @@ def test_onnxruntime_keeps_the_sums_of_signs_exact(student_file: Path, folder: P
     optimised = onnx.load(folder / "optimised.onnx")
     weights = {entry.name: numpy_helper.to_array(entry) for entry in optimised.graph.initializer}
     binary = [
-        node
-        for node in optimised.graph.node
-        if node.op_type == "Conv" and (np.abs(weights[node.input[1]]) == 1).all()
+        node for node in optimised.graph.node if node.op_type == "Conv" and (np.abs(weights[node.input[1]]) == 1).all()
     ]
     assert len(binary) == 16
     assert not [node for node in optimised.graph.node if node.op_type == "BitShift"]
@@ -267,9 +261,7 @@ def test_all_float_network(folder: Path) -> None:
     torchvision = pytest.importorskip("torchvision")
     torch.manual_seed(3)
     setting = [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 2]]
-    network = torchvision.models.mobilenet_v2(
-        num_classes=5, width_mult=0.5, inverted_residual_setting=setting
-    )
+    network = torchvision.models.mobilenet_v2(num_classes=5, width_mult=0.5, inverted_residual_setting=setting)
     model = randomised(network)
     file = to_onnx(model, folder / "mobilenet.onnx", input_shape=(3, 32, 32))
     assert_same_function(model, file, (3, 32, 32))
@@ -324,9 +316,7 @@ LAYERS: dict[str, Callable[[], Any]] = {
     "uneven_plus_one": lambda: BinaryConv2d(4, 6, (1, 3), stride=(2, 1), padding=(0, 2), padding_value=1),
     "biased": lambda: BinaryConv2d(4, 6, 1, bias=True),
     "offset": lambda: with_parts(BinaryConv2d(4, 6, 3, padding=1, bias=True), offset=True),
-    "offset_grouped": lambda: with_parts(
-        BinaryConv2d(4, 6, 3, padding=1, groups=2, padding_value=-1), offset=True
-    ),
+    "offset_grouped": lambda: with_parts(BinaryConv2d(4, 6, 3, padding=1, groups=2, padding_value=-1), offset=True),
     "threshold": lambda: with_parts(BinaryConv2d(4, 6, 3, padding=1), threshold=True),
     "xnor": lambda: BinaryConv2d(4, 6, 3, scheme="xnor"),
     "linear": lambda: nn.Sequential(nn.Flatten(), BinaryLinear(4 * 7 * 9, 5, bias=True)),
@@ -488,9 +478,7 @@ PASS_CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[ir.Model], int], 
         "BatchNormalization",
     ),
     "binary": (
-        lambda: nn.Sequential(
-            with_parts(BinaryConv2d(3, 6, 3, bias=True, padding=1), offset=True), nn.BatchNorm2d(6)
-        ),
+        lambda: nn.Sequential(with_parts(BinaryConv2d(3, 6, 3, bias=True, padding=1), offset=True), nn.BatchNorm2d(6)),
         fold_batchnorm,
         1,
         "BatchNormalization",
@@ -583,9 +571,7 @@ def test_packed_bits_in_the_file(outputs: int) -> None:
     assert bool(nodes_of(graph, "Slice")) == (outputs * 27 % 8 != 0)
     # A sum of bytes no float initializer hides in.
     assert all(
-        array.size < signs.size
-        for value in graph.graph.initializers.values()
-        if (array := constant(value)) is not None
+        array.size < signs.size for value in graph.graph.initializers.values() if (array := constant(value)) is not None
     )
 
 
@@ -618,9 +604,9 @@ def test_baked_normalization(tiny: nn.Module, folder: Path) -> None:
     file = to_onnx(tiny, folder / "baked.onnx", normalization=(mean, std), bake_normalization=True)
     assert read_metadata(file)["normalization_baked"] is True
     raw = np.random.default_rng(0).integers(0, 256, (50, 3, 8, 8), np.uint8)
-    prepared = (torch.from_numpy(raw).float() / 255 - torch.tensor(mean).reshape(3, 1, 1)) / torch.tensor(
-        std
-    ).reshape(3, 1, 1)
+    prepared = (torch.from_numpy(raw).float() / 255 - torch.tensor(mean).reshape(3, 1, 1)) / torch.tensor(std).reshape(
+        3, 1, 1
+    )
     opened = session(file)
     assert opened.get_inputs()[0].type == "tensor(uint8)"
     result = validate(tiny, opened, prepared, raw_images=raw)
@@ -667,9 +653,7 @@ def test_validate_counts_what_differs(tiny: nn.Module, tiny_file: Path) -> None:
         ({"images": torch.zeros(2, 3, 8, 8).double()}, "images must be float32"),
     ],
 )
-def test_validate_arguments(
-    tiny: nn.Module, tiny_file: Path, arguments: dict[str, Any], message: str
-) -> None:
+def test_validate_arguments(tiny: nn.Module, tiny_file: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         validate(tiny, tiny_file, **arguments)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
+from torch import nn
+
 from bnn_itrd.models import (
     MODELS,
     BasicBlock,
@@ -20,7 +22,6 @@ from bnn_itrd.models import (
     vgg_small,
 )
 from bnn_itrd.quant import BinaryConv2d, Scheme
-from torch import nn
 
 
 def parameters(model: nn.Module) -> int:
@@ -52,7 +53,10 @@ def narrow_count(depth: int, *, binary: bool, classes: int = 10) -> int:
         (resnet110(100), narrow_count(110, binary=False, classes=100)),
         (resnet34(), 21_282_122),  # the usual CIFAR ResNet-34
         # VGG-small: 128-128-256-256-512-512 convolutions, BatchNorms, 8192 x 10 + 10
-        (vgg_small(), 9 * (3 * 128 + 128 * 128 + 128 * 256 + 256 * 256 + 256 * 512 + 512 * 512) + 2 * 1792 + 81_930),
+        (
+            vgg_small(),
+            9 * (3 * 128 + 128 * 128 + 128 * 256 + 256 * 256 + 256 * 512 + 512 * 512) + 2 * 1792 + 81_930,
+        ),
         (vgg_small(binary="recu"), 4_660_106 + 128 + 256 + 256 + 512 + 512),
     ],
 )
@@ -85,9 +89,7 @@ def test_block_equals_its_formula(per_conv: bool) -> None:
     model = resnet18(binary="recu", per_conv=per_conv).eval()
     block = model.layer2[0]
     x = torch.randn(2, 64, 8, 8)
-    shortcut = torch.cat(
-        [torch.zeros(2, 32, 4, 4), torch.nn.functional.avg_pool2d(x, 2), torch.zeros(2, 32, 4, 4)], 1
-    )
+    shortcut = torch.cat([torch.zeros(2, 32, 4, 4), torch.nn.functional.avg_pool2d(x, 2), torch.zeros(2, 32, 4, 4)], 1)
     first = block.bn1(block.conv1(x))
     if per_conv:
         middle = (first + shortcut).clamp(-1, 1)

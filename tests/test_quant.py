@@ -159,9 +159,7 @@ def test_recu_weight_gradient_is_cut_outside_the_bound() -> None:
     assert torch.count_nonzero(passed) == w.numel(), "mean and variance reach every entry"
 
 
-@pytest.mark.parametrize(
-    "w", [rand(4, 1, 1, 1), rand(4, 1), torch.full((3, 2, 3, 3), 0.25), torch.zeros(2, 5)]
-)
+@pytest.mark.parametrize("w", [rand(4, 1, 1, 1), rand(4, 1), torch.full((3, 2, 3, 3), 0.25), torch.zeros(2, 5)])
 def test_recu_weight_survives_one_element_and_dead_filters(w: Tensor) -> None:
     w = w.clone().requires_grad_()
     signs = recu_weight(w, tau=0.9)
@@ -218,9 +216,7 @@ def test_recu_activation_gradient() -> None:
     x = (2 + 3 * rand(2, 3, 2, 2, seed=3, dtype=torch.float64)).requires_grad_()
     incoming = rand(2, 3, 2, 2, seed=4, dtype=torch.float64)
     recu_activation(x).backward(incoming)
-    want = numerical_gradient(
-        lambda v: numpy_surrogate_of_activation(v, incoming.numpy()), x.detach().numpy()
-    )
+    want = numerical_gradient(lambda v: numpy_surrogate_of_activation(v, incoming.numpy()), x.detach().numpy())
     assert x.grad is not None
     np.testing.assert_allclose(x.grad.numpy(), want, rtol=1e-5, atol=1e-8)
 
@@ -257,9 +253,7 @@ def test_plain_activations_have_the_derivative_they_name(name: str, surrogate: s
     x = (1.5 * rand(3, 4)).requires_grad_()
     ACTIVATIONS[name](4)(x).sum().backward()
     assert x.grad is not None
-    np.testing.assert_allclose(
-        x.grad.numpy(), DERIVATIVES[surrogate](x.detach().numpy()), rtol=1e-6, atol=1e-7
-    )
+    np.testing.assert_allclose(x.grad.numpy(), DERIVATIVES[surrogate](x.detach().numpy()), rtol=1e-6, atol=1e-7)
 
 
 # ---- the contract of binary_weight
@@ -314,9 +308,7 @@ class SignsScaleOffset(WeightBinarizer):
 
     def forward(self, weight: Tensor) -> BinaryWeight:
         scale = torch.linspace(-1, 1, 2 * self.out_channels + 1, dtype=weight.dtype)[::2][: self.out_channels]
-        return BinaryWeight(
-            sign(weight), scale, torch.linspace(0.5, 2, self.out_channels, dtype=weight.dtype)
-        )
+        return BinaryWeight(sign(weight), scale, torch.linspace(0.5, 2, self.out_channels, dtype=weight.dtype))
 
 
 def loop_conv(layer: BinaryConv2d, x: np.ndarray) -> np.ndarray:

@@ -54,9 +54,7 @@ def png(size: int = 8) -> str:
 
 
 def model(name: str, top1: float, size: int, classes: int = 3, **changes: Any) -> dict[str, Any]:
-    confusion = [
-        [10 if i == j else int(j == (i + 1) % classes) for j in range(classes)] for i in range(classes)
-    ]
+    confusion = [[10 if i == j else int(j == (i + 1) % classes) for j in range(classes)] for i in range(classes)]
     return {
         "name": name,
         "network": "resnet20",
@@ -621,7 +619,5 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_importing_the_report_draws_in_no_plotting_library() -> None:
-    code = (
-        "import sys, bnn_itrd.report; sys.exit(any(m in sys.modules for m in ('matplotlib', 'PIL', 'torch')))"
-    )
+    code = "import sys, bnn_itrd.report; sys.exit(any(m in sys.modules for m in ('matplotlib', 'PIL', 'torch')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Training: exact resume after kill -9, refusals, several processes, non-finite losses, options, the Python interface."""
+"""Training: exact resume after kill -9, refusals, several processes, non-finite losses, the Python interface."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import bnn_itrd
 import pytest
 import torch
 import yaml
+from conftest import TINY
+from torch import nn
+
+import bnn_itrd
 from bnn_itrd.checkpoint import load_checkpoint
 from bnn_itrd.config import (
     DataConfig,
@@ -31,8 +34,6 @@ from bnn_itrd.errors import UserError
 from bnn_itrd.models import resnet20
 from bnn_itrd.records import read_metrics
 from bnn_itrd.training import fit, learning_rate, make_fabric
-from conftest import TINY
-from torch import nn
 
 QUIET = LogConfig(tensorboard=False, progress=False)
 CPU = FabricConfig(accelerator="cpu", threads=1)
@@ -56,9 +57,7 @@ def train_tiny(tiny_npz: Path, out: Path, *, student: nn.Module | None = None, *
     student = TinyNet() if student is None else student
     options = {"epochs": 2, "batch_size": 32, "lr": 0.05, "warmup_epochs": 0.0, **changes}
     distill = options.pop("distill", DistillConfig(kd=KDConfig(), itrd=ITRDConfig()))
-    data = load_data(
-        DataConfig(name="cifar10", root=str(tiny_npz), val_fraction=options.pop("val_fraction", 0.0))
-    )
+    data = load_data(DataConfig(name="cifar10", root=str(tiny_npz), val_fraction=options.pop("val_fraction", 0.0)))
     return bnn_itrd.distill(
         student, teacher, data, train=TrainConfig(**options), distill=distill, out=out, fabric=CPU, log=QUIET
     )
@@ -123,9 +122,14 @@ def test_stopping_and_continuing_changes_nothing(tiny_npz: Path, tmp_path: Path,
     data = load_data(DataConfig(name="cifar10", root=str(tiny_npz)))
     config = TrainConfig(**{"epochs": 4, "batch_size": 32, "lr": 0.05, "warmup_epochs": 0.0, **options})
     distill = DistillConfig(kd=KDConfig(), itrd=ITRDConfig())
-    arguments: dict[str, Any] = dict(
-        train=config, distill=distill, fabric=make_fabric(CPU), log=QUIET, out=tmp_path / "parts", identity={}
-    )
+    arguments: dict[str, Any] = {
+        "train": config,
+        "distill": distill,
+        "fabric": make_fabric(CPU),
+        "log": QUIET,
+        "out": tmp_path / "parts",
+        "identity": {},
+    }
     torch.manual_seed(0)
     with pytest.raises(Stop):
         fit(student, teacher, data, after_epoch=stop, **arguments)
@@ -231,7 +235,14 @@ def test_batches_that_do_not_fit(tiny_npz: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("epochs", 0), ("lr", 0.0), ("momentum", 1.0), ("label_smoothing", 1.0), ("ema", 1.5), ("clip_norm", 0.0)],
+    [
+        ("epochs", 0),
+        ("lr", 0.0),
+        ("momentum", 1.0),
+        ("label_smoothing", 1.0),
+        ("ema", 1.5),
+        ("clip_norm", 0.0),
+    ],
 )
 def test_training_values_out_of_range(field: str, value: float) -> None:
     with pytest.raises(UserError, match=rf"train\.{field} must be .*, got {value}"):
