@@ -88,7 +88,7 @@ def model_row(entry: Entry, data: ImageData, teacher: Entry | None, ms: float | 
     checked = entry.agreement
     return {
         "name": member.name,
-        "network": type(member.model).__name__,
+        "network": member.network,
         "method": member.method,
         "binary": cost.binary_macs > 0,
         "reference": None if is_teacher else "teacher",

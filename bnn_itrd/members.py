@@ -34,14 +34,17 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Member:
-    """A trained network in eval mode; `folder` is None for one that came from outside; fitted: how it was trained."""
+    """A trained network in eval mode. `checkpoint` is None for one from another library; fitted: how it was trained.
+
+    method: 'teacher' or the student's name; network: what it is called ('resnet20', 'torchvision:resnet18').
+    """
 
     name: str
     model: nn.Module
     method: str
-    folder: Path | None
-    fitted: Fitted | None
-    checkpoint: Path | None
+    network: str
+    checkpoint: Path | None = None
+    fitted: Fitted | None = None
 
 
 def write_yaml(path: Path, value: dict[str, Any]) -> None:
@@ -98,7 +101,7 @@ def train_member(
         identity=identity,
         title=config.name,
     )
-    return Member(config.name, fitted.model, config.name, out, fitted, out / "last.pt")
+    return Member(config.name, fitted.model, config.name, config.network.name, out / "last.pt", fitted)
 
 
 def _from_identity(identity: dict[str, Any], where: Path) -> nn.Module:
@@ -162,7 +165,7 @@ def load_teacher(address: str, weights: str | None, data: ImageData) -> Member:
     library, colon, _ = address.partition(":")
     if colon and library in ("torchvision", "timm"):
         model = foreign(address, weights, num_classes=len(data.classes))
-        return Member("teacher", model.eval(), "teacher", None, None, None)
+        return Member("teacher", model.eval(), "teacher", address)
     if colon and not Path(address).exists() and library.isalpha() and len(library) > 1:
         raise unknown("library of teachers", library, ["torchvision", "timm"])
     path = Path(address)
@@ -172,4 +175,5 @@ def load_teacher(address: str, weights: str | None, data: ImageData) -> Member:
     for key, have in (("classes", list(data.classes)), ("input_shape", list(data.input_shape))):
         if identity.get(key) != have:
             raise UserError(f"teacher {file} was trained for {key} {identity.get(key)}, but the data has {have}")
-    return Member("teacher", model, "teacher", file.parent, None, file)
+    network = identity["network"]["name"] if "network" in identity else type(model).__name__
+    return Member("teacher", model, "teacher", network, file)

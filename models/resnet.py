@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bnn_itrd.models.blocks import BasicBlock, Style
 from bnn_itrd.quant import Scheme, as_scheme
 
-__all__ = ["ResNet", "resnet18", "resnet20", "resnet32", "resnet34", "resnet56", "resnet110"]
+__all__ = ["ResNet", "ResNetBuilder", "resnet18", "resnet20", "resnet32", "resnet34", "resnet56", "resnet110"]
 
 
 def check_input(in_channels: int, input_shape: Sequence[int] | None, num_classes: int) -> tuple[int, int, int]:
@@ -79,231 +79,79 @@ class ResNet(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Family:
-    """What ResNets of one width share: the teacher's shortcut, and how ReCU's binary form differs from it."""
+class ResNetBuilder:
+    """Makes a ResNet of one depth: the full-precision teacher or, with `binary`, its 1-bit student as ReCU published it.
+
+    Call it: ``resnet18(num_classes=10)``, ``resnet18(num_classes=10, binary="recu")``. The fields say how the two
+    forms of a family differ; the call's arguments are below.
+    """
 
     widths: tuple[int, ...]
-    shortcut: str
+    depths: tuple[int, ...]
+    teacher_shortcut: str
     binary_per_conv: bool
     binary_stem_activation: bool
 
+    def __call__(
+        self,
+        num_classes: int = 10,
+        *,
+        binary: str | Scheme | None = None,
+        in_channels: int = 3,
+        input_shape: Sequence[int] | None = None,
+        width: float = 1.0,
+        shortcut: str | None = None,
+        per_conv: bool | None = None,
+        float_downsample: bool = False,
+        padding_value: int = 0,
+    ) -> ResNet:
+        """The network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
 
-_WIDE = _Family((64, 128, 256, 512), "projection", binary_per_conv=False, binary_stem_activation=False)
-_NARROW = _Family((16, 32, 64), "pad", binary_per_conv=True, binary_stem_activation=True)
-
-
-def _build(
-    family: _Family,
-    depths: Sequence[int],
-    num_classes: int,
-    *,
-    binary: str | Scheme | None,
-    in_channels: int,
-    input_shape: Sequence[int] | None,
-    width: float,
-    shortcut: str | None,
-    per_conv: bool | None,
-    float_downsample: bool,
-    padding_value: int,
-) -> ResNet:
-    if not width > 0:
-        raise ValueError(f"width must be > 0, got {width}")
-    is_binary = binary is not None
-    style = Style(
-        scheme=None if binary is None else as_scheme(binary),
-        shortcut=shortcut or ("avgpool" if is_binary else family.shortcut),
-        per_conv=(is_binary and family.binary_per_conv) if per_conv is None else per_conv,
-        float_downsample=float_downsample,
-        padding_value=padding_value,
-    )
-    return ResNet(
-        tuple(max(1, round(w * width)) for w in family.widths),
-        depths,
-        num_classes=num_classes,
-        input_shape=check_input(in_channels, input_shape, num_classes),
-        style=style,
-        stem_activation=family.binary_stem_activation or not is_binary,
-        norm_head=is_binary,
-    )
-
-
-def resnet18(
-    num_classes: int = 10,
-    *,
-    binary: str | Scheme | None = None,
-    in_channels: int = 3,
-    input_shape: Sequence[int] | None = None,
-    width: float = 1.0,
-    shortcut: str | None = None,
-    per_conv: bool | None = None,
-    float_downsample: bool = False,
-    padding_value: int = 0,
-) -> ResNet:
-    """ResNet-18 for small images: the teacher (11,173,962 parameters) or, with `binary`, ReCU's student (11,005,002).
-
-    Binary: one shortcut per block, no activation after the stem, 2x2 average pool + zero channels for
-    down-sampling, BatchNorm1d before the classifier. Options, each an architecture of its own: `per_conv` (one
-    shortcut per convolution, Bi-Real), `float_downsample` (average pool + full-precision 1x1 convolution),
-    `padding_value` (+1 or -1 at the borders in place of 0), `shortcut` (``projection``, ``pad``, ``avgpool``),
-    `width` (a factor on every number of channels, the teacher's too).
-    Input (n, *input_shape), by default (in_channels, 32, 32); output (n, num_classes).
-    Raises ValueError on an unknown scheme or shortcut, or a shape that does not fit.
-    """
-    return _build(
-        _WIDE,
-        (2, 2, 2, 2),
-        num_classes,
-        binary=binary,
-        in_channels=in_channels,
-        input_shape=input_shape,
-        width=width,
-        shortcut=shortcut,
-        per_conv=per_conv,
-        float_downsample=float_downsample,
-        padding_value=padding_value,
-    )
+        binary: None, or the name of a scheme or a `Scheme`. A student has hardtanh for ReLU, 2x2 average pool + zero
+        channels for down-sampling and BatchNorm1d before the classifier. ResNet-18/34: one shortcut per block, no
+        activation after the stem. ResNet-20/32/56/110: one shortcut per convolution, hardtanh after the stem.
+        Options, each an architecture of its own: `per_conv` (one shortcut per convolution, Bi-Real; by default the
+        published form), `float_downsample` (average pool + full-precision 1x1 convolution), `padding_value` (+1 or -1
+        at the borders in place of 0), `shortcut` (``projection``, ``pad``, ``avgpool``), `width` (a factor on every
+        number of channels). Teachers: ResNet-18/34 with projections, the others with option A (He et al. 2016), or
+        with ``shortcut="projection"`` RepDistiller's form.
+        Raises ValueError on an unknown scheme or shortcut, or a shape that does not fit.
+        """
+        if not width > 0:
+            raise ValueError(f"width must be > 0, got {width}")
+        is_binary = binary is not None
+        style = Style(
+            scheme=None if binary is None else as_scheme(binary),
+            shortcut=shortcut or ("avgpool" if is_binary else self.teacher_shortcut),
+            per_conv=(is_binary and self.binary_per_conv) if per_conv is None else per_conv,
+            float_downsample=float_downsample,
+            padding_value=padding_value,
+        )
+        return ResNet(
+            tuple(max(1, round(w * width)) for w in self.widths),
+            self.depths,
+            num_classes=num_classes,
+            input_shape=check_input(in_channels, input_shape, num_classes),
+            style=style,
+            stem_activation=self.binary_stem_activation or not is_binary,
+            norm_head=is_binary,
+        )
 
 
-def resnet34(
-    num_classes: int = 10,
-    *,
-    binary: str | Scheme | None = None,
-    in_channels: int = 3,
-    input_shape: Sequence[int] | None = None,
-    width: float = 1.0,
-    shortcut: str | None = None,
-    per_conv: bool | None = None,
-    float_downsample: bool = False,
-    padding_value: int = 0,
-) -> ResNet:
-    """ResNet-34 for small images, teacher or student; arguments, shapes and errors as `resnet18`."""
-    return _build(
-        _WIDE,
-        (3, 4, 6, 3),
-        num_classes,
-        binary=binary,
-        in_channels=in_channels,
-        input_shape=input_shape,
-        width=width,
-        shortcut=shortcut,
-        per_conv=per_conv,
-        float_downsample=float_downsample,
-        padding_value=padding_value,
-    )
+def _wide(*depths: int) -> ResNetBuilder:
+    return ResNetBuilder((64, 128, 256, 512), depths, "projection", binary_per_conv=False, binary_stem_activation=False)
 
 
-def resnet20(
-    num_classes: int = 10,
-    *,
-    binary: str | Scheme | None = None,
-    in_channels: int = 3,
-    input_shape: Sequence[int] | None = None,
-    width: float = 1.0,
-    shortcut: str | None = None,
-    per_conv: bool | None = None,
-    float_downsample: bool = False,
-    padding_value: int = 0,
-) -> ResNet:
-    """ResNet-20 for small images: the teacher (269,722 parameters) or, with `binary`, ReCU's student.
-
-    Binary: one shortcut per convolution already (`per_conv=False` for one per block), hardtanh after the stem;
-    the rest, arguments, shapes and errors as `resnet18`. The teacher has option-A shortcuts (He et al. 2016);
-    ``shortcut="projection"`` gives RepDistiller's form (278,324 parameters at 100 classes).
-    """
-    return _build(
-        _NARROW,
-        (3, 3, 3),
-        num_classes,
-        binary=binary,
-        in_channels=in_channels,
-        input_shape=input_shape,
-        width=width,
-        shortcut=shortcut,
-        per_conv=per_conv,
-        float_downsample=float_downsample,
-        padding_value=padding_value,
-    )
+def _narrow(depth: int) -> ResNetBuilder:
+    blocks = ((depth - 2) // 6,) * 3
+    return ResNetBuilder((16, 32, 64), blocks, "pad", binary_per_conv=True, binary_stem_activation=True)
 
 
-def resnet32(
-    num_classes: int = 10,
-    *,
-    binary: str | Scheme | None = None,
-    in_channels: int = 3,
-    input_shape: Sequence[int] | None = None,
-    width: float = 1.0,
-    shortcut: str | None = None,
-    per_conv: bool | None = None,
-    float_downsample: bool = False,
-    padding_value: int = 0,
-) -> ResNet:
-    """ResNet-32 for small images, teacher or student; as `resnet20`."""
-    return _build(
-        _NARROW,
-        (5, 5, 5),
-        num_classes,
-        binary=binary,
-        in_channels=in_channels,
-        input_shape=input_shape,
-        width=width,
-        shortcut=shortcut,
-        per_conv=per_conv,
-        float_downsample=float_downsample,
-        padding_value=padding_value,
-    )
-
-
-def resnet56(
-    num_classes: int = 10,
-    *,
-    binary: str | Scheme | None = None,
-    in_channels: int = 3,
-    input_shape: Sequence[int] | None = None,
-    width: float = 1.0,
-    shortcut: str | None = None,
-    per_conv: bool | None = None,
-    float_downsample: bool = False,
-    padding_value: int = 0,
-) -> ResNet:
-    """ResNet-56 for small images, teacher or student; as `resnet20`."""
-    return _build(
-        _NARROW,
-        (9, 9, 9),
-        num_classes,
-        binary=binary,
-        in_channels=in_channels,
-        input_shape=input_shape,
-        width=width,
-        shortcut=shortcut,
-        per_conv=per_conv,
-        float_downsample=float_downsample,
-        padding_value=padding_value,
-    )
-
-
-def resnet110(
-    num_classes: int = 10,
-    *,
-    binary: str | Scheme | None = None,
-    in_channels: int = 3,
-    input_shape: Sequence[int] | None = None,
-    width: float = 1.0,
-    shortcut: str | None = None,
-    per_conv: bool | None = None,
-    float_downsample: bool = False,
-    padding_value: int = 0,
-) -> ResNet:
-    """ResNet-110 for small images, teacher or student; as `resnet20`."""
-    return _build(
-        _NARROW,
-        (18, 18, 18),
-        num_classes,
-        binary=binary,
-        in_channels=in_channels,
-        input_shape=input_shape,
-        width=width,
-        shortcut=shortcut,
-        per_conv=per_conv,
-        float_downsample=float_downsample,
-        padding_value=padding_value,
-    )
+# Parameters at 10 classes: 11,173,962, with binary="recu" 11,005,002.
+resnet18 = _wide(2, 2, 2, 2)
+resnet34 = _wide(3, 4, 6, 3)
+# 269,722, with binary="recu" 270,522.
+resnet20 = _narrow(20)
+resnet32 = _narrow(32)
+resnet56 = _narrow(56)
+resnet110 = _narrow(110)
