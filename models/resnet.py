@@ -80,7 +80,7 @@ class ResNet(nn.Module):
 
 @dataclass(frozen=True)
 class ResNetBuilder:
-    """Makes a ResNet of one depth: the full-precision teacher or, with `binary`, its 1-bit student as ReCU published it.
+    """Makes a ResNet of one depth: the full-precision teacher or, with `binary`, its 1-bit student in ReCU's form.
 
     Call it: ``resnet18(num_classes=10)``, ``resnet18(num_classes=10, binary="recu")``. The fields say how the two
     forms of a family differ; the call's arguments are below.

@@ -117,7 +117,10 @@ class BinaryConv2d(_BinaryLayer):
     def forward(self, x: Tensor) -> Tensor:
         signs, scale, offset = self.binary_weight()
         a = self.activation_binarizer(x)
-        y = self._convolve(a, signs) * _per_channel(scale, 4)
+        sums = self._convolve(a, signs)
+        # Under autocast the sums are in half precision and the scale is not: without the cast everything up to the
+        # next convolution would be float32, at twice the memory traffic.
+        y = (sums * _per_channel(scale, 4)).to(sums.dtype)
         if offset is not None:
             y = y + self._convolve(a, torch.ones_like(signs)) * _per_channel(offset, 4)
         return y if self.bias is None else y + _per_channel(self.bias, 4)
@@ -144,7 +147,8 @@ class BinaryLinear(_BinaryLayer):
     def forward(self, x: Tensor) -> Tensor:
         signs, scale, offset = self.binary_weight()
         a = self.activation_binarizer(x)
-        y = F.linear(a, signs) * scale
+        sums = F.linear(a, signs)
+        y = (sums * scale).to(sums.dtype)
         if offset is not None:
             y = y + a.sum(-1, keepdim=True) * offset
         return y if self.bias is None else y + self.bias

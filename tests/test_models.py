@@ -106,6 +106,17 @@ def test_option_a_shortcut_takes_every_second_pixel() -> None:
     assert torch.equal(y[:, 2:6], x[:, :, ::2, ::2]) and not y[:, :2].any() and not y[:, 6:].any()
 
 
+def test_pooling_shortcut_is_the_same_compiled() -> None:
+    torch.manual_seed(0)
+    module, x = PadShortcut(3, 8, 2, pool=True), torch.randn(2, 3, 6, 4, requires_grad=True)
+    y = module(x)
+    (grad,) = torch.autograd.grad(y.square().sum(), x)
+    z = torch.compile(module, fullgraph=True, backend="aot_eager")(x)
+    (again,) = torch.autograd.grad(z.square().sum(), x)
+    torch.testing.assert_close(z, y)
+    torch.testing.assert_close(again, grad)
+
+
 def test_vgg_small_pools_before_the_batchnorm() -> None:
     kinds = [type(m).__name__ for m in vgg_small(binary="recu").layer2]
     assert kinds == ["BinaryConv2d", "MaxPool2d", "BatchNorm2d", "Hardtanh"]
