@@ -28,15 +28,15 @@ Start with:  bnn-itrd run digits
 
 
 def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
-    from bnn_itrd import commands
+    from bnn_itrd import commands, file_commands
 
     return {
         "run": commands.run,
         "train": commands.train,
-        "evaluate": commands.evaluate,
-        "export": commands.export,
-        "validate": commands.validate,
-        "predict": commands.predict,
+        "evaluate": file_commands.evaluate,
+        "export": file_commands.export,
+        "validate": file_commands.validate,
+        "predict": file_commands.predict,
         "summary": commands.summary,
         "compare": commands.compare,
         "recipes": commands.recipes,

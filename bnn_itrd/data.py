@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from bnn_itrd.augment import crop_and_flip, draw, normalise
@@ -103,7 +104,7 @@ class TensorSplit:
             yield normalise(self.images[index], self.mean, self.std), self.labels[index], index
 
     def raw(self, index: int) -> np.ndarray[Any, Any]:
-        return self.images[index].permute(1, 2, 0).cpu().numpy()
+        return rearrange(self.images[index], "c h w -> h w c").cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -234,9 +235,9 @@ def _resized(images: np.ndarray[Any, Any], size: int | None) -> np.ndarray[Any, 
     """uint8 (n, h, w, c) -> (n, size, size, c), bilinear; as they are where size is None."""
     if size is None or images.shape[1:3] == (size, size):
         return images
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    pixels = rearrange(torch.from_numpy(images), "n h w c -> n c h w").float()
     scaled = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
-    return scaled.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    return rearrange(scaled.round().clamp(0, 255).byte(), "n c h w -> n h w c").numpy()
 
 
 def _from_arrays(config: DataConfig, arrays: _Arrays) -> ImageData:
@@ -250,7 +251,7 @@ def _from_arrays(config: DataConfig, arrays: _Arrays) -> ImageData:
     mean_t, std_t = torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
 
     def split(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> TensorSplit:
-        tensor = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        tensor = rearrange(torch.from_numpy(images), "n h w c -> n c h w").contiguous()
         return TensorSplit(
             tensor,
             torch.from_numpy(labels),

@@ -21,7 +21,7 @@ from bnn_itrd.config import (
 )
 from bnn_itrd.errors import UserError, unknown
 
-__all__ = ["data_config", "parser", "run_config"]
+__all__ = ["data_config", "parse", "parser", "run_config"]
 
 _PARTS = {"kd": KDConfig, "itrd": ITRDConfig}
 
@@ -32,7 +32,8 @@ def parser(prog: str, description: str) -> ArgumentParser:
     return made
 
 
-def _parse(p: ArgumentParser, argv: Sequence[str]) -> Any:
+def parse(p: ArgumentParser, argv: Sequence[str]) -> Any:
+    """The parsed namespace. Raises UserError on what does not fit."""
     try:
         return p.parse_args(list(argv))
     except Exception as error:
@@ -103,6 +104,20 @@ def _split_tokens(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]
     return rest, pairs
 
 
+def _seeds(tokens: Sequence[str]) -> list[str]:
+    """``--seed N`` is short for the seeds of the teacher's and of the students' training."""
+    result: list[str] = []
+    for i, token in enumerate(tokens):
+        if i and tokens[i - 1] == "--seed":
+            continue
+        value = token.removeprefix("--seed=") if token.startswith("--seed=") else "".join(tokens[i + 1 : i + 2])
+        if token == "--seed" or token.startswith("--seed="):
+            result += [f"--train.seed={value}", f"--teacher_train.seed={value}"]
+        else:
+            result.append(token)
+    return result
+
+
 def _check_tokens(argv: Sequence[str], extra: Sequence[str]) -> None:
     known = _fields()
     for token in argv:
@@ -110,7 +125,9 @@ def _check_tokens(argv: Sequence[str], extra: Sequence[str]) -> None:
             continue
         key = token[2:].partition("=")[0]
         if key not in known and key not in extra:
-            raise unknown("option", f"--{key}", [f"--{name}" for name in [*known, "students.NAME.FIELD", *extra]])
+            raise unknown(
+                "option", f"--{key}", [f"--{name}" for name in [*known, "students.NAME.FIELD", "seed", *extra]]
+            )
 
 
 def _students(tree: Any) -> dict[str, DistillConfig]:
@@ -151,6 +168,7 @@ def run_config(
     _check_known(recipe, "the recipe")
     wants_help = any(token in ("-h", "--help") for token in argv)
     rest, pairs = _split_tokens([t for t in argv if t not in ("-h", "--help")])
+    rest = _seeds(rest)
     _check_tokens(rest, list(extra))
     tree = dict(recipe)
     students: Any = tree.pop("students", to_dict(RunConfig())["students"])
@@ -166,12 +184,13 @@ def run_config(
     p.add_class_arguments(RunConfig, None, skip={"students"})
     if wants_help:
         p.epilog = (
+            "--seed N sets teacher_train.seed and train.seed. "
             "Students are fields too: --students.NAME.ce 1, --students.NAME.kd.tau 4, "
             "--students.NAME.itrd.beta_mi 1, or --students '{recu: {}, mine: {itrd: {alpha: 1.5}}}'."
         )
         p.print_help()
         raise SystemExit(0)
-    parsed = _parse(p, [*(["--config", json.dumps(tree)] if tree else []), *rest])
+    parsed = parse(p, [*(["--config", json.dumps(tree)] if tree else []), *rest])
     try:
         made = p.instantiate(parsed)
         fields = {k: getattr(made, k) for k in RunConfig.__dataclass_fields__ if k != "students"}
@@ -207,6 +226,6 @@ def data_config(p: ArgumentParser, argv: Sequence[str]) -> tuple[Any, dict[str, 
     checker = parser("data", "")
     checker.add_class_arguments(DataConfig, "data")
     flat = flatten(given)
-    typed = _parse(checker, [f"--{k}={v}" for k, v in flat.items()])
+    typed = parse(checker, [f"--{k}={v}" for k, v in flat.items()])
     values = {k.removeprefix("data."): getattr(typed.data, k.removeprefix("data.")) for k in flat}
-    return _parse(p, rest), values
+    return parse(p, rest), values

@@ -91,9 +91,9 @@ def test_evaluate_and_validate_agree_with_the_record(
 ) -> None:
     recorded = json.loads((road / "recu" / "comparison.json").read_text())["models"][-1]["top1_last"]
     for path in (road / "recu", road / "recu" / "last.pt", road / "recu" / "student.onnx"):
-        assert main(["evaluate", str(path), "--json=true"]) == 0
+        assert main(["evaluate", str(path), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["top1"] == pytest.approx(recorded)
-    assert main(["validate", str(road / "recu" / "student.onnx"), "--json=true"]) == 0
+    assert main(["validate", str(road / "recu" / "student.onnx"), "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert values["agreement"] == 100.0 and values["top1_file"] == pytest.approx(recorded)
     # the data can be named anew
@@ -126,7 +126,7 @@ def test_validate_without_a_checkpoint_uses_the_record(
 def test_export_and_predict(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain, baked = tmp_path / "plain.onnx", tmp_path / "baked.onnx"
     assert main(["export", str(road / "recu"), f"--out={plain}"]) == 0
-    assert main(["export", str(road / "recu"), f"--out={baked}", "--uint8=true"]) == 0
+    assert main(["export", str(road / "recu"), f"--out={baked}", "--uint8"]) == 0
     assert main(["validate", str(baked), f"--checkpoint={road / 'recu'}", "--data=cifar10",
                  f"--data.root={yaml.safe_load((road / 'recu' / 'config.yaml').read_text())['data']['root']}",
                  "--data.image_size=16"]) == 0  # fmt: skip
@@ -148,10 +148,10 @@ def test_summary_compare_recipes(road: Path, capsys: pytest.CaptureFixture[str])
     assert "11,173,962" in text and "11,005,002" in text
     assert main(["summary", str(road / "recu")]) == 0
     assert "BinaryConv2d" in capsys.readouterr().out
-    assert main(["compare", str(road / "recu"), str(road / "recu-itrd"), "--json=true"]) == 0
+    assert main(["compare", str(road / "recu"), str(road / "recu-itrd"), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [r["method"] for r in rows] == ["teacher", "recu", "recu-itrd"]
-    assert main(["compare", str(road), "--markdown=true"]) == 0
+    assert main(["compare", str(road), "--markdown"]) == 0
     assert capsys.readouterr().out.startswith("| data |")
     assert main(["recipes"]) == 0
     text = capsys.readouterr().out
@@ -210,6 +210,12 @@ def test_any_field_can_be_overridden() -> None:
     itrd, kd = made.students["recu-itrd"].itrd, made.students["new"].kd
     assert itrd is not None and itrd.alpha == 1.5 and itrd.beta_corr == 2.0
     assert kd is not None and kd.tau == 2.0 and made.network.padding_value == -1
+
+
+def test_one_seed_for_all() -> None:
+    for arguments in (["--seed=7"], ["--seed", "7"]):
+        made = config(*arguments, "--train.lr=0.2")
+        assert (made.train.seed, made.teacher_train.seed, made.train.lr) == (7, 7, 0.2)
 
 
 def test_recipe_files_of_the_user(tmp_path: Path) -> None:

@@ -1,0 +1,77 @@
+"""ResNet-18 with trained weights: its portable ONNX file against PyTorch on all 10,000 CIFAR-10 test images.
+
+    python benchmarks/export_agreement.py --data.root cifar10.npz [--steps 40] [--out FILE.json]
+
+The training is short (40 steps of 128 images): enough that weights, scales and normalisations are a training's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from bnn_itrd.comparison import test_tensors
+from bnn_itrd.config import DataConfig, DistillConfig, FabricConfig, NetworkConfig, SchemeConfig, TrainConfig
+from bnn_itrd.data import load_data
+from bnn_itrd.environment import environment
+from bnn_itrd.export import session, to_onnx, validate
+from bnn_itrd.networks import build
+from bnn_itrd.training import Trainer, make_fabric
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data.root", dest="root", required=True)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--threads", type=int, default=2, help="of onnxruntime")
+    parser.add_argument("--out", type=Path, default=None)
+    args = parser.parse_args()
+    data = load_data(DataConfig(name="cifar10", root=args.root))
+    train = TrainConfig(batch_size=128, lr=0.05, precision="bf16-mixed", channels_last=True)
+    fabric = make_fabric(FabricConfig(), precision=train.precision)
+    torch.manual_seed(0)
+    student = build(NetworkConfig("resnet18"), SchemeConfig(), num_classes=10, input_shape=data.input_shape)
+    trainer = Trainer(student, None, input_shape=data.input_shape, train=train, distill=DistillConfig(), fabric=fabric)
+    trainer.objective.train()
+    batches = data.train.train_batches(train.batch_size, seed=0, epoch=0, device=fabric.device)
+    for step, (images, labels, index) in zip(range(args.steps), batches, strict=False):
+        loss, _, _ = trainer.step_module(images.contiguous(memory_format=torch.channels_last), labels, index)
+        fabric.backward(loss)
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad()
+        if step % 10 == 0:
+            print(f"step {step}: loss {float(loss):.3f}", flush=True)
+    student = student.cpu().to(memory_format=torch.contiguous_format).eval()
+    images, labels = test_tensors(data.test)
+    with tempfile.TemporaryDirectory() as folder:
+        file = to_onnx(student, Path(folder) / "student.onnx")
+        size = file.stat().st_size
+        started = time.perf_counter()
+        opened = session(file, threads=args.threads)
+        created = time.perf_counter() - started
+        result = validate(student, opened, images, labels=labels.numpy())
+    print(f"{size:,} bytes, session created in {created:.3f} s")
+    print(f"{result.images:,} images: same class {100 * result.argmax_agreement:.3f} %, largest difference of a logit")
+    print(
+        f"{result.max_difference:.2e}, median {result.median_difference:.2e}; top-1 {100 * (result.top1_file or 0):.2f} %"
+    )
+    if args.out is not None:
+        record = {
+            **asdict(result),
+            "disagreements": [d._asdict() for d in result.disagreements],
+            "steps": args.steps,
+            "bytes": size,
+            "session_creation_s": created,
+            "environment": environment(torch.device("cpu")),
+        }
+        args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
