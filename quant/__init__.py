@@ -1,11 +1,12 @@
 """Binarisation: sign with surrogate gradients, binarisers, binary layers, rewriting of a whole network."""
 
 from bnn_itrd.quant.basic import ClippedActivation, PolynomialActivation, XNORWeight
-from bnn_itrd.quant.binarize import Binarized, Change, Report, binarize
+from bnn_itrd.quant.binarize import binarize
 from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBinarizer
 from bnn_itrd.quant.layers import BinaryConv2d, BinaryLinear
 from bnn_itrd.quant.progress import set_progress
 from bnn_itrd.quant.recu import ReCUActivation, ReCUWeight, recu_activation, recu_tau, recu_weight
+from bnn_itrd.quant.report import Binarized, Change, Report
 from bnn_itrd.quant.scheme import ACTIVATIONS, SCHEMES, WEIGHTS, Scheme, as_scheme
 from bnn_itrd.quant.sign import SURROGATES, sign
 

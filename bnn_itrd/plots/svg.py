@@ -1,0 +1,92 @@
+"""What the SVG charts share: their size, axes and ticks, and the width of a text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+
+__all__ = [
+    "BOTTOM",
+    "HEIGHT",
+    "LEFT",
+    "RIGHT",
+    "TOP",
+    "WIDTH",
+    "axis",
+    "frame",
+    "log_ticks",
+    "short",
+    "svg",
+    "text_width",
+    "ticks",
+]
+
+WIDTH, HEIGHT = 500, 290
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 40
+
+
+def ticks(low: float, high: float, *, count: int = 6, whole: bool = False) -> list[float]:
+    """At most `count` multiples of 1, 2, 2.5 or 5 times a power of ten, inside [low, high]."""
+    exponent = math.floor(math.log10(max(high - low, 1e-12) / count))
+    for scale in (10.0 ** (exponent + k) for k in range(3)):
+        for factor in (1.0, 2.0, 2.5, 5.0):
+            step = scale * factor
+            if whole and step != int(step):
+                continue
+            first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+            if last - first < count:
+                return [round(k * step, 12) for k in range(first, last + 1)]
+    return [low, high]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten inside [low, high], fewer where that crowds."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        found = [f * 10.0**d for d in decades for f in factors if low <= f * 10.0**d * (1 + 1e-9) <= high * 1.001]
+        if len(found) <= 7:
+            break
+    return found[:: math.ceil(len(found) / 7)] if len(found) >= 2 else ticks(low, high)
+
+
+def axis(low: float, high: float, start: float, stop: float, *, log: bool) -> Callable[[float], float]:
+    """The map from [low, high] to the pixels [start, stop]."""
+    warp: Callable[[float], float] = math.log if log else float
+    span = warp(high) - warp(low) or 1.0
+    return lambda value: start + (warp(value) - warp(low)) / span * (stop - start)
+
+
+def frame(
+    x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[tuple[float, str]], x_label: str, y_label: str
+) -> str:
+    """Grid, tick labels and axis names; the ticks come as (pixel, text)."""
+    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    parts = [f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>']
+    for y, text in y_ticks:
+        parts.append(f'<line class="rule" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 7}" y="{y + 3.8:.1f}" text-anchor="end">{text}</text>')
+    for x, text in x_ticks:
+        parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{text}</text>')
+    middle = (LEFT + right) / 2
+    parts.append(f'<text class="name" x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
+    height = (TOP + bottom) / 2
+    turned = f'transform="translate(11 {height}) rotate(-90)" text-anchor="middle"'
+    return "".join(parts) + f'<text class="name" {turned}>{escape(y_label)}</text>'
+
+
+def svg(content: str, label: str, width: float = WIDTH, height: float = HEIGHT, kind: str = "chart") -> str:
+    """The element around a chart; the label is what a screen reader says."""
+    box = f'viewBox="0 0 {width:g} {height:g}"'
+    return f'<svg class="{kind}" {box} role="img" aria-label="{escape(label)}">{content}</svg>'
+
+
+def short(text: str, limit: int) -> str:
+    """The text, cut with an ellipsis above the limit."""
+    return text if len(text) <= limit else text[: limit - 1] + "\u2026"
+
+
+def text_width(text: str, size: float) -> float:
+    """A generous estimate, as no font is at hand: wide scripts take the full size."""
+    return sum(size if ord(letter) > 0x2E80 else 0.6 * size for letter in text)

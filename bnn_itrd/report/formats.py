@@ -1,0 +1,92 @@
+"""Numbers as HTML: a dash stands for None."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bnn_itrd.plots import number
+
+__all__ = [
+    "DASH",
+    "as_bytes",
+    "as_duration",
+    "as_milliseconds",
+    "as_percent",
+    "as_scaled",
+    "as_signed",
+    "as_small",
+    "as_times",
+    "as_whole",
+    "fixed",
+    "or_dash",
+]
+
+DASH = '<span class="none">&mdash;</span>'
+
+
+def fixed(value: float, digits: int) -> str:
+    """Fixed digits, never rounded up to a full 100."""
+    text = f"{value:.{digits}f}"
+    return text if value >= 100 or float(text) < 100 else f"{100 - 10**-digits:.{digits}f}"
+
+
+def or_dash(value: Any, write: Callable[[float], str]) -> str:
+    """What `write` makes of a number; a dash for anything else."""
+    found = number(value)
+    return DASH if found is None else write(found)
+
+
+def as_percent(value: Any) -> str:
+    """97.2 -> 97.20."""
+    return or_dash(value, lambda v: fixed(v, 2))
+
+
+def as_signed(value: Any) -> str:
+    """1.5 -> +1.50."""
+    return or_dash(value, lambda v: "0.00" if abs(v) < 0.005 else f"{'+' if v > 0 else '&minus;'}{abs(v):.2f}")
+
+
+def as_whole(value: Any) -> str:
+    """269434 -> 269,434."""
+    return or_dash(value, lambda v: f"{v:,.0f}")
+
+
+def as_scaled(value: Any, units: Sequence[str] = ("", "k", "M", "G", "T")) -> str:
+    """1077736 -> 1.08 M."""
+
+    def write(v: float) -> str:
+        power = 0
+        while abs(v) >= 999.5 and power < len(units) - 1:
+            v, power = v / 1000, power + 1
+        text = f"{v:.0f}" if abs(v) >= 99.95 or v == int(v) else f"{v:.3g}"
+        return f"{text} {units[power]}".strip()
+
+    return or_dash(value, write)
+
+
+def as_bytes(value: Any) -> str:
+    """38491 -> 38.5 kB."""
+    return as_scaled(value, ("B", "kB", "MB", "GB", "TB"))
+
+
+def as_times(ratio: float) -> str:
+    """28.1 -> 28x, 2.5 -> 2.5x."""
+    return f"{ratio:.0f}x" if ratio >= 9.95 else f"{ratio:.1f}x"
+
+
+def as_milliseconds(value: Any) -> str:
+    """0.0625 -> 0.0625, 1234.5 -> 1,234."""
+    return or_dash(value, lambda v: f"{v:,.0f}" if v >= 99.5 else f"{v:.3g}")
+
+
+def as_small(value: Any) -> str:
+    """2e-06 -> 2.0e-6."""
+    return or_dash(value, lambda v: "0" if v == 0 else f"{v:.1e}".replace("e-0", "e-").replace("e+0", "e+"))
+
+
+def as_duration(seconds: float) -> str:
+    """150 -> 2.5 min."""
+    if seconds < 90:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

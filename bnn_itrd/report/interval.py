@@ -1,0 +1,23 @@
+"""The 95 % interval of an accuracy, as a number and as HTML."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["interval_range", "wilson_interval"]
+
+
+def wilson_interval(percent: float, n: int) -> tuple[float, float]:
+    """95 % score interval of an accuracy in percent, measured on n images. Wilson, JASA 1927."""
+    z, p = 1.959964, percent / 100
+    middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 100 / (1 + z * z / n)
+    return max(0.0, scale * (middle - spread)), min(100.0, scale * (middle + spread))
+
+
+def interval_range(top1: float | None, images: int | None) -> str:
+    """The interval as HTML, "96.1-98.3"; empty without images or a top-1 in [0, 100]."""
+    if top1 is None or not images or not 0 <= top1 <= 100:
+        return ""
+    low, high = wilson_interval(top1, images)
+    return f'<span class="range">{low:.1f}&ndash;{high:.1f}</span>'

@@ -1,0 +1,44 @@
+"""Pieces of HTML that the sections share; what they are given is HTML already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+__all__ = ["colour_square", "details", "figure", "grid", "missing", "table"]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: Sequence[int] = (0,)) -> str:
+    """Cells are HTML; the columns in `text` hold words and stand at the left."""
+
+    def cells(tag: str, row: Sequence[str]) -> str:
+        return "".join(f"<{tag}{' class=words' if i in text else ''}>{cell}</{tag}>" for i, cell in enumerate(row))
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    html = f"<table><thead><tr>{cells('th', head)}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll">{html}</div>'
+
+
+def missing(text: str) -> str:
+    """What stands where a section has nothing to show."""
+    return f'<p class="missing">{text}</p>'
+
+
+def figure(title: str, content: str, note: str = "") -> str:
+    """A chart with its title above and a note below."""
+    note = f'<p class="note">{note}</p>' if note else ""
+    return f"<figure><figcaption>{title}</figcaption>{content}{note}</figure>"
+
+
+def grid(figures: Iterable[str], kind: str = "halves") -> str:
+    """Figures side by side; the kind says how many."""
+    return f'<div class="grid {kind}">{"".join(figures)}</div>'
+
+
+def details(title: str, figures: Sequence[str], kind: str = "halves") -> str:
+    """A grid of figures folded away under a title; nothing without figures."""
+    return f"<details><summary>{title}</summary>{grid(figures, kind)}</details>" if figures else ""
+
+
+def colour_square(colour: str, *, hollow: bool = False) -> str:
+    """A small square of a CSS colour."""
+    return f'<span class="swatch{" hollow" if hollow else ""}" style="--c:{colour}"></span>'

@@ -1,0 +1,57 @@
+"""The page: its head, the summary, and one section after the other."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from bnn_itrd.plots import write_atomically
+from bnn_itrd.report.classes import classes_section, confusion_section
+from bnn_itrd.report.comparison import comparison_section
+from bnn_itrd.report.curves import curves_section
+from bnn_itrd.report.differences import differences_section
+from bnn_itrd.report.provenance import setup_section
+from bnn_itrd.report.style import STYLE, theme
+from bnn_itrd.report.summary import headline, summary
+from bnn_itrd.report.tradeoffs import tradeoffs_section
+from bnn_itrd.report.validation import validation_section
+from bnn_itrd.report.view import View
+
+__all__ = ["write_report"]
+
+
+def write_report(comparison: dict[str, Any], path: Path) -> Path:
+    """Writes the page to `path`, whole or not at all: it needs no network and no other file.
+
+    Every key but "models" may be missing, and every number None. Raises ValueError unless the comparison has
+    a list of models and format 1.
+    """
+    path, view = Path(path), View.of(comparison)
+    sections = (
+        ("comparison", "Comparison", comparison_section),
+        ("curves", "Training", curves_section),
+        ("tradeoffs", "Size and latency", tradeoffs_section),
+        ("classes", "Classes", classes_section),
+        ("confusion", "Confusion", confusion_section),
+        ("differences", "Differences", differences_section),
+        ("validation", "Validation", validation_section),
+        ("setup", "Setup", setup_section),
+    )
+    links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections)
+    body = "".join(
+        f'<section id="{name}" class="card"><h2>{title}</h2>{write(view)}</section>' for name, title, write in sections
+    )
+    title = headline(comparison)
+    page = (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{escape(title)}</title><style>{theme()}{STYLE}</style></head>\n"
+        f'<body><header id="summary">{summary(view, title)}<nav>{links}</nav></header>\n<main>{body}</main>'
+        "<footer>Written by bnn_itrd. Top-1 is that of the last epoch unless it says best.</footer>"
+        "</body></html>\n"
+    )
+    with write_atomically(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
+    return path

@@ -1,0 +1,182 @@
+"""What a traced network tells: which step is what, what a layer reads, why it stays in full precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import fx, nn
+from torch.nn.modules import batchnorm, conv, dropout, pooling
+
+from bnn_itrd.quant.layers import BinaryConv2d, BinaryLinear
+from bnn_itrd.quant.report import Action, Change
+from bnn_itrd.quant.tracing import _Inlined, owner_path
+
+__all__ = ["CONV", "LINEAR", "ONE_SIGN", "RELU", "Net", "inputs", "symmetric_padding"]
+
+
+class Kind(NamedTuple):
+    """One kind of step, as a module and as a function or method."""
+
+    modules: tuple[type[nn.Module], ...]
+    names: set[str]
+
+
+CONV = Kind((conv._ConvNd, BinaryConv2d), {f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)})
+LINEAR = Kind((nn.Linear, BinaryLinear), {"linear"})
+NORM = Kind((batchnorm._BatchNorm,), {"batch_norm"})
+ADD = Kind((), {"add", "add_", "iadd"})
+RELU = Kind((nn.ReLU, nn.ReLU6), {"relu", "relu_", "relu6"})
+ONE_SIGN = Kind(
+    (nn.Sigmoid, nn.Hardsigmoid, nn.Softplus, nn.Softmax, nn.Softmax2d, nn.LogSigmoid),
+    {"sigmoid", "sigmoid_", "hardsigmoid", "softplus", "softmax", "logsigmoid", "log_softmax"}
+    | {"abs", "exp", "sqrt", "square"},
+)
+# What hands signs on: a value that is never negative stays so.
+PASSING = Kind(
+    (
+        *(pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveMaxPoolNd, pooling._AdaptiveAvgPoolNd),
+        *(dropout._DropoutNd, nn.Identity, nn.Flatten, nn.Unflatten, nn.Upsample, nn.ZeroPad2d),
+        *(nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, _Inlined),
+    ),
+    {"max_pool2d", "avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d", "mean", "amax"}
+    | {"dropout", "dropout_", "dropout2d", "dropout2d_", "feature_dropout", "stochastic_depth"}
+    | {"flatten", "unflatten", "reshape", "view", "permute", "transpose", "squeeze", "unsqueeze"}
+    | {"cat", "concat", "concatenate", "stack", "chunk", "split", "tensor_split", "unbind", "getitem"}
+    | {"pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "interpolate", "pad"}
+    | {"contiguous", "clone", "to", "float"},
+)
+
+
+def inputs(node: fx.Node) -> list[fx.Node]:
+    """The nodes in a step's first argument."""
+    first = node.args[0] if node.args else next(iter(node.kwargs.values()), None)
+    return [n for n in (first if isinstance(first, (list, tuple)) else [first]) if isinstance(n, fx.Node)]
+
+
+def symmetric_padding(m: nn.Conv2d) -> tuple[int, int] | None:
+    """(vertical, horizontal) in pixels; None where 'same' needs more on one side than on the other."""
+    if not isinstance(m.padding, str):
+        return m.padding[0], m.padding[1]
+    if m.padding == "valid":
+        return 0, 0
+    total = [d * (k - 1) for d, k in zip(m.dilation, m.kernel_size, strict=True)]
+    return None if any(t % 2 for t in total) else (total[0] // 2, total[1] // 2)
+
+
+class Net:
+    """A traced copy of a network, and the questions `binarize` asks of it. `original` is only read."""
+
+    def __init__(self, original: nn.Module, copied: nn.Module, graph: fx.Graph) -> None:
+        self.original, self.root, self.graph = dict(original.named_modules()), copied, graph
+        self.modules = dict(copied.named_modules())
+        self.called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
+        self.attributes = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
+
+    def name(self, node: fx.Node) -> str:
+        """Of the function or method a node calls; empty for a module."""
+        if node.op not in ("call_function", "call_method"):
+            return ""
+        return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+    def module(self, node: fx.Node) -> nn.Module | None:
+        return self.modules[str(node.target)] if node.op == "call_module" else None
+
+    def is_a(self, node: fx.Node, kind: Kind) -> bool:
+        return isinstance(self.module(node), kind.modules) or self.name(node) in kind.names
+
+    def path(self, node: fx.Node) -> str:
+        return str(node.target) if node.op == "call_module" else f"{owner_path(node)}.{node.name}()".lstrip(".")
+
+    def change(self, node: fx.Node, action: Action, reason: str) -> Change:
+        path = self.path(node)
+        return Change(path, self.name(node) or type(self.original[path]).__name__, action, reason)
+
+    def weight_owners(self, node: fx.Node) -> set[str]:
+        """Paths of the modules whose parameters a function call uses."""
+        return {str(n.target).rpartition(".")[0] for n in node.all_input_nodes if n.op == "get_attr"}
+
+    def in_place(self, node: fx.Node) -> bool:
+        """Whether a ReLU overwrites its input."""
+        if node.op == "call_module":
+            return bool(getattr(self.module(node), "inplace", False))
+        return self.name(node).endswith("_") or bool(node.kwargs.get("inplace", any(node.args[1:])))
+
+    def say_aliases(self) -> None:
+        """Lets what reads a value after an in-place ReLU changed it read the ReLU: the same, said openly."""
+        order = {node: i for i, node in enumerate(self.graph.nodes)}
+        for node in [n for n in order if self.is_a(n, RELU) and self.in_place(n)]:
+            for source in inputs(node):
+                for user in [u for u in source.users if order[u] > order[node]]:
+                    user.replace_input_with(source, node)
+
+    def sources(self, layer: fx.Node) -> Iterator[fx.Node]:
+        """What a layer reads, back through the nodes that hand signs on."""
+        todo, seen = inputs(layer), set[fx.Node]()
+        while todo:
+            node = todo.pop()
+            if node not in seen:
+                seen.add(node)
+                yield node
+                todo += inputs(node) if self.is_a(node, PASSING) or self.is_a(node, RELU) else []
+
+    def reaches(self, node: fx.Node, goal: Kind, *through: Kind) -> bool:
+        """Whether the value of a node arrives at a step of one kind, through steps of other kinds only."""
+        todo, seen = list(node.users), set[fx.Node]()
+        while todo:
+            user = todo.pop()
+            if self.is_a(user, goal):
+                return True
+            if user not in seen and any(self.is_a(user, kind) for kind in through):
+                todo += user.users
+            seen.add(user)
+        return False
+
+    def is_downsample(self, node: fx.Node) -> bool:
+        """1x1 with a stride, or a 1x1 shortcut beside a convolution."""
+        m = self.module(node)
+        if not isinstance(m, nn.Conv2d) or m.kernel_size != (1, 1):
+            return False
+        beside = [user for source in inputs(node) for user in source.users if user is not node]
+        return max(m.stride) > 1 or (
+            self.reaches(node, ADD, NORM, PASSING)
+            and any(self.is_a(u, CONV) or self.reaches(u, CONV, NORM, RELU, PASSING) for u in beside)
+        )
+
+    def roles(self, keep_first: bool, keep_last: bool, keep_downsample: bool) -> dict[str, str]:
+        """Path -> why the place of a layer in the network keeps it in full precision."""
+        convs = [n for n in self.graph.nodes if self.is_a(n, CONV)]
+        linears = [n for n in self.graph.nodes if self.is_a(n, LINEAR)]
+        found: dict[str, str] = {}
+        if keep_downsample:
+            found |= {self.path(n): "1x1 down-sampling or projection" for n in convs if self.is_downsample(n)}
+        if keep_first:
+            at_input = [n for n in convs if any(s.op == "placeholder" for s in self.sources(n))]
+            found |= {self.path(n): "reads the network's input" for n in at_input}
+            found |= {self.path(n): "the first layer" for n in (convs or linears)[:1]}
+        if keep_last:
+            found |= {self.path(n): "the last layer" for n in (linears or convs)[-1:]}
+        return found
+
+    def obstacle(self, path: str) -> str:
+        """Why a convolution or linear layer has no binary form; empty where it has one."""
+        m, inner = self.original[path], [p for p in self.attributes if p.startswith(f"{path}.")]
+        for outer in [p for p in self.called if path.startswith(f"{p}.")]:
+            if not isinstance(self.modules[outer], _Inlined):
+                return f"inside {outer} ({type(self.modules[outer]).__name__}), which is called whole"
+        if path not in self.called:
+            return "its parameters are used without calling it" if inner else "not called in the forward pass"
+        if type(m) not in (nn.Conv2d, nn.Linear):
+            return f"only nn.Conv2d and nn.Linear have a binary form, not {type(m).__name__}"
+        if inner:
+            return "its parameters are also used without calling it"
+        sharing = [p for p, o in self.original.items() if any(w is m.weight for w in o._parameters.values())]
+        if len(sharing) > 1:
+            return f"its weight is shared: {', '.join(sharing)}"
+        if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks:
+            return "it has hooks"
+        if isinstance(m, nn.Conv2d) and m.padding_mode != "zeros":
+            return f"padding_mode={m.padding_mode!r} has no binary form"
+        if isinstance(m, nn.Conv2d) and symmetric_padding(m) is None:
+            return f"padding='same' is lopsided for kernel {m.kernel_size}, dilation {m.dilation}"
+        return ""
