@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +19,7 @@ from bnn_itrd.config import (
     to_dict,
 )
 from bnn_itrd.data import ImageData, load_data
-from bnn_itrd.members import load_member, weights_hash, write_json, write_yaml
+from bnn_itrd.members import data_identity, load_member, weights_hash, write_json, write_yaml
 from bnn_itrd.training import Fitted, fit, make_fabric
 
 __all__ = ["distill", "load"]
@@ -36,9 +38,10 @@ def distill(
 ) -> Fitted:
     """Trains a student on labels and a teacher, exactly as the command does; the student is changed in place.
 
-    student, teacher: any classifiers of the data's classes, (n, c, h, w) -> (n, classes); a teacher of None trains on
-    labels alone. data: a name ('digits'), a `DataConfig` or loaded `ImageData`. distill: ITRD with the paper's
-    weights by default. The run goes into the folder `out`; the same call continues it there.
+    student, teacher: any classifiers of the data's classes, (n, c, h, w) -> (n, classes). A teacher of None trains on
+    labels alone; another is put in eval mode and moved to the device. data: a name ('digits'), a `DataConfig` or loaded
+    `ImageData`. distill: ITRD with the paper's weights by default. The run goes into the folder `out`; the same call
+    continues it there.
     Returns `Fitted`: the trained model, the history per epoch, the last evaluation.
     Raises UserError: bad configuration, another run in `out`, a loss that is not finite.
     """
@@ -46,8 +49,9 @@ def distill(
 
     if isinstance(data, str):
         data = DataConfig(name=data, crop_padding=1, flip=False) if data == "digits" else DataConfig(name=data)
+    source: dict[str, Any] | None = None
     if isinstance(data, DataConfig):
-        data = load_data(data)
+        source, data = to_dict(data), load_data(data)
     train = TrainConfig() if train is None else train
     if distill is None:
         distill = DistillConfig(itrd=ITRDConfig()) if teacher is not None else DistillConfig()
@@ -55,12 +59,13 @@ def distill(
     folder = Path(out)
     identity = {
         "name": folder.name,
-        "data": {"name": data.name, "train": len(data.train)},
+        "data": source or {"name": data.name},
         "custom_network": type(student).__name__,
+        # Every layer with its sizes, scheme and padding: another network of the same class is another run.
+        "layers_sha256": hashlib.sha256(repr(student).encode()).hexdigest(),
         "train": to_dict(train),
         "distill": to_dict(distill),
-        "classes": list(data.classes),
-        "input_shape": list(data.input_shape),
+        **data_identity(data),
     }
     if distill.needs_teacher and teacher is not None:
         identity["teacher_sha256"] = weights_hash(teacher)

@@ -32,6 +32,9 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
     Raises UserError on a folder without a comparison.json, or a damaged one.
     """
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for folder in folders:
+        if not folder.exists():
+            raise UserError(f"no comparison.json in {folder}: there is no such folder")
     # A folder without one (the README of results/, say) is passed over when others have it.
     usable = [f for f in folders if f.is_file() or (f / "comparison.json").is_file()] or list(folders)
     for folder in usable:
@@ -52,7 +55,7 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
                     if model.get("agreement_with_teacher") is None
                     else f"{model['agreement_with_teacher']:.2f}",
                     "ONNX bytes": f"{model['bytes']:,}",
-                    "smaller": f"{model['compression']:.1f}x",
+                    "smaller": "-" if model.get("compression") is None else f"{model['compression']:.1f}x",
                     "ms/image": "-" if model.get("ms_per_image") is None else f"{model['ms_per_image']:.3f}",
                 },
             )

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from bnn_itrd.artefacts import run_split, write_onnx
 from bnn_itrd.data import ImageData, Split
 from bnn_itrd.evaluation import Evaluation, confusion, score
-from bnn_itrd.export import Agreement, compare_milliseconds, session, to_onnx, validate
+from bnn_itrd.export import Agreement, agreement, compare_milliseconds, session
 from bnn_itrd.members import Member
 from bnn_itrd.models import summary
 
-__all__ = ["Entry", "compare", "export_member", "model_row", "table_rows", "test_tensors"]
+__all__ = ["Entry", "compare", "evaluate_member", "model_row", "table_rows"]
 
 _MOST_DIFFERENCES = 48
 _MS_WHAT = "onnxruntime, 1 thread, batch 1"
@@ -35,42 +36,16 @@ class Entry:
     session_ms: float
 
 
-def test_tensors(split: Split) -> tuple[Tensor, Tensor]:
-    """All images of a split, preprocessed, (n, c, h, w) float32 on the CPU, and labels (n,)."""
-    batches = list(split.eval_batches(500, device=torch.device("cpu")))
-    return torch.cat([b[0] for b in batches]), torch.cat([b[1] for b in batches])
-
-
-def export_member(member: Member, data: ImageData, file: Path) -> None:
-    """The member's network as a portable ONNX file with what `predict` and `validate` need in its metadata."""
-    from bnn_itrd.checkpoint import file_hash
-
-    metadata = {"member": member.name, "dataset": data.name}
-    if member.checkpoint is not None and member.checkpoint.is_file():
-        metadata["source_sha256"] = file_hash(member.checkpoint)
-    to_onnx(
-        member.model.cpu(),
-        file,
-        input_shape=data.input_shape,
-        normalization=(data.mean, data.std),
-        classes=data.classes,
-        metadata=metadata,
-    )
-
-
-def evaluate_member(member: Member, data: ImageData, file: Path, images: Tensor, labels: Tensor) -> Entry:
+def evaluate_member(member: Member, data: ImageData, file: Path) -> Entry:
     """Exports, runs the network and the file on the test images, and holds one against the other."""
-    import time
-
-    from bnn_itrd.export import predict_model
-
-    export_member(member, data, file)
+    write_onnx(member.model.cpu(), data, file, member=member.name, checkpoint=member.checkpoint)
     started = time.perf_counter()
     opened = session(file)
     session_ms = 1000 * (time.perf_counter() - started)
-    agreement = validate(member.model, opened, images, labels=labels.numpy())
-    logits = torch.from_numpy(predict_model(member.model, images))
-    return Entry(member, score(logits, labels), file, agreement, session_ms)
+    theirs, ours, labels = run_split(member.model, opened, data)
+    assert theirs is not None and ours is not None
+    test = score(torch.from_numpy(theirs), torch.from_numpy(labels))
+    return Entry(member, test, file, agreement(theirs, ours, labels), session_ms)
 
 
 def model_row(entry: Entry, data: ImageData, teacher: Entry | None, ms: float | None) -> dict[str, Any]:
@@ -83,7 +58,6 @@ def model_row(entry: Entry, data: ImageData, teacher: Entry | None, ms: float | 
     history = [] if member.fitted is None else member.fitted.history
     best = None if member.fitted is None else member.fitted.best
     size = entry.file.stat().st_size
-    is_teacher = teacher is None
     agrees = None if teacher is None else 100 * float((teacher.test.predictions == test.predictions).float().mean())
     checked = entry.agreement
     return {
@@ -91,7 +65,7 @@ def model_row(entry: Entry, data: ImageData, teacher: Entry | None, ms: float | 
         "network": member.network,
         "method": member.method,
         "binary": cost.binary_macs > 0,
-        "reference": None if is_teacher else "teacher",
+        "reference": None if teacher is None else "teacher",
         "epochs": len(history) or None,
         "top1_last": test.top1,
         "top1_best": None if best is None else best["top1"],
@@ -102,7 +76,7 @@ def model_row(entry: Entry, data: ImageData, teacher: Entry | None, ms: float | 
         "parameters": cost.parameters,
         "bytes": size,
         "fp32_bytes": cost.fp32_bytes,
-        "compression": 1.0 if teacher is None else teacher.file.stat().st_size / size,
+        "compression": 1.0 if member.method == "teacher" else teacher and teacher.file.stat().st_size / size,
         "binary_macs": cost.binary_macs,
         "float_macs": cost.float_macs,
         "ms_per_image": ms,
@@ -122,7 +96,7 @@ def model_row(entry: Entry, data: ImageData, teacher: Entry | None, ms: float | 
                 "median_difference": checked.median_difference,
                 "images": checked.images,
                 "disagreements": [
-                    {"index": d.index, "torch": d.model_class, "file": d.file_class, "margin": d.margin}
+                    {"index": d.image, "torch": d.model_class, "file": d.file_class, "margin": d.margin}
                     for d in checked.disagreements
                 ],
                 "ms_per_image": ms,
@@ -192,8 +166,7 @@ def compare(
 
     Latencies are measured in turns in one process. The result is plain values; docs/run-folder.md names the keys.
     """
-    images, labels = test_tensors(data.test)
-    entries = [evaluate_member(m, data, files[m.name], images, labels) for m in members]
+    entries = [evaluate_member(m, data, files[m.name]) for m in members]
     times = compare_milliseconds({e.member.name: session(e.file) for e in entries})
     teacher = entries[0] if entries and entries[0].member.method == "teacher" else None
     return {
@@ -233,7 +206,7 @@ def table_rows(comparison: dict[str, Any]) -> list[dict[str, str]]:
                 "binary MACs": cell(model.get("binary_macs"), ","),
                 "float MACs": cell(model.get("float_macs"), ","),
                 "ONNX bytes": cell(model.get("bytes"), ","),
-                "smaller": cell(model.get("compression"), ".1f") + "x",
+                "smaller": cell(model.get("compression"), ".1f") + "x" if model.get("compression") else "-",
                 "ms/image": cell(model.get("ms_per_image"), ".3f"),
                 "same as teacher %": cell(model.get("agreement_with_teacher"), ".2f"),
                 "ONNX = PyTorch %": cell(artefact.get("agreement"), ".2f"),

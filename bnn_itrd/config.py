@@ -117,7 +117,7 @@ class TrainConfig:
         momentum: sgd
         nesterov: sgd
         weight_decay: L2, on every parameter as the published recipes have it
-        warmup_epochs: epochs of linear warm-up
+        warmup_epochs: epochs of linear warm-up; by default a tenth of all, 5 at the most
         label_smoothing: of the cross-entropy, in [0, 1)
         ema: decay of an exponential moving average of the weights, which is then the network that is kept
         clip_norm: largest norm of the gradient
@@ -135,7 +135,7 @@ class TrainConfig:
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
-    warmup_epochs: float = 5.0
+    warmup_epochs: float | None = None
     label_smoothing: float = 0.0
     ema: float | None = None
     clip_norm: float | None = None
@@ -151,12 +151,19 @@ class TrainConfig:
         _check(self.lr > 0, "train.lr", "> 0", self.lr)
         _check(0 <= self.momentum < 1, "train.momentum", "in [0, 1)", self.momentum)
         _check(self.weight_decay >= 0, "train.weight_decay", ">= 0", self.weight_decay)
-        _check(self.warmup_epochs >= 0, "train.warmup_epochs", ">= 0", self.warmup_epochs)
+        rule = f"in [0, epochs) = [0, {self.epochs}): give a shorter one with fewer epochs"
+        _check(0 <= self.warmup < self.epochs, "train.warmup_epochs", rule, self.warmup_epochs)
+        _check(not (self.nesterov and self.momentum == 0), "train.momentum", "> 0 with nesterov", self.momentum)
         _check(0 <= self.label_smoothing < 1, "train.label_smoothing", "in [0, 1)", self.label_smoothing)
         _check(self.ema is None or 0 <= self.ema < 1, "train.ema", "in [0, 1)", self.ema)
         _check(self.clip_norm is None or self.clip_norm > 0, "train.clip_norm", "> 0", self.clip_norm)
         _check(self.eval_every >= 1, "train.eval_every", ">= 1", self.eval_every)
         _check(0 <= self.seed < 2**31, "train.seed", "in [0, 2^31)", self.seed)
+
+    @property
+    def warmup(self) -> float:
+        """Epochs of warm-up, as given or by default."""
+        return min(5.0, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
 
 
 @dataclass(frozen=True)
@@ -172,6 +179,7 @@ class KDConfig:
     tau: float = 4.0
 
     def __post_init__(self) -> None:
+        _check(self.weight >= 0, "kd.weight", ">= 0", self.weight)
         _check(self.tau > 0, "kd.tau", "> 0", self.tau)
 
 
@@ -193,6 +201,8 @@ class ITRDConfig:
 
     def __post_init__(self) -> None:
         _check(self.alpha > 0, "itrd.alpha", "> 0", self.alpha)
+        _check(self.beta_corr >= 0, "itrd.beta_corr", ">= 0", self.beta_corr)
+        _check(self.beta_mi >= 0, "itrd.beta_mi", ">= 0", self.beta_mi)
 
 
 @dataclass(frozen=True)
@@ -208,6 +218,9 @@ class DistillConfig:
     ce: float = 1.0
     kd: KDConfig | None = None
     itrd: ITRDConfig | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.ce >= 0, "ce", ">= 0", self.ce)
 
     @property
     def needs_teacher(self) -> bool:

@@ -6,8 +6,8 @@ Small images live as one uint8 tensor on the training device (`TensorSplit`); la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +21,18 @@ from bnn_itrd.augment import crop_and_flip, draw, normalise
 from bnn_itrd.config import DataConfig
 from bnn_itrd.errors import UserError, unknown
 
-__all__ = ["DATASETS", "Batch", "ImageData", "Split", "TensorSplit", "load_data", "mix_seed", "shuffled"]
+__all__ = [
+    "DATASETS",
+    "Batch",
+    "ImageData",
+    "Split",
+    "TensorSplit",
+    "channel_statistics",
+    "load_data",
+    "mix_seed",
+    "resized",
+    "shuffled",
+]
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -119,6 +130,14 @@ class ImageData:
     train: Split
     val: Split | None
     test: Split
+    resize: str = "scale"  # how an image of another size is brought to input_shape: scale it whole, or crop its centre
+
+    def normalised_with(self, mean: Sequence[float], std: Sequence[float]) -> ImageData:
+        """The same images under a network's own statistics instead of theirs. Splits are changed in place."""
+        for split in (self.train, self.val, self.test):
+            if isinstance(split, TensorSplit):
+                split.mean, split.std = torch.tensor(mean), torch.tensor(std)
+        return replace(self, mean=tuple(mean), std=tuple(std))
 
 
 @dataclass(frozen=True)
@@ -206,9 +225,9 @@ def _cifar(config: DataConfig) -> _Arrays:
         f"give --data.root a file {config.name}.npz (x_train uint8 NHWC, y_train, x_test, y_test, classes) or the "
         f"folder that holds {kind.base_folder}, or let torchvision fetch it with --data.download true"
     )
-    if config.root is None:
+    if config.root is None and not config.download:
         raise UserError(f"data set {config.name!r} needs its images: {ways}")
-    root = Path(config.root)
+    root = Path(config.root or "data")
     if root.suffix == ".npz":
         if not root.is_file():
             raise UserError(f"no file {root}: {ways}")
@@ -231,7 +250,22 @@ def _cifar(config: DataConfig) -> _Arrays:
     )
 
 
-def _resized(images: np.ndarray[Any, Any], size: int | None) -> np.ndarray[Any, Any]:
+def channel_statistics(images: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation per channel, (c,) float32 on the 0..1 scale, of uint8 images (n, h, w, c)."""
+    channels = images.shape[3]
+    total, squares = np.zeros(channels), np.zeros(channels)
+    for start in range(0, len(images), 2048):  # in chunks: float64 copies of all would be eight times the images
+        chunk = images[start : start + 2048].reshape(-1, channels).astype(np.float64)
+        total += chunk.sum(0)
+        squares += np.square(chunk).sum(0)
+    count = images.size // channels
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    as_tensor = [torch.tensor(v / 255, dtype=torch.float32) for v in (mean, np.maximum(std, 0.255))]
+    return as_tensor[0], as_tensor[1]
+
+
+def resized(images: np.ndarray[Any, Any], size: int | None) -> np.ndarray[Any, Any]:
     """uint8 (n, h, w, c) -> (n, size, size, c), bilinear; as they are where size is None."""
     if size is None or images.shape[1:3] == (size, size):
         return images
@@ -241,14 +275,10 @@ def _resized(images: np.ndarray[Any, Any], size: int | None) -> np.ndarray[Any, 
 
 
 def _from_arrays(config: DataConfig, arrays: _Arrays) -> ImageData:
-    x, y = _resized(arrays.x_train, config.image_size), arrays.y_train
-    x_test = _resized(arrays.x_test, config.image_size)
+    x, y = resized(arrays.x_train, config.image_size), arrays.y_train
+    x_test = resized(arrays.x_test, config.image_size)
     keep, held = _hold_out(y, config.val_fraction)
-    scaled = x[keep]
-    # Statistics of the images that are trained on, in float64 over uint8 sums.
-    mean = scaled.mean(axis=(0, 1, 2), dtype=np.float64) / 255
-    std = np.maximum(scaled.std(axis=(0, 1, 2), dtype=np.float64) / 255, 1e-3)
-    mean_t, std_t = torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
+    mean_t, std_t = channel_statistics(x[keep])
 
     def split(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> TensorSplit:
         tensor = rearrange(torch.from_numpy(images), "n h w c -> n c h w").contiguous()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +47,17 @@ def score(logits: Tensor, labels: Tensor) -> Evaluation:
     )
 
 
+@contextlib.contextmanager
+def _no_tf32() -> Iterator[None]:
+    """cuDNN's convolutions in float32: by default they round their inputs to TF32's ten bits."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 @torch.no_grad()
 def evaluate(
     model: nn.Module | Callable[[Tensor], Tensor],
@@ -60,7 +72,7 @@ def evaluate(
     if isinstance(model, nn.Module):
         model.eval()
     logits, labels = [], []
-    with torch.autocast(device.type, enabled=False):
+    with torch.autocast(device.type, enabled=False), _no_tf32():
         for images, truth, _ in split.eval_batches(batch_size, device=device):
             if channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)

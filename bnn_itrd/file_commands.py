@@ -18,38 +18,31 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "export", "predict", "validate"]
 
 
-def _data(identity: dict[str, Any] | None, given: dict[str, Any]) -> ImageData:
-    """The data set a network was trained on, with what the command line says instead."""
+def _data(known: dict[str, Any], recorded: dict[str, Any], given: dict[str, Any]) -> ImageData:
+    """The data set a network was trained on, with what the command line says instead, normalised as it learned it.
+
+    known: what the network carries (a checkpoint's identity, a file's metadata); recorded: the run's configuration.
+    """
     from bnn_itrd.config import DataConfig
     from bnn_itrd.data import load_data
 
-    saved = dict((identity or {}).get("data") or {})
-    known = DataConfig.__dataclass_fields__
-    fields = {k: v for k, v in saved.items() if k in known}
+    saved = dict(recorded.get("data") or {})
+    fields = {k: v for k, v in saved.items() if k in DataConfig.__dataclass_fields__}
     if "name" in given and given["name"] != fields.get("name"):
         fields.pop("root", None)
-    return load_data(DataConfig(**{**fields, **given}))
+    data = load_data(DataConfig(**{**fields, **given}))
+    if "mean" in known and "std" in known and len(known["mean"]) == data.input_shape[0]:
+        data = data.normalised_with(known["mean"], known["std"])
+    return data
 
 
-def _identity_of_file(path: Path) -> dict[str, Any] | None:
-    """What the run's config.yaml beside an exported file says of it, where there is one."""
+def _recorded(path: Path) -> dict[str, Any]:
+    """What the run's config.yaml beside an exported file says of it; nothing where there is none."""
     import yaml
 
     config = path.parent / "config.yaml"
-    if not config.is_file():
-        return None
-    tree = yaml.safe_load(config.read_text())
-    return tree if isinstance(tree, dict) else None
-
-
-def _check_fits(path: Path, data: ImageData) -> None:
-    from bnn_itrd.export import read_metadata
-
-    metadata = read_metadata(path)
-    for key, have in (("input_shape", list(data.input_shape)), ("classes", list(data.classes))):
-        want = metadata.get(key)
-        if want is not None and want != have:
-            raise UserError(f"{path} was made for {key} {want}, but data set {data.name} has {have}")
+    tree = yaml.safe_load(config.read_text()) if config.is_file() else None
+    return tree if isinstance(tree, dict) else {}
 
 
 def evaluate(argv: Sequence[str]) -> int:
@@ -62,25 +55,24 @@ def evaluate(argv: Sequence[str]) -> int:
     args, given = data_config(p, argv)
     import torch
 
-    from bnn_itrd.comparison import test_tensors
+    from bnn_itrd.artefacts import check_fits, run_split
     from bnn_itrd.evaluation import score
-    from bnn_itrd.export import predict_file, predict_model, session
+    from bnn_itrd.export import read_metadata, session
+    from bnn_itrd.members import load_member
 
     path = Path(args.path)
     if path.suffix == ".onnx":
-        data = _data(_identity_of_file(path), given)
-        images, labels = test_tensors(data.test)
-        _check_fits(path, data)
-        logits = predict_file(session(path), images)
+        known = read_metadata(path)
+        data = _data(known, _recorded(path), given)
+        check_fits(path, known, data)
+        _, logits, labels = run_split(None, session(path), data)
     else:
-        from bnn_itrd.members import load_member
-
-        model, identity, file = load_member(path, best=args.best)
-        data = _data(identity, given)
-        images, labels = test_tensors(data.test)
-        logits = predict_model(model, images)
-        path = file
-    result = score(torch.from_numpy(logits), labels)
+        model, known, path = load_member(path, best=args.best)
+        data = _data(known, known, given)
+        check_fits(path, known, data)
+        logits, _, labels = run_split(model, None, data)
+    assert logits is not None
+    result = score(torch.from_numpy(logits), torch.from_numpy(labels))
     values = {
         "path": str(path),
         "images": len(labels),
@@ -105,15 +97,9 @@ def export(argv: Sequence[str]) -> int:
     p.add_argument("path", help="run folder or checkpoint")
     p.add_argument("--out", type=str, default=None, help="the file; student.onnx beside the checkpoint by default")
     p.add_argument("--best", action="store_true", help="the epoch with the best top-1, not the last")
-    p.add_argument(
-        "--uint8",
-        type=bool,
-        default=False,
-        help="uint8 images in: the file normalises them itself (for boards)",
-    )
+    p.add_argument("--uint8", action="store_true", help="uint8 images in: the file normalises them itself (for boards)")
     args, given = data_config(p, argv)
-    from bnn_itrd.checkpoint import file_hash
-    from bnn_itrd.export import to_onnx
+    from bnn_itrd.artefacts import check_fits, write_onnx
     from bnn_itrd.members import load_member
 
     model, identity, file = load_member(Path(args.path), best=args.best)
@@ -122,16 +108,9 @@ def export(argv: Sequence[str]) -> int:
     if out.suffix != ".onnx":
         out = out / name
     out.parent.mkdir(parents=True, exist_ok=True)
-    data = _data(identity, given)
-    to_onnx(
-        model,
-        out,
-        input_shape=data.input_shape,
-        normalization=(data.mean, data.std),
-        bake_normalization=args.uint8,
-        classes=data.classes,
-        metadata={"member": identity["name"], "dataset": data.name, "source_sha256": file_hash(file)},
-    )
+    data = _data(identity, identity, given)
+    check_fits(file, identity, data)
+    write_onnx(model, data, out, member=identity["name"], checkpoint=file, uint8=args.uint8)
     print(f"{out}: {out.stat().st_size:,} bytes")
     return 0
 
@@ -152,23 +131,22 @@ def validate(argv: Sequence[str]) -> int:
     p.add_argument("--images", type=int, default=None, help="only so many test images, from the first")
     p.add_argument("--json", action="store_true", help="print JSON")
     args, given = data_config(p, argv)
-    from bnn_itrd.comparison import test_tensors
-    from bnn_itrd.export import session
+    from bnn_itrd.artefacts import check_fits
+    from bnn_itrd.export import read_metadata, session
 
     path = Path(args.file)
+    if args.threads < 1 or (args.images is not None and args.images < 1):
+        raise UserError("--threads and --images must be >= 1")
     opened = session(path, threads=args.threads)
+    known = read_metadata(path)
     checkpoint = Path(args.checkpoint) if args.checkpoint else path.parent / "last.pt"
-    data = _data(_identity_of_file(path), given)
-    _check_fits(path, data)
-    images, labels = test_tensors(data.test)
-    count = len(images) if args.images is None else max(1, min(args.images, len(images)))
-    images, labels = images[:count], labels[:count]
-    raw = _raw(data, count) if opened.get_inputs()[0].type == "tensor(uint8)" else None
+    data = _data(known, _recorded(path), given)
+    check_fits(path, known, data)
     if args.checkpoint or checkpoint.is_file():
-        _check_source(path, checkpoint)
-        values, lines = _against_network(checkpoint, opened, data, images, raw, labels, args)
+        _check_source(path, known, checkpoint)
+        values, lines = _against_network(checkpoint, opened, data, args)
     else:
-        values, lines = _against_record(path, opened, data, images if raw is None else raw, labels)
+        values, lines = _against_record(path, opened, data, args.images)
     if args.json:
         print(json.dumps({"file": str(path), **values}, indent=1))
     else:
@@ -192,73 +170,70 @@ def _cell(key: str, value: float | None) -> str:
     return "-" if value is None else format(value, _COLUMNS[key])
 
 
-def _check_source(path: Path, checkpoint: Path) -> None:
+def _check_source(path: Path, known: dict[str, Any], checkpoint: Path) -> None:
     """Says so where the file was exported from another state of the checkpoint than the one it is held against."""
     from bnn_itrd.checkpoint import file_hash
-    from bnn_itrd.export import read_metadata
 
-    source = read_metadata(path).get("source_sha256")
+    source = known.get("source_sha256")
     if source and checkpoint.is_file() and file_hash(checkpoint) != source:
         print(f"note: {path} was exported from another state of {checkpoint}", file=sys.stderr)
 
 
-def _raw(data: ImageData, count: int) -> Any:
-    """The first test images as uint8 (n, c, h, w): what a file with the normalisation baked in takes."""
-    import numpy as np
-
-    return np.stack([data.test.raw(i).transpose(2, 0, 1) for i in range(count)])
-
-
-def _against_network(
-    checkpoint: Path, opened: Any, data: ImageData, images: Any, raw: Any, labels: Any, args: Any
-) -> tuple[dict[str, Any], list[str]]:
+def _against_network(checkpoint: Path, opened: Any, data: ImageData, args: Any) -> tuple[dict[str, Any], list[str]]:
     """The file and its network on the same images: (values, lines on single images)."""
-    from bnn_itrd.export import validate as hold_against
+    from bnn_itrd.artefacts import check_fits, run_split
+    from bnn_itrd.export import agreement
     from bnn_itrd.members import load_member
 
-    model, _, file = load_member(checkpoint)
-    result = hold_against(model, opened, images, raw_images=raw, labels=labels.numpy(), threads=args.threads)
-    agreement = 100 * result.argmax_agreement
+    model, identity, file = load_member(checkpoint)
+    check_fits(file, identity, data)
+    theirs, ours, labels = run_split(model, opened, data, limit=args.images)
+    assert theirs is not None and ours is not None
+    result = agreement(theirs, ours, labels)
+    share = 100 * result.argmax_agreement
     failed = []
-    if agreement < args.min_agreement:
-        failed.append(f"agreement {agreement:.3f} % is below {args.min_agreement} %")
-    if args.max_difference is not None and result.max_difference > args.max_difference:
+    if share < args.min_agreement:
+        failed.append(f"agreement {share:.3f} % is below {args.min_agreement} %")
+    # Not >: a difference that is not a number fails too.
+    if args.max_difference is not None and not result.max_difference <= args.max_difference:
         failed.append(f"largest difference {result.max_difference:.3g} is above {args.max_difference:.3g}")
     values = {
         "checkpoint": str(file),
         "images": result.images,
         "top1_pytorch": 100 * (result.top1_model or 0.0),
         "top1_file": 100 * (result.top1_file or 0.0),
-        "agreement": agreement,
+        "agreement": share,
         "max_difference": result.max_difference,
         "median_difference": result.median_difference,
-        "disagreements": [d._asdict() for d in result.disagreements],
+        "disagreements": [
+            {"index": d.image, "torch": d.model_class, "file": d.file_class} for d in result.disagreements
+        ],
         "failed": failed,
     }
     lines = [
-        f"image {d.index}: PyTorch says {data.classes[d.model_class]}, the file {data.classes[d.file_class]} "
+        f"image {d.image}: PyTorch says {data.classes[d.model_class]}, the file {data.classes[d.file_class]} "
         f"(PyTorch's margin {d.margin:.2e})"
         for d in result.disagreements[:10]
     ]
     return values, lines
 
 
-def _against_record(
-    path: Path, opened: Any, data: ImageData, images: Any, labels: Any
-) -> tuple[dict[str, Any], list[str]]:
+def _against_record(path: Path, opened: Any, data: ImageData, limit: int | None) -> tuple[dict[str, Any], list[str]]:
     """The file alone: its accuracy against the row that was recorded when it was made."""
     import torch
 
+    from bnn_itrd.artefacts import run_split
     from bnn_itrd.evaluation import score
-    from bnn_itrd.export import predict_file
 
-    result = score(torch.from_numpy(predict_file(opened, images)), labels)
+    _, ours, labels = run_split(None, opened, data, limit=limit)
+    assert ours is not None
+    result = score(torch.from_numpy(ours), torch.from_numpy(labels))
     recorded = _recorded_top1(path)
-    whole = len(images) == len(data.test)
+    whole = len(labels) == len(data.test)
     failed = []
     if recorded is not None and whole and abs(result.top1 - recorded) > 0.1:
         failed.append(f"top-1 {result.top1:.2f} % is not the recorded {recorded:.2f} %")
-    values = {"images": len(images), "top1_file": result.top1, "top1_recorded": recorded, "failed": failed}
+    values = {"images": len(labels), "top1_file": result.top1, "top1_recorded": recorded, "failed": failed}
     lines = ["no checkpoint beside the file: its network was not run (--checkpoint PATH names one)"]
     if recorded is not None and not whole:
         lines.append("not all test images: the recorded top-1 is shown, not compared")

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from bnn_itrd.augment import normalise
 from bnn_itrd.config import DataConfig
-from bnn_itrd.data import Batch, ImageData, TensorSplit, _hold_out, mix_seed, shuffled
+from bnn_itrd.data import Batch, ImageData, TensorSplit, _hold_out, channel_statistics, mix_seed, shuffled
 from bnn_itrd.errors import UserError
 
 __all__ = ["FolderSplit", "load_folder", "read_image", "resize"]
@@ -31,7 +33,7 @@ def read_image(path: Path) -> np.ndarray[Any, Any]:
 
     try:
         with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:  # Pillow raises whatever the decoder found: OSError, SyntaxError, struct.error, ...
         raise UserError(f"{path} cannot be read as an image: {error}") from error
 
@@ -65,11 +67,11 @@ class _Reader(Dataset[tuple[Tensor, int, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         image = read_image(self.paths[index])
         if self.train is None:
-            pixels = torch.from_numpy(resize(image, self.size).copy()).permute(2, 0, 1)
+            pixels = rearrange(torch.from_numpy(resize(image, self.size).copy()), "h w c -> c h w")
         else:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(mix_seed(*self.train, 1, index))
-                pixels = self.augment(torch.from_numpy(image.copy()).permute(2, 0, 1))
+                torch.default_generator.manual_seed(mix_seed(*self.train, 1, index))
+                pixels = self.augment(rearrange(torch.from_numpy(image.copy()), "h w c -> c h w"))
         return pixels, int(self.labels[index]), index
 
 
@@ -85,8 +87,6 @@ class FolderSplit:
     def _walk(
         self, order: list[int], batch_size: int, train: tuple[int, int] | None, device: torch.device
     ) -> Iterator[Batch]:
-        from bnn_itrd.augment import normalise
-
         reader = _Reader(self.paths, self.labels, self.size, train, self.flip)
         loader = DataLoader(
             reader,
@@ -96,9 +96,13 @@ class FolderSplit:
             pin_memory=device.type == "cuda",
         )
         mean, std = torch.tensor(MEAN, device=device), torch.tensor(STD, device=device)
-        for images, labels, index in loader:
-            pixels = images.to(device, non_blocking=True)
-            yield normalise(pixels, mean, std), labels.to(device), index.to(device)
+        try:
+            for images, labels, index in loader:
+                pixels, labels, index = (t.to(device, non_blocking=True) for t in (images, labels, index))
+                yield normalise(pixels, mean, std), labels, index
+        except UserError as error:
+            # A worker process sends its traceback along; the message is its last line.
+            raise UserError(str(error).strip().splitlines()[-1].rpartition("UserError: ")[2]) from error
 
     def train_batches(
         self, batch_size: int, *, seed: int, epoch: int, device: torch.device, rank: int = 0, world: int = 1
@@ -180,6 +184,7 @@ def load_folder(config: DataConfig) -> ImageData:
         first,
         splits["val"] if len(held) else None,
         splits["test"],
+        resize="centre",
     )
 
 
@@ -204,19 +209,18 @@ _Groups = dict[str, tuple[list[Path], np.ndarray[Any, Any]]]
 
 
 def _in_memory(config: DataConfig, groups: _Groups, size: int) -> dict[str, TensorSplit]:
-    def pixels(paths: list[Path]) -> Tensor:
+    def pixels(paths: list[Path]) -> np.ndarray[Any, Any]:
         images = np.zeros((len(paths), size, size, 3), dtype=np.uint8)
         for i, path in enumerate(paths):
             image = read_image(path)
             images[i] = image if image.shape == (size, size, 3) else resize(image, size)
-        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        return images
 
-    tensors = {name: pixels(paths) for name, (paths, _) in groups.items()}
-    train = tensors["train"].double() / 255
-    mean, std = train.mean((0, 2, 3)).float(), train.std((0, 2, 3)).clamp(min=1e-3).float()
+    arrays = {name: pixels(paths) for name, (paths, _) in groups.items()}
+    mean, std = channel_statistics(arrays["train"])
     return {
         name: TensorSplit(
-            tensors[name],
+            rearrange(torch.from_numpy(arrays[name]), "n h w c -> n c h w").contiguous(),
             torch.from_numpy(labels),
             mean,
             std,

@@ -18,11 +18,13 @@ from bnn_itrd.config import MemberConfig, NetworkConfig, SchemeConfig, to_dict
 from bnn_itrd.data import ImageData, mix_seed
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.models import find_head
 from bnn_itrd.networks import build, foreign
 from bnn_itrd.training import Fitted, fit
 
 __all__ = [
     "Member",
+    "data_identity",
     "load_member",
     "load_teacher",
     "train_member",
@@ -67,6 +69,17 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def data_identity(data: ImageData) -> dict[str, Any]:
+    """What a checkpoint keeps of its data: enough to tell other images, and to normalise as the network learned it."""
+    return {
+        "classes": list(data.classes),
+        "input_shape": list(data.input_shape),
+        "train_images": len(data.train),
+        "mean": list(data.mean),
+        "std": list(data.std),
+    }
+
+
 def train_member(
     config: MemberConfig, data: ImageData, teacher: nn.Module | None, *, fabric: Fabric, out: Path
 ) -> Member:
@@ -83,8 +96,7 @@ def train_member(
         if teacher is None:
             raise UserError(f"{config.name} learns from a teacher: give --teacher PATH, or train it in the same run")
         identity["teacher_sha256"] = weights_hash(teacher)
-    identity["classes"] = list(data.classes)
-    identity["input_shape"] = list(data.input_shape)
+    identity |= data_identity(data)
     # A folder of another configuration is refused by fit; its files must not be overwritten before that.
     if fabric.is_global_zero and not (out / "last.pt").exists():
         write_yaml(out / "config.yaml", identity)
@@ -120,7 +132,7 @@ def _from_identity(identity: dict[str, Any], where: Path) -> nn.Module:
 
 
 def find_checkpoint(path: Path, *, prefer: str = "last.pt") -> Path:
-    """The checkpoint meant by a path: the file itself, a member's folder, or a run's folder with one student."""
+    """The checkpoint meant by a path: the file itself, a member's folder, or a run's folder with one student in it."""
     if path.is_file():
         return path
     if not path.is_dir():
@@ -128,6 +140,7 @@ def find_checkpoint(path: Path, *, prefer: str = "last.pt") -> Path:
     if (path / prefer).is_file():
         return path / prefer
     members = sorted(p.parent.name for p in path.glob(f"*/{prefer}"))
+    members = [name for name in members if name != "teacher"] or members
     if len(members) == 1:
         return path / members[0] / prefer
     found = f"it holds the runs {', '.join(members)}: name one, {path}/{members[-1]}" if members else "it is empty"
@@ -165,6 +178,10 @@ def load_teacher(address: str, weights: str | None, data: ImageData) -> Member:
     library, colon, _ = address.partition(":")
     if colon and library in ("torchvision", "timm"):
         model = foreign(address, weights, num_classes=len(data.classes))
+        try:
+            find_head(model)
+        except ValueError as error:
+            raise UserError(f"teacher {address}: {error}") from error
         return Member("teacher", model.eval(), "teacher", address)
     if colon and not Path(address).exists() and library.isalpha() and len(library) > 1:
         raise unknown("library of teachers", library, ["torchvision", "timm"])
@@ -172,6 +189,11 @@ def load_teacher(address: str, weights: str | None, data: ImageData) -> Member:
     if (path / "teacher").is_dir():
         path = path / "teacher"
     model, identity, file = load_member(path)
+    done, planned = load_checkpoint(file).get("epoch"), identity.get("train", {}).get("epochs")
+    if done is not None and planned is not None and done < planned and file.name == "last.pt":
+        raise UserError(
+            f"teacher {file} is at epoch {done} of {planned}: finish its training first, or name its best.pt"
+        )
     for key, have in (("classes", list(data.classes)), ("input_shape", list(data.input_shape))):
         if identity.get(key) != have:
             raise UserError(f"teacher {file} was trained for {key} {identity.get(key)}, but the data has {have}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -124,7 +125,8 @@ def _check_tokens(argv: Sequence[str], extra: Sequence[str]) -> None:
         if not token.startswith("--"):
             continue
         key = token[2:].partition("=")[0]
-        if key not in known and key not in extra:
+        groups = {name.split(".")[0] for name in known if "." in name}
+        if key not in known and key not in extra and key not in groups:
             raise unknown(
                 "option", f"--{key}", [f"--{name}" for name in [*known, "students.NAME.FIELD", "seed", *extra]]
             )
@@ -174,11 +176,14 @@ def run_config(
     students: Any = tree.pop("students", to_dict(RunConfig())["students"])
     holder = {"students": json.loads(json.dumps(students))}
     for key, value in pairs:
-        _set(holder, key, yaml.safe_load(value))
+        try:
+            _set(holder, key, yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise UserError(f"--{key}: {value!r} is not YAML: {error}") from error
 
     p = parser(f"bnn-itrd {command}", description)
     p.usage = f"bnn-itrd {command} RECIPE [--out DIR] [--FIELD VALUE ...]"
-    p.add_argument("--config", action="config", help="a YAML file or text with more fields")
+    p.add_argument("--config", action="config", help=argparse.SUPPRESS)  # how the recipe reaches the parser
     for name, text in extra.items():
         p.add_argument(f"--{name}", type=str, default=None, help=text)
     p.add_class_arguments(RunConfig, None, skip={"students"})

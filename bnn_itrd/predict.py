@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bnn_itrd.data import resized
 from bnn_itrd.errors import UserError
 from bnn_itrd.export import predict_file, read_metadata, session
 from bnn_itrd.folder import read_image, resize
@@ -27,15 +28,16 @@ class Prediction:
 def prepare(image: np.ndarray[Any, Any], metadata: dict[str, Any], *, raw: bool) -> np.ndarray[Any, Any]:
     """RGB uint8 (h, w, 3) -> (c, h', w') as the file expects it: resized, grey where c is 1, normalised unless raw."""
     channels, height, width = metadata["input_shape"]
+    if channels == 1:
+        # ITU-R 601 luma, as Pillow's convert("L"); before resizing, as a grey data set is stored.
+        image = np.round(image @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
     if image.shape[:2] != (height, width):
         if height != width:
             raise UserError(
                 f"images must be {height} x {width} pixels for this file, got {image.shape[0]} x {image.shape[1]}"
             )
-        image = resize(image, height)
-    if channels == 1:
-        # ITU-R 601 luma, as Pillow's convert("L").
-        image = np.round(image @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
+        centre = metadata.get("resize") == "centre"
+        image = resize(image, height) if centre else resized(image[None], height)[0]
     pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
     if raw:
         return pixels

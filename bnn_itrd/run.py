@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 
-from bnn_itrd.checkpoint import load_checkpoint
-from bnn_itrd.config import RunConfig, differences, member_config, to_dict
+from bnn_itrd.config import RunConfig, member_config, to_dict
 from bnn_itrd.data import ImageData, load_data
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
-from bnn_itrd.members import Member, load_teacher, train_member, write_json, write_yaml
+from bnn_itrd.members import Member, data_identity, load_teacher, train_member, write_json, write_yaml
 from bnn_itrd.networks import build
-from bnn_itrd.training import make_fabric
+from bnn_itrd.training import make_fabric, matching_state
 
 __all__ = ["run"]
 
 
-def _check_folder(config: RunConfig, out: Path) -> None:
+def _check_folder(config: RunConfig, data: ImageData, out: Path) -> None:
     """Refuses a folder that another run began, before anything in it is touched."""
     for name in ("teacher", *config.students):
         last = out / name / "last.pt"
         if not last.exists():
             continue
-        identity = load_checkpoint(last)["identity"]
-        given = to_dict(member_config(config, name))
-        for key in (
-            "teacher_sha256",
-            "classes",
-            "input_shape",
-        ):  # known only once there is data and a teacher
-            if key in identity:
-                given[key] = identity[key]
-        if lines := differences(identity, given):
-            raise UserError(
-                f"{last.parent} belongs to another configuration; choose another --out, or give the same settings:\n  "
-                + "\n  ".join(lines)
-            )
+        given = {**to_dict(member_config(config, name)), **data_identity(data)}
+        matching_state(last, given, later=("teacher_sha256",))  # known only once there is a teacher
 
 
 def _check_members(config: RunConfig, data: ImageData, only: str | None) -> None:
@@ -58,7 +46,7 @@ def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = No
     """
     data = load_data(config.data)
     _check_members(config, data, only)
-    _check_folder(config, out)
+    _check_folder(config, data, out)
     precisions = {config.teacher_train.precision, config.train.precision}
     fabric = make_fabric(config.fabric, precision=config.train.precision)
     if fabric.is_global_zero:
@@ -118,6 +106,10 @@ def _report(
         environment=environment(fabric.device),
         config=to_dict(config),
     )
+    for model in comparison["models"]:
+        # Where it was trained, which need not be where it was compared.
+        record = out / model["name"] / "environment.json"
+        model["trained_on"] = json.loads(record.read_text()) if record.is_file() else None
     reference = [m for m in comparison["models"] if m["method"] == "teacher"]
     for model in comparison["models"]:
         if model["method"] == "teacher" and not (out / model["name"] / "last.pt").exists():

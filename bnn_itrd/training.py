@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from bnn_itrd.models import Observed, observe
 from bnn_itrd.quant import set_progress
 from bnn_itrd.records import Progress, TensorBoard, write_metrics
 
-__all__ = ["Fitted", "Objective", "fit", "learning_rate", "make_fabric"]
+__all__ = ["Fitted", "Objective", "fit", "learning_rate", "make_fabric", "matching_state"]
 
 
 def make_fabric(config: FabricConfig, *, precision: str = "32-true") -> Fabric:
@@ -138,15 +138,17 @@ def _representation_dim(model: nn.Module, input_shape: tuple[int, ...], device: 
 
 
 def _optimizer(config: TrainConfig, parameters: Any) -> torch.optim.Optimizer:
+    # Lightning cannot unscale gradients for clipping where a fused optimiser would unscale them itself.
+    fused = not (config.precision == "16-mixed" and config.clip_norm is not None)
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
     return torch.optim.SGD(
         parameters,
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov,
         weight_decay=config.weight_decay,
-        fused=True,
+        fused=fused,
     )
 
 
@@ -192,11 +194,15 @@ class Trainer:
         self.config, self.fabric = train, fabric
         memory = torch.channels_last if train.channels_last else torch.contiguous_format
         self.student = student.to(fabric.device, memory_format=memory)  # type: ignore[call-overload]
+        # Before anything observes the student: a copy would take the hooks along.
+        self.ema: AveragedModel | None = None
+        if train.ema is not None:
+            self.ema = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(train.ema), use_buffers=True)
         distillers = nn.ModuleDict()
         if distill.needs_teacher:
             if teacher is None:
                 raise UserError("distillation needs a teacher")
-            teacher = teacher.to(fabric.device, memory_format=memory).eval().requires_grad_(False)  # type: ignore[call-overload]
+            teacher = teacher.to(fabric.device, memory_format=memory).eval()  # type: ignore[call-overload]
             torch.manual_seed(mix_seed(train.seed, 1))
             distillers = make_distillers(
                 distill,
@@ -215,9 +221,10 @@ class Trainer:
         if train.compile:
             step_module = torch.compile(self.objective)  # type: ignore[assignment]
         self.step_module, self.optimizer = fabric.setup(step_module, self.raw_optimizer)
-        self.ema: AveragedModel | None = None
-        if train.ema is not None:
-            self.ema = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(train.ema), use_buffers=True)
+        # One Fabric serves a run's members one after the other: each begins with a loss scale of its own.
+        scaler = getattr(fabric.strategy.precision, "scaler", None)
+        if scaler is not None and scaler.is_enabled():
+            scaler.load_state_dict(torch.amp.GradScaler(fabric.device.type).state_dict())
         self.history: list[dict[str, Any]] = []
         self.epoch = 0
 
@@ -238,13 +245,28 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.objective.load_state_dict(state["objective"])
-        self.raw_optimizer.load_state_dict(state["optimizer"])
-        if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
+        """Raises UserError where the state is another network's."""
+        try:
+            self.objective.load_state_dict(state["objective"])
+            self.raw_optimizer.load_state_dict(state["optimizer"])
+            if self.ema is not None:
+                self.ema.load_state_dict(state["ema"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise UserError(f"the checkpoint holds another architecture: {error}") from error
         if state["precision"]:
             self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.epoch, self.history = state["epoch"], state["history"]
+
+    def finite(self) -> bool:
+        """Whether the kept network's numbers are: one look for all, at the end of an epoch."""
+        tensors = [t for t in self.kept.state_dict().values() if t.is_floating_point()]
+        return bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all())
+
+    def share_buffers(self) -> None:
+        """Every process keeps the first one's running statistics: those that are saved and evaluated."""
+        if self.fabric.world_size > 1:
+            for buffer in self.kept.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def train_epoch(
         self, data: ImageData, steps_per_epoch: int, non_finite: _NonFinite, progress: Progress
@@ -255,7 +277,7 @@ class Trainer:
         torch.manual_seed(mix_seed(config.seed, self.epoch, 2 + fabric.global_rank))
         self.objective.train()
         steps = config.epochs * steps_per_epoch
-        warmup = round(config.warmup_epochs * steps_per_epoch)
+        warmup = round(config.warmup * steps_per_epoch)
         sums = torch.zeros(len(self.objective.names) + 1, device=fabric.device)
         started = time.perf_counter()
         batches = data.train.train_batches(
@@ -339,11 +361,17 @@ def fit(
     )
     last = out / "last.pt"
     if last.exists():
-        trainer.restore(_matching_state(last, identity))
-    fabric.barrier()
+        trainer.restore(matching_state(last, identity))
+    if fabric.broadcast(trainer.epoch) != trainer.epoch:
+        raise UserError(f"all processes must see the same {last}: put --out on a disk they share")
     split = data.test if data.val is None else data.val
     non_finite = _NonFinite(fabric.device)
     main = fabric.is_global_zero
+    if main:
+        for stale in out.glob(".*.tmp"):  # what a killed process was writing
+            stale.unlink()
+        if trainer.history:
+            write_metrics(out / "metrics.csv", trainer.history)
     board = TensorBoard(out, enabled=log.tensorboard and main, purge_step=trainer.epoch)
     # A compiled copy of the same module: the weights are shared, evaluation stays in float32.
     predictor = torch.compile(trainer.kept) if train.compile else trainer.kept
@@ -357,6 +385,11 @@ def fit(
             row = trainer.train_epoch(data, steps_per_epoch, non_finite, progress)
             kept = f"{last} holds epoch {trainer.epoch}." if last.exists() else "No checkpoint was written yet."
             non_finite.check(trainer.objective.names, steps_per_epoch, kept)
+            if not trainer.finite():  # the last update of an epoch shows in no loss any more
+                raise UserError(
+                    f"the weights were not finite at the end of epoch {trainer.epoch + 1}: training stopped. {kept} "
+                    "Lower train.lr, or set train.clip_norm"
+                )
             trainer.epoch += 1
             row |= {
                 "split": "test" if data.val is None else "val",
@@ -378,6 +411,7 @@ def fit(
                 after_epoch(trainer.epoch)
     board.close()
     trainer.objective.release()
+    trainer.share_buffers()
     model = trainer.kept
     set_progress(model, 1.0)
     if final is None:
@@ -385,10 +419,16 @@ def fit(
     return Fitted(model.eval(), trainer.history, final)
 
 
-def _matching_state(last: Path, identity: dict[str, Any]) -> dict[str, Any]:
+def matching_state(last: Path, identity: dict[str, Any], *, later: Sequence[str] = ()) -> dict[str, Any]:
+    """The checkpoint, if it belongs to this configuration; `later` names what `identity` does not hold yet.
+
+    Raises UserError: unreadable, not a run's checkpoint, or another configuration (a line for each field).
+    """
     state = load_checkpoint(last)
-    lines = differences(state["identity"], identity)
-    if lines:
+    if not {"identity", "objective", "epoch"} <= state.keys():
+        raise UserError(f"{last} is not the checkpoint of a training: choose another --out")
+    saved = {key: value for key, value in state["identity"].items() if key not in later}
+    if lines := differences(saved, identity):
         raise UserError(
             f"{last.parent} belongs to another configuration; choose another --out, or give the same settings:\n  "
             + "\n  ".join(lines)

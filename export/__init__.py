@@ -5,13 +5,14 @@ from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.onnx_file import portable, to_onnx
 from bnn_itrd.export.session import FORMAT_VERSION, read_metadata, session
 from bnn_itrd.export.timing import compare_milliseconds, milliseconds_per_image
-from bnn_itrd.export.validate import Agreement, Disagreement, predict_file, predict_model, validate
+from bnn_itrd.export.validate import Agreement, Disagreement, agreement, predict_file, predict_model, validate
 
 __all__ = [
     "FORMAT_VERSION",
     "Agreement",
     "Disagreement",
     "ExportError",
+    "agreement",
     "canonical",
     "compare_milliseconds",
     "milliseconds_per_image",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import inspect
 import io
 import logging
 import re
@@ -63,6 +64,18 @@ def random_images(n: int, shape: Sequence[int]) -> Tensor:
     return torch.randn((n, *shape), generator=torch.Generator().manual_seed(0))
 
 
+def _is_mask(tensor: Tensor) -> bool:
+    """An attention mask is 0 or minus infinity, and means it."""
+    return not isinstance(tensor, nn.Parameter) and bool(((tensor == 0) | (tensor == -torch.inf)).all())
+
+
+def _check_finite(model: nn.Module) -> None:
+    """Raises ExportError on a weight or buffer that is not finite: a sign would hide it (sign(NaN) is -1)."""
+    for path, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if not bool(tensor.isfinite().all()) and not _is_mask(tensor):
+            raise ExportError(f"{path} holds values that are not finite in float32: the network is broken")
+
+
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
@@ -72,6 +85,12 @@ def _root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def _takes_any_number(model: nn.Module) -> bool:
+    """Whether the images arrive in a ``*args`` of forward."""
+    first = next(iter(inspect.signature(model.forward).parameters.values()), None)
+    return first is not None and first.kind is inspect.Parameter.VAR_POSITIONAL
 
 
 def _capture(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
@@ -90,6 +109,9 @@ def _capture(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
         elif "onstraints violated" in text:
             what = "fixes the batch size"
             advice = "reshape with -1 or x.shape[0] for the batch, never with a number"
+        elif _takes_any_number(model):
+            what = f"has the signature forward{inspect.signature(model.forward)}, which cannot be traced"
+            advice = "give the images an argument of their own, as in forward(self, x)"
         else:
             what, advice = "cannot be traced", _ADVICE
         raise ExportError(f"{where} {what}: {advice} ({_first_line(error)})") from error
@@ -207,10 +229,12 @@ def canonical(model: nn.Module, *, input_shape: Sequence[int] | None = None) -> 
 
     All else is standard ONNX; a node's metadata ``path`` is that of its module. The network is copied:
     evaluation mode, CPU, float32, without hooks. Of several outputs the first is exported.
-    Raises ValueError without an input shape, ExportError on what cannot be exported, naming the module.
+    Raises ValueError without an input shape, ExportError on what cannot be exported, naming the module, and on
+    weights or buffers that are not finite (a buffer of 0 and minus infinity is a mask and stays).
     """
     shape = check_input_shape(unwrap(model), input_shape)
     twin = copy_for_export(model)
+    _check_finite(twin)
     # Two images: with one, the tracer would take the batch size for a constant.
     example = random_images(2, shape)
     run_and_check(twin, example)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.export.copies import copy_for_export, first_output
+from bnn_itrd.export.errors import ExportError
 from bnn_itrd.quant import ActivationBinarizer, BinaryConv2d, BinaryLinear
 from bnn_itrd.quant import sign as quant_sign
 
@@ -31,17 +32,31 @@ class Replayed(NamedTuple):
 
 
 class _Forced(nn.Module):
-    """Gives the recorded signs, whatever x is, and notes how far from 0 the x were that disagree."""
+    """Gives the recorded signs, whatever x is, and notes how far from 0 the x were that disagree.
 
-    def __init__(self, binarizer: ActivationBinarizer) -> None:
+    A layer the first output does not depend on has no sign in the graph: it takes those of its own x. Raises
+    ExportError where that holds for some of a layer's calls only: nothing says which of them was recorded.
+    """
+
+    def __init__(self, binarizer: ActivationBinarizer, path: str) -> None:
         super().__init__()
-        self.binarizer = binarizer
+        self.binarizer, self.path = binarizer, path
         self.recorded: list[Tensor] = []
+        self.calls = 0
         self.margin = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        signs = self.recorded.pop(0)
         x = self.binarizer.presign(x)
+        if not self.recorded:
+            return quant_sign(x)
+        self.calls += 1
+        if self.calls > len(self.recorded) or self.recorded[self.calls - 1].shape != x.shape:
+            raise ExportError(
+                f"{self.path or 'the network'}: called more often than the first output needs it "
+                f"({len(self.recorded)} of its calls are in the file): drop the other calls, or give them a layer "
+                "of their own; nothing was written"
+            )
+        signs = self.recorded[self.calls - 1]
         wrong = quant_sign(x) != signs
         if bool(wrong.any()):
             scale = float(x.square().mean().sqrt())
@@ -63,6 +78,7 @@ def replay(
     signs: (path of the layer, name of the value) of each sign in the graph, in the order of execution. A sum
     within rounding of a threshold may fall on either side, and in a deep network one such bit can change
     every logit: so the network is given the graph's signs, and each sign is compared where it arises.
+    Raises ExportError on a layer of whose calls the graph holds some only.
     """
     import onnx
     import onnxruntime
@@ -85,7 +101,7 @@ def replay(
     forced: dict[str, _Forced] = {}
     for path, module in list(twin.named_modules()):
         if isinstance(module, (BinaryConv2d, BinaryLinear)):
-            forced[path] = _Forced(module.activation_binarizer)
+            forced[path] = _Forced(module.activation_binarizer, path)
             module.activation_binarizer = forced[path]  # type: ignore[assignment]
     for (path, _), values in zip(signs, recorded, strict=True):
         forced[path].recorded.append(torch.from_numpy(values))

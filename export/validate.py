@@ -18,7 +18,7 @@ from bnn_itrd.export.session import session
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["Agreement", "Disagreement", "predict_file", "validate"]
+__all__ = ["Agreement", "Disagreement", "agreement", "predict_file", "predict_model", "validate"]
 
 Images = np.ndarray | Tensor
 
@@ -39,6 +39,8 @@ class Agreement:
     argmax_agreement: fraction of images with the same class; max_difference, median_difference: of the
     absolute differences of all logits; top1_model, top1_file: fraction right, where labels were given. A
     value within 1e-6 of a threshold may fall on either side, so single images may differ: judge by fractions.
+    An image with a logit that is not finite, on either side, is a disagreement, and not right on that side; the
+    differences may then be nan or inf.
     """
 
     images: int
@@ -54,18 +56,33 @@ def _array(images: Images) -> np.ndarray:
     return images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
 
 
-def predict_file(opened: onnxruntime.InferenceSession, images: Images, *, batch_size: int = 256) -> np.ndarray:
-    """Logits (n, classes), float32, of images (n, c, h, w) in the file's own input type: float32, or uint8.
-
-    Raises ValueError on another type, on no images, or batch_size < 1.
-    """
-    source = opened.get_inputs()[0]
-    expected = np.dtype(np.uint8 if source.type == "tensor(uint8)" else np.float32)
-    array = _array(images)
+def _check_count(array: np.ndarray, batch_size: int) -> None:
     if batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, got {batch_size}")
     if not len(array):
         raise ValueError("images must hold at least one image, got none")
+
+
+def _truth(labels: Sequence[int] | Images, images: int) -> np.ndarray:
+    truth = _array(labels if isinstance(labels, Tensor) else np.asarray(labels))
+    if truth.shape != (images,):
+        raise ValueError(f"labels must be {images} class numbers, got shape {truth.shape}")
+    return truth
+
+
+def predict_file(opened: onnxruntime.InferenceSession, images: Images, *, batch_size: int = 256) -> np.ndarray:
+    """Logits (n, classes), float32, of images (n, c, h, w) in the file's own input type: float32, or uint8.
+
+    Raises ValueError on another type or shape, on no images, or batch_size < 1.
+    """
+    source = opened.get_inputs()[0]
+    expected = np.dtype(np.uint8 if source.type == "tensor(uint8)" else np.float32)
+    array = _array(images)
+    takes = ["n", *source.shape[1:]]
+    sizes = zip(array.shape[1:], takes[1:], strict=False)
+    if array.ndim != len(takes) or any(isinstance(size, int) and got != size for got, size in sizes):
+        raise ValueError(f"images must be ({', '.join(map(str, takes))}) for this file, got {array.shape}")
+    _check_count(array, batch_size)
     if array.dtype != expected:
         raise ValueError(f"images must be {expected} for this file, got {array.dtype}")
     output = opened.get_outputs()[0].name
@@ -78,14 +95,50 @@ def predict_file(opened: onnxruntime.InferenceSession, images: Images, *, batch_
 
 @torch.no_grad()
 def predict_model(model: nn.Module, images: Images, *, batch_size: int = 256) -> np.ndarray:
-    """Logits (n, classes) of a copy of the network in evaluation mode, CPU, float32."""
-    twin = copy_for_export(model)
+    """Logits (n, classes) of a copy of the network in evaluation mode, CPU, float32.
+
+    Raises ValueError on no images, or batch_size < 1.
+    """
     array = _array(images)
+    _check_count(array, batch_size)
+    twin = copy_for_export(model)
     parts = [
         first_output(twin(torch.from_numpy(np.ascontiguousarray(array[i : i + batch_size], np.float32)))).numpy()
         for i in range(0, len(array), batch_size)
     ]
     return np.concatenate(parts)
+
+
+def agreement(theirs: np.ndarray, ours: np.ndarray, labels: Sequence[int] | Images | None = None) -> Agreement:
+    """Compares the network's logits (theirs) with the file's (ours), each (n, k); labels: (n,) class numbers.
+
+    Raises ValueError where the shapes differ or are not (n, k) with n, k >= 1, or on another number of labels.
+    """
+    if theirs.shape != ours.shape:
+        raise ValueError(f"the network's logits have shape {theirs.shape}, the file's {ours.shape}")
+    if theirs.ndim != 2 or not theirs.size:
+        raise ValueError(f"logits must be (n, k) of at least one image and one class, got {theirs.shape}")
+    truth = None if labels is None else _truth(labels, len(theirs))
+    model_class, file_class = theirs.argmax(1), ours.argmax(1)
+    model_finite, file_finite = np.isfinite(theirs).all(1), np.isfinite(ours).all(1)
+    same = (model_class == file_class) & model_finite & file_finite
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(ours - theirs)
+        best = -np.sort(-theirs, axis=1)
+        margins = best[:, 0] - best[:, 1] if theirs.shape[1] > 1 else np.full(len(theirs), np.inf)
+        median = float(np.median(difference))
+    return Agreement(
+        images=len(ours),
+        argmax_agreement=float(same.mean()),
+        max_difference=float(difference.max()),
+        median_difference=median,
+        disagreements=tuple(
+            Disagreement(int(i), int(model_class[i]), int(file_class[i]), float(margins[i]))
+            for i in np.flatnonzero(~same)
+        ),
+        top1_model=None if truth is None else float(((model_class == truth) & model_finite).mean()),
+        top1_file=None if truth is None else float(((file_class == truth) & file_finite).mean()),
+    )
 
 
 def validate(
@@ -102,7 +155,9 @@ def validate(
 
     A file with the normalisation baked in takes uint8 images: those, the same images in the same order, are
     `raw_images`. labels: (n,) class numbers. The network is copied and left as it was.
-    Raises ValueError where numbers of images or labels differ or `raw_images` is missing; else as `session`.
+    Raises ValueError where numbers of images or labels differ, the images are not of the file's shape, the logits
+    of file and network have different shapes, or `raw_images` is missing; else as `session`. Data too large for one
+    array: `predict_model` and `predict_file` in chunks, then `agreement`.
     """
     opened = session(file, threads=threads) if isinstance(file, (str, Path, os.PathLike)) else file
     takes_raw = opened.get_inputs()[0].type == "tensor(uint8)"
@@ -114,25 +169,6 @@ def validate(
     source = images if raw_images is None else raw_images
     if len(source) != len(images):
         raise ValueError(f"raw_images must be the same {len(images)} images, got {len(source)}")
-    truth = None if labels is None else _array(labels if isinstance(labels, Tensor) else np.asarray(labels))
-    if truth is not None and truth.shape != (len(images),):
-        raise ValueError(f"labels must be {len(images)} class numbers, got shape {truth.shape}")
-
+    truth = None if labels is None else _truth(labels, len(images))
     ours = predict_file(opened, source, batch_size=batch_size)
-    theirs = predict_model(model, images, batch_size=batch_size)
-    difference = np.abs(ours - theirs)
-    file_class, model_class = ours.argmax(1), theirs.argmax(1)
-    best = -np.sort(-theirs, axis=1)
-    margins = best[:, 0] - best[:, 1] if theirs.shape[1] > 1 else np.full(len(theirs), np.inf)
-    return Agreement(
-        images=len(ours),
-        argmax_agreement=float((file_class == model_class).mean()),
-        max_difference=float(difference.max()),
-        median_difference=float(np.median(difference)),
-        disagreements=tuple(
-            Disagreement(int(i), int(model_class[i]), int(file_class[i]), float(margins[i]))
-            for i in np.flatnonzero(file_class != model_class)
-        ),
-        top1_model=None if truth is None else float((model_class == truth).mean()),
-        top1_file=None if truth is None else float((file_class == truth).mean()),
-    )
+    return agreement(predict_model(model, images, batch_size=batch_size), ours, truth)

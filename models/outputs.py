@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -48,7 +49,8 @@ def _find_stages(model: nn.Module) -> tuple[str, ...]:
 class Observed(nn.Module):
     """A network whose call returns `Outputs`. `model` is the network itself, shared, not copied.
 
-    Works through forward hooks, so for any network: ours, torchvision's, timm's. It compiles with fullgraph.
+    Works through forward hooks, so for any network: ours, torchvision's, timm's. It compiles with fullgraph, and a
+    copy (deepcopy, torch.save) of it or of the observed network is one of its own.
     """
 
     def __init__(self, model: nn.Module, head: str, stages: Sequence[str]) -> None:
@@ -62,16 +64,17 @@ class Observed(nn.Module):
         self._seen: dict[str, Tensor] = {}
         self._handles = [modules[head].register_forward_pre_hook(self._keep_input)]
         for name in self.stage_names:
-            self._handles.append(modules[name].register_forward_hook(self._keep_output(name)))
+            self._handles.append(modules[name].register_forward_hook(partial(self._keep_output, name)))
 
     def _keep_input(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self._seen["representation"] = args[0]
 
-    def _keep_output(self, name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            self._seen[name] = output
+    def _keep_output(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        self._seen[name] = output
 
-        return hook
+    def __getstate__(self) -> dict[str, Any]:
+        # A call of the network alone leaves activations behind, with a graph that cannot be copied.
+        return self.__dict__ | {"_seen": {}}
 
     def remove(self) -> None:
         """Takes the hooks off the network."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear
 
@@ -19,8 +23,10 @@ __all__ = ["LayerSummary", "Summary", "summary"]
 class LayerSummary:
     """One layer at batch 1. bits: of a weight and of an input value; macs: products of +-1 (binary) or of floats.
 
-    bytes: as deployed: 1 bit per binary weight, 4 bytes per other parameter, and a normalisation as the two numbers
-    per channel (scale, shift) it becomes. parameters: trainable ones, a binary layer's learned scale included.
+    bytes: as deployed: 1 bit per binary weight, 4 bytes per other parameter, a computed weight (weight_norm) as its
+    result, and a BatchNorm as the two numbers per channel (scale, shift) it becomes. parameters: the module's own,
+    a binary layer's learned scale and an attention's projections included, without those an earlier layer brought.
+    output_shape is empty where the module was not called.
     """
 
     path: str
@@ -61,8 +67,8 @@ class Summary:
 
     @property
     def compression(self) -> float:
-        """fp32_bytes / bytes."""
-        return self.fp32_bytes / self.bytes
+        """fp32_bytes / bytes; 1 for a network without either."""
+        return self.fp32_bytes / self.bytes if self.bytes else 1.0
 
     @property
     def kept_float(self) -> tuple[str, ...]:
@@ -107,73 +113,120 @@ class Summary:
         )
 
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_BINARY = (BinaryConv2d, BinaryLinear)
+_WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 
 
-def _describe(path: str, module: nn.Module, output: Tensor) -> LayerSummary | None:
-    shape = tuple(output.shape[1:])
-    parameters = sum(p.numel() for p in module.parameters())
-    if isinstance(module, (BinaryConv2d, BinaryLinear)):
+class _Work(NamedTuple):
+    """What one module did in a forward pass."""
+
+    output_shape: tuple[int, ...] = ()
+    binary_macs: int = 0
+    float_macs: int = 0
+
+
+def _parts(module: nn.Module) -> list[nn.Module]:
+    """The modules counted as one layer: binary layers and attention whole, others with their parametrisations."""
+    if isinstance(module, (*_BINARY, nn.MultiheadAttention)):
+        return list(module.modules())
+    if isinstance(module, _WEIGHTED) and parametrize.is_parametrized(module):
+        return [module, *module.get_submodule("parametrizations").modules()]
+    return [module]
+
+
+def _attention_macs(module: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor) -> int:
+    """The four projections, queries by keys, and weights by values."""
+    width, batch_axis = module.embed_dim, 0 if module.batch_first else 1
+    queries, keys = query.numel() // width, key.numel() // key.shape[-1]
+    keys_each = keys // (1 if key.dim() == 2 else key.shape[batch_axis])
+    keys_each += (module.bias_k is not None) + module.add_zero_attn
+    projections = 2 * queries * width + keys * (key.shape[-1] + value.shape[-1])
+    return width * (projections + 2 * queries * keys_each)
+
+
+def _macs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> tuple[int, int]:
+    """Multiply-accumulates of one call: (of +-1, of floats)."""
+    if isinstance(module, _BINARY):
+        signs, _, offset = module.binary_weight()
+        positions = output.numel() // signs.shape[0]
+        # An offset is a second, float sum over the window: one addition per tap, the same for a group's channels.
+        taps = signs[0].numel() * (module.groups if isinstance(module, BinaryConv2d) else 1)
+        return signs.numel() * positions, 0 if offset is None else taps * positions
+    if isinstance(module, nn.MultiheadAttention):
+        given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+        return 0, _attention_macs(module, given["query"], given["key"], given["value"])
+    if isinstance(module, nn.Linear):
+        return 0, module.weight.numel() * (output.numel() // module.out_features)
+    if isinstance(module, nn.modules.conv._ConvNd):
+        if module.transposed:  # the kernel is multiplied once per pixel of the input
+            source = args[0] if args else kwargs["input"]
+            return 0, module.weight.numel() * (source.numel() // module.in_channels)
+        return 0, module.weight.numel() * (output.numel() // module.out_channels)
+    return 0, 0
+
+
+def _bytes(module: nn.Module, parameters: Sequence[nn.Parameter]) -> int:
+    """As deployed. parameters: the module's, without those another layer brings."""
+    if isinstance(module, _BINARY):
         signs, scale, offset = module.binary_weight()
-        positions = math.prod(shape) // signs.shape[0]
-        macs = signs.numel() * positions
         others = scale.numel() + (0 if offset is None else offset.numel())
         others += 0 if module.bias is None else module.bias.numel()
-        size = math.ceil(signs.numel() / 8) + 4 * others
-        # An offset is a second, float sum over the window: one addition per tap, not per output channel.
-        extra = 0 if offset is None else signs[0].numel() * positions
-        return LayerSummary(path, type(module).__name__, shape, 1, 1, parameters, macs, extra, size)
-    if any(True for _ in module.children()) or parameters == 0:
+        ours = any(p is module.weight for p in parameters)
+        return (math.ceil(signs.numel() / 8) if ours else 0) + 4 * others
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return 8 * module.num_features if module.affine or module.running_mean is not None else 0
+    if isinstance(module, _WEIGHTED) and "weight" not in module._parameters and parameters:
+        # A weight that is computed (weight_norm, pruning) is deployed as its result.
+        return 4 * (module.weight.numel() + (0 if module.bias is None else module.bias.numel()))
+    return 4 * sum(p.numel() for p in parameters)
+
+
+def _layer(path: str, module: nn.Module, work: _Work, counted: set[int]) -> LayerSummary | None:
+    """The layer's line; None where there is nothing to say. Its parameters are added to `counted`."""
+    parameters = []
+    for p in [p for part in _parts(module) for p in part.parameters(recurse=False)]:
+        if id(p) not in counted:
+            counted.add(id(p))
+            parameters.append(p)
+    size = _bytes(module, parameters)
+    if not (parameters or size or work.binary_macs or work.float_macs):
         return None
-    size = 4 * parameters
-    macs = 0
-    if isinstance(module, _NORMS):
-        size = 8 * module.num_features
-    elif isinstance(module, nn.modules.conv._ConvNd):
-        if module.transposed:
-            macs = module.weight.numel() * math.prod(output.shape[2:]) // math.prod(module.stride)
-        else:
-            macs = module.weight.numel() * math.prod(output.shape[2:])
-    elif isinstance(module, nn.Linear):
-        macs = module.weight.numel() * (output[0].numel() // module.out_features)
-    return LayerSummary(path, type(module).__name__, shape, 32, 32, parameters, 0, macs, size)
+    bits = 1 if isinstance(module, _BINARY) else 32
+    count = sum(p.numel() for p in parameters)
+    macs = (work.binary_macs, work.float_macs)
+    return LayerSummary(path, type(module).__name__, work.output_shape, bits, bits, count, *macs, size)
 
 
 @torch.no_grad()
 def summary(model: nn.Module, input_shape: Sequence[int] | None = None) -> Summary:
     """Walks one image (c, h, w) through the network. input_shape: by default ``model.input_shape``.
 
-    Counts convolutions, linear layers and normalisations, and the bytes of every other module that owns parameters;
-    activations, pooling and additions are not counted as MACs. The network is copied and left as it was.
+    Every module's own parameters are counted, once where several share them, called or not: the layers' add up to
+    `Summary.parameters`. MACs are those of convolutions, linear layers and nn.MultiheadAttention, called as modules;
+    functions, activations, pooling, normalisations and additions have none. The network is copied and left as it was.
     Raises ValueError where there is no input_shape.
     """
     shape = input_shape if input_shape is not None else getattr(model, "input_shape", None)
     if shape is None:
         raise ValueError(f"{type(model).__name__} has no input_shape: give input_shape=(channels, height, width)")
     twin = copy.deepcopy(model).cpu().float().eval()
-    layers: dict[str, LayerSummary] = {}
-    handles = []
-    for path, module in twin.named_modules():
+    inside = {id(part) for module in twin.modules() for part in _parts(module) if part is not module}
+    modules = {path: module for path, module in twin.named_modules() if id(module) not in inside}
+    done: dict[str, _Work] = {}
 
-        def hook(module: nn.Module, args: object, output: object, path: str = path) -> None:
-            described = _describe(path, module, output) if isinstance(output, Tensor) else None
-            if described is not None:
-                before = layers.get(path)
-                if before is not None:  # called again: the work adds up, the parameters do not
-                    described = LayerSummary(
-                        **{
-                            **described.__dict__,
-                            "binary_macs": before.binary_macs + described.binary_macs,
-                            "float_macs": before.float_macs + described.float_macs,
-                        }
-                    )
-                layers[path] = described
+    def note(path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        first = output[0] if isinstance(output, (tuple, list)) and output else output
+        if isinstance(first, Tensor):
+            # Called again: the work adds up.
+            before, (binary, floats) = done.get(path, _Work()), _macs(module, args, kwargs, first)
+            done[path] = _Work(tuple(first.shape[1:]), before.binary_macs + binary, before.float_macs + floats)
 
-        handles.append(module.register_forward_hook(hook))
+    for path, module in modules.items():
+        module.register_forward_hook(partial(note, path), with_kwargs=True)
     twin(torch.zeros(1, *shape))
-    for handle in handles:
-        handle.remove()
-    # A binary layer is counted whole; what lies inside it (its binarisers) is not a layer of its own.
-    inside = tuple(f"{path}." for path, m in twin.named_modules() if isinstance(m, (BinaryConv2d, BinaryLinear)))
-    kept = tuple(layer for path, layer in layers.items() if not (inside and path.startswith(inside)))
+    # In the order of execution, then what was not called.
+    work = done | {path: _Work() for path in modules if path not in done}
+    counted: set[int] = set()
+    layers = [_layer(path, modules[path], did, counted) for path, did in work.items()]
+    kept = tuple(layer for layer in layers if layer is not None)
     return Summary(kept, tuple(shape), sum(p.numel() for p in twin.parameters()))

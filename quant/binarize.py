@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules import conv
 
-from bnn_itrd.quant.graph import CONV, LINEAR, ONE_SIGN, RELU, Net, inputs, symmetric_padding
+from bnn_itrd.quant.graph import CONV, LINEAR, RELU, Net, inputs, symmetric_padding
 from bnn_itrd.quant.layers import BinaryConv2d, BinaryLinear, _BinaryLayer
 from bnn_itrd.quant.report import WAY_OUT, Binarized, Change, Report
 from bnn_itrd.quant.scheme import Scheme, as_scheme
@@ -164,7 +164,7 @@ def binarize(
                 notes.append(f"{layer.target} reads the network's input: all signs are +1 if it is never negative")
             elif net.is_a(source, RELU) and where not in named:
                 feeds.setdefault(source, str(layer.target))
-            elif net.is_a(source, RELU) or net.is_a(source, ONE_SIGN):
+            elif net.is_a(source, RELU) or net.is_one_sided(source):
                 notes.append(f"{layer.target} reads {where}, whose values all have the same sign")
 
     changes: list[Change] = []

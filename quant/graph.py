@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from bnn_itrd.quant.layers import BinaryConv2d, BinaryLinear
 from bnn_itrd.quant.report import Action, Change
 from bnn_itrd.quant.tracing import _Inlined, owner_path
 
-__all__ = ["CONV", "LINEAR", "ONE_SIGN", "RELU", "Net", "inputs", "symmetric_padding"]
+__all__ = ["CONV", "LINEAR", "RELU", "Net", "inputs", "symmetric_padding"]
 
 
 class Kind(NamedTuple):
@@ -46,6 +47,12 @@ PASSING = Kind(
     | {"pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "interpolate", "pad"}
     | {"contiguous", "clone", "to", "float"},
 )
+
+
+def _number(node: fx.Node, index: int, name: str, default: float) -> float:
+    """An argument of a function or method call; nan where it is computed or None."""
+    value = node.args[index] if index < len(node.args) else node.kwargs.get(name, default)
+    return value if isinstance(value, (int, float)) else math.nan
 
 
 def inputs(node: fx.Node) -> list[fx.Node]:
@@ -84,6 +91,23 @@ class Net:
 
     def is_a(self, node: fx.Node, kind: Kind) -> bool:
         return isinstance(self.module(node), kind.modules) or self.name(node) in kind.names
+
+    def is_one_sided(self, node: fx.Node) -> bool:
+        """Whether all values have one sign, whatever the input: a sigmoid, a clamp at 0, a square."""
+        if self.is_a(node, ONE_SIGN):
+            return True
+        m, name = self.module(node), self.name(node).strip("_")
+        if isinstance(m, nn.Hardtanh):
+            return m.min_val >= 0
+        if isinstance(m, nn.Threshold):
+            return m.threshold >= 0 and m.value >= 0
+        if name == "hardtanh":
+            return _number(node, 1, "min_val", -1) >= 0
+        if name in ("clamp", "clip", "clamp_min"):
+            return _number(node, 1, "min", math.nan) >= 0
+        if name == "threshold":
+            return _number(node, 1, "threshold", math.nan) >= 0 and _number(node, 2, "value", math.nan) >= 0
+        return name == "pow" and _number(node, 1, "exponent", math.nan) % 2 == 0
 
     def path(self, node: fx.Node) -> str:
         return str(node.target) if node.op == "call_module" else f"{owner_path(node)}.{node.name}()".lstrip(".")

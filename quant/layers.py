@@ -118,12 +118,14 @@ class BinaryConv2d(_BinaryLayer):
         signs, scale, offset = self.binary_weight()
         a = self.activation_binarizer(x)
         sums = self._convolve(a, signs)
-        # Under autocast the sums are in half precision and the scale is not: without the cast everything up to the
-        # next convolution would be float32, at twice the memory traffic.
-        y = (sums * _per_channel(scale, 4)).to(sums.dtype)
+        y = sums * _per_channel(scale, 4)
         if offset is not None:
             y = y + self._convolve(a, torch.ones_like(signs)) * _per_channel(offset, 4)
-        return y if self.bias is None else y + _per_channel(self.bias, 4)
+        if self.bias is not None:
+            y = y + _per_channel(self.bias, 4)
+        # Under autocast the sums are in half precision, and scale, offset and bias are not: without the cast
+        # everything up to the next convolution would be float32, at twice the memory traffic.
+        return y.to(sums.dtype)
 
 
 class BinaryLinear(_BinaryLayer):
@@ -148,7 +150,9 @@ class BinaryLinear(_BinaryLayer):
         signs, scale, offset = self.binary_weight()
         a = self.activation_binarizer(x)
         sums = F.linear(a, signs)
-        y = (sums * scale).to(sums.dtype)
+        y = sums * scale
         if offset is not None:
             y = y + a.sum(-1, keepdim=True) * offset
-        return y if self.bias is None else y + self.bias
+        if self.bias is not None:
+            y = y + self.bias
+        return y.to(sums.dtype)  # as in BinaryConv2d

@@ -16,7 +16,12 @@ _EPS = 1e-5
 
 
 def _variance(x: Tensor) -> Tensor:
-    """Unbiased variance over all but the first axis, kept for broadcasting; 0 where there is one element."""
+    """Unbiased variance per sample, over all but the first axis, kept for broadcasting; 0 of one element.
+
+    (c,) is one sample without its axis: the variance of (1, c).
+    """
+    if x.dim() == 1:
+        return _variance(x[None])[0]
     axes = tuple(range(1, x.dim()))
     return x.var(axes, correction=1 if math.prod(x.shape[1:]) > 1 else 0, keepdim=True)
 
@@ -25,6 +30,14 @@ def recu_tau(progress: Tensor, *, tau_min: float = 0.85, tau_max: float = 0.99) 
     """tau(p) = A * exp(p) + B, A = (tau_max - tau_min) / (e - 1), B = tau_min - A; () -> (). ReCU, eq. 16."""
     a = (tau_max - tau_min) / (math.e - 1)
     return a * torch.exp(progress) + (tau_min - a)
+
+
+def check_tau(tau_min: float, tau_max: float) -> None:
+    """Raises ValueError unless 0.5 < tau_min <= tau_max < 1 (below 0.5 the clamp's bound is negative)."""
+    if not 0.5 < tau_min < 1:
+        raise ValueError(f"tau_min must be in (0.5, 1), got {tau_min}")
+    if not tau_min <= tau_max < 1:
+        raise ValueError(f"tau_max must be in [tau_min, 1) = [{tau_min}, 1), got {tau_max}")
 
 
 def recu_weight(weight: Tensor, *, tau: Tensor | float) -> Tensor:
@@ -47,7 +60,8 @@ def recu_weight(weight: Tensor, *, tau: Tensor | float) -> Tensor:
 def recu_activation(x: Tensor) -> Tensor:
     """sign(x / sqrt(var + 1e-5)), (n, ...) -> (n, ...) in {-1, +1}. ReCU's published code, IR-Net's form.
 
-    var: unbiased, per sample over all other axes; no mean is subtracted, so the signs are those of x.
+    var: unbiased, per sample over all other axes; (c,) is one sample. No mean is subtracted, so the signs are
+    those of x.
     Backward: ``max(2 - 2|a|, 0)`` at ``a = x / sqrt(var + 1e-5)``, then through division and variance.
     """
     # In float32 under autocast: a variance of bfloat16 values has three digits.
@@ -59,15 +73,12 @@ def recu_activation(x: Tensor) -> Tensor:
 class ReCUWeight(WeightBinarizer):
     """`recu_weight` with tau annealed from tau_min to tau_max, and a learned scale alpha_o, at first U(0, 1).
 
-    Raises ValueError unless 0.5 < tau_min <= tau_max < 1 (below 0.5 the clamp's bound is negative).
+    Raises ValueError unless 0.5 < tau_min <= tau_max < 1.
     """
 
     def __init__(self, out_channels: int, *, tau_min: float = 0.85, tau_max: float = 0.99) -> None:
         super().__init__(out_channels)
-        if not 0.5 < tau_min < 1:
-            raise ValueError(f"tau_min must be in (0.5, 1), got {tau_min}")
-        if not tau_min <= tau_max < 1:
-            raise ValueError(f"tau_max must be in [tau_min, 1) = [{tau_min}, 1), got {tau_max}")
+        check_tau(tau_min, tau_max)
         self.tau_min, self.tau_max = tau_min, tau_max
         self.alpha = torch.nn.Parameter(torch.rand(out_channels))
 

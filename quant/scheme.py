@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bnn_itrd.quant.basic import ClippedActivation, PolynomialActivation, XNORWeight
 from bnn_itrd.quant.binarizer import ActivationBinarizer, WeightBinarizer
-from bnn_itrd.quant.recu import ReCUActivation, ReCUWeight
+from bnn_itrd.quant.recu import ReCUActivation, ReCUWeight, check_tau
 
 __all__ = ["ACTIVATIONS", "SCHEMES", "WEIGHTS", "Scheme", "as_scheme"]
 
@@ -34,7 +34,8 @@ def _check(kind: str, name: str, known: Iterable[str]) -> None:
 class Scheme:
     """How weights and how activations are binarised, chosen apart: keys of `WEIGHTS` and `ACTIVATIONS`.
 
-    Raises ValueError on an unknown name. ReCU's tau is the range tau anneals over; other weights ignore it.
+    ReCU's tau is the range tau anneals over; other weights ignore it. Raises ValueError on an unknown name, and with
+    ReCU's weights unless 0.5 < tau_min <= tau_max < 1.
     """
 
     weight: str = "recu"
@@ -45,6 +46,8 @@ class Scheme:
     def __post_init__(self) -> None:
         _check("weight binariser", self.weight, WEIGHTS)
         _check("activation binariser", self.activation, ACTIVATIONS)
+        if self.weight == "recu":
+            check_tau(self.tau_min, self.tau_max)
 
     def make_weight(self, out_channels: int) -> WeightBinarizer:
         if self.weight == "recu":

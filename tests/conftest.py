@@ -41,6 +41,7 @@ TINY = [
     "--train.batch_size=32",
     "--teacher_train.batch_size=32",
     "--train.warmup_epochs=0",
+    "--teacher_train.warmup_epochs=0",
     "--log.progress=false",
     "--fabric.threads=1",
     "--fabric.accelerator=cpu",

@@ -502,6 +502,9 @@ def test_function_calls_are_named() -> None:
         nn.Softplus(),
         nn.Sequential(nn.Sigmoid(), nn.MaxPool2d(2), nn.Dropout(0.1)),
         nn.Softmax2d(),
+        nn.Threshold(0, 0),
+        nn.Hardtanh(0, 1),
+        nn.Hardtanh(0.5, 1),
     ],
     ids=lambda m: type(m).__name__,
 )
@@ -513,8 +516,55 @@ def test_other_activations_of_one_sign_are_warned_about(activation: nn.Module) -
     assert type(binary.get_submodule(where)) is type(activation[0] if where == "5.0" else activation)  # type: ignore[index]
 
 
+class Applied(nn.Module):
+    """stem, BatchNorm, a function, a binary layer, head."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem, self.bn, self.body, self.fc = conv(3, 8), nn.BatchNorm2d(8), conv(8, 8), nn.Linear(8, 2)
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.body(self.function(self.bn(self.stem(x)))).mean((2, 3)))
+
+
+FUNCTIONS: list[tuple[Callable[[Tensor], Tensor], str]] = [
+    (lambda x: x.clamp(min=0), "clamp"),
+    (lambda x: x.clamp(0, 1), "clamp"),
+    (lambda x: torch.clamp(x, 0.5), "clamp"),
+    (lambda x: x.clamp_(min=0), "clamp_"),
+    (lambda x: x.clip(0), "clip"),
+    (lambda x: x.clamp_min(0), "clamp_min"),
+    (lambda x: torch.clamp_min(x, min=1), "clamp_min"),
+    (lambda x: F.hardtanh(x, 0, 6), "hardtanh"),
+    (lambda x: F.hardtanh(x, min_val=0.0), "hardtanh"),
+    (lambda x: F.threshold(x, 0, 0), "_threshold"),
+    (lambda x: x**2, "pow_1"),
+    (lambda x: x.pow(4), "pow_1"),
+    (lambda x: torch.pow(x, exponent=2), "pow_1"),
+    (lambda x: x.clamp(-1, 1), ""),
+    (lambda x: x.clamp(max=0.5), ""),
+    (lambda x: x.clamp(None, 0.5), ""),
+    (lambda x: F.hardtanh(x), ""),
+    (lambda x: F.threshold(x, 0, -1), ""),
+    (lambda x: F.threshold(x, -1, 0), ""),
+    (lambda x: x**3, ""),
+    (lambda x: x.pow(1), ""),
+]
+
+
+@pytest.mark.parametrize(("function", "name"), FUNCTIONS)
+def test_functions_of_one_sign_are_warned_about(function: Callable[[Tensor], Tensor], name: str) -> None:
+    binary, report = binarize(Applied(function))
+    seen = binary_inputs(binary, images(4, 12))["body"]
+    assert (seen.min() >= 0) == bool(name)
+    assert report.warnings == ([f"body reads {name}(), whose values all have the same sign"] if name else [])
+
+
 def test_activations_of_both_signs_and_those_behind_a_norm_are_fine() -> None:
-    binary, report = binarize(small(conv(8, 8), nn.SiLU(), conv(8, 8), nn.Sigmoid(), nn.BatchNorm2d(8), conv(8, 8)))
+    binary, report = binarize(
+        small(conv(8, 8), nn.SiLU(), conv(8, 8), nn.Hardtanh(), conv(8, 8), nn.Sigmoid(), nn.BatchNorm2d(8), conv(8, 8))
+    )
     assert not report.warnings
     assert isinstance(binary.get_submodule("4"), nn.SiLU)
 

@@ -10,14 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import TINY
 from PIL import Image
 
+import bnn_itrd
 from bnn_itrd import recipes
+from bnn_itrd.artefacts import run_split
+from bnn_itrd.checkpoint import load_checkpoint, save_checkpoint
 from bnn_itrd.cli import main
-from bnn_itrd.config import RunConfig
+from bnn_itrd.config import DataConfig, RunConfig
+from bnn_itrd.data import load_data
+from bnn_itrd.errors import UserError
+from bnn_itrd.export import session
 from bnn_itrd.options import run_config
+from bnn_itrd.predict import predict
+from bnn_itrd.quant import BinaryConv2d
 
 SMALL = [*TINY, "--data.image_size=16", "--network.width=0.5", "--log.tensorboard=false"]
 
@@ -127,9 +136,12 @@ def test_export_and_predict(road: Path, tmp_path: Path, capsys: pytest.CaptureFi
     plain, baked = tmp_path / "plain.onnx", tmp_path / "baked.onnx"
     assert main(["export", str(road / "recu"), f"--out={plain}"]) == 0
     assert main(["export", str(road / "recu"), f"--out={baked}", "--uint8"]) == 0
-    assert main(["validate", str(baked), f"--checkpoint={road / 'recu'}", "--data=cifar10",
-                 f"--data.root={yaml.safe_load((road / 'recu' / 'config.yaml').read_text())['data']['root']}",
-                 "--data.image_size=16"]) == 0  # fmt: skip
+    root = yaml.safe_load((road / "recu" / "config.yaml").read_text())["data"]["root"]
+    given = ["--data=cifar10", f"--data.root={root}", "--data.image_size=16"]
+    assert main(["validate", str(baked), f"--checkpoint={road / 'recu'}", *given]) == 0
+    types = [session(f).get_inputs()[0].type for f in (plain, baked)]
+    assert types == ["tensor(float)", "tensor(uint8)"]
+    assert main(["evaluate", str(baked), *given]) == 0
     image = tmp_path / "red.png"
     pixels = np.full((16, 16, 3), 60, np.uint8)
     pixels[..., 0] += 120
@@ -140,6 +152,60 @@ def test_export_and_predict(road: Path, tmp_path: Path, capsys: pytest.CaptureFi
         assert main(["predict", str(file), str(image), "--top=2"]) == 0
         lines.append(capsys.readouterr().out)
     assert lines[0] == lines[1] and "class" in lines[0] and "%" in lines[0]
+
+
+def test_predict_sees_an_image_as_evaluation_does(road: Path, tiny_npz: Path, tmp_path: Path) -> None:
+    """8x8 files, brought to 16x16: every prediction is the one of the test split."""
+    with np.load(tiny_npz) as arrays:
+        pictures = arrays["x_test"]
+    paths = []
+    for i, picture in enumerate(pictures):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(picture).save(paths[-1])
+    file = road / "recu" / "student.onnx"
+    data = load_data(DataConfig(name="cifar10", root=str(tiny_npz), image_size=16))
+    _, logits, _ = run_split(None, session(file), data)
+    assert logits is not None
+    expected = torch.from_numpy(logits).softmax(1)
+    for result, row in zip(predict(file, paths, top=1), expected, strict=True):
+        assert result.probabilities[0] == pytest.approx(float(row.max()), abs=1e-4)
+        assert result.classes[0] == f"class{int(row.argmax())}"
+
+
+def test_evaluation_on_other_data_keeps_the_networks_normalisation(
+    road: Path, tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same test images beside brighter training images: the same accuracy and loss."""
+    with np.load(tiny_npz) as file:
+        arrays = {k: file[k] for k in file.files}
+    arrays["x_train"] = arrays["x_train"] // 4 + 190
+    np.savez(tmp_path / "other.npz", **arrays)
+    values = []
+    for root in (tiny_npz, tmp_path / "other.npz"):
+        for path in (road / "recu", road / "recu" / "student.onnx"):
+            assert main(["evaluate", str(path), f"--data.root={root}", "--json"]) == 0
+            values.append(json.loads(capsys.readouterr().out))
+    assert len({(v["top1"], round(v["loss"], 4)) for v in values}) == 1
+
+
+def test_a_half_trained_teacher_is_refused(
+    road: Path, tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = load_checkpoint(road / "teacher" / "last.pt")
+    state.pop("format")
+    state["identity"]["train"]["epochs"] = 9
+    save_checkpoint(tmp_path / "half" / "last.pt", state)
+    arguments = ["train", "digits", *SMALL, f"--data.root={tiny_npz}", "--member=recu-itrd", f"--out={tmp_path / 'o'}"]
+    assert main([*arguments, f"--teacher={tmp_path / 'half'}"]) == 2
+    assert "is at epoch 1 of 9: finish its training" in capsys.readouterr().err
+
+
+def test_load_of_a_run_with_one_student(road: Path, tmp_path: Path) -> None:
+    shutil.copytree(road / "teacher", tmp_path / "run" / "teacher")
+    shutil.copytree(road / "recu", tmp_path / "run" / "recu")
+    assert any(isinstance(m, BinaryConv2d) for m in bnn_itrd.load(tmp_path / "run").modules())
+    with pytest.raises(UserError, match=r"holds the runs recu, recu-itrd: name one"):
+        bnn_itrd.load(road)
 
 
 def test_summary_compare_recipes(road: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,7 +235,6 @@ def test_a_trained_teacher_is_reused(road: Path, tiny_npz: Path, tmp_path: Path)
 
 
 def test_a_torchvision_teacher(tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import torch
     import torchvision
 
     model = torchvision.models.mobilenet_v3_small(weights=None, num_classes=3)
@@ -260,6 +325,11 @@ def test_recipe_files_of_the_user(tmp_path: Path) -> None:
         (["run", "cifar10"], r"needs its images: give --data\.root"),
         (["run", "digits", "--teacher=torchvison:resnet18"], "unknown library of teachers 'torchvison'"),
         (["run", "digits", "--fabric.accelerator=gpx"], "fabric: .*gpx"),
+        (["run", "digits", "--students={a: ["], "--students: .* is not YAML"),
+        (["run", "digits", "--train.momentum=0"], r"train\.momentum must be > 0 with nesterov"),
+        (["run", "digits", "--students.a.itrd.beta_corr=-1"], r"itrd\.beta_corr must be >= 0, got -1"),
+        (["run", "digits", "--train.epochs=2"], r"train\.warmup_epochs must be in \[0, epochs\) = \[0, 2\)"),
+        (["compare", "also-nowhere"], "there is no such folder"),
     ],
 )
 def test_bad_input_is_named(

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bnn_itrd.augment import crop_and_flip, draw, normalise
 from bnn_itrd.config import DataConfig
-from bnn_itrd.data import ImageData, TensorSplit, load_data, shuffled
+from bnn_itrd.data import ImageData, TensorSplit, channel_statistics, load_data, shuffled
 from bnn_itrd.errors import UserError
 from bnn_itrd.folder import FolderSplit
 
@@ -29,6 +29,30 @@ def test_digits_is_embedded_and_split_by_class() -> None:
     torch.testing.assert_close(train.mean(), torch.tensor(0.0), atol=1e-4, rtol=0)
     torch.testing.assert_close(train.std(), torch.tensor(1.0), atol=1e-3, rtol=0)
     assert images.shape[1:] == (1, 8, 8)
+
+
+def test_statistics_equal_numpys() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5000, 3, 4, 2), dtype=np.uint8)
+    mean, std = channel_statistics(images)
+    np.testing.assert_allclose(mean.numpy(), (images / 255).mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(std.numpy(), (images / 255).std((0, 1, 2)), rtol=1e-6)
+    assert channel_statistics(np.zeros((2, 3, 3, 1), np.uint8))[1] > 0
+
+
+def test_download_needs_no_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision.datasets
+
+    asked = []
+
+    class Fake(torchvision.datasets.CIFAR10):
+        def __init__(self, root: Path, train: bool, download: bool) -> None:
+            asked.append((str(root), download))
+            raise RuntimeError("no network here")
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Fake)
+    with pytest.raises(UserError, match="no network here"):
+        load_data(DataConfig(name="cifar10", download=True))
+    assert asked == [("data", True)]
 
 
 def test_image_size_scales_small_images() -> None:
@@ -185,12 +209,13 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
         folder(tmp_path)
 
 
-def test_a_truncated_image_is_named_when_it_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_truncated_image_is_named_when_it_is_read(tmp_path: Path, workers: int) -> None:
     write_images(tmp_path, size=(90, 90))
     victim = sorted((tmp_path / "kind0").iterdir())[0]
     victim.write_bytes(victim.read_bytes()[:2000])
-    data = folder(tmp_path, workers=0, image_size=80)
-    with pytest.raises(UserError, match=r"kind0/0\.png cannot be read as an image"):
+    data = folder(tmp_path, workers=workers, image_size=80)
+    with pytest.raises(UserError, match=r"^\S*kind0/0\.png cannot be read as an image"):
         for split in (data.train, data.test):
             list(split.eval_batches(4, device=CPU))
 

@@ -17,12 +17,14 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from onnx import numpy_helper
 from torch import Tensor, nn
 
 import bnn_itrd.export.onnx_file as onnx_file
 from bnn_itrd.export import (
     ExportError,
+    agreement,
     canonical,
     compare_milliseconds,
     milliseconds_per_image,
@@ -47,6 +49,7 @@ from bnn_itrd.quant import (
     ReCUWeight,
     Scheme,
     WeightBinarizer,
+    binarize,
     sign,
 )
 
@@ -248,17 +251,14 @@ def test_oldest_onnxruntime(student_file: Path, folder: Path) -> None:
 
 
 def test_torchvision_network_binarised(folder: Path) -> None:
-    quant = pytest.importorskip("bnn_itrd.quant.binarize", reason="binarize has not landed yet")
-    torchvision = pytest.importorskip("torchvision")
     torch.manual_seed(3)
-    model = randomised(quant.binarize(torchvision.models.resnet18(num_classes=5)).model)
+    model = randomised(binarize(torchvision.models.resnet18(num_classes=5)).model)
     file = to_onnx(model, folder / "torchvision.onnx", input_shape=(3, 32, 32))
     assert file.stat().st_size < 4_300_000
     assert_same_function(model, file, (3, 32, 32))
 
 
 def test_all_float_network(folder: Path) -> None:
-    torchvision = pytest.importorskip("torchvision")
     torch.manual_seed(3)
     setting = [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 2]]
     network = torchvision.models.mobilenet_v2(num_classes=5, width_mult=0.5, inverted_residual_setting=setting)
@@ -342,7 +342,9 @@ def test_layer(name: str) -> None:
         expected = model(x).numpy()
     np.testing.assert_allclose(run_graph(graph, x), expected, rtol=1e-5, atol=1e-5)
     portable(graph)
-    assert not nodes_of(graph, "BatchNormalization") and not nodes_of(graph, "Clip")[1:]
+    # The Hardtanh goes where the sign reads it, and stays in front of a threshold or a reshape.
+    clips = 1 if name in ("threshold", "linear", "linear_offset") else 0
+    assert not nodes_of(graph, "BatchNormalization") and len(nodes_of(graph, "Clip")) == clips
     np.testing.assert_allclose(run_graph(graph, x), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -387,6 +389,40 @@ def test_users_own_network(folder: Path) -> None:
     file = to_onnx(model, folder / "mixed.onnx", input_shape=(3, 8, 8))
     assert len(session(file).get_outputs()) == 1
     assert_same_function(model, file, (3, 8, 8))
+
+
+class Auxiliary(nn.Module):
+    """A second head whose logits come second, and a layer whose result is dropped."""
+
+    def __init__(self, shared: bool = False) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.Hardtanh(), nn.Flatten())
+        self.hidden, self.unused = BinaryLinear(128, 16), BinaryLinear(128, 4, bias=True)
+        self.head, self.auxiliary = BinaryLinear(16, 4, bias=True), BinaryLinear(128, 4, bias=True)
+        self.shared = shared
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.stem(x)
+        self.unused(x)
+        auxiliary = self.auxiliary(x)
+        if self.shared:
+            auxiliary = auxiliary + self.head(self.hidden(-x))
+        return self.head(self.hidden(x)), auxiliary
+
+
+def test_layers_the_logits_do_not_need(folder: Path) -> None:
+    torch.manual_seed(13)
+    model = randomised(Auxiliary())
+    file = to_onnx(model, folder / "auxiliary.onnx", input_shape=(3, 8, 8))
+    assert len(session(file).get_outputs()) == 1
+    assert_same_function(model, file, (3, 8, 8))
+
+
+def test_a_layer_the_logits_need_of_one_call_only(tmp_path: Path) -> None:
+    torch.manual_seed(13)
+    with pytest.raises(ExportError, match=r"^hidden: called more often than the first output needs it \(1 of"):
+        to_onnx(randomised(Auxiliary(shared=True)), tmp_path / "model.onnx", input_shape=(3, 8, 8))
+    assert not list(tmp_path.iterdir())
 
 
 # The canonical graph
@@ -651,11 +687,77 @@ def test_validate_counts_what_differs(tiny: nn.Module, tiny_file: Path) -> None:
         ({"images": torch.zeros(2, 3, 8, 8), "batch_size": 0}, "batch_size must be >= 1"),
         ({"images": torch.zeros(2, 3, 8, 8), "raw_images": torch.zeros(2)}, "leave out raw_images"),
         ({"images": torch.zeros(2, 3, 8, 8).double()}, "images must be float32"),
+        ({"images": torch.zeros(2, 3, 8, 9)}, r"images must be \(n, 3, 8, 8\) for this file, got \(2, 3, 8, 9\)"),
+        ({"images": torch.zeros(3, 8, 8)}, r"images must be \(n, 3, 8, 8\) for this file, got \(3, 8, 8\)"),
     ],
 )
 def test_validate_arguments(tiny: nn.Module, tiny_file: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         validate(tiny, tiny_file, **arguments)
+
+
+def test_validate_of_another_number_of_classes(tiny: Any, tiny_file: Path) -> None:
+    other = copy.deepcopy(tiny)
+    other[-1] = nn.Linear(288, 1)  # would broadcast
+    with pytest.raises(ValueError, match=r"the network's logits have shape \(2, 1\), the file's \(2, 3\)"):
+        validate(other, tiny_file, images(2, (3, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"images": torch.zeros(0, 3, 8, 8)}, "images must hold at least one image, got none"),
+        ({"images": torch.zeros(2, 3, 8, 8), "batch_size": 0}, "batch_size must be >= 1, got 0"),
+    ],
+)
+def test_predict_model_arguments(tiny: nn.Module, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        predict_model(tiny, **arguments)
+
+
+def test_agreement_by_hand() -> None:
+    theirs = np.array([[1, 2, 0], [3, 1, 1], [0, 0.5, 0.25], [5, 0, 0]], np.float32)
+    ours = np.array([[1, 2, 0], [0, 1, 1], [0, 0.5, 0.25], [4, 0, 0]], np.float32)
+    result = agreement(theirs, ours, [1, 1, 1, 1])
+    assert (result.images, result.argmax_agreement, result.max_difference) == (4, 0.75, 3)
+    assert result.median_difference == 0
+    assert result.disagreements == ((1, 0, 1, 2.0),)
+    assert (result.top1_model, result.top1_file) == (0.5, 0.75)
+    assert agreement(theirs, ours).top1_model is None
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("sides", ["theirs", "ours", "both"])
+def test_agreement_on_logits_that_are_not_finite(sides: str, value: float) -> None:
+    """The other logits would still have the same largest one, or both a NaN in the same place."""
+    theirs = np.array([[1, 2, 0], [3, 1, 1]], np.float32)
+    ours = theirs.copy()
+    for name, logits in (("theirs", theirs), ("ours", ours)):
+        if sides in (name, "both"):
+            logits[1, 0 if value > 0 else 2] = value
+    result = agreement(theirs, ours, [1, 0])
+    assert result.argmax_agreement == 0.5 and not np.isfinite(result.max_difference)
+    assert [entry.image for entry in result.disagreements] == [1]
+    assert result.top1_model == (1 if sides == "ours" else 0.5)
+    assert result.top1_file == (1 if sides == "theirs" else 0.5)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "labels", "message"),
+    [
+        ((2, 3), (2, 4), None, r"the network's logits have shape \(2, 3\), the file's \(2, 4\)"),
+        ((3, 3), (2, 3), None, r"the network's logits have shape \(3, 3\), the file's \(2, 3\)"),
+        ((2, 3, 4), (2, 3, 4), None, r"must be \(n, k\) of at least one image and one class, got \(2, 3, 4\)"),
+        ((0, 3), (0, 3), None, "at least one image"),
+        ((2, 3), (2, 3), [1], r"labels must be 2 class numbers, got shape \(1,\)"),
+    ],
+)
+def test_agreement_arguments(
+    theirs: tuple[int, ...], ours: tuple[int, ...], labels: list[int] | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        agreement(np.zeros(theirs), np.zeros(ours), labels)
 
 
 def test_timing(tiny_file: Path) -> None:
@@ -687,6 +789,32 @@ class FixedBatch(nn.Module):
 class Breaks(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         raise RuntimeError("no such thing")
+
+
+class AnyNumber(nn.Module):
+    def forward(self, *xs: Tensor) -> Tensor:
+        return xs[0].flatten(1)
+
+
+def test_a_forward_that_takes_any_number_of_tensors() -> None:
+    with pytest.raises(ExportError, match=r"^AnyNumber has the signature forward\(\*xs.*forward\(self, x\)"):
+        canonical(AnyNumber(), input_shape=(3, 8, 8))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["2.weight", "2.weight_binarizer.alpha", "1.running_var", "4.bias"])
+def test_weights_that_are_not_finite(name: str, value: float, tiny: nn.Module) -> None:
+    """In a latent weight NaN would be the sign -1, and the file as good as any other."""
+    model = copy.deepcopy(tiny)
+    model.state_dict()[name].view(-1)[1] = value
+    with pytest.raises(ExportError, match=rf"^{name} holds values that are not finite"):
+        canonical(model)
+
+
+def test_a_mask_of_minus_infinity_is_no_broken_weight() -> None:
+    model: Any = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    model.register_buffer("mask", torch.full((3, 3), float("-inf")).triu(1))
+    assert canonical(model, input_shape=(3, 2, 2)).graph.outputs
 
 
 @pytest.mark.parametrize(

@@ -121,8 +121,11 @@ def test_nothing_imports_upward() -> None:
 
     for folder, prefixes in allowed.items():
         for path in (ROOT / folder).rglob("*.py"):
-            for found in re.findall(r"^\s*(?:from|import) (bnn_itrd[\w.]*)", path.read_text(), re.M):
+            text = path.read_text()
+            for found in re.findall(r"^\s*(?:from|import) (bnn_itrd[\w.]*)", text, re.M):
                 assert found.startswith(prefixes), f"{path.relative_to(ROOT)} imports {found}"
+            # one dot stays in its folder; two leave it
+            assert not re.search(r"^\s*from \.\.", text, re.M), f"{path.relative_to(ROOT)} imports upward"
 
 
 def test_versions_agree() -> None:

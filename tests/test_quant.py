@@ -240,6 +240,15 @@ def test_recu_activation_of_constant_single_and_empty_samples(x: Tensor) -> None
     assert x.grad is not None and x.grad.isfinite().all()
 
 
+def test_recu_activation_of_one_axis_is_one_sample() -> None:
+    """Its gradient depends on the variance, which has to be the row's."""
+    row, one = (3 * rand(1, 9)).requires_grad_(), (3 * rand(9)).requires_grad_()
+    (recu_activation(row) * rand(1, 9, seed=1)).sum().backward()
+    (recu_activation(one) * rand(9, seed=1)).sum().backward()
+    assert row.grad is not None and one.grad is not None and one.grad.abs().max() > 0
+    torch.testing.assert_close(one.grad, row.grad[0])
+
+
 @pytest.mark.parametrize("name", list(ACTIVATIONS))
 def test_activations_are_the_sign_of_presign_in_both_modes(name: str) -> None:
     binarizer, x = ACTIVATIONS[name](3), rand(4, 3, 5, 5)
@@ -550,6 +559,21 @@ def test_layers_under_autocast_keep_exact_signs() -> None:
     assert torch.equal(a.float().abs(), torch.ones_like(x))
 
 
+@pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])
+@pytest.mark.parametrize("offset", [False, True], ids=["scale", "offset"])
+@pytest.mark.parametrize("kind", ["conv", "linear"])
+def test_layers_under_autocast_stay_in_half_precision(kind: str, offset: bool, bias: bool) -> None:
+    layer = BinaryConv2d(3, 4, 3, bias=bias) if kind == "conv" else BinaryLinear(5, 4, bias=bias)
+    if offset:
+        layer.weight_binarizer = SignsScaleOffset(4)
+    x = rand(2, 3, 5, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    # Rounded once, at the end.
+    torch.testing.assert_close(y, layer(x).bfloat16(), rtol=0, atol=0)
+
+
 # ---- what is refused
 
 
@@ -571,6 +595,8 @@ def test_layers_under_autocast_keep_exact_signs() -> None:
         (lambda: ReCUWeight(3, tau_min=0.5), r"tau_min must be in \(0.5, 1\), got 0.5"),
         (lambda: ReCUWeight(3, tau_min=0.9, tau_max=0.8), r"tau_max must be in \[tau_min, 1\).*got 0.8"),
         (lambda: ReCUWeight(3, tau_max=1.0), r"tau_max must be in \[tau_min, 1\).*got 1.0"),
+        (lambda: Scheme(tau_min=2.0), r"tau_min must be in \(0.5, 1\), got 2.0"),
+        (lambda: Scheme(tau_min=0.9, tau_max=0.8), r"tau_max must be in \[tau_min, 1\).*got 0.8"),
         (lambda: BinaryConv2d(3, 4, 3, scheme="reku"), "unknown scheme 'reku'.*did you mean 'recu'"),
         (lambda: as_scheme("zzz"), "unknown scheme 'zzz', expected one of recu, xnor$"),
         (lambda: Scheme(weight="xnorr"), "unknown weight binariser 'xnorr'.*did you mean 'xnor'"),
@@ -591,3 +617,4 @@ def test_schemes() -> None:
     assert as_scheme(mixed) is mixed
     layer = BinaryConv2d(3, 4, 3, scheme=Scheme(tau_min=0.6, tau_max=0.7))
     assert isinstance(layer.weight_binarizer, ReCUWeight) and layer.weight_binarizer.tau_max == 0.7
+    assert Scheme("xnor", tau_min=2.0).tau_min == 2.0, "other weights have no tau"
