@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,6 +18,9 @@ from bnn_itrd.evaluation import Evaluation, confusion, score
 from bnn_itrd.export import Agreement, agreement, compare_milliseconds, session
 from bnn_itrd.members import Member
 from bnn_itrd.models import summary
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 __all__ = ["Entry", "compare", "evaluate_member", "model_row", "table_rows"]
 
@@ -33,6 +36,7 @@ class Entry:
     test: Evaluation
     file: Path
     agreement: Agreement
+    opened: onnxruntime.InferenceSession
     session_ms: float
 
 
@@ -45,7 +49,7 @@ def evaluate_member(member: Member, data: ImageData, file: Path) -> Entry:
     theirs, ours, labels = run_split(member.model, opened, data)
     assert theirs is not None and ours is not None
     test = score(torch.from_numpy(theirs), torch.from_numpy(labels))
-    return Entry(member, test, file, agreement(theirs, ours, labels), session_ms)
+    return Entry(member, test, file, agreement(theirs, ours, labels), opened, session_ms)
 
 
 def model_row(entry: Entry, data: ImageData, teacher: Entry | None, ms: float | None) -> dict[str, Any]:
@@ -60,6 +64,9 @@ def model_row(entry: Entry, data: ImageData, teacher: Entry | None, ms: float | 
     size = entry.file.stat().st_size
     agrees = None if teacher is None else 100 * float((teacher.test.predictions == test.predictions).float().mean())
     checked = entry.agreement
+    compression = 1.0 if member.method == "teacher" else None
+    if teacher is not None:
+        compression = teacher.file.stat().st_size / size
     return {
         "name": member.name,
         "network": member.network,
@@ -76,7 +83,7 @@ def model_row(entry: Entry, data: ImageData, teacher: Entry | None, ms: float | 
         "parameters": cost.parameters,
         "bytes": size,
         "fp32_bytes": cost.fp32_bytes,
-        "compression": 1.0 if member.method == "teacher" else teacher and teacher.file.stat().st_size / size,
+        "compression": compression,
         "binary_macs": cost.binary_macs,
         "float_macs": cost.float_macs,
         "ms_per_image": ms,
@@ -167,7 +174,7 @@ def compare(
     Latencies are measured in turns in one process. The result is plain values; docs/run-folder.md names the keys.
     """
     entries = [evaluate_member(m, data, files[m.name]) for m in members]
-    times = compare_milliseconds({e.member.name: session(e.file) for e in entries})
+    times = compare_milliseconds({e.member.name: e.opened for e in entries})
     teacher = entries[0] if entries and entries[0].member.method == "teacher" else None
     return {
         "format": 1,
