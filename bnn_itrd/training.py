@@ -6,6 +6,7 @@ the epochs. Everything random in an epoch is a function of (seed, epoch): so a r
 
 from __future__ import annotations
 
+import atexit
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -52,7 +53,15 @@ def make_fabric(config: FabricConfig, *, precision: str = "32-true") -> Fabric:
             raise
         raise UserError(f"fabric: {error}") from error
     fabric.launch()
+    if fabric.world_size > 1:
+        atexit.register(_leave)
     return fabric
+
+
+def _leave() -> None:
+    """Closes the process group: left to the interpreter's last moments, gloo's threads may abort the process."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def learning_rate(step: int, *, steps: int, warmup: int, peak: float) -> float:

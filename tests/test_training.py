@@ -363,31 +363,31 @@ def _empty(folder: Path) -> Path:
 
 _TWO = """
 import sys, torch
-from lightning.fabric import Fabric
 from bnn_itrd.config import *
 from bnn_itrd.data import load_data
-from bnn_itrd.training import Trainer
+from bnn_itrd.training import Trainer, make_fabric
 from test_training import TinyNet
 
-torch.set_num_threads(1)
-npz, out, gather = sys.argv[1:4]
-fabric = Fabric(accelerator="cpu", devices=int(sys.argv[4]), strategy="ddp" if sys.argv[4] == "2" else "auto")
-fabric.launch()
-torch.manual_seed(0)
-teacher, student = TinyNet(6).eval(), TinyNet()
-data = load_data(DataConfig(name="cifar10", root=npz))
-distill = DistillConfig(kd=KDConfig(), itrd=ITRDConfig(gather=gather == "true"))
-trainer = Trainer(student, teacher, input_shape=data.input_shape, train=TrainConfig(batch_size=32), distill=distill,
-                  fabric=fabric)
-batch = next(data.train.train_batches(32, seed=0, epoch=0, device=fabric.device, rank=fabric.global_rank,
-                                      world=fabric.world_size))
-loss, parts, _ = trainer.step_module(*batch)
-fabric.backward(loss)
-if fabric.world_size > 1:
-    torch.distributed.all_reduce(parts)
-    parts /= fabric.world_size
-if fabric.is_global_zero:
-    torch.save({"parts": parts, "grads": {n: p.grad for n, p in trainer.objective.named_parameters()}}, out)
+def main(npz, out, gather, processes):
+    fabric = make_fabric(FabricConfig("cpu", processes, strategy="ddp" if processes == 2 else "auto", threads=1))
+    torch.manual_seed(0)
+    teacher, student = TinyNet(6).eval(), TinyNet()
+    data = load_data(DataConfig(name="cifar10", root=npz))
+    distill = DistillConfig(kd=KDConfig(), itrd=ITRDConfig(gather=gather == "true"))
+    trainer = Trainer(student, teacher, input_shape=data.input_shape, train=TrainConfig(batch_size=32), distill=distill,
+                      fabric=fabric)
+    batch = next(data.train.train_batches(32, seed=0, epoch=0, device=fabric.device, rank=fabric.global_rank,
+                                          world=fabric.world_size))
+    loss, parts, _ = trainer.step_module(*batch)
+    fabric.backward(loss)
+    if fabric.world_size > 1:
+        torch.distributed.all_reduce(parts)
+        parts /= fabric.world_size
+    if fabric.is_global_zero:
+        torch.save({"parts": parts, "grads": {n: p.grad for n, p in trainer.objective.named_parameters()}}, out)
+
+# in a function, so that the model has let go of the process group when the interpreter ends
+main(*sys.argv[1:4], int(sys.argv[4]))
 """
 
 
