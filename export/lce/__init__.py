@@ -1,1 +1,7 @@
-"""To be filled."""
+"""Larq Compute Engine: a network as one .tflite file for ARM phones and boards, and LCE's interpreter to prove it."""
+
+from bnn_itrd.export.lce.interpreter import run_lce, time_lce
+from bnn_itrd.export.lce.reader import LCE_FORMAT_VERSION, read_lce_metadata
+from bnn_itrd.export.lce.tflite_file import to_lce
+
+__all__ = ["LCE_FORMAT_VERSION", "read_lce_metadata", "run_lce", "time_lce", "to_lce"]

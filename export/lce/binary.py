@@ -1,0 +1,243 @@
+"""Binary layers as LceQuantize and LceBconv2d."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+from einops import rearrange, reduce
+
+from bnn_itrd.export.graph import attribute, constant, optional_input
+from bnn_itrd.export.lce.convolutions import PADDING, border, window_axes
+from bnn_itrd.export.lce.flatfile import Tensor
+from bnn_itrd.export.lce.frames import PLAIN, Flat, Image, Values, Watched, refuse, reverse_array
+from bnn_itrd.export.lce.windows import Axis, named_padding
+
+__all__ = ["LANES", "BinaryLayers", "carries_zero_padding", "pack_filter"]
+
+# Channels in one word.
+LANES = 32
+# One operation per group: past this many, a file of thousands of them helps nobody.
+_MOST_GROUPS = 32
+
+
+def pack_filter(signs: np.ndarray) -> np.ndarray:
+    """(o, h, w, i) of -1 and +1 -> int32 (o, h, w, ceil(i / 32)): bit c % 32 of word c // 32 is set where w < 0."""
+    bits = np.packbits(signs < 0, axis=-1, bitorder="little")
+    missing = -bits.shape[-1] % 4
+    return np.ascontiguousarray(np.pad(bits, [(0, 0)] * 3 + [(0, missing)])).view("<i4")
+
+
+def carries_zero_padding(axes: Sequence[Axis]) -> bool:
+    """Whether LCE's own padding with zeros means these windows.
+
+    It corrects the border for the taps outside the image, one side at a time: a window larger than the image sticks
+    out on both, and comes out wrong (tried on 0.16: a 3x3 kernel on 2x2 pixels).
+    """
+    return named_padding(axes) == "SAME" and all(axis.reach <= axis.size for axis in axes)
+
+
+def _taps_outside(axis: Axis, kernel: int) -> np.ndarray:
+    """(out, kernel) bool: which taps of each window lie outside the image."""
+    dilation = (axis.reach - 1) // (kernel - 1) if kernel > 1 else 1
+    places = np.arange(axis.out)[:, None] * axis.stride - axis.before + np.arange(kernel)[None] * dilation
+    return (places < 0) | (places >= axis.size)
+
+
+class _Part(NamedTuple):
+    """One LceBconv2d: signs (o, h, w, i), multiplier and bias (o,), both float64."""
+
+    signs: np.ndarray
+    multiplier: np.ndarray
+    bias: np.ndarray
+
+
+class BinaryLayers:
+    """Turns the canonical graph's binary nodes into LCE's operations, and remembers which is which.
+
+    expected: how many LceBconv2d the network has to have.
+    """
+
+    def __init__(self, values: Values) -> None:
+        self.values = values
+        self.expected = 0
+        self._sources: dict[ir.Value, ir.Value] = {}
+        self._packed: dict[tuple[Tensor, int, int], Tensor] = {}
+
+    def add_sign(self, node: ir.Node) -> None:
+        """The sign has no operation of its own: the layer behind it packs it, with its border."""
+        x = node.inputs[0]
+        assert x is not None
+        self._sources[node.outputs[0]] = x
+
+    def _presign(self, node: ir.Node) -> ir.Value:
+        a = node.inputs[0]
+        if a is None or a not in self._sources:
+            raise refuse(node, "its input is not the sign of a value", "use bnn_itrd's binary layers")
+        return self._sources[a]
+
+    def _constants(self, node: ir.Node) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
+        """signs as the layer has them; scale, offset (or None) and bias (o,), float64."""
+        signs, scale, offset, bias = (constant(optional_input(node, i)) for i in range(1, 5))
+        if signs is None or scale is None:
+            raise refuse(node, "its signs or its scale are computed from the images", "use constant ones")
+
+        def per_channel(numbers: np.ndarray | None) -> np.ndarray:
+            given = np.zeros(1) if numbers is None else numbers.astype(np.float64)
+            return np.broadcast_to(given.reshape(-1), (len(signs),))
+
+        return signs, per_channel(scale), None if offset is None else per_channel(offset), per_channel(bias)
+
+    def _quantize(self, tensor: Tensor, first: int, channels: int) -> Tensor:
+        """(n, h, w, ceil(channels / 32)) int32: the signs of so many channels, shared by all that read them."""
+        network = self.values.network
+        key = (tensor, first, channels)
+        if key not in self._packed:
+            source = tensor
+            if channels != tensor.shape[3]:
+                begin, end = network.integers([0, 0, 0, first]), network.integers([0, 0, 0, first + channels])
+                shape = [*tensor.shape[:3], channels]
+                inputs = [tensor, begin, end, network.integers([1] * 4)]
+                source = network.emit("STRIDED_SLICE", inputs, shape, {"beginMask": 0b0111, "endMask": 0b0111})
+            shape = [*tensor.shape[:3], -(-channels // LANES)]
+            self._packed[key] = network.emit("LceQuantize", [source], shape, dtype="int32")
+        return self._packed[key]
+
+    def _bconv(
+        self, packed: Tensor, part: _Part, axes: Sequence[Axis], padding: str, dilations: Sequence[int]
+    ) -> Tensor:
+        from flatbuffers import flexbuffers
+
+        network = self.values.network
+        options = {
+            "channels_in": part.signs.shape[3],
+            "dilation_height_factor": int(dilations[0]),
+            "dilation_width_factor": int(dilations[1]),
+            "fused_activation_function": 0,
+            "pad_values": 0,
+            "padding": PADDING[padding],
+            "stride_height": int(axes[0].stride),
+            "stride_width": int(axes[1].stride),
+        }
+        inputs = [
+            packed,
+            network.constant(pack_filter(part.signs)),
+            network.constant(part.multiplier),
+            network.constant(part.bias),
+            None,
+        ]
+        shape = [packed.shape[0], axes[0].out, axes[1].out, len(part.signs)]
+        self.expected += 1
+        return network.emit("LceBconv2d", inputs, shape, custom=bytes(flexbuffers.Dumps(options)))
+
+    def _corrected(self, tensor: Tensor, part: _Part, axes: Sequence[Axis]) -> np.ndarray:
+        """(1, h', w', o): the bias, less what taps outside the image add where the border holds +1 in place of 0."""
+        taps = reduce(part.signs.astype(np.int64), "o h w i -> o h w", "sum")
+        rows, columns = (_taps_outside(axis, taps.shape[1 + i]) for i, axis in enumerate(axes))
+        outside = rows[:, None, :, None] | columns[None, :, None, :]
+        sums = np.einsum("yxhw,ohw->yxo", outside.astype(np.int64), taps)
+        return (part.bias - part.multiplier * sums)[None]
+
+    def _convolve(
+        self,
+        node: ir.Node,
+        tensor: Tensor,
+        axes: Sequence[Axis],
+        signs: np.ndarray,
+        multiplier: np.ndarray,
+        bias: np.ndarray,
+    ) -> Tensor:
+        """``multiplier * conv + bias`` of the signs of a float tensor: one LceBconv2d per group."""
+        network = self.values.network
+        groups = attribute(node, "group", 1)
+        dilations = attribute(node, "dilations", (1, 1))
+        value = attribute(node, "padding_value", 0)
+        padded = any(axis.before > 0 or axis.after > 0 for axis in axes)
+        by_lce = padded and value == 0 and carries_zero_padding(axes)
+        by_constant = padded and value == 0 and not by_lce
+        padding = "SAME" if by_lce else "VALID"
+        source = tensor if by_lce else border(network, tensor, axes, -1.0 if value < 0 else 1.0)
+        outputs, size, count = [], signs.shape[3], len(signs) // groups
+        for group in range(groups):
+            of = slice(group * count, (group + 1) * count)
+            part = _Part(signs[of], multiplier[of], bias[of])
+            packed = self._quantize(source, group * size, size)
+            if by_constant:
+                y = self._bconv(packed, part._replace(bias=np.zeros(count)), axes, padding, dilations)
+                outputs.append(network.emit("ADD", [y, network.constant(self._corrected(tensor, part, axes))], y.shape))
+            else:
+                outputs.append(self._bconv(packed, part, axes, padding, dilations))
+        if groups == 1:
+            return outputs[0]
+        return network.emit("CONCATENATION", outputs, [*outputs[0].shape[:3], len(signs)], {"axis": 3})
+
+    def _layer(
+        self,
+        node: ir.Node,
+        tensor: Tensor,
+        axes: Sequence[Axis],
+        signs: np.ndarray,
+        numbers: tuple[np.ndarray, np.ndarray | None, np.ndarray],
+    ) -> Tensor:
+        """(n, h', w', o) of a layer with signs (o, h, w, i): the sum of the window, where it has an offset, added."""
+        network = self.values.network
+        scale, offset, bias = numbers
+        y = self._convolve(node, tensor, axes, signs, scale, bias)
+        if offset is not None:
+            ones = np.ones_like(signs)
+            window = self._convolve(node, tensor, axes, ones, offset, np.zeros(len(signs)))
+            y = network.emit("ADD", [y, window], y.shape)
+        y.name = attribute(node, "path", "")
+        return y
+
+    def add_conv(self, node: ir.Node) -> None:
+        """BinaryConv2d: LceQuantize and LceBconv2d, exact for each padding, size, stride and dilation."""
+        values = self.values
+        x = self._presign(node)
+        signs, scale, offset, bias = self._constants(node)
+        if attribute(node, "group", 1) > _MOST_GROUPS:
+            raise refuse(
+                node,
+                f"{attribute(node, 'group', 1)} groups, and LCE has one operation for each",
+                f"use at most {_MOST_GROUPS} groups, or an ordinary depthwise convolution",
+            )
+        form = values.image_form(x)
+        axes = window_axes(values, node, signs.shape[2:], form)
+        if not carries_zero_padding(axes) and attribute(node, "padding_value", 0) == 0:
+            better = self._turned(axes, form)
+            if better is not None:
+                form = better
+                axes = window_axes(values, node, signs.shape[2:], form)
+        tensor = values.fetch(x, node, form)
+        values.watched.append(Watched(attribute(node, "path", ""), tensor, form, True))
+        kernel = reverse_array(rearrange(signs, "o i h w -> o h w i"), form)
+        values.put(node.outputs[0], self._layer(node, tensor, axes, kernel, (scale, offset, bias)), form)
+
+    def _turned(self, axes: Sequence[Axis], form: Image) -> Image | None:
+        """The image form in which LCE's own zero padding fits, where another than this one does."""
+        if not any(axis.before > 0 or axis.after > 0 for axis in axes):
+            return None
+        turned = [axis if axis.is_same() else axis.reversed() for axis in axes]
+        if not carries_zero_padding(turned):
+            return None
+        return Image(*(have if axis.is_same() else not have for have, axis in zip(form, axes, strict=True)))
+
+    def add_linear(self, node: ir.Node) -> None:
+        """BinaryLinear: a 1x1 convolution of an image of one row; its pixels are the positions before the last axis."""
+        values = self.values
+        x = self._presign(node)
+        signs, scale, offset, bias = self._constants(node)
+        form = values.home(x)
+        tensor = values.fetch(x, node, form if isinstance(form, Flat) else PLAIN)
+        if isinstance(form, Flat):
+            signs = signs[:, form.order()]
+        *outer, channels = tensor.shape
+        values.watched.append(Watched(attribute(node, "path", ""), values.fetch(x, node, PLAIN), PLAIN, True))
+        pixels = int(np.prod(outer[1:]))
+        image = values.reshape(tensor, [-1, 1, pixels, channels], [outer[0], 1, pixels, channels])
+        axes = [Axis(size, 1, 1, 0, size) for size in image.shape[1:3]]
+        y = self._layer(node, image, axes, signs[:, None, None], (scale, offset, bias))
+        out = node.outputs[0]
+        values.put(out, values.reshape(y, values.target(out, node), values.sizes(out, node)))

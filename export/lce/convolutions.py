@@ -1,0 +1,159 @@
+"""Full-precision convolutions and linear layers as TFLite's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+from einops import rearrange
+
+from bnn_itrd.export.graph import attribute, constant, optional_input
+from bnn_itrd.export.lce.flatfile import Network, Tensor
+from bnn_itrd.export.lce.frames import PLAIN, Flat, Image, Values, refuse, reverse_array
+from bnn_itrd.export.lce.windows import Axis, named_padding
+
+__all__ = ["PADDING", "add_conv", "add_gemm", "add_matmul", "border", "fit", "pad", "window_axes"]
+
+# Of the schema.
+PADDING = {"SAME": 0, "VALID": 1}
+
+_TWO_D = "LCE's files hold 2-d images: use 2-d layers, or keep this part out of the network"
+
+
+def window_axes(values: Values, node: ir.Node, kernel: Sequence[int], form: Image) -> list[Axis]:
+    """The windows of a convolution or pooling along h and w, as they stand on an image of that form."""
+    x, y = node.inputs[0], node.outputs[0]
+    assert x is not None
+    sizes, out = values.sizes(x, node), values.sizes(y, node)
+    if len(sizes) != 4:
+        raise refuse(node, f"{node.op_type} of {len(sizes) - 2} dimensions", _TWO_D)
+    if attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise refuse(node, "auto_pad", "give the padding as numbers")
+    pads = attribute(node, "pads", (0, 0, 0, 0))
+    strides, dilations = attribute(node, "strides", (1, 1)), attribute(node, "dilations", (1, 1))
+    axes = []
+    for i in range(2):
+        reach = (kernel[i] - 1) * dilations[i] + 1
+        axis = Axis(sizes[2 + i], reach, strides[i], pads[i], out[2 + i])
+        axes.append(axis.reversed() if form[i] else axis)
+    return axes
+
+
+def pad(network: Network, tensor: Tensor, axes: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+    """(n, h, w, c) with (before, after) rows and columns of `value` around it."""
+    if not any(sum(axis) for axis in axes):
+        return tensor
+    amounts = np.array([(0, 0), *axes, (0, 0)], np.int32)
+    shape = [size + before + after for size, (before, after) in zip(tensor.shape, amounts.tolist(), strict=True)]
+    inputs = [tensor, network.constant(amounts)]
+    if value == 0:
+        return network.emit("PAD", inputs, shape)
+    # One number as a vector: the scalar PADV2 takes.
+    return network.emit("PADV2", [*inputs, network.constant(np.array(value, np.float32))], shape)
+
+
+def crop(network: Network, tensor: Tensor, starts: Sequence[int]) -> Tensor:
+    """(n, h, w, c) without the first rows and columns."""
+    if not any(starts):
+        return tensor
+    begin = network.integers([0, *starts, 0])
+    shape = [tensor.shape[0], *(size - start for size, start in zip(tensor.shape[1:3], starts, strict=True))]
+    shape.append(tensor.shape[3])
+    end, ones = network.integers([0] * 4), network.integers([1] * 4)
+    return network.emit("STRIDED_SLICE", [tensor, begin, end, ones], shape, {"endMask": 0b1111})
+
+
+def border(network: Network, tensor: Tensor, axes: Sequence[Axis], value: float = 0.0) -> Tensor:
+    """The input with rows added and taken away so that VALID means these windows."""
+    tensor = crop(network, tensor, [max(-axis.before, 0) for axis in axes])
+    return pad(network, tensor, [(max(axis.before, 0), max(axis.after, 0)) for axis in axes], value)
+
+
+def fit(network: Network, tensor: Tensor, axes: Sequence[Axis], value: float = 0.0) -> tuple[Tensor, str]:
+    """The input and the padding TFLite is given for these windows: a named one, else a border of `value` and VALID."""
+    name = named_padding(axes)
+    return (border(network, tensor, axes, value), "VALID") if name is None else (tensor, name)
+
+
+def add_conv(values: Values, node: ir.Node) -> None:
+    """Conv: CONV_2D, or DEPTHWISE_CONV_2D where each group is one channel."""
+    network = values.network
+    x, y = node.inputs[0], node.outputs[0]
+    weight, bias = constant(node.inputs[1]), constant(optional_input(node, 2))
+    assert x is not None
+    if weight is None:
+        raise refuse(node, "its weights are computed from the images", "use weights that are constant")
+    if weight.ndim != 4:
+        raise refuse(node, f"{node.op_type} of {weight.ndim - 2} dimensions", _TWO_D)
+    form = values.image_form(x)
+    axes = window_axes(values, node, weight.shape[2:], form)
+    tensor, padding = fit(network, values.fetch(x, node, form), axes)
+    groups, channels = attribute(node, "group", 1), values.sizes(x, node)[1]
+    kernel = reverse_array(rearrange(weight, "o i h w -> o h w i"), form)
+    strides, dilations = attribute(node, "strides", (1, 1)), attribute(node, "dilations", (1, 1))
+    options = {
+        "padding": PADDING[padding],
+        "strideH": strides[0],
+        "strideW": strides[1],
+        "dilationHFactor": dilations[0],
+        "dilationWFactor": dilations[1],
+    }
+    code = "CONV_2D"
+    if groups > 1 and groups == channels:
+        code = "DEPTHWISE_CONV_2D"
+        kernel = rearrange(kernel, "o h w 1 -> 1 h w o")
+        options["depthMultiplier"] = weight.shape[0] // channels
+    shift = np.zeros(weight.shape[0]) if bias is None else bias
+    shape = [tensor.shape[0], axes[0].out, axes[1].out, weight.shape[0]]
+    inputs = [tensor, network.constant(kernel), network.constant(shift)]
+    values.put(y, network.emit(code, inputs, shape, options), form)
+
+
+def _read_rows(values: Values, node: ir.Node, weight: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    """The input of a linear layer, and its weights (o, i) in the order in which that input lies."""
+    x = node.inputs[0]
+    assert x is not None
+    form = values.home(x)
+    if isinstance(form, Flat):
+        return values.fetch(x, node, form), weight[:, form.order()]
+    return values.fetch(x, node, PLAIN), weight
+
+
+def _fully_connected(values: Values, node: ir.Node, weight: np.ndarray, bias: np.ndarray | None) -> None:
+    network = values.network
+    tensor, weight = _read_rows(values, node, weight)
+    shift = np.zeros(len(weight)) if bias is None else np.broadcast_to(bias.reshape(-1), len(weight))
+    shape = [*tensor.shape[:-1], len(weight)]
+    inputs = [tensor, network.constant(weight), network.constant(shift)]
+    y = network.emit("FULLY_CONNECTED", inputs, shape, {"keepNumDims": len(shape) > 2})
+    values.put(node.outputs[0], y)
+
+
+def add_gemm(values: Values, node: ir.Node) -> None:
+    """Gemm with constant weights: FULLY_CONNECTED."""
+    weight, given = constant(node.inputs[1]), optional_input(node, 2)
+    bias = constant(given)
+    if weight is None or (given is not None and (bias is None or bias.size not in (1, bias.shape[-1]))):
+        raise refuse(node, "its weights are computed from the images", "use weights that are constant")
+    if attribute(node, "transA", 0):
+        raise refuse(node, "a transposed left side", "transpose it outside the linear layer")
+    weight = weight if attribute(node, "transB", 0) else weight.T
+    weight = weight.astype(np.float64) * attribute(node, "alpha", 1.0)
+    if bias is not None:
+        bias = bias.astype(np.float64) * attribute(node, "beta", 1.0)
+    _fully_connected(values, node, weight, bias)
+
+
+def add_matmul(values: Values, node: ir.Node) -> None:
+    """MatMul: FULLY_CONNECTED with a constant right side, else BATCH_MATMUL."""
+    left, right = node.inputs[0], node.inputs[1]
+    weight = constant(right)
+    if weight is not None and weight.ndim == 2 and values.known(left):
+        _fully_connected(values, node, weight.T, None)
+        return
+    shape = values.sizes(node.outputs[0], node)
+    inputs = [values.fetch(left, node), values.fetch(right, node)]
+    if min(len(tensor.shape) for tensor in inputs) < 2:
+        raise refuse(node, "a product with a vector", "use a linear layer")
+    values.put(node.outputs[0], values.network.emit("BATCH_MATMUL", inputs, shape))

@@ -1,0 +1,200 @@
+"""Operations on each element: sums and products with broadcasting, activations, BatchNormalization that stayed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from bnn_itrd.export.graph import attribute, constant, only_consumer, optional_input
+from bnn_itrd.export.lce.flatfile import Tensor
+from bnn_itrd.export.lce.frames import PLAIN, Form, Image, Values, refuse
+
+__all__ = ["add_activation", "add_batchnorm", "add_binary", "add_clip", "add_prelu", "add_same", "add_softmax"]
+
+_BINARY = {
+    "Add": "ADD",
+    "Sum": "ADD",
+    "Sub": "SUB",
+    "Mul": "MUL",
+    "Div": "DIV",
+    "Max": "MAXIMUM",
+    "Min": "MINIMUM",
+    "Pow": "POW",
+}
+_UNARY = {
+    "Sigmoid": "LOGISTIC",
+    "Tanh": "TANH",
+    "Elu": "ELU",
+    "HardSwish": "HARD_SWISH",
+    "Neg": "NEG",
+    "Abs": "ABS",
+    "Exp": "EXP",
+    "Log": "LOG",
+    "Sqrt": "SQRT",
+    "Relu": "RELU",
+    "Round": "ROUND",
+}
+# Numbers of the schema's ActivationFunctionType, by the operation of the same meaning.
+_FUSED = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
+_FUSES = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "DIV")
+
+
+def _common_form(values: Values, node: ir.Node) -> Form:
+    """The form in which the inputs of an elementwise operation meet: that of its first image, else ONNX's order."""
+    computed = [x for x in node.inputs if x is not None and values.known(x)]
+    ranks = {len(values.sizes(x, node)) for x in computed}
+    if ranks != {4}:
+        return PLAIN
+    # A constant of rank above 4 would not fit an image.
+    arrays = [constant(x) for x in node.inputs if x is not None and not values.known(x)]
+    if any(array is not None and array.ndim > 4 for array in arrays):
+        return PLAIN
+    forms = [form for form in (values.home(x) for x in computed) if isinstance(form, Image)]
+    return forms[0] if forms else PLAIN
+
+
+def _shape(*tensors: Tensor) -> tuple[int, ...]:
+    return np.broadcast_shapes(*(tensor.shape for tensor in tensors))
+
+
+def add_binary(values: Values, node: ir.Node) -> None:
+    """Add, Sub, Mul, Div, Max, Min, Sum, Pow, of two values or more."""
+    form = _common_form(values, node)
+    first, *rest = [values.fetch(x, node, form) for x in node.inputs]
+    for tensor in rest:
+        first = values.network.emit(_BINARY[node.op_type], [first, tensor], _shape(first, tensor))
+    values.put(node.outputs[0], first, form)
+
+
+def _unary(values: Values, node: ir.Node, code: str, options: Mapping[str, float] | None = None) -> None:
+    x = node.inputs[0]
+    assert x is not None
+    form = values.home(x)
+    tensor = values.fetch(x, node, form)
+    producer = values.network.producer(tensor)
+    if (
+        code in _FUSED
+        and producer is not None
+        and producer.code in _FUSES
+        and not producer.options.get("fusedActivationFunction")
+        and only_consumer(x) is node
+        and not values.is_shared(tensor)
+    ):
+        producer.options["fusedActivationFunction"] = _FUSED[code]
+        values.put(node.outputs[0], tensor, form)
+        return
+    values.put(node.outputs[0], values.network.emit(code, [tensor], tensor.shape, options), form)
+
+
+def _hard_sigmoid(values: Values, node: ir.Node) -> None:
+    """``clip(alpha x + beta, 0, 1)``."""
+    x = node.inputs[0]
+    assert x is not None
+    form = values.home(x)
+    tensor = values.fetch(x, node, form)
+    steps = (
+        ("MUL", attribute(node, "alpha", 0.2)),
+        ("ADD", attribute(node, "beta", 0.5)),
+        ("MAXIMUM", 0.0),
+        ("MINIMUM", 1.0),
+    )
+    for code, number in steps:
+        tensor = values.network.emit(
+            code, [tensor, values.network.constant(np.array(number, np.float32))], tensor.shape
+        )
+    values.put(node.outputs[0], tensor, form)
+
+
+def add_activation(values: Values, node: ir.Node) -> None:
+    """Relu and others of one input, inside the operation before where TFLite can."""
+    if node.op_type == "Elu" and attribute(node, "alpha", 1.0) != 1:
+        raise refuse(node, "an ELU with another alpha than 1", "use alpha=1")
+    if node.op_type == "LeakyRelu":
+        _unary(values, node, "LEAKY_RELU", {"alpha": float(attribute(node, "alpha", 0.01))})
+    elif node.op_type == "HardSigmoid":
+        _hard_sigmoid(values, node)
+    else:
+        _unary(values, node, _UNARY[node.op_type])
+
+
+def add_clip(values: Values, node: ir.Node) -> None:
+    """Clip: RELU_N1_TO_1 (hardtanh), RELU6, RELU, else MAXIMUM and MINIMUM."""
+    x = node.inputs[0]
+    assert x is not None
+    given = [optional_input(node, i) for i in (1, 2)]
+    limits = [constant(value) for value in given]
+    if any(value is not None and limit is None for value, limit in zip(given, limits, strict=True)):
+        raise refuse(node, "limits that are computed from the images", "use constant limits")
+    low, high = (None if limit is None else float(limit) for limit in limits)
+    known = {(-1.0, 1.0): "RELU_N1_TO_1", (0.0, 6.0): "RELU6", (0.0, None): "RELU"}.get((low, high))  # type: ignore[arg-type]
+    if known is not None:
+        _unary(values, node, known)
+        return
+    form = values.home(x)
+    tensor = values.fetch(x, node, form)
+    for code, limit in (("MAXIMUM", low), ("MINIMUM", high)):
+        if limit is not None:
+            number = values.network.constant(np.array(limit, np.float32))
+            tensor = values.network.emit(code, [tensor, number], tensor.shape)
+    values.put(node.outputs[0], tensor, form)
+
+
+def add_prelu(values: Values, node: ir.Node) -> None:
+    """PRelu with constant slopes: one, or one per channel."""
+    slope = constant(node.inputs[1])
+    if slope is None:
+        raise refuse(node, "slopes that are computed from the images", "use constant slopes")
+    form = _common_form(values, node)
+    tensor = values.fetch(node.inputs[0], node, form)
+    slope = values.array(slope, form)
+    # TFLite's slopes have no batch axis.
+    slope = slope.reshape(slope.shape[1:] if slope.ndim == len(tensor.shape) else slope.shape)
+    y = values.network.emit("PRELU", [tensor, values.network.constant(slope)], tensor.shape)
+    values.put(node.outputs[0], y, form)
+
+
+def add_softmax(values: Values, node: ir.Node) -> None:
+    """Softmax, LogSoftmax over the last axis, or over an image's channels."""
+    x = node.inputs[0]
+    assert x is not None
+    rank = len(values.sizes(x, node))
+    axis = attribute(node, "axis", -1) % rank
+    form: Form = values.image_form(x) if rank == 4 and axis == 1 else PLAIN
+    if form is PLAIN and axis != rank - 1:
+        raise refuse(node, f"a softmax over axis {axis} of {rank}", "transpose that axis to the last place first")
+    tensor = values.fetch(x, node, form)
+    if node.op_type == "LogSoftmax":
+        y = values.network.emit("LOG_SOFTMAX", [tensor], tensor.shape)
+    else:
+        y = values.network.emit("SOFTMAX", [tensor], tensor.shape, {"beta": 1.0})
+    values.put(node.outputs[0], y, form)
+
+
+def add_batchnorm(values: Values, node: ir.Node) -> None:
+    """BatchNormalization no layer could take in (behind a MaxPool, say): MUL and ADD."""
+    network = values.network
+    x = node.inputs[0]
+    numbers = [constant(value) for value in node.inputs[1:]]
+    if x is None or any(n is None for n in numbers) or attribute(node, "training_mode", 0):
+        raise refuse(node, "statistics that are computed from the images", "export in evaluation mode")
+    gamma, beta, mean, variance = (np.asarray(n, np.float64) for n in numbers)
+    factor = gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
+    shift = beta - mean * factor
+    rank = len(values.sizes(x, node))
+    form: Form = values.image_form(x) if rank == 4 else PLAIN
+    tensor = values.fetch(x, node, form)
+    # Channels are the last axis of an image and of (n, c), the second of (n, c, l).
+    size = (-1,) if rank in (2, 4) else (-1, *([1] * (rank - 2)))
+    for code, array in (("MUL", factor), ("ADD", shift)):
+        tensor = network.emit(code, [tensor, network.constant(array.reshape(size))], tensor.shape)
+    values.put(node.outputs[0], tensor, form)
+
+
+def add_same(values: Values, node: ir.Node) -> None:
+    """Identity, Dropout in evaluation: the same tensor."""
+    x = node.inputs[0]
+    assert x is not None
+    form = values.home(x)
+    values.put(node.outputs[0], values.fetch(x, node, form), form)

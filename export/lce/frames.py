@@ -1,0 +1,204 @@
+"""How a value of the graph lies in memory on the TFLite side, and the ways from one form to another.
+
+ONNX's images are (n, c, h, w), TFLite's (n, h, w, c). TFLite's SAME pads a stride of 2 at the far end, PyTorch's
+padding=1 at the near one: the same windows once the image is reversed in h and w. So an image may lie reversed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+from einops import rearrange
+
+from bnn_itrd.export.errors import ExportError
+from bnn_itrd.export.graph import constant
+from bnn_itrd.export.lce.flatfile import Network, Tensor
+
+__all__ = ["AXIS", "PLAIN", "Flat", "Form", "Image", "Values", "Watched", "refuse", "reverse_array"]
+
+# Position in (n, h, w, c) of each axis of (n, c, h, w).
+AXIS = (0, 3, 1, 2)
+
+
+class Image(NamedTuple):
+    """(n, c, h, w) stored as (n, h, w, c), each of h and w reversed or not."""
+
+    reversed_h: bool = False
+    reversed_w: bool = False
+
+
+class Flat(NamedTuple):
+    """(n, c h w) stored as the flattened (n, h, w, c) of an image form; what reads it reorders its weights."""
+
+    image: Image
+    channels: int
+    height: int
+    width: int
+
+    def order(self) -> np.ndarray:
+        """(c h w,): which ONNX position each stored position holds."""
+        positions = np.arange(self.channels * self.height * self.width)
+        image = rearrange(positions, "(c h w) -> h w c", c=self.channels, h=self.height, w=self.width)
+        return reverse_array(image[None], self.image).reshape(-1)
+
+
+# None: axes in ONNX's order.
+PLAIN = None
+Form = Image | Flat | None
+
+
+def reverse_array(array: np.ndarray, image: Image) -> np.ndarray:
+    """(n, h, w, c) with h and w reversed as the form says; a kernel (o, h, w, i) turns with its image."""
+    if image.reversed_h:
+        array = array[:, ::-1]
+    return array[:, :, ::-1] if image.reversed_w else array
+
+
+def _where(node: ir.Node) -> str:
+    """The module's path, or the operation's name where the exporter noted none."""
+    return node.metadata_props.get("path") or f"the network's {node.op_type}"
+
+
+def refuse(node: ir.Node, what: str, way_out: str) -> ExportError:
+    """The error of a layer the target cannot carry."""
+    return ExportError(f"{_where(node)}: {what}: {way_out}")
+
+
+class Watched(NamedTuple):
+    """A value that decides: in front of a layer's sign, or (`is_sign` False) what a quantiser of integers gives."""
+
+    path: str
+    tensor: Tensor
+    form: Form
+    is_sign: bool
+
+
+def _has_sizes(value: ir.Value) -> bool:
+    """Whether every size but the batch's is a number."""
+    return value.shape is not None and all(isinstance(size, int) or str(size) == "batch" for size in value.shape)
+
+
+class Values:
+    """The graph's values as tensors of a network, in each form something has asked for.
+
+    watched: in order of execution, for comparing them with the network's.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        # The form images are brought to where nothing else decides.
+        self.preferred = Image()
+        self.watched: list[Watched] = []
+        self._forms: dict[ir.Value, dict[Form, Tensor]] = {}
+        self._owners: dict[Tensor, int] = {}
+
+    def put(self, value: ir.Value, tensor: Tensor, form: Form = PLAIN) -> None:
+        """Says where a value is; its first form is its home."""
+        if not _has_sizes(value):
+            # What an operation was decomposed to has no shape in the exporter's graph.
+            n, *rest = tensor.shape
+            if isinstance(form, Image):
+                rest = [rest[2], *rest[:2]]
+            value.shape = ir.Shape(["batch" if n == 1 else n, *rest])
+        self._forms.setdefault(value, {})[form] = tensor
+        self._owners[tensor] = self._owners.get(tensor, 0) + 1
+
+    def is_shared(self, tensor: Tensor) -> bool:
+        """Whether a tensor stands for several values, or is compared with the network's: it must stay as it is."""
+        return self._owners.get(tensor, 0) > 1 or any(entry.tensor is tensor for entry in self.watched)
+
+    def forget(self, value: ir.Value) -> None:
+        """Drops every form of a value, so that another can be its home."""
+        self._forms.pop(value, None)
+
+    def home(self, value: ir.Value) -> Form:
+        """The form a value was computed in."""
+        return next(iter(self._forms[value])) if value in self._forms else PLAIN
+
+    def known(self, value: ir.Value | None) -> bool:
+        return value is not None and value in self._forms
+
+    def sizes(self, value: ir.Value, node: ir.Node) -> list[int]:
+        """The value's shape, 1 for the batch. Raises ExportError where a size follows from the images."""
+        if not _has_sizes(value):
+            raise refuse(node, "the size of its result is not known before it runs", "reshape to fixed sizes")
+        assert value.shape is not None
+        return [size if isinstance(size, int) else 1 for size in value.shape]
+
+    def target(self, value: ir.Value, node: ir.Node) -> list[int]:
+        """The value's shape as RESHAPE takes it: -1 for the batch."""
+        sizes = self.sizes(value, node)
+        assert value.shape is not None
+        return [-1 if not isinstance(size, int) else known for size, known in zip(value.shape, sizes, strict=True)]
+
+    def reshape(self, tensor: Tensor, target: Sequence[int], shape: Sequence[int]) -> Tensor:
+        if list(tensor.shape) == list(shape):
+            return tensor
+        return self.network.emit("RESHAPE", [tensor, self.network.integers(target)], shape)
+
+    def transpose(self, tensor: Tensor, order: Sequence[int]) -> Tensor:
+        shape = [tensor.shape[axis] for axis in order]
+        return self.network.emit("TRANSPOSE", [tensor, self.network.integers(order)], shape)
+
+    def reverse(self, tensor: Tensor, have: Image, want: Image) -> Tensor:
+        """(n, h, w, c) from one image form to another; an axis of one pixel needs nothing."""
+        axes = [i + 1 for i in range(2) if have[i] != want[i] and tensor.shape[i + 1] > 1]
+        if not axes:
+            return tensor
+        return self.network.emit("REVERSE_V2", [tensor, self.network.integers(axes)], tensor.shape)
+
+    def _image_to_plain(self, tensor: Tensor) -> Tensor:
+        n, h, w, c = tensor.shape
+        # With one channel or one pixel both orders are the same numbers in a row.
+        if c == 1 or h == w == 1:
+            return self.reshape(tensor, [-1, c, h, w], [n, c, h, w])
+        return self.transpose(tensor, (0, 3, 1, 2))
+
+    def _plain_to_image(self, tensor: Tensor) -> Tensor:
+        n, c, h, w = tensor.shape
+        if c == 1 or h == w == 1:
+            return self.reshape(tensor, [-1, h, w, c], [n, h, w, c])
+        return self.transpose(tensor, (0, 2, 3, 1))
+
+    def _convert(self, tensor: Tensor, have: Form, want: Form) -> Tensor:
+        if isinstance(have, Image) and isinstance(want, Image):
+            return self.reverse(tensor, have, want)
+        if isinstance(have, Flat):
+            sizes = [have.height, have.width, have.channels]
+            image = self.reshape(tensor, [-1, *sizes], [tensor.shape[0], *sizes])
+            plain = self._image_to_plain(self.reverse(image, have.image, Image()))
+            return self.reshape(plain, [-1, tensor.shape[1]], tensor.shape)
+        if isinstance(have, Image):
+            return self._image_to_plain(self.reverse(tensor, have, Image()))
+        assert isinstance(want, Image)
+        return self.reverse(self._plain_to_image(tensor), Image(), want)
+
+    def fetch(self, value: ir.Value | None, node: ir.Node, form: Form = PLAIN) -> Tensor:
+        """A value in the form asked for. Raises ExportError where the graph computes it in integers or not at all."""
+        if value is None:
+            raise refuse(node, "an input is missing", "update bnn_itrd")
+        forms = self._forms.get(value)
+        if forms is None:
+            array = constant(value)
+            if array is None or not np.issubdtype(array.dtype, np.floating):
+                raise refuse(node, "it reads a value that is not a float tensor", "keep the network in floats")
+            return self.network.constant(self.array(array, form))
+        if form not in forms:
+            home = self.home(value)
+            forms[form] = self._convert(forms[home], home, form)
+        return forms[form]
+
+    def array(self, array: np.ndarray, form: Form) -> np.ndarray:
+        """A constant that is broadcast against values of a form, in that form."""
+        if not isinstance(form, Image) or array.ndim == 0:
+            return array
+        full = array.reshape((1,) * (4 - array.ndim) + array.shape)
+        return reverse_array(rearrange(full, "n c h w -> n h w c"), form)
+
+    def image_form(self, value: ir.Value) -> Image:
+        """The image form in which a value of rank 4 is best read."""
+        home = self.home(value)
+        return home if isinstance(home, Image) else self.preferred

@@ -1,0 +1,119 @@
+"""Poolings as TFLite's: max, average (also with a border, also with rounding up), and over whole axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from bnn_itrd.export.graph import attribute, constant, optional_input
+from bnn_itrd.export.lce.convolutions import PADDING, border, fit, window_axes
+from bnn_itrd.export.lce.frames import AXIS, PLAIN, Values, refuse
+from bnn_itrd.export.lce.windows import Axis, named_padding
+
+__all__ = ["add_average_pool", "add_global_pool", "add_max_pool", "add_reduction"]
+
+_LOWEST = float(np.finfo(np.float32).min)
+
+
+def _options(axes: Sequence[Axis], padding: str) -> dict[str, int]:
+    return {
+        "padding": PADDING[padding],
+        "strideH": axes[0].stride,
+        "strideW": axes[1].stride,
+        "filterHeight": axes[0].reach,
+        "filterWidth": axes[1].reach,
+    }
+
+
+def add_max_pool(values: Values, node: ir.Node) -> None:
+    """MaxPool: MAX_POOL_2D, behind a border of the lowest number where TFLite's paddings do not fit."""
+    x, y = node.inputs[0], node.outputs[0]
+    assert x is not None
+    if max(attribute(node, "dilations", (1, 1))) > 1:
+        raise refuse(node, "a pooling with dilation", "pool without dilation")
+    if len([output for output in node.outputs if list(output.uses())]) > 1:
+        raise refuse(node, "the indices of a max pooling", "use its values only")
+    form = values.image_form(x)
+    axes = window_axes(values, node, attribute(node, "kernel_shape", (1, 1)), form)
+    tensor, padding = fit(values.network, values.fetch(x, node, form), axes, _LOWEST)
+    shape = [tensor.shape[0], axes[0].out, axes[1].out, tensor.shape[3]]
+    values.put(y, values.network.emit("MAX_POOL_2D", [tensor], shape, _options(axes, padding)), form)
+
+
+def _counted(axis: Axis, before: int, after: int) -> np.ndarray:
+    """(out,): how many pixels of each window are counted, where `before` and `after` rows of the border are."""
+    starts = np.arange(axis.out) * axis.stride - axis.before
+    last = np.minimum(starts + axis.reach, axis.size + after)
+    return np.asarray(last - np.maximum(starts, -before))
+
+
+def add_average_pool(values: Values, node: ir.Node) -> None:
+    """AveragePool: AVERAGE_POOL_2D; with a border that counts in another way than TFLite's, times a constant."""
+    network = values.network
+    x, y = node.inputs[0], node.outputs[0]
+    assert x is not None
+    form = values.image_form(x)
+    axes = window_axes(values, node, attribute(node, "kernel_shape", (1, 1)), form)
+    pads = attribute(node, "pads", (0, 0, 0, 0))
+    counted = []
+    for i, axis in enumerate(axes):
+        edge = (pads[i], pads[2 + i]) if attribute(node, "count_include_pad", 0) else (0, 0)
+        counted.append(_counted(axis, *(edge[::-1] if form[i] else edge)))
+    tensor = values.fetch(x, node, form)
+    own = [_counted(axis, 0, 0) for axis in axes]
+    padding = named_padding(axes)
+    # TFLite divides by the pixels inside the image: right where the border does not count or is not there.
+    fits = padding is not None and all(np.array_equal(a, b) for a, b in zip(own, counted, strict=True))
+    if not fits:
+        tensor, padding = border(network, tensor, axes), "VALID"
+    assert padding is not None
+    shape = [tensor.shape[0], axes[0].out, axes[1].out, tensor.shape[3]]
+    result = network.emit("AVERAGE_POOL_2D", [tensor], shape, _options(axes, padding))
+    window = axes[0].reach * axes[1].reach
+    factor = window / (counted[0][:, None] * counted[1][None])
+    if not fits and (factor != 1).any():
+        result = network.emit("MUL", [result, network.constant(factor[None, :, :, None])], shape)
+    values.put(y, result, form)
+
+
+_REDUCTIONS = {"ReduceMean": "MEAN", "ReduceSum": "SUM", "ReduceMax": "REDUCE_MAX", "ReduceMin": "REDUCE_MIN"}
+
+
+def _reduce(values: Values, node: ir.Node, code: str, axes: Sequence[int], keep: bool) -> None:
+    network = values.network
+    x, y = node.inputs[0], node.outputs[0]
+    assert x is not None
+    rank = len(values.sizes(x, node))
+    axes = sorted({axis % rank for axis in axes})
+    # What is left of an image without h and w is (n, c), and needs no order.
+    as_image = rank == 4 and (keep or axes == [2, 3])
+    form = values.image_form(x) if as_image else PLAIN
+    tensor = values.fetch(x, node, form)
+    stored = [AXIS[axis] for axis in axes] if as_image else axes
+    shape = [1 if axis in stored else size for axis, size in enumerate(tensor.shape)]
+    if not keep:
+        shape = [size for axis, size in enumerate(tensor.shape) if axis not in stored]
+    result = network.emit(code, [tensor, network.integers(stored)], shape, {"keepDims": keep})
+    values.put(y, result, form if keep else PLAIN)
+
+
+def add_reduction(values: Values, node: ir.Node) -> None:
+    """ReduceMean, ReduceSum, ReduceMax, ReduceMin over constant axes."""
+    given = optional_input(node, 1)
+    axes = constant(given) if given is not None else attribute(node, "axes", None)
+    if axes is None or not len(np.atleast_1d(axes)):
+        raise refuse(node, "a reduction over all axes or over computed ones", "name the axes, never the batch's")
+    _reduce(
+        values,
+        node,
+        _REDUCTIONS[node.op_type],
+        [int(a) for a in np.atleast_1d(axes)],
+        bool(attribute(node, "keepdims", 1)),
+    )
+
+
+def add_global_pool(values: Values, node: ir.Node) -> None:
+    """GlobalAveragePool, GlobalMaxPool: MEAN, REDUCE_MAX over h and w."""
+    _reduce(values, node, "MEAN" if node.op_type == "GlobalAveragePool" else "REDUCE_MAX", [2, 3], True)

@@ -1,0 +1,90 @@
+"""Reading a .tflite file back: its metadata, whether it is whole, and what is in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnn_itrd.export.errors import ExportError
+from bnn_itrd.export.lce.schema import load_schema
+
+__all__ = ["LCE_FORMAT_VERSION", "METADATA", "NO_DIGEST", "input_shape", "parse", "read_lce_metadata", "seal"]
+
+# Of the files this package writes; a file with a larger one is refused.
+LCE_FORMAT_VERSION = 1
+# Name of the metadata in the file.
+METADATA = b"bnn_itrd"
+# Stands in the metadata while the digest of the file is taken.
+NO_DIGEST = "0" * 64
+
+
+def _digest(data: bytes, digest: str) -> str:
+    """sha256 of the file with zeros where its digest stands."""
+    return hashlib.sha256(data.replace(digest.encode(), NO_DIGEST.encode(), 1)).hexdigest()
+
+
+def seal(data: bytes) -> bytes:
+    """The file with its own digest in the place of `NO_DIGEST`."""
+    if data.count(NO_DIGEST.encode()) != 1:
+        raise ExportError("the file's place for its checksum is not unique")
+    return data.replace(NO_DIGEST.encode(), hashlib.sha256(data).hexdigest().encode())
+
+
+def _metadata(model: Any) -> dict[str, Any] | None:
+    for entry in model.metadata or []:
+        if entry.name == METADATA:
+            text = np.asarray(model.buffers[entry.buffer].data, np.uint8).tobytes()
+            values = json.loads(text)
+            return values if isinstance(values, dict) else None
+    return None
+
+
+def parse(path: str | os.PathLike[str], *, python: str | os.PathLike[str] | None = None) -> tuple[Any, dict[str, Any]]:
+    """(the schema's ModelT, metadata) of a file this package wrote; python: see `load_schema`.
+
+    Raises FileNotFoundError, ExportError on a file that is no TFLite file, is not of this package, was damaged, or is
+    newer than this package reads.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"no such file: {file}")
+    schema = load_schema(python)
+    data = file.read_bytes()
+    if data[4:8] != b"TFL3":
+        raise ExportError(f"{file} is not a TFLite file")
+    try:
+        model = schema.ModelT.InitFromPackedBuf(data, 0)
+        metadata = _metadata(model)
+    # What a damaged flatbuffer raises depends on where the damage is.
+    except Exception as error:
+        raise ExportError(f"{file} is damaged or was cut short: export it again ({type(error).__name__})") from error
+    if metadata is None:
+        raise ExportError(f"{file} was not written by bnn_itrd: it has no metadata of that name")
+    version = metadata.get("format_version")
+    if not isinstance(version, int) or version > LCE_FORMAT_VERSION:
+        raise ExportError(
+            f"{file} has format version {version}, this bnn_itrd reads {LCE_FORMAT_VERSION}: update bnn_itrd"
+        )
+    digest = metadata.get("sha256")
+    if not isinstance(digest, str) or len(digest) != len(NO_DIGEST) or _digest(data, digest) != digest:
+        raise ExportError(f"{file} is damaged: its checksum does not fit its contents; export it again")
+    return model, metadata
+
+
+def read_lce_metadata(path: str | os.PathLike[str], *, python: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """classes, mean, std, input_shape, format_version, binary_layers, versions, and what the export added.
+
+    python: see `load_schema`. Raises FileNotFoundError, ExportError as `parse`.
+    """
+    return parse(path, python=python)[1]
+
+
+def input_shape(model: Any) -> tuple[int, ...]:
+    """The first input's shape as stored, (n, h, w, c) for images."""
+    graph = model.subgraphs[0]
+    return tuple(int(size) for size in graph.tensors[graph.inputs[0]].shape)

@@ -1,0 +1,60 @@
+"""The TFLite schema that larq-compute-engine ships, loaded by its path: importing the package imports TensorFlow."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from bnn_itrd.export import runtimes
+from bnn_itrd.export.errors import ExportError
+
+__all__ = ["load_schema"]
+
+_FILE = Path("larq_compute_engine", "mlir", "python", "tflite_schema.py")
+_loaded: dict[Path, ModuleType] = {}
+
+
+def _in_this_python() -> Path | None:
+    # Finds the package without executing it.
+    spec = importlib.util.find_spec("larq_compute_engine")
+    if spec is None or spec.origin is None:
+        return None
+    file = Path(spec.origin).parents[1] / _FILE
+    return file if file.is_file() else None
+
+
+def _in_environment_of(python: Path | None) -> Path | None:
+    if python is None:
+        return None
+    return next(iter(sorted(python.parents[1].glob(f"lib/python3*/site-packages/{_FILE}"))), None)
+
+
+def load_schema(python: str | os.PathLike[str] | None = None) -> ModuleType:
+    """The module ``tflite_schema``: from this Python's larq-compute-engine, else from the runtime's environment.
+
+    python: an interpreter whose environment has it. Raises ExportError where neither has it, with the way out.
+    """
+    file = _in_this_python()
+    if file is None:
+        file = _in_environment_of(runtimes.find("lce") if python is None else Path(python))
+    if file is None:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise ExportError(
+            f"larq-compute-engine is not installed for this Python {version}, and its TFLite schema is needed: `pip "
+            "install larq-compute-engine` (wheels: Python 3.10 to 3.12, Linux x86-64), or make its environment with "
+            "`bnn-itrd validate --setup lce`, or name one with --lce-python"
+        )
+    if file not in _loaded:
+        spec = importlib.util.spec_from_file_location("bnn_itrd_tflite_schema", file)
+        if spec is None or spec.loader is None:
+            raise ExportError(f"{file} cannot be loaded")
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except ImportError as error:
+            raise ExportError(f"the TFLite schema needs a package that is missing: {error}") from error
+        _loaded[file] = module
+    return _loaded[file]

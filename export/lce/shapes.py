@@ -1,0 +1,170 @@
+"""Operations that move numbers: Concat, Pad, Slice, Split, Reshape and its kin, Transpose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from bnn_itrd.export.graph import attribute, constant, optional_input
+from bnn_itrd.export.lce.flatfile import Tensor
+from bnn_itrd.export.lce.frames import AXIS, PLAIN, Flat, Form, Image, Values, refuse
+
+__all__ = ["add_concat", "add_pad", "add_reshape", "add_slice", "add_split", "add_transpose"]
+
+# More axes than this TFLite's slicing, padding and transposing do not take.
+_MOST_AXES = 5
+
+
+def _form(values: Values, value: ir.Value, node: ir.Node) -> Form:
+    rank = len(values.sizes(value, node))
+    if rank > _MOST_AXES:
+        raise refuse(node, f"a tensor of {rank} axes", f"TFLite moves at most {_MOST_AXES}")
+    return values.image_form(value) if rank == 4 else PLAIN
+
+
+def _is_reversed(form: Form, axis: int) -> bool:
+    """Whether an ONNX axis lies reversed."""
+    return isinstance(form, Image) and ((axis == 2 and form.reversed_h) or (axis == 3 and form.reversed_w))
+
+
+def _stored(form: Form, axis: int) -> int:
+    return AXIS[axis] if isinstance(form, Image) else axis
+
+
+def add_concat(values: Values, node: ir.Node) -> None:
+    """Concat: CONCATENATION; along a reversed axis the parts come in reversed order."""
+    known = [x for x in node.inputs if x is not None and values.known(x)]
+    if len(known) < len(node.inputs):
+        raise refuse(node, "a part that is not computed from the images", "make it a padding or an addition")
+    form = _form(values, known[0], node)
+    axis = attribute(node, "axis", 0) % len(values.sizes(known[0], node))
+    if axis == 0:
+        raise refuse(node, "a concatenation along the batch", "treat all images alike")
+    parts = [values.fetch(x, node, form) for x in known]
+    if _is_reversed(form, axis):
+        parts.reverse()
+    stored = _stored(form, axis)
+    shape = list(parts[0].shape)
+    shape[stored] = sum(part.shape[stored] for part in parts)
+    values.put(node.outputs[0], values.network.emit("CONCATENATION", parts, shape, {"axis": stored}), form)
+
+
+def add_pad(values: Values, node: ir.Node) -> None:
+    """Pad with a constant: PAD, PADV2; reflecting: MIRROR_PAD."""
+    network = values.network
+    x = node.inputs[0]
+    assert x is not None
+    form = _form(values, x, node)
+    tensor = values.fetch(x, node, form)
+    rank = len(tensor.shape)
+    given, value = constant(node.inputs[1]), constant(optional_input(node, 2))
+    chosen = constant(optional_input(node, 3))
+    mode = attribute(node, "mode", "constant")
+    if given is None or (given < 0).any() or mode not in ("constant", "reflect"):
+        raise refuse(
+            node, f"padding ({mode}) that is computed, negative, or neither constant nor reflecting", "use those"
+        )
+    amounts = np.zeros((rank, 2), np.int32)
+    axes = range(rank) if chosen is None else [int(a) % rank for a in chosen]
+    for axis, before, after in zip(axes, given[: len(given) // 2], given[len(given) // 2 :], strict=True):
+        amounts[_stored(form, axis)] = (after, before) if _is_reversed(form, axis) else (before, after)
+    shape = [size + int(pair.sum()) for size, pair in zip(tensor.shape, amounts, strict=True)]
+    inputs = [tensor, network.constant(amounts)]
+    if mode == "reflect":
+        y = network.emit("MIRROR_PAD", inputs, shape, {"mode": 0})
+    elif value is None or not float(value):
+        y = network.emit("PAD", inputs, shape)
+    else:
+        y = network.emit("PADV2", [*inputs, network.constant(np.array(float(value), np.float32))], shape)
+    values.put(node.outputs[0], y, form)
+
+
+def _slice(values: Values, tensor: Tensor, form: Form, cuts: dict[int, tuple[int, int, int]]) -> Tensor:
+    """cuts: by ONNX axis, (first, count, step) of what is kept, with step > 0."""
+    rank = len(tensor.shape)
+    begin, end, strides, shape = [0] * rank, [0] * rank, [1] * rank, list(tensor.shape)
+    whole = (1 << rank) - 1
+    for axis, (first, count, step) in cuts.items():
+        stored = _stored(form, axis)
+        if _is_reversed(form, axis):
+            # The last one kept comes first.
+            first = tensor.shape[stored] - 1 - (first + (count - 1) * step)
+        begin[stored], end[stored], strides[stored] = first, first + (count - 1) * step + 1, step
+        shape[stored] = count
+        whole &= ~(1 << stored)
+    vectors = [values.network.integers(numbers) for numbers in (begin, end, strides)]
+    return values.network.emit("STRIDED_SLICE", [tensor, *vectors], shape, {"beginMask": whole, "endMask": whole})
+
+
+def add_slice(values: Values, node: ir.Node) -> None:
+    """Slice with constant bounds and steps > 0: STRIDED_SLICE."""
+    x = node.inputs[0]
+    assert x is not None
+    form = _form(values, x, node)
+    tensor = values.fetch(x, node, form)
+    rank = len(tensor.shape)
+    starts, ends, axes, steps = (constant(optional_input(node, i)) for i in range(1, 5))
+    if starts is None or ends is None or (steps is not None and (steps < 1).any()):
+        raise refuse(node, "a slice with computed bounds or a negative step", "use constant bounds and steps > 0")
+    count = len(starts)
+    axes = np.arange(count) if axes is None else axes
+    steps = np.ones(count, np.int64) if steps is None else steps
+    cuts = {}
+    for start, end, axis, step in zip(starts.tolist(), ends.tolist(), axes.tolist(), steps.tolist(), strict=True):
+        axis %= rank
+        kept = range(tensor.shape[_stored(form, axis)])[slice(start, end, step)]
+        if not len(kept):
+            raise refuse(node, "a slice that keeps nothing", "drop it")
+        cuts[axis] = (kept[0], len(kept), step)
+    if 0 in cuts and cuts[0] != (0, tensor.shape[0], 1):
+        raise refuse(node, "a slice of the batch", "treat all images alike")
+    cuts.pop(0, None)
+    values.put(node.outputs[0], _slice(values, tensor, form, cuts), form)
+
+
+def add_split(values: Values, node: ir.Node) -> None:
+    """Split: one STRIDED_SLICE per part."""
+    x = node.inputs[0]
+    assert x is not None
+    form = _form(values, x, node)
+    tensor = values.fetch(x, node, form)
+    axis = attribute(node, "axis", 0) % len(tensor.shape)
+    first = 0
+    for output in node.outputs:
+        count = values.sizes(output, node)[axis]
+        values.put(output, _slice(values, tensor, form, {axis: (first, count, 1)}), form)
+        first += count
+
+
+def _is_flattening(sizes: Sequence[int], target: Sequence[int]) -> bool:
+    return len(sizes) == 4 and len(target) == 2 and target[1] == sizes[1] * sizes[2] * sizes[3]
+
+
+def add_reshape(values: Values, node: ir.Node) -> None:
+    """Reshape, Flatten, Squeeze, Unsqueeze: RESHAPE. A flattened image keeps its order; its reader reorders weights."""
+    x, y = node.inputs[0], node.outputs[0]
+    assert x is not None
+    sizes, shape, target = values.sizes(x, node), values.sizes(y, node), values.target(y, node)
+    if target.count(-1) > 1:
+        raise refuse(node, "a reshape in which the batch appears twice", "keep the batch the first axis")
+    home = values.home(x)
+    if isinstance(home, Image) and _is_flattening(sizes, shape):
+        _, channels, height, width = sizes
+        rows = values.reshape(values.fetch(x, node, home), target, shape)
+        plain = height == width == 1
+        values.put(y, rows, PLAIN if plain else Flat(home, channels, height, width))
+        return
+    values.put(y, values.reshape(values.fetch(x, node), target, shape))
+
+
+def add_transpose(values: Values, node: ir.Node) -> None:
+    """Transpose: TRANSPOSE of the axes in ONNX's order."""
+    x = node.inputs[0]
+    assert x is not None
+    if len(values.sizes(x, node)) > _MOST_AXES:
+        raise refuse(node, "a transposition of more axes than TFLite takes", f"use at most {_MOST_AXES}")
+    tensor = values.fetch(x, node)
+    order = attribute(node, "perm", tuple(reversed(range(len(tensor.shape)))))
+    values.put(node.outputs[0], values.transpose(tensor, list(order)))

@@ -1,0 +1,187 @@
+"""The LCE artefact: one .tflite file, written without TensorFlow, 1 bit per binary weight."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from bnn_itrd.export import runtimes
+from bnn_itrd.export.canonical import canonical, check_input_shape, random_images
+from bnn_itrd.export.copies import unwrap
+from bnn_itrd.export.errors import ExportError
+from bnn_itrd.export.lce.flatfile import pack
+from bnn_itrd.export.lce.interpreter import as_stored, call_interpreter
+from bnn_itrd.export.lce.reader import LCE_FORMAT_VERSION, NO_DIGEST, parse, seal
+from bnn_itrd.export.lce.schema import load_schema
+from bnn_itrd.export.onnx_file import Normalization, _check_normalization
+from bnn_itrd.export.replay import replay_recorded
+
+if TYPE_CHECKING:
+    from bnn_itrd.export.lce.frames import Watched
+    from bnn_itrd.export.lce.translate import Translated
+
+__all__ = ["to_lce"]
+
+# Of the logits' spread and of a layer's input: rounding is a millionth of it, a miscompiled network as large.
+_TOLERANCE = 1e-2
+_CHECKED_IMAGES = 3
+
+_OWN_KEYS = (
+    "format_version",
+    "input_shape",
+    "classes",
+    "mean",
+    "std",
+    "binary_layers",
+    "sha256",
+    "torch_version",
+    "bnn_itrd_version",
+)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("bnn-itrd")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _check_arguments(metadata: Mapping[str, Any] | None, classes: Sequence[str] | None, file: Path) -> None:
+    taken = sorted(set(metadata or {}) & set(_OWN_KEYS))
+    if taken:
+        raise ValueError(f"metadata must not hold {', '.join(taken)}: written by the export itself")
+    if isinstance(classes, str):
+        raise ValueError("classes must be a list of names, got one text")
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"no such folder: {file.parent}")
+
+
+def _check_written(file: Path, translated: Translated, python: Path | None) -> None:
+    """Parses the file back and counts: every binary layer must be there as LCE's operation, none as a float one."""
+    model, _ = parse(file, python=python)
+    names = [(code.customCode or b"").decode() for code in model.operatorCodes]
+    graph = model.subgraphs[0]
+    counted = Counter(names[operator.opcodeIndex] for operator in graph.operators)["LceBconv2d"]
+    if counted != translated.expected or counted < translated.layers:
+        raise ExportError(
+            f"the file has {counted} binary operations, and the network's {translated.layers} binary layers need "
+            f"{translated.expected}; nothing was written"
+        )
+    if len(graph.operators) != len(translated.network.operators):
+        raise ExportError("the file does not hold every operation of the network; nothing was written")
+
+
+def _recorded(values: np.ndarray, watched: Watched) -> Tensor:
+    """What the network goes on from, in PyTorch's order: the signs of a value, or the integers it holds."""
+    from bnn_itrd.export.lce.frames import Image, reverse_array
+
+    if isinstance(watched.form, Image):
+        values = rearrange(reverse_array(values, watched.form), "n h w c -> n c h w")
+    return torch.from_numpy(np.where(values >= 0, 1, -1).astype(np.float32) if watched.is_sign else values.copy())
+
+
+def _check_function(
+    model: nn.Module, translated: Translated, schema: ModuleType, python: Path, shape: tuple[int, ...], place: Path
+) -> None:
+    """Runs the network in LCE's interpreter and compares every sign and the logits with PyTorch's, see `replay`."""
+    images = random_images(_CHECKED_IMAGES, shape)
+    watched = translated.network.model(schema, b"{}", watch=[entry.tensor for entry in translated.watched])
+    try:
+        place.write_bytes(pack(schema, watched))
+        (logits, *recorded), _ = call_interpreter(python, place, as_stored(images.numpy()))
+    finally:
+        place.unlink(missing_ok=True)
+    if not np.isfinite(logits).all():
+        raise ExportError("the network gives logits that are not finite: its weights are broken; nothing was written")
+    decided = [
+        (entry.path, _recorded(values, entry)) for entry, values in zip(translated.watched, recorded, strict=True)
+    ]
+    replayed = replay_recorded(model, decided, logits, images=images)
+    # Written as "not smaller", so that a NaN fails too.
+    if not replayed.margin <= _TOLERANCE:
+        raise ExportError(
+            f"{replayed.layer}: in LCE's interpreter the signs in front of it differ from the network's by more than "
+            f"rounding ({replayed.margin:.3g} of its input's size); nothing was written"
+        )
+    if not replayed.difference <= _TOLERANCE:
+        raise ExportError(
+            f"in LCE's interpreter the logits differ from the network's by {replayed.difference:.3g} of their standard "
+            "deviation; nothing was written"
+        )
+
+
+def to_lce(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    input_shape: Sequence[int] | None = None,
+    classes: Sequence[str] | None = None,
+    normalization: Normalization | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    python: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Writes the network as a .tflite file for Larq Compute Engine; returns its path.
+
+    Input (1, h, w, c), float32, normalised (the batch can be resized); first output the logits. A binary layer is
+    LceQuantize and LceBconv2d with scale and BatchNorm in its multiplier and bias; all else is TFLite's own
+    operations. Metadata ``bnn_itrd`` (JSON): classes, mean and std of `normalization`, input_shape, format_version,
+    binary_layers, versions, a checksum, and what `metadata` adds.
+    The file is checked beside its place, then moved there: a file that was there before is replaced whole or not at
+    all. Checked are its structure and that no binary layer became a float one; where LCE's environment is set up, or
+    `python` names an interpreter, also every sign and the logits of a few images against the network.
+    Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError where it
+    cannot be written, ExportError where LCE cannot carry the network (which layer, and the way out) and where
+    larq-compute-engine, whose schema is needed, is missing.
+    """
+    from bnn_itrd.export.lce.translate import translate
+
+    file = Path(path)
+    shape = check_input_shape(unwrap(model), input_shape)
+    mean_std = _check_normalization(normalization, False, shape)
+    _check_arguments(metadata, classes, file)
+    interpreter = runtimes.find("lce", python=python)
+    schema = load_schema(interpreter)
+
+    translated = translate(canonical(model, input_shape=shape))
+    logits = translated.network.outputs[0].shape
+    if classes is not None and logits[-1] != len(classes):
+        raise ValueError(f"classes has {len(classes)} names, and the network gives {logits[-1]} logits")
+    values: dict[str, Any] = {"format_version": LCE_FORMAT_VERSION, "input_shape": list(shape)}
+    if classes is not None:
+        values["classes"] = list(classes)
+    if mean_std is not None:
+        values |= {"mean": mean_std[0], "std": mean_std[1]}
+    values |= {"binary_layers": translated.layers, "sha256": NO_DIGEST}
+    values |= {"torch_version": torch.__version__, "bnn_itrd_version": _version(), **(metadata or {})}
+    try:
+        text = json.dumps(values, separators=(",", ":")).encode()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata must hold what JSON can: {error}") from error
+    data = seal(pack(schema, translated.network.model(schema, text)))
+
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        _check_written(temporary, translated, interpreter)
+        if interpreter is not None:
+            watched = temporary.with_name(f"{temporary.name}.watched")
+            _check_function(model, translated, schema, interpreter, shape, watched)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return file

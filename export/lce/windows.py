@@ -1,0 +1,49 @@
+"""Where a window stands: PyTorch's paddings against TFLite's SAME and VALID, one axis at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+__all__ = ["Axis", "named_padding"]
+
+
+class Axis(NamedTuple):
+    """A convolution or pooling along one axis.
+
+    size: of the input; reach: of the window, (kernel - 1) * dilation + 1; before: how far the first window starts
+    in front of the image; out: number of windows.
+    """
+
+    size: int
+    reach: int
+    stride: int
+    before: int
+    out: int
+
+    @property
+    def after(self) -> int:
+        """How far the last window ends behind the image; negative where rows are left over."""
+        return (self.out - 1) * self.stride + self.reach - self.size - self.before
+
+    def reversed(self) -> Axis:
+        """The same windows seen from the other end."""
+        return self._replace(before=self.after)
+
+    def is_valid(self) -> bool:
+        """Whether TFLite's VALID means these windows."""
+        return self.before == 0 and -self.stride < self.after <= 0
+
+    def is_same(self) -> bool:
+        """Whether TFLite's SAME means them: ceil(size / stride) windows, the smaller half of the border in front."""
+        border = max((self.out - 1) * self.stride + self.reach - self.size, 0)
+        return self.out == -(-self.size // self.stride) and self.before == border // 2
+
+
+def named_padding(axes: Sequence[Axis]) -> str | None:
+    """``VALID`` or ``SAME`` where that means exactly these windows, else None."""
+    if all(axis.is_valid() for axis in axes):
+        return "VALID"
+    if all(axis.is_same() for axis in axes):
+        return "SAME"
+    return None

@@ -1,0 +1,29 @@
+"""Runs in a foreign interpreter: ``runtime_child.py SCRIPT FOLDER`` calls the script's main. Needs NumPy only.
+
+FOLDER holds arrays.npz and arguments.json; results.npz and results.json are written there (see `runtimes.call`).
+"""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["run"]
+
+
+def run(script: str, folder: Path) -> None:
+    """``main(arrays, arguments) -> (arrays, results)`` of the script, on the files in the folder."""
+    with np.load(folder / "arrays.npz", allow_pickle=False) as loaded:
+        arrays = {key: loaded[key] for key in loaded.files}
+    arguments = json.loads((folder / "arguments.json").read_text())
+    outputs, results = runpy.run_path(script)["main"](arrays, arguments)
+    np.savez(folder / "results.npz", **outputs)
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], Path(sys.argv[2]))

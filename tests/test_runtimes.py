@@ -1,0 +1,241 @@
+"""Environments of foreign runtimes: made whole or not at all, found again, and called as a subprocess."""
+
+from __future__ import annotations
+
+import os
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnn_itrd.export import ExportError, runtimes
+from bnn_itrd.export.runtimes import Runtime, call, find, folder, setup
+
+THIS = Path(sys.executable)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "bnn_itrd"
+
+
+def _wheel(place: Path) -> Path:
+    """A package `tiny_thing` of one line, so that pip needs no network."""
+    file = place / "tiny_thing-1.0-py3-none-any.whl"
+    info = "tiny_thing-1.0.dist-info"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("tiny_thing.py", "answer = 42\n")
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return file
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Runtime:
+    runtime = Runtime("tiny", (str(_wheel(tmp_path)),), "import tiny_thing; assert tiny_thing.answer == 42")
+    monkeypatch.setitem(runtimes.RUNTIMES, "tiny", runtime)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    return runtime
+
+
+# Where an environment is
+
+
+def test_folder(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert folder("lce").parent == cache and folder("lce").name.startswith("lce-")
+    assert folder("lce") != folder("fpga")
+    before = folder("fpga")
+    other = Runtime("fpga", ("qonnx>=2",), "import qonnx")
+    with monkeypatch.context() as patch:
+        patch.setitem(runtimes.RUNTIMES, "fpga", other)
+        assert folder("fpga") != before
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for ignored in ("", "relative/cache"):
+        monkeypatch.setenv("XDG_CACHE_HOME", ignored)
+        assert folder("lce").parent == tmp_path / "home" / ".cache" / "bnn_itrd"
+
+
+@pytest.mark.parametrize("function", [folder, find, setup])
+def test_unknown_name(function: Callable[[str], Any]) -> None:
+    with pytest.raises(ValueError, match="runtime must be one of lce, fpga, got 'finn'"):
+        function("finn")
+
+
+# Made whole or not at all
+
+
+def test_setup_find_and_setup_again(tiny: Runtime, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find("tiny") is None
+    lines: list[str] = []
+    python = setup("tiny", report=lines.append)
+    assert python == folder("tiny") / "bin" / "python" == find("tiny")
+    assert find("tiny", python=python) == python
+    assert [entry.name for entry in cache.iterdir()] == [folder("tiny").name]
+    assert lines[0].startswith("tiny: making a virtual environment in ") and lines[-1] == "tiny: ready"
+    assert any("Installing collected packages: tiny-thing" in line for line in lines)
+    # There already: nothing is built.
+    monkeypatch.setattr(runtimes, "_build", None)
+    lines.clear()
+    assert setup("tiny", report=lines.append) == python
+    assert lines == [f"tiny: {folder('tiny')} is there already"]
+
+
+def _fake_build(runtime: Runtime, place: Path, report: Callable[[str], None]) -> None:
+    (place / "bin").mkdir(parents=True)
+    (place / "bin" / "python").symlink_to(THIS)
+
+
+def test_an_environment_whose_interpreter_is_gone_is_made_again(
+    tiny: Runtime, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes, "_build", _fake_build)
+    monkeypatch.setattr(runtimes, "_check", lambda runtime, python: None)
+    python = setup("tiny", report=lambda line: None)
+    python.unlink()
+    python.symlink_to(cache / "an interpreter of last year")
+    assert find("tiny") is None
+    assert setup("tiny", report=lambda line: None) == python and python.is_file()
+    assert [entry.name for entry in cache.iterdir()] == [folder("tiny").name]
+
+
+def test_another_process_was_faster(tiny: Runtime, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(runtime: Runtime, place: Path, report: Callable[[str], None]) -> None:
+        _fake_build(runtime, place, report)
+        _fake_build(runtime, folder("tiny"), report)
+        (folder("tiny") / "theirs").touch()
+
+    monkeypatch.setattr(runtimes, "_build", build)
+    monkeypatch.setattr(runtimes, "_check", lambda runtime, python: None)
+    assert setup("tiny", report=lambda line: None) == find("tiny")
+    assert (folder("tiny") / "theirs").exists()
+    assert [entry.name for entry in cache.iterdir()] == [folder("tiny").name]
+
+
+def test_a_package_without_a_wheel(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(ExportError, match=r"larq-compute-engine>=0\.16,<1 could not be installed: there is no wheel"):
+        setup("lce", report=lambda line: None)
+    assert not list(cache.iterdir())
+
+
+def _pip(arguments: list[str]) -> None:
+    runtimes._pip(runtimes.RUNTIMES["fpga"], THIS, arguments, lambda line: None)
+
+
+def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing listens on port 9 of this machine.
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
+    with pytest.raises(ExportError, match=r"the package index cannot be reached.*or name the python.*--fpga-python"):
+        _pip(["--target", "never-made", "no-such-package-of-this-name"])
+
+
+def test_an_environment_that_does_not_work_is_not_kept(
+    tiny: Runtime, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Runtime("tiny", tiny.requirements, "import another_thing")
+    monkeypatch.setitem(runtimes.RUNTIMES, "tiny", broken)
+
+    def build(runtime: Runtime, place: Path, report: Callable[[str], None]) -> None:
+        _fake_build(runtime, place, report)
+        runtimes._check(runtime, place / "bin" / "python")
+
+    monkeypatch.setattr(runtimes, "_build", build)
+    with pytest.raises(ExportError, match=r"cannot serve as runtime tiny: .*No module named 'another_thing'"):
+        setup("tiny", report=lambda line: None)
+    assert find("tiny") is None and not list(cache.iterdir())
+
+
+# A named interpreter
+
+
+def test_named_interpreters(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    probes = {"good": "import numpy", "bad": "import no_such_module_anywhere"}
+    for name, probe in probes.items():
+        monkeypatch.setitem(runtimes.RUNTIMES, name, Runtime(name, ("something>=1",), probe))
+    # The link itself, not what it points to: that is what makes it an environment's.
+    assert find("good", python=sys.executable) == THIS.absolute()
+    with pytest.raises(ExportError, match=r"runtime bad: .*'no_such_module_anywhere'; it needs something>=1"):
+        find("bad", python=sys.executable)
+    with pytest.raises(ExportError, match=r"no such interpreter: .*nowhere"):
+        find("good", python=tmp_path / "nowhere")
+    text = tmp_path / "text"
+    text.write_text("hello")
+    with pytest.raises(ExportError, match=r"text does not run: .*[Pp]ermission denied"):
+        find("good", python=text)
+
+
+def test_a_package_of_pythonpath_does_not_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "qonnx_of_mine.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setitem(runtimes.RUNTIMES, "mine", Runtime("mine", ("x",), "import qonnx_of_mine"))
+    with pytest.raises(ExportError, match="No module named 'qonnx_of_mine'"):
+        find("mine", python=sys.executable)
+
+
+# Calls
+
+
+def _script(place: Path, body: str) -> Path:
+    # A name a shell would take apart.
+    file = place / "a script; 'quoted' $HOME.py"
+    lines = "\n".join(f"    {line}" for line in body.splitlines())
+    file.write_text(f"import os, sys, time\nimport numpy as np\n\ndef main(arrays, arguments):\n{lines}\n")
+    return file
+
+
+def test_call(tmp_path: Path) -> None:
+    script = _script(
+        tmp_path,
+        "assert not {'torch', 'bnn_itrd'} & set(sys.modules)\n"
+        "assert os.getpid() != arguments['parent']\n"
+        "return {'twice': 2 * arrays['x'], 'bits': arrays['bits'] ^ 1}, {'text': arguments['text'], 'n': len(arrays)}",
+    )
+    x = np.arange(6, dtype=np.float64).reshape(2, 3)
+    bits = np.array([0, 1, 1], np.uint8)
+    arguments = {"text": "$HOME; 'ä'\n", "parent": os.getpid()}
+    outputs, results = call(THIS, script, arrays={"x": x, "bits": bits}, arguments=arguments)
+    np.testing.assert_array_equal(outputs["twice"], 2 * x)
+    np.testing.assert_array_equal(outputs["bits"], [1, 0, 0])
+    assert outputs["twice"].dtype == np.float64 and outputs["bits"].dtype == np.uint8
+    assert results == {"text": "$HOME; 'ä'\n", "n": 2}
+
+
+def test_call_without_anything(tmp_path: Path) -> None:
+    assert call(THIS, _script(tmp_path, "return {}, {'empty': not arrays and not arguments}")) == ({}, {"empty": True})
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise ValueError('17 is too much')", r"(?s)quoted.* ended with status 1 in .*ValueError: 17 is too much"),
+        ("sys.exit(3)", r"ended with status 3"),
+        ("os.kill(os.getpid(), 9)", "was killed by SIGKILL"),
+        ("import ctypes; ctypes.string_at(0)", "was killed by SIGSEGV"),
+        ("return {}, {'array': np.zeros(2)}", r"(?s)ended with status 1.*not JSON serializable"),
+    ],
+)
+def test_a_child_that_fails(body: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=message):
+        call(THIS, _script(tmp_path, body))
+
+
+def test_a_child_that_does_not_end(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"was stopped after 0\.5 seconds"):
+        call(THIS, _script(tmp_path, "time.sleep(60)"), timeout=0.5)
+
+
+def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"nowhere does not run: "):
+        call(tmp_path / "nowhere", _script(tmp_path, "return {}, {}"))
+
+
+def test_arguments_that_are_not_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="arguments must hold what JSON can: .*not JSON serializable"):
+        call(THIS, _script(tmp_path, "return {}, {}"), arguments={"path": tmp_path})
