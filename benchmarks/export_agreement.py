@@ -1,8 +1,8 @@
 """ResNet-18 with trained weights: its portable ONNX file against PyTorch on all 10,000 CIFAR-10 test images.
 
-    python benchmarks/export_agreement.py --data.root cifar10.npz [--steps 40] [--out FILE.json]
+    python benchmarks/export_agreement.py --data.root cifar10.npz [--steps 200] [--out FILE.json]
 
-The training is short (40 steps of 128 images): enough that weights, scales and normalisations are a training's.
+The training is short (200 steps of 128 images): enough that weights, scales and normalisations are a training's.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from bnn_itrd.artefacts import run_split
 from bnn_itrd.config import DataConfig, DistillConfig, FabricConfig, NetworkConfig, SchemeConfig, TrainConfig
 from bnn_itrd.data import load_data
 from bnn_itrd.environment import environment
-from bnn_itrd.export import agreement, session, to_onnx
+from bnn_itrd.export import agreement, to_onnx
 from bnn_itrd.networks import build
+from bnn_itrd.targets import open_file
 from bnn_itrd.training import Trainer, make_fabric
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data.root", dest="root", required=True)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--threads", type=int, default=2, help="of onnxruntime")
+    parser.add_argument("--stock", action="store_true", help="without the native library")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     data = load_data(DataConfig(name="cifar10", root=args.root))
@@ -46,13 +48,13 @@ def main() -> None:
         trainer.optimizer.step()
         trainer.optimizer.zero_grad()
         if step % 10 == 0:
-            print(f"step {step}: loss {float(loss):.3f}", flush=True)
+            print(f"step {step}: loss {float(loss.detach()):.3f}", flush=True)
     student = student.cpu().to(memory_format=torch.contiguous_format).eval()
     with tempfile.TemporaryDirectory() as folder:
         file = to_onnx(student, Path(folder) / "student.onnx")
         size = file.stat().st_size
         started = time.perf_counter()
-        opened = session(file, threads=args.threads)
+        opened = open_file(file, threads=args.threads, native=False if args.stock else None)
         created = time.perf_counter() - started
         theirs, ours, truth = run_split(student, opened, data)
         assert theirs is not None and ours is not None

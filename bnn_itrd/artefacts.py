@@ -1,4 +1,4 @@
-"""A network's exported file beside its data: writing it with the right metadata, and running both on a split."""
+"""A network and its exported file on the same images."""
 
 from __future__ import annotations
 
@@ -10,36 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnn_itrd.checkpoint import file_hash
 from bnn_itrd.data import ImageData
 from bnn_itrd.errors import UserError
-from bnn_itrd.export import predict_file, predict_model, to_onnx
+from bnn_itrd.export import predict_model
 
 if TYPE_CHECKING:
-    import onnxruntime
+    from bnn_itrd.targets import OpenFile
 
-__all__ = ["check_fits", "run_split", "write_onnx"]
+__all__ = ["check_fits", "run_split"]
 
 # Pixels of one chunk: 1,000 images of 32x32, 20 of 224x224.
 _CHUNK_PIXELS = 1_024_000
-
-
-def write_onnx(
-    model: nn.Module, data: ImageData, path: Path, *, member: str, checkpoint: Path | None, uint8: bool = False
-) -> Path:
-    """The network as portable ONNX with what `predict` and `validate` need in its metadata; errors of `to_onnx`."""
-    metadata = {"member": member, "dataset": data.name, "resize": data.resize}
-    if checkpoint is not None and checkpoint.is_file():
-        metadata["source_sha256"] = file_hash(checkpoint)
-    return to_onnx(
-        model,
-        path,
-        input_shape=data.input_shape,
-        normalization=(data.mean, data.std),
-        bake_normalization=uint8,
-        classes=data.classes,
-        metadata=metadata,
-    )
 
 
 def check_fits(what: Path, known: dict[str, Any], data: ImageData) -> None:
@@ -65,7 +46,7 @@ def _chunks(data: ImageData, limit: int | None) -> Iterator[tuple[Tensor, Tensor
 
 def run_split(
     model: nn.Module | None,
-    opened: onnxruntime.InferenceSession | None,
+    opened: OpenFile | None,
     data: ImageData,
     *,
     limit: int | None = None,
@@ -74,7 +55,7 @@ def run_split(
 
     On the CPU in float32, a chunk at a time; a file that takes uint8 images gets those. limit: the first so many.
     """
-    raw = opened is not None and opened.get_inputs()[0].type == "tensor(uint8)"
+    raw = opened is not None and opened.takes_raw
     theirs, ours, truth = [], [], []
     for images, labels, index in _chunks(data, limit):
         truth.append(labels.numpy())
@@ -82,7 +63,7 @@ def run_split(
             theirs.append(predict_model(model, images))
         if opened is not None:
             source = np.stack([data.test.raw(i).transpose(2, 0, 1) for i in index]) if raw else images
-            ours.append(predict_file(opened, source))
+            ours.append(opened.predict(source))
     return (
         np.concatenate(theirs) if theirs else None,
         np.concatenate(ours) if ours else None,

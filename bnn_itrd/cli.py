@@ -16,8 +16,9 @@ usage: bnn-itrd COMMAND ...        (bnn-itrd COMMAND --help says more)
   run RECIPE         train a teacher and its binary students, export, validate, compare: the whole road
   train RECIPE       train one member of a recipe
   evaluate PATH      accuracy of a trained network or an .onnx file on the test images
-  export PATH        a trained network to a portable 1-bit ONNX file
-  validate FILE      hold an .onnx file against the network it came from, on the test images
+  export PATH        a trained network to files: ONNX, Larq Compute Engine, QONNX
+  validate FILE...   hold files against the network they came from, on the test images
+  bench FILE...      milliseconds per image, and how much faster than a reference
   predict FILE IMG   class names and probabilities of image files
   summary WHAT       layers, bits, MACs and bytes of a recipe's networks or of a trained one
   compare DIR...     one table of several runs
@@ -28,14 +29,15 @@ Start with:  bnn-itrd run digits
 
 
 def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
-    from bnn_itrd import commands, file_commands
+    from bnn_itrd import commands, deploy_commands, file_commands
 
     return {
         "run": commands.run,
         "train": commands.train,
         "evaluate": file_commands.evaluate,
-        "export": file_commands.export,
-        "validate": file_commands.validate,
+        "export": deploy_commands.export,
+        "validate": deploy_commands.validate,
+        "bench": deploy_commands.bench,
         "predict": file_commands.predict,
         "summary": commands.summary,
         "compare": commands.compare,
@@ -43,7 +45,7 @@ def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
     }
 
 
-COMMANDS = ("run", "train", "evaluate", "export", "validate", "predict", "summary", "compare", "recipes")
+COMMANDS = ("run", "train", "evaluate", "export", "validate", "bench", "predict", "summary", "compare", "recipes")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

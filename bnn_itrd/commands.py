@@ -62,7 +62,7 @@ def run(argv: Sequence[str]) -> int:
 def _print_agreement(comparison: dict[str, Any]) -> None:
     for model in comparison["models"]:
         for artefact in model["artefacts"]:
-            odd = artefact["disagreements"]
+            odd = artefact.get("disagreements")
             if odd:
                 shown = ", ".join(f"image {d['index']} ({d['torch']} -> {d['file']})" for d in odd[:8])
                 more = f" and {len(odd) - 8} more" if len(odd) > 8 else ""

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bnn_itrd.artefacts import run_split, write_onnx
+from bnn_itrd.artefacts import run_split
 from bnn_itrd.data import ImageData, Split
 from bnn_itrd.evaluation import Evaluation, confusion, score
-from bnn_itrd.export import Agreement, agreement, compare_milliseconds, session
+from bnn_itrd.export import Agreement, ExportError, agreement, compare_milliseconds, runtimes, uses_native
 from bnn_itrd.members import Member
 from bnn_itrd.models import summary
+from bnn_itrd.targets import TARGETS, OpenFile, open_file, write_target
 
 if TYPE_CHECKING:
-    import onnxruntime
+    import numpy as np
 
 __all__ = ["Entry", "compare", "evaluate_member", "model_row", "table_rows"]
 
@@ -36,20 +37,81 @@ class Entry:
     test: Evaluation
     file: Path
     agreement: Agreement
-    opened: onnxruntime.InferenceSession
+    opened: OpenFile
     session_ms: float
+    others: tuple[dict[str, Any], ...]
+    not_exported: tuple[dict[str, str], ...]
 
 
 def evaluate_member(member: Member, data: ImageData, file: Path) -> Entry:
     """Exports, runs the network and the file on the test images, and holds one against the other."""
-    write_onnx(member.model.cpu(), data, file, member=member.name, checkpoint=member.checkpoint)
+    write_target("onnx", member.model.cpu(), data, file, member=member.name, checkpoint=member.checkpoint)
     started = time.perf_counter()
-    opened = session(file)
+    opened = open_file(file)
     session_ms = 1000 * (time.perf_counter() - started)
     theirs, ours, labels = run_split(member.model, opened, data)
     assert theirs is not None and ours is not None
     test = score(torch.from_numpy(theirs), torch.from_numpy(labels))
-    return Entry(member, test, file, agreement(theirs, ours, labels), opened, session_ms)
+    others, missing = _other_targets(member, data, file, theirs, labels)
+    checked = agreement(theirs, ours, labels)
+    return Entry(member, test, file, checked, opened, session_ms, tuple(others), tuple(missing))
+
+
+def _other_targets(
+    member: Member, data: ImageData, file: Path, theirs: np.ndarray, labels: np.ndarray
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """(artefacts, targets it cannot have and why): a student as every other file, validated where its runtime is."""
+    artefacts: list[dict[str, Any]] = []
+    missing: list[dict[str, str]] = []
+    if member.method == "teacher":
+        return artefacts, missing
+    for name, runtime in (("lce", "lce"), ("qonnx", "fpga"), ("finn", "fpga")):
+        reason = _cannot_map(member, data) if runtime == "fpga" else ""
+        path = file.with_name(f"{file.name.removesuffix('.onnx')}{TARGETS[name].suffix}")
+        if not reason:
+            try:
+                write_target(name, member.model, data, path, member=member.name, checkpoint=member.checkpoint)
+            except ExportError as error:
+                reason = str(error)
+        if reason:
+            missing.append({"target": name, "reason": reason})
+            continue
+        row: dict[str, Any] = {"target": name, "file": path.name, "bytes": path.stat().st_size}
+        if name != "finn" and runtimes.find(runtime) is not None:
+            limit = TARGETS[name].images
+            _, ours, _ = run_split(None, open_file(path), data, limit=limit)
+            assert ours is not None
+            row |= _checked(agreement(theirs[: len(ours)], ours, labels[: len(ours)]))
+        artefacts.append(row)
+    return artefacts, missing
+
+
+def _cannot_map(member: Member, data: ImageData) -> str:
+    """Why FINN cannot map the network, or an empty text."""
+    from bnn_itrd.export.fpga import check_fpga
+
+    try:
+        report = check_fpga(member.model, input_shape=data.input_shape)
+    except ExportError as error:
+        return str(error)
+    if report.ok:
+        return ""
+    return "FINN cannot map it: see check_fpga, and the recipes fpga-resnet18 and fpga-vgg_small"
+
+
+def _checked(result: Agreement) -> dict[str, Any]:
+    """What validation says of a file, as keys of comparison.json."""
+    return {
+        "top1": None if result.top1_file is None else 100 * result.top1_file,
+        "agreement": 100 * result.argmax_agreement,
+        "max_difference": result.max_difference,
+        "median_difference": result.median_difference,
+        "images": result.images,
+        "disagreements": [
+            {"index": d.image, "torch": d.model_class, "file": d.file_class, "margin": d.margin}
+            for d in result.disagreements
+        ],
+    }
 
 
 def model_row(entry: Entry, data: ImageData, teacher: Entry | None, ms: float | None) -> dict[str, Any]:
@@ -63,7 +125,6 @@ def model_row(entry: Entry, data: ImageData, teacher: Entry | None, ms: float | 
     best = None if member.fitted is None else member.fitted.best
     size = entry.file.stat().st_size
     agrees = None if teacher is None else 100 * float((teacher.test.predictions == test.predictions).float().mean())
-    checked = entry.agreement
     compression = 1.0 if member.method == "teacher" else None
     if teacher is not None:
         compression = teacher.file.stat().st_size / size
@@ -97,19 +158,14 @@ def model_row(entry: Entry, data: ImageData, teacher: Entry | None, ms: float | 
                 "target": "onnx",
                 "file": entry.file.name,
                 "bytes": size,
-                "top1": None if checked.top1_file is None else 100 * checked.top1_file,
-                "agreement": 100 * checked.argmax_agreement,
-                "max_difference": checked.max_difference,
-                "median_difference": checked.median_difference,
-                "images": checked.images,
-                "disagreements": [
-                    {"index": d.image, "torch": d.model_class, "file": d.file_class, "margin": d.margin}
-                    for d in checked.disagreements
-                ],
+                **_checked(entry.agreement),
                 "ms_per_image": ms,
                 "session_ms": entry.session_ms,
-            }
+                "native": entry.opened.session is not None and uses_native(entry.opened.session),
+            },
+            *entry.others,
         ],
+        "not_exported": list(entry.not_exported),
     }
 
 
@@ -174,7 +230,7 @@ def compare(
     Latencies are measured in turns in one process. The result is plain values; docs/run-folder.md names the keys.
     """
     entries = [evaluate_member(m, data, files[m.name]) for m in members]
-    times = compare_milliseconds({e.member.name: e.opened for e in entries})
+    times = compare_milliseconds({e.member.name: e.opened.session for e in entries if e.opened.session is not None})
     teacher = entries[0] if entries and entries[0].member.method == "teacher" else None
     return {
         "format": 1,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["environment"]
+__all__ = ["cpu_name", "environment"]
 
 
 def _version(package: str) -> str | None:
@@ -20,7 +20,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def cpu_name() -> str:
+    """The processor, as the system calls it."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():
@@ -55,7 +56,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: _version(name) for name in packages},
         "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": _processor(),
+        "cpu": cpu_name(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "commit": _commit(),

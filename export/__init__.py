@@ -3,8 +3,8 @@
 from bnn_itrd.export.canonical import canonical
 from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.onnx_file import portable, to_onnx
-from bnn_itrd.export.session import FORMAT_VERSION, read_metadata, session
-from bnn_itrd.export.timing import compare_milliseconds, milliseconds_per_image
+from bnn_itrd.export.session import FORMAT_VERSION, read_metadata, session, uses_native
+from bnn_itrd.export.timing import compare_milliseconds, interleaved_seconds, milliseconds_per_image
 from bnn_itrd.export.validate import Agreement, Disagreement, agreement, predict_file, predict_model, validate
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "agreement",
     "canonical",
     "compare_milliseconds",
+    "interleaved_seconds",
     "milliseconds_per_image",
     "portable",
     "predict_file",
@@ -22,5 +23,6 @@ __all__ = [
     "read_metadata",
     "session",
     "to_onnx",
+    "uses_native",
     "validate",
 ]

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnn_itrd.export.errors import ExportError
+from bnn_itrd.export.functions import DOMAIN
 from bnn_itrd.export.graph import (
     add_float32,
     add_initializer,
@@ -17,7 +18,6 @@ from bnn_itrd.export.graph import (
     remove_unused,
     replace_value,
 )
-from bnn_itrd.export.twins import DOMAIN
 
 __all__ = ["lower_binary", "lowered_signs"]
 

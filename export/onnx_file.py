@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bnn_itrd.export.canonical import canonical, check_input_shape, random_images
 from bnn_itrd.export.copies import unwrap
 from bnn_itrd.export.errors import ExportError
+from bnn_itrd.export.functions import DOMAIN, function_bodies
 from bnn_itrd.export.replay import Replayed, replay
 from bnn_itrd.export.session import FORMAT_VERSION, session
 from bnn_itrd.export.validate import predict_file
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-__all__ = ["Normalization", "portable", "to_onnx"]
+__all__ = ["Normalization", "native", "portable", "to_onnx"]
 
 Normalization = tuple[Sequence[float], Sequence[float]]
 
@@ -82,13 +83,33 @@ def _bake(model: ir.Model, mean: Sequence[float], std: Sequence[float]) -> None:
     images.type = ir.TensorType(ir.DataType.UINT8)
 
 
-def portable(model: ir.Model, *, packed: bool = True, normalization: Normalization | None = None) -> ir.Model:
-    """The canonical graph as standard ONNX, in place: folds, lowers, packs, and bakes `normalization` in."""
-    from bnn_itrd.export import lowering, packing, passes
+def _fold(model: ir.Model) -> None:
+    from bnn_itrd.export import integer, passes
 
+    integer.lower_quantizers(model)
     passes.fold_batchnorm(model)
     passes.fold_batchnorm_into_next(model)
     passes.drop_clips(model)
+
+
+def native(model: ir.Model, *, normalization: Normalization | None = None) -> ir.Model:
+    """The canonical graph in the operations of docs/format.md, in place; `normalization` is baked in."""
+    from bnn_itrd.export.fuse import fuse
+    from bnn_itrd.export.layout import channels_last
+
+    _fold(model)
+    channels_last(model)
+    fuse(model)
+    if normalization is not None:
+        _bake(model, *normalization)
+    return model
+
+
+def portable(model: ir.Model, *, packed: bool = True, normalization: Normalization | None = None) -> ir.Model:
+    """The canonical graph as standard ONNX alone, in place: folds, lowers, packs, and bakes `normalization` in."""
+    from bnn_itrd.export import lowering, packing
+
+    _fold(model)
     lowering.lower_binary(model)
     if packed:
         packing.pack_signs(model)
@@ -119,12 +140,13 @@ def _proto(model: ir.Model, metadata: dict[str, str]) -> onnx.ModelProto:
     for node in model.graph:
         node.metadata_props.clear()
         for output in node.outputs:
-            # Sizes in between follow from the operations; onnxruntime works them out.
-            if not output.is_graph_output():
+            # Sizes in between follow from the operations; onnxruntime works them out, if not behind our own.
+            if not output.is_graph_output() and node.domain != DOMAIN:
                 output.shape = output.type = None
     model.metadata_props.clear()
     model.metadata_props.update(metadata)
     proto = ir.to_proto(model)
+    proto.functions.extend(function_bodies(node.op_type for node in model.graph if node.domain == DOMAIN))
     onnx.checker.check_model(proto)
     return proto
 
@@ -171,14 +193,18 @@ def to_onnx(
     bake_normalization: bool = False,
     classes: Sequence[str] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    functions: bool = True,
     packed: bool = True,
 ) -> Path:
-    """Writes the network as one ONNX file of standard operations (opset 18, IR 8); returns its path.
+    """Writes the network as one ONNX file (opset 18, IR 8) that a stock onnxruntime runs; returns its path.
 
+    Binary layers are model-local functions of standard operations, which the native library replaces where it is
+    registered (docs/format.md). `functions` False: standard operations alone, binary layers as float convolutions,
+    for tools that know no functions; there `packed` False stores 32 bits per binary weight, same results bit for bit.
     Input ``images`` (batch, c, h, w), float32, normalised; with `bake_normalization` uint8, and the file
     itself divides by 255 and applies `normalization` = (mean, std), one value per channel. First output
-    ``logits``. `packed`: 1 bit per binary weight instead of 32, same results bit for bit. Metadata: classes,
-    mean, std, input_shape, format_version, versions, and what `metadata` adds (text as it is, else JSON).
+    ``logits``. Metadata: classes, mean, std, input_shape, format_version, versions, and what `metadata` adds
+    (text as it is, else JSON).
     The file is checked beside its place (onnx's checker, a session, a few images sign by sign against the
     network, see `replay`), then moved there: a file that was there before is replaced whole or not at all.
     Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError
@@ -195,16 +221,24 @@ def to_onnx(
     if not file.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {file.parent}")
 
+    from bnn_itrd.export.integer import quantized_values
+    from bnn_itrd.export.layout import layer_signs
     from bnn_itrd.export.lowering import lowered_signs
 
     baked = mean_std if bake_normalization else None
-    graph = portable(canonical(model, input_shape=shape), packed=packed, normalization=baked)
+    graph = canonical(model, input_shape=shape)
+    if functions:
+        native(graph, normalization=baked)
+        signs = layer_signs(graph)
+    else:
+        portable(graph, packed=packed, normalization=baked)
+        signs = lowered_signs(graph)
+    integers = quantized_values(graph)
     values: dict[str, Any] = {"format_version": FORMAT_VERSION, "input_shape": list(shape)}
     if classes is not None:
         values["classes"] = list(classes)
     if mean_std is not None:
         values |= {"mean": mean_std[0], "std": mean_std[1], "normalization_baked": bake_normalization}
-    signs = lowered_signs(graph)
     proto = _proto(graph, _texts({**values, **_versions(), **(metadata or {})}))
 
     source, images = _inputs(shape, baked)
@@ -215,7 +249,7 @@ def to_onnx(
             stream.flush()
             os.fsync(stream.fileno())
         _check_file(temporary, source, classes)
-        _check_function(replay(model, proto, signs, source=source, images=images))
+        _check_function(replay(model, proto, signs, source=source, images=images, integers=integers))
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)

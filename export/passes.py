@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from bnn_itrd.export.functions import DOMAIN
 from bnn_itrd.export.graph import (
     add_float32,
     add_initializer,
@@ -17,7 +18,6 @@ from bnn_itrd.export.graph import (
     replace_value,
     with_inputs,
 )
-from bnn_itrd.export.twins import DOMAIN
 
 __all__ = [
     "drop_clips",

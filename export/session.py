@@ -5,19 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import warnings
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnn_itrd.export.errors import ExportError
+from bnn_itrd.export.functions import DOMAIN
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["FORMAT_VERSION", "read_metadata", "session"]
+__all__ = ["FORMAT_VERSION", "read_metadata", "session", "uses_native"]
 
 # Of the files this package writes; a file with a larger one is refused.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+# Sessions with the native library registered; onnxruntime's objects take no attributes of ours.
+_NATIVE: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
@@ -66,26 +72,90 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     return values
 
 
-def session(path: str | os.PathLike[str], *, threads: int = 1) -> onnxruntime.InferenceSession:
+def _needs_native(path: Path) -> bool:
+    """Whether the file calls operations of our domain, so that the native library has something to do."""
+    return any(entry.domain == DOMAIN for entry in _parse(path).opset_import)
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    return options
+
+
+def _open_native(file: Path, threads: int) -> onnxruntime.InferenceSession:
+    """With the native library registered. Raises ExportError that says why it cannot be."""
+    import onnxruntime
+
+    from bnn_itrd.export.native import library_path, why_unavailable
+
+    library = library_path()
+    if library is None:
+        raise ExportError(f"the native library cannot be used: {why_unavailable()}")
+    options = _options(threads)
+    try:
+        options.register_custom_ops_library(str(library))
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ExportError(
+            f"the native library {library.name} cannot be used with onnxruntime {onnxruntime.__version__} on {file}: "
+            f"{error}"
+        ) from error
+
+
+_told: set[str] = set()
+
+
+def _tell_once(reason: str) -> None:
+    if reason not in _told:
+        _told.add(reason)
+        warnings.warn(f"{reason}; the portable form is used, slower and with the same answers", stacklevel=4)
+
+
+def session(
+    path: str | os.PathLike[str], *, threads: int = 1, native: bool | None = None
+) -> onnxruntime.InferenceSession:
     """An onnxruntime session on the CPU, `threads` within an operation, every graph optimisation.
 
+    native: True insists on the native library (and says why it cannot be used), False does without it; None, the
+    default, takes it where there is one, and where it fails says so once and goes on without (the environment
+    variable BNN_ITRD_NATIVE=0 makes that default False). `uses_native` tells.
     Raises FileNotFoundError, ValueError on threads < 1, ExportError on a file that is not ONNX, is newer than
-    this package reads, or that onnxruntime cannot run.
+    this package reads, or that onnxruntime cannot run, and with native=True where the library cannot be used.
     """
     import onnxruntime
 
     file = _existing(path)
     if threads < 1:
         raise ValueError(f"threads must be >= 1, got {threads}")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3
-    try:
-        opened = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        _parse(file)
-        raise ExportError(f"onnxruntime {onnxruntime.__version__} cannot run {file}: {error}") from error
+    opened = None
+    if native is None and os.environ.get("BNN_ITRD_NATIVE") == "0":
+        native = False
+    if native is not False and _needs_native(file):
+        try:
+            opened = _open_native(file, threads)
+            _NATIVE.add(opened)
+        except ExportError as error:
+            if native:
+                raise
+            _tell_once(str(error))
+    elif native:
+        raise ExportError(f"{file} has no operation of the domain {DOMAIN}: there is nothing for the native library")
+    if opened is None:
+        try:
+            opened = onnxruntime.InferenceSession(str(file), _options(threads), providers=["CPUExecutionProvider"])
+        except Exception as error:
+            _parse(file)
+            raise ExportError(f"onnxruntime {onnxruntime.__version__} cannot run {file}: {error}") from error
     _check_version(file, opened.get_modelmeta().custom_metadata_map)
     return opened
+
+
+def uses_native(opened: onnxruntime.InferenceSession) -> bool:
+    """Whether `session` opened this one with the native library registered."""
+    return opened in _NATIVE

@@ -27,6 +27,7 @@ from bnn_itrd.export import session
 from bnn_itrd.options import run_config
 from bnn_itrd.predict import predict
 from bnn_itrd.quant import BinaryConv2d
+from bnn_itrd.targets import open_file
 
 SMALL = [*TINY, "--data.image_size=16", "--network.width=0.5", "--log.tensorboard=false"]
 
@@ -164,7 +165,7 @@ def test_predict_sees_an_image_as_evaluation_does(road: Path, tiny_npz: Path, tm
         Image.fromarray(picture).save(paths[-1])
     file = road / "recu" / "student.onnx"
     data = load_data(DataConfig(name="cifar10", root=str(tiny_npz), image_size=16))
-    _, logits, _ = run_split(None, session(file), data)
+    _, logits, _ = run_split(None, open_file(file), data)
     assert logits is not None
     expected = torch.from_numpy(logits).softmax(1)
     for result, row in zip(predict(file, paths, top=1), expected, strict=True):

@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 import bnn_itrd.export.onnx_file as onnx_file
 from bnn_itrd.export import (
+    FORMAT_VERSION,
     ExportError,
     agreement,
     canonical,
@@ -164,20 +166,39 @@ def student_file(student: nn.Module, folder: Path) -> Path:
     )
 
 
+@pytest.fixture(scope="module")
+def plain_file(student: nn.Module, folder: Path) -> Path:
+    """Standard operations alone."""
+    return to_onnx(student, folder / "student_plain.onnx", functions=False)
+
+
 def test_resnet18_is_small_and_agrees(student: nn.Module, student_file: Path) -> None:
     # The float teacher takes 44.7 MB; 10,985,472 weights of one bit are 1.373 MB.
     assert student_file.stat().st_size <= 1_600_000
     assert_same_function(student, student_file, SMALL)
-    graph = ir.load(student_file)
+    model = onnx.load(student_file)
+    packed = {n.input[1] for n in model.graph.node if "BinaryConv" in n.op_type and n.domain == "bnn_itrd"}
+    bits = sum(8 * numpy_helper.to_array(entry).size for entry in model.graph.initializer if entry.name in packed)
+    assert bits == 10_985_472
+    # All that a residual binary network does between its stem and its head is in the functions.
+    kinds = Counter(node.op_type for node in model.graph.node if node.domain == "bnn_itrd")
+    assert kinds == {"Sign": 1, "BinaryConvThreshold": 8, "BinaryConvAddClipSign": 7, "BinaryConvAddClip": 1}
+    assert sum(node.op_type == "Transpose" for node in model.graph.node) == 1
+
+
+def test_standard_operations_alone(student: nn.Module, plain_file: Path) -> None:
+    assert plain_file.stat().st_size <= 1_600_000
+    assert_same_function(student, plain_file, SMALL)
+    graph = ir.load(plain_file)
     assert packed_bits(graph) == 10_985_472
-    assert {node.domain for node in graph.graph} == {""}
+    assert {node.domain for node in graph.graph} == {""} and not graph.functions
 
 
-def test_packed_and_float_weights_give_the_same_bits(student: nn.Module, student_file: Path, folder: Path) -> None:
-    float_file = to_onnx(student, folder / "student_float.onnx", packed=False)
+def test_packed_and_float_weights_give_the_same_bits(student: nn.Module, plain_file: Path, folder: Path) -> None:
+    float_file = to_onnx(student, folder / "student_float.onnx", functions=False, packed=False)
     assert float_file.stat().st_size > 40_000_000
     x = images(16)
-    np.testing.assert_array_equal(predict_file(session(student_file), x), predict_file(session(float_file), x))
+    np.testing.assert_array_equal(predict_file(session(plain_file), x), predict_file(session(float_file), x))
 
 
 def test_batch_sizes(student: nn.Module, student_file: Path) -> None:
@@ -196,7 +217,7 @@ def test_batch_sizes(student: nn.Module, student_file: Path) -> None:
 def test_file_format(student_file: Path) -> None:
     model = onnx.load(student_file)
     assert model.ir_version == 8
-    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18), ("bnn_itrd", 1)]
     assert model.producer_name == "bnn_itrd"
     # Nothing of the machine it was made on.
     assert str(Path(__file__).parents[1]).encode() not in student_file.read_bytes()
@@ -209,19 +230,19 @@ def test_metadata(student_file: Path) -> None:
     assert metadata["mean"] == [0.5, 0.4, 0.3] and metadata["std"] == [0.2, 0.25, 0.3]
     assert metadata["normalization_baked"] is False
     assert metadata["input_shape"] == list(SMALL)
-    assert metadata["format_version"] == 1
+    assert metadata["format_version"] == FORMAT_VERSION == 2
     assert metadata["source_sha256"] == "0123" and metadata["runs"] == [1, 2]
     assert metadata["torch_version"] == torch.__version__
     assert metadata["onnx_version"] == onnx.__version__
     assert metadata["bnn_itrd_version"]
 
 
-def test_onnxruntime_keeps_the_sums_of_signs_exact(student_file: Path, folder: Path) -> None:
+def test_onnxruntime_keeps_the_sums_of_signs_exact(plain_file: Path, folder: Path) -> None:
     """It would merge a scale into the weights: then sums of +-alpha round, and bits at a threshold flip."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(folder / "optimised.onnx")
     options.log_severity_level = 4
-    onnxruntime.InferenceSession(str(student_file), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(str(plain_file), options, providers=["CPUExecutionProvider"])
     optimised = onnx.load(folder / "optimised.onnx")
     weights = {entry.name: numpy_helper.to_array(entry) for entry in optimised.graph.initializer}
     binary = [
@@ -229,6 +250,19 @@ def test_onnxruntime_keeps_the_sums_of_signs_exact(student_file: Path, folder: P
     ]
     assert len(binary) == 16
     assert not [node for node in optimised.graph.node if node.op_type == "BitShift"]
+
+
+def test_onnxruntime_folds_what_the_functions_compute_from_constants(student_file: Path, folder: Path) -> None:
+    """Indices and unpacked weights: computed in every run they would take longer than the network."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimised_functions.onnx")
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(str(student_file), options, providers=["CPUExecutionProvider"])
+    kinds = Counter(node.op_type for node in onnx.load(folder / "optimised_functions.onnx").graph.node)
+    assert kinds["MatMulInteger"] == 8 and kinds["QLinearConv"] == 8
+    assert not {"BitShift", "Range", "Shape", "Concat", "Slice", "Unsqueeze", "ConvInteger"} & set(kinds)
+    # One in front of the network, one of onnxruntime's own making.
+    assert kinds["Transpose"] <= 2
 
 
 @pytest.mark.skipif(not os.environ.get("BNN_ITRD_OLD_ORT"), reason="BNN_ITRD_OLD_ORT names no folder")
@@ -979,9 +1013,9 @@ def test_files_that_cannot_be_opened(opener: Callable[[Path], Any], tiny_file: P
         with pytest.raises(ExportError, match=r"model\.onnx is not an ONNX file: "):
             opener(file)
     model = onnx.load(tiny_file)
-    next(entry for entry in model.metadata_props if entry.key == "format_version").value = "2"
+    next(entry for entry in model.metadata_props if entry.key == "format_version").value = "3"
     onnx.save(model, file)
-    with pytest.raises(ExportError, match="has format version 2, this bnn_itrd reads 1"):
+    with pytest.raises(ExportError, match="has format version 3, this bnn_itrd reads 2"):
         opener(file)
 
 

@@ -83,7 +83,8 @@ def _tiles(view: View) -> list[tuple[str, str, str]]:
     if number(model.get("ms_per_image")) is not None:
         note = escape(str(model.get("ms_what") or ""))
         tiles.append(("Time per image", f"{as_milliseconds(model['ms_per_image'])} <em>ms</em>", note))
-    artefacts = [artefact for m in view.models for artefact in m.get("artefacts") or []]
+    every = [artefact for m in view.models for artefact in m.get("artefacts") or []]
+    artefacts = [artefact for artefact in every if artefact.get("error") or artefact.get("agreement") is not None]
     if artefacts:
         same = sum(number(artefact.get("agreement")) == 100 for artefact in artefacts)
         note = "give PyTorch's answer on every image"

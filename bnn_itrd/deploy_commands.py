@@ -1,0 +1,328 @@
+"""The commands that deliver files: export, validate, bench."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnn_itrd.console import print_table
+from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.file_commands import recorded, validation_data
+from bnn_itrd.options import data_config, parse, parser
+
+if TYPE_CHECKING:
+    from bnn_itrd.data import ImageData
+    from bnn_itrd.targets import OpenFile
+
+__all__ = ["bench", "export", "validate"]
+
+
+def export(argv: Sequence[str]) -> int:
+    """``export PATH --to TARGET... --out DIR``: a trained network as files."""
+    p = parser(
+        "bnn-itrd export",
+        "Write a trained network as files: onnx (one file that runs everywhere, 1 bit per binary weight), lce (.tflite "
+        "for Larq Compute Engine: ARM phones and boards), qonnx (FPGA flows), finn (QONNX as FINN reads its padding).",
+    )
+    p.usage = "bnn-itrd export PATH [--to TARGET...] [--out FILE_OR_DIR] [--best] [--uint8] [--data NAME] ..."
+    p.add_argument("path", help="run folder or checkpoint")
+    p.add_argument("--to", nargs="+", default=["onnx"], help="onnx, lce, qonnx, finn; onnx by default")
+    p.add_argument("--out", type=str, default=None, help="a folder, or for one target a file; beside the checkpoint")
+    p.add_argument("--best", action="store_true", help="the epoch with the best top-1, not the last")
+    p.add_argument("--uint8", action="store_true", help="uint8 images in: the ONNX file normalises them itself")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    args, given = data_config(p, argv)
+    from bnn_itrd.artefacts import check_fits
+    from bnn_itrd.members import load_member
+    from bnn_itrd.targets import TARGETS, write_target
+
+    for name in args.to:
+        if name not in TARGETS:
+            raise unknown("target", name, TARGETS)
+    model, identity, checkpoint = load_member(Path(args.path), best=args.best)
+    stem = "student" if identity.get("scheme") else "teacher"
+    out = Path(args.out) if args.out else checkpoint.parent
+    data = validation_data(identity, identity, given)
+    check_fits(checkpoint, identity, data)
+    rows: list[dict[str, Any]] = []
+    failed = []
+    for name in args.to:
+        suffix = TARGETS[name].suffix
+        file = out if len(args.to) == 1 and out.name.endswith(suffix) else out / f"{stem}{suffix}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_target(name, model, data, file, member=identity["name"], checkpoint=checkpoint, uint8=args.uint8)
+            rows.append({"target": name, "file": str(file), "bytes": file.stat().st_size})
+        except RuntimeError as error:
+            if type(error).__name__ != "ExportError" or len(args.to) == 1:
+                raise
+            # The other targets are written all the same.
+            failed.append(f"{name}: {error}")
+    if args.json:
+        print(json.dumps({"files": rows, "failed": failed}, indent=1))
+    else:
+        print_table([{k: f"{v:,}" if k == "bytes" else v for k, v in row.items()} for row in rows])
+        print("\n".join(f"FAILED: {line}" for line in failed), end="\n" if failed else "")
+    return 1 if failed else 0
+
+
+def validate(argv: Sequence[str]) -> int:
+    """``validate FILE... --data ...``: files against their network; exit 1 past the stated limits."""
+    p = parser(
+        "bnn-itrd validate",
+        "Run exported files and the network they came from on the test images and compare them. Without a network "
+        "(only the file was kept), the file's accuracy is compared with the row of comparison.json beside it. A "
+        ".tflite runs in Larq Compute Engine's own interpreter and a .qonnx.onnx in qonnx, each in an environment of "
+        "its own that only --setup makes.",
+    )
+    p.usage = "bnn-itrd validate FILE... [--checkpoint PATH] [--data NAME] [--data.root ROOT] [--min_agreement PERCENT]"
+    p.add_argument("files", nargs="*", help="files written by bnn-itrd")
+    p.add_argument("--setup", nargs="+", default=[], help="make the environment of a runtime first: lce, fpga")
+    p.add_argument("--checkpoint", type=str, default=None, help="the network; last.pt beside the file by default")
+    p.add_argument(
+        "--min_agreement", type=float, default=None, help="percent of same classes; 99.9 (lce: 99) by default"
+    )
+    p.add_argument("--max_difference", type=float, default=None, help="of a logit, at most; no limit by default")
+    p.add_argument("--threads", type=int, default=1, help="of the runtime")
+    p.add_argument(
+        "--images", type=int, default=None, help="only so many test images; 200 by default for qonnx, else all"
+    )
+    p.add_argument("--stock", action="store_true", help="without the native library")
+    p.add_argument("--lce_python", "--lce-python", type=str, default=None, help="a python with larq-compute-engine")
+    p.add_argument("--fpga_python", "--fpga-python", type=str, default=None, help="a python with qonnx")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    args, given = data_config(p, argv)
+    if args.threads < 1 or (args.images is not None and args.images < 1):
+        raise UserError("--threads and --images must be >= 1")
+    if not args.files and not args.setup:
+        raise UserError("bnn-itrd validate needs a file, or --setup lce or fpga")
+    _set_up(args.setup)
+    results = [_validate_one(Path(file), args, given) for file in args.files]
+    if args.json:
+        values = [{"file": file, **values} for file, (values, _) in zip(args.files, results, strict=True)]
+        print(json.dumps(values[0] if len(values) == 1 else values, indent=1))
+    elif results:
+        columns = [key for key in _COLUMNS if any(key in values for values, _ in results)]
+        print_table(
+            [
+                {"file": file, **{key: _cell(key, values.get(key)) for key in columns}}
+                for file, (values, _) in zip(args.files, results, strict=True)
+            ]
+        )
+        for file, (values, lines) in zip(args.files, results, strict=True):
+            for line in [*lines, *(f"FAILED: {line}" for line in values["failed"])]:
+                print(line if len(results) == 1 else f"{file}: {line}")
+    return 1 if any(values["failed"] for values, _ in results) else 0
+
+
+def _set_up(names: Sequence[str]) -> None:
+    from bnn_itrd.export import runtimes
+
+    for name in names:
+        if name not in runtimes.RUNTIMES:
+            raise unknown("runtime", name, runtimes.RUNTIMES)
+        print(f"{name}: {runtimes.setup(name)}")
+
+
+_COLUMNS = {
+    "images": ",",
+    "top1_pytorch": ".2f",
+    "top1_file": ".2f",
+    "top1_recorded": ".2f",
+    "agreement": ".3f",
+    "max_difference": ".2e",
+    "median_difference": ".2e",
+}
+
+
+def _cell(key: str, value: float | None) -> str:
+    return "-" if value is None else format(value, _COLUMNS[key])
+
+
+def _validate_one(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """(values, lines) of one file."""
+    from bnn_itrd.artefacts import check_fits
+    from bnn_itrd.targets import metadata_of, open_file, target_of
+
+    target = target_of(path)
+    python = {"lce": args.lce_python, "fpga": args.fpga_python}.get(target.runtime or "")
+    opened = open_file(path, threads=args.threads, native=False if args.stock else None, python=python)
+    known = metadata_of(path)
+    checkpoint = Path(args.checkpoint) if args.checkpoint else path.parent / "last.pt"
+    data = validation_data(known, recorded(path), given)
+    check_fits(path, known, data)
+    limit = args.images or target.images
+    if not args.checkpoint and not checkpoint.is_file():
+        return _against_record(opened, data, limit)
+    _check_source(path, known, checkpoint)
+    least = target.min_agreement if args.min_agreement is None else args.min_agreement
+    return _against_network(checkpoint, opened, data, limit, least, args.max_difference)
+
+
+def _check_source(path: Path, known: dict[str, Any], checkpoint: Path) -> None:
+    """Says so where the file was exported from another state of the checkpoint than the one it is held against."""
+    from bnn_itrd.checkpoint import file_hash
+
+    source = known.get("source_sha256")
+    if source and checkpoint.is_file() and file_hash(checkpoint) != source:
+        print(f"note: {path} was exported from another state of {checkpoint}", file=sys.stderr)
+
+
+def _against_network(
+    checkpoint: Path, opened: OpenFile, data: ImageData, limit: int | None, least: float, most: float | None
+) -> tuple[dict[str, Any], list[str]]:
+    """The file and its network on the same images: (values, lines on single images)."""
+    from bnn_itrd.artefacts import check_fits, run_split
+    from bnn_itrd.export import agreement
+    from bnn_itrd.members import load_member
+
+    model, identity, file = load_member(checkpoint)
+    check_fits(file, identity, data)
+    theirs, ours, labels = run_split(model, opened, data, limit=limit)
+    assert theirs is not None and ours is not None
+    result = agreement(theirs, ours, labels)
+    share = 100 * result.argmax_agreement
+    failed = []
+    if share < least:
+        failed.append(f"agreement {share:.3f} % is below {least} %")
+    # Not >: a difference that is not a number fails too.
+    if most is not None and not result.max_difference <= most:
+        failed.append(f"largest difference {result.max_difference:.3g} is above {most:.3g}")
+    values = {
+        "target": opened.target.name,
+        "checkpoint": str(file),
+        "images": result.images,
+        "top1_pytorch": 100 * (result.top1_model or 0.0),
+        "top1_file": 100 * (result.top1_file or 0.0),
+        "agreement": share,
+        "max_difference": result.max_difference,
+        "median_difference": result.median_difference,
+        "disagreements": [
+            {"index": d.image, "torch": d.model_class, "file": d.file_class} for d in result.disagreements
+        ],
+        "failed": failed,
+    }
+    lines = [
+        f"image {d.image}: PyTorch says {data.classes[d.model_class]}, the file {data.classes[d.file_class]} "
+        f"(PyTorch's margin {d.margin:.2e})"
+        for d in result.disagreements[:10]
+    ]
+    if opened.target.name == "qonnx":
+        values["cost"], more = _qonnx_details(model, opened, data, limit)
+        lines += more
+    return values, lines
+
+
+def _qonnx_details(
+    model: Any, opened: OpenFile, data: ImageData, limit: int | None
+) -> tuple[dict[str, Any], list[str]]:
+    """(inference cost by qonnx, the images whose logits differ and the first layer in which something flipped)."""
+    import torch
+
+    from bnn_itrd.export.fpga import inference_cost, validate_qonnx
+
+    images = next(iter(data.test.eval_batches(limit or 200, device=torch.device("cpu"))))[0]
+    found = validate_qonnx(model, opened.path, images).outliers
+    cost = inference_cost(opened.path)
+    lines = [f"inference cost by qonnx: {', '.join(f'{key} {value:,.0f}' for key, value in cost.items())}"]
+    lines += [
+        f"image {o.image}: logits differ by {o.difference:.2e}, {o.differing} values first at {o.layer or 'no layer'}"
+        for o in found[:10]
+    ]
+    return dict(cost), lines
+
+
+def _against_record(opened: OpenFile, data: ImageData, limit: int | None) -> tuple[dict[str, Any], list[str]]:
+    """The file alone: its accuracy against the row that was recorded when it was made."""
+    import torch
+
+    from bnn_itrd.artefacts import run_split
+    from bnn_itrd.evaluation import score
+
+    _, ours, labels = run_split(None, opened, data, limit=limit)
+    assert ours is not None
+    result = score(torch.from_numpy(ours), torch.from_numpy(labels))
+    known = _recorded_top1(opened.path)
+    whole = len(labels) == len(data.test)
+    failed = []
+    if known is not None and whole and abs(result.top1 - known) > 0.1:
+        failed.append(f"top-1 {result.top1:.2f} % is not the recorded {known:.2f} %")
+    values = {
+        "target": opened.target.name,
+        "images": len(labels),
+        "top1_file": result.top1,
+        "top1_recorded": known,
+        "failed": failed,
+    }
+    lines = ["no checkpoint beside the file: its network was not run (--checkpoint PATH names one)"]
+    if known is not None and not whole:
+        lines.append("not all test images: the recorded top-1 is shown, not compared")
+    return values, lines
+
+
+def _recorded_top1(path: Path) -> float | None:
+    record = path.parent / "comparison.json"
+    if not record.is_file():
+        return None
+    for model in json.loads(record.read_text())["models"]:
+        for artefact in model.get("artefacts") or []:
+            if artefact["file"] == path.name and artefact.get("top1") is not None:
+                return float(artefact["top1"])
+    return None
+
+
+def bench(argv: Sequence[str]) -> int:
+    """``bench FILE... --threads 1 2 --batch 1 32 --against FILE``: latencies, interleaved in one process."""
+    p = parser(
+        "bnn-itrd bench",
+        "Milliseconds per image of exported files, in turns in one process, as ratios to a reference: the first file, "
+        "or --against. An .onnx file of a binary network is timed twice where the native library is there: with it, "
+        "and as a stock onnxruntime runs it. A .tflite runs in LCE's own process, at batch 1.",
+    )
+    p.usage = "bnn-itrd bench FILE... [--against FILE] [--threads N...] [--batch N...] [--repeats N] [--json]"
+    p.add_argument("files", nargs="+", help="files written by bnn-itrd")
+    p.add_argument("--against", type=str, default=None, help="the reference, a teacher's .onnx file for instance")
+    p.add_argument("--threads", type=int, nargs="+", default=[1], help="of the runtime")
+    p.add_argument("--batch", type=int, nargs="+", default=[1], help="images per call")
+    p.add_argument("--repeats", type=int, default=100, help="turns")
+    p.add_argument("--lce_python", "--lce-python", type=str, default=None, help="a python with larq-compute-engine")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    args = parse(p, argv)
+    if min([*args.threads, *args.batch, args.repeats]) < 1:
+        raise UserError("--threads, --batch and --repeats must be >= 1")
+    from bnn_itrd.bench import bench as measure
+    from bnn_itrd.bench import machine
+
+    files = [Path(file) for file in args.files]
+    against = Path(args.against) if args.against else None
+    rows = measure(
+        files,
+        against=against,
+        threads=args.threads,
+        batches=args.batch,
+        repeats=args.repeats,
+        lce_python=args.lce_python,
+    )
+    if args.json:
+        print(json.dumps({"machine": machine(), "rows": rows}, indent=1))
+        return 0
+    print_table(
+        [
+            {
+                "file": row["file"],
+                "form": row["form"],
+                "threads": str(row["threads"]),
+                "batch": str(row["batch"]),
+                "ms/image": f"{row['ms_per_image']:.3f}",
+                "faster": "-" if row["ratio"] is None else f"{row['ratio']:.2f}x",
+                "10-90 %": "-" if row["ratio_low"] is None else f"{row['ratio_low']:.2f}-{row['ratio_high']:.2f}",
+                "bytes": f"{row['bytes']:,}",
+            }
+            for row in rows
+        ]
+    )
+    print(", ".join(f"{key} {value}" for key, value in machine().items()))
+    return 0
