@@ -75,6 +75,9 @@ class NetworkConfig:
         per_conv: students: one shortcut per convolution; the network's published form by default
         float_downsample: students: average pool and a full-precision 1x1 convolution where the shape changes
         padding_value: students: what the borders hold after the sign: 0, +1 or -1
+        shortcut: students: projection, pad, avgpool or binary; the network's own by default (residual networks)
+        residual_bits: students: bits of the residual stream's integers, 2 to 8; floats by default
+        first_last_bits: students: bits of the first convolution and the classifier, 2 to 8; floats by default
     """
 
     name: str = "resnet20"
@@ -82,10 +85,16 @@ class NetworkConfig:
     per_conv: bool | None = None
     float_downsample: bool = False
     padding_value: int = 0
+    shortcut: str | None = None
+    residual_bits: int | None = None
+    first_last_bits: int | None = None
 
     def __post_init__(self) -> None:
         _check(self.width > 0, "network.width", "> 0", self.width)
         _check(self.padding_value in (-1, 0, 1), "network.padding_value", "-1, 0 or 1", self.padding_value)
+        for name in ("residual_bits", "first_last_bits"):
+            bits = getattr(self, name)
+            _check(bits is None or 2 <= bits <= 8, f"network.{name}", "in [2, 8]", bits)
 
 
 @dataclass(frozen=True)

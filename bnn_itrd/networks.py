@@ -28,13 +28,25 @@ def build(
         raise unknown("network", network.name, MODELS)
     options: dict[str, Any] = {}
     if scheme is not None:
-        options = {"binary": _scheme(scheme), "padding_value": network.padding_value}
+        options = {
+            "binary": _scheme(scheme),
+            "padding_value": network.padding_value,
+            "first_last_bits": network.first_last_bits,
+        }
     if network.name != "vgg_small":
         options["width"] = network.width
         if scheme is not None:
-            options |= {"per_conv": network.per_conv, "float_downsample": network.float_downsample}
-    elif network.per_conv or network.float_downsample or network.width != 1:
-        raise UserError("network.width, per_conv and float_downsample are for residual networks, not vgg_small")
+            options |= {
+                "per_conv": network.per_conv,
+                "float_downsample": network.float_downsample,
+                "shortcut": network.shortcut,
+                "residual_bits": network.residual_bits,
+            }
+    elif any((network.per_conv, network.float_downsample, network.shortcut, network.residual_bits, network.width != 1)):
+        raise UserError(
+            "network.width, per_conv, float_downsample, shortcut and residual_bits are for residual networks, "
+            "not vgg_small"
+        )
     try:
         return MODELS[network.name](num_classes, in_channels=input_shape[0], input_shape=input_shape, **options)
     except UserError:

@@ -227,6 +227,9 @@ def canonical(model: nn.Module, *, input_shape: Sequence[int] | None = None) -> 
       strides, pads (top, left, bottom, right), dilations, group, padding_value, path;
     - ``BinaryLinear(a, signs int8 (o, c), scale (o,), [offset (o,)], [bias (o,)])`` with attribute path.
 
+    A quantiser of integers is ``Quant(x, scale ())`` with attributes bits, narrow (the range is symmetric), path: scale
+    times x / scale, clipped to the signed integers of `bits` bits and rounded, ties to even; of an activation, or of a
+    weight, which stays as it was in front.
     All else is standard ONNX; a node's metadata ``path`` is that of its module. The network is copied:
     evaluation mode, CPU, float32, without hooks. Of several outputs the first is exported.
     Raises ValueError without an input shape, ExportError on what cannot be exported, naming the module, and on

@@ -10,12 +10,18 @@ from torch import Tensor, nn
 
 from bnn_itrd.export.copies import ModuleStack, first_output
 from bnn_itrd.export.errors import ExportError
-from bnn_itrd.quant import BinaryConv2d, BinaryLinear
+from bnn_itrd.export.functions import DOMAIN
+from bnn_itrd.quant import (
+    BinaryConv2d,
+    BinaryLinear,
+    IntegerConv2d,
+    IntegerLinear,
+    IntegerQuantizer,
+    WeightQuantizer,
+)
 from bnn_itrd.quant import sign as quant_sign
 
-__all__ = ["DOMAIN", "replace_binary_layers", "run_and_check"]
-
-DOMAIN = "bnn_itrd"
+__all__ = ["replace_binary_layers", "run_and_check"]
 
 
 def _symbolic(op: str, inputs: tuple[Tensor | None, ...], attributes: dict[str, Any], shape: Any) -> Tensor:
@@ -108,6 +114,41 @@ class _LinearTwin(_Twin):
         return self._node("BinaryLinear", x, {}, [*x.shape[:-1], self.signs.shape[0]])
 
 
+class _QuantizerTwin(nn.Module):
+    """A quantiser of integers with its scale () as deployed."""
+
+    scale: Tensor
+
+    def __init__(self, quantizer: IntegerQuantizer | WeightQuantizer, scale: Tensor, path: str) -> None:
+        super().__init__()
+        self.path, self.bits, self.narrow = path, quantizer.bits, quantizer.narrow
+        self.register_buffer("scale", scale.detach().float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        attributes = {"bits": self.bits, "narrow": int(self.narrow), "path": self.path}
+        return _symbolic("Quant", (x, self.scale), attributes, x.shape)
+
+
+class _IntegerLinearTwin(nn.Module):
+    """The layer with its norm folded, the weight still in front of its quantiser."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, layer: IntegerLinear, path: str) -> None:
+        super().__init__()
+        weight, bias = layer.folded()
+        self.register_buffer("weight", weight.detach().float())
+        self.register_buffer("bias", bias.detach().float())
+        inside = f"{path}." if path else ""
+        reads, weighs = layer.input_quantizer, layer.weight_quantizer
+        self.input_quantizer = _QuantizerTwin(reads, reads.scale(), f"{inside}input_quantizer")
+        self.weight_quantizer = _QuantizerTwin(weighs, weighs.scale(weight), f"{inside}weight_quantizer")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.input_quantizer(x), self.weight_quantizer(self.weight), self.bias)
+
+
 def _twin(layer: BinaryConv2d | BinaryLinear, path: str) -> _Conv2dTwin | _LinearTwin:
     return _Conv2dTwin(layer, path) if isinstance(layer, BinaryConv2d) else _LinearTwin(layer, path)
 
@@ -164,11 +205,19 @@ def run_and_check(model: nn.Module, example: Tensor) -> None:
 
 
 def replace_binary_layers(model: nn.Module) -> nn.Module:
-    """The (copied) network with twins in place of binary layers; a layer used in two places stays one."""
+    """The (copied) network with twins for binary layers and integer quantisers; one used in two places stays one."""
     twins: dict[int, nn.Module] = {}
     for path, module in list(model.named_modules()):
         if isinstance(module, (BinaryConv2d, BinaryLinear)):
             twins[id(module)] = _twin(module, path)
+        elif isinstance(module, IntegerLinear):
+            twins[id(module)] = _IntegerLinearTwin(module, path)
+        elif isinstance(module, IntegerQuantizer):
+            twins[id(module)] = _QuantizerTwin(module, module.scale(), path)
+        elif isinstance(module, IntegerConv2d):
+            inside = f"{path}." if path else ""
+            weighs = module.weight_quantizer
+            twins[id(weighs)] = _QuantizerTwin(weighs, weighs.scale(module.weight), f"{inside}weight_quantizer")
     if id(model) in twins:
         return twins[id(model)].eval()
     for module in list(model.modules()):

@@ -8,11 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnn_itrd.quant import BinaryConv2d, Scheme
+from bnn_itrd.quant import BinaryConv2d, IntegerConv2d, IntegerLinear, IntegerQuantizer, Scheme
 
 __all__ = ["BasicBlock", "PadShortcut", "Style", "make_shortcut"]
 
-SHORTCUTS = ("projection", "pad", "avgpool")
+SHORTCUTS = ("projection", "pad", "avgpool", "binary")
+
+# Where the 8-bit images saturate before training: normalised images seldom go further from 0 than that.
+_IMAGE_BOUND = 4.0
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,11 @@ class Style:
     """What differs between a teacher and a student of the same definition.
 
     scheme: None for full precision; shortcut: ``projection`` (1x1 conv + BatchNorm), ``pad`` (every second pixel +
-    zero channels: option A) or ``avgpool`` (2x2 average pool + zero channels, or followed by a full-precision 1x1
-    convolution with `float_downsample`); per_conv: one shortcut per convolution (Bi-Real) instead of per block.
+    zero channels: option A), ``avgpool`` (2x2 average pool + zero channels, or followed by a full-precision 1x1
+    convolution with `float_downsample`) or ``binary`` (1x1 binary conv + BatchNorm); per_conv: one shortcut per
+    convolution (Bi-Real) instead of per block; residual_bits: signed integers of that many bits, all of one learned
+    scale, on both operands of every addition and on its sum, saturating in place of hardtanh; first_last_bits: of
+    weights and activations of the first convolution and of the classifier.
     """
 
     scheme: Scheme | None
@@ -29,12 +35,22 @@ class Style:
     per_conv: bool
     float_downsample: bool
     padding_value: int
+    residual_bits: int | None = None
+    first_last_bits: int | None = None
 
     def __post_init__(self) -> None:
         if self.shortcut not in SHORTCUTS:
             raise ValueError(f"shortcut must be one of {', '.join(SHORTCUTS)}, got {self.shortcut!r}")
         if self.padding_value and self.scheme is None:
             raise ValueError(f"padding_value={self.padding_value} needs a binary network: full precision pads with 0")
+        for name in ("residual_bits", "first_last_bits"):
+            bits = getattr(self, name)
+            if bits is not None and self.scheme is None:
+                raise ValueError(f"{name}={bits} needs a binary network: full precision has no integers")
+            if bits is not None and not 2 <= bits <= 8:
+                raise ValueError(f"{name} must be in [2, 8], got {bits}")
+        if self.shortcut == "binary" and self.scheme is None:
+            raise ValueError("shortcut='binary' needs a binary network")
 
     def conv3x3(self, in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
         """The block's 3x3 convolution, padding 1, no bias: binary or full precision."""
@@ -49,6 +65,25 @@ class Style:
             padding_value=self.padding_value,
             scheme=self.scheme,
         )
+
+    def stem(self, in_channels: int, out_channels: int) -> nn.Conv2d:
+        """The first 3x3 convolution, padding 1, no bias: full precision, or integers with `first_last_bits`."""
+        if self.first_last_bits is None:
+            return nn.Conv2d(in_channels, out_channels, 3, 1, 1, bias=False)
+        return IntegerConv2d(in_channels, out_channels, 3, 1, 1, bits=self.first_last_bits, bound=_IMAGE_BOUND)
+
+    def classifier(self, features: int, num_classes: int, *, normalise: bool) -> nn.Linear:
+        """The last layer. normalise: it brings its own BatchNorm, where it is one of integers."""
+        if self.first_last_bits is None:
+            return nn.Linear(features, num_classes)
+        return IntegerLinear(features, num_classes, bits=self.first_last_bits, normalise=normalise)
+
+    def stream(self) -> IntegerQuantizer | None:
+        """The quantiser of a network's residual stream, which every addition is then tied to; None without bits.
+
+        Before training it saturates at -1 and 1, as hardtanh does.
+        """
+        return None if self.residual_bits is None else IntegerQuantizer(self.residual_bits)
 
     def activation(self) -> nn.Module:
         """hardtanh in front of a sign (a ReLU would make every sign +1); ReLU in full precision."""
@@ -82,7 +117,7 @@ class PadShortcut(nn.Module):
 
 
 def make_shortcut(style: Style, in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """The identity where shapes agree, otherwise the style's down-sampling; full precision always."""
+    """The identity where shapes agree, otherwise the style's down-sampling, in full precision unless ``binary``."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     if style.float_downsample:
@@ -93,27 +128,47 @@ def make_shortcut(style: Style, in_channels: int, out_channels: int, stride: int
     if style.shortcut == "projection":
         conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
         return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+    if style.shortcut == "binary" and style.scheme is not None:
+        binary = BinaryConv2d(in_channels, out_channels, 1, stride, scheme=style.scheme)
+        return nn.Sequential(binary, nn.BatchNorm2d(out_channels))
     return PadShortcut(in_channels, out_channels, stride, pool=style.shortcut == "avgpool")
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, each with BatchNorm; one shortcut for both, or one each; (n,c,h,w) -> (n,o,h/s,w/s)."""
+    """Two 3x3 convolutions, each with BatchNorm; one shortcut for both, or one each; (n,c,h,w) -> (n,o,h/s,w/s).
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, style: Style) -> None:
+    stream: quantises both operands of each addition and its sum, all with its one scale; x is already quantised so.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, style: Style, stream: IntegerQuantizer | None = None
+    ) -> None:
         super().__init__()
         self.conv1 = style.conv3x3(in_channels, out_channels, stride)
         self.bn1 = nn.BatchNorm2d(out_channels)
-        self.act1 = style.activation()
+        self.operand1: nn.Module
+        self.operand2: nn.Module
+        self.act1: nn.Module
+        self.act2: nn.Module
+        if stream is not None and style.per_conv:
+            self.operand1, self.act1 = stream.tied(), stream.tied()
+        else:
+            self.operand1, self.act1 = nn.Identity(), style.activation()
         self.conv2 = style.conv3x3(out_channels, out_channels)
         self.bn2 = nn.BatchNorm2d(out_channels)
-        self.act2 = style.activation()
+        if stream is not None:
+            self.operand2, self.act2 = stream.tied(), stream.tied()
+        else:
+            self.operand2, self.act2 = nn.Identity(), style.activation()
         self.shortcut = make_shortcut(style, in_channels, out_channels, stride)
+        if stream is not None and not isinstance(self.shortcut, nn.Identity):
+            self.shortcut = nn.Sequential(self.shortcut, stream.tied())
         self.per_conv = style.per_conv
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn1(self.conv1(x))
         if self.per_conv:
-            y = self.act1(y + self.shortcut(x))
-            return self.act2(self.bn2(self.conv2(y)) + y)
-        y = self.bn2(self.conv2(self.act1(y)))
+            y = self.act1(self.operand1(y) + self.shortcut(x))
+            return self.act2(self.operand2(self.bn2(self.conv2(y))) + y)
+        y = self.operand2(self.bn2(self.conv2(self.act1(y))))
         return self.act2(y + self.shortcut(x))

@@ -52,19 +52,22 @@ class ResNet(nn.Module):
         self.input_shape = input_shape
         self.head = "linear"
         self.stages = tuple(f"layer{i + 1}" for i in range(len(depths)))
-        self.conv1 = nn.Conv2d(input_shape[0], widths[0], 3, 1, 1, bias=False)
+        stream = style.stream()
+        self.conv1 = style.stem(input_shape[0], widths[0])
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.act1 = style.activation() if stem_activation else nn.Identity()
+        self.act1 = stream or (style.activation() if stem_activation else nn.Identity())
         channels = widths[0]
         for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             blocks = []
             for j in range(depth):
-                blocks.append(BasicBlock(channels, width, 2 if i > 0 and j == 0 else 1, style))
+                blocks.append(BasicBlock(channels, width, 2 if i > 0 and j == 0 else 1, style, stream))
                 channels = width
             setattr(self, self.stages[i], nn.Sequential(*blocks))
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.norm: nn.Module = nn.BatchNorm1d(channels) if norm_head else nn.Identity()
-        self.linear = nn.Linear(channels, num_classes)
+        # A classifier of integers brings the norm itself, folded into its weights.
+        apart = norm_head and style.first_last_bits is None
+        self.norm: nn.Module = nn.BatchNorm1d(channels) if apart else nn.Identity()
+        self.linear = style.classifier(channels, num_classes, normalise=norm_head)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
@@ -104,6 +107,8 @@ class ResNetBuilder:
         per_conv: bool | None = None,
         float_downsample: bool = False,
         padding_value: int = 0,
+        residual_bits: int | None = None,
+        first_last_bits: int | None = None,
     ) -> ResNet:
         """The network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
 
@@ -115,6 +120,9 @@ class ResNetBuilder:
         at the borders in place of 0), `shortcut` (``projection``, ``pad``, ``avgpool``), `width` (a factor on every
         number of channels). Teachers: ResNet-18/34 with projections, the others with option A (He et al. 2016), or
         with ``shortcut="projection"`` RepDistiller's form.
+        For FPGAs (docs/fpga.md): `residual_bits` (the residual stream as signed integers of one learned scale, 4 bits
+        for FINN; shortcuts are then ``binary``, a binary 1x1 convolution, unless another is named) and
+        `first_last_bits` (weights and activations of the first convolution and the classifier, 8 for FINN).
         Raises ValueError on an unknown scheme or shortcut, or a shape that does not fit.
         """
         if not width > 0:
@@ -122,10 +130,12 @@ class ResNetBuilder:
         is_binary = binary is not None
         style = Style(
             scheme=None if binary is None else as_scheme(binary),
-            shortcut=shortcut or ("avgpool" if is_binary else self.teacher_shortcut),
+            shortcut=shortcut or self._default_shortcut(is_binary, residual_bits),
             per_conv=(is_binary and self.binary_per_conv) if per_conv is None else per_conv,
             float_downsample=float_downsample,
             padding_value=padding_value,
+            residual_bits=residual_bits,
+            first_last_bits=first_last_bits,
         )
         return ResNet(
             tuple(max(1, round(w * width)) for w in self.widths),
@@ -136,6 +146,11 @@ class ResNetBuilder:
             stem_activation=self.binary_stem_activation or not is_binary,
             norm_head=is_binary,
         )
+
+    def _default_shortcut(self, is_binary: bool, residual_bits: int | None) -> str:
+        if not is_binary:
+            return self.teacher_shortcut
+        return "avgpool" if residual_bits is None else "binary"
 
 
 def _wide(*depths: int) -> ResNetBuilder:

@@ -14,18 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from bnn_itrd.quant import BinaryConv2d, BinaryLinear
+from bnn_itrd.quant import BinaryConv2d, BinaryLinear, IntegerConv2d, IntegerLinear, IntegerQuantizer
 
 __all__ = ["LayerSummary", "Summary", "summary"]
 
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One layer at batch 1. bits: of a weight and of an input value; macs: products of +-1 (binary) or of floats.
+    """One layer at batch 1. bits: of a weight and of an input value; macs: products of +-1 (binary), of integers of at
+    most 8 bits, or of floats.
 
-    bytes: as deployed: 1 bit per binary weight, 4 bytes per other parameter, a computed weight (weight_norm) as its
-    result, and a BatchNorm as the two numbers per channel (scale, shift) it becomes. parameters: the module's own,
-    a binary layer's learned scale and an attention's projections included, without those an earlier layer brought.
+    bytes: as deployed: 1 bit per binary weight, `bits` per integer one, 4 bytes per other parameter, a computed weight
+    (weight_norm) as its result, and a BatchNorm as the two numbers per channel (scale, shift) it becomes. parameters:
+    the module's own, a binary layer's learned scale and an attention's projections included, without those an earlier
+    layer brought.
     output_shape is empty where the module was not called.
     """
 
@@ -38,6 +40,7 @@ class LayerSummary:
     binary_macs: int
     float_macs: int
     bytes: int
+    integer_macs: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ class Summary:
     @property
     def float_macs(self) -> int:
         return sum(layer.float_macs for layer in self.layers)
+
+    @property
+    def integer_macs(self) -> int:
+        return sum(layer.integer_macs for layer in self.layers)
 
     @property
     def bytes(self) -> int:
@@ -76,7 +83,9 @@ class Summary:
         return tuple(layer.path for layer in self.layers if layer.float_macs)
 
     def __str__(self) -> str:
-        header = ("layer", "kind", "output", "bits W/A", "parameters", "binary MACs", "float MACs", "bytes")
+        integers = (lambda number: (f"{number:,}",)) if self.integer_macs else (lambda number: ())
+        column = ("integer MACs",) if self.integer_macs else ()
+        header = ("layer", "kind", "output", "bits W/A", "parameters", "binary MACs", *column, "float MACs", "bytes")
         rows = [
             (
                 layer.path,
@@ -85,13 +94,14 @@ class Summary:
                 f"{layer.weight_bits}/{layer.activation_bits}",
                 f"{layer.parameters:,}",
                 f"{layer.binary_macs:,}",
+                *integers(layer.integer_macs),
                 f"{layer.float_macs:,}",
                 f"{layer.bytes:,}",
             )
             for layer in self.layers
         ]
-        total = ("total", "", "", "", f"{self.parameters:,}", f"{self.binary_macs:,}", f"{self.float_macs:,}")
-        rows.append((*total, f"{self.bytes:,}"))
+        total = ("total", "", "", "", f"{self.parameters:,}", f"{self.binary_macs:,}", *integers(self.integer_macs))
+        rows.append((*total, f"{self.float_macs:,}", f"{self.bytes:,}"))
         widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
 
         def line(row: Sequence[str]) -> str:
@@ -114,6 +124,7 @@ class Summary:
 
 
 _BINARY = (BinaryConv2d, BinaryLinear)
+_INTEGER = (IntegerConv2d, IntegerLinear)
 _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 
 
@@ -122,12 +133,13 @@ class _Work(NamedTuple):
 
     output_shape: tuple[int, ...] = ()
     binary_macs: int = 0
+    integer_macs: int = 0
     float_macs: int = 0
 
 
 def _parts(module: nn.Module) -> list[nn.Module]:
-    """The modules counted as one layer: binary layers and attention whole, others with their parametrisations."""
-    if isinstance(module, (*_BINARY, nn.MultiheadAttention)):
+    """The modules counted as one layer: binary, integer and attention whole, others with their parametrisations."""
+    if isinstance(module, (*_BINARY, *_INTEGER, nn.MultiheadAttention)):
         return list(module.modules())
     if isinstance(module, _WEIGHTED) and parametrize.is_parametrized(module):
         return [module, *module.get_submodule("parametrizations").modules()]
@@ -144,25 +156,27 @@ def _attention_macs(module: nn.MultiheadAttention, query: Tensor, key: Tensor, v
     return width * (projections + 2 * queries * keys_each)
 
 
-def _macs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> tuple[int, int]:
-    """Multiply-accumulates of one call: (of +-1, of floats)."""
+def _macs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> tuple[int, int, int]:
+    """Multiply-accumulates of one call: (of +-1, of integers, of floats)."""
     if isinstance(module, _BINARY):
         signs, _, offset = module.binary_weight()
         positions = output.numel() // signs.shape[0]
         # An offset is a second, float sum over the window: one addition per tap, the same for a group's channels.
         taps = signs[0].numel() * (module.groups if isinstance(module, BinaryConv2d) else 1)
-        return signs.numel() * positions, 0 if offset is None else taps * positions
+        return signs.numel() * positions, 0, 0 if offset is None else taps * positions
     if isinstance(module, nn.MultiheadAttention):
         given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-        return 0, _attention_macs(module, given["query"], given["key"], given["value"])
+        return 0, 0, _attention_macs(module, given["query"], given["key"], given["value"])
+    products = 0
     if isinstance(module, nn.Linear):
-        return 0, module.weight.numel() * (output.numel() // module.out_features)
-    if isinstance(module, nn.modules.conv._ConvNd):
+        products = module.weight.numel() * (output.numel() // module.out_features)
+    elif isinstance(module, nn.modules.conv._ConvNd):
         if module.transposed:  # the kernel is multiplied once per pixel of the input
             source = args[0] if args else kwargs["input"]
-            return 0, module.weight.numel() * (source.numel() // module.in_channels)
-        return 0, module.weight.numel() * (output.numel() // module.out_channels)
-    return 0, 0
+            products = module.weight.numel() * (source.numel() // module.in_channels)
+        else:
+            products = module.weight.numel() * (output.numel() // module.out_channels)
+    return (0, products, 0) if isinstance(module, _INTEGER) else (0, 0, products)
 
 
 def _bytes(module: nn.Module, parameters: Sequence[nn.Parameter]) -> int:
@@ -173,6 +187,11 @@ def _bytes(module: nn.Module, parameters: Sequence[nn.Parameter]) -> int:
         others += 0 if module.bias is None else module.bias.numel()
         ours = any(p is module.weight for p in parameters)
         return (math.ceil(signs.numel() / 8) if ours else 0) + 4 * others
+    if isinstance(module, _INTEGER):
+        # Every other number is a float; the weight's scale is one more, and a norm inside is part of the weight.
+        weights = [p.numel() for p in parameters if p is module.weight]
+        others = sum(p.numel() for p in parameters) - sum(weights)
+        return sum(math.ceil(count * module.bits / 8) for count in weights) + 4 * (others + len(weights))
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return 8 * module.num_features if module.affine or module.running_mean is not None else 0
     if isinstance(module, _WEIGHTED) and "weight" not in module._parameters and parameters:
@@ -189,12 +208,14 @@ def _layer(path: str, module: nn.Module, work: _Work, counted: set[int]) -> Laye
             counted.add(id(p))
             parameters.append(p)
     size = _bytes(module, parameters)
-    if not (parameters or size or work.binary_macs or work.float_macs):
+    if not (parameters or size or work.binary_macs or work.integer_macs or work.float_macs):
         return None
-    bits = 1 if isinstance(module, _BINARY) else 32
+    bits = (
+        module.bits if isinstance(module, (*_INTEGER, IntegerQuantizer)) else 1 if isinstance(module, _BINARY) else 32
+    )
     count = sum(p.numel() for p in parameters)
-    macs = (work.binary_macs, work.float_macs)
-    return LayerSummary(path, type(module).__name__, work.output_shape, bits, bits, count, *macs, size)
+    macs = (work.binary_macs, work.float_macs, size, work.integer_macs)
+    return LayerSummary(path, type(module).__name__, work.output_shape, bits, bits, count, *macs)
 
 
 @torch.no_grad()
@@ -218,8 +239,8 @@ def summary(model: nn.Module, input_shape: Sequence[int] | None = None) -> Summa
         first = output[0] if isinstance(output, (tuple, list)) and output else output
         if isinstance(first, Tensor):
             # Called again: the work adds up.
-            before, (binary, floats) = done.get(path, _Work()), _macs(module, args, kwargs, first)
-            done[path] = _Work(tuple(first.shape[1:]), before.binary_macs + binary, before.float_macs + floats)
+            before, new = done.get(path, _Work()), _macs(module, args, kwargs, first)
+            done[path] = _Work(tuple(first.shape[1:]), *(a + b for a, b in zip(before[1:], new, strict=True)))
 
     for path, module in modules.items():
         module.register_forward_hook(partial(note, path), with_kwargs=True)

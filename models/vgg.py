@@ -28,17 +28,19 @@ class VGGSmall(nn.Module):
         self.input_shape = input_shape
         self.head = "linear"
         self.stages = ("layer2", "layer4", "layer6")
-        stem = nn.Conv2d(channels, 128, 3, 1, 1, bias=False)
-        self.layer1 = nn.Sequential(stem, nn.BatchNorm2d(128), style.activation())
+        self.layer1 = nn.Sequential(style.stem(channels, 128), nn.BatchNorm2d(128), style.activation())
         previous = 128
         for i, out in enumerate((128, 256, 256, 512, 512), start=2):
             parts: list[nn.Module] = [style.conv3x3(previous, out)]
             if i % 2 == 0:
                 # Between alpha and BatchNorm, as published: a scale may be negative, so it stays in front of the max.
                 parts.append(nn.MaxPool2d(2))
-            setattr(self, f"layer{i}", nn.Sequential(*parts, nn.BatchNorm2d(out), style.activation()))
+            # A classifier of integers saturates its own input.
+            last = i == 6 and style.first_last_bits is not None
+            activation = nn.Identity() if last else style.activation()
+            setattr(self, f"layer{i}", nn.Sequential(*parts, nn.BatchNorm2d(out), activation))
             previous = out
-        self.linear = nn.Linear(512 * (height // 8) * (width // 8), num_classes)
+        self.linear = style.classifier(512 * (height // 8) * (width // 8), num_classes, normalise=False)
 
     def forward(self, x: Tensor) -> Tensor:
         for i in range(1, 7):
@@ -54,10 +56,13 @@ def vgg_small(
     in_channels: int = 3,
     input_shape: Sequence[int] | None = None,
     padding_value: int = 0,
+    first_last_bits: int | None = None,
 ) -> VGGSmall:
     """VGG-small: the teacher (ReLU) or, with `binary`, its 1-bit student (hardtanh; Zhang et al. 2018, LQ-Nets' form).
 
     Input (n, *input_shape), by default (in_channels, 32, 32); output (n, num_classes). No BatchNorm1d.
+    For FPGAs (docs/fpga.md): ``padding_value=-1``, `first_last_bits` (weights and activations of the first convolution
+    and the classifier).
     Raises ValueError on an unknown scheme or a shape that does not fit.
     """
     style = Style(
@@ -66,6 +71,7 @@ def vgg_small(
         per_conv=False,
         float_downsample=False,
         padding_value=padding_value,
+        first_last_bits=first_last_bits,
     )
     return VGGSmall(
         num_classes=num_classes,

@@ -1,1 +1,30 @@
-"""To be filled."""
+"""FPGAs: can FINN map a network, its QONNX file, and that file executed by qonnx."""
+
+from bnn_itrd.export.fpga.check import check_fpga
+from bnn_itrd.export.fpga.qonnx_file import FLAVORS, QONNX_FORMAT_VERSION, to_qonnx
+from bnn_itrd.export.fpga.report import FpgaLayer, FpgaReport
+from bnn_itrd.export.fpga.run import (
+    Outlier,
+    QonnxAgreement,
+    QonnxValues,
+    inference_cost,
+    qonnx_values,
+    run_qonnx,
+    validate_qonnx,
+)
+
+__all__ = [
+    "FLAVORS",
+    "QONNX_FORMAT_VERSION",
+    "FpgaLayer",
+    "FpgaReport",
+    "Outlier",
+    "QonnxAgreement",
+    "QonnxValues",
+    "check_fpga",
+    "inference_cost",
+    "qonnx_values",
+    "run_qonnx",
+    "to_qonnx",
+    "validate_qonnx",
+]

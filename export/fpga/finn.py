@@ -1,0 +1,76 @@
+"""QONNX as FINN reads it: borders of -1 as a convolution's own padding, pooling behind the thresholds."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from bnn_itrd.export.errors import ExportError
+from bnn_itrd.export.fpga.writer import layer_path
+from bnn_itrd.export.graph import attribute, constant, nodes_of, only_consumer, remove_unused
+
+__all__ = ["for_finn"]
+
+
+def _merge_padding(model: ir.Model) -> int:
+    """Pad(-1) + Conv as Conv(pads), which FINN reads as a border of -1. Returns how many.
+
+    Raises ExportError on a binary convolution with another border, by layer: FINN would compute something else.
+    """
+    count = 0
+    for node in nodes_of(model, "Conv"):
+        weight = None if node.inputs[1] is None else node.inputs[1].producer()
+        if weight is None or weight.op_type != "BipolarQuant":
+            continue
+        pad = None if node.inputs[0] is None else node.inputs[0].producer()
+        border = constant(pad.inputs[2]) if pad is not None and pad.op_type == "Pad" else None
+        if any(attribute(node, "pads", (0,))) or (border is not None and border.reshape(()) != -1):
+            raise ExportError(
+                f"{layer_path(node)} pads with {0 if border is None else int(border.reshape(()))}, and FINN's binary "
+                "convolutions only with -1: train the network with padding_value=-1"
+            )
+        if pad is None or border is None:
+            continue
+        sizes = constant(pad.inputs[1])
+        assert sizes is not None
+        node.attributes["pads"] = ir.AttrInt64s("pads", [int(v) for v in (*sizes[2:4], *sizes[6:8])])
+        node.replace_input_with(0, pad.inputs[0])
+        count += 1
+    remove_unused(model)
+    return count
+
+
+def _pool_last(model: ir.Model) -> int:
+    """MaxPool -> BatchNormalization -> quantiser becomes BatchNormalization -> quantiser -> MaxPool; how many.
+
+    Only where no factor is negative: then normalising and quantising keep the order of values, rounding included, so
+    the largest stays the largest, bit for bit. FINN has no way past a MaxPool for the correction that XNOR sums need.
+    """
+    count = 0
+    for pool in nodes_of(model, "MaxPool"):
+        norm = only_consumer(pool.outputs[0])
+        if norm is None or norm.op_type != "BatchNormalization" or norm.inputs[0] is not pool.outputs[0]:
+            continue
+        gamma = constant(norm.inputs[1])
+        quantiser = only_consumer(norm.outputs[0])
+        if gamma is None or (gamma < 0).any() or quantiser is None:
+            continue
+        if quantiser.op_type not in ("BipolarQuant", "Quant") or quantiser.outputs[0].is_graph_output():
+            continue
+        readers = list(quantiser.outputs[0].uses())
+        norm.replace_input_with(0, pool.inputs[0])
+        moved = ir.node("MaxPool", [quantiser.outputs[0]], {k: a.value for k, a in pool.attributes.items()})
+        moved.metadata_props.update(pool.metadata_props)
+        model.graph.insert_after(quantiser, moved)
+        moved.name, moved.outputs[0].name = f"{quantiser.name}.pooled", f"{quantiser.outputs[0].name}.pooled"
+        for user, index in readers:
+            user.replace_input_with(index, moved.outputs[0])
+        count += 1
+    remove_unused(model)
+    return count
+
+
+def for_finn(model: ir.Model) -> ir.Model:
+    """The graph of `to_qonnx_graph` for FINN, in place. Raises ExportError on a binary border that is not -1."""
+    _merge_padding(model)
+    _pool_last(model)
+    return model

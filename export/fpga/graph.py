@@ -1,0 +1,131 @@
+"""From the canonical graph to QONNX: signs and integers as quantiser nodes, everything apart that FINN wants apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from bnn_itrd.export import passes
+from bnn_itrd.export.errors import ExportError
+from bnn_itrd.export.fpga.between import quantise_before_reshapes, to_older_opset, write_float_layers, write_pooling
+from bnn_itrd.export.fpga.writer import Writer
+from bnn_itrd.export.graph import add_initializer, attribute, constant, optional_input, remove_unused
+from bnn_itrd.export.twins import DOMAIN
+
+__all__ = ["to_qonnx_graph", "watched_values"]
+
+_LAYER = "layer"
+_KIND = "kind"
+
+
+def _watch(value: ir.Value, path: str, kind: str) -> None:
+    node = value.producer()
+    assert node is not None
+    node.metadata_props[_LAYER], node.metadata_props[_KIND] = path, kind
+
+
+def _write_sign(model: ir.Model, node: ir.Node) -> None:
+    writer = Writer(model, node)
+    made = writer.bipolar(node.inputs[0], name="sign")
+    _watch(made, writer.path, "sign")
+    writer.give(made)
+
+
+def _write_quant(model: ir.Model, node: ir.Node) -> None:
+    if constant(node.inputs[0]) is not None:
+        return  # a weight: written with the layer that reads it
+    writer = Writer(model, node)
+    made = writer.integers(node.inputs[0], node, name="integers")
+    _watch(made, writer.path, "integers")
+    writer.give(made)
+
+
+def _positive(signs: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same products with no negative scale: FINN moves only such a factor past a MaxPool."""
+    flip = np.where(scale < 0, -1.0, 1.0)
+    return signs * flip.reshape(-1, *([1] * (signs.ndim - 1))), scale * flip
+
+
+def _write_binary(model: ir.Model, node: ir.Node) -> None:
+    writer = Writer(model, node)
+    signs, scale, offset, bias = (constant(optional_input(node, i)) for i in range(1, 5))
+    if signs is None or scale is None:
+        raise ExportError(f"the signs or the scale of {writer.path} are not constants")
+    is_conv = node.op_type == "BinaryConv2d"
+    weight, alpha = _positive(signs.astype(np.float64), scale.astype(np.float64))
+    x = node.inputs[0]
+    attributes: dict[str, Any] = {}
+    if is_conv:
+        pads = [int(size) for size in attribute(node, "pads", (0, 0, 0, 0))]
+        value = int(attribute(node, "padding_value", 0))
+        if value and any(pads):
+            sizes = np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64)
+            border = [add_initializer(model, f"{writer.path}.pads", sizes), writer.number(f"border.{value}", value)]
+            x, pads = writer.emit("Pad", [x, *border], {"mode": "constant"}, name="pad"), [0, 0, 0, 0]
+        attributes = {
+            "kernel_shape": list(signs.shape[2:]),
+            "strides": list(attribute(node, "strides", (1, 1))),
+            "pads": pads,
+            "dilations": list(attribute(node, "dilations", (1, 1))),
+            "group": attribute(node, "group", 1),
+        }
+
+    def per_channel(name: str, values: np.ndarray) -> ir.Value:
+        return writer.constant(name, values.reshape(1, -1, 1, 1) if is_conv else values)
+
+    def product(name: str, array: np.ndarray) -> ir.Value:
+        quantised = writer.bipolar(writer.constant(name, array if is_conv else array.T), name=f"{name}.bipolar")
+        return writer.emit("Conv" if is_conv else "MatMul", [x, quantised], attributes, name=f"{name}.product")
+
+    # The constant is the second input: FINN looks for it there.
+    y = writer.emit("Mul", [product("weight", weight), per_channel("alpha", alpha)], name="scaled")
+    if offset is not None:
+        window = writer.emit(
+            "Mul", [product("ones", np.ones_like(weight)), per_channel("offset", offset)], name="window"
+        )
+        y = writer.emit("Add", [y, window], name="with_offset")
+    if bias is not None:
+        y = writer.emit("Add", [y, per_channel("bias", bias)], name="with_bias")
+    writer.give(y)
+
+
+_RULES = {
+    "Sign": _write_sign,
+    "Quant": _write_quant,
+    "BinaryConv2d": _write_binary,
+    "BinaryLinear": _write_binary,
+}
+
+
+def to_qonnx_graph(model: ir.Model) -> ir.Model:
+    """The canonical graph as QONNX, in place: conv -> Mul(alpha) -> BatchNormalization -> BipolarQuant, one image.
+
+    Signs and binary weights are BipolarQuant of unit scale, integers Quant; borders of +-1 are a Pad in front of a
+    Conv without padding. Exact but for what is folded, a BatchNorm in front of a float classifier. Every alpha is
+    >= 0: the signs of a channel are turned instead. Raises ExportError on a node with no form there, by layer.
+    """
+    passes.fold_batchnorm_into_next(model)
+    passes.drop_clips(model)
+    quantise_before_reshapes(model)
+    write_pooling(model)
+    write_float_layers(model)
+    for node in list(model.graph):
+        if node.domain == DOMAIN:
+            _RULES[node.op_type](model, node)
+    remove_unused(model)
+    to_older_opset(model)
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.shape is not None:
+            value.shape = ir.Shape([1, *list(value.shape)[1:]])
+    return model
+
+
+def watched_values(model: ir.Model, kind: str) -> list[tuple[str, str]]:
+    """(path of the layer or quantiser, name of the value) of each activation of a kind, ``sign`` or ``integers``."""
+    return [
+        (node.metadata_props[_LAYER], node.outputs[0].name or "")
+        for node in model.graph
+        if node.metadata_props.get(_KIND) == kind
+    ]

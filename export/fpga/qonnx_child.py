@@ -1,0 +1,52 @@
+"""Runs in the environment that has qonnx: executes a file, or counts what it costs. See `run` for both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["main"]
+
+
+def _levels(model: Any, name: str, value: np.ndarray) -> np.ndarray:
+    """A quantiser's output as whole numbers: signs, or integers without their scale; int16."""
+    node = model.find_producer(name)
+    return np.rint(value / model.get_initializer(node.input[1])).astype(np.int16)
+
+
+def _run(images: np.ndarray, arguments: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    from qonnx.core.modelwrapper import ModelWrapper
+    from qonnx.core.onnx_exec import execute_onnx
+    from qonnx.transformation.change_batchsize import ChangeBatchSize
+    from qonnx.transformation.infer_shapes import InferShapes
+
+    watched, size = arguments["watched"], arguments["batch_size"]
+    parts: dict[str, list[np.ndarray]] = {"logits": [], **{name: [] for name in watched}}
+    model, prepared = None, 0
+    for start in range(0, len(images), size):
+        batch = np.ascontiguousarray(images[start : start + size])
+        if len(batch) != prepared:
+            model = ModelWrapper(arguments["path"]).transform(ChangeBatchSize(len(batch))).transform(InferShapes())
+            prepared = len(batch)
+        assert model is not None
+        values = execute_onnx(model, {model.graph.input[0].name: batch}, return_full_exec_context=bool(watched))
+        parts["logits"].append(values[model.graph.output[0].name])
+        for name in watched:
+            parts[name].append(_levels(model, name, values[name]))
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}, {}
+
+
+def _cost(arguments: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    from qonnx.util.inference_cost import inference_cost
+
+    total = inference_cost(arguments["path"], discount_sparsity=False)["total_cost"]
+    # The rest is text and the option above.
+    return {}, {key: float(value) for key, value in total.items() if key.startswith(("total_", "op_mac_", "mem_"))}
+
+
+def main(arrays: dict[str, np.ndarray], arguments: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """task ``run``: logits of `images` and the whole numbers behind each name of `watched`; ``cost``: qonnx's cost."""
+    if arguments["task"] == "cost":
+        return _cost(arguments)
+    return _run(arrays["images"], arguments)

@@ -1,0 +1,157 @@
+"""The QONNX artefact: one .onnx file of BipolarQuant and Quant nodes, as FINN's users expect it."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from bnn_itrd.export.canonical import canonical, check_input_shape, random_images
+from bnn_itrd.export.copies import unwrap
+from bnn_itrd.export.errors import ExportError
+from bnn_itrd.export.onnx_file import (
+    Normalization,
+    _check_function,
+    _check_normalization,
+    _proto,
+    _texts,
+    _versions,
+)
+from bnn_itrd.export.replay import replay
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+__all__ = ["FLAVORS", "QONNX_FORMAT_VERSION", "to_qonnx"]
+
+FLAVORS = ("qonnx", "finn")
+
+# Of the files this module writes; a file with a larger one is refused.
+QONNX_FORMAT_VERSION = 1
+
+_BORDERS = {
+    "qonnx": "as written: a border of -1 is a Pad node",
+    "finn": "the padding of every binary convolution stands for -1, as FINN's hardware has it; executed as ONNX it "
+    "would be 0 and the numbers others",
+}
+
+_OWN_KEYS = (
+    "border",
+    "bnn_itrd_version",
+    "classes",
+    "flavor",
+    "input_shape",
+    "mean",
+    "onnx_version",
+    "qonnx_format_version",
+    "std",
+    "torch_version",
+)
+
+_CHECKED_IMAGES = 3
+
+
+def _check_graph(model: nn.Module, graph: ir.Model, shape: tuple[int, ...], classes: Sequence[str] | None) -> None:
+    """Runs the graph on a few images and compares it with the network, sign by sign and integer by integer.
+
+    Raises ExportError where they differ by more than rounding, ValueError on the number of classes.
+    """
+    import onnx_ir as ir
+
+    from bnn_itrd.export.fpga.graph import watched_values
+    from bnn_itrd.export.fpga.standard import to_standard
+
+    logits = graph.graph.outputs[0].shape
+    if classes is not None and logits is not None and logits[-1] != len(classes):
+        raise ValueError(f"classes has {len(classes)} names, and the network gives {logits[-1]} logits")
+    images = random_images(_CHECKED_IMAGES, shape)
+    replayed = replay(
+        model,
+        ir.to_proto(to_standard(graph)),
+        watched_values(graph, "sign"),
+        source=images.numpy(),
+        images=images,
+        integers=[(path, name, False) for path, name in watched_values(graph, "integers")],
+    )
+    _check_function(replayed)
+
+
+def _write(proto: onnx.ModelProto, file: Path) -> None:
+    """Writes beside the file's place, reads back and checks, then moves it there."""
+    import onnx
+
+    data = proto.SerializeToString()
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if temporary.read_bytes() != data:
+            raise ExportError(f"{file} could not be written whole: what was read back differs")
+        onnx.checker.check_model(onnx.load(str(temporary)))
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_qonnx(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    input_shape: Sequence[int] | None = None,
+    flavor: str = "qonnx",
+    classes: Sequence[str] | None = None,
+    normalization: Normalization | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes the network as QONNX (domain qonnx.custom_op.general 2, opset 13, IR 8, one image); returns its path.
+
+    Signs and binary weights are BipolarQuant of unit scale, then Mul(alpha), BatchNormalization; integers are Quant
+    (`residual_bits`, `first_last_bits`). flavor: ``qonnx``, which qonnx executes, borders of -1 being a Pad node; or
+    ``finn``, where they are the convolution's own padding, which FINN reads as -1 (its metadata says so, and it must
+    not be executed as it is), and a MaxPool stands behind the signs where no factor of its BatchNorm is negative.
+    What FINN cannot map, as `check_fpga` says, exports as ``qonnx`` all the same.
+    Input ``images`` (1, c, h, w), float32, normalised by `normalization` = (mean, std), noted in the metadata beside
+    classes, input_shape, flavor, versions and what `metadata` adds. Before the file takes its place, the graph has
+    been compared with the network on a few images, sign by sign (see `replay`).
+    Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError where
+    it cannot be written, ExportError on a network that cannot be exported, for ``finn`` on a border that is not -1.
+    """
+    file = Path(path)
+    if flavor not in FLAVORS:
+        raise ValueError(f"flavor must be one of {', '.join(FLAVORS)}, got {flavor!r}")
+    shape = check_input_shape(unwrap(model), input_shape)
+    mean_std = _check_normalization(normalization, False, shape)
+    taken = sorted(set(metadata or {}) & set(_OWN_KEYS))
+    if taken:
+        raise ValueError(f"metadata must not hold {', '.join(taken)}: written by the export itself")
+    if isinstance(classes, str):
+        raise ValueError("classes must be a list of names, got one text")
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"no such folder: {file.parent}")
+
+    from bnn_itrd.export.fpga.finn import for_finn
+    from bnn_itrd.export.fpga.graph import to_qonnx_graph
+
+    graph = to_qonnx_graph(canonical(model, input_shape=shape))
+    _check_graph(model, graph, shape, classes)
+    if flavor == "finn":
+        for_finn(graph)
+    values: dict[str, Any] = {
+        "qonnx_format_version": QONNX_FORMAT_VERSION,
+        "flavor": flavor,
+        "border": _BORDERS[flavor],
+        "input_shape": list(shape),
+    }
+    if classes is not None:
+        values["classes"] = list(classes)
+    if mean_std is not None:
+        values |= {"mean": mean_std[0], "std": mean_std[1]}
+    _write(_proto(graph, _texts({**values, **_versions(), **(metadata or {})})), file)
+    return file

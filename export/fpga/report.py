@@ -1,0 +1,53 @@
+"""What of a network FINN can map, layer by layer: the result of `check_fpga`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+__all__ = ["FpgaLayer", "FpgaReport"]
+
+
+@dataclass(frozen=True)
+class FpgaLayer:
+    """One layer. note: what it becomes in hardware or, where it does not map, why; ways_out: what to do then."""
+
+    path: str
+    operation: str
+    maps: bool
+    note: str
+    ways_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FpgaReport:
+    """The layers of a network in order; ``str()`` gives the table."""
+
+    layers: tuple[FpgaLayer, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every layer maps."""
+        return all(layer.maps for layer in self.layers)
+
+    @property
+    def failures(self) -> tuple[FpgaLayer, ...]:
+        return tuple(layer for layer in self.layers if not layer.maps)
+
+    @property
+    def ways_out(self) -> dict[str, int]:
+        """What to do, and for how many layers; the most frequent first."""
+        return dict(Counter(way for layer in self.failures for way in layer.ways_out).most_common())
+
+    def __str__(self) -> str:
+        header = ("layer", "operation", "FINN", "note")
+        rows = [(layer.path, layer.operation, "yes" if layer.maps else "NO", layer.note) for layer in self.layers]
+        widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in (header, *rows)]
+        lines.insert(1, "  ".join("-" * w for w in widths))
+        if self.ok:
+            lines.append(f"all {len(self.layers)} layers map")
+        else:
+            lines.append(f"{len(self.failures)} of {len(self.layers)} layers do not map:")
+            lines += [f"- {way} ({count} layer{'s' * (count > 1)})" for way, count in self.ways_out.items()]
+        return "\n".join(line.rstrip() for line in lines)

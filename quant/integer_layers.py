@@ -1,0 +1,85 @@
+"""Convolution and linear layers of integers, 8 bits as a rule: the first and the last of an FPGA's network."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnn_itrd.quant.integer import IntegerQuantizer, WeightQuantizer
+
+__all__ = ["IntegerConv2d", "IntegerLinear"]
+
+
+class IntegerConv2d(nn.Conv2d):
+    """A convolution of quantised activations with quantised weights, zero padding (integers have a zero), no bias.
+
+    (n, c, h, w) -> (n, o, h', w'). bound: the magnitude at which the input saturates before training (the scale is
+    learned). Raises ValueError on bits outside [2, 16].
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        *,
+        bits: int = 8,
+        bound: float = 1.0,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.bits = bits
+        self.input_quantizer = IntegerQuantizer(bits, bound=bound)
+        self.weight_quantizer = WeightQuantizer(bits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(self.input_quantizer(x), self.weight_quantizer(self.weight), None)
+
+
+class IntegerLinear(nn.Linear):
+    """A linear layer of quantised activations and weights; (n, c) -> (n, o). The bias stays a float.
+
+    normalise: with a BatchNorm1d in front, without parameters of its own (in front of a linear layer they would be
+    redundant) and folded: with r = 1 / sqrt(running_var + eps) the quantised weight is that of ``W r``, the one which
+    is deployed, and the layer computes ``Q(W r) / r @ norm(Q(x)) + b``. In evaluation that is a linear layer of
+    `folded`'s weight and bias; in training batch statistics stand in the norm. The order is quantise, normalise: an
+    FPGA multiplies integers. bound: the magnitude at which the input saturates before training.
+    Raises ValueError on bits outside [2, 16].
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, bits: int = 8, bound: float = 1.0, normalise: bool = False
+    ) -> None:
+        super().__init__(in_features, out_features)
+        self.bits = bits
+        self.input_quantizer = IntegerQuantizer(bits, bound=bound)
+        self.weight_quantizer = WeightQuantizer(bits)
+        self.norm = nn.BatchNorm1d(in_features, affine=False) if normalise else None
+
+    def _factor(self) -> Tensor | None:
+        """r (c,): what the norm multiplies a channel by; None without one."""
+        if self.norm is None:
+            return None
+        variance = self.norm.running_var
+        assert variance is not None
+        return torch.rsqrt(variance + self.norm.eps)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """(weight (o, c) before its quantisation, bias (o,)) of the layer as deployed, the norm inside."""
+        factor = self._factor()
+        if factor is None or self.norm is None:
+            return self.weight, self.bias
+        mean = self.norm.running_mean
+        assert mean is not None
+        weight = self.weight * factor
+        return weight, self.bias - self.weight_quantizer(weight) @ mean
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.input_quantizer(x)
+        factor = self._factor()
+        if factor is None or self.norm is None or not self.training:
+            weight, bias = self.folded()
+            return F.linear(x, self.weight_quantizer(weight), bias)
+        return F.linear(self.norm(x), self.weight_quantizer(self.weight * factor) / factor, self.bias)
