@@ -145,6 +145,7 @@ def _cell(key: str, value: float | None) -> str:
 def _validate_one(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """(values, lines) of one file."""
     from bnn_itrd.artefacts import check_fits
+    from bnn_itrd.members import load_member
     from bnn_itrd.targets import metadata_of, open_file, target_of
 
     target = target_of(path)
@@ -152,14 +153,22 @@ def _validate_one(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[st
     opened = open_file(path, threads=args.threads, native=False if args.stock else None, python=python)
     known = metadata_of(path)
     checkpoint = Path(args.checkpoint) if args.checkpoint else path.parent / "last.pt"
-    data = validation_data(known, recorded(path), given)
+    member = load_member(checkpoint) if args.checkpoint or checkpoint.is_file() else None
+    # How the data was prepared: the run's own record, else what the checkpoint remembers of it.
+    data = validation_data(known, recorded(path) or (member[1] if member else {}), given)
     check_fits(path, known, data)
     limit = args.images or target.images
-    if not args.checkpoint and not checkpoint.is_file():
+    if member is None:
         return _against_record(opened, data, limit)
-    _check_source(path, known, checkpoint)
+    check_fits(member[2], member[1], data)
+    _check_source(path, known, member[2])
     least = target.min_agreement if args.min_agreement is None else args.min_agreement
-    return _against_network(checkpoint, opened, data, limit, least, args.max_difference)
+    values, lines = _against_network(member[0], opened, data, limit, least, args.max_difference)
+    values = {"target": target.name, "checkpoint": str(member[2]), **values}
+    if target.name == "qonnx":
+        values["cost"], more = _qonnx_details(member[0], path, data, limit, python)
+        lines += more
+    return values, lines
 
 
 def _check_source(path: Path, known: dict[str, Any], checkpoint: Path) -> None:
@@ -172,15 +181,12 @@ def _check_source(path: Path, known: dict[str, Any], checkpoint: Path) -> None:
 
 
 def _against_network(
-    checkpoint: Path, opened: OpenFile, data: ImageData, limit: int | None, least: float, most: float | None
+    model: Any, opened: OpenFile, data: ImageData, limit: int | None, least: float, most: float | None
 ) -> tuple[dict[str, Any], list[str]]:
     """The file and its network on the same images: (values, lines on single images)."""
-    from bnn_itrd.artefacts import check_fits, run_split
+    from bnn_itrd.artefacts import run_split
     from bnn_itrd.export import agreement
-    from bnn_itrd.members import load_member
 
-    model, identity, file = load_member(checkpoint)
-    check_fits(file, identity, data)
     theirs, ours, labels = run_split(model, opened, data, limit=limit)
     assert theirs is not None and ours is not None
     result = agreement(theirs, ours, labels)
@@ -192,8 +198,6 @@ def _against_network(
     if most is not None and not result.max_difference <= most:
         failed.append(f"largest difference {result.max_difference:.3g} is above {most:.3g}")
     values = {
-        "target": opened.target.name,
-        "checkpoint": str(file),
         "images": result.images,
         "top1_pytorch": 100 * (result.top1_model or 0.0),
         "top1_file": 100 * (result.top1_file or 0.0),
@@ -210,14 +214,11 @@ def _against_network(
         f"(PyTorch's margin {d.margin:.2e})"
         for d in result.disagreements[:10]
     ]
-    if opened.target.name == "qonnx":
-        values["cost"], more = _qonnx_details(model, opened, data, limit)
-        lines += more
     return values, lines
 
 
 def _qonnx_details(
-    model: Any, opened: OpenFile, data: ImageData, limit: int | None
+    model: Any, path: Path, data: ImageData, limit: int | None, python: str | None
 ) -> tuple[dict[str, Any], list[str]]:
     """(inference cost by qonnx, the images whose logits differ and the first layer in which something flipped)."""
     import torch
@@ -225,9 +226,12 @@ def _qonnx_details(
     from bnn_itrd.export.fpga import inference_cost, validate_qonnx
 
     images = next(iter(data.test.eval_batches(limit or 200, device=torch.device("cpu"))))[0]
-    found = validate_qonnx(model, opened.path, images).outliers
-    cost = inference_cost(opened.path)
-    lines = [f"inference cost by qonnx: {', '.join(f'{key} {value:,.0f}' for key, value in cost.items())}"]
+    found = validate_qonnx(model, path, images, python=python).outliers
+    cost = inference_cost(path, python=python)
+    lines = [
+        f"by qonnx's inference_cost: {cost['total_bops'] / 1e9:.4g} G BOPs, "
+        f"{cost['total_mem_w_bits'] / 1e6:.4g} Mbit of weights"
+    ]
     lines += [
         f"image {o.image}: logits differ by {o.difference:.2e}, {o.differing} values first at {o.layer or 'no layer'}"
         for o in found[:10]

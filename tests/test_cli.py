@@ -24,6 +24,7 @@ from bnn_itrd.config import DataConfig, RunConfig
 from bnn_itrd.data import load_data
 from bnn_itrd.errors import UserError
 from bnn_itrd.export import session
+from bnn_itrd.export.native import why_unavailable
 from bnn_itrd.options import run_config
 from bnn_itrd.predict import predict
 from bnn_itrd.quant import BinaryConv2d
@@ -400,3 +401,87 @@ def test_help_reads_like_documentation(command: Callable[..., subprocess.Complet
         assert text in done.stdout, text
     assert main(["--help"]) == 0
     assert command("validate", "--help").returncode == 0
+
+
+# Deployment targets
+
+
+def test_run_writes_every_file_a_student_can_be(road: Path) -> None:
+    model = json.loads((road / "comparison.json").read_text())["models"][1]
+    kinds = {artefact["target"]: artefact for artefact in model["artefacts"]}
+    assert kinds["onnx"]["native"] == (not why_unavailable())
+    assert {row["target"] for row in model["not_exported"]} == {"qonnx", "finn"}
+    assert all("FINN cannot map it" in row["reason"] for row in model["not_exported"])
+    if "lce" in kinds:
+        file = road / "recu" / "student.tflite"
+        assert kinds["lce"]["bytes"] == file.stat().st_size
+    teacher = json.loads((road / "comparison.json").read_text())["models"][0]
+    assert [artefact["target"] for artefact in teacher["artefacts"]] == ["onnx"]
+
+
+def test_export_writes_what_it_can_and_says_what_not(
+    road: Path, tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["export", str(road / "recu"), f"--data.root={tiny_npz}", f"--out={tmp_path}"]
+    # Its borders are 0, and to FINN they would be -1.
+    assert main([*arguments, "--to", "onnx", "qonnx", "finn", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert [row["target"] for row in told["files"]] == ["onnx", "qonnx"]
+    assert {path.name for path in tmp_path.iterdir()} == {"student.onnx", "student.qonnx.onnx"}
+    assert len(told["failed"]) == 1 and "finn: " in told["failed"][0] and "padding_value=-1" in told["failed"][0]
+    assert main([*arguments, "--to", "tflite"]) == 2
+    assert "unknown target 'tflite'" in capsys.readouterr().err
+    assert main([*arguments, "--to", "qonnx", "--uint8"]) == 2
+    assert "--uint8 is for ONNX files" in capsys.readouterr().err
+
+
+def test_validate_several_files(road: Path, tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(road / name / "student.onnx") for name in ("recu", "recu-itrd")]
+    assert main(["validate", *files, f"--data.root={tiny_npz}", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["file"] for row in told] == files and all(row["agreement"] == 100 for row in told)
+    assert main(["validate", *files, f"--data.root={tiny_npz}", "--stock"]) == 0
+    assert capsys.readouterr().out.count("student.onnx") == 2
+    assert main(["validate"]) == 2
+    assert "needs a file, or --setup" in capsys.readouterr().err
+    assert main(["validate", "--setup", "lec"]) == 2
+    assert "did you mean 'lce'" in capsys.readouterr().err
+    other = tmp_path / "student.bin"
+    other.write_bytes(b"x")
+    assert main(["validate", str(other)]) == 2
+    assert "its name must end in one of .onnx, .tflite" in capsys.readouterr().err
+
+
+def test_validate_says_how_to_get_a_runtime(
+    road: Path, tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "nothing"))
+    arguments = ["export", str(road / "recu"), f"--data.root={tiny_npz}", f"--out={tmp_path}", "--to", "qonnx"]
+    assert main(arguments) == 0
+    file = str(tmp_path / "student.qonnx.onnx")
+    checkpoint = f"--checkpoint={road / 'recu' / 'last.pt'}"
+    assert main(["validate", file, checkpoint, f"--data.root={tiny_npz}"]) == 2
+    assert "bnn-itrd validate --setup fpga" in capsys.readouterr().err
+    assert main(["validate", file, checkpoint, f"--data.root={tiny_npz}", "--fpga-python", "/nonexistent/python"]) == 2
+    assert "/nonexistent/python" in capsys.readouterr().err
+
+
+def test_bench(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    student, teacher = str(road / "recu" / "student.onnx"), str(road / "teacher" / "teacher.onnx")
+    arguments = ["bench", student, "--against", teacher, "--repeats", "3"]
+    assert main([*arguments, "--threads", "1", "2", "--batch", "1", "4", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    forms = ["stock"] if why_unavailable() else ["native", "stock"]
+    expected = [(teacher, "stock"), *((student, form) for form in forms)]
+    assert [(r["file"], r["form"]) for r in told["rows"]] == expected * 4
+    assert [(r["threads"], r["batch"]) for r in told["rows"]][:: len(expected)] == [(1, 1), (1, 4), (2, 1), (2, 4)]
+    for row in told["rows"]:
+        assert row["ms_per_image"] > 0 and row["ratio_low"] <= row["ratio_high"]
+        assert row["file"] != teacher or row["ratio"] == 1
+    assert told["machine"]["kernel"] and told["machine"]["features"]
+    assert main([*arguments[:2], "--repeats", "2"]) == 0
+    assert "1.00x" in capsys.readouterr().out
+    assert main([*arguments, "--threads", "0"]) == 2
+    assert "must be >= 1" in capsys.readouterr().err
+    assert main(["bench", str(tmp_path / "a.qonnx.onnx")]) == 2
+    assert "node by node" in capsys.readouterr().err

@@ -83,10 +83,10 @@ def _tiles(view: View) -> list[tuple[str, str, str]]:
     if number(model.get("ms_per_image")) is not None:
         note = escape(str(model.get("ms_what") or ""))
         tiles.append(("Time per image", f"{as_milliseconds(model['ms_per_image'])} <em>ms</em>", note))
-    every = [artefact for m in view.models for artefact in m.get("artefacts") or []]
-    artefacts = [artefact for artefact in every if artefact.get("error") or artefact.get("agreement") is not None]
+    artefacts = [artefact for m in view.models for artefact in m.get("artefacts") or []]
     if artefacts:
         same = sum(number(artefact.get("agreement")) == 100 for artefact in artefacts)
-        note = "give PyTorch's answer on every image"
+        unchecked = sum(not a.get("error") and number(a.get("agreement")) is None for a in artefacts)
+        note = "give PyTorch's answer on every image" + (f", {unchecked} not checked" if unchecked else "")
         tiles.append(("Exported files", f"{same} of {len(artefacts)}", note))
     return tiles
