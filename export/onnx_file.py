@@ -19,6 +19,7 @@ from bnn_itrd.export.copies import unwrap
 from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.functions import DOMAIN, function_bodies
 from bnn_itrd.export.replay import Replayed, replay
+from bnn_itrd.export.seal import NO_DIGEST, seal
 from bnn_itrd.export.session import FORMAT_VERSION, session
 from bnn_itrd.export.validate import predict_file
 
@@ -44,6 +45,7 @@ _OWN_KEYS = (
     "torch_version",
     "onnx_version",
     "bnn_itrd_version",
+    "sha256",
 )
 
 
@@ -203,8 +205,8 @@ def to_onnx(
     for tools that know no functions; there `packed` False stores 32 bits per binary weight, same results bit for bit.
     Input ``images`` (batch, c, h, w), float32, normalised; with `bake_normalization` uint8, and the file
     itself divides by 255 and applies `normalization` = (mean, std), one value per channel. First output
-    ``logits``. Metadata: classes, mean, std, input_shape, format_version, versions, and what `metadata` adds
-    (text as it is, else JSON).
+    ``logits``. Metadata: classes, mean, std, input_shape, format_version, versions, a checksum, and what `metadata`
+    adds (text as it is, else JSON).
     The file is checked beside its place (onnx's checker, a session, a few images sign by sign against the
     network, see `replay`), then moved there: a file that was there before is replaced whole or not at all.
     Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError
@@ -239,13 +241,13 @@ def to_onnx(
         values["classes"] = list(classes)
     if mean_std is not None:
         values |= {"mean": mean_std[0], "std": mean_std[1], "normalization_baked": bake_normalization}
-    proto = _proto(graph, _texts({**values, **_versions(), **(metadata or {})}))
+    proto = _proto(graph, _texts({**values, **_versions(), **(metadata or {}), "sha256": NO_DIGEST}))
 
     source, images = _inputs(shape, baked)
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as stream:
-            stream.write(proto.SerializeToString())
+            stream.write(seal(proto.SerializeToString()))
             stream.flush()
             os.fsync(stream.fileno())
         _check_file(temporary, source, classes)

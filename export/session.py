@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.functions import DOMAIN
+from bnn_itrd.export.seal import fits
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -33,6 +34,27 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     return file
 
 
+def _read(path: Path) -> tuple[Any, dict[str, str]]:
+    """(ModelProto, metadata). Raises ExportError where the bytes are not one, are newer than we read, or changed."""
+    import onnx
+
+    data = path.read_bytes()
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:
+        raise ExportError(f"{path} is not an ONNX file: {error}") from error
+    if not model.ir_version or not model.opset_import or not model.graph.node:
+        raise ExportError(f"{path} is not an ONNX file: there is no graph in it (was it cut short?)")
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    _check_version(path, metadata)
+    if "sha256" in metadata and not fits(data, metadata["sha256"]):
+        raise ExportError(
+            f"{path} is damaged, or another tool has changed it: its checksum does not fit its contents. Export it "
+            "again, or open it as it is with onnxruntime.InferenceSession"
+        )
+    return model, metadata
+
+
 def _check_version(path: Path, metadata: Mapping[str, str]) -> None:
     try:
         version = int(metadata.get("format_version", "0"))
@@ -42,27 +64,12 @@ def _check_version(path: Path, metadata: Mapping[str, str]) -> None:
         raise ExportError(f"{path} has format version {version}, this bnn_itrd reads {FORMAT_VERSION}: update bnn_itrd")
 
 
-def _parse(path: Path) -> Any:
-    """The ModelProto. Raises ExportError where the bytes are not one."""
-    import onnx
-
-    try:
-        model = onnx.load(str(path), format="protobuf", load_external_data=False)
-    except Exception as error:
-        raise ExportError(f"{path} is not an ONNX file: {error}") from error
-    if not model.ir_version or not model.opset_import or not model.graph.node:
-        raise ExportError(f"{path} is not an ONNX file: there is no graph in it (was it cut short?)")
-    return model
-
-
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The file's metadata; what is JSON (classes, mean, std, input_shape, ...) as lists, the rest as text.
 
-    Raises FileNotFoundError, or ExportError on a file that is not ONNX or newer than this package reads.
+    Raises FileNotFoundError, or ExportError on a file that is not ONNX, is damaged, or newer than this package reads.
     """
-    file = _existing(path)
-    texts = {entry.key: entry.value for entry in _parse(file).metadata_props}
-    _check_version(file, texts)
+    _, texts = _read(_existing(path))
     values: dict[str, Any] = dict(texts)
     for key, text in texts.items():
         # A hash or a version that happens to look like a number stays text.
@@ -70,11 +77,6 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
             with contextlib.suppress(ValueError):
                 values[key] = json.loads(text)
     return values
-
-
-def _needs_native(path: Path) -> bool:
-    """Whether the file calls operations of our domain, so that the native library has something to do."""
-    return any(entry.domain == DOMAIN for entry in _parse(path).opset_import)
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:
@@ -125,18 +127,20 @@ def session(
     native: True insists on the native library (and says why it cannot be used), False does without it; None, the
     default, takes it where there is one, and where it fails says so once and goes on without (the environment
     variable BNN_ITRD_NATIVE=0 makes that default False). `uses_native` tells.
-    Raises FileNotFoundError, ValueError on threads < 1, ExportError on a file that is not ONNX, is newer than
-    this package reads, or that onnxruntime cannot run, and with native=True where the library cannot be used.
+    Raises FileNotFoundError, ValueError on threads < 1, ExportError on a file that is not ONNX, is damaged, is newer
+    than this package reads, or that onnxruntime cannot run, and with native=True where the library cannot be used.
     """
     import onnxruntime
 
     file = _existing(path)
     if threads < 1:
         raise ValueError(f"threads must be >= 1, got {threads}")
+    model, _ = _read(file)
+    calls_ours = any(entry.domain == DOMAIN for entry in model.opset_import)
     opened = None
     if native is None and os.environ.get("BNN_ITRD_NATIVE") == "0":
         native = False
-    if native is not False and _needs_native(file):
+    if native is not False and calls_ours:
         try:
             opened = _open_native(file, threads)
             _NATIVE.add(opened)
@@ -150,9 +154,7 @@ def session(
         try:
             opened = onnxruntime.InferenceSession(str(file), _options(threads), providers=["CPUExecutionProvider"])
         except Exception as error:
-            _parse(file)
             raise ExportError(f"onnxruntime {onnxruntime.__version__} cannot run {file}: {error}") from error
-    _check_version(file, opened.get_modelmeta().custom_metadata_map)
     return opened
 
 

@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -36,10 +37,12 @@ from bnn_itrd.export import (
     read_metadata,
     session,
     to_onnx,
+    uses_native,
     validate,
 )
 from bnn_itrd.export.graph import attribute, constant, nodes_of
 from bnn_itrd.export.lowering import lower_binary
+from bnn_itrd.export.native import why_unavailable
 from bnn_itrd.export.packing import pack_signs, packed_bits
 from bnn_itrd.export.passes import drop_clips, fold_batchnorm, fold_batchnorm_into_next
 from bnn_itrd.models import observe, resnet18, resnet20, vgg_small
@@ -1020,9 +1023,73 @@ def test_files_that_cannot_be_opened(opener: Callable[[Path], Any], tiny_file: P
         opener(file)
 
 
+def without_checksum(model: onnx.ModelProto) -> None:
+    for i, entry in enumerate(model.metadata_props):
+        if entry.key == "sha256":
+            del model.metadata_props[i]
+            return
+
+
+@pytest.mark.parametrize("opener", [session, read_metadata])
+def test_a_flipped_bit_is_found(opener: Callable[[Path], Any], tiny_file: Path, tmp_path: Path) -> None:
+    """In the weights, where nothing else would tell; and what another tool wrote is said to be changed."""
+    data = bytearray(tiny_file.read_bytes())
+    weights = max(onnx.load(tiny_file).graph.initializer, key=lambda entry: len(entry.raw_data)).raw_data
+    data[data.index(weights) + len(weights) // 2] ^= 4
+    file = tmp_path / "model.onnx"
+    file.write_bytes(data)
+    with pytest.raises(ExportError, match=r"model\.onnx is damaged, or another tool has changed it"):
+        opener(file)
+    model = onnx.load(tiny_file)
+    model.doc_string = "simplified"
+    onnx.save(model, file)
+    with pytest.raises(ExportError, match=r"onnxruntime\.InferenceSession"):
+        opener(file)
+    without_checksum(model)
+    onnx.save(model, file)
+    opener(file)
+
+
+def test_native_sessions(student_file: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not uses_native(session(student_file, native=False))
+    monkeypatch.setattr("bnn_itrd.export.native.library_path", lambda: None)
+    monkeypatch.setattr("bnn_itrd.export.native.why_unavailable", lambda: "made for another processor")
+    with pytest.raises(ExportError, match="the native library cannot be used: made for another processor"):
+        session(student_file, native=True)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        opened = [session(student_file) for _ in range(3)]
+    assert not any(uses_native(each) for each in opened)
+    assert [str(each.message) for each in told].count(str(told[0].message)) == 1
+    assert "made for another processor; the portable form is used" in str(told[0].message)
+    monkeypatch.setenv("BNN_ITRD_NATIVE", "0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        session(student_file)
+
+
+def test_native_has_nothing_to_do_in_a_float_network(folder: Path) -> None:
+    file = to_onnx(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), folder / "float.onnx", input_shape=(3, 2, 2))
+    assert not uses_native(session(file))
+    with pytest.raises(ExportError, match="there is nothing for the native library"):
+        session(file, native=True)
+
+
+@pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable() or "-")
+def test_native_and_stock_give_the_same_bits(student_file: Path) -> None:
+    x = images(5)
+    stock = predict_file(session(student_file, native=False), x)
+    for threads in (1, 2):
+        opened = session(student_file, native=True, threads=threads)
+        assert uses_native(opened)
+        np.testing.assert_array_equal(predict_file(opened, x), stock)
+        np.testing.assert_array_equal(predict_file(opened, x, batch_size=2), stock)
+
+
 def test_sessions_onnxruntime_refuses(tiny_file: Path, tmp_path: Path) -> None:
     model = onnx.load(tiny_file)
     model.graph.node[0].op_type = "NoSuchOperation"
+    without_checksum(model)
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(ExportError, match=r"onnxruntime .* cannot run .*NoSuchOperation"):
         session(tmp_path / "model.onnx")

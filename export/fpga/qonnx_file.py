@@ -22,6 +22,7 @@ from bnn_itrd.export.onnx_file import (
     _versions,
 )
 from bnn_itrd.export.replay import replay
+from bnn_itrd.export.seal import NO_DIGEST, seal
 
 if TYPE_CHECKING:
     import onnx
@@ -85,7 +86,7 @@ def _write(proto: onnx.ModelProto, file: Path) -> None:
     """Writes beside the file's place, reads back and checks, then moves it there."""
     import onnx
 
-    data = proto.SerializeToString()
+    data = seal(proto.SerializeToString())
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as stream:
@@ -153,5 +154,5 @@ def to_qonnx(
         values["classes"] = list(classes)
     if mean_std is not None:
         values |= {"mean": mean_std[0], "std": mean_std[1]}
-    _write(_proto(graph, _texts({**values, **_versions(), **(metadata or {})})), file)
+    _write(_proto(graph, _texts({**values, **_versions(), **(metadata or {}), "sha256": NO_DIGEST})), file)
     return file

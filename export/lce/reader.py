@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -12,27 +11,14 @@ import numpy as np
 
 from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.lce.schema import load_schema
+from bnn_itrd.export.seal import fits
 
-__all__ = ["LCE_FORMAT_VERSION", "METADATA", "NO_DIGEST", "input_shape", "parse", "read_lce_metadata", "seal"]
+__all__ = ["LCE_FORMAT_VERSION", "METADATA", "input_shape", "parse", "read_lce_metadata"]
 
 # Of the files this package writes; a file with a larger one is refused.
 LCE_FORMAT_VERSION = 1
 # Name of the metadata in the file.
 METADATA = b"bnn_itrd"
-# Stands in the metadata while the digest of the file is taken.
-NO_DIGEST = "0" * 64
-
-
-def _digest(data: bytes, digest: str) -> str:
-    """sha256 of the file with zeros where its digest stands."""
-    return hashlib.sha256(data.replace(digest.encode(), NO_DIGEST.encode(), 1)).hexdigest()
-
-
-def seal(data: bytes) -> bytes:
-    """The file with its own digest in the place of `NO_DIGEST`."""
-    if data.count(NO_DIGEST.encode()) != 1:
-        raise ExportError("the file's place for its checksum is not unique")
-    return data.replace(NO_DIGEST.encode(), hashlib.sha256(data).hexdigest().encode())
 
 
 def _metadata(model: Any) -> dict[str, Any] | None:
@@ -70,8 +56,7 @@ def parse(path: str | os.PathLike[str], *, python: str | os.PathLike[str] | None
         raise ExportError(
             f"{file} has format version {version}, this bnn_itrd reads {LCE_FORMAT_VERSION}: update bnn_itrd"
         )
-    digest = metadata.get("sha256")
-    if not isinstance(digest, str) or len(digest) != len(NO_DIGEST) or _digest(data, digest) != digest:
+    if not fits(data, metadata.get("sha256")):
         raise ExportError(f"{file} is damaged: its checksum does not fit its contents; export it again")
     return model, metadata
 

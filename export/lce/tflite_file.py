@@ -23,10 +23,11 @@ from bnn_itrd.export.copies import unwrap
 from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.lce.flatfile import pack
 from bnn_itrd.export.lce.interpreter import as_stored, call_interpreter
-from bnn_itrd.export.lce.reader import LCE_FORMAT_VERSION, NO_DIGEST, parse, seal
+from bnn_itrd.export.lce.reader import LCE_FORMAT_VERSION, parse
 from bnn_itrd.export.lce.schema import load_schema
 from bnn_itrd.export.onnx_file import Normalization, _check_normalization
 from bnn_itrd.export.replay import replay_recorded
+from bnn_itrd.export.seal import NO_DIGEST, seal
 
 if TYPE_CHECKING:
     from bnn_itrd.export.lce.frames import Watched
