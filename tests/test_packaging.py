@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -15,19 +19,39 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import shutil
-
-    out = tmp_path_factory.mktemp("wheel")
-    source = out / "source"
-    names = ["pyproject.toml", "README.md", "LICENSE", "bnn_itrd", "models", "quant", "export"]
-    source.mkdir()
-    for name in names:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a checkout has, without anything that was built in it."""
+    folder = tmp_path_factory.mktemp("checkout") / "source"
+    folder.mkdir()
+    for name in ["pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "bnn_itrd", "models", "quant", "export"]:
         origin = ROOT / name
         if origin.is_dir():
-            shutil.copytree(origin, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(origin, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.so.1"))
         else:
-            shutil.copy(origin, source / name)
+            shutil.copy(origin, folder / name)
+    return folder
+
+
+def build(source: Path, hook: str, out: Path, **environment: str) -> Path:
+    """Calls a hook of setuptools ("build_wheel", "build_sdist", ...) as pip does, in a copy of `source`."""
+    copy = out / "copy"
+    shutil.copytree(source, copy)
+    code = f"import setuptools.build_meta as b; b.{hook}({str(out)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=copy,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return next(path for path in out.iterdir() if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
     command = [
         sys.executable,
         "-m",
@@ -43,6 +67,40 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return next(out.glob("*.whl"))
+
+
+def native_members(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return [name for name in archive.namelist() if name.startswith("bnn_itrd/export/native/")]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64" or not shutil.which("c++"),
+    reason="there is native code for Linux on x86-64 only, and it needs a C++ compiler",
+)
+def test_the_native_library_is_in_the_wheel_and_ties_it_to_no_python(source: Path, wheel: Path, tmp_path: Path) -> None:
+    assert wheel.name.endswith("-py3-none-linux_x86_64.whl")
+    assert "bnn_itrd/export/native/libbnn_itrd.so.1" in native_members(wheel)
+    assert not any("/src/" in name for name in native_members(wheel)), "sources belong into the sdist"
+    editable = build(source, "build_editable", tmp_path)
+    assert (tmp_path / "copy" / "export" / "native" / "libbnn_itrd.so.1").is_file(), editable
+
+
+def test_without_a_compiler_the_wheel_is_one_for_any_platform(source: Path, tmp_path: Path) -> None:
+    wheel = build(source, "build_wheel", tmp_path, CXX="/nonexistent/c++")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert "bnn_itrd/export/native/libbnn_itrd.so.1" not in native_members(wheel)
+    assert "bnn_itrd/export/native/__init__.py" in native_members(wheel)
+
+
+def test_the_sdist_holds_the_native_sources(source: Path, tmp_path: Path) -> None:
+    with tarfile.open(build(source, "build_sdist", tmp_path)) as archive:
+        names = {name.split("/", 1)[-1] for name in archive.getnames()}
+    folder = source / "export" / "native" / "src"
+    native = {
+        path.relative_to(source).as_posix() for end in ("cpp", "h", "py", "map") for path in folder.glob(f"*.{end}")
+    }
+    assert len(native) > 15 and native <= names
 
 
 def test_the_list_of_packages_is_the_folders_on_disk() -> None:

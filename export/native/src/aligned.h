@@ -1,0 +1,41 @@
+// A buffer that begins on a cache line, so that no register is loaded from two of them.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace bnn {
+
+template <typename T>
+class Aligned {
+  public:
+    Aligned() = default;
+    explicit Aligned(int64_t count) {
+        // Nobody needs a buffer of 2^40 elements; a larger count is an overflow on its way.
+        if (count < 0 || count > (int64_t(1) << 40) / int64_t(sizeof(T))) throw std::bad_alloc();
+        const size_t bytes = (size_t(count) * sizeof(T) + 63) / 64 * 64;
+        data_ = static_cast<T*>(std::aligned_alloc(64, bytes ? bytes : 64));
+        if (!data_) throw std::bad_alloc();
+        std::memset(static_cast<void*>(data_), 0, bytes);
+    }
+    Aligned(const Aligned&) = delete;
+    Aligned& operator=(const Aligned&) = delete;
+    Aligned(Aligned&& other) noexcept : data_(other.data_) { other.data_ = nullptr; }
+    Aligned& operator=(Aligned&& other) noexcept {
+        T* const mine = data_;
+        data_ = other.data_;
+        other.data_ = mine;
+        return *this;
+    }
+    ~Aligned() { std::free(data_); }
+
+    T* get() const { return data_; }
+    T& operator[](int64_t index) const { return data_[index]; }
+
+  private:
+    T* data_ = nullptr;
+};
+
+}  // namespace bnn

@@ -1,0 +1,194 @@
+// AVX-512 with VPOPCNTDQ: 16 outputs to a register.
+//
+// Plain, a word costs three operations: exclusive or, population count, add. Here a pair of words costs five. Let t_k
+// be the exclusive or of the k-th words of window and weights (a 1 is a mismatch) and P_k = t_0 ^ ... ^ t_k. Adding
+// bits in columns, a full adder takes P_1, t_2, t_3 to the sum bit P_3 and a carry; the carry is the majority, a
+// function of (P_1, P_3, t_2) alone. Sum bits are linear, so P_k = (parity of the window's words) ^ (parity of the
+// weights' words): both parities are known beforehand, and t_3 is never needed. So a pair is two exclusive ors (P_3,
+// t_2), one ternary operation (the carry), and one count and one add for the carry, which weighs 2. In the end the last
+// P is counted once.
+#include "kernel.h"
+
+#if defined(__AVX512VPOPCNTDQ__)
+
+#include <immintrin.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+namespace {
+
+// (old ^ t) ? ~sum : old, that is the majority of (old, t, old ^ t ^ sum).
+#define CARRY(old, sum, t) _mm512_ternarylogic_epi32(old, sum, t, 0xB2)
+
+void gather(const uint32_t* planes, const int64_t* offsets, int64_t words, int64_t count, uint32_t* windows,
+            int64_t stride) {
+    for (int64_t x = 0; x < count; x += 16) {
+        __m512i parity = _mm512_setzero_si512();
+        uint32_t* to = windows + x;
+        int64_t k = 0;
+        for (; k + 1 < words; k += 2, to += 2 * stride) {
+            const __m512i even = _mm512_loadu_si512(planes + offsets[k] + x);
+            const __m512i odd = _mm512_loadu_si512(planes + offsets[k + 1] + x);
+            parity = _mm512_ternarylogic_epi32(parity, even, odd, 0x96);
+            _mm512_storeu_si512(to, even);
+            _mm512_storeu_si512(to + stride, parity);
+        }
+        if (k < words) {
+            const __m512i even = _mm512_loadu_si512(planes + offsets[k] + x);
+            _mm512_storeu_si512(to, even);
+            _mm512_storeu_si512(to + stride, _mm512_xor_si512(parity, even));
+        }
+    }
+}
+
+// What a tile of `n` neighbouring pixels and the 16 outputs of a block works on. `n` is known to the compiler.
+struct Tile {
+    const bnn_job* job;
+    int64_t pixel, block;
+    __mmask16 real;
+    int n;
+};
+
+INLINE void mismatches(const Tile tile, __m512i* result) {
+    __m512i last[8], carries[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < tile.n; ++i) last[i] = carries[i] = _mm512_setzero_si512();
+    const uint32_t* weights = tile.job->weights + tile.block * tile.job->pairs * 32;
+    const uint32_t *evens = tile.job->windows + tile.pixel, *parities = evens + tile.job->window_stride;
+    const int64_t step = 2 * tile.job->window_stride;
+    for (int64_t pair = tile.job->pairs; pair > 0; --pair, weights += 32, evens += step, parities += step) {
+        const __m512i even = _mm512_load_si512(weights), parity = _mm512_load_si512(weights + 16);
+#pragma GCC unroll 8
+        for (int i = 0; i < tile.n; ++i) {
+            const __m512i t = _mm512_xor_si512(even, _mm512_set1_epi32((int)evens[i]));
+            const __m512i sum = _mm512_xor_si512(parity, _mm512_set1_epi32((int)parities[i]));
+            carries[i] = _mm512_add_epi32(carries[i], _mm512_popcnt_epi32(CARRY(last[i], sum, t)));
+            last[i] = sum;
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < tile.n; ++i) {
+        result[i] = _mm512_add_epi32(_mm512_add_epi32(carries[i], carries[i]), _mm512_popcnt_epi32(last[i]));
+    }
+}
+
+INLINE void store_signs(const Tile tile, const __mmask16* positive) {
+    const bnn_job* const job = tile.job;
+    if (job->masks) {
+#pragma GCC unroll 8
+        for (int i = 0; i < tile.n; ++i) {
+            job->masks[(tile.pixel + i) * job->mask_stride + tile.block] = (uint16_t)(positive[i] & tile.real);
+        }
+        return;
+    }
+    uint8_t* to = job->signs + tile.pixel * job->sign_stride + 2 * tile.block;
+#pragma GCC unroll 8
+    for (int i = 0; i < tile.n; ++i, to += job->sign_stride) __builtin_memcpy(to, &positive[i], 2);
+}
+
+// Stage by stage over the tile, so that a choice is made once for its pixels.
+INLINE void finish(const Tile tile, const __m512i* mismatch) {
+    const bnn_job* const job = tile.job;
+    const int n = tile.n;
+    const int32_t* const table = job->table + tile.block * 16;
+    const int32_t* const offsets = job->table_offsets + tile.pixel;
+    __mmask16 positive[8];
+    if (job->kind == 1) {
+#pragma GCC unroll 8
+        for (int i = 0; i < n; ++i) {
+            positive[i] = _mm512_cmple_epi32_mask(mismatch[i], _mm512_load_si512(table + offsets[i]));
+        }
+        store_signs(tile, positive);
+        return;
+    }
+    const int64_t at = tile.pixel * job->stride + tile.block * 16;
+    __m512 y[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < n; ++i) {
+        const __m512i doubled = _mm512_add_epi32(mismatch[i], mismatch[i]);
+        const __m512i sum = _mm512_sub_epi32(_mm512_load_si512(table + offsets[i]), doubled);
+        if (job->kind == 0) _mm512_mask_storeu_epi32(job->raw + at + i * job->stride, tile.real, sum);
+        y[i] = _mm512_cvtepi32_ps(sum);
+    }
+    if (job->kind == 0) return;
+    const __m512 scale = _mm512_load_ps(job->scale + tile.block * 16),
+                 bias = _mm512_load_ps(job->bias + tile.block * 16);
+#pragma GCC unroll 8
+    for (int i = 0; i < n; ++i) y[i] = _mm512_add_ps(_mm512_mul_ps(y[i], scale), bias);
+    if (job->add) {
+        const float* const residual = job->residual + at;
+#pragma GCC unroll 8
+        for (int i = 0; i < n; ++i) {
+            y[i] = _mm512_add_ps(y[i], _mm512_maskz_loadu_ps(tile.real, residual + i * job->stride));
+        }
+    }
+    if (job->clip) {
+        // In this order of operands a NaN stays NaN, as in the standard operation.
+        const __m512 low = _mm512_set1_ps(job->low), high = _mm512_set1_ps(job->high);
+#pragma GCC unroll 8
+        for (int i = 0; i < n; ++i) y[i] = _mm512_min_ps(high, _mm512_max_ps(low, y[i]));
+    }
+    if (tile.real == 0xFFFF) {  // a masked store is slower than a plain one
+#pragma GCC unroll 8
+        for (int i = 0; i < n; ++i) _mm512_storeu_ps(job->y + at + i * job->stride, y[i]);
+    } else {
+#pragma GCC unroll 8
+        for (int i = 0; i < n; ++i) _mm512_mask_storeu_ps(job->y + at + i * job->stride, tile.real, y[i]);
+    }
+    if (job->sign) {
+#pragma GCC unroll 8
+        for (int i = 0; i < n; ++i) positive[i] = _mm512_cmp_ps_mask(y[i], _mm512_setzero_ps(), _CMP_GE_OQ);
+        store_signs(tile, positive);
+    }
+}
+
+INLINE void compute_tile(const bnn_job* job, int64_t pixel, int64_t block, __mmask16 real, int n) {
+    const Tile tile = {job, pixel, block, real, n};
+    if (job->kind == 2) {
+        // The lines that `finish` will want are further away than the first cache.
+        const int64_t at = pixel * job->stride + block * 16;
+#pragma GCC unroll 8
+        for (int i = 0; i < n; ++i) {
+            if (job->add) _mm_prefetch((const char*)(job->residual + at + i * job->stride), _MM_HINT_T0);
+            __builtin_prefetch(job->y + at + i * job->stride, 1);
+        }
+    }
+    __m512i mismatch[8];
+    mismatches(tile, mismatch);
+    finish(tile, mismatch);
+}
+
+void compute(const bnn_job* job) {
+    for (int64_t block = 0; block < job->blocks; ++block) {
+        const int64_t left = job->outputs - block * 16;
+        const __mmask16 real = (__mmask16)(left < 16 ? (1u << left) - 1 : 0xFFFFu);
+        int64_t pixel = 0;
+        for (; pixel + 8 <= job->pixels; pixel += 8) compute_tile(job, pixel, block, real, 8);
+        if (job->pixels - pixel >= 4) {
+            compute_tile(job, pixel, block, real, 4);
+            pixel += 4;
+        }
+        for (; pixel < job->pixels; ++pixel) compute_tile(job, pixel, block, real, 1);
+    }
+}
+
+void signs(const float* x, int64_t count, uint8_t* bytes) {
+    const __m512 zero = _mm512_setzero_ps();
+    int64_t i = 0;
+    for (; i + 2 <= count; i += 2) {
+        const __mmask16 positive = _mm512_cmp_ps_mask(_mm512_loadu_ps(x + 8 * i), zero, _CMP_GE_OQ);
+        __builtin_memcpy(bytes + i, &positive, 2);
+    }
+    if (i < count) {
+        const __m512 last = _mm512_maskz_loadu_ps(0xFF, x + 8 * i);
+        bytes[i] = (uint8_t)_mm512_cmp_ps_mask(last, zero, _CMP_GE_OQ);
+    }
+}
+
+}  // namespace
+
+extern "C" const bnn_kernel bnn_kernel_avx512 = {"avx512", gather, compute, signs};
+
+#else
+#error "compile this file with -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vpopcntdq"
+#endif

@@ -1,0 +1,229 @@
+#include "convolution.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace bnn {
+
+namespace {
+
+// A pair of words of 16 outputs and a pixel is five operations: a step. About two and a half cycles of one core.
+constexpr int64_t kStepsPerTask = 3000;  // a task should outlast what it costs to hand it to a thread
+constexpr int64_t kMostTasks = 128;
+constexpr int64_t kWindowWords = 6144;    // 24 KiB: windows stay in the first cache, and fit on a thread's stack
+constexpr int64_t kPlaneWords = 1 << 18;  // 1 MiB: planes of the images held at once stay in the second
+constexpr int64_t kTile = 8;              // pixels a kernel computes side by side
+constexpr int64_t kOverrun = 16;          // words a kernel writes behind the last window
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// One run: the images held at once, cut into tasks of a range of pixels and of blocks.
+struct Run {
+    const Convolution& convolution;
+    const Tensors& tensors;
+    Workspace& space;
+    int64_t first_image, images;  // of this wave
+    int64_t chunk, chunks;        // pixels; of one image
+    int64_t cut, cuts;            // blocks; cuts > 1 only with one group of full blocks
+    int64_t stride;               // of the windows
+    bool shared;                  // windows are gathered once, for all cuts
+    bool local;                   // windows fit on the stack
+
+    const Layer& layer() const { return convolution.layer; }
+    bool masked() const { return layer().group_outputs % kLanes != 0 && tensors.signs; }
+};
+
+void spread_task(void* data, size_t image) {
+    const Run& run = *static_cast<const Run*>(data);
+    const Tensors& t = run.tensors;
+    const int64_t size = t.height * t.width * run.layer().input_bytes();
+    run.space.plan.spread(run.layer(), t.input + (run.first_image + int64_t(image)) * size,
+                          run.space.planes.get() + int64_t(image) * run.space.plan.plane_size);
+}
+
+// Windows of the pixels [first, last) of an image and of a group.
+void gather(const Run& run, int64_t image, int64_t group, int64_t first, int64_t last, uint32_t* windows) {
+    const Plan& plan = run.space.plan;
+    const Layer& layer = run.layer();
+    const uint32_t* planes = run.space.planes.get() + image * plan.plane_size + group * layer.words * plan.word_size;
+    for (int64_t pixel = first; pixel < last;) {
+        const int64_t y = pixel / plan.out_width, x = pixel % plan.out_width;
+        const int64_t count = std::min(plan.out_width - x, last - pixel);
+        run.convolution.kernel->gather(planes + y * layer.attributes.strides[0] * plan.row_size + x,
+                                       plan.offsets.data(), int64_t(plan.offsets.size()), count,
+                                       windows + (pixel - first), run.stride);
+        pixel += count;
+    }
+}
+
+void gather_task(void* data, size_t task) {
+    const Run& run = *static_cast<const Run*>(data);
+    const int64_t image = int64_t(task) / run.chunks, first = int64_t(task) % run.chunks * run.chunk;
+    gather(run, image, 0, first, std::min(first + run.chunk, run.space.plan.pixels),
+           run.space.windows.get() + int64_t(task) * run.space.window_words);
+}
+
+// Bits of all outputs of a pixel from 16 per block.
+void join_masks(const Layer& layer, const uint16_t* masks, uint8_t* signs) {
+    std::memset(signs, 0, size_t(layer.output_bytes()));
+    for (int64_t o = 0; o < layer.outputs; ++o) {
+        const int64_t lane = o / layer.group_outputs * layer.blocks * kLanes + o % layer.group_outputs;
+        const unsigned bit = masks[lane / kLanes] >> (lane % kLanes) & 1u;
+        signs[o / 8] = uint8_t(signs[o / 8] | bit << (o % 8));
+    }
+}
+
+void compute_task(void* data, size_t task) {
+    const Run& run = *static_cast<const Run*>(data);
+    const Layer& layer = run.layer();
+    const Plan& plan = run.space.plan;
+    const Tensors& t = run.tensors;
+    const Epilogue& e = layer.epilogue;
+    const int64_t place = int64_t(task) / run.cuts, first_block = int64_t(task) % run.cuts * run.cut;
+    const int64_t image = place / run.chunks, first = place % run.chunks * run.chunk;
+    const int64_t last = std::min(first + run.chunk, plan.pixels);
+    const int64_t pixel = (run.first_image + image) * plan.pixels + first;
+
+    alignas(64) uint32_t here[kWindowWords];
+    uint32_t* windows = here;
+    if (run.shared) {
+        windows = run.space.windows.get() + place * run.space.window_words;
+    } else if (!run.local) {
+        windows = run.space.windows.get() + int64_t(task) * run.space.window_words;
+    }
+    uint16_t* const masks = run.masked() ? run.space.masks.get() + place * run.space.mask_count : nullptr;
+
+    bnn_job job = {};
+    job.windows = windows;
+    job.window_stride = run.stride;
+    job.pairs = layer.pairs;
+    job.pixels = last - first;
+    job.table_offsets = plan.table_offsets.data() + first;
+    job.stride = layer.outputs;
+    job.sign_stride = layer.output_bytes();
+    job.mask_stride = layer.attributes.group * layer.blocks;
+    job.kind = int(e.kind);
+    job.add = e.add, job.clip = e.clip, job.sign = e.sign, job.low = e.low, job.high = e.high;
+    for (int64_t group = 0; group < layer.attributes.group; ++group) {
+        if (!run.shared) gather(run, image, group, first, last, windows);
+        const int64_t block = group * layer.blocks + first_block, lane = block * kLanes;
+        const int64_t output = group * layer.group_outputs + first_block * kLanes, at = pixel * layer.outputs + output;
+        job.weights = layer.weights.get() + block * layer.pairs * 2 * kLanes;
+        job.blocks = std::min(run.cut, layer.blocks - first_block);
+        job.outputs = layer.group_outputs - first_block * kLanes;
+        job.table = plan.table.get() + lane;
+        job.scale = layer.scale.get() + lane;
+        job.bias = layer.bias.get() + lane;
+        job.residual = t.residual ? t.residual + at : nullptr;
+        job.y = t.y ? t.y + at : nullptr;
+        job.raw = t.raw ? t.raw + at : nullptr;
+        job.masks = masks ? masks + block : nullptr;
+        job.signs = t.signs && !masks ? t.signs + pixel * layer.output_bytes() + output / 8 : nullptr;
+        run.convolution.kernel->compute(&job);
+    }
+    for (int64_t p = 0; masks && p < last - first; ++p) {
+        join_masks(layer, masks + p * job.mask_stride, t.signs + (pixel + p) * layer.output_bytes());
+    }
+}
+
+// Pixels of a task: as many as fit on the stack, fewer where that leaves too few tasks. Whole rows where they are whole
+// registers, so that no register is written across two cache lines.
+int64_t chunk_of(const Layer& layer, const Plan& plan, int64_t images, int64_t tasks) {
+    const int64_t fit = kWindowWords / (2 * layer.pairs) - kOverrun, width = plan.out_width;
+    const int64_t unit = width % kLanes == 0 && width <= fit ? width : fit >= kLanes ? kLanes : kTile;
+    return std::max(unit, std::min(fit / unit * unit, ceil_div(images * plan.pixels, tasks * unit) * unit));
+}
+
+struct PortableRun {
+    const Layer& layer;
+    const Tensors& tensors;
+    int64_t out_height, out_width;
+};
+
+void portable_task(void* data, size_t row) {
+    const PortableRun& run = *static_cast<const PortableRun*>(data);
+    portable(run.layer, run.tensors, run.out_height, run.out_width, int64_t(row), int64_t(row) + 1);
+}
+
+void all(const Pool& pool, void (*task)(void*, size_t), int64_t count, void* data, bool parallel) {
+    if (parallel && count > 1) {
+        pool.run(pool.self, task, size_t(count), data);
+    } else {
+        for (int64_t i = 0; i < count; ++i) task(data, size_t(i));
+    }
+}
+
+}  // namespace
+
+Convolution::~Convolution() { delete idle.load(); }
+
+void Convolution::run(const Tensors& tensors, const Pool& pool) const {
+    if (tensors.images < 1) return;
+    if (!kernel) {
+        const int64_t height = output_size(layer.attributes, 0, tensors.height);
+        PortableRun run{layer, tensors, height, output_size(layer.attributes, 1, tensors.width)};
+        all(pool, portable_task, tensors.images * height, &run, true);
+        return;
+    }
+    std::unique_ptr<Workspace> space(idle.exchange(nullptr));
+    if (!space || space->plan.height != tensors.height || space->plan.width != tensors.width) {
+        space.reset(new Workspace());
+        space->plan = Plan(layer, tensors.height, tensors.width);
+    }
+    const Plan& plan = space->plan;
+
+    Run run{*this, tensors, *space, 0, 0, 0, 0, layer.blocks, 1, 0, false, false};
+    const int64_t held = std::min(tensors.images, std::max<int64_t>(1, kPlaneWords / plan.plane_size));
+    if (held > space->held) {
+        space->planes = Aligned<uint32_t>(held * plan.plane_size);
+        for (int64_t i = 0; i < held; ++i) plan.clear(layer, space->planes.get() + i * plan.plane_size);
+        space->held = held;
+    }
+    const int64_t steps = held * plan.pixels * layer.pairs * layer.blocks * layer.attributes.group;
+    const int64_t tasks = std::max<int64_t>(1, std::min(kMostTasks, steps / kStepsPerTask));
+    run.chunk = chunk_of(layer, plan, held, tasks);
+    run.chunks = ceil_div(plan.pixels, run.chunk);
+    if (layer.attributes.group == 1 && layer.group_outputs % kLanes == 0 && held * run.chunks < tasks) {
+        run.cut = std::max<int64_t>(2, ceil_div(layer.blocks, ceil_div(tasks, held * run.chunks)));
+        run.cuts = ceil_div(layer.blocks, run.cut);
+    }
+    run.shared = run.cuts > 1;
+    run.stride = run.chunk + kOverrun;
+    const int64_t window_words = 2 * layer.pairs * run.stride;
+    run.local = window_words <= kWindowWords;
+    const int64_t places = held * run.chunks;
+    if (run.shared || !run.local) {
+        if (space->window_words != window_words || space->window_places < places) {
+            space->windows = Aligned<uint32_t>(places * window_words);
+            space->window_words = window_words;
+            space->window_places = places;
+        }
+    }
+    if (run.masked()) {
+        const int64_t count = run.chunk * layer.attributes.group * layer.blocks;
+        if (space->mask_count != count || space->mask_places < places) {
+            space->masks = Aligned<uint16_t>(places * count);
+            space->mask_count = count;
+            space->mask_places = places;
+        }
+    }
+
+    for (int64_t first = 0; first < tensors.images; first += held) {
+        run.first_image = first;
+        run.images = std::min(held, tensors.images - first);
+        all(pool, spread_task, run.images, &run, run.images * plan.plane_size > kPlaneWords / 8);
+        if (run.shared) all(pool, gather_task, run.images * run.chunks, &run, false);
+        all(pool, compute_task, run.images * run.chunks * run.cuts, &run, tasks > 1);
+    }
+    delete idle.exchange(space.release());
+}
+
+void pack_signs(const bnn_kernel* kernel, const float* x, int64_t pixels, int64_t channels, uint8_t* bytes) {
+    if (!kernel || channels % 8) {
+        portable_signs(x, pixels, channels, bytes);
+    } else {
+        kernel->signs(x, pixels * channels / 8, bytes);
+    }
+}
+
+}  // namespace bnn

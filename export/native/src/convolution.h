@@ -1,0 +1,68 @@
+// Running a layer on a batch of images.
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include "kernel.h"
+#include "plan.h"
+
+namespace bnn {
+
+// Calls task(data, 0), ..., task(data, count - 1), in any order, perhaps at the same time.
+struct Pool {
+    void (*run)(void* self, void (*task)(void*, size_t), size_t count, void* data);
+    void* self;
+};
+
+// Signs as packed bits, floats, raw sums; which of them are there depends on the layer's epilogue.
+struct Tensors {
+    const uint8_t* input;  // (n, h, w, ceil(c / 8))
+    int64_t images, height, width;
+    const float* residual = nullptr;  // (n, h', w', o), as the outputs
+    float* y = nullptr;
+    uint8_t* signs = nullptr;  // (n, h', w', ceil(o / 8))
+    int32_t* raw = nullptr;
+};
+
+// The kernel of this name, null for "portable". Raises Error where the processor or the name does not allow it.
+const bnn_kernel* kernel_by_name(const std::string& name);
+// The fastest one, or what the environment variable BNN_ITRD_KERNEL asks for.
+const bnn_kernel* best_kernel();
+const char* kernel_name(const bnn_kernel*);
+
+// Buffers of one run. Kept from run to run: the border of the planes and the plan stay as they are.
+struct Workspace {
+    Plan plan;
+    int64_t held = 0;  // images whose planes there are
+    int64_t window_words = 0, window_places = 0, mask_count = 0, mask_places = 0;
+    Aligned<uint32_t> planes, windows;
+    Aligned<uint16_t> masks;
+};
+
+class Convolution {
+  public:
+    Convolution(Layer constants, const bnn_kernel* which) : layer(std::move(constants)), kernel(which) {}
+    ~Convolution();
+    Convolution(const Convolution&) = delete;
+    Convolution& operator=(const Convolution&) = delete;
+
+    // May be called by several threads at once. Raises Error or std::bad_alloc, not from within `pool`.
+    void run(const Tensors&, const Pool& pool) const;
+
+    const Layer layer;
+    const bnn_kernel* const kernel;
+
+  private:
+    // One workspace waits here for the next run; a second run at the same time makes its own.
+    mutable std::atomic<Workspace*> idle{nullptr};
+};
+
+// The portable version, from the bits as they lie in the file; rows of the output.
+void portable(const Layer&, const Tensors&, int64_t out_height, int64_t out_width, int64_t first_row, int64_t last_row);
+void portable_signs(const float* x, int64_t pixels, int64_t channels, uint8_t* bytes);
+
+// Signs of (pixels, channels) floats, packed.
+void pack_signs(const bnn_kernel*, const float* x, int64_t pixels, int64_t channels, uint8_t* bytes);
+
+}  // namespace bnn

@@ -1,0 +1,144 @@
+#include "layer.h"
+
+namespace bnn {
+
+namespace {
+
+constexpr int64_t kLargest = int64_t(1) << 30;  // of an attribute, and of a sum of +-1: both fit into int32 with room
+
+int64_t rounded_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
+
+void require(int64_t value, int64_t low, const char* name) {
+    if (value < low || value > kLargest) {
+        throw Error(std::string(name) + " must be in [" + std::to_string(low) + ", " + std::to_string(kLargest) +
+                    "], got " + std::to_string(value));
+    }
+}
+
+}  // namespace
+
+std::string text(const int64_t* values, size_t count) {
+    std::string result = "(";
+    for (size_t i = 0; i < count; ++i) result += (i ? ", " : "") + std::to_string(values[i]);
+    return result + ")";
+}
+
+Layer::Layer(const Attributes& given, const Epilogue& what, const uint8_t* raw, const std::vector<int64_t>& shape,
+             const int32_t* thresholds, const float* scales, const float* biases)
+    : attributes(given), epilogue(what) {
+    check(shape);
+    outputs = shape[3];
+    group_channels = given.channels / given.group;
+    group_outputs = outputs / given.group;
+    words = rounded_up(group_channels, 32);
+    pairs = rounded_up(given.kernel[0] * given.kernel[1] * words, 2);
+    blocks = rounded_up(group_outputs, kLanes);
+    lanes = given.group * blocks * kLanes;
+    bits.assign(raw, raw + shape[0] * shape[1] * shape[2] * shape[3]);
+    threshold = Aligned<int32_t>(lanes);
+    scale = Aligned<float>(lanes);
+    bias = Aligned<float>(lanes);
+    for (int64_t o = 0; o < outputs; ++o) {
+        const int64_t lane = o / group_outputs * blocks * kLanes + o % group_outputs;
+        if (thresholds) threshold[lane] = thresholds[o];
+        if (scales) scale[lane] = scales[o];
+        if (biases) bias[lane] = biases[o];
+    }
+    repack();
+    sum_taps();
+}
+
+void Attributes::check() const {
+    require(channels, 1, "channels");
+    require(group, 1, "group");
+    for (int i = 0; i < 2; ++i) {
+        require(kernel[i], 1, "kernel_shape");
+        require(strides[i], 1, "strides");
+        require(dilations[i], 1, "dilations");
+    }
+    for (int64_t pad : pads) require(pad, 0, "pads");
+    if (padding_value < -1 || padding_value > 1) {
+        throw Error("padding_value must be -1, 0 or 1, got " + std::to_string(padding_value));
+    }
+}
+
+void Layer::check(const std::vector<int64_t>& shape) const {
+    const Attributes& a = attributes;
+    a.check();
+    if (a.channels % a.group) {
+        throw Error("channels must be a multiple of group, got " + std::to_string(a.channels) + " and " +
+                    std::to_string(a.group));
+    }
+    const int64_t bytes = rounded_up(a.channels / a.group, 8);
+    if (shape.size() != 4 || shape[0] != a.kernel[0] || shape[1] != a.kernel[1] || shape[2] != bytes) {
+        const int64_t wanted[3] = {a.kernel[0], a.kernel[1], bytes};
+        std::string expected = text(wanted, 3);
+        expected.back() = ',';
+        throw Error("weights must have shape " + expected + " outputs), got " + text(shape.data(), shape.size()));
+    }
+    require(shape[3], 1, "the number of outputs");
+    if (shape[3] % a.group) {
+        throw Error("the number of outputs must be a multiple of group, got " + std::to_string(shape[3]) + " and " +
+                    std::to_string(a.group));
+    }
+    // The factors are at most 2^30 each, so two of them never overflow.
+    const int64_t taps = a.kernel[0] * a.kernel[1];
+    if (taps > kLargest || taps * (a.channels / a.group) > kLargest) {
+        throw Error("a window of more than 2^30 values: kernel_shape " + text(a.kernel, 2) + " and " +
+                    std::to_string(a.channels / a.group) + " channels");
+    }
+}
+
+int Layer::weight(int64_t output, int64_t tap, int64_t channel) const {
+    const int64_t bytes = rounded_up(group_channels, 8);
+    return bits[size_t((tap * bytes + channel / 8) * outputs + output)] >> (channel % 8) & 1;
+}
+
+// A window is a list of words x0, x1, x2, ...: taps in order, within a tap the words of its channels. Of the pair
+// (x2j, x2j+1) the kernels want two words: x2j, and the exclusive or of x0 .. x2j+1 (see avx512.cpp for the reason).
+void Layer::repack() {
+    const int64_t taps = attributes.kernel[0] * attributes.kernel[1];
+    const int64_t bytes = rounded_up(group_channels, 8);
+    weights = Aligned<uint32_t>(attributes.group * blocks * pairs * 2 * kLanes);
+    for (int64_t o = 0; o < outputs; ++o) {
+        const int64_t group = o / group_outputs, within = o % group_outputs;
+        uint32_t* to = &weights[(group * blocks + within / kLanes) * pairs * 2 * kLanes + within % kLanes];
+        uint32_t parity = 0;
+        for (int64_t k = 0; k < taps * words; ++k) {
+            const int64_t tap = k / words, word = k % words;
+            uint32_t value = 0;
+            for (int64_t byte = word * 4; byte < word * 4 + 4 && byte < bytes; ++byte) {
+                value |= uint32_t(bits[size_t((tap * bytes + byte) * outputs + o)]) << (byte % 4 * 8);
+            }
+            const int64_t used = group_channels - word * 32;
+            if (used < 32) value &= (uint32_t(1) << used) - 1;
+            parity ^= value;
+            if (k % 2 == 0) to[k * kLanes] = value;
+            to[(k | 1) * kLanes] = parity;
+        }
+    }
+}
+
+void Layer::sum_taps() {
+    const int64_t height = attributes.kernel[0], width = attributes.kernel[1], bytes = rounded_up(group_channels, 8);
+    std::vector<int32_t> of_tap(static_cast<size_t>(outputs));
+    sums.assign(size_t((height + 1) * (width + 1) * lanes), 0);
+    for (int64_t tap = 0; tap < height * width; ++tap) {
+        of_tap.assign(of_tap.size(), int32_t(-group_channels));
+        for (int64_t byte = 0; byte < bytes; ++byte) {
+            const uint8_t* row = &bits[size_t((tap * bytes + byte) * outputs)];
+            const unsigned used = byte < bytes - 1 ? 255 : (1u << (group_channels - byte * 8)) - 1;
+            for (size_t o = 0; o < of_tap.size(); ++o) of_tap[o] += 2 * __builtin_popcount(row[o] & used);
+        }
+        const int64_t y = tap / width, x = tap % width;
+        for (int64_t o = 0; o < outputs; ++o) {
+            const int64_t lane = o / group_outputs * blocks * kLanes + o % group_outputs;
+            auto at = [&](int64_t row, int64_t column) -> int32_t& {
+                return sums[size_t((row * (width + 1) + column) * lanes + lane)];
+            };
+            at(y + 1, x + 1) = of_tap[size_t(o)] + at(y, x + 1) + at(y + 1, x) - at(y, x);
+        }
+    }
+}
+
+}  // namespace bnn

@@ -1,0 +1,74 @@
+// One binary convolution: its attributes, checked, and its constants in the order in which the kernels read them.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "aligned.h"
+
+namespace bnn {
+
+// What is wrong with an argument, in words for the user.
+struct Error : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+// Outputs a kernel computes side by side: 32-bit lanes of the widest register.
+constexpr int64_t kLanes = 16;
+
+struct Attributes {
+    int64_t channels = 0, group = 1, padding_value = 0;
+    int64_t kernel[2] = {1, 1}, strides[2] = {1, 1}, dilations[2] = {1, 1};
+    int64_t pads[4] = {0, 0, 0, 0};  // top, left, bottom, right
+
+    // Raises Error where a value is out of its range; what passes can be added and multiplied in pairs without
+    // overflow.
+    void check() const;
+};
+
+enum class Kind { kRaw, kThreshold, kFloat };
+
+struct Epilogue {
+    Kind kind = Kind::kRaw;
+    bool add = false, clip = false, sign = false;
+    float low = 0, high = 0;
+};
+
+struct Layer {
+    Attributes attributes;
+    Epilogue epilogue;
+    int64_t outputs, group_channels, group_outputs;
+    int64_t words;   // of 32 bits: the channels of a group
+    int64_t pairs;   // of words: the window of a group, the last one filled with a word 0
+    int64_t blocks;  // of kLanes outputs: the outputs of a group
+    int64_t lanes;   // outputs with every group filled up to whole blocks
+
+    std::vector<uint8_t> bits;   // (kh, kw, ceil(i / 8), o), as in the file
+    Aligned<uint32_t> weights;   // (group, block, pair, 2, kLanes), see `repack`
+    Aligned<int32_t> threshold;  // (lanes)
+    Aligned<float> scale, bias;  // (lanes)
+    std::vector<int32_t> sums;   // (kh + 1, kw + 1, lanes): sum of the weights of the taps above and to the left
+
+    // weights: uint8 of `shape`, threshold, scale, bias: `outputs` values or null.
+    // Raises Error where an attribute or a shape is impossible.
+    Layer(const Attributes&, const Epilogue&, const uint8_t* weights, const std::vector<int64_t>& shape,
+          const int32_t* threshold, const float* scale, const float* bias);
+
+    // Bytes of a pixel of the input, of the output.
+    int64_t input_bytes() const { return (attributes.channels + 7) / 8; }
+    int64_t output_bytes() const { return (outputs + 7) / 8; }
+    // The weight bit of an output (of all), a tap, a channel (of its group).
+    int weight(int64_t output, int64_t tap, int64_t channel) const;
+
+  private:
+    void check(const std::vector<int64_t>& shape) const;
+    void repack();
+    void sum_taps();
+};
+
+// "(1, 2, 3)", for messages.
+std::string text(const int64_t* values, size_t count);
+
+}  // namespace bnn

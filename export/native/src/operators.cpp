@@ -1,0 +1,204 @@
+#include "operators.h"
+
+#include <algorithm>
+
+namespace bnn {
+
+namespace {
+
+// onnxruntime's threads, for the time of one call.
+struct Threads {
+    const OrtApi* api;
+    OrtKernelContext* context;
+
+    Pool pool() {
+        return {[](void* self, void (*task)(void*, size_t), size_t count, void* data) {
+                    const Threads& threads = *static_cast<Threads*>(self);
+                    check(ort::KernelContext_ParallelFor(threads.api, threads.context, task, count, count, data));
+                },
+                this};
+    }
+};
+
+}  // namespace
+
+size_t Operator::inputs() const { return family != Family::kConvolution ? 1 : thresholds() ? 3 : epilogue.add ? 5 : 4; }
+
+size_t Operator::outputs() const { return family == Family::kConvolution && !thresholds() && epilogue.sign ? 2 : 1; }
+
+ort::Type Operator::input_type(size_t index) const {
+    if (family != Family::kConvolution) return ort::kFloat;
+    if (index < 2) return ort::kUint8;
+    return thresholds() ? ort::kInt32 : ort::kFloat;
+}
+
+ort::Type Operator::output_type(size_t index) const {
+    const bool signs = family == Family::kSign || (family == Family::kConvolution && (thresholds() || index == 1));
+    return signs ? ort::kUint8 : ort::kFloat;
+}
+
+Kernel::Kernel(const OrtApi* api, const Operator& op, const OrtKernelInfo* info, std::string where)
+    : api(api), where(std::move(where)), op(op), kernel(best_kernel()) {
+    if (op.family == Family::kConvolution) read_convolution(info);
+    if (op.family == Family::kPooling) read_pooling(info);
+}
+
+void Kernel::read_convolution(const OrtKernelInfo* info) {
+    Attributes a;
+    integers(api, info, "input_size", input_size, 2);
+    a.channels = integer(api, info, "channels");
+    a.group = integer(api, info, "group");
+    a.padding_value = integer(api, info, "padding_value");
+    integers(api, info, "kernel_shape", a.kernel, 2);
+    integers(api, info, "strides", a.strides, 2);
+    integers(api, info, "dilations", a.dilations, 2);
+    integers(api, info, "pads", a.pads, 4);
+    if (op.grouped != (a.group > 1)) {
+        throw Error(
+            std::string(op.grouped ? "a Grouped operator has more than one group" : "a plain operator has one group") +
+            ", got group " + std::to_string(a.group));
+    }
+    Epilogue epilogue = op.epilogue;
+    if (epilogue.clip) {
+        epilogue.low = number(api, info, "low");
+        epilogue.high = number(api, info, "high");
+        if (!(epilogue.low <= epilogue.high)) {
+            throw Error("low must not be above high, got " + std::to_string(epilogue.low) + " and " +
+                        std::to_string(epilogue.high));
+        }
+    }
+    const Tensor weights = constant(api, info, 1, ort::kUint8, "weights");
+    const int64_t outputs = weights.shape.size() == 4 ? weights.shape[3] : 0;
+    auto vector = [&](size_t index, ort::Type type, const char* name) {
+        const Tensor values = constant(api, info, index, type, name);
+        if (values.shape.size() != 1 || values.shape[0] != outputs) {
+            throw Error(std::string(name) + " must have shape (" + std::to_string(outputs) +
+                        "), the outputs of weights, got " + text(values.shape.data(), values.shape.size()));
+        }
+        return values.data;
+    };
+    const int32_t* threshold = nullptr;
+    const float *scale = nullptr, *bias = nullptr;
+    if (op.thresholds()) {
+        threshold = static_cast<const int32_t*>(vector(2, ort::kInt32, "threshold"));
+    } else {
+        scale = static_cast<const float*>(vector(2, ort::kFloat, "scale"));
+        bias = static_cast<const float*>(vector(3, ort::kFloat, "bias"));
+    }
+    Layer layer(a, epilogue, static_cast<const uint8_t*>(weights.data), weights.shape, threshold, scale, bias);
+    convolution.reset(new Convolution(std::move(layer), kernel));
+}
+
+void Kernel::read_pooling(const OrtKernelInfo* info) {
+    integers(api, info, "input_size", input_size, 2);
+    pooling.mean = op.mean;
+    pooling.channels = integer(api, info, "channels");
+    integers(api, info, "kernel_shape", pooling.kernel, 2);
+    if (op.zeros) integers(api, info, "zeros", pooling.zeros, 2);
+    pooling.check();
+}
+
+Tensor Kernel::input(OrtKernelContext* context, size_t index, ort::Type type, const char* name) const {
+    const OrtValue* value = nullptr;
+    check(ort::KernelContext_GetInput(api, context, index, &value));
+    Tensor result = tensor(api, value, type, name);
+    if (result.shape.size() != 4) {
+        throw Error(std::string("input ") + name + " must have 4 axes (batch, height, width, channels), got shape " +
+                    text(result.shape.data(), result.shape.size()));
+    }
+    return result;
+}
+
+void* Kernel::output(OrtKernelContext* context, size_t index, const int64_t (&shape)[4]) const {
+    int64_t size = 1;
+    for (int64_t side : shape) {
+        if (__builtin_mul_overflow(size, side, &size) || size > (int64_t(1) << 40)) {
+            throw Error("an output of shape " + text(shape, 4) + " is too large");
+        }
+    }
+    OrtValue* value = nullptr;
+    void* data = nullptr;
+    check(ort::KernelContext_GetOutput(api, context, index, shape, 4, &value));
+    check(ort::GetTensorMutableData(api, value, &data));
+    return data;
+}
+
+void Kernel::compute(OrtKernelContext* context) const {
+    if (op.family == Family::kSign) compute_sign(context);
+    if (op.family == Family::kConvolution) compute_convolution(context);
+    if (op.family == Family::kPooling) compute_pooling(context);
+}
+
+void Kernel::compute_sign(OrtKernelContext* context) const {
+    const Tensor x = input(context, 0, ort::kFloat, "x");
+    const int64_t shape[4] = {x.shape[0], x.shape[1], x.shape[2], x.shape[3]};
+    auto* const signs = static_cast<uint8_t*>(output(context, 0, shape));
+    if (x.size() < 1) return;
+    struct Work {
+        const bnn_kernel* kernel;
+        const float* x;
+        uint8_t* signs;
+        int64_t pixels, channels, per_task;
+    } work{kernel, static_cast<const float*>(x.data), signs, x.size() / shape[3], shape[3], 0};
+    constexpr int64_t kTaskFloats = 1 << 16;
+    work.per_task = std::max<int64_t>(1, kTaskFloats / work.channels);
+    const auto task = [](void* data, size_t index) {
+        const Work& work = *static_cast<const Work*>(data);
+        const int64_t first = int64_t(index) * work.per_task, count = std::min(work.per_task, work.pixels - first);
+        pack_signs(work.kernel, work.x + first * work.channels, count, work.channels,
+                   work.signs + first * ((work.channels + 7) / 8));
+    };
+    const size_t tasks = size_t((work.pixels + work.per_task - 1) / work.per_task);
+    if (tasks == 1) return task(&work, 0);
+    Threads threads{api, context};
+    const Pool pool = threads.pool();
+    pool.run(pool.self, task, tasks, &work);
+}
+
+void Kernel::compute_convolution(OrtKernelContext* context) const {
+    const Layer& layer = convolution->layer;
+    const Attributes& a = layer.attributes;
+    const Tensor x = input(context, 0, ort::kUint8, "signs");
+    if (x.shape[1] != input_size[0] || x.shape[2] != input_size[1] || x.shape[3] != a.channels) {
+        const int64_t wanted[3] = {input_size[0], input_size[1], a.channels};
+        throw Error("input signs must have shape (batch, " + text(wanted, 3).substr(1) + ", got " +
+                    text(x.shape.data(), 4));
+    }
+    const int64_t shape[4] = {x.shape[0], output_size(a, 0, x.shape[1]), output_size(a, 1, x.shape[2]), layer.outputs};
+    Tensors tensors;
+    tensors.input = static_cast<const uint8_t*>(x.data);
+    tensors.images = x.shape[0], tensors.height = x.shape[1], tensors.width = x.shape[2];
+    if (layer.epilogue.add) {
+        const Tensor residual = input(context, 4, ort::kFloat, "residual");
+        if (!std::equal(shape, shape + 4, residual.shape.begin())) {
+            throw Error("input residual must have the shape of the output, " + text(shape, 4) + ", got " +
+                        text(residual.shape.data(), 4));
+        }
+        tensors.residual = static_cast<const float*>(residual.data);
+    }
+    if (op.thresholds()) {
+        tensors.signs = static_cast<uint8_t*>(output(context, 0, shape));
+    } else {
+        tensors.y = static_cast<float*>(output(context, 0, shape));
+        if (layer.epilogue.sign) tensors.signs = static_cast<uint8_t*>(output(context, 1, shape));
+    }
+    Threads threads{api, context};
+    convolution->run(tensors, threads.pool());
+}
+
+void Kernel::compute_pooling(OrtKernelContext* context) const {
+    const Tensor x = input(context, 0, ort::kFloat, "x");
+    const int64_t* const size = pooling.kernel;
+    if (x.shape[1] != input_size[0] || x.shape[2] != input_size[1] || x.shape[3] != pooling.channels ||
+        x.shape[1] % size[0] || x.shape[2] % size[1]) {
+        const int64_t wanted[3] = {input_size[0], input_size[1], pooling.channels};
+        throw Error("input x must have shape (batch, " + text(wanted, 3).substr(1) +
+                    " with height and width multiples of " + text(size, 2) + ", got " + text(x.shape.data(), 4));
+    }
+    const int64_t shape[4] = {x.shape[0], x.shape[1] / size[0], x.shape[2] / size[1], pooling.out_channels()};
+    auto* const y = static_cast<float*>(output(context, 0, shape));
+    Threads threads{api, context};
+    pooling.run(static_cast<const float*>(x.data), x.shape[0], x.shape[1], x.shape[2], y, threads.pool());
+}
+
+}  // namespace bnn

@@ -1,0 +1,60 @@
+// The operators of docs/format.md: one class of onnxruntime's kind with a few switches.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "convolution.h"
+#include "ort_values.h"
+#include "pooling.h"
+
+namespace bnn {
+
+enum class Family { kSign, kConvolution, kPooling };
+
+struct Operator : OrtCustomOp {
+    const OrtApi* api = nullptr;
+    std::string name;
+    Family family = Family::kSign;
+    bool grouped = false;              // convolutions
+    bool mean = false, zeros = false;  // poolings
+    Epilogue epilogue;
+
+    bool thresholds() const { return epilogue.kind == Kind::kThreshold; }
+    size_t inputs() const;
+    size_t outputs() const;
+    ort::Type input_type(size_t index) const;
+    ort::Type output_type(size_t index) const;
+};
+
+// Writes the shapes of the outputs as far as they follow from the file: for the planning of memory. Says nothing about
+// what is wrong; `Kernel` does, in better words.
+void infer_shapes(const Operator&, OrtShapeInferContext*) noexcept;
+
+// One node of a session.
+class Kernel {
+  public:
+    // Raises Error, Refused or std::bad_alloc.
+    Kernel(const OrtApi*, const Operator&, const OrtKernelInfo*, std::string where);
+    void compute(OrtKernelContext*) const;
+
+    const OrtApi* const api;
+    const std::string where;  // begins its messages
+
+  private:
+    void read_convolution(const OrtKernelInfo*);
+    void read_pooling(const OrtKernelInfo*);
+    void compute_sign(OrtKernelContext*) const;
+    void compute_convolution(OrtKernelContext*) const;
+    void compute_pooling(OrtKernelContext*) const;
+    Tensor input(OrtKernelContext*, size_t index, ort::Type, const char* name) const;
+    void* output(OrtKernelContext*, size_t index, const int64_t (&shape)[4]) const;
+
+    const Operator& op;
+    const bnn_kernel* const kernel;
+    int64_t input_size[2] = {0, 0};
+    std::unique_ptr<Convolution> convolution;
+    Pooling pooling;
+};
+
+}  // namespace bnn

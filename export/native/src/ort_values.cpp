@@ -1,0 +1,97 @@
+#include "ort_values.h"
+
+namespace bnn {
+
+void check(OrtStatus* status) {
+    if (status) throw Refused{status};
+}
+
+namespace {
+
+// A failure that is reported in our own words.
+bool failed(const OrtApi* api, OrtStatus* status) {
+    if (status) ort::ReleaseStatus(api, status);
+    return status != nullptr;
+}
+
+struct Information {
+    const OrtApi* api;
+    OrtTensorTypeAndShapeInfo* info = nullptr;
+    ~Information() {
+        if (info) ort::ReleaseTensorTypeAndShapeInfo(api, info);
+    }
+};
+
+}  // namespace
+
+int64_t Tensor::size() const {
+    int64_t result = 1;
+    for (int64_t side : shape) result *= side;
+    return result;
+}
+
+Tensor tensor(const OrtApi* api, const OrtValue* value, ort::Type type, const std::string& name) {
+    if (!value) throw Error("input " + name + " is missing");
+    Information information{api};
+    check(ort::GetTensorTypeAndShape(api, value, &information.info));
+    int element = 0;
+    check(ort::GetTensorElementType(api, information.info, &element));
+    if (element != type) {
+        throw Error("input " + name + " has element type " + std::to_string(element) + ", expected " +
+                    std::to_string(type));
+    }
+    size_t count = 0;
+    check(ort::GetDimensionsCount(api, information.info, &count));
+    Tensor result;
+    result.shape.resize(count);
+    check(ort::GetDimensions(api, information.info, result.shape.data(), count));
+    check(ort::GetTensorMutableData(api, value, &result.data));
+    return result;
+}
+
+Tensor constant(const OrtApi* api, const OrtKernelInfo* info, size_t index, ort::Type type, const std::string& name) {
+    int is_constant = 0;
+    const OrtValue* value = nullptr;
+    check(ort::KernelInfoGetConstantInput_tensor(api, info, index, &is_constant, &value));
+    if (!is_constant) throw Error("input " + name + " must be a constant of the file");
+    return tensor(api, value, type, name);
+}
+
+int64_t integer(const OrtApi* api, const OrtKernelInfo* info, const char* name) {
+    int64_t value = 0;
+    if (failed(api, ort::KernelInfoGetAttribute_int64(api, info, name, &value))) {
+        throw Error(std::string("attribute ") + name + " is missing or not an integer");
+    }
+    return value;
+}
+
+float number(const OrtApi* api, const OrtKernelInfo* info, const char* name) {
+    float value = 0;
+    if (failed(api, ort::KernelInfoGetAttribute_float(api, info, name, &value))) {
+        throw Error(std::string("attribute ") + name + " is missing or not a float");
+    }
+    return value;
+}
+
+void integers(const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t* values, size_t wanted) {
+    size_t count = 0;
+    // Without a place for them it writes how many there are, and some versions call that a failure.
+    failed(api, ort::KernelInfoGetAttributeArray_int64(api, info, name, nullptr, &count));
+    if (count != wanted) {
+        throw Error(std::string("attribute ") + name + " must be " + std::to_string(wanted) + " integers, got " +
+                    std::to_string(count));
+    }
+    check(ort::KernelInfoGetAttributeArray_int64(api, info, name, values, &count));
+}
+
+std::string node_name(const OrtApi* api, const OrtKernelInfo* info) {
+    size_t size = 0;
+    failed(api, ort::KernelInfo_GetNodeName(api, info, nullptr, &size));
+    if (size < 2) return "";
+    std::string name(size, '\0');
+    if (failed(api, ort::KernelInfo_GetNodeName(api, info, &name[0], &size))) return "";
+    name.resize(size - 1);
+    return name;
+}
+
+}  // namespace bnn

@@ -1,0 +1,178 @@
+#include "plan.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+namespace bnn {
+
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Of a buffer for one image: beyond that the image itself is no honest one.
+constexpr int64_t kLargestPlane = int64_t(1) << 29;
+constexpr int64_t kSlack = 64;  // words behind the last row: kernels read whole registers
+
+int64_t product(int64_t a, int64_t b) {
+    int64_t result;
+    if (__builtin_mul_overflow(a, b, &result) || result > kLargestPlane) {
+        throw Error("the image is too large: a buffer of more than 2^29 words would be needed");
+    }
+    return result;
+}
+
+}  // namespace
+
+int64_t output_size(const Attributes& a, int axis, int64_t size) {
+    if (size < 1) throw Error("the image must have at least one pixel, got a side of " + std::to_string(size));
+    // No term is above 2^60: attributes are at most 2^30.
+    if (size > (int64_t(1) << 40)) throw Error("the image is too large: a side of " + std::to_string(size));
+    const int64_t padded = size + a.pads[axis] + a.pads[axis + 2];
+    const int64_t span = a.dilations[axis] * (a.kernel[axis] - 1) + 1;
+    if (padded < span) {
+        throw Error("the window is larger than the padded image: " + std::to_string(span) + " against " +
+                    std::to_string(padded) + " pixels along axis " + std::to_string(axis + 1));
+    }
+    return (padded - span) / a.strides[axis] + 1;
+}
+
+Plan::Plan(const Layer& layer, int64_t h, int64_t w) : height(h), width(w) {
+    const Attributes& a = layer.attributes;
+    out_height = output_size(a, 0, h);
+    out_width = output_size(a, 1, w);
+    pixels = product(out_height, out_width);
+    const int64_t phases = a.strides[1], padded = w + a.pads[1] + a.pads[3];
+    phase_size = padded / phases + 1;
+    word_size = product(phase_size, phases);
+    row_size = product(product(word_size, layer.words), a.group);
+    rows = h + a.pads[0] + a.pads[2];
+    plane_size = product(row_size, rows) + kSlack;
+    const int64_t taps = a.kernel[0] * a.kernel[1];
+    offsets.resize(size_t(taps * layer.words));
+    for (int64_t k = 0; k < taps * layer.words; ++k) {
+        const int64_t tap = k / layer.words, word = k % layer.words;
+        const int64_t y = tap / a.kernel[1] * a.dilations[0], x = tap % a.kernel[1] * a.dilations[1];
+        offsets[size_t(k)] = y * row_size + word * word_size + x % phases * phase_size + x / phases;
+    }
+    classify(layer);
+}
+
+std::vector<Plan::Range> Plan::ranges(int64_t outputs, int64_t size, const Attributes& a, int axis) {
+    std::vector<Range> result;
+    const int64_t taps = a.kernel[axis], step = a.dilations[axis];
+    for (int64_t i = 0; i < outputs; ++i) {
+        const int64_t start = i * a.strides[axis] - a.pads[axis];
+        // First tap with start + tap * step >= 0, first with start + tap * step >= size.
+        const int64_t first = start >= 0 ? 0 : std::min(taps, (-start + step - 1) / step);
+        const int64_t last = start >= size ? 0 : std::min(taps, (size - start + step - 1) / step);
+        result.push_back(first < last ? Range{first, last} : Range{0, 0});
+    }
+    return result;
+}
+
+void Plan::classify(const Layer& layer) {
+    const Attributes& a = layer.attributes;
+    std::vector<Range> down(size_t(out_height), Range{0, a.kernel[0]}),
+        across(size_t(out_width), Range{0, a.kernel[1]});
+    if (a.padding_value == 0) {
+        down = ranges(out_height, height, a, 0);
+        across = ranges(out_width, width, a, 1);
+    }
+    // Ranges are few (one for each way to lose taps), so a map of them numbers the classes.
+    auto number = [](const std::vector<Range>& all, std::vector<Range>& kinds) {
+        std::map<std::pair<int64_t, int64_t>, int32_t> seen;
+        std::vector<int32_t> result;
+        for (const Range& range : all) {
+            const auto found = seen.emplace(std::make_pair(range.first, range.last), int32_t(kinds.size()));
+            if (found.second) kinds.push_back(range);
+            result.push_back(found.first->second);
+        }
+        return result;
+    };
+    std::vector<Range> row_kinds, column_kinds;
+    const std::vector<int32_t> row = number(down, row_kinds), column = number(across, column_kinds);
+    const int64_t lanes = layer.lanes, width_ = a.kernel[1] + 1, columns = int64_t(column_kinds.size());
+    table = Aligned<int32_t>(product(product(int64_t(row_kinds.size()), columns), lanes));
+    table_offsets.resize(size_t(pixels));
+    for (int64_t p = 0; p < pixels; ++p) {
+        const int64_t kind = row[size_t(p / out_width)] * columns + column[size_t(p % out_width)];
+        table_offsets[size_t(p)] = int32_t(kind * lanes);  // below 2^29, the limit of the table
+    }
+    int32_t* to = table.get();
+    auto at = [&](int64_t y, int64_t x) { return &layer.sums[size_t((y * width_ + x) * lanes)]; };
+    const int64_t all = layer.group_channels * a.kernel[0] * a.kernel[1];
+    const int32_t* total = at(a.kernel[0], a.kernel[1]);
+    for (const Range& y : row_kinds) {
+        for (const Range& x : column_kinds) {
+            const int32_t *right = at(y.last, x.last), *left = at(y.last, x.first);
+            const int32_t *above = at(y.first, x.last), *corner = at(y.first, x.first);
+            for (int64_t lane = 0; lane < lanes; ++lane, ++to) {
+                // Taps outside are read as -1, so they have added minus the sum of their weights.
+                const int64_t inside = int64_t(right[lane]) - left[lane] - above[lane] + corner[lane];
+                const int64_t start = all + total[lane] - inside;
+                if (layer.epilogue.kind == Kind::kThreshold) {
+                    const int64_t most = (start - layer.threshold[lane]) >> 1;
+                    *to = int32_t(std::max<int64_t>(-1, std::min<int64_t>(most, INT32_MAX)));
+                } else {
+                    *to = int32_t(start);
+                }
+            }
+        }
+    }
+}
+
+void Plan::clear(const Layer& layer, uint32_t* planes) const {
+    const Attributes& a = layer.attributes;
+    if (a.padding_value < 1) {
+        std::fill(planes, planes + plane_size, 0u);
+        return;
+    }
+    for (int64_t row = 0; row < rows; ++row) {
+        for (int64_t word = 0; word < a.group * layer.words; ++word) {
+            const int64_t used = layer.group_channels - word % layer.words * 32;
+            const uint32_t value = used < 32 ? (uint32_t(1) << used) - 1 : ~uint32_t(0);
+            uint32_t* const to = planes + row * row_size + word * word_size;
+            std::fill(to, to + word_size, value);
+        }
+    }
+    std::fill(planes + plane_size - kSlack, planes + plane_size, 0u);
+}
+
+void Plan::spread(const Layer& layer, const uint8_t* image, uint32_t* planes) const {
+    const Attributes& a = layer.attributes;
+    const int64_t phases = a.strides[1], bytes = layer.input_bytes();
+    for (int64_t y = 0; y < height; ++y) {
+        const uint8_t* const row = image + y * width * bytes;
+        for (int64_t group = 0; group < a.group; ++group) {
+            for (int64_t word = 0; word < layer.words; ++word) {
+                uint32_t* const to = planes + (y + a.pads[0]) * row_size + (group * layer.words + word) * word_size;
+                const int64_t first = group * layer.group_channels + word * 32;
+                const int64_t used = std::min<int64_t>(32, layer.group_channels - word * 32);
+                // Up to five bytes hold 32 bits that begin anywhere; none behind the pixel is read.
+                const int64_t from = first / 8, many = std::min(ceil_div(first % 8 + used, 8), bytes - from);
+                const uint32_t mask = used < 32 ? (uint32_t(1) << used) - 1 : ~uint32_t(0);
+                if (used == 32 && first % 8 == 0) {
+                    if (phases == 1) {
+                        for (int64_t x = 0; x < width; ++x) std::memcpy(to + a.pads[1] + x, row + x * bytes + from, 4);
+                        continue;
+                    }
+                    int64_t phase = a.pads[1] % phases, column = a.pads[1] / phases;
+                    for (int64_t x = 0; x < width; ++x) {
+                        std::memcpy(to + phase * phase_size + column, row + x * bytes + from, 4);
+                        if (++phase == phases) phase = 0, ++column;
+                    }
+                    continue;
+                }
+                for (int64_t x = 0; x < width; ++x) {
+                    uint64_t value = 0;
+                    for (int64_t i = 0; i < many; ++i) value |= uint64_t(row[x * bytes + from + i]) << (8 * i);
+                    const int64_t padded = x + a.pads[1];
+                    to[padded % phases * phase_size + padded / phases] = uint32_t(value >> (first % 8)) & mask;
+                }
+            }
+        }
+    }
+}
+
+}  // namespace bnn

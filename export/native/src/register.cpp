@@ -1,0 +1,121 @@
+// The entry point that onnxruntime looks for, and the table of operators it gets.
+#include <mutex>
+#include <utility>
+
+#include "operators.h"
+
+namespace {
+
+using namespace bnn;
+
+const Operator& of(const OrtCustomOp* op) { return *static_cast<const Operator*>(op); }
+
+Operator make(const OrtApi* api, const std::string& name, Family family) {
+    Operator op{};
+    op.api = api;
+    op.name = name;
+    op.family = family;
+    op.version = ort::kVersion;
+    op.GetName = [](const OrtCustomOp* it) { return of(it).name.c_str(); };
+    op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // the processor's
+    op.GetInputType = [](const OrtCustomOp* it, size_t i) -> int { return of(it).input_type(i); };
+    op.GetInputTypeCount = [](const OrtCustomOp* it) { return of(it).inputs(); };
+    op.GetOutputType = [](const OrtCustomOp* it, size_t i) -> int { return of(it).output_type(i); };
+    op.GetOutputTypeCount = [](const OrtCustomOp* it) { return of(it).outputs(); };
+    op.GetInputCharacteristic = [](const OrtCustomOp*, size_t) { return 0; };  // required
+    op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return 0; };
+    op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return 0; };  // default
+    op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 0; };
+    op.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
+    op.GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
+    op.GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
+    op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
+    op.GetEndVersion = [](const OrtCustomOp*) { return INT32_MAX; };
+    op.CreateKernelV2 = [](const OrtCustomOp* it, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
+        return guarded(api, "bnn_itrd", [&] {
+            const std::string where = of(it).name + " \"" + node_name(api, info) + "\"";
+            check(guarded(api, where, [&] { *kernel = new Kernel(api, of(it), info, where); }));
+        });
+    };
+    op.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
+        const Kernel& it = *static_cast<const Kernel*>(kernel);
+        return guarded(it.api, it.where, [&] { it.compute(context); });
+    };
+    op.InferOutputShape = [](const OrtCustomOp* it, OrtShapeInferContext* context) -> OrtStatus* {
+        infer_shapes(of(it), context);
+        return nullptr;
+    };
+    op.KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
+    return op;
+}
+
+// Where nobody else wants the residual any more, y may take its place: every element is read before it is written, by
+// the same task.
+void allow_in_place(Operator& op) {
+    op.GetMayInplace = [](int** from, int** to) -> size_t {
+        static int residual = 4, y = 0;
+        *from = &residual, *to = &y;
+        return 1;
+    };
+    op.ReleaseMayInplace = [](int*, int*) {};
+}
+
+std::vector<Operator> make_all(const OrtApi* api) {
+    std::vector<Operator> all;
+    all.push_back(make(api, "Sign", Family::kSign));
+    for (const bool mean : {false, true}) {
+        for (const bool zeros : {false, true}) {
+            all.push_back(
+                make(api, std::string(mean ? "AveragePool" : "MaxPool") + (zeros ? "Pad" : ""), Family::kPooling));
+            all.back().mean = mean, all.back().zeros = zeros;
+        }
+    }
+    for (const bool grouped : {false, true}) {
+        const std::string prefix = grouped ? "GroupedBinaryConv" : "BinaryConv";
+        all.push_back(make(api, prefix + "Threshold", Family::kConvolution));
+        all.back().grouped = grouped, all.back().epilogue.kind = Kind::kThreshold;
+        for (int flags = 0; flags < 8; ++flags) {
+            Epilogue e;
+            e.kind = Kind::kFloat;
+            e.add = flags & 1, e.clip = flags & 2, e.sign = flags & 4;
+            const std::string suffix =
+                std::string(e.add ? "Add" : "") + (e.clip ? "Clip" : "") + (e.sign ? "Sign" : "");
+            all.push_back(make(api, prefix + suffix, Family::kConvolution));
+            all.back().grouped = grouped, all.back().epilogue = e;
+            if (e.add) allow_in_place(all.back());
+        }
+    }
+    return all;
+}
+
+// The domain for one copy of onnxruntime. Sessions refer to it and to the operators, so neither is ever freed.
+OrtCustomOpDomain* domain_of(const OrtApi* api) {
+    static std::mutex mutex;
+    static auto* const known = new std::vector<std::pair<const OrtApi*, OrtCustomOpDomain*>>;
+    const std::lock_guard<std::mutex> lock(mutex);
+    for (const auto& entry : *known) {
+        if (entry.first == api) return entry.second;
+    }
+    auto* const operators = new std::vector<Operator>(make_all(api));
+    OrtCustomOpDomain* domain = nullptr;
+    check(ort::CreateCustomOpDomain(api, "bnn_itrd", &domain));
+    for (const Operator& op : *operators) check(ort::CustomOpDomain_Add(api, domain, &op));
+    known->emplace_back(api, domain);
+    return domain;
+}
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
+                                                                               const OrtApiBase* base) {
+    if (const OrtApi* const api = base->GetApi(ort::kVersion)) {
+        return guarded(api, "bnn_itrd", [&] {
+            best_kernel();  // an unknown name, a processor without the instructions: said here, not at the first layer
+            check(ort::AddCustomOpDomain(api, options, domain_of(api)));
+        });
+    }
+    // The function that makes a status is in the table since the first version.
+    return ort::CreateStatus(
+        base->GetApi(1), ort::kFail,
+        "the native library of bnn_itrd needs onnxruntime 1.20 or newer, this one is older than 1.18");
+}
