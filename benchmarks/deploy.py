@@ -1,6 +1,6 @@
 """Latency of students against their full-precision teachers, every kernel, in one process per network.
 
-    python benchmarks/deploy.py [--networks resnet18 ...] [--threads 1 2] [--batch 1 32] [--repeats 60] [--out FILE.json]
+    python benchmarks/deploy.py [--networks resnet18 ...] [--threads 1 2] [--batch 1 32] [--repeats 40] [--out FILE]
 
 ResNet-18 for 32x32 images, VGG-small, ResNet-20 (16 to 64 channels), torchvision's ResNet-18 for 224x224 made binary.
 Random weights: time does not depend on them. Each candidate runs in turns with the teacher (see `bnn-itrd bench`).
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bnn_itrd.bench import machine
+from bnn_itrd.bench import SPINNING, machine
 from bnn_itrd.console import print_table
 from bnn_itrd.export import interleaved_seconds, session, to_onnx
 from bnn_itrd.export.native import kernel, why_unavailable
@@ -68,10 +68,13 @@ def _rows(name: str, folder: Path, threads: list[int], batches: list[int], repea
             opened[kind] = session(student_file, threads=count, native=True)
             os.environ.pop("BNN_ITRD_KERNEL")
         opened["stock"] = session(student_file, threads=count, native=False)
+        pause = SPINNING if count > 1 else 0.0
         for batch in batches:
             # As many turns as keep a network's part to a minute or so.
-            few = max(10, repeats // (batch * max(1, shape[1] // 64)))
-            times = {k: np.array(v) for k, v in interleaved_seconds(opened, batch=batch, repeats=few).items()}
+            few = max(6, repeats // (max(1, batch // 4) * max(1, shape[1] // 64) * count))
+            times = {
+                k: np.array(v) for k, v in interleaved_seconds(opened, batch=batch, repeats=few, pause=pause).items()
+            }
             for form, seconds in times.items():
                 ratios = times["teacher"] / seconds
                 rows.append(
@@ -95,7 +98,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 32])
-    parser.add_argument("--repeats", type=int, default=60)
+    parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     rows: list[dict[str, object]] = []

@@ -14,8 +14,10 @@ from bnn_itrd.environment import cpu_name
 from bnn_itrd.errors import UserError
 from bnn_itrd.targets import target_of
 
-__all__ = ["bench", "machine"]
+__all__ = ["SPINNING", "bench", "machine"]
 
+# Seconds after which the idle threads of an onnxruntime session sleep.
+SPINNING = 0.5
 _FEATURES = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_vpopcntdq", "asimd")
 
 
@@ -82,12 +84,12 @@ def bench(
     against: Path | None = None,
     threads: Sequence[int] = (1,),
     batches: Sequence[int] = (1,),
-    repeats: int = 100,
+    repeats: int = 40,
     lce_python: str | None = None,
 ) -> list[dict[str, Any]]:
     """A row per file, form, number of threads and batch size; times in ms per image, ratios against the reference.
 
-    In every turn each candidate runs once, so what slows the machine slows them all; `ratio` is that of the medians,
+    In every turn each candidate runs a few times, so what slows the machine slows them all; `ratio` is that of the medians,
     `ratio_low` and `ratio_high` are the 10 and 90 % quantiles of the ratio within a turn. The reference (`against`,
     else the first .onnx file, in its stock form) has ratio 1. A .tflite runs in a process of its own, after the others.
     Raises UserError on a file that cannot be timed, FileNotFoundError, ExportError.
@@ -106,8 +108,9 @@ def bench(
     rows = []
     for count in threads:
         opened = _sessions(onnx, count)
+        pause = SPINNING if count > 1 else 0.0
         for batch in batches:
-            seconds = interleaved_seconds(opened, batch=batch, repeats=repeats) if opened else {}
+            seconds = interleaved_seconds(opened, batch=batch, repeats=repeats, pause=pause) if opened else {}
             times = {key: np.asarray(values) for key, values in seconds.items()}
             reference = times.get((onnx[0], "stock")) if onnx else None
             rows += [_row(file, form, count, batch, values, reference) for (file, form), values in times.items()]

@@ -291,7 +291,7 @@ def bench(argv: Sequence[str]) -> int:
     p.add_argument("--against", type=str, default=None, help="the reference, a teacher's .onnx file for instance")
     p.add_argument("--threads", type=int, nargs="+", default=[1], help="of the runtime")
     p.add_argument("--batch", type=int, nargs="+", default=[1], help="images per call")
-    p.add_argument("--repeats", type=int, default=100, help="turns")
+    p.add_argument("--repeats", type=int, default=40, help="turns")
     p.add_argument("--lce_python", "--lce-python", type=str, default=None, help="a python with larq-compute-engine")
     p.add_argument("--json", action="store_true", help="print JSON")
     args = parse(p, argv)

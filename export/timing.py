@@ -26,45 +26,56 @@ def _random_input(opened: onnxruntime.InferenceSession, batch: int) -> dict[str,
     return {source.name: generator.standard_normal(shape, np.float32)}
 
 
-def interleaved_seconds(
-    sessions: Mapping[K, onnxruntime.InferenceSession], *, batch: int = 1, repeats: int = 50, warmup: int = 5
-) -> dict[K, list[float]]:
-    """Seconds of each call of each session, run in turns: what slows the machine slows them all.
+# Of one session's turn: how long it runs unmeasured, and after how long a measured block may end.
+_WARM, _BLOCK, _BLOCK_CALLS = 0.01, 0.02, 5
 
-    batch: images per call; random input, always the same. Value i of every list is of turn i.
-    Raises ValueError on batch or repeats < 1, or warmup < 0.
+
+def _turn(opened: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -> float:
+    """Median seconds of a block of calls, once the caches and the clock are this network's own.
+
+    A small fast network needs about ten calls for that after a large one; alone in its process it is always so.
     """
-    for name, value, low in (("batch", batch, 1), ("repeats", repeats, 1), ("warmup", warmup, 0)):
+    began, calls = time.perf_counter(), 0
+    while calls < 2 or time.perf_counter() - began < _WARM:
+        opened.run(None, inputs)
+        calls += 1
+    seconds: list[float] = []
+    while len(seconds) < _BLOCK_CALLS and sum(seconds) < _BLOCK:
+        start = time.perf_counter()
+        opened.run(None, inputs)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def interleaved_seconds(
+    sessions: Mapping[K, onnxruntime.InferenceSession], *, batch: int = 1, repeats: int = 50, pause: float = 0.0
+) -> dict[K, list[float]]:
+    """Seconds of a call of each session, `repeats` times in turns: what slows the machine slows them all.
+
+    batch: images per call; random input, always the same. pause: seconds before each session's turn; with several
+    threads, the last one's still spin for a while and would take the cores of the next. Value i of every list is the
+    median of a few calls in turn i. Raises ValueError on batch or repeats < 1, or pause < 0.
+    """
+    for name, value, low in (("batch", batch, 1), ("repeats", repeats, 1), ("pause", pause, 0)):
         if value < low:
             raise ValueError(f"{name} must be >= {low}, got {value}")
     inputs = {name: _random_input(opened, batch) for name, opened in sessions.items()}
     seconds: dict[K, list[float]] = {name: [] for name in sessions}
-    for turn in range(warmup + repeats):
+    for _ in range(repeats):
         for name, opened in sessions.items():
-            # Once for its caches: after another network's weights every network begins cold.
-            opened.run(None, inputs[name])
-            start = time.perf_counter()
-            opened.run(None, inputs[name])
-            elapsed = time.perf_counter() - start
-            if turn >= warmup:
-                seconds[name].append(elapsed)
+            time.sleep(pause)
+            seconds[name].append(_turn(opened, inputs[name]))
     return seconds
 
 
 def compare_milliseconds(
-    sessions: Mapping[K, onnxruntime.InferenceSession],
-    *,
-    batch: int = 1,
-    repeats: int = 50,
-    warmup: int = 5,
+    sessions: Mapping[K, onnxruntime.InferenceSession], *, batch: int = 1, repeats: int = 20
 ) -> dict[K, float]:
     """Median milliseconds per image of each session; see `interleaved_seconds`, whose errors it raises."""
-    seconds = interleaved_seconds(sessions, batch=batch, repeats=repeats, warmup=warmup)
+    seconds = interleaved_seconds(sessions, batch=batch, repeats=repeats)
     return {name: 1000 * statistics.median(times) / batch for name, times in seconds.items()}
 
 
-def milliseconds_per_image(
-    opened: onnxruntime.InferenceSession, *, batch: int = 1, repeats: int = 50, warmup: int = 5
-) -> float:
+def milliseconds_per_image(opened: onnxruntime.InferenceSession, *, batch: int = 1, repeats: int = 20) -> float:
     """Median milliseconds per image of one session, `batch` images per call; see `compare_milliseconds`."""
-    return compare_milliseconds({"": opened}, batch=batch, repeats=repeats, warmup=warmup)[""]
+    return compare_milliseconds({"": opened}, batch=batch, repeats=repeats)[""]

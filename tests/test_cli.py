@@ -466,9 +466,10 @@ def test_validate_says_how_to_get_a_runtime(
     assert "/nonexistent/python" in capsys.readouterr().err
 
 
-def test_bench(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     student, teacher = str(road / "recu" / "student.onnx"), str(road / "teacher" / "teacher.onnx")
     arguments = ["bench", student, "--against", teacher, "--repeats", "3"]
+    monkeypatch.setattr("bnn_itrd.bench.SPINNING", 0.0)
     assert main([*arguments, "--threads", "1", "2", "--batch", "1", "4", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     forms = ["stock"] if why_unavailable() else ["native", "stock"]

@@ -689,7 +689,7 @@ def test_baked_normalization(tiny: nn.Module, folder: Path) -> None:
         validate(tiny, opened, prepared)
     with pytest.raises(ValueError, match="images must be uint8"):
         predict_file(opened, prepared)
-    assert milliseconds_per_image(opened, repeats=2, warmup=0) > 0
+    assert milliseconds_per_image(opened, repeats=2) > 0
 
 
 # Validation and timing
@@ -800,7 +800,7 @@ def test_agreement_arguments(
 
 def test_timing(tiny_file: Path) -> None:
     opened = session(tiny_file, threads=2)
-    times = compare_milliseconds({"a": opened, "b": opened}, batch=2, repeats=3, warmup=1)
+    times = compare_milliseconds({"a": opened, "b": opened}, batch=2, repeats=3)
     assert set(times) == {"a", "b"} and min(times.values()) > 0
     with pytest.raises(ValueError, match="repeats must be >= 1"):
         compare_milliseconds({"a": opened}, repeats=0)
