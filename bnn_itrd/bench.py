@@ -89,9 +89,10 @@ def bench(
 ) -> list[dict[str, Any]]:
     """A row per file, form, number of threads and batch size; times in ms per image, ratios against the reference.
 
-    In every turn each candidate runs a few times, so what slows the machine slows them all; `ratio` is that of the medians,
-    `ratio_low` and `ratio_high` are the 10 and 90 % quantiles of the ratio within a turn. The reference (`against`,
-    else the first .onnx file, in its stock form) has ratio 1. A .tflite runs in a process of its own, after the others.
+    In every turn each candidate runs a few times, so what slows the machine slows them all. `ratio` is that of the
+    medians, `ratio_low` and `ratio_high` are the 10 and 90 % quantiles of the ratio within a turn. The reference
+    (`against`, else the first .onnx file, in its stock form) has ratio 1. A .tflite runs in a process of its own,
+    after the others.
     Raises UserError on a file that cannot be timed, FileNotFoundError, ExportError.
     """
     from bnn_itrd.export import interleaved_seconds
