@@ -98,7 +98,8 @@ def bench(
     from bnn_itrd.export import interleaved_seconds
 
     everything = [*([against] if against is not None else []), *(f for f in files if f != against)]
-    onnx, lce = [], []
+    onnx: list[Path] = []
+    lce: list[Path] = []
     for file in everything:
         name = target_of(file).name
         if name in ("qonnx", "finn"):

@@ -102,8 +102,8 @@ def validate(argv: Sequence[str]) -> int:
     _set_up(args.setup)
     results = [_validate_one(Path(file), args, given) for file in args.files]
     if args.json:
-        values = [{"file": file, **values} for file, (values, _) in zip(args.files, results, strict=True)]
-        print(json.dumps(values[0] if len(values) == 1 else values, indent=1))
+        told = [{"file": file, **values} for file, (values, _) in zip(args.files, results, strict=True)]
+        print(json.dumps(told[0] if len(told) == 1 else told, indent=1))
     elif results:
         columns = [key for key in _COLUMNS if any(key in values for values, _ in results)]
         print_table(

@@ -56,9 +56,9 @@ def interleaved_seconds(
     threads, the last one's still spin for a while and would take the cores of the next. Value i of every list is the
     median of a few calls in turn i. Raises ValueError on batch or repeats < 1, or pause < 0.
     """
-    for name, value, low in (("batch", batch, 1), ("repeats", repeats, 1), ("pause", pause, 0)):
+    for what, value, low in (("batch", batch, 1), ("repeats", repeats, 1), ("pause", pause, 0)):
         if value < low:
-            raise ValueError(f"{name} must be >= {low}, got {value}")
+            raise ValueError(f"{what} must be >= {low}, got {value}")
     inputs = {name: _random_input(opened, batch) for name, opened in sessions.items()}
     seconds: dict[K, list[float]] = {name: [] for name in sessions}
     for _ in range(repeats):
