@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "compare", "evaluate_member", "model_row", "table_rows"]
 
 _MOST_DIFFERENCES = 48
+_FPGA_RECIPES = "see check_fpga, and the recipes fpga-resnet18 and fpga-vgg_small"
 _MS_WHAT = "onnxruntime, 1 thread, batch 1"
 
 
@@ -89,14 +90,19 @@ def _other_targets(
 def _cannot_map(member: Member, data: ImageData) -> str:
     """Why FINN cannot map the network, or an empty text."""
     from bnn_itrd.export.fpga import check_fpga
+    from bnn_itrd.quant import BinaryConv2d
 
+    # The usual reason, told without the seconds that a trace of the network takes.
+    layers = [m for m in member.model.modules() if isinstance(m, BinaryConv2d)]
+    if any(any(layer.padding) and layer.padding_value != -1 for layer in layers):
+        return f"FINN cannot map it: its borders are not -1 (padding_value=-1); {_FPGA_RECIPES}"
     try:
         report = check_fpga(member.model, input_shape=data.input_shape)
     except ExportError as error:
         return str(error)
     if report.ok:
         return ""
-    return "FINN cannot map it: see check_fpga, and the recipes fpga-resnet18 and fpga-vgg_small"
+    return f"FINN cannot map it: {_FPGA_RECIPES}"
 
 
 def _checked(result: Agreement) -> dict[str, Any]:
