@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from collections.abc import Sequence
@@ -46,17 +47,13 @@ def machine() -> dict[str, str]:
 
 def _sessions(files: Sequence[Path], threads: int) -> dict[tuple[Path, str], Any]:
     """(file, form) -> session; a file with operations of ours in both forms where the native library is there."""
-    from bnn_itrd.export import ExportError, session, uses_native
+    from bnn_itrd.export import ExportError, session
 
     opened: dict[tuple[Path, str], Any] = {}
     for file in files:
         stock = session(file, threads=threads, native=False)
-        try:
-            fast = session(file, threads=threads, native=True)
-        except ExportError:
-            fast = None
-        if fast is not None and uses_native(fast):
-            opened[file, "native"] = fast
+        with contextlib.suppress(ExportError):
+            opened[file, "native"] = session(file, threads=threads, native=True)
         opened[file, "stock"] = stock
     return opened
 

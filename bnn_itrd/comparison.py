@@ -66,8 +66,9 @@ def _other_targets(
     missing: list[dict[str, str]] = []
     if member.method == "teacher":
         return artefacts, missing
+    unmapped = _cannot_map(member, data)
     for name, runtime in (("lce", "lce"), ("qonnx", "fpga"), ("finn", "fpga")):
-        reason = _cannot_map(member, data) if runtime == "fpga" else ""
+        reason = unmapped if runtime == "fpga" else ""
         path = file.with_name(f"{file.name.removesuffix('.onnx')}{TARGETS[name].suffix}")
         if not reason:
             try:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,22 +16,25 @@ from bnn_itrd.export.canonical import canonical, check_input_shape, random_image
 from bnn_itrd.export.copies import unwrap
 from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.functions import DOMAIN, function_bodies
-from bnn_itrd.export.replay import Replayed, replay
+from bnn_itrd.export.replay import replay
 from bnn_itrd.export.seal import NO_DIGEST, seal
 from bnn_itrd.export.session import FORMAT_VERSION, session
 from bnn_itrd.export.validate import predict_file
+from bnn_itrd.export.writing import (
+    CHECKED_IMAGES,
+    Normalization,
+    check_arguments,
+    check_function,
+    check_normalization,
+    replacing,
+    versions,
+)
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-__all__ = ["Normalization", "native", "portable", "to_onnx"]
-
-Normalization = tuple[Sequence[float], Sequence[float]]
-
-# Of the logits' spread and of a layer's input: rounding is a millionth of it, a miscompiled network as large.
-_TOLERANCE = 1e-2
-_CHECKED_IMAGES = 3
+__all__ = ["native", "onnx_versions", "portable", "texts", "to_onnx", "to_proto"]
 
 _OWN_KEYS = (
     "format_version",
@@ -47,24 +48,6 @@ _OWN_KEYS = (
     "bnn_itrd_version",
     "sha256",
 )
-
-
-def _check_normalization(
-    normalization: Normalization | None, bake: bool, shape: tuple[int, ...]
-) -> tuple[list[float], list[float]] | None:
-    if normalization is None:
-        if bake:
-            raise ValueError("bake_normalization=True needs normalization=(mean, std)")
-        return None
-    mean, std = ([float(v) for v in values] for values in normalization)
-    if len(shape) != 3:
-        raise ValueError(f"normalization is for images (c, h, w), and input_shape is {shape}")
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) != shape[0]:
-            raise ValueError(f"normalization's {name} must have {shape[0]} values, one per channel, got {values}")
-    if min(std) <= 0:
-        raise ValueError(f"normalization's std must be > 0, got {std}")
-    return mean, std
 
 
 def _bake(model: ir.Model, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -120,22 +103,20 @@ def portable(model: ir.Model, *, packed: bool = True, normalization: Normalizati
     return model
 
 
-def _versions() -> dict[str, str]:
+def onnx_versions() -> dict[str, str]:
+    """torch's, onnx's and our own."""
     import onnx
 
-    try:
-        own = importlib.metadata.version("bnn-itrd")
-    except importlib.metadata.PackageNotFoundError:
-        own = "unknown"
-    return {"torch_version": torch.__version__, "onnx_version": onnx.__version__, "bnn_itrd_version": own}
+    return {**versions(), "onnx_version": onnx.__version__}
 
 
-def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+def texts(values: Mapping[str, Any]) -> dict[str, str]:
     """Metadata as strings: text as it is, everything else as JSON."""
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
 
-def _proto(model: ir.Model, metadata: dict[str, str]) -> onnx.ModelProto:
+def to_proto(model: ir.Model, metadata: dict[str, str]) -> onnx.ModelProto:
+    """The graph as it is written: without notes on nodes, with the functions it calls; checked by onnx."""
     import onnx
     import onnx_ir as ir
 
@@ -156,25 +137,11 @@ def _proto(model: ir.Model, metadata: dict[str, str]) -> onnx.ModelProto:
 def _inputs(shape: tuple[int, ...], baked: Normalization | None) -> tuple[np.ndarray, Tensor]:
     """A few random images as the file takes them, and as the network does."""
     if baked is None:
-        images = random_images(_CHECKED_IMAGES, shape)
+        images = random_images(CHECKED_IMAGES, shape)
         return images.numpy(), images
-    source = np.random.default_rng(0).integers(0, 256, (_CHECKED_IMAGES, *shape), np.uint8)
+    source = np.random.default_rng(0).integers(0, 256, (CHECKED_IMAGES, *shape), np.uint8)
     mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in baked)
     return source, (torch.from_numpy(source).float() / 255 - mean) / std
-
-
-def _check_function(replayed: Replayed) -> None:
-    # Written as "not smaller", so that a NaN fails too.
-    if not replayed.margin <= _TOLERANCE:
-        raise ExportError(
-            f"{replayed.layer}: the signs in front of it differ from the network's by more than rounding "
-            f"({replayed.margin:.3g} of its input's size); nothing was written"
-        )
-    if not replayed.difference <= _TOLERANCE:
-        raise ExportError(
-            f"the logits differ from the network's by {replayed.difference:.3g} of their standard deviation; "
-            "nothing was written"
-        )
 
 
 def _check_file(path: Path, source: np.ndarray, classes: Sequence[str] | None) -> None:
@@ -214,15 +181,10 @@ def to_onnx(
     """
     file = Path(path)
     shape = check_input_shape(unwrap(model), input_shape)
-    mean_std = _check_normalization(normalization, bake_normalization, shape)
-    taken = sorted(set(metadata or {}) & set(_OWN_KEYS))
-    if taken:
-        raise ValueError(f"metadata must not hold {', '.join(taken)}: written by the export itself")
-    if isinstance(classes, str):
-        raise ValueError("classes must be a list of names, got one text")
-    if not file.parent.is_dir():
-        raise FileNotFoundError(f"no such folder: {file.parent}")
-
+    if bake_normalization and normalization is None:
+        raise ValueError("bake_normalization=True needs normalization=(mean, std)")
+    mean_std = check_normalization(normalization, shape)
+    check_arguments(file, own_keys=_OWN_KEYS, metadata=metadata, classes=classes)
     from bnn_itrd.export.integer import quantized_values
     from bnn_itrd.export.layout import layer_signs
     from bnn_itrd.export.lowering import lowered_signs
@@ -241,18 +203,10 @@ def to_onnx(
         values["classes"] = list(classes)
     if mean_std is not None:
         values |= {"mean": mean_std[0], "std": mean_std[1], "normalization_baked": bake_normalization}
-    proto = _proto(graph, _texts({**values, **_versions(), **(metadata or {}), "sha256": NO_DIGEST}))
+    proto = to_proto(graph, texts({**values, **onnx_versions(), **(metadata or {}), "sha256": NO_DIGEST}))
 
     source, images = _inputs(shape, baked)
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(seal(proto.SerializeToString()))
-            stream.flush()
-            os.fsync(stream.fileno())
-        _check_file(temporary, source, classes)
-        _check_function(replay(model, proto, signs, source=source, images=images, integers=integers))
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(file, seal(proto.SerializeToString())) as written:
+        _check_file(written, source, classes)
+        check_function(replay(model, proto, signs, source=source, images=images, integers=integers))
     return file

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +12,17 @@ from torch import nn
 from bnn_itrd.export.canonical import canonical, check_input_shape, random_images
 from bnn_itrd.export.copies import unwrap
 from bnn_itrd.export.errors import ExportError
-from bnn_itrd.export.onnx_file import (
-    Normalization,
-    _check_function,
-    _check_normalization,
-    _proto,
-    _texts,
-    _versions,
-)
+from bnn_itrd.export.onnx_file import onnx_versions, texts, to_proto
 from bnn_itrd.export.replay import replay
 from bnn_itrd.export.seal import NO_DIGEST, seal
+from bnn_itrd.export.writing import (
+    CHECKED_IMAGES,
+    Normalization,
+    check_arguments,
+    check_function,
+    check_normalization,
+    replacing,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -50,11 +50,10 @@ _OWN_KEYS = (
     "mean",
     "onnx_version",
     "qonnx_format_version",
+    "sha256",
     "std",
     "torch_version",
 )
-
-_CHECKED_IMAGES = 3
 
 
 def _check_graph(model: nn.Module, graph: ir.Model, shape: tuple[int, ...], classes: Sequence[str] | None) -> None:
@@ -70,7 +69,7 @@ def _check_graph(model: nn.Module, graph: ir.Model, shape: tuple[int, ...], clas
     logits = graph.graph.outputs[0].shape
     if classes is not None and logits is not None and logits[-1] != len(classes):
         raise ValueError(f"classes has {len(classes)} names, and the network gives {logits[-1]} logits")
-    images = random_images(_CHECKED_IMAGES, shape)
+    images = random_images(CHECKED_IMAGES, shape)
     replayed = replay(
         model,
         ir.to_proto(to_standard(graph)),
@@ -79,7 +78,7 @@ def _check_graph(model: nn.Module, graph: ir.Model, shape: tuple[int, ...], clas
         images=images,
         integers=[(path, name, False) for path, name in watched_values(graph, "integers")],
     )
-    _check_function(replayed)
+    check_function(replayed)
 
 
 def _write(proto: onnx.ModelProto, file: Path) -> None:
@@ -87,18 +86,10 @@ def _write(proto: onnx.ModelProto, file: Path) -> None:
     import onnx
 
     data = seal(proto.SerializeToString())
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if temporary.read_bytes() != data:
+    with replacing(file, data) as written:
+        if written.read_bytes() != data:
             raise ExportError(f"{file} could not be written whole: what was read back differs")
-        onnx.checker.check_model(onnx.load(str(temporary)))
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+        onnx.checker.check_model(onnx.load(str(written)))
 
 
 def to_qonnx(
@@ -128,15 +119,8 @@ def to_qonnx(
     if flavor not in FLAVORS:
         raise ValueError(f"flavor must be one of {', '.join(FLAVORS)}, got {flavor!r}")
     shape = check_input_shape(unwrap(model), input_shape)
-    mean_std = _check_normalization(normalization, False, shape)
-    taken = sorted(set(metadata or {}) & set(_OWN_KEYS))
-    if taken:
-        raise ValueError(f"metadata must not hold {', '.join(taken)}: written by the export itself")
-    if isinstance(classes, str):
-        raise ValueError("classes must be a list of names, got one text")
-    if not file.parent.is_dir():
-        raise FileNotFoundError(f"no such folder: {file.parent}")
-
+    mean_std = check_normalization(normalization, shape)
+    check_arguments(file, own_keys=_OWN_KEYS, metadata=metadata, classes=classes)
     from bnn_itrd.export.fpga.finn import for_finn
     from bnn_itrd.export.fpga.graph import to_qonnx_graph
 
@@ -154,5 +138,5 @@ def to_qonnx(
         values["classes"] = list(classes)
     if mean_std is not None:
         values |= {"mean": mean_std[0], "std": mean_std[1]}
-    _write(_proto(graph, _texts({**values, **_versions(), **(metadata or {}), "sha256": NO_DIGEST})), file)
+    _write(to_proto(graph, texts({**values, **onnx_versions(), **(metadata or {}), "sha256": NO_DIGEST})), file)
     return file

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,19 +23,23 @@ from bnn_itrd.export.lce.flatfile import pack
 from bnn_itrd.export.lce.interpreter import as_stored, call_interpreter
 from bnn_itrd.export.lce.reader import LCE_FORMAT_VERSION, parse
 from bnn_itrd.export.lce.schema import load_schema
-from bnn_itrd.export.onnx_file import Normalization, _check_normalization
 from bnn_itrd.export.replay import replay_recorded
 from bnn_itrd.export.seal import NO_DIGEST, seal
+from bnn_itrd.export.writing import (
+    CHECKED_IMAGES,
+    Normalization,
+    check_arguments,
+    check_function,
+    check_normalization,
+    replacing,
+    versions,
+)
 
 if TYPE_CHECKING:
     from bnn_itrd.export.lce.frames import Watched
     from bnn_itrd.export.lce.translate import Translated
 
 __all__ = ["to_lce"]
-
-# Of the logits' spread and of a layer's input: rounding is a millionth of it, a miscompiled network as large.
-_TOLERANCE = 1e-2
-_CHECKED_IMAGES = 3
 
 _OWN_KEYS = (
     "format_version",
@@ -50,23 +52,6 @@ _OWN_KEYS = (
     "torch_version",
     "bnn_itrd_version",
 )
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("bnn-itrd")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def _check_arguments(metadata: Mapping[str, Any] | None, classes: Sequence[str] | None, file: Path) -> None:
-    taken = sorted(set(metadata or {}) & set(_OWN_KEYS))
-    if taken:
-        raise ValueError(f"metadata must not hold {', '.join(taken)}: written by the export itself")
-    if isinstance(classes, str):
-        raise ValueError("classes must be a list of names, got one text")
-    if not file.parent.is_dir():
-        raise FileNotFoundError(f"no such folder: {file.parent}")
 
 
 def _check_written(file: Path, translated: Translated, python: Path | None) -> None:
@@ -97,7 +82,7 @@ def _check_function(
     model: nn.Module, translated: Translated, schema: ModuleType, python: Path, shape: tuple[int, ...], place: Path
 ) -> None:
     """Runs the network in LCE's interpreter and compares every sign and the logits with PyTorch's, see `replay`."""
-    images = random_images(_CHECKED_IMAGES, shape)
+    images = random_images(CHECKED_IMAGES, shape)
     watched = translated.network.model(schema, b"{}", watch=[entry.tensor for entry in translated.watched])
     try:
         place.write_bytes(pack(schema, watched))
@@ -110,17 +95,7 @@ def _check_function(
         (entry.path, _recorded(values, entry)) for entry, values in zip(translated.watched, recorded, strict=True)
     ]
     replayed = replay_recorded(model, decided, logits, images=images)
-    # Written as "not smaller", so that a NaN fails too.
-    if not replayed.margin <= _TOLERANCE:
-        raise ExportError(
-            f"{replayed.layer}: in LCE's interpreter the signs in front of it differ from the network's by more than "
-            f"rounding ({replayed.margin:.3g} of its input's size); nothing was written"
-        )
-    if not replayed.difference <= _TOLERANCE:
-        raise ExportError(
-            f"in LCE's interpreter the logits differ from the network's by {replayed.difference:.3g} of their standard "
-            "deviation; nothing was written"
-        )
+    check_function(replayed, where="in LCE's interpreter ")
 
 
 def to_lce(
@@ -150,8 +125,8 @@ def to_lce(
 
     file = Path(path)
     shape = check_input_shape(unwrap(model), input_shape)
-    mean_std = _check_normalization(normalization, False, shape)
-    _check_arguments(metadata, classes, file)
+    mean_std = check_normalization(normalization, shape)
+    check_arguments(file, own_keys=_OWN_KEYS, metadata=metadata, classes=classes)
     interpreter = runtimes.find("lce", python=python)
     schema = load_schema(interpreter)
 
@@ -165,24 +140,16 @@ def to_lce(
     if mean_std is not None:
         values |= {"mean": mean_std[0], "std": mean_std[1]}
     values |= {"binary_layers": translated.layers, "sha256": NO_DIGEST}
-    values |= {"torch_version": torch.__version__, "bnn_itrd_version": _version(), **(metadata or {})}
+    values |= {**versions(), **(metadata or {})}
     try:
         text = json.dumps(values, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
         raise ValueError(f"metadata must hold what JSON can: {error}") from error
     data = seal(pack(schema, translated.network.model(schema, text)))
 
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        _check_written(temporary, translated, interpreter)
+    with replacing(file, data) as written:
+        _check_written(written, translated, interpreter)
         if interpreter is not None:
-            watched = temporary.with_name(f"{temporary.name}.watched")
+            watched = written.with_name(f"{written.name}.watched")
             _check_function(model, translated, schema, interpreter, shape, watched)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
     return file
