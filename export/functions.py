@@ -177,7 +177,8 @@ _THRESHOLD = (
   saturated = QLinearConv <strides: ints = @strides, dilations: ints = @dilations, group: int = @group>
     (nchw, unit, zero_point, weights, unit, centred, steep, plus, bias)
   codes = Transpose <perm = [0, 2, 3, 1]> (saturated)
-  t = Min (codes, plus)
+  none = Constant <value = uint8 {0}> ()
+  t = Clip (codes, none, plus)
 """
 )
 
