@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.export.canonical import canonical, check_input_shape, random_images
+from bnn_itrd.export.chains import chain
 from bnn_itrd.export.copies import unwrap
 from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.functions import DOMAIN, function_bodies
@@ -163,13 +164,14 @@ def to_onnx(
     classes: Sequence[str] | None = None,
     metadata: Mapping[str, Any] | None = None,
     functions: bool = True,
+    chains: bool = True,
     packed: bool = True,
 ) -> Path:
     """Writes the network as one ONNX file (opset 18, IR 8) that a stock onnxruntime runs; returns its path.
 
     Binary layers are model-local functions of standard operations, which the native library replaces where it is
     registered (docs/format.md). `functions` False: standard operations alone, binary layers as float convolutions,
-    for tools that know no functions; there `packed` False stores 32 bits per binary weight, same results bit for bit.
+    for tools that know no functions (`chains` False: one function per operation, none around several); there `packed` False stores 32 bits per binary weight, same results bit for bit.
     Input ``images`` (batch, c, h, w), float32, normalised; with `bake_normalization` uint8, and the file
     itself divides by 255 and applies `normalization` = (mean, std), one value per channel. First output
     ``logits``. Metadata: classes, mean, std, input_shape, format_version, versions, a checksum, and what `metadata`
@@ -205,8 +207,14 @@ def to_onnx(
         values |= {"mean": mean_std[0], "std": mean_std[1], "normalization_baked": bake_normalization}
     proto = to_proto(graph, texts({**values, **onnx_versions(), **(metadata or {}), "sha256": NO_DIGEST}))
 
+    # The replay looks at every sign, and inside a chain there are none to see.
+    chained = type(proto)()
+    chained.CopyFrom(proto)
+    if chains:
+        chain(chained)
+
     source, images = _inputs(shape, baked)
-    with replacing(file, seal(proto.SerializeToString())) as written:
+    with replacing(file, seal(chained.SerializeToString())) as written:
         _check_file(written, source, classes)
         check_function(replay(model, proto, signs, source=source, images=images, integers=integers))
     return file

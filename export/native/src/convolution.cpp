@@ -10,6 +10,7 @@ namespace {
 // A pair of words of 16 outputs and a pixel is five operations: a step. About two and a half cycles of one core.
 constexpr int64_t kStepsPerTask = 3000;  // a task should outlast what it costs to hand it to a thread
 constexpr int64_t kMostTasks = 128;
+constexpr int64_t kSignFloats = 1 << 15;  // whose signs are one task
 constexpr int64_t kWindowWords = 6144;    // 24 KiB: windows stay in the first cache, and fit on a thread's stack
 constexpr int64_t kPlaneWords = 1 << 18;  // 1 MiB: planes of the images held at once stay in the second
 constexpr int64_t kTile = 8;              // pixels a kernel computes side by side
@@ -145,6 +146,25 @@ void portable_task(void* data, size_t row) {
     portable(run.layer, run.tensors, run.out_height, run.out_width, int64_t(row), int64_t(row) + 1);
 }
 
+struct SignRun {
+    const bnn_kernel* kernel;
+    const float* x;
+    uint8_t* bytes;
+    int64_t pixels, channels, per_task;
+};
+
+void sign_task(void* data, size_t index) {
+    const SignRun& run = *static_cast<const SignRun*>(data);
+    const int64_t first = int64_t(index) * run.per_task, count = std::min(run.per_task, run.pixels - first);
+    const float* const x = run.x + first * run.channels;
+    uint8_t* const bytes = run.bytes + first * ceil_div(run.channels, 8);
+    if (!run.kernel || run.channels % 8) {
+        portable_signs(x, count, run.channels, bytes);
+    } else {
+        run.kernel->signs(x, count * run.channels / 8, bytes);
+    }
+}
+
 void all(const Pool& pool, void (*task)(void*, size_t), int64_t count, void* data, bool parallel) {
     if (parallel && count > 1) {
         pool.run(pool.self, task, size_t(count), data);
@@ -158,6 +178,13 @@ void all(const Pool& pool, void (*task)(void*, size_t), int64_t count, void* dat
 Convolution::~Convolution() { delete idle.load(); }
 
 void Convolution::run(const Tensors& tensors, const Pool& pool) const {
+    std::unique_ptr<Workspace> space(idle.exchange(nullptr));
+    if (!space) space.reset(new Workspace);
+    run(tensors, pool, *space);
+    delete idle.exchange(space.release());
+}
+
+void Convolution::run(const Tensors& tensors, const Pool& pool, Workspace& space) const {
     if (tensors.images < 1) return;
     if (!kernel) {
         const int64_t height = output_size(layer.attributes, 0, tensors.height);
@@ -165,22 +192,21 @@ void Convolution::run(const Tensors& tensors, const Pool& pool) const {
         all(pool, portable_task, tensors.images * height, &run, true);
         return;
     }
-    std::unique_ptr<Workspace> space(idle.exchange(nullptr));
-    if (!space || space->plan.height != tensors.height || space->plan.width != tensors.width) {
-        space.reset(new Workspace());
-        space->plan = Plan(layer, tensors.height, tensors.width);
+    if (space.plan.height != tensors.height || space.plan.width != tensors.width) {
+        space = Workspace();
+        space.plan = Plan(layer, tensors.height, tensors.width);
     }
-    const Plan& plan = space->plan;
+    const Plan& plan = space.plan;
 
-    Run run{*this, tensors, *space, 0, 0, 0, 0, layer.blocks, 1, 0, false, false};
+    Run run{*this, tensors, space, 0, 0, 0, 0, layer.blocks, 1, 0, false, false};
     const int64_t held = std::min(tensors.images, std::max<int64_t>(1, kPlaneWords / plan.plane_size));
-    if (held > space->held) {
-        space->planes = Aligned<uint32_t>(held * plan.plane_size);
-        for (int64_t i = 0; i < held; ++i) plan.clear(layer, space->planes.get() + i * plan.plane_size);
-        space->held = held;
+    if (held > space.held) {
+        space.planes = Aligned<uint32_t>(held * plan.plane_size);
+        for (int64_t i = 0; i < held; ++i) plan.clear(layer, space.planes.get() + i * plan.plane_size);
+        space.held = held;
     }
     const int64_t steps = held * plan.pixels * layer.pairs * layer.blocks * layer.attributes.group;
-    const int64_t tasks = std::max<int64_t>(1, std::min(kMostTasks, steps / kStepsPerTask));
+    const int64_t tasks = pool.single ? 1 : std::max<int64_t>(1, std::min(kMostTasks, steps / kStepsPerTask));
     run.chunk = chunk_of(layer, plan, held, tasks);
     run.chunks = ceil_div(plan.pixels, run.chunk);
     if (layer.attributes.group == 1 && layer.group_outputs % kLanes == 0 && held * run.chunks < tasks) {
@@ -193,18 +219,18 @@ void Convolution::run(const Tensors& tensors, const Pool& pool) const {
     run.local = window_words <= kWindowWords;
     const int64_t places = held * run.chunks;
     if (run.shared || !run.local) {
-        if (space->window_words != window_words || space->window_places < places) {
-            space->windows = Aligned<uint32_t>(places * window_words);
-            space->window_words = window_words;
-            space->window_places = places;
+        if (space.window_words != window_words || space.window_places < places) {
+            space.windows = Aligned<uint32_t>(places * window_words);
+            space.window_words = window_words;
+            space.window_places = places;
         }
     }
     if (run.masked()) {
         const int64_t count = run.chunk * layer.attributes.group * layer.blocks;
-        if (space->mask_count != count || space->mask_places < places) {
-            space->masks = Aligned<uint16_t>(places * count);
-            space->mask_count = count;
-            space->mask_places = places;
+        if (space.mask_count != count || space.mask_places < places) {
+            space.masks = Aligned<uint16_t>(places * count);
+            space.mask_count = count;
+            space.mask_places = places;
         }
     }
 
@@ -215,15 +241,12 @@ void Convolution::run(const Tensors& tensors, const Pool& pool) const {
         if (run.shared) all(pool, gather_task, run.images * run.chunks, &run, false);
         all(pool, compute_task, run.images * run.chunks * run.cuts, &run, tasks > 1);
     }
-    delete idle.exchange(space.release());
 }
 
-void pack_signs(const bnn_kernel* kernel, const float* x, int64_t pixels, int64_t channels, uint8_t* bytes) {
-    if (!kernel || channels % 8) {
-        portable_signs(x, pixels, channels, bytes);
-    } else {
-        kernel->signs(x, pixels * channels / 8, bytes);
-    }
+void pack_signs(const bnn_kernel* kernel, const float* x, int64_t pixels, int64_t channels, uint8_t* bytes,
+                const Pool& pool) {
+    SignRun run{kernel, x, bytes, pixels, channels, std::max<int64_t>(1, kSignFloats / std::max<int64_t>(1, channels))};
+    all(pool, sign_task, ceil_div(pixels, run.per_task), &run, !pool.single);
 }
 
 }  // namespace bnn

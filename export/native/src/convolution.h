@@ -13,6 +13,7 @@ namespace bnn {
 struct Pool {
     void (*run)(void* self, void (*task)(void*, size_t), size_t count, void* data);
     void* self;
+    bool single = false;  // one thread: there is nothing to divide
 };
 
 // Signs as packed bits, floats, raw sums; which of them are there depends on the layer's epilogue.
@@ -49,6 +50,8 @@ class Convolution {
 
     // May be called by several threads at once. Raises Error or std::bad_alloc, not from within `pool`.
     void run(const Tensors&, const Pool& pool) const;
+    // The same in a workspace of the caller's, which no other call may use at the time.
+    void run(const Tensors&, const Pool& pool, Workspace& space) const;
 
     const Layer layer;
     const bnn_kernel* const kernel;
@@ -63,6 +66,6 @@ void portable(const Layer&, const Tensors&, int64_t out_height, int64_t out_widt
 void portable_signs(const float* x, int64_t pixels, int64_t channels, uint8_t* bytes);
 
 // Signs of (pixels, channels) floats, packed.
-void pack_signs(const bnn_kernel*, const float* x, int64_t pixels, int64_t channels, uint8_t* bytes);
+void pack_signs(const bnn_kernel*, const float* x, int64_t pixels, int64_t channels, uint8_t* bytes, const Pool& pool);
 
 }  // namespace bnn

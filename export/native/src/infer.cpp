@@ -92,6 +92,14 @@ void infer(const Operator& op, const Context& context) {
         if (__builtin_add_overflow(sides[3].size, zeros[0], &sides[3].size)) return;
         if (__builtin_add_overflow(sides[3].size, zeros[1], &sides[3].size)) return;
     }
+    if (op.family == Family::kChain) {
+        int64_t size[3];
+        context.integers("output_size", size, 3);
+        for (size_t i = 0; i < 3; ++i) {
+            if (size[i] < 1) return;
+            sides[i + 1] = {size[i], ""};
+        }
+    }
     for (size_t i = 0; i < op.outputs(); ++i) context.output(i, op.output_type(i), sides);
 }
 

@@ -4,36 +4,27 @@
 
 namespace bnn {
 
-namespace {
-
-// onnxruntime's threads, for the time of one call.
-struct Threads {
-    const OrtApi* api;
-    OrtKernelContext* context;
-
-    Pool pool() {
-        return {[](void* self, void (*task)(void*, size_t), size_t count, void* data) {
-                    const Threads& threads = *static_cast<Threads*>(self);
-                    check(ort::KernelContext_ParallelFor(threads.api, threads.context, task, count, count, data));
-                },
-                this};
-    }
-};
-
-}  // namespace
+Pool Threads::pool() {
+    return {[](void* self, void (*task)(void*, size_t), size_t count, void* data) {
+                const Threads& threads = *static_cast<Threads*>(self);
+                check(ort::KernelContext_ParallelFor(threads.api, threads.context, task, count, count, data));
+            },
+            this};
+}
 
 size_t Operator::inputs() const { return family != Family::kConvolution ? 1 : thresholds() ? 3 : epilogue.add ? 5 : 4; }
 
-size_t Operator::outputs() const { return family == Family::kConvolution && !thresholds() && epilogue.sign ? 2 : 1; }
+size_t Operator::outputs() const { return !thresholds() && epilogue.sign ? 2 : 1; }
 
 ort::Type Operator::input_type(size_t index) const {
+    if (family == Family::kChain) return ort::kAny;
     if (family != Family::kConvolution) return ort::kFloat;
     if (index < 2) return ort::kUint8;
     return thresholds() ? ort::kInt32 : ort::kFloat;
 }
 
 ort::Type Operator::output_type(size_t index) const {
-    const bool signs = family == Family::kSign || (family == Family::kConvolution && (thresholds() || index == 1));
+    const bool signs = family == Family::kSign || thresholds() || index == 1;
     return signs ? ort::kUint8 : ort::kFloat;
 }
 
@@ -41,6 +32,14 @@ Kernel::Kernel(const OrtApi* api, const Operator& op, const OrtKernelInfo* info,
     : api(api), where(std::move(where)), op(op), kernel(best_kernel()) {
     if (op.family == Family::kConvolution) read_convolution(info);
     if (op.family == Family::kPooling) read_pooling(info);
+    if (op.family == Family::kChain) read_chain(info);
+}
+
+void set_limits(Epilogue& epilogue, float low, float high) {
+    if (!(low <= high)) {
+        throw Error("low must not be above high, got " + std::to_string(low) + " and " + std::to_string(high));
+    }
+    epilogue.low = low, epilogue.high = high;
 }
 
 void Kernel::read_convolution(const OrtKernelInfo* info) {
@@ -59,18 +58,16 @@ void Kernel::read_convolution(const OrtKernelInfo* info) {
             ", got group " + std::to_string(a.group));
     }
     Epilogue epilogue = op.epilogue;
-    if (epilogue.clip) {
-        epilogue.low = number(api, info, "low");
-        epilogue.high = number(api, info, "high");
-        if (!(epilogue.low <= epilogue.high)) {
-            throw Error("low must not be above high, got " + std::to_string(epilogue.low) + " and " +
-                        std::to_string(epilogue.high));
-        }
-    }
-    const Tensor weights = constant(api, info, 1, ort::kUint8, "weights");
+    if (epilogue.clip) set_limits(epilogue, number(api, info, "low"), number(api, info, "high"));
+    convolution = make_convolution(info, a, epilogue, 1);
+}
+
+std::unique_ptr<Convolution> Kernel::make_convolution(const OrtKernelInfo* info, const Attributes& a,
+                                                      const Epilogue& epilogue, size_t first) const {
+    const Tensor weights = constant(api, info, first, ort::kUint8, "weights");
     const int64_t outputs = weights.shape.size() == 4 ? weights.shape[3] : 0;
     auto vector = [&](size_t index, ort::Type type, const char* name) {
-        const Tensor values = constant(api, info, index, type, name);
+        const Tensor values = constant(api, info, first + index, type, name);
         if (values.shape.size() != 1 || values.shape[0] != outputs) {
             throw Error(std::string(name) + " must have shape (" + std::to_string(outputs) +
                         "), the outputs of weights, got " + text(values.shape.data(), values.shape.size()));
@@ -79,14 +76,14 @@ void Kernel::read_convolution(const OrtKernelInfo* info) {
     };
     const int32_t* threshold = nullptr;
     const float *scale = nullptr, *bias = nullptr;
-    if (op.thresholds()) {
-        threshold = static_cast<const int32_t*>(vector(2, ort::kInt32, "threshold"));
+    if (epilogue.kind == Kind::kThreshold) {
+        threshold = static_cast<const int32_t*>(vector(1, ort::kInt32, "threshold"));
     } else {
-        scale = static_cast<const float*>(vector(2, ort::kFloat, "scale"));
-        bias = static_cast<const float*>(vector(3, ort::kFloat, "bias"));
+        scale = static_cast<const float*>(vector(1, ort::kFloat, "scale"));
+        bias = static_cast<const float*>(vector(2, ort::kFloat, "bias"));
     }
     Layer layer(a, epilogue, static_cast<const uint8_t*>(weights.data), weights.shape, threshold, scale, bias);
-    convolution.reset(new Convolution(std::move(layer), kernel));
+    return std::unique_ptr<Convolution>(new Convolution(std::move(layer), kernel));
 }
 
 void Kernel::read_pooling(const OrtKernelInfo* info) {
@@ -127,6 +124,7 @@ void Kernel::compute(OrtKernelContext* context) const {
     if (op.family == Family::kSign) compute_sign(context);
     if (op.family == Family::kConvolution) compute_convolution(context);
     if (op.family == Family::kPooling) compute_pooling(context);
+    if (op.family == Family::kChain) compute_chain(context);
 }
 
 void Kernel::compute_sign(OrtKernelContext* context) const {
@@ -134,25 +132,8 @@ void Kernel::compute_sign(OrtKernelContext* context) const {
     const int64_t shape[4] = {x.shape[0], x.shape[1], x.shape[2], x.shape[3]};
     auto* const signs = static_cast<uint8_t*>(output(context, 0, shape));
     if (x.size() < 1) return;
-    struct Work {
-        const bnn_kernel* kernel;
-        const float* x;
-        uint8_t* signs;
-        int64_t pixels, channels, per_task;
-    } work{kernel, static_cast<const float*>(x.data), signs, x.size() / shape[3], shape[3], 0};
-    constexpr int64_t kTaskFloats = 1 << 16;
-    work.per_task = std::max<int64_t>(1, kTaskFloats / work.channels);
-    const auto task = [](void* data, size_t index) {
-        const Work& work = *static_cast<const Work*>(data);
-        const int64_t first = int64_t(index) * work.per_task, count = std::min(work.per_task, work.pixels - first);
-        pack_signs(work.kernel, work.x + first * work.channels, count, work.channels,
-                   work.signs + first * ((work.channels + 7) / 8));
-    };
-    const size_t tasks = size_t((work.pixels + work.per_task - 1) / work.per_task);
-    if (tasks == 1) return task(&work, 0);
     Threads threads{api, context};
-    const Pool pool = threads.pool();
-    pool.run(pool.self, task, tasks, &work);
+    pack_signs(kernel, static_cast<const float*>(x.data), x.size() / shape[3], shape[3], signs, threads.pool());
 }
 
 void Kernel::compute_convolution(OrtKernelContext* context) const {

@@ -4,13 +4,14 @@
 #include <memory>
 #include <string>
 
+#include "chain.h"
 #include "convolution.h"
 #include "ort_values.h"
 #include "pooling.h"
 
 namespace bnn {
 
-enum class Family { kSign, kConvolution, kPooling };
+enum class Family { kSign, kConvolution, kPooling, kChain };
 
 struct Operator : OrtCustomOp {
     const OrtApi* api = nullptr;
@@ -31,6 +32,17 @@ struct Operator : OrtCustomOp {
 // what is wrong; `Kernel` does, in better words.
 void infer_shapes(const Operator&, OrtShapeInferContext*) noexcept;
 
+// onnxruntime's threads, for the time of one call.
+struct Threads {
+    const OrtApi* api;
+    OrtKernelContext* context;
+
+    Pool pool();
+};
+
+// Raises Error where low is above high, or one of them is no number.
+void set_limits(Epilogue&, float low, float high);
+
 // One node of a session.
 class Kernel {
   public:
@@ -44,9 +56,14 @@ class Kernel {
   private:
     void read_convolution(const OrtKernelInfo*);
     void read_pooling(const OrtKernelInfo*);
+    void read_chain(const OrtKernelInfo*);  // in chain_operator.cpp
+    // Its constants are the inputs from `first` on.
+    std::unique_ptr<Convolution> make_convolution(const OrtKernelInfo*, const Attributes&, const Epilogue&,
+                                                  size_t first) const;
     void compute_sign(OrtKernelContext*) const;
     void compute_convolution(OrtKernelContext*) const;
     void compute_pooling(OrtKernelContext*) const;
+    void compute_chain(OrtKernelContext*) const;
     Tensor input(OrtKernelContext*, size_t index, ort::Type, const char* name) const;
     void* output(OrtKernelContext*, size_t index, const int64_t (&shape)[4]) const;
 
@@ -55,6 +72,8 @@ class Kernel {
     int64_t input_size[2] = {0, 0};
     std::unique_ptr<Convolution> convolution;
     Pooling pooling;
+    std::unique_ptr<Chain> chain;
+    size_t chain_inputs = 0;
 };
 
 }  // namespace bnn

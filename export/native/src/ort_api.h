@@ -25,7 +25,7 @@ constexpr uint32_t kVersion = 18;
 
 enum Code { kFail = 1, kInvalidArgument = 2, kInvalidGraph = 10 };
 enum AttributeType { kInts = 2 };
-enum Type { kFloat = 1, kUint8 = 2, kInt32 = 6 };
+enum Type { kAny = 0, kFloat = 1, kUint8 = 2, kInt32 = 6 };
 
 }  // namespace ort
 
@@ -103,6 +103,7 @@ constexpr Function<91, OrtStatus*, OrtKernelContext*, size_t, const int64_t*, si
     KernelContext_GetOutput;
 constexpr Function<93, void, OrtStatus*> ReleaseStatus;
 constexpr Function<99, void, OrtTensorTypeAndShapeInfo*> ReleaseTensorTypeAndShapeInfo;
+constexpr Function<162, OrtStatus*, Info, const char*, float*, size_t*> KernelInfoGetAttributeArray_float;
 constexpr Function<163, OrtStatus*, Info, const char*, int64_t*, size_t*> KernelInfoGetAttributeArray_int64;
 constexpr Function<230, OrtStatus*, Info, size_t*> KernelInfo_GetInputCount;
 constexpr Function<244, OrtStatus*, Info, char*, size_t*> KernelInfo_GetNodeName;

@@ -84,6 +84,30 @@ void integers(const OrtApi* api, const OrtKernelInfo* info, const char* name, in
     check(ort::KernelInfoGetAttributeArray_int64(api, info, name, values, &count));
 }
 
+namespace {
+
+template <typename T, typename Read>
+std::vector<T> all_of(const OrtApi* api, const OrtKernelInfo* info, const char* name, Read read) {
+    size_t count = 0;
+    failed(api, read(api, info, name, nullptr, &count));
+    if (count == 0 || count > (size_t(1) << 24)) {
+        throw Error(std::string("attribute ") + name + " is missing, empty or too long");
+    }
+    std::vector<T> values(count);
+    check(read(api, info, name, values.data(), &count));
+    return values;
+}
+
+}  // namespace
+
+std::vector<int64_t> all_integers(const OrtApi* api, const OrtKernelInfo* info, const char* name) {
+    return all_of<int64_t>(api, info, name, ort::KernelInfoGetAttributeArray_int64);
+}
+
+std::vector<float> all_numbers(const OrtApi* api, const OrtKernelInfo* info, const char* name) {
+    return all_of<float>(api, info, name, ort::KernelInfoGetAttributeArray_float);
+}
+
 std::string node_name(const OrtApi* api, const OrtKernelInfo* info) {
     size_t size = 0;
     failed(api, ort::KernelInfo_GetNodeName(api, info, nullptr, &size));

@@ -32,6 +32,9 @@ Tensor constant(const OrtApi*, const OrtKernelInfo*, size_t index, ort::Type, co
 int64_t integer(const OrtApi*, const OrtKernelInfo*, const char* name);
 float number(const OrtApi*, const OrtKernelInfo*, const char* name);
 void integers(const OrtApi*, const OrtKernelInfo*, const char* name, int64_t* values, size_t wanted);
+// As many as there are.
+std::vector<int64_t> all_integers(const OrtApi*, const OrtKernelInfo*, const char* name);
+std::vector<float> all_numbers(const OrtApi*, const OrtKernelInfo*, const char* name);
 
 std::string node_name(const OrtApi*, const OrtKernelInfo*);
 

@@ -22,10 +22,12 @@ Operator make(const OrtApi* api, const std::string& name, Family family) {
     op.GetInputTypeCount = [](const OrtCustomOp* it) { return of(it).inputs(); };
     op.GetOutputType = [](const OrtCustomOp* it, size_t i) -> int { return of(it).output_type(i); };
     op.GetOutputTypeCount = [](const OrtCustomOp* it) { return of(it).outputs(); };
-    op.GetInputCharacteristic = [](const OrtCustomOp*, size_t) { return 0; };  // required
+    op.GetInputCharacteristic = [](const OrtCustomOp* it, size_t) {
+        return of(it).family == Family::kChain ? 2 : 0;  // variadic, required
+    };
     op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return 0; };
     op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return 0; };  // default
-    op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 0; };
+    op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return 1; };
     op.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
     op.GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
     op.GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
@@ -60,6 +62,8 @@ void allow_in_place(Operator& op) {
     op.ReleaseMayInplace = [](int*, int*) {};
 }
 
+constexpr int kChains = 16;
+
 std::vector<Operator> make_all(const OrtApi* api) {
     std::vector<Operator> all;
     all.push_back(make(api, "Sign", Family::kSign));
@@ -83,6 +87,14 @@ std::vector<Operator> make_all(const OrtApi* api) {
             all.push_back(make(api, prefix + suffix, Family::kConvolution));
             all.back().grouped = grouped, all.back().epilogue = e;
             if (e.add) allow_in_place(all.back());
+        }
+    }
+    // A name is one function in a file, so each chain of a file has a name of its own.
+    for (int i = 0; i < kChains; ++i) {
+        for (const bool sign : {false, true}) {
+            all.push_back(make(api, std::string(sign ? "ChainSign" : "Chain") + std::to_string(i), Family::kChain));
+            all.back().epilogue.kind = Kind::kFloat;
+            all.back().epilogue.sign = sign;
         }
     }
     return all;

@@ -95,5 +95,5 @@ EXPORT int bnn_itrd_run(const void* convolution, const uint8_t* input, const int
 
 EXPORT int bnn_itrd_signs(const char* kernel, const float* x, int64_t pixels, int64_t channels, uint8_t* bytes,
                           char* message, int64_t size) {
-    return guarded(message, size, [&] { pack_signs(kernel_by_name(kernel), x, pixels, channels, bytes); });
+    return guarded(message, size, [&] { pack_signs(kernel_by_name(kernel), x, pixels, channels, bytes, Pool{serial, nullptr}); });
 }

@@ -1,0 +1,140 @@
+// Operator `Chain` of docs/format.md: its attribute `program`, read and run.
+#include "operators.h"
+
+namespace bnn {
+
+namespace {
+
+// Of a step.
+enum Code { kSignStep = 0, kPoolingStep = 1, kConvolutionStep = 2 };
+// Of a convolution.
+enum Form { kFloatForm = 1, kAddForm = 2, kClipForm = 4, kSignForm = 8 };
+
+// The attribute `program`, one number after the other.
+class Program {
+  public:
+    explicit Program(std::vector<int64_t> numbers) : numbers_(std::move(numbers)) {}
+
+    bool ended() const { return at_ == numbers_.size(); }
+    int64_t next() {
+        if (ended()) throw Error("attribute program ends within a step");
+        return numbers_[at_++];
+    }
+    void next(int64_t* values, size_t count) {
+        for (size_t i = 0; i < count; ++i) values[i] = next();
+    }
+
+  private:
+    std::vector<int64_t> numbers_;
+    size_t at_ = 0;
+};
+
+Pooling next_pooling(Program& program) {
+    Pooling pooling;
+    pooling.mean = program.next() != 0;
+    program.next(pooling.kernel, 2);
+    program.next(pooling.zeros, 2);
+    return pooling;
+}
+
+Attributes next_attributes(Program& program) {
+    Attributes a;
+    program.next(a.kernel, 2);
+    program.next(a.strides, 2);
+    program.next(a.pads, 4);
+    program.next(a.dilations, 2);
+    a.group = program.next();
+    a.padding_value = program.next();
+    return a;
+}
+
+}  // namespace
+
+void Kernel::read_chain(const OrtKernelInfo* info) {
+    Program program(all_integers(api, info, "program"));
+    size_t given = 0;
+    check(ort::KernelInfo_GetInputCount(api, info, &given));
+    std::vector<Value> inputs;
+    for (int64_t left = program.next(); left > 0; --left) {
+        Value value;
+        value.signs = program.next() != 0;
+        value.height = program.next(), value.width = program.next(), value.channels = program.next();
+        inputs.push_back(value);
+    }
+    if (inputs.empty() || inputs.size() > given) throw Error("attribute program tells of inputs that are not there");
+    chain_inputs = inputs.size();
+    chain.reset(new Chain(inputs, kernel));
+
+    std::vector<float> limits;
+    for (size_t clips = 0, step = 0; !program.ended(); ++step) {
+        try {
+            const int64_t code = program.next(), x = program.next();
+            if (code == kSignStep) {
+                chain->add_sign(x);
+            } else if (code == kPoolingStep) {
+                chain->add_pooling(x, next_pooling(program));
+            } else if (code == kConvolutionStep) {
+                const int64_t residual = program.next(), form = program.next(), first = program.next();
+                Epilogue epilogue;
+                epilogue.kind = form & kFloatForm ? Kind::kFloat : Kind::kThreshold;
+                if (form < 0 || form > 15 || (form && !(form & kFloatForm))) throw Error("an unknown form");
+                epilogue.add = form & kAddForm, epilogue.clip = form & kClipForm, epilogue.sign = form & kSignForm;
+                if (epilogue.clip) {
+                    if (!clips) limits = all_numbers(api, info, "limits");
+                    if (2 * clips + 1 >= limits.size()) throw Error("attribute limits has too few numbers");
+                    set_limits(epilogue, limits[2 * clips], limits[2 * clips + 1]);
+                    ++clips;
+                }
+                Attributes a = next_attributes(program);
+                a.channels = chain->channels(x);
+                const int64_t constants = epilogue.kind == Kind::kThreshold ? 2 : 3;
+                if (first < int64_t(inputs.size()) || first > int64_t(given) - constants) {
+                    throw Error("constants that are not there");
+                }
+                chain->add_convolution(x, residual, make_convolution(info, a, epilogue, size_t(first)));
+            } else {
+                throw Error("an unknown step " + std::to_string(code));
+            }
+        } catch (const Error& error) {
+            throw Error("step " + std::to_string(step) + ": " + error.what());
+        }
+    }
+    chain->finish();
+    const Value& result = chain->value(chain->first_output());
+    if (size_t(chain->outputs()) != op.outputs() || result.signs) {
+        throw Error("the last step gives other outputs than the operator has");
+    }
+    int64_t size[3];
+    integers(api, info, "output_size", size, 3);
+    if (size[0] != result.height || size[1] != result.width || size[2] != result.channels) {
+        const int64_t found[3] = {result.height, result.width, result.channels};
+        throw Error("output_size must be " + text(found, 3) + ", got " + text(size, 3));
+    }
+}
+
+void Kernel::compute_chain(OrtKernelContext* context) const {
+    std::vector<const void*> inputs;
+    int64_t images = 0;
+    for (size_t i = 0; i < chain_inputs; ++i) {
+        const Value& wanted = chain->value(int64_t(i));
+        const std::string name = std::to_string(i);
+        const Tensor x = input(context, i, wanted.signs ? ort::kUint8 : ort::kFloat, name.c_str());
+        images = i ? images : x.shape[0];
+        if (x.shape[0] != images || x.shape[1] != wanted.height || x.shape[2] != wanted.width ||
+            x.shape[3] != wanted.channels) {
+            const int64_t shape[3] = {wanted.height, wanted.width, wanted.channels};
+            throw Error("input " + name + " must have shape (batch, " + text(shape, 3).substr(1) + ", got " +
+                        text(x.shape.data(), 4));
+        }
+        inputs.push_back(x.data);
+    }
+    const Value& result = chain->value(chain->first_output());
+    const int64_t shape[4] = {images, result.height, result.width, result.channels};
+    void* outputs[2] = {nullptr, nullptr};
+    for (size_t i = 0; i < op.outputs(); ++i) outputs[i] = output(context, i, shape);
+    if (images < 1) return;
+    Threads threads{api, context};
+    chain->run(images, inputs.data(), outputs, threads.pool());
+}
+
+}  // namespace bnn
