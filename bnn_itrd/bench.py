@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 from collections.abc import Sequence
@@ -46,15 +45,15 @@ def machine() -> dict[str, str]:
 
 
 def _sessions(files: Sequence[Path], threads: int) -> dict[tuple[Path, str], Any]:
-    """(file, form) -> session; a file with operations of ours in both forms where the native library is there."""
-    from bnn_itrd.export import ExportError, session
+    """(file, form) -> session; a file with operations of ours in both forms where the native library can be used."""
+    from bnn_itrd.export import session, uses_native
 
     opened: dict[tuple[Path, str], Any] = {}
     for file in files:
-        stock = session(file, threads=threads, native=False)
-        with contextlib.suppress(ExportError):
-            opened[file, "native"] = session(file, threads=threads, native=True)
-        opened[file, "stock"] = stock
+        best = session(file, threads=threads)  # says why where it has to do without the library
+        if uses_native(best):
+            opened[file, "native"] = best
+        opened[file, "stock"] = session(file, threads=threads, native=False)
     return opened
 
 
@@ -104,6 +103,12 @@ def bench(
         (lce if name == "lce" else onnx).append(file)
     if against is not None and against not in onnx:
         raise UserError(f"--against must be an .onnx file, got {against}")
+    if lce:
+        if 1 not in batches:
+            raise UserError(f"{lce[0]}: a .tflite is timed at batch 1 only, add it to --batch")
+        from bnn_itrd.export.lce.interpreter import lce_python as interpreter
+
+        interpreter(lce_python)  # where there is none it is said now, before minutes of measuring
     rows = []
     for count in threads:
         opened = _sessions(onnx, count)

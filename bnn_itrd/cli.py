@@ -15,7 +15,7 @@ usage: bnn-itrd COMMAND ...        (bnn-itrd COMMAND --help says more)
 
   run RECIPE         train a teacher and its binary students, export, validate, compare: the whole road
   train RECIPE       train one member of a recipe
-  evaluate PATH      accuracy of a trained network or an .onnx file on the test images
+  evaluate PATH      accuracy of a trained network or an exported file on the test images
   export PATH        a trained network to files: ONNX, Larq Compute Engine, QONNX
   validate FILE...   hold files against the network they came from, on the test images
   bench FILE...      milliseconds per image, and how much faster than a reference
@@ -74,7 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nbnn-itrd: stopped; the same command continues from the last finished epoch", file=sys.stderr)
         return 130
     except RuntimeError as error:
-        if type(error).__name__ != "ExportError":
+        # Here, not at the top: the command line alone starts without torch.
+        from bnn_itrd.export import ExportError
+
+        if not isinstance(error, ExportError):
             raise
         print(f"bnn-itrd: {error}", file=sys.stderr)
         return 2

@@ -33,15 +33,19 @@ def export(argv: Sequence[str]) -> int:
     p.add_argument("--out", type=str, default=None, help="a folder, or for one target a file; beside the checkpoint")
     p.add_argument("--best", action="store_true", help="the epoch with the best top-1, not the last")
     p.add_argument("--uint8", action="store_true", help="uint8 images in: the ONNX file normalises them itself")
+    p.add_argument("--lce_python", "--lce-python", type=str, default=None, help="a python with larq-compute-engine")
     p.add_argument("--json", action="store_true", help="print JSON")
     args, given = data_config(p, argv)
     from bnn_itrd.artefacts import check_fits
+    from bnn_itrd.export import ExportError
     from bnn_itrd.members import load_member
     from bnn_itrd.targets import TARGETS, write_target
 
     for name in args.to:
         if name not in TARGETS:
             raise unknown("target", name, TARGETS)
+        if args.uint8 and name != "onnx":
+            raise UserError(f"--uint8 is for ONNX files: {name} takes normalised images")
     model, identity, checkpoint = load_member(Path(args.path), best=args.best)
     stem = "student" if identity.get("scheme") else "teacher"
     out = Path(args.out) if args.out else checkpoint.parent
@@ -54,10 +58,19 @@ def export(argv: Sequence[str]) -> int:
         file = out if len(args.to) == 1 and out.name.endswith(suffix) else out / f"{stem}{suffix}"
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write_target(name, model, data, file, member=identity["name"], checkpoint=checkpoint, uint8=args.uint8)
+            write_target(
+                name,
+                model,
+                data,
+                file,
+                member=identity["name"],
+                checkpoint=checkpoint,
+                uint8=args.uint8,
+                python=args.lce_python if name == "lce" else None,
+            )
             rows.append({"target": name, "file": str(file), "bytes": file.stat().st_size})
-        except RuntimeError as error:
-            if type(error).__name__ != "ExportError" or len(args.to) == 1:
+        except ExportError as error:
+            if len(args.to) == 1:
                 raise
             # The other targets are written all the same.
             failed.append(f"{name}: {error}")
@@ -99,8 +112,8 @@ def validate(argv: Sequence[str]) -> int:
         raise UserError("--threads and --images must be >= 1")
     if not args.files and not args.setup:
         raise UserError("bnn-itrd validate needs a file, or --setup lce or fpga")
-    _set_up(args.setup)
-    results = [_validate_one(Path(file), args, given) for file in args.files]
+    _set_up(args.setup, quiet=args.json)
+    results = [_validated(Path(file), args, given) for file in args.files]
     if args.json:
         told = [{"file": file, **values} for file, (values, _) in zip(args.files, results, strict=True)]
         print(json.dumps(told[0] if len(told) == 1 else told, indent=1))
@@ -118,13 +131,16 @@ def validate(argv: Sequence[str]) -> int:
     return 1 if any(values["failed"] for values, _ in results) else 0
 
 
-def _set_up(names: Sequence[str]) -> None:
+def _set_up(names: Sequence[str], *, quiet: bool) -> None:
+    """Makes the environments; what it tells goes to the error stream where the other one holds JSON."""
     from bnn_itrd.export import runtimes
+
+    out = sys.stderr if quiet else sys.stdout
 
     for name in names:
         if name not in runtimes.RUNTIMES:
             raise unknown("runtime", name, runtimes.RUNTIMES)
-        print(f"{name}: {runtimes.setup(name)}")
+        print(f"{name}: {runtimes.setup(name, report=lambda line: print(line, file=out))}", file=out)
 
 
 _COLUMNS = {
@@ -140,6 +156,18 @@ _COLUMNS = {
 
 def _cell(key: str, value: float | None) -> str:
     return "-" if value is None else format(value, _COLUMNS[key])
+
+
+def _validated(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """`_validate_one`; of several files, one that cannot be used is a failed row, and the others are shown."""
+    from bnn_itrd.export import ExportError
+
+    try:
+        return _validate_one(path, args, given)
+    except (UserError, ExportError, FileNotFoundError) as error:
+        if len(args.files) == 1:
+            raise
+        return {"failed": [str(error)]}, []
 
 
 def _validate_one(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

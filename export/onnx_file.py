@@ -170,8 +170,9 @@ def to_onnx(
     """Writes the network as one ONNX file (opset 18, IR 8) that a stock onnxruntime runs; returns its path.
 
     Binary layers are model-local functions of standard operations, which the native library replaces where it is
-    registered (docs/format.md). `functions` False: standard operations alone, binary layers as float convolutions,
-    for tools that know no functions (`chains` False: one function per operation, none around several); there `packed` False stores 32 bits per binary weight, same results bit for bit.
+    registered (docs/format.md); `chains` False leaves out the functions around several of them. `functions` False:
+    standard operations alone, binary layers as float convolutions, for tools that know no functions; there `packed`
+    False stores 32 bits per binary weight, same results bit for bit.
     Input ``images`` (batch, c, h, w), float32, normalised; with `bake_normalization` uint8, and the file
     itself divides by 255 and applies `normalization` = (mean, std), one value per channel. First output
     ``logits``. Metadata: classes, mean, std, input_shape, format_version, versions, a checksum, and what `metadata`

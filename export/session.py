@@ -22,6 +22,8 @@ __all__ = ["FORMAT_VERSION", "read_metadata", "session", "uses_native"]
 
 # Of the files this package writes; a file with a larger one is refused.
 FORMAT_VERSION = 2
+# From this one on a file holds its own checksum.
+_SEALED = 2
 
 # Sessions with the native library registered; onnxruntime's objects take no attributes of ours.
 _NATIVE: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -46,22 +48,24 @@ def _read(path: Path) -> tuple[Any, dict[str, str]]:
     if not model.ir_version or not model.opset_import or not model.graph.node:
         raise ExportError(f"{path} is not an ONNX file: there is no graph in it (was it cut short?)")
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    _check_version(path, metadata)
-    if "sha256" in metadata and not fits(data, metadata["sha256"]):
+    ours = _version(path, metadata) >= _SEALED or any(entry.domain == DOMAIN for entry in model.opset_import)
+    if ("sha256" in metadata or ours) and not fits(data, metadata.get("sha256")):
         raise ExportError(
-            f"{path} is damaged, or another tool has changed it: its checksum does not fit its contents. Export it "
-            "again, or open it as it is with onnxruntime.InferenceSession"
+            f"{path} is damaged, or another tool has changed it: its checksum is missing or does not fit its contents. "
+            "Export it again, or open it as it is with onnxruntime.InferenceSession"
         )
     return model, metadata
 
 
-def _check_version(path: Path, metadata: Mapping[str, str]) -> None:
+def _version(path: Path, metadata: Mapping[str, str]) -> int:
+    """0 of a file that is not ours. Raises ExportError on one that is newer than this package reads."""
     try:
         version = int(metadata.get("format_version", "0"))
     except ValueError:
         version = 0
     if version > FORMAT_VERSION:
         raise ExportError(f"{path} has format version {version}, this bnn_itrd reads {FORMAT_VERSION}: update bnn_itrd")
+    return version
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -116,7 +120,7 @@ _told: set[str] = set()
 def _tell_once(reason: str) -> None:
     if reason not in _told:
         _told.add(reason)
-        warnings.warn(f"{reason}; the portable form is used, slower and with the same answers", stacklevel=4)
+        warnings.warn(f"{reason}; the portable form is used, slower and with the same answers", stacklevel=3)
 
 
 def session(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,15 +21,18 @@ from bnn_itrd import recipes
 from bnn_itrd.artefacts import run_split
 from bnn_itrd.checkpoint import load_checkpoint, save_checkpoint
 from bnn_itrd.cli import main
+from bnn_itrd.comparison import evaluate_member
 from bnn_itrd.config import DataConfig, RunConfig
 from bnn_itrd.data import load_data
 from bnn_itrd.errors import UserError
-from bnn_itrd.export import session
+from bnn_itrd.export import ExportError, runtimes, session
 from bnn_itrd.export.native import why_unavailable
+from bnn_itrd.file_commands import validation_data
+from bnn_itrd.members import Member, load_member
 from bnn_itrd.options import run_config
 from bnn_itrd.predict import predict
 from bnn_itrd.quant import BinaryConv2d
-from bnn_itrd.targets import open_file
+from bnn_itrd.targets import open_file, write_target
 
 SMALL = [*TINY, "--data.image_size=16", "--network.width=0.5", "--log.tensorboard=false"]
 
@@ -431,8 +435,11 @@ def test_export_writes_what_it_can_and_says_what_not(
     assert len(told["failed"]) == 1 and "finn: " in told["failed"][0] and "padding_value=-1" in told["failed"][0]
     assert main([*arguments, "--to", "tflite"]) == 2
     assert "unknown target 'tflite'" in capsys.readouterr().err
-    assert main([*arguments, "--to", "qonnx", "--uint8"]) == 2
+    # Said before anything is written.
+    before = (tmp_path / "student.onnx").stat().st_mtime_ns
+    assert main([*arguments, "--to", "onnx", "qonnx", "--uint8"]) == 2
     assert "--uint8 is for ONNX files" in capsys.readouterr().err
+    assert (tmp_path / "student.onnx").stat().st_mtime_ns == before
 
 
 def test_validate_several_files(road: Path, tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -450,6 +457,35 @@ def test_validate_several_files(road: Path, tiny_npz: Path, tmp_path: Path, caps
     other.write_bytes(b"x")
     assert main(["validate", str(other)]) == 2
     assert "its name must end in one of .onnx, .tflite" in capsys.readouterr().err
+    # A file that cannot be used does not cost the others their rows.
+    assert main(["validate", str(other), files[0], f"--data.root={tiny_npz}", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert "its name must end in one of" in told[0]["failed"][0] and told[1]["agreement"] == 100
+    assert main(["validate", files[0], str(tmp_path / "none.onnx"), f"--data.root={tiny_npz}"]) == 1
+    assert f"{tmp_path / 'none.onnx'}: FAILED: no such file" in capsys.readouterr().out
+
+
+def test_a_broken_runtime_costs_its_own_row_only(
+    road: Path, tiny_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ExportError("LCE's interpreter was killed by SIGSEGV")
+
+    def written(name: str, *arguments: Any, **more: Any) -> Path:
+        if name == "onnx":
+            return write_target(name, *arguments, **more)
+        arguments[2].write_bytes(b"file")
+        return Path(arguments[2])
+
+    monkeypatch.setattr("bnn_itrd.comparison.write_target", written)
+    monkeypatch.setattr(runtimes, "find", lambda *_, **__: Path("python"))
+    monkeypatch.setattr("bnn_itrd.export.lce.run_lce", broken)
+    model, identity, checkpoint = load_member(road / "recu")
+    data = validation_data(identity, identity, {"root": str(tiny_npz)})
+    entry = evaluate_member(Member("recu", model, "recu", "resnet18", checkpoint), data, tmp_path / "student.onnx")
+    row = next(row for row in entry.others if row["target"] == "lce")
+    assert "SIGSEGV" in row["error"] and "agreement" not in row
+    assert entry.agreement.argmax_agreement == 1
 
 
 def test_validate_says_how_to_get_a_runtime(
@@ -486,3 +522,8 @@ def test_bench(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     assert "must be >= 1" in capsys.readouterr().err
     assert main(["bench", str(tmp_path / "a.qonnx.onnx")]) == 2
     assert "node by node" in capsys.readouterr().err
+    assert main(["bench", student, str(tmp_path / "a.tflite"), "--batch", "32"]) == 2
+    assert "a .tflite is timed at batch 1 only" in capsys.readouterr().err
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "nothing"))
+    assert main(["bench", student, str(tmp_path / "a.tflite")]) == 2
+    assert "bnn-itrd validate --setup lce" in capsys.readouterr().err

@@ -45,6 +45,7 @@ from bnn_itrd.export.lowering import lower_binary
 from bnn_itrd.export.native import why_unavailable
 from bnn_itrd.export.packing import pack_signs, packed_bits
 from bnn_itrd.export.passes import drop_clips, fold_batchnorm, fold_batchnorm_into_next
+from bnn_itrd.export.seal import NO_DIGEST, seal
 from bnn_itrd.models import observe, resnet18, resnet20, vgg_small
 from bnn_itrd.quant import (
     ActivationBinarizer,
@@ -1026,11 +1027,10 @@ def test_files_that_cannot_be_opened(opener: Callable[[Path], Any], tiny_file: P
         opener(file)
 
 
-def without_checksum(model: onnx.ModelProto) -> None:
-    for i, entry in enumerate(model.metadata_props):
-        if entry.key == "sha256":
-            del model.metadata_props[i]
-            return
+def save_sealed(model: onnx.ModelProto, path: Path) -> None:
+    """A changed model with a checksum that fits."""
+    next(entry for entry in model.metadata_props if entry.key == "sha256").value = NO_DIGEST
+    path.write_bytes(seal(model.SerializeToString()))
 
 
 @pytest.mark.parametrize("opener", [session, read_metadata])
@@ -1048,9 +1048,29 @@ def test_a_flipped_bit_is_found(opener: Callable[[Path], Any], tiny_file: Path, 
     onnx.save(model, file)
     with pytest.raises(ExportError, match=r"onnxruntime\.InferenceSession"):
         opener(file)
-    without_checksum(model)
-    onnx.save(model, file)
+    save_sealed(model, file)
     opener(file)
+    del model.metadata_props[[entry.key for entry in model.metadata_props].index("sha256")]
+    onnx.save(model, file)
+    with pytest.raises(ExportError, match="its checksum is missing"):
+        opener(file)
+
+
+def test_every_flipped_bit_and_every_cut_is_found(tiny_file: Path, tmp_path: Path) -> None:
+    """The bytes behind the graph too: names of metadata, the functions, the checksum itself."""
+    data = tiny_file.read_bytes()
+    behind = data.index(b"format_version")
+    file = tmp_path / "file.onnx"
+    for place in [*range(behind, min(behind + 1500, len(data)), 7), data.index(b"sha256"), len(data) - 1]:
+        changed = bytearray(data)
+        changed[place] ^= 1 << place % 8
+        file.write_bytes(changed)
+        with pytest.raises(ExportError):
+            read_metadata(file)
+    for length in [*range(behind - 40, len(data) - 1, 97), len(data) - 1]:
+        file.write_bytes(data[:length])
+        with pytest.raises(ExportError):
+            read_metadata(file)
 
 
 def test_native_sessions(student_file: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1096,8 +1116,7 @@ def test_native_and_stock_give_the_same_bits(student: nn.Module, student_file: P
 def test_sessions_onnxruntime_refuses(tiny_file: Path, tmp_path: Path) -> None:
     model = onnx.load(tiny_file)
     model.graph.node[0].op_type = "NoSuchOperation"
-    without_checksum(model)
-    onnx.save(model, tmp_path / "model.onnx")
+    save_sealed(model, tmp_path / "model.onnx")
     with pytest.raises(ExportError, match=r"onnxruntime .* cannot run .*NoSuchOperation"):
         session(tmp_path / "model.onnx")
     with pytest.raises(ValueError, match="threads must be >= 1"):
