@@ -1,0 +1,148 @@
+"""The memory banks of CRD and WCoRD: embeddings of all training samples, and contrastive scores against them."""
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from ._inputs import as_float, check_positive
+
+__all__ = ["ContrastMemory", "Embedding", "check_representations"]
+
+
+class Embedding(nn.Module):
+    """Linear(dim, embed_dim) with rows of unit length; (n, dim) -> (n, embed_dim). A zero row stays 0."""
+
+    def __init__(self, dim: int, embed_dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, embed_dim)
+
+    def forward(self, z: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, enabled=False):
+            weight = self.linear.weight
+            dtype = torch.promote_types(torch.float32, weight.dtype)
+            return unit_rows(nn.functional.linear(z.to(dtype), weight.to(dtype), self.linear.bias.to(dtype)))
+
+
+class ContrastMemory(nn.Module):
+    """Two banks (num_samples, dim) of unit rows, and the log-odds of a batch against the opposite one.
+
+    For an anchor v of one network, its sample's row w_0 of the other network's bank and K negative rows w_k, drawn
+    uniformly with replacement from the samples of other classes:
+
+        a_k = v . w_k / T - ln Z - ln(K / num_samples)        h_k = sigmoid(a_k) = x / (x + K / num_samples)
+
+    with x = exp(v . w_k / T) / Z. Z, one per direction, is the mean of exp(v . w_k / T) over the first batch in
+    training times num_samples; then it stays. After the scores, in training, the batch's rows become
+    unit(momentum * row + (1 - momentum) * embedding). Sample indices must be unique within a batch: of a repeated one
+    an arbitrary row stays.
+
+    Banks, ln Z and whether it is set are buffers in the checkpoint; the labels and their order are buffers outside it.
+    Negatives are a function of the global random state of the device alone. Nothing here waits for the device. Scores
+    are taken against the whole bank by one matrix product, (n, num_samples), and the drawn ones gathered: the (n, K,
+    dim) gather of published code needs many times that memory. In eval mode nothing is written.
+
+    Raises ValueError for labels that are not (num_samples,) int64 >= 0 of at least two classes, num_negatives > the
+    samples outside the largest class, dim < 1, temperature <= 0, momentum outside [0, 1).
+    """
+
+    bank_s: Tensor
+    bank_t: Tensor
+    log_z: Tensor
+    started: Tensor
+    labels: Tensor
+    order: Tensor
+    start: Tensor
+    count: Tensor
+
+    def __init__(self, labels: Tensor, dim: int, *, num_negatives: int, temperature: float, momentum: float) -> None:
+        super().__init__()
+        if labels.ndim != 1 or labels.dtype != torch.int64 or (labels < 0).any():
+            raise ValueError(
+                f"labels must be (num_samples,) int64 >= 0, one per training sample, "
+                f"got {tuple(labels.shape)} {labels.dtype}"
+            )
+        count = labels.bincount()
+        if (count > 0).sum() < 2:
+            raise ValueError(f"labels must have at least 2 classes, got {int((count > 0).sum())}")
+        least = len(labels) - int(count.max())
+        if not 1 <= num_negatives <= least:
+            raise ValueError(
+                f"num_negatives must be in [1, {least}] (the samples outside the largest class), got {num_negatives}"
+            )
+        if dim < 1:
+            raise ValueError(f"embed_dim must be >= 1, got {dim}")
+        check_positive("temperature", temperature)
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+        self.num_samples, self.num_negatives = len(labels), num_negatives
+        self.temperature, self.momentum = temperature, momentum
+        # Published code starts from a uniform cube, with rows of about unit length.
+        self.register_buffer("bank_s", unit_rows(torch.randn(len(labels), dim)))
+        self.register_buffer("bank_t", unit_rows(torch.randn(len(labels), dim)))
+        self.register_buffer("log_z", torch.zeros(2))
+        self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+        # Samples sorted by class: those of other classes are the positions outside one interval.
+        self.register_buffer("labels", labels.clone(), persistent=False)
+        self.register_buffer("order", labels.argsort(stable=True), persistent=False)
+        self.register_buffer("start", count.cumsum(0) - count, persistent=False)
+        self.register_buffer("count", count, persistent=False)
+
+    def draw(self, indices: Tensor) -> Tensor:
+        """Sample indices of the negatives, none with its row's label; (n,) -> (n, num_negatives) int64."""
+        label = self.labels[indices]
+        start, count = rearrange(self.start[label], "n -> n 1"), rearrange(self.count[label], "n -> n 1")
+        # The remainder of 62 random bits is uniform but for 1e-12.
+        draw = torch.randint(2**62, (len(indices), self.num_negatives), device=indices.device)
+        position = draw % (self.num_samples - count)
+        return self.order[torch.where(position < start, position, position + count)]
+
+    def forward(self, v_s: Tensor, v_t: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-odds a of the student's anchors and of the teacher's, positive first; (n, d), (n, d), (n,) -> (n, 1 + K) each."""
+        samples = torch.cat([rearrange(indices, "n -> n 1"), self.draw(indices)], dim=1)
+        s = self._similarities(v_s, self.bank_t, samples)
+        t = self._similarities(v_t, self.bank_s, samples)
+        log_z = torch.where(self.started, self.log_z, self._first_log_z(s, t).to(self.log_z.dtype))
+        if self.training:
+            with torch.no_grad():
+                self.log_z.copy_(log_z)
+                self.started.fill_(True)
+                self._write(self.bank_s, v_s, indices)
+                self._write(self.bank_t, v_t, indices)
+        offset = log_z + math.log(self.num_negatives / self.num_samples)
+        return s - offset[0], t - offset[1]
+
+    def _similarities(self, v: Tensor, bank: Tensor, samples: Tensor) -> Tensor:
+        # The backward pass needs the rows as they are now, and they are about to be overwritten.
+        v, bank = as_float(v, bank.clone() if self.training else bank)
+        return (v @ bank.T).gather(1, samples) / self.temperature
+
+    def _first_log_z(self, s: Tensor, t: Tensor) -> Tensor:
+        logs = [x.detach().flatten().logsumexp(0) - math.log(x.numel() / self.num_samples) for x in (s, t)]
+        return torch.stack(logs)
+
+    def _write(self, bank: Tensor, v: Tensor, indices: Tensor) -> None:
+        old = bank[indices]
+        new = self.momentum * old + (1 - self.momentum) * v.detach().to(bank.dtype)
+        # Opposite rows may cancel: then the old one stays.
+        vanished = rearrange(new.norm(dim=1), "n -> n 1") < 1e-6
+        bank.index_copy_(0, indices, unit_rows(torch.where(vanished, old, new)))
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Rows divided by their norm, zero rows left at 0 with a zero gradient; (n, d) -> (n, d)."""
+    square = x.square().sum(dim=1, keepdim=True)
+    # Below 1e-16 the gradient of rsqrt nears the overflow of float32.
+    return x * square.masked_fill(square <= 1e-16, math.inf).rsqrt()
+
+
+def check_representations(z_s: Tensor, z_t: Tensor, indices: Tensor, student_dim: int, teacher_dim: int) -> None:
+    """Raise ValueError unless these are (n, student_dim), (n, teacher_dim) and (n,) int64 with n >= 1."""
+    for name, z, dim in (("z_s", z_s, student_dim), ("z_t", z_t, teacher_dim)):
+        if z.ndim != 2 or z.shape[1] != dim or len(z) == 0:
+            raise ValueError(f"{name} must be (n, {dim}) with n >= 1, got {tuple(z.shape)}")
+    if len(z_s) != len(z_t):
+        raise ValueError(f"z_s and z_t must share n, got {len(z_s)} and {len(z_t)}")
+    if indices.shape != z_s.shape[:1] or indices.dtype != torch.int64:
+        raise ValueError(f"indices must be ({len(z_s)},) int64, got {tuple(indices.shape)} {indices.dtype}")

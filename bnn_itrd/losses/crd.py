@@ -1,0 +1,77 @@
+"""CRD: contrast a sample's embedding with the other network's embeddings of other classes."""
+
+import torch
+import torch.nn.functional as F
+from einops import reduce
+from torch import Tensor, nn
+
+from ._inputs import as_float
+from ._memory import ContrastMemory, Embedding, check_representations
+
+__all__ = ["CRD", "crd_loss"]
+
+
+def crd_loss(log_odds: Tensor) -> Tensor:
+    """-(ln h_0 + sum_k ln(1 - h_k)), h = sigmoid(log_odds), averaged over rows; (n, 1 + K) -> (), in nats.
+
+    Column 0 is the positive, the others the K negatives, over which it is a sum. (The published code adds 1e-7 to a
+    denominator; softplus needs no such guard.) Half precision is computed in float32, under autocast too.
+
+    Raises ValueError unless log_odds is (n, 1 + K) with n, K >= 1.
+    Tian, Krishnan and Isola, Contrastive Representation Distillation, ICLR 2020, eq. 17 (18 of the preprint).
+    """
+    if log_odds.ndim != 2 or len(log_odds) < 1 or log_odds.shape[1] < 2:
+        raise ValueError(f"log_odds must be (n, 1 + K) with n, K >= 1, got {tuple(log_odds.shape)}")
+    with torch.autocast(log_odds.device.type, enabled=False):
+        (log_odds,) = as_float(log_odds)
+        positive, negatives = F.softplus(-log_odds[:, 0]), F.softplus(log_odds[:, 1:])
+        return (positive + reduce(negatives, "n k -> n", "sum")).mean()
+
+
+class CRD(nn.Module):
+    """`crd_loss` of the student's anchors plus that of the teacher's; (n, d_s), (n, d_t), (n,) int64 -> (), in nats.
+
+    z_s and z_t are the inputs of the last fully connected layer, `indices` the samples' places in the training set
+    (its order without shuffling or augmentation, that of `labels`). `embed_s` and `embed_t`, each Linear(d, embed_dim)
+    and L2 normalisation, are trained with the student's optimiser and dropped afterwards. `memory` holds two banks of
+    all samples' embeddings; anchors of one network are scored against the bank of the other: see `ContrastMemory` for
+    the scores, the normalisation constants Z, the update and the drawing of negatives.
+
+    Usual weight 0.8 beside the cross-entropy: it belongs to the sum over K = 16384 negatives and over both
+    directions. Negatives are of other classes (the "exact" mode of RepDistiller, which draws without replacement), so
+    the labels of all training samples are needed. The rows written are those of the batch passed: under
+    DistributedDataParallel, of the local one. Computed in float32 at least, under autocast too. Where gradients
+    flow: to both representations and embeddings, never into a bank.
+
+    Raises ValueError for dims < 1 and whatever `ContrastMemory` refuses (more negatives than the bank can give, for
+    instance); in forward for other widths or indices that are not (n,) int64. An index beyond the bank is the device's
+    IndexError. Tian, Krishnan and Isola, ICLR 2020, eq. 13-19.
+    """
+
+    def __init__(
+        self,
+        student_dim: int,
+        teacher_dim: int,
+        labels: Tensor,
+        *,
+        embed_dim: int = 128,
+        num_negatives: int = 16384,
+        temperature: float = 0.07,
+        momentum: float = 0.5,
+    ) -> None:
+        super().__init__()
+        for name, dim in (("student_dim", student_dim), ("teacher_dim", teacher_dim)):
+            if dim < 1:
+                raise ValueError(f"{name} must be >= 1, got {dim}")
+        self.student_dim, self.teacher_dim = student_dim, teacher_dim
+        self.memory = ContrastMemory(
+            labels, embed_dim, num_negatives=num_negatives, temperature=temperature, momentum=momentum
+        )
+        self.embed_s = Embedding(student_dim, embed_dim)
+        self.embed_t = Embedding(teacher_dim, embed_dim)
+
+    def forward(self, z_s: Tensor, z_t: Tensor, indices: Tensor) -> Tensor:
+        check_representations(z_s, z_t, indices, self.student_dim, self.teacher_dim)
+        with torch.autocast(z_s.device.type, enabled=False):
+            log_odds_s, log_odds_t = self.memory(self.embed_s(z_s), self.embed_t(z_t), indices)
+            return crd_loss(log_odds_s) + crd_loss(log_odds_t)

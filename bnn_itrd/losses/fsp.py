@@ -1,0 +1,63 @@
+"""FSP: match the flow between two stages, the Gram matrix of their channels."""
+
+from collections.abc import Sequence
+
+import torch
+from einops import einsum
+from torch import Tensor, nn
+
+from ._inputs import as_float
+from ._maps import check_map_pair, check_stage_maps, check_stages, pool_to_smaller
+
+__all__ = ["FSP", "fsp_matrix"]
+
+
+def fsp_matrix(bottom: Tensor, top: Tensor) -> Tensor:
+    """G[n, i, j] = mean_{h, w} bottom[n, i, h, w] top[n, j, h, w]; (n, c_1, h_1, w_1), (n, c_2, h_2, w_2) -> (n, c_1, c_2).
+
+    Where the two stages differ in size the larger map is average-pooled to the smaller (RepDistiller; the paper takes
+    the maximum). Half-precision inputs are computed in float32, under autocast too.
+
+    Raises ValueError unless both are (n, c, h, w) with the same n.
+    Yim, Joo, Bae and Kim, A Gift from Knowledge Distillation, CVPR 2017, eq. 1.
+    """
+    check_map_pair(bottom, top, names=("bottom", "top"))
+    with torch.autocast(bottom.device.type, enabled=False):
+        bottom, top = pool_to_smaller(*as_float(bottom, top))
+        return einsum(bottom, top, "n i h w, n j h w -> n i j") / (bottom.shape[2] * bottom.shape[3])
+
+
+class FSP(nn.Module):
+    """sum_k mean_{n, i, j} (G_k(student) - G_k(teacher))^2; lists of maps (n, c, h, w) -> ().
+
+    G_k is the `fsp_matrix` of stages k and k + 1. The squares are averaged over the samples and the entries of G and
+    added over the pairs of stages (RepDistiller; the paper adds the entries). No parameters: stage by stage the
+    student must have the teacher's channels; the sizes may differ. 0 where the maps are equal.
+
+    The phase: the paper and RepDistiller minimise this loss alone, over the student's convolutional stages, before the
+    ordinary training, in which RepDistiller no longer uses it. As a term beside the cross-entropy its weight in
+    RepDistiller's scripts is 50. Half-precision inputs are computed in float32, under autocast too. Gradients flow to
+    both sides: pass detached teacher maps.
+
+    Raises ValueError for fewer than two stages, bad shapes or unequal channels; in forward for other stages.
+    Yim et al., CVPR 2017, eq. 2.
+    """
+
+    def __init__(self, student_shapes: Sequence[Sequence[int]], teacher_shapes: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.student_shapes, self.teacher_shapes = check_stages(student_shapes, teacher_shapes, least=2)
+        for i, (student, teacher) in enumerate(zip(self.student_shapes, self.teacher_shapes, strict=True)):
+            if student[0] != teacher[0]:
+                raise ValueError(f"student_shapes[{i}] must have the teacher's {teacher[0]} channels, got {student[0]}")
+
+    def forward(self, student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
+        check_stage_maps(student_maps, teacher_maps, self.student_shapes, self.teacher_shapes)
+        losses = [
+            torch.nn.functional.mse_loss(*as_float(fsp_matrix(*student), fsp_matrix(*teacher)))
+            for student, teacher in zip(_pairs(student_maps), _pairs(teacher_maps), strict=True)
+        ]
+        return torch.stack(losses).sum()
+
+
+def _pairs(maps: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(maps[:-1], maps[1:], strict=True))

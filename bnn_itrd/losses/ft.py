@@ -1,0 +1,123 @@
+"""FT, factor transfer: match a paraphrase of the teacher's map, which an auto-encoder has learnt."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+from ._inputs import as_float
+from ._maps import check_map, check_map_pair, check_shape, pool_to_smaller
+
+__all__ = ["FT", "factor_loss"]
+
+
+def factor_loss(student_factor: Tensor, teacher_factor: Tensor, *, attention: bool = True) -> Tensor:
+    """mean |f_s / ||f_s|| - f_t / ||f_t|| |; (n, c, h_s, w_s), (n, c, h_t, w_t) -> ().
+
+    `attention=True`, RepDistiller's (weight 200): f is the mean over channels of the squared factor, (h * w,).
+    `attention=False`, the paper's and its authors' (weight 500): f is the whole factor, (c * h * w,). Either is
+    L2-normalised per sample, and the differences are averaged over all elements. The larger factor is average-pooled
+    to the size of the smaller. 0 where the factors are equal, also up to a positive factor. A zero factor has f = 0
+    (norm up to 1e-12). Half-precision inputs are computed in float32, under autocast too.
+
+    Raises ValueError unless both are (n, c, h, w) with the same n and, without `attention`, the same c.
+    Kim, Park and Kwak, Paraphrasing Complex Network: Network Compression via Factor Transfer, NeurIPS 2018, eq. 2.
+    """
+    check_map_pair(student_factor, teacher_factor, names=("student_factor", "teacher_factor"))
+    if not attention and student_factor.shape[1] != teacher_factor.shape[1]:
+        raise ValueError(
+            f"student_factor and teacher_factor must share c, "
+            f"got {student_factor.shape[1]} and {teacher_factor.shape[1]}"
+        )
+    with torch.autocast(student_factor.device.type, enabled=False):
+        student_factor, teacher_factor = pool_to_smaller(*as_float(student_factor, teacher_factor))
+        return F.l1_loss(_unit(student_factor, attention), _unit(teacher_factor, attention))
+
+
+class FT(nn.Module):
+    """`factor_loss` of the translated student map and the paraphrased teacher map; (n, c_s, ...), (n, c_t, ...) -> ().
+
+    Two phases, with parameters apart:
+    1. `paraphraser_loss(teacher_map)` trains `paraphraser` alone, without the student, on the maps of the frozen
+       teacher. It is the auto-encoder's mean squared error.
+    2. `forward(student_map, teacher_map)` trains the student and `translator` beside the cross-entropy. The
+       paraphraser stays as it is (no gradient flows there: leave it out of this phase's optimiser); its decoder is not
+       used.
+    Both modules are dropped afterwards.
+
+    `paraphraser`: three 3x3 convolutions, c_t -> c_t -> m -> m channels with m = int(rate * c_t), and as a decoder
+    three transposed ones m -> m -> c_t -> c_t, each followed by LeakyReLU(0.1). `translator`: three 3x3 convolutions
+    c_s -> c_s -> m -> m, each followed by BatchNorm2d (RepDistiller; the authors have none) and LeakyReLU(0.1). Weight
+    200 with `attention`, 500 without: see `factor_loss`. Both are computed in the dtype of their weights, float32
+    unless changed, and the rest in float32 at least, under autocast too. Training on a batch of one sample with a 1x1
+    map raises in the translator (PyTorch's ValueError: no variance).
+
+    Raises ValueError for bad shapes or a rate outside (0, 1]; in both methods for other channels.
+    Kim, Park and Kwak, NeurIPS 2018, eq. 1 (phase 1) and 2 (phase 2); rate is their k, usually 0.5.
+    """
+
+    def __init__(
+        self,
+        student_shape: Sequence[int],
+        teacher_shape: Sequence[int],
+        *,
+        rate: float = 0.5,
+        attention: bool = True,
+    ) -> None:
+        super().__init__()
+        self.student_channels = check_shape("student_shape", student_shape)[0]
+        self.teacher_channels = check_shape("teacher_shape", teacher_shape)[0]
+        c_s, c_t = self.student_channels, self.teacher_channels
+        if not (0 < rate <= 1 and int(rate * c_t) >= 1):
+            raise ValueError(f"rate must be in (0, 1] and leave a factor channel of the teacher's {c_t}, got {rate}")
+        self.rate, self.attention, m = rate, attention, int(rate * c_t)
+        self.paraphraser = nn.ModuleDict(
+            {
+                "encoder": nn.Sequential(*_block(c_t, c_t), *_block(c_t, m), *_block(m, m)),
+                "decoder": nn.Sequential(*_inverse(m, m), *_inverse(m, c_t), *_inverse(c_t, c_t)),
+            }
+        )
+        self.translator = nn.Sequential(*_block(c_s, c_s, norm=True), *_block(c_s, m, norm=True), *_block(m, m, norm=True))
+
+    def paraphraser_loss(self, teacher_map: Tensor) -> Tensor:
+        """Phase 1: mean (decoder(encoder(t)) - t)^2 over all elements; (n, c_t, h, w) -> (). Trains `paraphraser`."""
+        check_map("teacher_map", teacher_map, self.teacher_channels)
+        with torch.autocast(teacher_map.device.type, enabled=False):
+            factor = _run(self.paraphraser["encoder"], teacher_map)
+            return F.mse_loss(*as_float(_run(self.paraphraser["decoder"], factor), teacher_map))
+
+    def forward(self, student_map: Tensor, teacher_map: Tensor) -> Tensor:
+        """Phase 2: trains the student and `translator`."""
+        check_map_pair(student_map, teacher_map, self.student_channels, self.teacher_channels)
+        with torch.autocast(student_map.device.type, enabled=False):
+            with torch.no_grad():
+                teacher_factor = _run(self.paraphraser["encoder"], teacher_map)
+            return factor_loss(_run(self.translator, student_map), teacher_factor, attention=self.attention)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}, attention={self.attention}"
+
+
+def _unit(factor: Tensor, attention: bool) -> Tensor:
+    if attention:
+        flat = rearrange(reduce(factor.square(), "n c h w -> n h w", "mean"), "n h w -> n (h w)")
+    else:
+        flat = rearrange(factor, "n c h w -> n (c h w)")
+    return F.normalize(flat)
+
+
+def _block(c_in: int, c_out: int, *, norm: bool = False) -> list[nn.Module]:
+    middle: list[nn.Module] = [nn.BatchNorm2d(c_out)] if norm else []
+    return [nn.Conv2d(c_in, c_out, 3, padding=1), *middle, nn.LeakyReLU(0.1)]
+
+
+def _inverse(c_in: int, c_out: int) -> list[nn.Module]:
+    return [nn.ConvTranspose2d(c_in, c_out, 3, padding=1), nn.LeakyReLU(0.1)]
+
+
+def _run(module: nn.Module, x: Tensor) -> Tensor:
+    """module(x) in the dtype of its weights."""
+    result: Tensor = module(x.to(next(module.parameters()).dtype))
+    return result

@@ -1,0 +1,75 @@
+"""ICKD: match the correlations between the channels of a feature map."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from einops import einsum, rearrange, reduce
+from torch import Tensor, nn
+
+from ._inputs import as_float
+from ._maps import check_map_pair, check_shape
+
+__all__ = ["ICKD", "ickd_loss"]
+
+
+def ickd_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
+    """mean_{n, i} ||G_s[n, i] - G_t[n, i]||^2; (n, c, h_s, w_s), (n, c, h_t, w_t) -> ().
+
+        F = the map as (c, h * w), per sample    G = F F^T (c, c), each row L2-normalised
+
+    The squared differences are summed over a row of G and averaged over its c rows and the n samples. 0 where the
+    maps are equal, also up to a positive factor. G does not depend on h and w, so the maps may differ in size. A zero
+    channel has row 0, with a zero gradient. Half-precision inputs are computed in float32, under autocast too.
+    Gradients flow to both inputs: pass a detached teacher.
+
+    Raises ValueError unless both are (n, c, h, w) with the same n and c.
+    Liu et al., Exploring Inter-Channel Correlation for Diversity-Preserved Knowledge Distillation, ICCV 2021, eq. 4-6;
+    the row normalisation and the divisor are those of its published code.
+    """
+    check_map_pair(student_map, teacher_map)
+    if student_map.shape[1] != teacher_map.shape[1]:
+        raise ValueError(
+            f"student_map and teacher_map must share c, got {student_map.shape[1]} and {teacher_map.shape[1]}"
+        )
+    with torch.autocast(student_map.device.type, enabled=False):
+        student_map, teacher_map = as_float(student_map, teacher_map)
+        difference = _channel_correlation(student_map) - _channel_correlation(teacher_map)
+        return reduce(difference.square(), "n i j -> n i", "sum").mean()
+
+
+class ICKD(nn.Module):
+    """`ickd_loss` of an embedded student map; (n, c_s, h_s, w_s), (n, c_t, h_t, w_t) -> (). Usual weight 2.5.
+
+    `embed`, a 1x1 convolution without bias and a BatchNorm2d, gives the student map the teacher's channels. It is used
+    where c_s = c_t too, as published; train it with the student's optimiser and drop it afterwards. The published maps
+    are those of the last stage, before the pooling. Training on a batch of one sample with a 1x1 map raises (PyTorch's
+    ValueError: no variance). The embedding is computed in the dtype of its weights, float32 unless changed, and the
+    rest in float32 at least, under autocast too.
+
+    Raises ValueError for bad shapes; in forward for other channels. Liu et al., ICCV 2021 (see `ickd_loss`).
+    """
+
+    def __init__(self, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.student_channels = check_shape("student_shape", student_shape)[0]
+        self.teacher_channels = check_shape("teacher_shape", teacher_shape)[0]
+        self.convolution = nn.Conv2d(self.student_channels, self.teacher_channels, 1, bias=False)
+        self.embed = nn.Sequential(self.convolution, nn.BatchNorm2d(self.teacher_channels))
+
+    def forward(self, student_map: Tensor, teacher_map: Tensor) -> Tensor:
+        check_map_pair(student_map, teacher_map, self.student_channels, self.teacher_channels)
+        with torch.autocast(student_map.device.type, enabled=False):
+            return ickd_loss(self.embed(student_map.to(self.convolution.weight.dtype)), teacher_map)
+
+
+def _channel_correlation(x: Tensor) -> Tensor:
+    """Gram matrix of the channels, rows L2-normalised, (n, c, h, w) -> (n, c, c)."""
+    # Only the directions of the rows matter, and fourth powers would leave the range of float32.
+    flat = rearrange(x, "n c h w -> n c (h w)")
+    largest = reduce(flat.detach().abs(), "n c p -> n 1 1", "max")
+    flat = flat / largest.masked_fill(largest == 0, 1.0)
+    gram = einsum(flat, flat, "n i p, n j p -> n i j")
+    square = reduce(gram.square(), "n i j -> n i 1", "sum")
+    # Below 1e-16 the gradient of rsqrt nears the overflow of float32.
+    return gram * square.masked_fill(square <= 1e-16, math.inf).rsqrt()

@@ -1,0 +1,78 @@
+"""SRD, the projector: match normalised representations through one trained linear projection."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ._inputs import as_float, check_same_shape
+
+__all__ = ["SRD", "srd_loss"]
+
+
+def srd_loss(z_s: Tensor, z_t: Tensor, *, exponent: float = 4.0) -> Tensor:
+    """ln sum_ij |z_s - z_t|_ij^exponent; (n, d), (n, d) -> (), in nats.
+
+    A sum over samples and features inside the logarithm: the batch size only shifts it. It falls without bound as the
+    inputs approach each other; identical ones give the logarithm of the smallest normal number (-87 in float32), with
+    a zero gradient. Half-precision inputs are computed in float32, under autocast too. Gradients flow to both inputs.
+
+    Raises ValueError unless both are (n, d) and exponent >= 1 (below, the gradient is infinite at equality).
+    The LogSum of Miles and Mikolajczyk, Understanding the Role of the Projector in Knowledge Distillation, AAAI 2024.
+    """
+    _check_exponent(exponent)
+    check_same_shape("z_s", z_s, "z_t", z_t, "(n, d)")
+    with torch.autocast(z_s.device.type, enabled=False):
+        z_s, z_t = as_float(z_s, z_t)
+        distance = (z_s - z_t).abs().pow(exponent).sum()
+        return distance.clamp_min(torch.finfo(distance.dtype).tiny).log()
+
+
+class SRD(nn.Module):
+    """`srd_loss` of BN(W z_s) and BN(z_t); (n, d_s), (n, d_t) -> (), in nats.
+
+    z_s and z_t are the inputs of the last fully connected layer. `projector` is one trainable Linear(d_s, d_t) (no
+    bias: BN would remove it), trained with the student's optimiser and dropped afterwards, also where d_s = d_t. BN
+    standardises each feature over the batch with biased variance and eps = 1e-4, without affine parameters (the
+    authors' code); in eval mode its running statistics are used.
+
+    Usual weight 2. The paper gives neither the weight nor the exponent: both are those of the authors' ImageNet code,
+    2 ln sum |.|^4, which adds the logit term KL(teacher || student) beside it (here `KD(tau=1)`). torchdistill's
+    default exponent is 1. Computed in the dtype of
+    the weight, float32 unless changed, under autocast too. Statistics are those of the rows passed
+    (under DistributedDataParallel, of the local batch). A constant feature is standardised to 0.
+
+    Raises ValueError for sizes < 1 or exponent < 1; in forward for other widths, and in training for n = 1.
+    Miles and Mikolajczyk, AAAI 2024.
+    """
+
+    def __init__(self, student_dim: int, teacher_dim: int, *, exponent: float = 4.0) -> None:
+        super().__init__()
+        for name, dim in (("student_dim", student_dim), ("teacher_dim", teacher_dim)):
+            if dim < 1:
+                raise ValueError(f"{name} must be >= 1, got {dim}")
+        _check_exponent(exponent)
+        self.student_dim, self.teacher_dim, self.exponent = student_dim, teacher_dim, exponent
+        self.projector = nn.Linear(student_dim, teacher_dim, bias=False)
+        self.norm_s = nn.BatchNorm1d(teacher_dim, eps=1e-4, affine=False)
+        self.norm_t = nn.BatchNorm1d(teacher_dim, eps=1e-4, affine=False)
+
+    def forward(self, z_s: Tensor, z_t: Tensor) -> Tensor:
+        for name, z, dim in (("z_s", z_s, self.student_dim), ("z_t", z_t, self.teacher_dim)):
+            if z.ndim != 2 or z.shape[1] != dim:
+                raise ValueError(f"{name} must be (n, {dim}), got {tuple(z.shape)}")
+        if self.training and len(z_s) < 2:
+            raise ValueError(f"z_s must have n >= 2 samples in training, for the statistics of BN, got {len(z_s)}")
+        with torch.autocast(z_s.device.type, enabled=False):
+            # BN wants its input in the dtype of its running statistics, which is that of the weight.
+            weight = self.projector.weight
+            projected, z_t = F.linear(z_s.to(weight.dtype), weight), z_t.to(weight.dtype)
+            check_same_shape("the projected z_s", projected, "z_t", z_t, "(n, d)")
+            return srd_loss(self.norm_s(projected), self.norm_t(z_t), exponent=self.exponent)
+
+    def extra_repr(self) -> str:
+        return f"exponent={self.exponent}"
+
+
+def _check_exponent(exponent: float) -> None:
+    if not 1 <= exponent < float("inf"):
+        raise ValueError(f"exponent must be >= 1 and finite, got {exponent}")

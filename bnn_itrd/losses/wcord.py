@@ -1,0 +1,138 @@
+"""WCoRD: Wasserstein distances between the networks' embeddings, dual over the training set, primal in the batch."""
+
+import math
+
+import torch
+from einops import einsum, reduce
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from ._inputs import as_float, check_matrix, check_positive, check_weight
+from ._memory import ContrastMemory, Embedding, check_representations
+
+__all__ = ["WCoRD", "global_contrast_loss", "sinkhorn"]
+
+
+def sinkhorn(cost: Tensor, *, epsilon: float = 0.1, iterations: int = 50) -> Tensor:
+    """argmin_P <P, cost> - epsilon H(P) over couplings of two uniform distributions; (n, m) -> (n, m).
+
+    `iterations` rounds of Sinkhorn's scalings on logarithms, so no exp under- or overflows. Each round ends on the
+    columns: they sum to 1 / m to rounding, the rows to 1 / n in the limit. The plan is a constant: no gradient flows
+    into it, as the envelope theorem wants where it is multiplied with the cost (exact for the regularised optimum).
+    Half precision is computed in float32, under autocast too.
+
+    Raises ValueError unless cost is a matrix, epsilon > 0 and iterations >= 1.
+    Cuturi, Sinkhorn Distances, NeurIPS 2013.
+    """
+    check_matrix("cost", cost)
+    check_positive("epsilon", epsilon)
+    if iterations < 1:
+        raise ValueError(f"iterations must be >= 1, got {iterations}")
+    with torch.no_grad(), torch.autocast(cost.device.type, enabled=False):
+        (kernel,) = as_float(-cost.detach() / epsilon)
+        n, m = kernel.shape
+        log_plan = kernel
+        for _ in range(iterations):
+            log_plan = log_plan - log_plan.logsumexp(dim=1, keepdim=True) - math.log(n)
+            log_plan = log_plan - log_plan.logsumexp(dim=0, keepdim=True) - math.log(m)
+        return log_plan.exp()
+
+
+def global_contrast_loss(log_odds: Tensor) -> Tensor:
+    """-(h_0 - sum_k h_k), h = sigmoid(log_odds), averaged over rows; (n, 1 + K) -> ().
+
+    The negative of E_joint[h] - K E_independent[h], the Wasserstein-1 distance between paired and unpaired embeddings
+    in its dual form, for a critic h. Column 0 is the pair, the others the K unpaired ones, over which it is a sum.
+    Half precision is computed in float32, under autocast too.
+
+    Raises ValueError unless log_odds is (n, 1 + K) with n, K >= 1.
+    Chen, Wang, Gan, Liu, Henao and Carin, Wasserstein Contrastive Representation Distillation, CVPR 2021, sec. 3.2.
+    """
+    if log_odds.ndim != 2 or len(log_odds) < 1 or log_odds.shape[1] < 2:
+        raise ValueError(f"log_odds must be (n, 1 + K) with n, K >= 1, got {tuple(log_odds.shape)}")
+    with torch.autocast(log_odds.device.type, enabled=False):
+        (log_odds,) = as_float(log_odds)
+        critic = log_odds.sigmoid()
+        return (reduce(critic[:, 1:], "n k -> n", "sum") - critic[:, 0]).mean()
+
+
+class WCoRD(nn.Module):
+    """beta_global L_global + beta_local L_local; (n, d_s), (n, d_t), (n,) int64 -> ().
+
+    - Global, the dual form: `global_contrast_loss` of the student's anchors plus that of the teacher's, each against
+      the other network's bank of all training samples. Critic, banks, negatives and normalisation are those of `CRD`
+      (`ContrastMemory`), but the embeddings' weights are divided by their spectral norm (one power iteration per
+      training step), which bounds the critic's slope.
+    - Local, the primal form: <P, C> with C_ij = 1 - v_s[i] . v_t[j], the cosine distances in the batch, and P their
+      optimal coupling by `sinkhorn`, a constant in the backward pass. Between 0 and 2.
+
+    Weight 1; the inner ones are inside. 0.8 is CRD's; the others (0.05, epsilon, iterations) are this project's, to be
+    tuned, for there is no published code to take them from. `embed_s` and `embed_t` are trained with the student's
+    optimiser and dropped afterwards. See `CRD` for `labels`, `indices` and data-parallel training. A beta of 0 skips
+    its term (and the banks stay as they are without the global one). Computed in float32 at least, under autocast too.
+
+    Raises ValueError for negative betas, and as `CRD` and `sinkhorn` do.
+    Chen et al., CVPR 2021, sec. 3.2 (global), 3.3 (local), 3.4 (total).
+    """
+
+    def __init__(
+        self,
+        student_dim: int,
+        teacher_dim: int,
+        labels: Tensor,
+        *,
+        beta_global: float = 0.8,
+        beta_local: float = 0.05,
+        embed_dim: int = 128,
+        num_negatives: int = 16384,
+        temperature: float = 0.07,
+        momentum: float = 0.5,
+        epsilon: float = 0.1,
+        iterations: int = 50,
+    ) -> None:
+        super().__init__()
+        for name, dim in (("student_dim", student_dim), ("teacher_dim", teacher_dim)):
+            if dim < 1:
+                raise ValueError(f"{name} must be >= 1, got {dim}")
+        check_weight("beta_global", beta_global)
+        check_weight("beta_local", beta_local)
+        check_positive("epsilon", epsilon)
+        if iterations < 1:
+            raise ValueError(f"iterations must be >= 1, got {iterations}")
+        self.student_dim, self.teacher_dim = student_dim, teacher_dim
+        self.beta_global, self.beta_local = beta_global, beta_local
+        self.epsilon, self.iterations = epsilon, iterations
+        self.memory = ContrastMemory(
+            labels, embed_dim, num_negatives=num_negatives, temperature=temperature, momentum=momentum
+        )
+        self.embed_s = Embedding(student_dim, embed_dim)
+        self.embed_t = Embedding(teacher_dim, embed_dim)
+        parametrizations.spectral_norm(self.embed_s.linear)
+        parametrizations.spectral_norm(self.embed_t.linear)
+
+    def parts(self, z_s: Tensor, z_t: Tensor, indices: Tensor) -> dict[str, Tensor]:
+        """The weighted terms, `global` and `local`, that forward adds; a term with beta 0 is absent."""
+        check_representations(z_s, z_t, indices, self.student_dim, self.teacher_dim)
+        terms: dict[str, Tensor] = {}
+        with torch.autocast(z_s.device.type, enabled=False):
+            v_s, v_t = self.embed_s(z_s), self.embed_t(z_t)
+            if self.beta_global:
+                log_odds_s, log_odds_t = self.memory(v_s, v_t, indices)
+                contrast = global_contrast_loss(log_odds_s) + global_contrast_loss(log_odds_t)
+                terms["global"] = self.beta_global * contrast
+            if self.beta_local:
+                v_s, v_t = as_float(v_s, v_t)
+                cost = 1 - einsum(v_s, v_t, "i d, j d -> i j")
+                plan = sinkhorn(cost, epsilon=self.epsilon, iterations=self.iterations)
+                terms["local"] = self.beta_local * (plan * cost).sum()
+        return terms
+
+    def forward(self, z_s: Tensor, z_t: Tensor, indices: Tensor) -> Tensor:
+        """The sum of `parts`; 0 without a graph where both betas are 0."""
+        total = torch.zeros((), device=z_s.device)
+        for term in self.parts(z_s, z_t, indices).values():
+            total = total + term
+        return total
+
+    def extra_repr(self) -> str:
+        return f"beta_global={self.beta_global}, beta_local={self.beta_local}, epsilon={self.epsilon}"
