@@ -213,9 +213,7 @@ def test_vid_loss_equals_loop(shape: tuple[int, ...], reduction: str) -> None:
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize(("s", "t"), [((3, 4, 4), (2, 4, 4)), ((3, 8, 6), (4, 4, 3)), ((2, 2, 3), (3, 5, 4))])
-def test_vid_equals_numpy(
-    s: tuple[int, int, int], t: tuple[int, int, int], batch_norm: bool, reduction: str
-) -> None:
+def test_vid_equals_numpy(s: tuple[int, int, int], t: tuple[int, int, int], batch_norm: bool, reduction: str) -> None:
     torch.manual_seed(0)
     vid = VID(s, t, batch_norm=batch_norm, reduction=reduction, init_variance=1.5).double()
     nn.init.uniform_(vid.raw_variance)
@@ -325,10 +323,13 @@ def test_srd_equals_numpy(n: int, d_s: int, d_t: int, exponent: float) -> None:
 def test_srd_of_equal_inputs_is_finite() -> None:
     z = _map(4, (3,), 0).float().requires_grad_()
     for exponent in (1.0, 4.0):
-        loss = srd_loss(z, z.detach(), exponent=exponent)
-        assert loss.item() == pytest.approx(math.log(2.0**-126))
-        (grad,) = torch.autograd.grad(loss, z)
-        assert not grad.any()
+        for shift, live in ((0.0, False), (5e-5, False), (2e-4, True)):
+            loss = srd_loss(z, z.detach() + shift, exponent=exponent)
+            want = math.log(12) + exponent * math.log(max(shift, 1e-4))
+            assert loss.item() == pytest.approx(want, abs=1e-2)
+            (grad,) = torch.autograd.grad(loss, z)
+            assert bool(grad.any()) == live
+    assert srd_loss(z, z.detach(), exponent=20.0).item() == pytest.approx(-126 * math.log(2))
 
 
 def test_srd_in_evaluation_uses_running_statistics() -> None:
@@ -362,7 +363,7 @@ def test_ickd_loss_equals_loop(n: int, c: int, size_s: int, size_t: int) -> None
     want = _loop_ickd(_np(s), _np(t))
     assert ickd_loss(s, t).item() == pytest.approx(want, rel=1e-10, abs=1e-15)
     assert ickd_loss(1e-6 * s, 1e8 * t).item() == pytest.approx(want, rel=1e-10, abs=1e-15)
-    assert ickd_loss((1e-12 * s).float(), (1e12 * t).float()).item() == pytest.approx(want, rel=1e-4, abs=1e-6)
+    assert ickd_loss((1e-6 * s).float(), (1e12 * t).float()).item() == pytest.approx(want, rel=1e-4, abs=1e-6)
     assert ickd_loss(t, 3 * t).item() == pytest.approx(0, abs=1e-20)
 
 
@@ -630,9 +631,7 @@ def _crd_reference(v_s: Array, v_t: Array, banks: list[Array], samples: Array, z
 @pytest.mark.parametrize(("n", "negatives", "temperature", "momentum"), [(4, 7, 0.07, 0.5), (1, 1, 1.0, 0.0)])
 def test_crd_equals_loop_over_two_steps(n: int, negatives: int, temperature: float, momentum: float) -> None:
     torch.manual_seed(0)
-    crd = CRD(
-        6, 5, LABELS, embed_dim=8, num_negatives=negatives, temperature=temperature, momentum=momentum
-    ).double()
+    crd = CRD(6, 5, LABELS, embed_dim=8, num_negatives=negatives, temperature=temperature, momentum=momentum).double()
     z_s, z_t, indices = _bank_args(n)
     z: list[float] = []
     for step in range(2):
@@ -669,13 +668,13 @@ def test_crd_equals_loop_over_two_steps(n: int, negatives: int, temperature: flo
 def test_negatives_are_of_other_classes_and_uniform() -> None:
     torch.manual_seed(0)
     memory = ContrastMemory(LABELS, 4, num_negatives=13, temperature=0.07, momentum=0.5)
-    indices = torch.arange(len(LABELS))
+    labels, indices = LABELS, torch.arange(len(LABELS))
     draws = torch.cat([memory.draw(indices) for _ in range(300)], dim=1)
     assert draws.dtype == torch.int64
-    for i in range(len(LABELS)):
-        others = torch.nonzero(LABELS != LABELS[i])[:, 0]
+    for i, label in enumerate(LABELS.tolist()):
+        others = torch.nonzero(labels != label)[:, 0]
         counts = draws[i].bincount(minlength=len(LABELS))
-        assert not counts[LABELS == LABELS[i]].any()
+        assert not counts[labels == label].any()
         expected = draws.shape[1] / len(others)
         chi_square = ((counts[others] - expected) ** 2 / expected).sum().item()
         # 12 to 15 degrees of freedom; the 20 values' largest is below this with probability 0.999.
@@ -759,7 +758,8 @@ def test_banks_resume_exactly(name: str) -> None:
     other.load_state_dict(state)
     torch.manual_seed(11)
     assert steps(other, 3) == want
-    assert all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), other.state_dict().values(), strict=True))
+    for key, value in module.state_dict().items():
+        assert torch.equal(other.state_dict()[key], value)
 
 
 @pytest.mark.parametrize("name", ["crd", "wcord"])
@@ -844,10 +844,10 @@ def test_sinkhorn_plan_is_the_gradient_of_the_regularised_distance() -> None:
     cost, epsilon, step = _map(4, (4,), 5).abs(), 0.2, 1e-5
 
     def distance(c: Tensor) -> float:
-        plan = sinkhorn(c, epsilon=epsilon, iterations=3000)
+        plan = sinkhorn(c, epsilon=epsilon, iterations=500)
         return float((plan * c).sum() + epsilon * (plan * plan.log()).sum())
 
-    plan = sinkhorn(cost, epsilon=epsilon, iterations=3000)
+    plan = sinkhorn(cost, epsilon=epsilon, iterations=500)
     for i, j in itertools.product(range(4), range(4)):
         change = torch.zeros_like(cost)
         change[i, j] = step
@@ -1001,12 +1001,26 @@ def _dead(x: Tensor, kind: str) -> Tensor:
     return torch.full_like(x, {"constant": -1.3, "tiny": 1e-20, "large": 1e4}[kind])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["zero", "constant channel", "zero sample", "constant", "tiny", "large"])
 @pytest.mark.parametrize("side", ["student", "teacher", "both"])
 @pytest.mark.parametrize("name", CASES)
-def test_dead_features_give_finite_losses_and_gradients(name: str, side: str, kind: str) -> None:
+def test_dead_features_give_finite_losses_and_gradients(name: str, side: str, kind: str, dtype: torch.dtype) -> None:
+    _check_dead_features(name, side, kind, dtype)
+
+
+# Not "zero", "tiny" and "large": there true gradients can exceed float16 (batch normalisation of a constant map has a
+# slope of 316, and FT's translator three of them).
+@pytest.mark.parametrize("kind", ["constant channel", "zero sample", "constant"])
+@pytest.mark.parametrize("side", ["student", "teacher", "both"])
+@pytest.mark.parametrize("name", CASES)
+def test_dead_features_in_float16(name: str, side: str, kind: str) -> None:
+    _check_dead_features(name, side, kind, torch.float16)
+
+
+def _check_dead_features(name: str, side: str, kind: str, dtype: torch.dtype) -> None:
     module = _build(name)
-    student, teacher, *rest = _apply(CASES[name][1](4), Tensor.float)
+    student, teacher, *rest = _apply(CASES[name][1](4), lambda x: x.to(dtype))
     if side != "teacher":
         student = _apply(student, lambda x: _dead(x, kind))
     if side != "student":
@@ -1083,7 +1097,10 @@ def _crd(**kwargs: Any) -> CRD:
     [
         (lambda: vid_loss(_z(2, 3), _z(2, 4), _z(3)), r"mean and target must share .*, got \(2, 3\) and \(2, 4\)"),
         (lambda: vid_loss(_z(2, 3), _z(2, 3), _z(2)), r"variance must be \(3,\), got \(2,\)"),
-        (lambda: vid_loss(_z(2, 3), _z(2, 3), _z(3), reduction="max"), r'reduction must be "mean" or "sum", got \'max\''),
+        (
+            lambda: vid_loss(_z(2, 3), _z(2, 3), _z(3), reduction="max"),
+            r'reduction must be "mean" or "sum", got \'max\'',
+        ),
         (lambda: VID((3, 4), (3, 4, 4)), r"student_shape must be \(c, h, w\) with integers >= 1, got \(3, 4\)"),
         (lambda: VID((3, 4, 4), (0, 4, 4)), r"teacher_shape must be \(c, h, w\) .*, got \(0, 4, 4\)"),
         (lambda: VID((3, 4, 4), (3, 4, 4), init_variance=0), r"init_variance must be > 0 and finite, got 0"),

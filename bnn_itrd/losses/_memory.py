@@ -3,16 +3,18 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from ._inputs import as_float, check_positive
+from ._scale import unit
 
 __all__ = ["ContrastMemory", "Embedding", "check_representations"]
 
 
 class Embedding(nn.Module):
-    """Linear(dim, embed_dim) with rows of unit length; (n, dim) -> (n, embed_dim). A zero row stays 0."""
+    """Rows of Linear(dim, embed_dim), L2-normalised; (n, dim) -> (n, embed_dim). A zero row stays 0 (see `unit`)."""
 
     def __init__(self, dim: int, embed_dim: int) -> None:
         super().__init__()
@@ -22,7 +24,7 @@ class Embedding(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             weight = self.linear.weight
             dtype = torch.promote_types(torch.float32, weight.dtype)
-            return unit_rows(nn.functional.linear(z.to(dtype), weight.to(dtype), self.linear.bias.to(dtype)))
+            return unit(F.linear(z.to(dtype), weight.to(dtype), self.linear.bias.to(dtype)))
 
 
 class ContrastMemory(nn.Module):
@@ -33,10 +35,10 @@ class ContrastMemory(nn.Module):
 
         a_k = v . w_k / T - ln Z - ln(K / num_samples)        h_k = sigmoid(a_k) = x / (x + K / num_samples)
 
-    with x = exp(v . w_k / T) / Z. Z, one per direction, is the mean of exp(v . w_k / T) over the first batch in
-    training times num_samples; then it stays. After the scores, in training, the batch's rows become
-    unit(momentum * row + (1 - momentum) * embedding). Sample indices must be unique within a batch: of a repeated one
-    an arbitrary row stays.
+    with x = exp(v . w_k / T) / Z: eq. 19 of the paper, Z from its code. There is one Z per direction, num_samples times
+    the mean of exp(v . w_k / T) over the first batch in training; then it stays. After the scores, in training, the
+    batch's rows become unit(momentum * row + (1 - momentum) * embedding). Sample indices must be unique within a
+    batch: of a repeated one an arbitrary row stays.
 
     Banks, ln Z and whether it is set are buffers in the checkpoint; the labels and their order are buffers outside it.
     Negatives are a function of the global random state of the device alone. Nothing here waits for the device. Scores
@@ -79,8 +81,8 @@ class ContrastMemory(nn.Module):
         self.num_samples, self.num_negatives = len(labels), num_negatives
         self.temperature, self.momentum = temperature, momentum
         # Published code starts from a uniform cube, with rows of about unit length.
-        self.register_buffer("bank_s", unit_rows(torch.randn(len(labels), dim)))
-        self.register_buffer("bank_t", unit_rows(torch.randn(len(labels), dim)))
+        self.register_buffer("bank_s", unit(torch.randn(len(labels), dim)))
+        self.register_buffer("bank_t", unit(torch.randn(len(labels), dim)))
         self.register_buffer("log_z", torch.zeros(2))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
         # Samples sorted by class: those of other classes are the positions outside one interval.
@@ -99,7 +101,10 @@ class ContrastMemory(nn.Module):
         return self.order[torch.where(position < start, position, position + count)]
 
     def forward(self, v_s: Tensor, v_t: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-odds a of the student's anchors and of the teacher's, positive first; (n, d), (n, d), (n,) -> (n, 1 + K) each."""
+        """Log-odds a of the student's anchors and of the teacher's, positives first.
+
+        (n, dim), (n, dim) of unit rows, (n,) int64 -> (n, 1 + K), (n, 1 + K).
+        """
         samples = torch.cat([rearrange(indices, "n -> n 1"), self.draw(indices)], dim=1)
         s = self._similarities(v_s, self.bank_t, samples)
         t = self._similarities(v_t, self.bank_s, samples)
@@ -127,14 +132,7 @@ class ContrastMemory(nn.Module):
         new = self.momentum * old + (1 - self.momentum) * v.detach().to(bank.dtype)
         # Opposite rows may cancel: then the old one stays.
         vanished = rearrange(new.norm(dim=1), "n -> n 1") < 1e-6
-        bank.index_copy_(0, indices, unit_rows(torch.where(vanished, old, new)))
-
-
-def unit_rows(x: Tensor) -> Tensor:
-    """Rows divided by their norm, zero rows left at 0 with a zero gradient; (n, d) -> (n, d)."""
-    square = x.square().sum(dim=1, keepdim=True)
-    # Below 1e-16 the gradient of rsqrt nears the overflow of float32.
-    return x * square.masked_fill(square <= 1e-16, math.inf).rsqrt()
+        bank.index_copy_(0, indices, unit(torch.where(vanished, old, new)))
 
 
 def check_representations(z_s: Tensor, z_t: Tensor, indices: Tensor, student_dim: int, teacher_dim: int) -> None:

@@ -22,7 +22,8 @@ def ab_loss(student_map: Tensor, teacher_map: Tensor, *, margin: float = 1.0) ->
     Half-precision inputs are computed in float32, under autocast too.
 
     Raises ValueError unless both share (n, c, h, w) and margin > 0.
-    Heo, Lee, Yun and Choi, Knowledge Transfer via Distillation of Activation Boundaries, AAAI 2019, eq. 6.
+    Heo, Lee, Yun and Choi, Knowledge Transfer via Distillation of Activation Boundaries, AAAI 2019;
+    the authors' code.
     """
     check_positive("margin", margin)
     check_map_pair(student_map, teacher_map)

@@ -18,7 +18,7 @@ def crd_loss(log_odds: Tensor) -> Tensor:
     denominator; softplus needs no such guard.) Half precision is computed in float32, under autocast too.
 
     Raises ValueError unless log_odds is (n, 1 + K) with n, K >= 1.
-    Tian, Krishnan and Isola, Contrastive Representation Distillation, ICLR 2020, eq. 17 (18 of the preprint).
+    Tian, Krishnan and Isola, Contrastive Representation Distillation, ICLR 2020, eq. 18.
     """
     if log_odds.ndim != 2 or len(log_odds) < 1 or log_odds.shape[1] < 2:
         raise ValueError(f"log_odds must be (n, 1 + K) with n, K >= 1, got {tuple(log_odds.shape)}")
@@ -38,14 +38,14 @@ class CRD(nn.Module):
     the scores, the normalisation constants Z, the update and the drawing of negatives.
 
     Usual weight 0.8 beside the cross-entropy: it belongs to the sum over K = 16384 negatives and over both
-    directions. Negatives are of other classes (the "exact" mode of RepDistiller, which draws without replacement), so
-    the labels of all training samples are needed. The rows written are those of the batch passed: under
-    DistributedDataParallel, of the local one. Computed in float32 at least, under autocast too. Where gradients
-    flow: to both representations and embeddings, never into a bank.
+    directions. The positive is the sample itself (RepDistiller's "exact" mode) and the negatives are of other classes
+    (drawn with replacement; there, without), so the labels of all training samples are needed. The rows written are
+    those of the batch passed: under DistributedDataParallel, of the local one. Gradients flow to both representations
+    and embeddings, never into a bank. Computed in float32 at least, under autocast too.
 
     Raises ValueError for dims < 1 and whatever `ContrastMemory` refuses (more negatives than the bank can give, for
     instance); in forward for other widths or indices that are not (n,) int64. An index beyond the bank is the device's
-    IndexError. Tian, Krishnan and Isola, ICLR 2020, eq. 13-19.
+    IndexError. Tian, Krishnan and Isola, ICLR 2020, eq. 18 and 19.
     """
 
     def __init__(

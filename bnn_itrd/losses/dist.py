@@ -11,9 +11,7 @@ from ._inputs import as_float, check_positive, check_same_shape, check_weight
 __all__ = ["DIST", "dist_loss"]
 
 
-def dist_loss(
-    student: Tensor, teacher: Tensor, *, beta: float = 1.0, gamma: float = 1.0, tau: float = 1.0
-) -> Tensor:
+def dist_loss(student: Tensor, teacher: Tensor, *, beta: float = 1.0, gamma: float = 1.0, tau: float = 1.0) -> Tensor:
     """tau^2 (beta (1 - mean_n r(rows)) + gamma (1 - mean_k r(columns))) of logits; (n, k), (n, k) -> ().
 
     r is Pearson's correlation between student and teacher of one row (a sample's probabilities: "inter-class") or of
@@ -28,8 +26,8 @@ def dist_loss(
     DistributedDataParallel, of the local batch).
 
     Raises ValueError unless both are (n, k), beta and gamma >= 0 and tau > 0.
-    Huang, You, Wang, Qian and Xu, Knowledge Distillation from A Stronger Teacher, NeurIPS 2022, eq. 6-10; tau^2 is
-    the published code's.
+    Huang, You, Wang, Qian and Xu, Knowledge Distillation from A Stronger Teacher, NeurIPS 2022, sec. 4; tau^2 is the
+    published code's.
     """
     check_weight("beta", beta)
     check_weight("gamma", gamma)

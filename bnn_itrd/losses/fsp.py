@@ -1,8 +1,10 @@
 """FSP: match the flow between two stages, the Gram matrix of their channels."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from einops import einsum
 from torch import Tensor, nn
 
@@ -13,7 +15,7 @@ __all__ = ["FSP", "fsp_matrix"]
 
 
 def fsp_matrix(bottom: Tensor, top: Tensor) -> Tensor:
-    """G[n, i, j] = mean_{h, w} bottom[n, i, h, w] top[n, j, h, w]; (n, c_1, h_1, w_1), (n, c_2, h_2, w_2) -> (n, c_1, c_2).
+    """G[n, i, j] = mean_{h, w} bottom[n, i, h, w] top[n, j, h, w]; maps of c_1 and c_2 channels -> (n, c_1, c_2).
 
     Where the two stages differ in size the larger map is average-pooled to the smaller (RepDistiller; the paper takes
     the maximum). Half-precision inputs are computed in float32, under autocast too.
@@ -53,11 +55,11 @@ class FSP(nn.Module):
     def forward(self, student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
         check_stage_maps(student_maps, teacher_maps, self.student_shapes, self.teacher_shapes)
         losses = [
-            torch.nn.functional.mse_loss(*as_float(fsp_matrix(*student), fsp_matrix(*teacher)))
+            F.mse_loss(*as_float(fsp_matrix(*student), fsp_matrix(*teacher)))
             for student, teacher in zip(_pairs(student_maps), _pairs(teacher_maps), strict=True)
         ]
         return torch.stack(losses).sum()
 
 
 def _pairs(maps: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(maps[:-1], maps[1:], strict=True))
+    return list(itertools.pairwise(maps))

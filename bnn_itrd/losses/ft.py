@@ -1,5 +1,6 @@
 """FT, factor transfer: match a paraphrase of the teacher's map, which an auto-encoder has learnt."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from ._inputs import as_float
 from ._maps import check_map, check_map_pair, check_shape, pool_to_smaller
+from ._scale import unit
 
 __all__ = ["FT", "factor_loss"]
 
@@ -19,11 +21,12 @@ def factor_loss(student_factor: Tensor, teacher_factor: Tensor, *, attention: bo
     `attention=True`, RepDistiller's (weight 200): f is the mean over channels of the squared factor, (h * w,).
     `attention=False`, the paper's and its authors' (weight 500): f is the whole factor, (c * h * w,). Either is
     L2-normalised per sample, and the differences are averaged over all elements. The larger factor is average-pooled
-    to the size of the smaller. 0 where the factors are equal, also up to a positive factor. A zero factor has f = 0
-    (norm up to 1e-12). Half-precision inputs are computed in float32, under autocast too.
+    to the size of the smaller. 0 where the factors are equal, also up to a positive factor. A zero f (entries
+    up to 1e-8) stays 0, with a zero gradient. Half-precision inputs are computed in float32, under autocast too.
 
     Raises ValueError unless both are (n, c, h, w) with the same n and, without `attention`, the same c.
-    Kim, Park and Kwak, Paraphrasing Complex Network: Network Compression via Factor Transfer, NeurIPS 2018, eq. 2.
+    Kim, Park and Kwak, Paraphrasing Complex Network: Network Compression via Factor Transfer, NeurIPS 2018, L_FT of
+    sec. 3.
     """
     check_map_pair(student_factor, teacher_factor, names=("student_factor", "teacher_factor"))
     if not attention and student_factor.shape[1] != teacher_factor.shape[1]:
@@ -55,7 +58,7 @@ class FT(nn.Module):
     map raises in the translator (PyTorch's ValueError: no variance).
 
     Raises ValueError for bad shapes or a rate outside (0, 1]; in both methods for other channels.
-    Kim, Park and Kwak, NeurIPS 2018, eq. 1 (phase 1) and 2 (phase 2); rate is their k, usually 0.5.
+    Kim, Park and Kwak, NeurIPS 2018, L_rec (phase 1) and L_FT (phase 2) of sec. 3; rate is their k, usually 0.5.
     """
 
     def __init__(
@@ -79,7 +82,8 @@ class FT(nn.Module):
                 "decoder": nn.Sequential(*_inverse(m, m), *_inverse(m, c_t), *_inverse(c_t, c_t)),
             }
         )
-        self.translator = nn.Sequential(*_block(c_s, c_s, norm=True), *_block(c_s, m, norm=True), *_block(m, m, norm=True))
+        blocks = (_block(*channels, norm=True) for channels in ((c_s, c_s), (c_s, m), (m, m)))
+        self.translator = nn.Sequential(*itertools.chain(*blocks))
 
     def paraphraser_loss(self, teacher_map: Tensor) -> Tensor:
         """Phase 1: mean (decoder(encoder(t)) - t)^2 over all elements; (n, c_t, h, w) -> (). Trains `paraphraser`."""
@@ -105,7 +109,7 @@ def _unit(factor: Tensor, attention: bool) -> Tensor:
         flat = rearrange(reduce(factor.square(), "n c h w -> n h w", "mean"), "n h w -> n (h w)")
     else:
         flat = rearrange(factor, "n c h w -> n (c h w)")
-    return F.normalize(flat)
+    return unit(flat)
 
 
 def _block(c_in: int, c_out: int, *, norm: bool = False) -> list[nn.Module]:

@@ -1,6 +1,5 @@
 """ICKD: match the correlations between the channels of a feature map."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from ._inputs import as_float
 from ._maps import check_map_pair, check_shape
+from ._scale import by_peak, unit
 
 __all__ = ["ICKD", "ickd_loss"]
 
@@ -20,11 +20,12 @@ def ickd_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
     The squared differences are summed over a row of G and averaged over its c rows and the n samples. 0 where the
     maps are equal, also up to a positive factor. G does not depend on h and w, so the maps may differ in size. A zero
-    channel has row 0, with a zero gradient. Half-precision inputs are computed in float32, under autocast too.
-    Gradients flow to both inputs: pass a detached teacher.
+    channel (up to 1e-8 of the sample's largest value; in a sample up to 1e-8, every one) has row 0, with a zero
+    gradient. Half-precision inputs are computed in float32, under autocast too. Gradients flow to both inputs: pass a
+    detached teacher.
 
     Raises ValueError unless both are (n, c, h, w) with the same n and c.
-    Liu et al., Exploring Inter-Channel Correlation for Diversity-Preserved Knowledge Distillation, ICCV 2021, eq. 4-6;
+    Liu et al., Exploring Inter-Channel Correlation for Diversity-Preserved Knowledge Distillation, ICCV 2021, sec. 3;
     the row normalisation and the divisor are those of its published code.
     """
     check_map_pair(student_map, teacher_map)
@@ -66,10 +67,5 @@ class ICKD(nn.Module):
 def _channel_correlation(x: Tensor) -> Tensor:
     """Gram matrix of the channels, rows L2-normalised, (n, c, h, w) -> (n, c, c)."""
     # Only the directions of the rows matter, and fourth powers would leave the range of float32.
-    flat = rearrange(x, "n c h w -> n c (h w)")
-    largest = reduce(flat.detach().abs(), "n c p -> n 1 1", "max")
-    flat = flat / largest.masked_fill(largest == 0, 1.0)
-    gram = einsum(flat, flat, "n i p, n j p -> n i j")
-    square = reduce(gram.square(), "n i j -> n i 1", "sum")
-    # Below 1e-16 the gradient of rsqrt nears the overflow of float32.
-    return gram * square.masked_fill(square <= 1e-16, math.inf).rsqrt()
+    flat = by_peak(rearrange(x, "n c h w -> n c (h w)"), dim=(1, 2))
+    return unit(einsum(flat, flat, "n i p, n j p -> n i j"))

@@ -60,7 +60,7 @@ class ReviewKD(nn.Module):
     where a stage is 1x1 (PyTorch's ValueError: no variance).
 
     Raises ValueError for bad shapes or lists of unequal length; in forward for other stages.
-    Chen et al., CVPR 2021, eq. 8 and fig. 3.
+    Chen et al., CVPR 2021, sec. 3.2 and fig. 3.
     """
 
     def __init__(self, student_shapes: Sequence[Sequence[int]], teacher_shapes: Sequence[Sequence[int]]) -> None:
@@ -97,7 +97,9 @@ class Fusion(nn.Module):
     def __init__(self, channels: int, middle: int, out_channels: int, *, fuse: bool) -> None:
         super().__init__()
         self.reduce = nn.Sequential(nn.Conv2d(channels, middle, 1, bias=False), nn.BatchNorm2d(middle))
-        self.expand = nn.Sequential(nn.Conv2d(middle, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels))
+        self.expand = nn.Sequential(
+            nn.Conv2d(middle, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels)
+        )
         self.attention = nn.Conv2d(2 * middle, 2, 1) if fuse else None
         for block in (self.reduce, self.expand):
             weight = block[0].weight

@@ -8,13 +8,16 @@ from ._inputs import as_float, check_same_shape
 
 __all__ = ["SRD", "srd_loss"]
 
+_SMALLEST_DIFFERENCE = 1e-4
+
 
 def srd_loss(z_s: Tensor, z_t: Tensor, *, exponent: float = 4.0) -> Tensor:
     """ln sum_ij |z_s - z_t|_ij^exponent; (n, d), (n, d) -> (), in nats.
 
-    A sum over samples and features inside the logarithm: the batch size only shifts it. It falls without bound as the
-    inputs approach each other; identical ones give the logarithm of the smallest normal number (-87 in float32), with
-    a zero gradient. Half-precision inputs are computed in float32, under autocast too. Gradients flow to both inputs.
+    A sum over samples and features inside the logarithm: the batch size only shifts it. Its gradient grows without
+    bound as the inputs approach each other. So below ln(n d) + exponent ln(1e-4), a typical difference of 1e-4 between
+    standardised features, it stays constant with a zero gradient: what is left there is rounding. Half-precision
+    inputs are computed in float32, under autocast too. Gradients flow to both inputs: pass a detached teacher.
 
     Raises ValueError unless both are (n, d) and exponent >= 1 (below, the gradient is infinite at equality).
     The LogSum of Miles and Mikolajczyk, Understanding the Role of the Projector in Knowledge Distillation, AAAI 2024.
@@ -24,7 +27,8 @@ def srd_loss(z_s: Tensor, z_t: Tensor, *, exponent: float = 4.0) -> Tensor:
     with torch.autocast(z_s.device.type, enabled=False):
         z_s, z_t = as_float(z_s, z_t)
         distance = (z_s - z_t).abs().pow(exponent).sum()
-        return distance.clamp_min(torch.finfo(distance.dtype).tiny).log()
+        floor = max(z_s.numel() * _SMALLEST_DIFFERENCE**exponent, torch.finfo(distance.dtype).tiny)
+        return distance.clamp_min(floor).log()
 
 
 class SRD(nn.Module):

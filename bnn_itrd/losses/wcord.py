@@ -46,7 +46,7 @@ def global_contrast_loss(log_odds: Tensor) -> Tensor:
     Half precision is computed in float32, under autocast too.
 
     Raises ValueError unless log_odds is (n, 1 + K) with n, K >= 1.
-    Chen, Wang, Gan, Liu, Henao and Carin, Wasserstein Contrastive Representation Distillation, CVPR 2021, sec. 3.2.
+    Chen, Wang, Gan, Liu, Henao and Carin, Wasserstein Contrastive Representation Distillation, CVPR 2021, sec. 3.
     """
     if log_odds.ndim != 2 or len(log_odds) < 1 or log_odds.shape[1] < 2:
         raise ValueError(f"log_odds must be (n, 1 + K) with n, K >= 1, got {tuple(log_odds.shape)}")
@@ -66,13 +66,14 @@ class WCoRD(nn.Module):
     - Local, the primal form: <P, C> with C_ij = 1 - v_s[i] . v_t[j], the cosine distances in the batch, and P their
       optimal coupling by `sinkhorn`, a constant in the backward pass. Between 0 and 2.
 
-    Weight 1; the inner ones are inside. 0.8 is CRD's; the others (0.05, epsilon, iterations) are this project's, to be
-    tuned, for there is no published code to take them from. `embed_s` and `embed_t` are trained with the student's
-    optimiser and dropped afterwards. See `CRD` for `labels`, `indices` and data-parallel training. A beta of 0 skips
-    its term (and the banks stay as they are without the global one). Computed in float32 at least, under autocast too.
+    Weight 1: the two weights are inside. 0.8 is CRD's; the defaults of the local term and how the critic is kept
+    Lipschitz are this project's reading, to be tuned, for there is no published code. `embed_s` and `embed_t` are
+    trained with the student's optimiser and dropped afterwards. See `CRD` for `labels`, `indices` and data-parallel
+    training. A beta of 0 skips its term (and the banks stay as they are without the global one). Computed in float32
+    at least, under autocast too.
 
     Raises ValueError for negative betas, and as `CRD` and `sinkhorn` do.
-    Chen et al., CVPR 2021, sec. 3.2 (global), 3.3 (local), 3.4 (total).
+    Chen et al., CVPR 2021, sec. 3.
     """
 
     def __init__(
