@@ -1,0 +1,124 @@
+"""Correlation congruence: match how the samples of a batch relate to one another."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import einsum
+from torch import Tensor, nn
+
+from ._inputs import as_float, check_matrix, check_positive, check_same_shape
+from ._scale import unit
+
+__all__ = ["CC", "cc_consecutive_loss", "cc_loss"]
+
+
+def cc_loss(z_s: Tensor, z_t: Tensor, *, gamma: float = 0.4, order: int = 2) -> Tensor:
+    """||K_s - K_t||_F^2 / n^2 of Gaussian kernel matrices; (n, d_s), (n, d_t) -> ().
+
+        K[i, j] = exp(-2 gamma) sum_{p=0}^{order} (2 gamma)^p / p! (x_i . x_j)^p    x = rows of z of norm 1
+
+    which is the Taylor series of exp(-gamma ||x_i - x_j||^2). A mean over the n^2 pairs, as in the paper.
+
+    0 where student = teacher. Invariant to a positive factor per sample, one rotation of the features of a side, and
+    the order of samples. A zero row (|z| <= 1e-8) has x = 0 and a zero gradient. Half-precision inputs are computed in
+    float32, under autocast too. Gradients flow to both inputs: pass a detached teacher. Pairs are those of the rows
+    passed (under DistributedDataParallel, of the local batch).
+
+    Raises ValueError unless both are 2-D with the same n (d_s and d_t may differ), gamma > 0, order >= 1.
+    Peng, Jin, Liu, Zhou, Wu, Liu, Li and Zhang, Correlation Congruence for Knowledge Distillation, ICCV 2019: L_CC,
+    and the generalised kernel with its Taylor series.
+    """
+    _check_kernel(gamma, order)
+    check_matrix("z_s", z_s)
+    check_matrix("z_t", z_t)
+    if z_s.shape[0] != z_t.shape[0]:
+        raise ValueError(f"z_s and z_t must share n, got {tuple(z_s.shape)} and {tuple(z_t.shape)}")
+    with torch.autocast(z_s.device.type, enabled=False):
+        z_s, z_t = as_float(z_s, z_t)
+        return (_kernel(z_s, gamma, order) - _kernel(z_t, gamma, order)).square().mean()
+
+
+def cc_consecutive_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
+    """mean_i sum_d |z_s - z_t|[i, d] |z_s - z_t|[i+1, d]; (n, d), (n, d) -> ().
+
+    What RepDistiller runs, code of the paper's authors: consecutive samples of the batch in place of a kernel. Summed
+    over features, a mean over the n - 1 neighbours (0, attached to the graph, for a batch of one); usual weight 0.02.
+    It depends on the order of the samples. 0 where student = teacher, and wherever every second sample agrees.
+    Precision and gradients as `cc_loss`.
+
+    Raises ValueError unless both are (n, d).
+    """
+    check_same_shape("z_s", z_s, "z_t", z_t, "(n, d)")
+    with torch.autocast(z_s.device.type, enabled=False):
+        z_s, z_t = as_float(z_s, z_t)
+        delta = (z_s - z_t).abs()
+        return (delta[:-1] * delta[1:]).sum() / max(len(delta) - 1, 1)
+
+
+class CC(nn.Module):
+    """Correlation congruence of embedded representations; (n, d_s), (n, d_t) -> ().
+
+    `embed_s` and `embed_t` are trainable Linear layers to `embed_dim`: train both with the student's optimiser and
+    drop them afterwards. (Nothing but their start keeps the two from agreeing on a constant: so published.) Two forms,
+    and a weight that belongs to each:
+    - `form="consecutive"`, RepDistiller's and the default: `cc_consecutive_loss`, weight 0.02;
+    - `form="kernel"`, the paper's: `cc_loss` with gamma and order. With their defaults it is below 1: the 0.02 does not
+      carry over.
+
+    Raises ValueError for sizes < 1, another form, gamma <= 0, order < 1; in forward for other widths.
+    Peng et al., ICCV 2019; embedding of 128 features.
+    """
+
+    def __init__(
+        self,
+        student_dim: int,
+        teacher_dim: int,
+        *,
+        embed_dim: int = 128,
+        form: str = "consecutive",
+        gamma: float = 0.4,
+        order: int = 2,
+    ) -> None:
+        super().__init__()
+        for name, dim in (("student_dim", student_dim), ("teacher_dim", teacher_dim), ("embed_dim", embed_dim)):
+            if dim < 1:
+                raise ValueError(f"{name} must be >= 1, got {dim}")
+        if form not in ("consecutive", "kernel"):
+            raise ValueError(f'form must be "consecutive" or "kernel", got {form!r}')
+        _check_kernel(gamma, order)
+        self.student_dim, self.teacher_dim = student_dim, teacher_dim
+        self.form, self.gamma, self.order = form, gamma, order
+        self.embed_s = nn.Linear(student_dim, embed_dim)
+        self.embed_t = nn.Linear(teacher_dim, embed_dim)
+
+    def forward(self, z_s: Tensor, z_t: Tensor) -> Tensor:
+        for name, z, dim in (("z_s", z_s, self.student_dim), ("z_t", z_t, self.teacher_dim)):
+            if z.ndim != 2 or z.shape[1] != dim:
+                raise ValueError(f"{name} must be (n, {dim}), got {tuple(z.shape)}")
+        with torch.autocast(z_s.device.type, enabled=False):
+            z_s = F.linear(*as_float(z_s, self.embed_s.weight, self.embed_s.bias))
+            z_t = F.linear(*as_float(z_t, self.embed_t.weight, self.embed_t.bias))
+            if self.form == "kernel":
+                return cc_loss(z_s, z_t, gamma=self.gamma, order=self.order)
+            return cc_consecutive_loss(z_s, z_t)
+
+    def extra_repr(self) -> str:
+        return f"form={self.form!r}" + (f", gamma={self.gamma}, order={self.order}" if self.form == "kernel" else "")
+
+
+def _check_kernel(gamma: float, order: int) -> None:
+    check_positive("gamma", gamma)
+    if not isinstance(order, int) or order < 1:
+        raise ValueError(f"order must be an integer >= 1, got {order}")
+
+
+def _kernel(z: Tensor, gamma: float, order: int) -> Tensor:
+    """Kernel matrix of the rows, (n, d) -> (n, n)."""
+    x = unit(z)
+    cosine = einsum(x, x, "i d, j d -> i j")
+    # Horner's rule: 1 + a (1 + a / 2 (1 + a / 3 ...)).
+    series = torch.ones_like(cosine)
+    for p in range(order, 0, -1):
+        series = 1 + 2 * gamma / p * cosine * series
+    return math.exp(-2 * gamma) * series

@@ -1,0 +1,67 @@
+"""FitNet: regress a feature map of the teacher, the hint, from one of the student."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ._inputs import as_float
+from ._maps import check_map_pair, check_shape, pool_to_smaller
+
+__all__ = ["FitNet", "hint_loss"]
+
+
+def hint_loss(guided: Tensor, hint: Tensor) -> Tensor:
+    """mean (guided - hint)^2 of maps; (n, c, h_s, w_s), (n, c, h_t, w_t) -> ().
+
+    A mean over all elements, usual weight 100 (RepDistiller); the paper's 1/2 sum over the elements of a sample is
+    c h w / 2 times as large. Maps of different size: the larger is average-pooled to the smaller (the paper's
+    regressor is a convolution without padding that shrinks the student's map, RepDistiller's a strided or transposed
+    one). Half-precision inputs are computed in float32, under autocast too. Gradients flow to both inputs: pass a
+    detached hint.
+
+    Raises ValueError unless both are maps of the same n and c.
+    Romero, Ballas, Ebrahimi Kahou, Chassang, Gatta and Bengio, FitNets: Hints for Thin Deep Nets, ICLR 2015, eq. 3.
+    """
+    check_map_pair(guided, hint, names=("guided", "hint"))
+    if guided.shape[1] != hint.shape[1]:
+        raise ValueError(f"guided and hint must share c, got {guided.shape[1]} and {hint.shape[1]}")
+    with torch.autocast(guided.device.type, enabled=False):
+        guided, hint = pool_to_smaller(*as_float(guided, hint))
+        return (guided - hint).square().mean()
+
+
+class FitNet(nn.Module):
+    """`hint_loss` of the regressed student map; (n, c_s, h_s, w_s), (n, c_t, h_t, w_t) -> ().
+
+    `regressor` is a trainable 1x1 convolution from c_s to c_t channels, also where they are equal: train it with the
+    student's optimiser and drop it afterwards. Where the maps differ in size, the larger is average-pooled first.
+    `batch_norm=True` appends batch normalisation and ReLU (RepDistiller): for hints taken behind a ReLU only, and in
+    training a batch of one sample with 1x1 maps raises then (PyTorch's ValueError: no variance).
+
+    One pair of maps; the paper and RepDistiller use one in the middle of the network. The paper trains on the hint
+    first, on the labels and KD afterwards; RepDistiller on all together, weight 100. Computed in float32 at least,
+    under autocast too.
+
+    Raises ValueError for bad shapes; in forward for other channels.
+    Romero et al., ICLR 2015, eq. 3 and sec. 2.2.
+    """
+
+    def __init__(self, student_shape: Sequence[int], teacher_shape: Sequence[int], *, batch_norm: bool = False) -> None:
+        super().__init__()
+        self.student_channels = check_shape("student_shape", student_shape)[0]
+        self.teacher_channels = check_shape("teacher_shape", teacher_shape)[0]
+        # Behind batch normalisation a bias has no effect.
+        layers: list[nn.Module] = [nn.Conv2d(self.student_channels, self.teacher_channels, 1, bias=not batch_norm)]
+        if batch_norm:
+            layers += [nn.BatchNorm2d(self.teacher_channels), nn.ReLU()]
+        self.regressor = nn.Sequential(*layers)
+
+    def forward(self, student_map: Tensor, teacher_map: Tensor) -> Tensor:
+        check_map_pair(student_map, teacher_map, self.student_channels, self.teacher_channels)
+        with torch.autocast(student_map.device.type, enabled=False):
+            student_map, teacher_map = pool_to_smaller(*as_float(student_map, teacher_map))
+            return hint_loss(self.regressor(student_map.to(self._dtype())), teacher_map)
+
+    def _dtype(self) -> torch.dtype:
+        return next(self.regressor.parameters()).dtype

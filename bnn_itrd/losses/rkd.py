@@ -1,0 +1,107 @@
+"""Relational knowledge distillation: match distances between samples, and angles of triples of them."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange
+from torch import Tensor, nn
+
+from ._inputs import as_float, check_matrix, check_weight
+from ._scale import DEAD, unit
+
+__all__ = ["RKD", "rkd_angle_loss", "rkd_distance_loss"]
+
+
+def rkd_distance_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
+    """mean_ij huber(d_s[i, j] / mu_s - d_t[i, j] / mu_t); (n, d_s), (n, d_t) -> ().
+
+    d[i, j] = ||z_i - z_j||, mu its mean over the pairs i != j, huber(x) = x^2 / 2 below 1, |x| - 1/2 above. A mean
+    over all n^2 pairs, the n zeros of i = j included (the published code; the paper sums), usual weight 25.
+
+    0 where student = teacher. Invariant to a factor, a shift and a rotation of all samples of a side, and to the
+    order of samples. Equal samples have distance 0 with a zero gradient; a side whose mean distance is up to
+    1e-8, as in a batch of one, is all 0. Half-precision inputs are computed in float32, under autocast
+    too. Gradients flow to both inputs: pass a detached teacher. Pairs are those of the rows passed (under
+    DistributedDataParallel, of the local batch). Memory grows with n^2 (d_s + d_t).
+
+    Raises ValueError unless both are 2-D with the same n; d_s and d_t may differ.
+    Park, Kim, Lu and Cho, Relational Knowledge Distillation, CVPR 2019, eq. 4 to 6 and its Huber loss.
+    """
+    _check(z_s, z_t)
+    with torch.autocast(z_s.device.type, enabled=False):
+        z_s, z_t = as_float(z_s, z_t)
+        return F.smooth_l1_loss(_distances(z_s), _distances(z_t))
+
+
+def rkd_angle_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
+    """mean_ijk huber(cos_s[i, j, k] - cos_t[i, j, k]), cos of the angle at z_j; (n, d_s), (n, d_t) -> ().
+
+        cos[i, j, k] = <e_ij, e_kj>    e_ij = (z_i - z_j) / ||z_i - z_j||
+
+    A mean over all n^3 triples, the zeros of i = j and k = j included (the published code; the paper sums), usual
+    weight 50. Otherwise as `rkd_distance_loss`; samples equal to 1e-8 have e = 0. Memory grows with
+    n^2 (d_s + d_t) + n^3: for n = 1024 the cosines alone are 8.6 GB in float32.
+
+    Raises ValueError unless both are 2-D with the same n; d_s and d_t may differ.
+    Park, Kim, Lu and Cho, CVPR 2019, eq. 7 and its Huber loss.
+    """
+    _check(z_s, z_t)
+    with torch.autocast(z_s.device.type, enabled=False):
+        z_s, z_t = as_float(z_s, z_t)
+        return F.smooth_l1_loss(_cosines(z_s), _cosines(z_t))
+
+
+class RKD(nn.Module):
+    """distance * `rkd_distance_loss` + angle * `rkd_angle_loss`; (n, d_s), (n, d_t) -> ().
+
+    The usual total (the paper's, and RepDistiller's with weight 1) has the factors 25 and 50. A factor of 0 skips its
+    term, and its memory.
+
+    Raises ValueError for negative factors, and in forward as the functions do. Park et al., CVPR 2019, sec. 3.2.
+    """
+
+    def __init__(self, *, distance: float = 25.0, angle: float = 50.0) -> None:
+        super().__init__()
+        check_weight("distance", distance)
+        check_weight("angle", angle)
+        self.distance, self.angle = distance, angle
+
+    def forward(self, z_s: Tensor, z_t: Tensor) -> Tensor:
+        _check(z_s, z_t)
+        total = torch.zeros((), device=z_s.device)
+        if self.distance:
+            total = total + self.distance * rkd_distance_loss(z_s, z_t)
+        if self.angle:
+            total = total + self.angle * rkd_angle_loss(z_s, z_t)
+        return total
+
+    def extra_repr(self) -> str:
+        return f"distance={self.distance}, angle={self.angle}"
+
+
+def _check(z_s: Tensor, z_t: Tensor) -> None:
+    check_matrix("z_s", z_s)
+    check_matrix("z_t", z_t)
+    if z_s.shape[0] != z_t.shape[0]:
+        raise ValueError(f"z_s and z_t must share n, got {tuple(z_s.shape)} and {tuple(z_t.shape)}")
+
+
+def _differences(z: Tensor) -> Tensor:
+    """z_i - z_j at [j, i], (n, d) -> (n, n, d)."""
+    # Not from the Gram matrix: its rounding would drown the distances of near neighbours.
+    return rearrange(z, "i d -> 1 i d") - rearrange(z, "j d -> j 1 d")
+
+
+def _distances(z: Tensor) -> Tensor:
+    """Distances divided by their mean over i != j, (n, d) -> (n, n)."""
+    n = z.shape[0]
+    distance = torch.linalg.vector_norm(_differences(z), dim=-1)
+    mean = distance.sum() / max(n * (n - 1), 1)
+    return distance / mean.masked_fill(mean <= DEAD, math.inf)
+
+
+def _cosines(z: Tensor) -> Tensor:
+    """Cosine of the angle at z_j between z_i and z_k at [j, i, k], (n, d) -> (n, n, n)."""
+    direction = unit(_differences(z))
+    return einsum(direction, direction, "j i d, j k d -> j i k")
