@@ -539,11 +539,26 @@ def test_bad_arguments(call: Callable[[], object], message: str) -> None:
 
 def test_public_names() -> None:
     assert set(bnn_itrd.losses.__all__) == {
+        "AT",
+        "CC",
+        "DKD",
         "ITRD",
         "KD",
+        "RKD",
+        "FitNet",
+        "at_loss",
+        "cc_consecutive_loss",
+        "cc_loss",
         "correlation_loss",
+        "dkd_loss",
+        "hint_loss",
         "mutual_information_loss",
+        "nst_loss",
+        "pkt_loss",
         "renyi_entropy",
         "renyi_mutual_information",
+        "rkd_angle_loss",
+        "rkd_distance_loss",
         "soft_kl",
+        "sp_loss",
     }
