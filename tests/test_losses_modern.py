@@ -261,7 +261,7 @@ def _loop_pearson(a: list[float], b: list[float]) -> float:
     mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
     cross = sum((x - mean_a) * (y - mean_b) for x, y in zip(a, b, strict=True))
     square_a, square_b = sum((x - mean_a) ** 2 for x in a), sum((y - mean_b) ** 2 for y in b)
-    return cross / math.sqrt(square_a * square_b) if square_a > 1e-20 and square_b > 1e-20 else 0.0
+    return cross / math.sqrt(square_a * square_b) if square_a > 1e-30 and square_b > 1e-30 else 0.0
 
 
 def _loop_dist(s: Array, t: Array, beta: float, gamma: float, tau: float) -> float:
@@ -301,6 +301,19 @@ def test_dist_of_constant_rows_and_columns() -> None:
     assert not x.grad.any()
 
 
+def test_dist_counts_rare_classes() -> None:
+    """A column of probabilities near 1e-7 still correlates; one near 1e-9 is dead."""
+    s, t = _map(6, (4,), 1), _map(6, (4,), 2)
+    for shift, live in ((-14.0, True), (-22.0, False)):
+        rare = s.clone()
+        rare[:, 0] += shift
+        p_s, p_t = (np.exp(_np(x)) / np.exp(_np(x)).sum(axis=1, keepdims=True) for x in (rare, t))
+        columns = [_loop_pearson(list(a), list(b)) for a, b in zip(p_s.T, p_t.T, strict=True)]
+        want = 1 - (columns[0] * live + sum(columns[1:])) / 4
+        assert abs(columns[0]) > 0.1
+        assert dist_loss(rare, t, beta=0.0).item() == pytest.approx(want, abs=1e-6)
+
+
 # SRD
 
 
@@ -310,7 +323,8 @@ def test_srd_equals_numpy(n: int, d_s: int, d_t: int, exponent: float) -> None:
     torch.manual_seed(0)
     srd = SRD(d_s, d_t, exponent=exponent).double()
     z_s, z_t = _map(n, (d_s,), 1), _map(n, (d_t,), 2)
-    a, b = _norm(_np(z_s) @ _np(srd.projector.weight).T, srd.norm_s), _norm(_np(z_t), srd.norm_t)
+    plain = nn.BatchNorm1d(d_t, eps=1e-4, affine=False)
+    a, b = _norm(_np(z_s) @ _np(srd.projector.weight).T, plain), _norm(_np(z_t), plain)
     total = sum(abs(x - y) ** exponent for x, y in zip(a.ravel(), b.ravel(), strict=True))
     assert srd(z_s, z_t).item() == pytest.approx(math.log(total), rel=1e-10)
     assert srd_loss(torch.from_numpy(a), torch.from_numpy(b), exponent=exponent).item() == pytest.approx(
@@ -375,13 +389,13 @@ def test_ickd_of_dead_channels() -> None:
 
 def test_ickd_equals_numpy() -> None:
     torch.manual_seed(0)
-    ickd = ICKD((3, 4, 4), (4, 2, 2)).double()
+    ickd: Any = ICKD((3, 4, 4), (4, 2, 2)).double()
     _randomise_norms(ickd)
     s, t = _map(3, (3, 4, 4), 1), _map(3, (4, 2, 2), 2)
-    embedded = _norm(_conv(_np(s), _np(ickd.convolution.weight)), ickd.embed[1])
+    embedded = _norm(_conv(_np(s), _np(ickd.embed[0].weight)), ickd.embed[1])
     assert ickd(s, t).item() == pytest.approx(_loop_ickd(embedded, _np(t)), rel=1e-10)
     assert {k: tuple(v.shape) for k, v in ICKD((4, 1, 1), (4, 2, 2)).named_parameters()} == {
-        "convolution.weight": (4, 4, 1, 1),
+        "embed.0.weight": (4, 4, 1, 1),
         "embed.1.weight": (4,),
         "embed.1.bias": (4,),
     }

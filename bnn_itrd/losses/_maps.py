@@ -3,9 +3,18 @@
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["Shape", "check_map", "check_map_pair", "check_shape", "check_stage_maps", "check_stages", "pool_to_smaller"]
+__all__ = [
+    "Shape",
+    "check_map",
+    "check_map_pair",
+    "check_shape",
+    "check_stage_maps",
+    "check_stages",
+    "pool_to_smaller",
+    "run_auxiliary",
+]
 
 Shape = tuple[int, int, int]
 
@@ -72,6 +81,12 @@ def check_stage_maps(
     for i, (student, teacher) in enumerate(zip(student_maps, teacher_maps, strict=True)):
         names = (f"student_maps[{i}]", f"teacher_maps[{i}]")
         check_map_pair(student, teacher, student_shapes[i][0], teacher_shapes[i][0], names=names)
+
+
+def run_auxiliary(module: nn.Module, x: Tensor) -> Tensor:
+    """module(x) in the dtype of its weights, whatever that of x; it has at least one."""
+    result: Tensor = module(x.to(next(module.parameters()).dtype))
+    return result
 
 
 def pool_to_smaller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

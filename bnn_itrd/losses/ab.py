@@ -7,7 +7,7 @@ from einops import reduce
 from torch import Tensor, nn
 
 from ._inputs import as_float, check_positive
-from ._maps import Shape, check_map_pair, check_stage_maps, check_stages
+from ._maps import Shape, check_map_pair, check_stage_maps, check_stages, run_auxiliary
 
 __all__ = ["AB", "ab_loss"]
 
@@ -78,7 +78,7 @@ class AB(nn.Module):
             for i, connector in enumerate(self.connectors):
                 student = student_maps[i]
                 if isinstance(connector, nn.Sequential):
-                    student = connector(student.to(connector[1].weight.dtype))
+                    student = run_auxiliary(connector, student)
                 losses.append(2.0 ** (i - last) * ab_loss(student, teacher_maps[i], margin=self.margin))
         return torch.stack(as_float(*losses)).sum()
 

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from einops import einsum
 from torch import Tensor, nn
 
@@ -54,12 +53,8 @@ class FSP(nn.Module):
 
     def forward(self, student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
         check_stage_maps(student_maps, teacher_maps, self.student_shapes, self.teacher_shapes)
-        losses = [
-            F.mse_loss(*as_float(fsp_matrix(*student), fsp_matrix(*teacher)))
-            for student, teacher in zip(_pairs(student_maps), _pairs(teacher_maps), strict=True)
-        ]
+        losses = []
+        for student, teacher in zip(itertools.pairwise(student_maps), itertools.pairwise(teacher_maps), strict=True):
+            g_s, g_t = as_float(fsp_matrix(*student), fsp_matrix(*teacher))
+            losses.append((g_s - g_t).square().mean())
         return torch.stack(losses).sum()
-
-
-def _pairs(maps: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    return list(itertools.pairwise(maps))

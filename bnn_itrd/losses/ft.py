@@ -9,7 +9,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from ._inputs import as_float
-from ._maps import check_map, check_map_pair, check_shape, pool_to_smaller
+from ._maps import check_map, check_map_pair, check_shape, pool_to_smaller, run_auxiliary
 from ._scale import unit
 
 __all__ = ["FT", "factor_loss"]
@@ -89,16 +89,17 @@ class FT(nn.Module):
         """Phase 1: mean (decoder(encoder(t)) - t)^2 over all elements; (n, c_t, h, w) -> (). Trains `paraphraser`."""
         check_map("teacher_map", teacher_map, self.teacher_channels)
         with torch.autocast(teacher_map.device.type, enabled=False):
-            factor = _run(self.paraphraser["encoder"], teacher_map)
-            return F.mse_loss(*as_float(_run(self.paraphraser["decoder"], factor), teacher_map))
+            factor = run_auxiliary(self.paraphraser["encoder"], teacher_map)
+            copy, teacher_map = as_float(run_auxiliary(self.paraphraser["decoder"], factor), teacher_map)
+            return F.mse_loss(copy, teacher_map)
 
     def forward(self, student_map: Tensor, teacher_map: Tensor) -> Tensor:
         """Phase 2: trains the student and `translator`."""
         check_map_pair(student_map, teacher_map, self.student_channels, self.teacher_channels)
         with torch.autocast(student_map.device.type, enabled=False):
             with torch.no_grad():
-                teacher_factor = _run(self.paraphraser["encoder"], teacher_map)
-            return factor_loss(_run(self.translator, student_map), teacher_factor, attention=self.attention)
+                teacher_factor = run_auxiliary(self.paraphraser["encoder"], teacher_map)
+            return factor_loss(run_auxiliary(self.translator, student_map), teacher_factor, attention=self.attention)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}, attention={self.attention}"
@@ -119,9 +120,3 @@ def _block(c_in: int, c_out: int, *, norm: bool = False) -> list[nn.Module]:
 
 def _inverse(c_in: int, c_out: int) -> list[nn.Module]:
     return [nn.ConvTranspose2d(c_in, c_out, 3, padding=1), nn.LeakyReLU(0.1)]
-
-
-def _run(module: nn.Module, x: Tensor) -> Tensor:
-    """module(x) in the dtype of its weights."""
-    result: Tensor = module(x.to(next(module.parameters()).dtype))
-    return result

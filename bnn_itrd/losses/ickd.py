@@ -7,7 +7,7 @@ from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 
 from ._inputs import as_float
-from ._maps import check_map_pair, check_shape
+from ._maps import check_map_pair, check_shape, run_auxiliary
 from ._scale import by_peak, unit
 
 __all__ = ["ICKD", "ickd_loss"]
@@ -55,13 +55,13 @@ class ICKD(nn.Module):
         super().__init__()
         self.student_channels = check_shape("student_shape", student_shape)[0]
         self.teacher_channels = check_shape("teacher_shape", teacher_shape)[0]
-        self.convolution = nn.Conv2d(self.student_channels, self.teacher_channels, 1, bias=False)
-        self.embed = nn.Sequential(self.convolution, nn.BatchNorm2d(self.teacher_channels))
+        convolution = nn.Conv2d(self.student_channels, self.teacher_channels, 1, bias=False)
+        self.embed = nn.Sequential(convolution, nn.BatchNorm2d(self.teacher_channels))
 
     def forward(self, student_map: Tensor, teacher_map: Tensor) -> Tensor:
         check_map_pair(student_map, teacher_map, self.student_channels, self.teacher_channels)
         with torch.autocast(student_map.device.type, enabled=False):
-            return ickd_loss(self.embed(student_map.to(self.convolution.weight.dtype)), teacher_map)
+            return ickd_loss(run_auxiliary(self.embed, student_map), teacher_map)
 
 
 def _channel_correlation(x: Tensor) -> Tensor:

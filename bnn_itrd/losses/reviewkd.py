@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ._inputs import as_float
-from ._maps import check_map_pair, check_stage_maps, check_stages
+from ._maps import check_map_pair, check_stage_maps, check_stages, run_auxiliary
 
 __all__ = ["ReviewKD", "hierarchical_context_loss"]
 
@@ -107,7 +107,7 @@ class Fusion(nn.Module):
             nn.init.kaiming_uniform_(weight, a=1)
 
     def forward(self, x: Tensor, residual: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        x = self.reduce(x.to(self.reduce[1].weight.dtype))
+        x = run_auxiliary(self.reduce, x)
         if self.attention is not None and residual is not None:
             y = _resize(residual, (x.shape[2], x.shape[3]))
             gates = self.attention(torch.cat([x, y], dim=1)).sigmoid()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._inputs import as_float, check_positive, check_same_shape
-from ._maps import check_map_pair, check_shape, pool_to_smaller
+from ._maps import check_map_pair, check_shape, pool_to_smaller, run_auxiliary
 
 __all__ = ["VID", "VIDLogits", "vid_loss"]
 
@@ -97,7 +97,7 @@ class VID(nn.Module):
         with torch.autocast(student_map.device.type, enabled=False):
             student_map, teacher_map = as_float(student_map, teacher_map)
             student_map, teacher_map = pool_to_smaller(student_map, teacher_map)
-            mean = self.regressor(student_map.to(self.raw_variance.dtype))
+            mean = run_auxiliary(self.regressor, student_map)
             return vid_loss(mean, teacher_map, self.variance, reduction=self.reduction)
 
 
