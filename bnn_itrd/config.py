@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from bnn_itrd.distill_config import DistillConfig, ITRDConfig, KDConfig
 from bnn_itrd.errors import UserError
 
 __all__ = [
@@ -173,67 +174,6 @@ class TrainConfig:
     def warmup(self) -> float:
         """Epochs of warm-up, as given or by default."""
         return min(5.0, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
-
-
-@dataclass(frozen=True)
-class KDConfig:
-    """Softened logits (Hinton et al. 2015).
-
-    Args:
-        weight: of the term; 0.9 beside a cross-entropy of 0.1 is the usual pair
-        tau: temperature
-    """
-
-    weight: float = 0.9
-    tau: float = 4.0
-
-    def __post_init__(self) -> None:
-        _check(self.weight >= 0, "kd.weight", ">= 0", self.weight)
-        _check(self.tau > 0, "kd.tau", "> 0", self.tau)
-
-
-@dataclass(frozen=True)
-class ITRDConfig:
-    """Information Theoretic Representation Distillation (Miles et al. 2022), eq. 10.
-
-    Args:
-        alpha: exponent of the correlation loss: 1.01 for one architecture, 1.5 across architectures
-        beta_corr: weight of the correlation loss
-        beta_mi: weight of the mutual-information loss
-        gather: several processes: statistics over the global batch (otherwise over each process's own)
-    """
-
-    alpha: float = 1.01
-    beta_corr: float = 2.0
-    beta_mi: float = 1.0
-    gather: bool = True
-
-    def __post_init__(self) -> None:
-        _check(self.alpha > 0, "itrd.alpha", "> 0", self.alpha)
-        _check(self.beta_corr >= 0, "itrd.beta_corr", ">= 0", self.beta_corr)
-        _check(self.beta_mi >= 0, "itrd.beta_mi", ">= 0", self.beta_mi)
-
-
-@dataclass(frozen=True)
-class DistillConfig:
-    """What a student learns from: labels, and any of the distillers; none of them makes a plain student.
-
-    Args:
-        ce: weight of the cross-entropy with the labels
-        kd: softened logits of the teacher
-        itrd: correlation and mutual information with the teacher's representation
-    """
-
-    ce: float = 1.0
-    kd: KDConfig | None = None
-    itrd: ITRDConfig | None = None
-
-    def __post_init__(self) -> None:
-        _check(self.ce >= 0, "ce", ">= 0", self.ce)
-
-    @property
-    def needs_teacher(self) -> bool:
-        return self.kd is not None or self.itrd is not None
 
 
 @dataclass(frozen=True)

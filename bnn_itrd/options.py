@@ -14,17 +14,14 @@ from jsonargparse import ArgumentParser
 from bnn_itrd.config import (
     DataConfig,
     DistillConfig,
-    ITRDConfig,
-    KDConfig,
     RunConfig,
     flatten,
     to_dict,
 )
+from bnn_itrd.distill_config import METHODS
 from bnn_itrd.errors import UserError, unknown
 
 __all__ = ["data_config", "parse", "parser", "run_config"]
-
-_PARTS = {"kd": KDConfig, "itrd": ITRDConfig}
 
 
 def parser(prog: str, description: str) -> ArgumentParser:
@@ -71,8 +68,8 @@ def _fields() -> list[str]:
 
 
 def _student_fields() -> list[str]:
-    parts = [f"{part}.{name}" for part, kind in _PARTS.items() for name in to_dict(kind())]
-    return ["ce", *_PARTS, *parts]
+    parts = [f"{part}.{name}" for part, kind in METHODS.items() for name in to_dict(kind())]
+    return ["ce", *METHODS, *parts]
 
 
 def _check_known(tree: Mapping[str, Any], where: str) -> None:
@@ -140,21 +137,21 @@ def _students(tree: Any) -> dict[str, DistillConfig]:
         fields = {} if fields is None else fields
         where = f"students.{name}"
         if not isinstance(fields, Mapping):
-            raise UserError(f"{where} must hold fields (ce, kd, itrd), got {fields!r}")
+            raise UserError(f"{where} must hold fields (ce, itrd, kd, ...), got {fields!r}")
         given = {k: v for k, v in fields.items() if v is not None}
         for key, value in flatten(given).items():
-            if key not in _student_fields() or (key in _PARTS and not isinstance(value, Mapping)):
+            if key not in _student_fields() or (key in METHODS and not isinstance(value, Mapping)):
                 raise unknown(f"field of {where}", key, _student_fields())
         p = parser("students", "")
         p.add_argument("--ce", type=float, default=DistillConfig().ce)
-        for part in set(_PARTS) & set(given):
-            p.add_class_arguments(_PARTS[part], part)
+        for part in set(METHODS) & set(given):
+            p.add_class_arguments(METHODS[part], part)
         try:
             parsed = p.instantiate(p.parse_object(dict(given)))
         except Exception as error:
             raise UserError(f"{where}: {_plain(str(error))}") from error
         result[str(name)] = DistillConfig(
-            ce=parsed.ce, **{part: getattr(parsed, part) for part in _PARTS if part in given}
+            ce=parsed.ce, **{part: getattr(parsed, part) for part in METHODS if part in given}
         )
     return result
 

@@ -1,0 +1,52 @@
+"""From a student's and a teacher's `Outputs` to a loss: which part of them each loss of `bnn_itrd.losses` is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from bnn_itrd.distill_config import DistillConfig
+from bnn_itrd.distillers import logits, maps, representation
+from bnn_itrd.distillers.base import Distiller, Setting, Sizes, gather
+from bnn_itrd.errors import UserError
+
+__all__ = ["DISTILLERS", "Distiller", "Setting", "Sizes", "gather", "make_distillers"]
+
+# Name of the configuration -> what is made of it.
+DISTILLERS: dict[str, Callable[[Any, Setting], Distiller]] = {
+    "kd": logits.KDDistiller,
+    "dkd": logits.DKDDistiller,
+    "dist": logits.DISTDistiller,
+    "itrd": representation.ITRDDistiller,
+    "cc": representation.CCDistiller,
+    "rkd": representation.RKDDistiller,
+    "pkt": representation.PKTDistiller,
+    "srd": representation.SRDDistiller,
+    "crd": representation.CRDDistiller,
+    "wcord": representation.WCoRDDistiller,
+    "vid": maps.VIDDistiller,
+    "fitnet": maps.FitNetDistiller,
+    "at": maps.ATDistiller,
+    "sp": maps.SPDistiller,
+    "nst": maps.NSTDistiller,
+    "ickd": maps.ICKDDistiller,
+    "fsp": maps.FSPDistiller,
+    "ab": maps.ABDistiller,
+    "ft": maps.FTDistiller,
+    "reviewkd": maps.ReviewKDDistiller,
+}
+
+
+def make_distillers(config: DistillConfig, setting: Setting) -> nn.ModuleDict:
+    """The distillers of a configuration, by their names there. Raises UserError where one does not fit the networks."""
+    made: dict[str, nn.Module] = {}
+    for name, own in config.methods.items():
+        try:
+            made[name] = DISTILLERS[name](own, setting)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f"{name}: {error}") from error
+    return nn.ModuleDict(made)
