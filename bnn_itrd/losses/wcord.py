@@ -1,7 +1,5 @@
 """WCoRD: Wasserstein distances between the networks' embeddings, dual over the training set, primal in the batch."""
 
-import math
-
 import torch
 from einops import einsum, reduce
 from torch import Tensor, nn
@@ -29,13 +27,10 @@ def sinkhorn(cost: Tensor, *, epsilon: float = 0.1, iterations: int = 50) -> Ten
     if iterations < 1:
         raise ValueError(f"iterations must be >= 1, got {iterations}")
     with torch.no_grad(), torch.autocast(cost.device.type, enabled=False):
-        (kernel,) = as_float(-cost.detach() / epsilon)
-        n, m = kernel.shape
-        log_plan = kernel
+        (log_plan,) = as_float(-cost.detach() / epsilon)
         for _ in range(iterations):
-            log_plan = log_plan - log_plan.logsumexp(dim=1, keepdim=True) - math.log(n)
-            log_plan = log_plan - log_plan.logsumexp(dim=0, keepdim=True) - math.log(m)
-        return log_plan.exp()
+            log_plan = log_plan.log_softmax(dim=1).log_softmax(dim=0)
+        return log_plan.exp() / cost.shape[1]
 
 
 def global_contrast_loss(log_odds: Tensor) -> Tensor:
