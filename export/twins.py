@@ -40,7 +40,10 @@ class _Twin(nn.Module):
     def __init__(self, layer: BinaryConv2d | BinaryLinear, path: str) -> None:
         super().__init__()
         self.path = path
-        binary = layer.binary_weight()
+        for part in (layer.weight_binarizer, layer.activation_binarizer):
+            if part.not_deployable:
+                raise ExportError(f"{path or 'the network'}: {part.not_deployable}")
+        binary, bias = layer.folded()
         if not bool((binary.signs.abs() == 1).all()):
             raise ExportError(
                 f"{path or 'the network'}: {type(layer.weight_binarizer).__name__} gives weights other than "
@@ -50,7 +53,7 @@ class _Twin(nn.Module):
         self.register_buffer("signs", binary.signs.detach().to(torch.int8))
         self.register_buffer("scale", binary.scale.detach().float())
         self.register_buffer("offset", None if binary.offset is None else binary.offset.detach().float())
-        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().float())
+        self.register_buffer("bias", None if bias is None else bias.detach().float())
 
     def activations(self, x: Tensor) -> Tensor:
         """The numbers of the sign node."""

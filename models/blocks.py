@@ -85,9 +85,9 @@ class Style:
         """
         return None if self.residual_bits is None else IntegerQuantizer(self.residual_bits)
 
-    def activation(self) -> nn.Module:
-        """hardtanh in front of a sign (a ReLU would make every sign +1); ReLU in full precision."""
-        return nn.ReLU() if self.scheme is None else nn.Hardtanh()
+    def activation(self, channels: int) -> nn.Module:
+        """The scheme's nonlinearity in front of a sign (a ReLU would make every sign +1); ReLU in full precision."""
+        return nn.ReLU() if self.scheme is None else self.scheme.make_nonlinearity(channels)
 
 
 class PadShortcut(nn.Module):
@@ -153,13 +153,13 @@ class BasicBlock(nn.Module):
         if stream is not None and style.per_conv:
             self.operand1, self.act1 = stream.tied(), stream.tied()
         else:
-            self.operand1, self.act1 = nn.Identity(), style.activation()
+            self.operand1, self.act1 = nn.Identity(), style.activation(out_channels)
         self.conv2 = style.conv3x3(out_channels, out_channels)
         self.bn2 = nn.BatchNorm2d(out_channels)
         if stream is not None:
             self.operand2, self.act2 = stream.tied(), stream.tied()
         else:
-            self.operand2, self.act2 = nn.Identity(), style.activation()
+            self.operand2, self.act2 = nn.Identity(), style.activation(out_channels)
         self.shortcut = make_shortcut(style, in_channels, out_channels, stride)
         if stream is not None and not isinstance(self.shortcut, nn.Identity):
             self.shortcut = nn.Sequential(self.shortcut, stream.tied())

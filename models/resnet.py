@@ -55,7 +55,7 @@ class ResNet(nn.Module):
         stream = style.stream()
         self.conv1 = style.stem(input_shape[0], widths[0])
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.act1 = stream or (style.activation() if stem_activation else nn.Identity())
+        self.act1 = stream or (style.activation(widths[0]) if stem_activation else nn.Identity())
         channels = widths[0]
         for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             blocks = []
@@ -112,7 +112,8 @@ class ResNetBuilder:
     ) -> ResNet:
         """The network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
 
-        binary: None, or the name of a scheme or a `Scheme`. A student has hardtanh for ReLU, 2x2 average pool + zero
+        binary: None, or the name of a scheme or a `Scheme`. A student has hardtanh (or the scheme's
+        nonlinearity) for ReLU, 2x2 average pool + zero
         channels for down-sampling and BatchNorm1d before the classifier. ResNet-18/34: one shortcut per block, no
         activation after the stem. ResNet-20/32/56/110: one shortcut per convolution, hardtanh after the stem.
         Options, each an architecture of its own: `per_conv` (one shortcut per convolution, Bi-Real; by default the

@@ -161,6 +161,8 @@ def _macs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outp
     if isinstance(module, _BINARY):
         signs, _, offset = module.binary_weight()
         positions = output.numel() // signs.shape[0]
+        if module.weight_binarizer.not_deployable:  # real weights
+            return 0, 0, signs.numel() * positions
         # An offset is a second, float sum over the window: one addition per tap, the same for a group's channels.
         taps = signs[0].numel() * (module.groups if isinstance(module, BinaryConv2d) else 1)
         return signs.numel() * positions, 0, 0 if offset is None else taps * positions
@@ -182,11 +184,12 @@ def _macs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outp
 def _bytes(module: nn.Module, parameters: Sequence[nn.Parameter]) -> int:
     """As deployed. parameters: the module's, without those another layer brings."""
     if isinstance(module, _BINARY):
-        signs, scale, offset = module.binary_weight()
+        (signs, scale, offset), bias = module.folded()
         others = scale.numel() + (0 if offset is None else offset.numel())
-        others += 0 if module.bias is None else module.bias.numel()
+        others += 0 if bias is None else bias.numel()
         ours = any(p is module.weight for p in parameters)
-        return (math.ceil(signs.numel() / 8) if ours else 0) + 4 * others
+        weights = 4 * signs.numel() if module.weight_binarizer.not_deployable else math.ceil(signs.numel() / 8)
+        return (weights if ours else 0) + 4 * others
     if isinstance(module, _INTEGER):
         # Every other number is a float; the weight's scale is one more, and a norm inside is part of the weight.
         weights = [p.numel() for p in parameters if p is module.weight]
@@ -215,7 +218,8 @@ def _layer(path: str, module: nn.Module, work: _Work, counted: set[int]) -> Laye
     )
     count = sum(p.numel() for p in parameters)
     macs = (work.binary_macs, work.float_macs, size, work.integer_macs)
-    return LayerSummary(path, type(module).__name__, work.output_shape, bits, bits, count, *macs)
+    real = isinstance(module, _BINARY) and module.weight_binarizer.not_deployable is not None
+    return LayerSummary(path, type(module).__name__, work.output_shape, 32 if real else bits, bits, count, *macs)
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ class VGGSmall(nn.Module):
         self.input_shape = input_shape
         self.head = "linear"
         self.stages = ("layer2", "layer4", "layer6")
-        self.layer1 = nn.Sequential(style.stem(channels, 128), nn.BatchNorm2d(128), style.activation())
+        self.layer1 = nn.Sequential(style.stem(channels, 128), nn.BatchNorm2d(128), style.activation(128))
         previous = 128
         for i, out in enumerate((128, 256, 256, 512, 512), start=2):
             parts: list[nn.Module] = [style.conv3x3(previous, out)]
@@ -37,7 +37,7 @@ class VGGSmall(nn.Module):
                 parts.append(nn.MaxPool2d(2))
             # A classifier of integers saturates its own input.
             last = i == 6 and style.first_last_bits is not None
-            activation = nn.Identity() if last else style.activation()
+            activation = nn.Identity() if last else style.activation(out)
             setattr(self, f"layer{i}", nn.Sequential(*parts, nn.BatchNorm2d(out), activation))
             previous = out
         self.linear = style.classifier(512 * (height // 8) * (width // 8), num_classes, normalise=False)

@@ -16,7 +16,7 @@ from bnn_itrd.quant.graph import CONV, LINEAR, RELU, Net, inputs, symmetric_padd
 from bnn_itrd.quant.layers import BinaryConv2d, BinaryLinear, _BinaryLayer
 from bnn_itrd.quant.report import WAY_OUT, Binarized, Change, Report
 from bnn_itrd.quant.scheme import Scheme, as_scheme
-from bnn_itrd.quant.tracing import SCALARS, trace
+from bnn_itrd.quant.tracing import SCALARS, owner_path, trace
 
 __all__ = ["binarize"]
 
@@ -40,6 +40,7 @@ def _binary(m: nn.Conv2d | nn.Linear, scheme: Scheme, padding_value: int) -> _Bi
         )
     new = new.to(device=m.weight.device, dtype=m.weight.dtype)
     new.weight, new.bias = cast(nn.Parameter, m.weight), cast("nn.Parameter | None", m.bias)
+    new.weight_binarizer.initialise(new.weight)
     return new.train(m.training)
 
 
@@ -59,12 +60,24 @@ def _resolve(model: nn.Module, keep: Iterable[str]) -> tuple[set[str], set[str]]
     return named, inside
 
 
-def _replace_relu(net: Net, node: fx.Node) -> None:
+def _replace_relu(net: Net, node: fx.Node, scheme: Scheme) -> str:
+    """Puts the scheme's nonlinearity, or hardtanh where that needs channels nobody knows; the name of what it put."""
+    channels = None if scheme.nonlinearity == "hardtanh" else net.channels(node)
     with net.graph.inserting_after(node):
-        new = net.graph.call_function(F.hardtanh, tuple(inputs(node)), {"inplace": net.in_place(node)})
+        if channels is None:
+            name = "hardtanh"
+            new = net.graph.call_function(F.hardtanh, tuple(inputs(node)), {"inplace": net.in_place(node)})
+        else:
+            name = scheme.nonlinearity
+            like = next(iter(net.root.parameters()))
+            made = scheme.make_nonlinearity(channels).to(device=like.device, dtype=like.dtype)
+            path = f"{owner_path(node)}.{name}_{node.name}".lstrip(".")
+            net.root.set_submodule(path, made.train(net.root.training))
+            new = net.graph.call_module(path, tuple(inputs(node)))
     new.meta = dict(node.meta)
     node.replace_all_uses_with(new)
     net.graph.erase_node(node)
+    return name
 
 
 def _is_plain(value: object) -> bool:
@@ -115,7 +128,8 @@ def binarize(
     the inside of nn.MultiheadAttention, ...); the report says why. No BatchNorm is added: each binary layer
     wants one after it.
 
-    Activations: ReLU and ReLU6, as modules or functions, become hardtanh where a binary layer reads them
+    Activations: ReLU and ReLU6, as modules or functions, become hardtanh (or the scheme's nonlinearity, where the
+    layer or norm in front tells its channels) where a binary layer reads them
     directly or through pooling, dropout, reshaping or concatenation: all signs of a ReLU's output are +1.
     A ReLU whose own name is in `keep` stays; that, and other activations of one sign, are warned about in
     the report.
@@ -176,8 +190,13 @@ def binarize(
         elif path in binary:
             changes.append(net.change(node, "kept", "already binary"))
         elif node in feeds:
-            changes.append(net.change(node, "replaced", f"hardtanh: feeds {feeds[node]}"))
-            _replace_relu(net, node)
+            change = net.change(node, "replaced", "")
+            name = _replace_relu(net, node, scheme)
+            changes.append(change._replace(reason=f"{name}: feeds {feeds[node]}"))
+            if name != scheme.nonlinearity:
+                notes.append(
+                    f"{change.path} became {name}: {scheme.nonlinearity} needs a number of channels it cannot see"
+                )
         elif net.is_a(node, RELU):
             why = "named in keep" if path in named else "feeds no binary layer"
             changes.append(net.change(node, "kept", why))

@@ -38,13 +38,23 @@ class WeightBinarizer(_Annealed):
 
     The same call serves training, evaluation and export: the values never differ, only gradients are
     annealed. `out_channels` sizes the parameters a scheme may own (a learned scale).
+
+    not_deployable: why the weight has no 1-bit form, and the nearest that has; None where it has one.
     """
+
+    not_deployable: str | None = None
 
     def __init__(self, out_channels: int) -> None:
         super().__init__()
         if out_channels < 1:
             raise ValueError(f"out_channels must be >= 1, got {out_channels}")
         self.out_channels = out_channels
+
+    def initialise(self, weight: Tensor) -> None:
+        """Called once with the fresh latent weight, for parameters that start from it; does nothing by default."""
+
+    def update(self, weight: Tensor) -> None:
+        """Called between epochs by `start_epoch`, for buffers made from the weight; does nothing by default."""
 
     def forward(self, weight: Tensor) -> BinaryWeight:
         raise NotImplementedError
@@ -54,12 +64,31 @@ class ActivationBinarizer(_Annealed):
     """Turns activations (n, c, ...) into {-1, +1}: ``sign(presign(x))``. Subclasses implement `forward`.
 
     A binariser whose signs are those of something other than x itself overrides `presign`, which the
-    exporters write in front of the sign: ``forward(x) == sign(presign(x))`` value for value.
+    exporters write in front of the sign: ``forward(x) == sign(presign(x))`` value for value. One whose two
+    values are not -1 and +1 overrides `levels`.
+
+    axis: of the channels, 1 in a convolution, -1 in a linear layer. not_deployable: why no file can hold the
+    signs, and the nearest form that it can; None where there is nothing in the way.
     """
 
-    def __init__(self, channels: int) -> None:
+    not_deployable: str | None = None
+
+    def __init__(self, channels: int, *, axis: int = 1) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels, self.axis = channels, axis
+
+    def per_channel(self, v: Tensor, x: Tensor) -> Tensor:
+        """(c,) shaped to broadcast over the channels of x."""
+        shape = [1] * x.dim()
+        shape[self.axis] = -1
+        return v.reshape(shape)
+
+    def levels(self) -> tuple[Tensor, Tensor] | None:
+        """(a, b), each (), where the layer reads ``a * sign + b``; None for the signs themselves.
+
+        The layer folds both into its scale, offset and bias, so what is deployed stays a sum of signs.
+        """
+        return None
 
     def presign(self, x: Tensor) -> Tensor:
         """The deployed tensor whose sign is taken; x itself unless a scheme shifts it. Same shape as x."""

@@ -48,6 +48,11 @@ PASSING = Kind(
     | {"contiguous", "clone", "to", "float"},
 )
 
+_KEEPS_CHANNELS = (
+    *(pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveMaxPoolNd, pooling._AdaptiveAvgPoolNd),
+    *(dropout._DropoutNd, nn.Identity, _Inlined),
+)
+
 
 def _number(node: fx.Node, index: int, name: str, default: float) -> float:
     """An argument of a function or method call; nan where it is computed or None."""
@@ -143,6 +148,19 @@ class Net:
                 seen.add(node)
                 yield node
                 todo += inputs(node) if self.is_a(node, PASSING) or self.is_a(node, RELU) else []
+
+    def channels(self, node: fx.Node) -> int | None:
+        """Of a step's values (n, c, ...), told by the layer or norm they come from; None where that is not clear."""
+        for _ in self.graph.nodes:
+            m = self.module(node)
+            for name in ("num_features", "out_channels", "out_features"):
+                if isinstance(getattr(m, name, None), int):
+                    return int(getattr(m, name))
+            through = isinstance(m, _KEEPS_CHANNELS) or self.is_a(node, ADD)
+            if not (through or self.is_a(node, RELU)) or not inputs(node):
+                return None
+            node = inputs(node)[0]
+        return None
 
     def reaches(self, node: fx.Node, goal: Kind, *through: Kind) -> bool:
         """Whether the value of a node arrives at a step of one kind, through steps of other kinds only."""

@@ -27,12 +27,13 @@ class _BinaryLayer(nn.Module):
     weight: nn.Parameter
     bias: nn.Parameter | None
 
-    def __init__(self, weight: Tensor, *, channels: int, bias: bool, scheme: str | Scheme) -> None:
+    def __init__(self, weight: Tensor, *, channels: int, axis: int, bias: bool, scheme: str | Scheme) -> None:
         super().__init__()
         self.scheme = as_scheme(scheme)
         self.weight = nn.Parameter(weight)
-        self.weight_binarizer = self.scheme.make_weight(weight.shape[0])
-        self.activation_binarizer = self.scheme.make_activation(channels)
+        self.weight_binarizer = self.scheme.make_weight(weight.shape[0], weight[0].numel())
+        self.activation_binarizer = self.scheme.make_activation(channels, axis=axis)
+        self.regularizer = self.scheme.make_regularizer(axis=axis)
         self.bias = nn.Parameter(torch.zeros(weight.shape[0])) if bias else None
         self.reset_parameters()
 
@@ -42,11 +43,40 @@ class _BinaryLayer(nn.Module):
         if self.bias is not None:
             bound = 1 / math.sqrt(self.weight[0].numel())
             nn.init.uniform_(self.bias, -bound, bound)
+        self.weight_binarizer.initialise(self.weight)
+
+    def start_epoch(self) -> None:
+        """Lets the weight's binariser renew what it keeps between epochs; see `quant.start_epoch`."""
+        self.weight_binarizer.update(self.weight)
 
     def binary_weight(self) -> BinaryWeight:
         """(signs, scale, offset or None): the one place where the latent weight becomes what is deployed."""
         binary: BinaryWeight = self.weight_binarizer(self.weight)
         return binary
+
+    def folded(self) -> tuple[BinaryWeight, Tensor | None]:
+        """`binary_weight` and the bias, with the activations' levels ``a * sign + b`` inside.
+
+        ``scale_o * a``, ``offset_o * a`` and ``bias_o + b * sum of the weight's taps``: what forward computes
+        with, and what is deployed.
+        """
+        binary, levels = self.binary_weight(), self.activation_binarizer.levels()
+        if levels is None:
+            return binary, self.bias
+        signs, scale, offset = binary
+        half, centre = levels
+        taps = scale * signs.flatten(1).sum(1)
+        if offset is not None:
+            taps = taps + offset * signs[0].numel()
+        bias = centre * taps if self.bias is None else self.bias + centre * taps
+        return BinaryWeight(signs, scale * half, None if offset is None else offset * half), bias
+
+    def _signs_of(self, x: Tensor) -> Tensor:
+        """The activations' signs; in training their distribution's penalty is noted."""
+        if self.regularizer is not None:
+            self.regularizer(self.activation_binarizer.presign(x))
+        signs: Tensor = self.activation_binarizer(x)
+        return signs
 
 
 class BinaryConv2d(_BinaryLayer):
@@ -54,7 +84,8 @@ class BinaryConv2d(_BinaryLayer):
 
     (n, c, h, w) -> (n, o, h', w').
     `padding_value` is what the border holds AFTER the sign: 0 (taps that contribute nothing), +1 or -1 (FPGA
-    datapaths have no zero). `scheme` is a name or a `Scheme`. Gradients are the scheme's.
+    datapaths have no zero). Where the activations have levels ``a * sign + b`` the border is a * padding_value + b,
+    with which b is a constant of each channel. `scheme` is a name or a `Scheme`. Gradients are the scheme's.
     Raises ValueError on a size < 1, on groups that do not divide the channels, on another padding value or
     scheme.
     """
@@ -94,7 +125,7 @@ class BinaryConv2d(_BinaryLayer):
             raise ValueError(f"padding_value must be -1, 0 or 1, got {padding_value}")
         kernel = _pair(kernel_size)
         weight = torch.empty(out_channels, in_channels // groups, *kernel)
-        super().__init__(weight, channels=in_channels, bias=bias, scheme=scheme)
+        super().__init__(weight, channels=in_channels, axis=1, bias=bias, scheme=scheme)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride = kernel, _pair(stride)
         self.padding, self.dilation = _pair(padding), _pair(dilation)
@@ -115,14 +146,14 @@ class BinaryConv2d(_BinaryLayer):
         return F.conv2d(padded, weight, None, self.stride, 0, self.dilation, self.groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        signs, scale, offset = self.binary_weight()
-        a = self.activation_binarizer(x)
+        (signs, scale, offset), bias = self.folded()
+        a = self._signs_of(x)
         sums = self._convolve(a, signs)
         y = sums * _per_channel(scale, 4)
         if offset is not None:
             y = y + self._convolve(a, torch.ones_like(signs)) * _per_channel(offset, 4)
-        if self.bias is not None:
-            y = y + _per_channel(self.bias, 4)
+        if bias is not None:
+            y = y + _per_channel(bias, 4)
         # Under autocast the sums are in half precision, and scale, offset and bias are not: without the cast
         # everything up to the next convolution would be float32, at twice the memory traffic.
         return y.to(sums.dtype)
@@ -140,19 +171,20 @@ class BinaryLinear(_BinaryLayer):
         for name, value in (("in_features", in_features), ("out_features", out_features)):
             if value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
-        super().__init__(torch.empty(out_features, in_features), channels=in_features, bias=bias, scheme=scheme)
+        weight = torch.empty(out_features, in_features)
+        super().__init__(weight, channels=in_features, axis=-1, bias=bias, scheme=scheme)
         self.in_features, self.out_features = in_features, out_features
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, scheme={self.scheme.weight}/{self.scheme.activation}"
 
     def forward(self, x: Tensor) -> Tensor:
-        signs, scale, offset = self.binary_weight()
-        a = self.activation_binarizer(x)
+        (signs, scale, offset), bias = self.folded()
+        a = self._signs_of(x)
         sums = F.linear(a, signs)
         y = sums * scale
         if offset is not None:
             y = y + a.sum(-1, keepdim=True) * offset
-        if self.bias is not None:
-            y = y + self.bias
+        if bias is not None:
+            y = y + bias
         return y.to(sums.dtype)  # as in BinaryConv2d

@@ -1,4 +1,4 @@
-"""Training progress: the one number everything that anneals reads."""
+"""Training progress: the one number everything that anneals reads, and what happens between epochs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 from bnn_itrd.quant.binarizer import _Annealed
 
-__all__ = ["set_progress"]
+__all__ = ["set_progress", "start_epoch"]
 
 
 @torch.no_grad()
@@ -22,3 +22,15 @@ def set_progress(model: nn.Module, p: float) -> None:
     if buffers:
         torch._foreach_zero_(buffers)
         torch._foreach_add_(buffers, float(p))
+
+
+@torch.no_grad()
+def start_epoch(model: nn.Module) -> None:
+    """Calls ``start_epoch()`` of every module of the model that has it, before an epoch's first step.
+
+    Buffers made from the weights (RBNN's rotations) are renewed there; they are part of the state dict, so a run
+    that resumes inside an epoch does not call it again. Not compiled.
+    """
+    for module in model.modules():
+        if callable(getattr(type(module), "start_epoch", None)):
+            module.start_epoch()  # type: ignore[operator]

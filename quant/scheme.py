@@ -1,4 +1,4 @@
-"""Names of binarisation schemes: which weights with which activations."""
+"""Names of binarisation schemes: which weights with which activations, and what users tune in them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,54 @@ import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from torch import nn
+
+from bnn_itrd.quant.adabin import AdaBinActivation, AdaBinWeight
 from bnn_itrd.quant.basic import ClippedActivation, PolynomialActivation, XNORWeight
 from bnn_itrd.quant.binarizer import ActivationBinarizer, WeightBinarizer
+from bnn_itrd.quant.biper import BiPerSineWeight, BiPerWeight, check_biper
+from bnn_itrd.quant.bireal import BiRealWeight
+from bnn_itrd.quant.irnet import IRNetActivation, IRNetWeight, check_t
+from bnn_itrd.quant.rad import RAD, check_rad
+from bnn_itrd.quant.rbnn import RBNNActivation, RBNNWeight
+from bnn_itrd.quant.reactnet import RPReLU, RSignActivation
+from bnn_itrd.quant.real import RealWeight
 from bnn_itrd.quant.recu import ReCUActivation, ReCUWeight, check_tau
+from bnn_itrd.quant.reste import ReSTEActivation, ReSTEWeight, check_o
+from bnn_itrd.quant.siman import SiMaNActivation, SiMaNWeight
 
-__all__ = ["ACTIVATIONS", "SCHEMES", "WEIGHTS", "Scheme", "as_scheme"]
+__all__ = ["ACTIVATIONS", "NONLINEARITIES", "SCHEMES", "WEIGHTS", "Scheme", "as_scheme"]
 
-WEIGHTS: dict[str, Callable[[int], WeightBinarizer]] = {
-    "recu": ReCUWeight,
-    "xnor": XNORWeight,
+# (the scheme, output channels, weights of each) -> the binariser.
+WEIGHTS: dict[str, Callable[[Scheme, int, int], WeightBinarizer]] = {
+    "recu": lambda s, o, n: ReCUWeight(o, tau_min=s.tau_min, tau_max=s.tau_max),
+    "xnor": lambda s, o, n: XNORWeight(o),
+    "bireal": lambda s, o, n: BiRealWeight(o),
+    "irnet": lambda s, o, n: IRNetWeight(o, t_min=s.t_min, t_max=s.t_max),
+    "rbnn": lambda s, o, n: RBNNWeight(o, n, t_min=s.t_min, t_max=s.t_max),
+    "siman": lambda s, o, n: SiMaNWeight(o),
+    "adabin": lambda s, o, n: AdaBinWeight(o, t_min=s.t_min, t_max=s.t_max),
+    "biper": lambda s, o, n: BiPerWeight(o, omega=s.omega, tau_min=s.tau_min, tau_max=s.tau_max),
+    "biper_sine": lambda s, o, n: BiPerSineWeight(o, omega=s.omega, tau_min=s.tau_min, tau_max=s.tau_max),
+    "reste": lambda s, o, n: ReSTEWeight(o, o_max=s.o_max),
+    "real": lambda s, o, n: RealWeight(o),
 }
-ACTIVATIONS: dict[str, Callable[[int], ActivationBinarizer]] = {
-    "recu": ReCUActivation,
-    "clipped": ClippedActivation,
-    "polynomial": PolynomialActivation,
+# (the scheme, channels, their axis) -> the binariser.
+ACTIVATIONS: dict[str, Callable[[Scheme, int, int], ActivationBinarizer]] = {
+    "recu": lambda s, c, axis: ReCUActivation(c, axis=axis),
+    "clipped": lambda s, c, axis: ClippedActivation(c, axis=axis),
+    "polynomial": lambda s, c, axis: PolynomialActivation(c, axis=axis),
+    "irnet": lambda s, c, axis: IRNetActivation(c, axis=axis, t_min=s.t_min, t_max=s.t_max),
+    "rbnn": lambda s, c, axis: RBNNActivation(c, axis=axis, centre=s.centre, t_min=s.t_min, t_max=s.t_max),
+    "siman": lambda s, c, axis: SiMaNActivation(c, axis=axis, centre=s.centre),
+    "rsign": lambda s, c, axis: RSignActivation(c, axis=axis),
+    "adabin": lambda s, c, axis: AdaBinActivation(c, axis=axis),
+    "reste": lambda s, c, axis: ReSTEActivation(c, axis=axis, o_max=s.o_max),
+}
+# What stands in the place of ReLU in a binary network, made for the channels it reads.
+NONLINEARITIES: dict[str, Callable[[int], nn.Module]] = {
+    "hardtanh": lambda channels: nn.Hardtanh(),
+    "rprelu": RPReLU,
 }
 
 
@@ -34,33 +68,77 @@ def _check(kind: str, name: str, known: Iterable[str]) -> None:
 class Scheme:
     """How weights and how activations are binarised, chosen apart: keys of `WEIGHTS` and `ACTIVATIONS`.
 
-    ReCU's tau is the range tau anneals over; other weights ignore it. Raises ValueError on an unknown name, and with
-    ReCU's weights unless 0.5 < tau_min <= tau_max < 1.
+    Options; binarisers that have no use for one ignore it:
+
+    - tau_min, tau_max: the range of ReCU's tau, and of the weight of BiPer's penalty
+    - t_min, t_max: the range of the surrogate's sharpness t (irnet, rbnn, adabin)
+    - omega: BiPer's frequency
+    - o_max: ReSTE's last o
+    - centre: rbnn and siman activations subtract the mean of each sample, which cannot be deployed
+    - rad, rad_until: weight of RAD's penalty on all activations (published: 2), and the progress at which it ends
+    - nonlinearity: a key of `NONLINEARITIES`, the activation between layers
+
+    Raises ValueError on an unknown name, and on an option that its binariser refuses.
     """
 
     weight: str = "recu"
     activation: str = "recu"
     tau_min: float = 0.85
     tau_max: float = 0.99
+    t_min: float = 1e-2
+    t_max: float = 10.0
+    omega: float = 20.0
+    o_max: float = 3.0
+    centre: bool = False
+    rad: float = 0.0
+    rad_until: float = 0.9
+    nonlinearity: str = "hardtanh"
 
     def __post_init__(self) -> None:
         _check("weight binariser", self.weight, WEIGHTS)
         _check("activation binariser", self.activation, ACTIVATIONS)
+        _check("nonlinearity", self.nonlinearity, NONLINEARITIES)
+        check_rad(self.rad, self.rad_until)
+        if self.centre and self.activation not in ("rbnn", "siman"):
+            raise ValueError(f"centre=True needs activation rbnn or siman, got {self.activation!r}")
         if self.weight == "recu":
             check_tau(self.tau_min, self.tau_max)
+        if self.weight in ("biper", "biper_sine"):
+            check_biper(self.omega, self.tau_min, self.tau_max)
+        if {self.weight, self.activation} & {"irnet", "rbnn", "adabin"}:
+            check_t(self.t_min, self.t_max)
+        if "reste" in (self.weight, self.activation):
+            check_o(self.o_max)
 
-    def make_weight(self, out_channels: int) -> WeightBinarizer:
-        if self.weight == "recu":
-            return ReCUWeight(out_channels, tau_min=self.tau_min, tau_max=self.tau_max)
-        return WEIGHTS[self.weight](out_channels)
+    def make_weight(self, out_channels: int, fan_in: int = 1) -> WeightBinarizer:
+        """The binariser of a weight (out_channels, ...) with fan_in entries per output channel."""
+        return WEIGHTS[self.weight](self, out_channels, fan_in)
 
-    def make_activation(self, channels: int) -> ActivationBinarizer:
-        return ACTIVATIONS[self.activation](channels)
+    def make_activation(self, channels: int, *, axis: int = 1) -> ActivationBinarizer:
+        return ACTIVATIONS[self.activation](self, channels, axis)
+
+    def make_regularizer(self, *, axis: int = 1) -> RAD | None:
+        """RAD on what the activations' signs are taken of; None where its weight is 0."""
+        return RAD(axis=axis, weight=self.rad, until=self.rad_until) if self.rad > 0 else None
+
+    def make_nonlinearity(self, channels: int) -> nn.Module:
+        return NONLINEARITIES[self.nonlinearity](channels)
 
 
 SCHEMES: dict[str, Scheme] = {
     "recu": Scheme("recu", "recu"),
     "xnor": Scheme("xnor", "clipped"),
+    "irnet": Scheme("irnet", "irnet"),
+    "rbnn": Scheme("rbnn", "rbnn"),
+    "bireal": Scheme("bireal", "polynomial"),
+    "reactnet": Scheme("bireal", "rsign", nonlinearity="rprelu"),
+    "siman": Scheme("siman", "siman"),
+    "adabin": Scheme("adabin", "adabin"),
+    "biper": Scheme("biper", "recu"),
+    "reste": Scheme("reste", "reste"),
+    # First stages of two-stage training (`load_stage`): binary activations, real weights.
+    "real": Scheme("real", "recu"),
+    "biper_sine": Scheme("biper_sine", "recu"),
 }
 
 

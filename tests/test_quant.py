@@ -37,10 +37,18 @@ CLIPS = [-1.0, 1.0, -1.0078125, 1.0078125, -0.99609375, 0.99609375]
 POINTS = [*TIES, *CLIPS, math.inf, -math.inf, 1e-6, -1e-6, 0.5, -0.5, 0.25, -0.75, 2.0, -2.0, 300.0]
 
 # The derivative each surrogate claims, in NumPy: the shared table of every quantiser with a sign in it.
+PARAMETERS = {"ede": (1.25, 0.8), "triangle": (1.5, 0.7), "reste": (2.5,)}
 DERIVATIVES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "identity": np.ones_like,
     "clipped": lambda x: np.where(np.abs(x) <= 1, 1.0, 0.0),
     "polynomial": lambda x: np.where(np.abs(x) < 1, 2 - 2 * np.minimum(np.abs(x), 1), 0.0),
+    "ede": lambda x: 1.25 * 0.8 / np.cosh(np.clip(0.8 * x, -50, 50)) ** 2,
+    "triangle": lambda x: 1.5 * np.where(np.abs(x) < 2**0.5 / 0.7, 2**0.5 * 0.7 - 0.49 * np.minimum(np.abs(x), 9), 0.0),
+    "reste": lambda x: np.select(
+        [np.abs(x) <= 0.1, np.abs(x) <= 1.5],
+        [0.1 ** (1 / 2.5) / 0.1, np.maximum(np.abs(x), 0.1) ** (1 / 2.5 - 1) / 2.5],
+        0.0,
+    ),
 }
 
 
@@ -71,7 +79,8 @@ def test_the_table_is_complete() -> None:
 def test_sign_value_and_gradient(surrogate: str, dtype: torch.dtype) -> None:
     x = torch.tensor(POINTS, dtype=torch.float64).to(dtype).requires_grad_()
     incoming = rand(len(POINTS), dtype=dtype)
-    y = sign(x, surrogate=surrogate)
+    parameters = tuple(torch.tensor(v, dtype=torch.float64) for v in PARAMETERS.get(surrogate, ()))
+    y = sign(x, surrogate=surrogate, parameters=parameters)
     y.backward(incoming)
     exact = x.detach().double().numpy()
     assert y.dtype == dtype and y.shape == x.shape
@@ -251,7 +260,7 @@ def test_recu_activation_of_one_axis_is_one_sample() -> None:
 
 @pytest.mark.parametrize("name", list(ACTIVATIONS))
 def test_activations_are_the_sign_of_presign_in_both_modes(name: str) -> None:
-    binarizer, x = ACTIVATIONS[name](3), rand(4, 3, 5, 5)
+    binarizer, x = Scheme(activation=name).make_activation(3), rand(4, 3, 5, 5)
     want = sign(binarizer.presign(x))
     assert torch.equal(binarizer.train()(x), want)
     assert torch.equal(binarizer.eval()(x), want)
@@ -260,7 +269,7 @@ def test_activations_are_the_sign_of_presign_in_both_modes(name: str) -> None:
 @pytest.mark.parametrize(("name", "surrogate"), [("clipped", "clipped"), ("polynomial", "polynomial")])
 def test_plain_activations_have_the_derivative_they_name(name: str, surrogate: str) -> None:
     x = (1.5 * rand(3, 4)).requires_grad_()
-    ACTIVATIONS[name](4)(x).sum().backward()
+    Scheme(activation=name).make_activation(4)(x).sum().backward()
     assert x.grad is not None
     np.testing.assert_allclose(x.grad.numpy(), DERIVATIVES[surrogate](x.detach().numpy()), rtol=1e-6, atol=1e-7)
 
@@ -277,15 +286,19 @@ def layers_of(scheme: Scheme) -> list[BinaryConv2d | BinaryLinear]:
     ]
 
 
-@pytest.mark.parametrize("scheme", [Scheme(w, a) for w in WEIGHTS for a in ACTIVATIONS], ids=str)
+MIXES = [Scheme(w, a) for w in WEIGHTS for a in ACTIVATIONS]
+
+
+@pytest.mark.parametrize("scheme", MIXES, ids=[f"{s.weight}/{s.activation}" for s in MIXES])
 def test_binary_weight_contract(scheme: Scheme) -> None:
     for layer in layers_of(scheme):
         signs, scale, offset = layer.binary_weight()
         assert signs.shape == layer.weight.shape and signs.dtype == layer.weight.dtype
-        assert torch.equal(signs.abs(), torch.ones_like(signs))
+        assert layer.weight_binarizer.not_deployable or torch.equal(signs.abs(), torch.ones_like(signs))
         assert scale.shape == (layer.weight.shape[0],)
         assert offset is None or offset.shape == scale.shape
-        for factor in (0.37, 4.0, 1000.0):
+        # A period has no scale, and real weights have no signs.
+        for factor in () if scheme.weight in ("biper", "biper_sine", "real") else (0.37, 4.0, 1000.0):
             with torch.no_grad():
                 layer.weight *= factor
             assert torch.equal(layer.binary_weight().signs, signs)
@@ -415,7 +428,9 @@ def test_conv_is_torch_conv2d_of_signs(case: tuple[dict, tuple[int, ...]]) -> No
     options, shape = case
     layer, x = BinaryConv2d(**options), rand(*shape)
     y = layer(x)
-    signs, scale, _ = layer.binary_weight()
+    signs, scale, offset = layer.binary_weight()
+    if offset is not None:
+        signs, scale = signs * scale[:, None, None, None] + offset[:, None, None, None], torch.ones_like(scale)
     a = torch.where(x >= 0, 1.0, -1.0)
     (ph, pw), value = options["padding"], float(options["padding_value"])
     a = F.pad(a, (pw, pw, ph, ph), value=value)
@@ -598,7 +613,7 @@ def test_layers_under_autocast_stay_in_half_precision(kind: str, offset: bool, b
         (lambda: Scheme(tau_min=2.0), r"tau_min must be in \(0.5, 1\), got 2.0"),
         (lambda: Scheme(tau_min=0.9, tau_max=0.8), r"tau_max must be in \[tau_min, 1\).*got 0.8"),
         (lambda: BinaryConv2d(3, 4, 3, scheme="reku"), "unknown scheme 'reku'.*did you mean 'recu'"),
-        (lambda: as_scheme("zzz"), "unknown scheme 'zzz', expected one of recu, xnor$"),
+        (lambda: as_scheme("zzz"), "unknown scheme 'zzz', expected one of recu, xnor, irnet, "),
         (lambda: Scheme(weight="xnorr"), "unknown weight binariser 'xnorr'.*did you mean 'xnor'"),
         (
             lambda: Scheme(activation="polynom"),

@@ -1,0 +1,81 @@
+"""AdaBin: Improving Binary Neural Networks with Adaptive Binary Sets (Tu et al., ECCV 2022)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBinarizer
+from bnn_itrd.quant.irnet import check_t, ede_parameters
+from bnn_itrd.quant.sign import sign
+from bnn_itrd.quant.standardise import wide
+
+__all__ = ["AdaBinActivation", "AdaBinWeight", "adabin_weight"]
+
+_EPS = 1e-5
+_LEAST = 1e-3
+
+
+def adabin_weight(weight: Tensor, *, k: Tensor, t: Tensor) -> BinaryWeight:
+    """``beta_o + alpha_o sign(w - beta_o)``, beta_o = mean w_o, alpha_o = ||w_o - beta_o|| / sqrt(n).
+
+    (o, ...) -> signs (o, ...), scale alpha (o,), offset beta (o,).
+    Backward: ``k t (1 - tanh^2(t u))`` at ``u = (w - beta) / sqrt(alpha^2 + 1e-5)`` through the sign (the published
+    code has no 1e-5), then through beta and alpha, which also get the gradients of scale and offset.
+    """
+    w = wide(weight)
+    axes = tuple(range(1, w.dim()))
+    offset = w.mean(axes, keepdim=True)
+    centred = w - offset
+    square = (centred * centred).mean(axes)
+    u = centred * torch.rsqrt(square + _EPS).reshape(offset.shape)
+    # The root of 0 has no derivative: a dead filter's scale is 0 and gets none.
+    dead = square == 0
+    scale = torch.where(dead, 0, torch.where(dead, 1, square).sqrt())
+    signs = sign(u, surrogate="ede", parameters=(k, t))
+    return BinaryWeight(signs.to(weight.dtype), scale.to(weight.dtype), offset.flatten().to(weight.dtype))
+
+
+class AdaBinWeight(WeightBinarizer):
+    """`adabin_weight` with k and t annealed by `ede_parameters`.
+
+    Deployed with its offset: a second, small convolution that sums the window.
+    Raises ValueError unless 0 < t_min <= t_max.
+    """
+
+    def __init__(self, out_channels: int, *, t_min: float = 1e-2, t_max: float = 10.0) -> None:
+        super().__init__(out_channels)
+        check_t(t_min, t_max)
+        self.t_min, self.t_max = t_min, t_max
+
+    def forward(self, weight: Tensor) -> BinaryWeight:
+        k, t = ede_parameters(self.progress, t_min=self.t_min, t_max=self.t_max)
+        return adabin_weight(weight, k=k, t=t)
+
+
+class AdaBinActivation(ActivationBinarizer):
+    """``a sign((x - b) / a) + b`` with a and b learned, one each per layer, 1 and 0 at first.
+
+    forward gives the sign, `levels` the (a, b) that the layer folds into its scale, offset and bias. a is
+    max(|distance|, 1e-3) of the parameter `distance`: -a and a make the same set, and 0 makes none.
+    Backward: ``max(2 - 2|u|, 0)`` at ``u = (x - b) / a``, then to x, a and b, which also get those of the levels.
+
+    Deviations: a border of padding_value 0 is b, the middle of the set (the published code pads with the number 0):
+    with b everywhere in the window it is a constant of each channel, and deploys exactly. The published code has
+    ``a (sign + b)``; this is the paper's set. The paper's Maxout nonlinearity is left to the network (`RPReLU`).
+    """
+
+    def __init__(self, channels: int, *, axis: int = 1) -> None:
+        super().__init__(channels, axis=axis)
+        self.distance = nn.Parameter(torch.ones(()))
+        self.centre = nn.Parameter(torch.zeros(()))
+
+    def levels(self) -> tuple[Tensor, Tensor]:
+        return self.distance.abs().clamp(min=_LEAST), self.centre
+
+    def presign(self, x: Tensor) -> Tensor:
+        a, b = self.levels()
+        return (x - b) / a
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sign(self.presign(x), surrogate="polynomial").to(x.dtype)

@@ -1,0 +1,23 @@
+"""Bi-Real Net's weights (Liu et al., ECCV 2018); its activations are `PolynomialActivation`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from bnn_itrd.quant.binarizer import BinaryWeight, WeightBinarizer
+from bnn_itrd.quant.sign import sign
+
+__all__ = ["BiRealWeight"]
+
+
+class BiRealWeight(WeightBinarizer):
+    """signs = sign(w), scale_o = mean |w_o|, magnitude-aware gradient. ReActNet's weights too.
+
+    Backward: clipped straight-through on the signs, so ``scale_o * 1[|w| <= 1]`` from the product; the scale is a
+    constant (in `XNORWeight` it is not). Deviation of the published code: it leaves ``scale_o`` out of the
+    gradient.
+    """
+
+    def forward(self, weight: Tensor) -> BinaryWeight:
+        scale = weight.detach().abs().mean(tuple(range(1, weight.dim())))
+        return BinaryWeight(sign(weight, surrogate="clipped"), scale)

@@ -1,0 +1,59 @@
+"""RAD: Regularizing Activation Distribution for Training Binarized Deep Networks (Ding et al., CVPR 2019)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from bnn_itrd.quant.binarizer import _Annealed
+from bnn_itrd.quant.penalty import Penalised
+from bnn_itrd.quant.standardise import wide
+
+__all__ = ["RAD", "check_rad", "rad_penalty"]
+
+
+def check_rad(weight: float, until: float) -> None:
+    """Raises ValueError unless weight >= 0 and until is in [0, 1]."""
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"rad must be >= 0, got {weight}")
+    if not 0 <= until <= 1:
+        raise ValueError(f"rad_until must be in [0, 1], got {until}")
+
+
+def rad_penalty(x: Tensor, *, axis: int = 1) -> Tensor:
+    """The penalty () of pre-activations x, of mean mu and std sigma per channel (along `axis`) over all else.
+
+    The sum over three means over channels: ``max(min(2 - mu - sigma, 2 + mu - sigma), 0)^2`` (saturation),
+    ``max(sigma - 4, 0)^2`` (gradient mismatch), ``max(mu^2 - sigma^2, 0)`` (degeneration). As published:
+    sigma = sqrt(biased variance + 1e-10).
+    """
+    x = wide(x)
+    over = tuple(i for i in range(x.dim()) if i != axis % x.dim())
+    mu, square = x.mean(over), x.var(over, correction=0) + 1e-10
+    sigma = square.sqrt()
+    saturation = torch.minimum(2 - mu - sigma, 2 + mu - sigma).clamp(min=0).square().mean()
+    mismatch = (sigma - 4).clamp(min=0).square().mean()
+    return saturation + mismatch + (mu.square() - square).clamp(min=0).mean()
+
+
+class RAD(Penalised, _Annealed):
+    """Notes ``weight * rad_penalty(x)`` in training while progress < until, 0 after; returns nothing.
+
+    x is what the sign is taken of (`ActivationBinarizer.presign`). The published weight is 2, switched off for the
+    last epochs. Raises ValueError unless weight >= 0 and until is in [0, 1].
+    """
+
+    def __init__(self, *, axis: int = 1, weight: float = 2.0, until: float = 0.9) -> None:
+        super().__init__()
+        check_rad(weight, until)
+        self.axis, self.weight, self.until = axis, weight, until
+
+    def extra_repr(self) -> str:
+        return f"weight={self.weight}, until={self.until}"
+
+    def forward(self, x: Tensor) -> None:
+        self._penalty = None
+        if self.training:
+            self._penalty = self.weight * (self.progress < self.until) * rad_penalty(x, axis=self.axis)

@@ -1,0 +1,116 @@
+"""RBNN: Rotated Binary Neural Network (Lin et al., NeurIPS 2020)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from einops import einsum, rearrange
+from torch import Tensor, nn
+
+from bnn_itrd.quant.binarizer import BinaryWeight, WeightBinarizer
+from bnn_itrd.quant.centred import StandardisedActivation
+from bnn_itrd.quant.irnet import check_t, ede_parameters
+from bnn_itrd.quant.sign import sign
+from bnn_itrd.quant.standardise import standardise, wide
+
+__all__ = ["RBNNActivation", "RBNNWeight", "factors", "rbnn_rotations"]
+
+_UPDATES = 3
+
+
+def factors(n: int) -> tuple[int, int]:
+    """(a, b) with a * b = n, a <= b, as near to each other as they can be."""
+    a = next(a for a in range(math.isqrt(n), 0, -1) if n % a == 0)
+    return a, n // a
+
+
+def rbnn_rotations(w: Tensor, left: Tensor, right: Tensor, *, updates: int = _UPDATES) -> tuple[Tensor, Tensor]:
+    """Rotations R1 (a, a), R2 (b, b) nearer to the maximum of ``sum_o tr(B_o^T R1^T W_o R2)``; w: (o, a, b).
+
+    ``B = sign(R1^T W R2)``, then with the SVD ``U S V^T``: R1 = V U^T of ``sum_o B_o R2^T W_o^T``, then
+    R2 = U V^T of ``sum_o W_o^T R1 B_o``; `updates` times. No update lowers the sum.
+    """
+    for _ in range(updates):
+        signs = sign(left.T @ w @ right)
+        u, _, vh = torch.linalg.svd(einsum(signs, right, w, "o i k, l k, o j l -> i j"))
+        left = (u @ vh).T
+        u, _, vh = torch.linalg.svd(einsum(w, left, signs, "o i k, i j, o j l -> k l"))
+        right = u @ vh
+    return left, right
+
+
+class RBNNWeight(WeightBinarizer):
+    """signs = sign(w'), scale_o learned, from mean|w_o| on.
+
+    ``w' = w^ + |sin theta_o| (R1^T w^ R2 - w^)``, w^ the standardised weight with each filter of n = a b entries as
+    a matrix (a, b), theta_o learned, pi/2 at first, so that w' is the rotated weight. R1 and R2 are buffers, the
+    identity at first, renewed by `rbnn_rotations` in `update`, once per epoch (`quant.start_epoch`).
+    Backward: ``k max(sqrt(2) t - t^2 |w'|, 0)`` through the sign with (k, t) of `ede_parameters`, then through
+    theta, the rotation and the standardisation; R1 and R2 are constants.
+
+    Deviation: the published code detaches the rotated weight, so the latent weight gets ``1 - |sin theta|`` of its
+    gradient, which is 0 at the start, and theta's own gradient has the factor cos(pi/2): nothing would move but
+    the rotations. Here the gradient also goes back through the rotation, as the paper's formula of w' says.
+    Raises ValueError unless 0 < t_min <= t_max, or where fan_in < 1.
+    """
+
+    rotation1: Tensor
+    rotation2: Tensor
+
+    def __init__(self, out_channels: int, fan_in: int, *, t_min: float = 1e-2, t_max: float = 10.0) -> None:
+        super().__init__(out_channels)
+        check_t(t_min, t_max)
+        if fan_in < 1:
+            raise ValueError(f"fan_in must be >= 1, got {fan_in}")
+        self.t_min, self.t_max = t_min, t_max
+        self.sizes = factors(fan_in)
+        self.alpha = nn.Parameter(torch.ones(out_channels))
+        self.theta = nn.Parameter(torch.full((out_channels,), math.pi / 2))
+        for name, size in zip(("rotation1", "rotation2"), self.sizes, strict=True):
+            self.register_buffer(name, torch.eye(size))
+
+    @torch.no_grad()
+    def initialise(self, weight: Tensor) -> None:
+        self.alpha.copy_(weight.abs().flatten(1).mean(1))
+
+    def _matrices(self, weight: Tensor) -> Tensor:
+        """(o, ...) -> (o, a, b), standardised."""
+        a, b = self.sizes
+        return rearrange(standardise(weight).flatten(1), "o (a b) -> o a b", a=a, b=b)
+
+    @torch.no_grad()
+    def update(self, weight: Tensor) -> None:
+        """Renews the rotations for the present weight, in float32 or wider."""
+        w = self._matrices(weight)
+        found = rbnn_rotations(w, self.rotation1.to(w.dtype), self.rotation2.to(w.dtype))
+        self.rotation1.copy_(found[0])
+        self.rotation2.copy_(found[1])
+
+    def forward(self, weight: Tensor) -> BinaryWeight:
+        w = self._matrices(weight)
+        rotated = self.rotation1.T.to(w.dtype) @ w @ self.rotation2.to(w.dtype)
+        share = rearrange(wide(self.theta).sin().abs(), "o -> o 1 1")
+        parameters = ede_parameters(self.progress, t_min=self.t_min, t_max=self.t_max)
+        signs = sign(w + share * (rotated - w), surrogate="triangle", parameters=parameters)
+        return BinaryWeight(signs.reshape(weight.shape).to(weight.dtype), self.alpha)
+
+
+class RBNNActivation(StandardisedActivation):
+    """`StandardisedActivation` with gradient ``max(sqrt(2) t - t^2 |a|, 0)``, t = max(t of `ede_parameters`, 1).
+
+    k is 1, as published. Raises ValueError unless 0 < t_min <= t_max.
+    """
+
+    surrogate = "triangle"
+
+    def __init__(
+        self, channels: int, *, axis: int = 1, centre: bool = False, t_min: float = 1e-2, t_max: float = 10.0
+    ) -> None:
+        super().__init__(channels, axis=axis, centre=centre)
+        check_t(t_min, t_max)
+        self.t_min, self.t_max = t_min, t_max
+
+    def parameters_of_surrogate(self) -> tuple[Tensor, ...]:
+        t = ede_parameters(self.progress, t_min=self.t_min, t_max=self.t_max)[1].clamp(min=1)
+        return torch.ones_like(t), t

@@ -1,0 +1,55 @@
+"""ReSTE: Estimator Meets Equilibrium Perspective, A Rectified Straight Through Estimator (Wu et al., ICCV 2023)."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBinarizer
+from bnn_itrd.quant.sign import sign
+
+__all__ = ["ReSTEActivation", "ReSTEWeight", "check_o", "reste_o"]
+
+
+def check_o(o_max: float) -> None:
+    """Raises ValueError unless o_max >= 1."""
+    if not 1 <= o_max < math.inf:
+        raise ValueError(f"o_max must be >= 1, got {o_max}")
+
+
+def reste_o(progress: Tensor, *, o_max: float = 3.0) -> Tensor:
+    """``o = 1 + (o_max - 1) p``, () -> (): from the straight-through estimator towards the sign."""
+    return 1 + (o_max - 1) * progress
+
+
+class ReSTEWeight(WeightBinarizer):
+    """signs = sign(w), scale_o = mean |w_o|; the surrogate is ``sign(x) |x|^(1/o)``.
+
+    Backward: ``|w|^(1/o - 1) / o`` on the signs, constant up to |w| = 0.1 and 0 beyond 1.5 (`sign`), o annealed by
+    `reste_o`; the derivative of the mean on the scale. Deviation: the published code has one scale for the whole
+    layer, XNOR-Net's per output channel is the paper's.
+    Raises ValueError unless o_max >= 1.
+    """
+
+    def __init__(self, out_channels: int, *, o_max: float = 3.0) -> None:
+        super().__init__(out_channels)
+        check_o(o_max)
+        self.o_max = o_max
+
+    def forward(self, weight: Tensor) -> BinaryWeight:
+        scale = weight.abs().mean(tuple(range(1, weight.dim())))
+        o = reste_o(self.progress, o_max=self.o_max)
+        return BinaryWeight(sign(weight, surrogate="reste", parameters=(o,)), scale)
+
+
+class ReSTEActivation(ActivationBinarizer):
+    """sign(x) with the gradient of `ReSTEWeight`. Raises ValueError unless o_max >= 1."""
+
+    def __init__(self, channels: int, *, axis: int = 1, o_max: float = 3.0) -> None:
+        super().__init__(channels, axis=axis)
+        check_o(o_max)
+        self.o_max = o_max
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sign(x, surrogate="reste", parameters=(reste_o(self.progress, o_max=self.o_max),))
