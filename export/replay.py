@@ -85,6 +85,9 @@ class _ForcedSigns(_Forced):
     def distance(self, x: Tensor, values: Tensor, own: Tensor) -> Tensor:
         return torch.where(values != own, x.abs(), 0.0)
 
+    def levels(self) -> tuple[Tensor, Tensor] | None:
+        return self.binarizer.levels()
+
     def forward(self, x: Tensor) -> Tensor:
         return self.choose(self.binarizer.presign(x))
 

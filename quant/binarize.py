@@ -71,7 +71,8 @@ def _replace_relu(net: Net, node: fx.Node, scheme: Scheme) -> str:
             name = scheme.nonlinearity
             like = next(iter(net.root.parameters()))
             made = scheme.make_nonlinearity(channels).to(device=like.device, dtype=like.dtype)
-            path = f"{owner_path(node)}.{name}_{node.name}".lstrip(".")
+            owner = str(node.target).rpartition(".")[0] if node.op == "call_module" else owner_path(node)
+            path = f"{owner}.{name}_{node.name}".lstrip(".")
             net.root.set_submodule(path, made.train(net.root.training))
             new = net.graph.call_module(path, tuple(inputs(node)))
     new.meta = dict(node.meta)

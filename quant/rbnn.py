@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from einops import einsum, rearrange
@@ -17,6 +19,11 @@ from bnn_itrd.quant.standardise import standardise, wide
 __all__ = ["RBNNActivation", "RBNNWeight", "factors", "rbnn_rotations"]
 
 _UPDATES = 3
+
+
+def _full_precision(device: str) -> AbstractContextManager[Any]:
+    """No autocast: a rotation in bfloat16 would give training other signs than evaluation and export."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def factors(n: int) -> tuple[int, int]:
@@ -89,7 +96,8 @@ class RBNNWeight(WeightBinarizer):
 
     def forward(self, weight: Tensor) -> BinaryWeight:
         w = self._matrices(weight)
-        rotated = self.rotation1.T.to(w.dtype) @ w @ self.rotation2.to(w.dtype)
+        with _full_precision(weight.device.type):
+            rotated = self.rotation1.T.to(w.dtype) @ w @ self.rotation2.to(w.dtype)
         share = rearrange(wide(self.theta).sin().abs(), "o -> o 1 1")
         parameters = ede_parameters(self.progress, t_min=self.t_min, t_max=self.t_max)
         signs = sign(w + share * (rotated - w), surrogate="triangle", parameters=parameters)

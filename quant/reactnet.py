@@ -50,6 +50,7 @@ class RPReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         slope, before, after = (v.reshape(-1, *([1] * (x.dim() - 2))) for v in (self.slope, self.before, self.after))
-        x = x + before
+        moved = x + before
         # max(x, 0) + slope * min(x, 0): operations that every deployed form has.
-        return F.relu(x) + slope * x.clamp(max=0) + after
+        y = F.relu(moved) + slope * moved.clamp(max=0) + after
+        return y.to(x.dtype)  # under autocast the parameters are wider than x
