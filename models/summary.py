@@ -188,8 +188,8 @@ def _bytes(module: nn.Module, parameters: Sequence[nn.Parameter]) -> int:
         others = scale.numel() + (0 if offset is None else offset.numel())
         others += 0 if bias is None else bias.numel()
         ours = any(p is module.weight for p in parameters)
-        weights = 4 * signs.numel() if module.weight_binarizer.not_deployable else math.ceil(signs.numel() / 8)
-        return (weights if ours else 0) + 4 * others
+        stored = 4 * signs.numel() if module.weight_binarizer.not_deployable else math.ceil(signs.numel() / 8)
+        return (stored if ours else 0) + 4 * others
     if isinstance(module, _INTEGER):
         # Every other number is a float; the weight's scale is one more, and a norm inside is part of the weight.
         weights = [p.numel() for p in parameters if p is module.weight]

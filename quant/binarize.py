@@ -129,9 +129,9 @@ def binarize(
     the inside of nn.MultiheadAttention, ...); the report says why. No BatchNorm is added: each binary layer
     wants one after it.
 
-    Activations: ReLU and ReLU6, as modules or functions, become hardtanh (or the scheme's nonlinearity, where the
-    layer or norm in front tells its channels) where a binary layer reads them
-    directly or through pooling, dropout, reshaping or concatenation: all signs of a ReLU's output are +1.
+    Activations: ReLU and ReLU6, as modules or functions, become hardtanh where a binary layer reads them
+    directly or through pooling, dropout, reshaping or concatenation: all signs of a ReLU's output are +1. A scheme
+    with another nonlinearity has that instead, where the convolution or norm in front tells its channels.
     A ReLU whose own name is in `keep` stays; that, and other activations of one sign, are warned about in
     the report.
 

@@ -153,7 +153,7 @@ class Net:
         """Of a step's values (n, c, ...), told by the layer or norm they come from; None where that is not clear."""
         for _ in self.graph.nodes:
             m = self.module(node)
-            for name in ("num_features", "out_channels", "out_features"):
+            for name in ("num_features", "out_channels"):  # of a linear layer's output the axis is not known
                 if isinstance(getattr(m, name, None), int):
                     return int(getattr(m, name))
             through = isinstance(m, _KEEPS_CHANNELS) or self.is_a(node, ADD)

@@ -815,7 +815,7 @@ def test_rprelu_against_a_loop() -> None:
     x = rand(2, 3, 4, 5, seed=4).requires_grad_()
     y = act(x).detach().numpy()
     for i in np.ndindex(*x.shape):
-        shifted = float(x[i]) + float(act.before[i[1]])
+        shifted = x[i].item() + act.before[i[1]].item()
         want = shifted if shifted >= 0 else float(act.slope[i[1]]) * shifted
         assert y[i] == pytest.approx(want + float(act.after[i[1]]))
     assert torch.autograd.gradcheck(act, (x,))
