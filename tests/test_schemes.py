@@ -333,6 +333,18 @@ def test_rbnn_rotations_against_numpy() -> None:
     assert values == sorted(values) and values[-1] > 1.02 * values[0]
 
 
+def test_rbnn_rotates_in_full_precision_under_autocast() -> None:
+    """Many entries: some are within bfloat16's rounding of 0."""
+    torch.manual_seed(0)
+    layer = BinaryConv2d(64, 32, 3, scheme="rbnn")
+    with torch.no_grad():
+        layer.weight_binarizer.rotation1.copy_(random_rotation(24, 1))
+        layer.weight_binarizer.rotation2.copy_(random_rotation(24, 2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        signs = layer.binary_weight().signs
+    assert torch.equal(signs, layer.binary_weight().signs)
+
+
 def test_start_epoch_renews_rotations_which_are_saved() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(BinaryConv2d(4, 6, 3, scheme="rbnn"), nn.Flatten(), BinaryLinear(6, 2, scheme="xnor"))
