@@ -36,7 +36,9 @@ class Weighted:
             value = getattr(self, field.name)
             if field.name in _POSITIVE:
                 _check(value > 0, f"{name}.{field.name}", "> 0", value)
-            elif isinstance(value, (int, float)) and not isinstance(value, bool) and field.name not in ("stage", "rate"):
+            elif (
+                isinstance(value, (int, float)) and not isinstance(value, bool) and field.name not in ("stage", "rate")
+            ):
                 _check(value >= 0, f"{name}.{field.name}", ">= 0", value)
 
     def factor(self, epoch: float, epochs: int) -> float:

@@ -24,11 +24,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from bnn_itrd.checkpoint import load_checkpoint, save_checkpoint
 from bnn_itrd.config import DistillConfig, FabricConfig, LogConfig, TrainConfig, differences
 from bnn_itrd.data import ImageData, mix_seed
-from bnn_itrd.distillers import make_distillers
+from bnn_itrd.distillers import Distiller, Setting, Sizes, make_distillers
 from bnn_itrd.errors import UserError
 from bnn_itrd.evaluation import Evaluation, evaluate
 from bnn_itrd.models import Observed, observe
-from bnn_itrd.quant import set_progress
+from bnn_itrd.quant import penalty, set_progress, start_epoch
 from bnn_itrd.records import Progress, TensorBoard, write_metrics
 
 __all__ = ["Fitted", "Objective", "fit", "learning_rate", "make_fabric", "matching_state"]
@@ -71,12 +71,19 @@ def learning_rate(step: int, *, steps: int, warmup: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
+# Epochs of preparation draw from here on, so that no epoch of the training repeats their order.
+_PREPARATION = 1 << 20
+
+
 class Objective(nn.Module):
     """What a training step computes: the student's forward pass, the teacher's, and the weighted losses.
 
     (images, labels, indices) -> (loss (), parts (k,), correct ()). `parts` are the weighted terms, in the order of
-    `names`; `correct` counts right answers. Its parameters are the student's and the distillers'.
+    `names`; `correct` counts right answers. Its parameters are the student's and the distillers'. While `preparing`,
+    the terms are those of the distillers' phases of preparation, and the others are 0.
     """
+
+    factors: Tensor
 
     def __init__(
         self,
@@ -91,7 +98,11 @@ class Objective(nn.Module):
         self.student = student
         self.distillers = distillers
         self.ce_weight, self.label_smoothing = ce_weight, label_smoothing
-        self.names = ("ce", *distillers)
+        self.penalised = any(callable(getattr(type(m), "penalty", None)) for m in student.modules())
+        self.names = ("ce", *distillers, *(["penalty"] if self.penalised else []))
+        # What a schedule makes of each weight at this step; in a buffer, so that a compiled step reads it.
+        self.register_buffer("factors", torch.ones(len(self.names)), persistent=False)
+        self.preparing: tuple[str, ...] = ()
         self._observed: tuple[Observed, Observed] | None = None
         if len(distillers):
             if teacher is None:
@@ -105,6 +116,8 @@ class Objective(nn.Module):
             observed.remove()
 
     def forward(self, images: Tensor, labels: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.preparing:
+            return self._prepare(images, labels, indices)
         terms = []
         if self._observed is None:
             logits = self.student(images)
@@ -114,11 +127,29 @@ class Objective(nn.Module):
                 t = teacher(images)
             s = student(images)
             logits = s.logits
-            terms = [d(s, t, labels, indices) for d in self.distillers.values()]
+            for distiller in self.distillers.values():
+                off = isinstance(distiller, Distiller) and distiller.only_prepares
+                terms.append(torch.zeros((), device=images.device) if off else distiller(s, t, labels, indices))
         ce = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
-        parts = torch.stack([self.ce_weight * ce, *terms])
+        parts = [self.ce_weight * ce, *terms]
+        if self.penalised:
+            added = penalty(self.student)
+            parts.append(torch.zeros((), device=images.device) if added is None else added)
+        weighted = torch.stack([part.float() for part in parts]) * self.factors
         correct = (logits.detach().argmax(1) == labels).sum()
-        return parts.sum(), parts.detach(), correct
+        return weighted.sum(), weighted.detach(), correct
+
+    def _prepare(self, images: Tensor, labels: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        assert self._observed is not None
+        student, teacher = self._observed
+        with torch.no_grad():
+            t = teacher(images)
+        active: dict[str, Any] = {name: self.distillers[name] for name in self.preparing}
+        s = student(images) if any(distiller.prepares_student for distiller in active.values()) else None
+        terms = {name: distiller.prepare(s, t, labels, indices) for name, distiller in active.items()}
+        zero = torch.zeros((), device=images.device)
+        parts = torch.stack([terms.get(name, zero).float() for name in self.names])
+        return parts.sum(), parts.detach(), torch.zeros((), dtype=torch.int64, device=images.device)
 
 
 @dataclass(frozen=True)
@@ -135,15 +166,17 @@ class Fitted:
         return max((row for row in self.history if row["top1"] is not None), key=lambda row: row["top1"])
 
 
-def _representation_dim(model: nn.Module, input_shape: tuple[int, ...], device: torch.device) -> int:
+def _sizes(model: nn.Module, input_shape: tuple[int, ...], device: torch.device) -> Sizes:
+    """What the network's `Outputs` hold, from a pass of two empty images in evaluation mode."""
     observed = observe(model)
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        width = observed(torch.zeros(2, *input_shape, device=device)).representation.shape[1]
+        outputs = observed(torch.zeros(2, *input_shape, device=device))
     model.train(was_training)
     observed.remove()
-    return int(width)
+    stages = tuple((int(m.shape[1]), int(m.shape[2]), int(m.shape[3])) for m in outputs.stages if m.dim() == 4)
+    return Sizes(int(outputs.logits.shape[1]), int(outputs.representation.shape[1]), stages)
 
 
 def _optimizer(config: TrainConfig, parameters: Any) -> torch.optim.Optimizer:
@@ -199,8 +232,9 @@ class Trainer:
         train: TrainConfig,
         distill: DistillConfig,
         fabric: Fabric,
+        labels: Tensor | None = None,
     ) -> None:
-        self.config, self.fabric = train, fabric
+        self.config, self.fabric, self.distill = train, fabric, distill
         memory = torch.channels_last if train.channels_last else torch.contiguous_format
         self.student = student.to(fabric.device, memory_format=memory)  # type: ignore[call-overload]
         # Before anything observes the student: a copy would take the hooks along.
@@ -213,11 +247,12 @@ class Trainer:
                 raise UserError("distillation needs a teacher")
             teacher = teacher.to(fabric.device, memory_format=memory).eval()  # type: ignore[call-overload]
             torch.manual_seed(mix_seed(train.seed, 1))
-            distillers = make_distillers(
-                distill,
-                student_dim=_representation_dim(self.student, input_shape, fabric.device),
-                teacher_dim=_representation_dim(teacher, input_shape, fabric.device),
-            ).to(fabric.device)
+            setting = Setting(
+                _sizes(self.student, input_shape, fabric.device),
+                _sizes(teacher, input_shape, fabric.device),
+                torch.zeros(0, dtype=torch.int64) if labels is None else labels,
+            )
+            distillers = make_distillers(distill, setting).to(fabric.device)
         self.objective = Objective(
             self.student,
             teacher,
@@ -236,6 +271,18 @@ class Trainer:
             scaler.load_state_dict(torch.amp.GradScaler(fabric.device.type).state_dict())
         self.history: list[dict[str, Any]] = []
         self.epoch = 0
+        self.preparation: list[dict[str, Any]] = []
+
+    @property
+    def preparation_epochs(self) -> dict[str, int]:
+        """The distillers that have a phase before the training, and how long it is."""
+        lengths = {name: int(getattr(d, "preparation_epochs", 0)) for name, d in self.objective.distillers.items()}
+        return {name: length for name, length in lengths.items() if length}
+
+    def end_preparation(self) -> None:
+        for distiller in self.objective.distillers.values():
+            if isinstance(distiller, Distiller) and distiller.preparation_epochs:
+                distiller.prepared()
 
     @property
     def kept(self) -> nn.Module:
@@ -251,6 +298,7 @@ class Trainer:
             "precision": scaler,
             "epoch": self.epoch,
             "history": self.history,
+            "preparation": self.preparation,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -265,6 +313,7 @@ class Trainer:
         if state["precision"]:
             self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.epoch, self.history = state["epoch"], state["history"]
+        self.preparation = state.get("preparation", [])
 
     def finite(self) -> bool:
         """Whether the kept network's numbers are: one look for all, at the end of an epoch."""
@@ -277,33 +326,69 @@ class Trainer:
             for buffer in self.kept.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
+    def prepare_epoch(
+        self, data: ImageData, steps_per_epoch: int, non_finite: _NonFinite, progress: Progress
+    ) -> dict[str, Any]:
+        """One pass of the distillers' preparation, at the peak learning rate; its numbers as of `train_epoch`."""
+        done = len(self.preparation)
+        self.objective.preparing = tuple(name for name, epochs in self.preparation_epochs.items() if done < epochs)
+        try:
+            row = self._pass(data, steps_per_epoch, non_finite, progress, epoch=_PREPARATION + done, preparing=True)
+        finally:
+            self.objective.preparing = ()
+        return row
+
     def train_epoch(
         self, data: ImageData, steps_per_epoch: int, non_finite: _NonFinite, progress: Progress
     ) -> dict[str, Any]:
         """One pass; the mean of each loss part, the training accuracy and the speed. One host sync, at its end."""
+        start_epoch(self.student)
+        return self._pass(data, steps_per_epoch, non_finite, progress, epoch=self.epoch, preparing=False)
+
+    def _before_step(self, step: int, steps: int, steps_per_epoch: int) -> float:
+        """Sets what changes from step to step: the learning rate (which it returns), annealing, scheduled weights."""
+        config = self.config
+        lr = learning_rate(step, steps=steps, warmup=round(config.warmup * steps_per_epoch), peak=config.lr)
+        set_progress(self.objective, step / steps)
+        methods = self.distill.methods
+        if any(method.scheduled for method in methods.values()):
+            epoch = step / steps_per_epoch
+            factors = [methods[n].factor(epoch, config.epochs) if n in methods else 1.0 for n in self.objective.names]
+            self.objective.factors.copy_(torch.tensor(factors), non_blocking=True)
+        return lr
+
+    def _pass(
+        self,
+        data: ImageData,
+        steps_per_epoch: int,
+        non_finite: _NonFinite,
+        progress: Progress,
+        *,
+        epoch: int,
+        preparing: bool,
+    ) -> dict[str, Any]:
         config, fabric = self.config, self.fabric
         # What a network draws by itself (dropout) depends on (seed, epoch) too.
-        torch.manual_seed(mix_seed(config.seed, self.epoch, 2 + fabric.global_rank))
+        torch.manual_seed(mix_seed(config.seed, epoch, 2 + fabric.global_rank))
         self.objective.train()
         steps = config.epochs * steps_per_epoch
-        warmup = round(config.warmup * steps_per_epoch)
         sums = torch.zeros(len(self.objective.names) + 1, device=fabric.device)
         started = time.perf_counter()
         batches = data.train.train_batches(
             config.batch_size,
             seed=config.seed,
-            epoch=self.epoch,
+            epoch=epoch,
             device=fabric.device,
             rank=fabric.global_rank,
             world=fabric.world_size,
         )
-        lr = 0.0
+        lr = config.lr
         for i, (images, labels, indices) in enumerate(batches):
-            step = self.epoch * steps_per_epoch + i
-            lr = learning_rate(step, steps=steps, warmup=warmup, peak=config.lr)
+            step = (len(self.preparation) if preparing else epoch) * steps_per_epoch + i
+            if not preparing:
+                lr = self._before_step(step, steps, steps_per_epoch)
             for group in self.raw_optimizer.param_groups:
                 group["lr"] = lr
-            set_progress(self.objective, step / steps)
             if config.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             loss, parts, correct = self.step_module(images, labels, indices)
@@ -314,7 +399,7 @@ class Trainer:
                 )
             self.optimizer.step()
             self.optimizer.zero_grad()
-            if self.ema is not None:
+            if self.ema is not None and not preparing:
                 self.ema.update_parameters(self.student)
             non_finite.look(step, parts)
             sums += torch.cat([parts.float(), correct.float().reshape(1)])
@@ -325,7 +410,8 @@ class Trainer:
         values = sums.tolist()
         seconds = time.perf_counter() - started
         images_seen = steps_per_epoch * config.batch_size
-        row: dict[str, Any] = {"epoch": self.epoch + 1, "lr": lr, "loss": sum(values[:-1]) / steps_per_epoch}
+        number = (len(self.preparation) if preparing else epoch) + 1
+        row: dict[str, Any] = {"epoch": number, "lr": lr, "loss": sum(values[:-1]) / steps_per_epoch}
         for name, value in zip(self.objective.names, values[:-1], strict=True):
             row[f"loss_{name}"] = value / steps_per_epoch
         row["train_top1"] = 100 * values[-1] / images_seen
@@ -367,6 +453,7 @@ def fit(
         train=train,
         distill=distill,
         fabric=fabric,
+        labels=data.train.labels,
     )
     last = out / "last.pt"
     if last.exists():
@@ -389,6 +476,7 @@ def fit(
         title, epochs=train.epochs, steps=steps_per_epoch, names=trainer.objective.names,
         batch_size=train.batch_size, enabled=log.progress and main, live=fabric.device.type == "cpu",
     ) as progress:  # fmt: skip
+        _prepare(trainer, data, steps_per_epoch, non_finite, progress, out if main else None, identity)
         while trainer.epoch < train.epochs:
             progress.begin(trainer.epoch)
             row = trainer.train_epoch(data, steps_per_epoch, non_finite, progress)
@@ -426,6 +514,32 @@ def fit(
     if final is None:
         final = evaluate(predictor, split, device=fabric.device, channels_last=train.channels_last)
     return Fitted(model.eval(), trainer.history, final)
+
+
+def _prepare(
+    trainer: Trainer,
+    data: ImageData,
+    steps_per_epoch: int,
+    non_finite: _NonFinite,
+    progress: Progress,
+    out: Path | None,
+    identity: dict[str, Any],
+) -> None:
+    """The distillers' phases before the training, those that are not done yet; each epoch ends in a checkpoint."""
+    while len(trainer.preparation) < max(trainer.preparation_epochs.values(), default=0):
+        progress.begin(0)
+        row = trainer.prepare_epoch(data, steps_per_epoch, non_finite, progress)
+        non_finite.check(trainer.objective.names, steps_per_epoch, "It was still preparing.")
+        trainer.preparation.append(row)
+        if len(trainer.preparation) == max(trainer.preparation_epochs.values()):
+            # What the training starts from has no momentum.
+            trainer.raw_optimizer.state.clear()
+        if out is not None:
+            state = {"model": trainer.kept.state_dict(), "identity": identity, **trainer.state()}
+            save_checkpoint(out / "last.pt", state)
+            write_metrics(out / "preparation.csv", trainer.preparation)
+        trainer.fabric.barrier()
+    trainer.end_preparation()
 
 
 def matching_state(last: Path, identity: dict[str, Any], *, later: Sequence[str] = ()) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def _check_classes(name: str, setting: Setting) -> None:
     if setting.student.logits != setting.teacher.logits:
         raise UserError(
             f"{name} compares logits, and the student has {setting.student.logits} classes, the teacher "
-            f"{setting.teacher.logits}: use a distiller of the representation or of maps (itrd, vid with form logits, ...)"
+            f"{setting.teacher.logits}: use one of the representation or of maps (itrd, at, vid ...)"
         )
 
 

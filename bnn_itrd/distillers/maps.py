@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from bnn_itrd.distill_config import (
@@ -195,9 +196,16 @@ class ABDistiller(_AllStages):
         self.preparation_epochs = config.preparation_epochs
 
 
-class ReviewKDDistiller(_AllStages):
-    """Weighted `ReviewKD`."""
+class ReviewKDDistiller(Distiller):
+    """Weighted `ReviewKD`; the representation, as a map of one pixel, is the last stage."""
 
     def __init__(self, config: ReviewKDConfig, setting: Setting) -> None:
         super().__init__()
-        self.loss, self.weight = ReviewKD(*stages_of("reviewkd", setting)), config.weight
+        student, teacher = stages_of("reviewkd", setting)
+        ends = (setting.student.representation, 1, 1), (setting.teacher.representation, 1, 1)
+        self.loss, self.weight = ReviewKD([*student, ends[0]], [*teacher, ends[1]]), config.weight
+
+    def forward(self, student: Outputs, teacher: Outputs, labels: Tensor, indices: Tensor) -> Tensor:
+        pairs = ([*o.stages, rearrange(o.representation, "n d -> n d 1 1")] for o in (student, teacher))
+        result: Tensor = self.weight * self.loss(*pairs)
+        return result
