@@ -71,12 +71,14 @@ class NetworkConfig:
     """The definition a teacher and its students share. The options that change the binary form only say so.
 
     Args:
-        name: resnet18, resnet20, resnet32, resnet34, resnet56, resnet110 or vgg_small
-        width: a factor on the number of channels of teacher and students (residual networks)
+        name: resnet18, 34, 50; resnet8, 14, 20, 32, 44, 56, 110; resnet8x4, resnet32x4; wrn_16_1, 16_2, 40_1, 40_2;
+            vgg8, 11, 13, 16, 19; vgg_small; mobilenet_v2, mobilenet_v2_half; shufflenet_v1, shufflenet_v2
+        width: a factor on the number of channels of teacher and students (not of vgg_small and shufflenet_v1)
         per_conv: students: one shortcut per convolution; the network's published form by default
         float_downsample: students: average pool and a full-precision 1x1 convolution where the shape changes
         padding_value: students: what the borders hold after the sign: 0, +1 or -1
         shortcut: students: projection, pad, avgpool or binary; the network's own by default (residual networks)
+        teacher_shortcut: teacher: pad, projection or avgpool; the network's own by default (residual networks)
         residual_bits: students: bits of the residual stream's integers, 2 to 8; floats by default
         first_last_bits: students: bits of the first convolution and the classifier, 2 to 8; floats by default
     """
@@ -89,6 +91,7 @@ class NetworkConfig:
     shortcut: str | None = None
     residual_bits: int | None = None
     first_last_bits: int | None = None
+    teacher_shortcut: str | None = None
 
     def __post_init__(self) -> None:
         _check(self.width > 0, "network.width", "> 0", self.width)

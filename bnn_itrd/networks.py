@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +28,30 @@ def build(
     """The teacher (scheme None) or the binary student of a definition. Raises UserError on a name or shape."""
     if network.name not in MODELS:
         raise unknown("network", network.name, MODELS)
-    options: dict[str, Any] = {}
-    if scheme is not None:
-        options = {
-            "binary": _scheme(scheme),
-            "padding_value": network.padding_value,
-            "first_last_bits": network.first_last_bits,
-        }
-    if network.name != "vgg_small":
-        options["width"] = network.width
-        if scheme is not None:
-            options |= {
-                "per_conv": network.per_conv,
-                "float_downsample": network.float_downsample,
-                "shortcut": network.shortcut,
-                "residual_bits": network.residual_bits,
-            }
-    elif any((network.per_conv, network.float_downsample, network.shortcut, network.residual_bits, network.width != 1)):
-        raise UserError(
-            "network.width, per_conv, float_downsample, shortcut and residual_bits are for residual networks, "
-            "not vgg_small"
-        )
+    options = _options(network, scheme)
     try:
         return MODELS[network.name](num_classes, in_channels=input_shape[0], input_shape=input_shape, **options)
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"network {network.name}: {error}") from error
+
+
+def _options(network: NetworkConfig, scheme: SchemeConfig | None) -> dict[str, Any]:
+    """The builder's arguments. Raises UserError on an option that was set for a network that does not have it."""
+    accepted = inspect.signature(MODELS[network.name]).parameters
+    fields = [f for f in dataclasses.fields(network) if f.name not in ("name", "teacher_shortcut")]
+    strange = [f.name for f in fields if getattr(network, f.name) != f.default and f.name not in accepted]
+    if network.teacher_shortcut is not None and "shortcut" not in accepted:
+        strange.append("teacher_shortcut")
+    if strange:
+        has = ", ".join(f.name for f in fields if f.name in accepted) or "none"
+        raise UserError(f"network.{strange[0]} is not an option of {network.name}, whose options are: {has}")
+    if scheme is None:  # what the other fields say is about students
+        given = {"width": network.width, "shortcut": network.teacher_shortcut}
+    else:
+        given = {f.name: getattr(network, f.name) for f in fields} | {"binary": _scheme(scheme)}
+    return {name: value for name, value in given.items() if name in accepted}
 
 
 def _scheme(config: SchemeConfig) -> Scheme:

@@ -66,6 +66,12 @@ class Style:
             scheme=self.scheme,
         )
 
+    def conv1x1(self, in_channels: int, out_channels: int, groups: int = 1) -> nn.Module:
+        """A pointwise convolution, no bias: binary or full precision."""
+        if self.scheme is None:
+            return nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False)
+        return BinaryConv2d(in_channels, out_channels, 1, groups=groups, scheme=self.scheme)
+
     def stem(self, in_channels: int, out_channels: int) -> nn.Conv2d:
         """The first 3x3 convolution, padding 1, no bias: full precision, or integers with `first_last_bits`."""
         if self.first_last_bits is None:
@@ -139,6 +145,8 @@ class BasicBlock(nn.Module):
 
     stream: quantises both operands of each addition and its sum, all with its one scale; x is already quantised so.
     """
+
+    expansion = 1
 
     def __init__(
         self, in_channels: int, out_channels: int, stride: int, style: Style, stream: IntegerQuantizer | None = None

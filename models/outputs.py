@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from bnn_itrd.quant import BinaryLinear
+from bnn_itrd.quant import BinaryConv2d, BinaryLinear
 
 __all__ = ["Observed", "Outputs", "find_head", "observe"]
+
+
+_STRIDED = (nn.Conv2d, BinaryConv2d, nn.MaxPool2d, nn.AvgPool2d)
 
 
 class Outputs(NamedTuple):
@@ -43,7 +47,21 @@ def _find_stages(model: nn.Module) -> tuple[str, ...]:
     if isinstance(declared, tuple) and all(isinstance(s, str) for s in declared):
         return declared
     names = [name for name, _ in model.named_children()]
-    return tuple(n for n in names if n.startswith("layer") and n[5:].isdigit())
+    layers = tuple(n for n in names if n.startswith("layer") and n[5:].isdigit())
+    features = getattr(model, "features", None)
+    if layers or not isinstance(features, nn.Sequential):
+        return layers
+    parts = list(features.named_children())
+    ends = [a for (a, _), (_, b) in pairwise(parts) if _reduces(b)]
+    if parts and not _reduces(parts[-1][1]):
+        ends.append(parts[-1][0])
+    return tuple(f"features.{name}" for name in ends)
+
+
+def _reduces(module: nn.Module) -> bool:
+    """Whether a part of it convolves or pools with a stride."""
+    strides = [getattr(m, "stride", 1) for m in module.modules() if isinstance(m, _STRIDED)]
+    return any(max(s) > 1 if isinstance(s, tuple) else s > 1 for s in strides)
 
 
 class Observed(nn.Module):
@@ -97,7 +115,8 @@ def observe(model: nn.Module, *, head: str | None = None, stages: Sequence[str] 
 
     head: name of the classifier, whose input is the representation; by default ``model.head`` where that is a name,
     else the last linear layer. stages: names of the submodules whose outputs are kept; by default ``model.stages``,
-    else children called layer1, layer2, ... (torchvision's and timm's residual networks).
+    else children called layer1, layer2, ... (torchvision's and timm's residual networks), else, of a Sequential called
+    features, the last part before each that has a stride and the last of all (torchvision's VGG, MobileNet, DenseNet).
     Raises ValueError on a name that does not exist, or where no classifier is found.
     """
     return Observed(

@@ -1,7 +1,8 @@
 """Residual networks for small images, teacher and binary student from one definition.
 
-ResNet-18/34 (64-128-256-512 channels, He et al. 2016 with a 3x3 stem) and ResNet-20/32/56/110 (16-32-64).
-The binary forms are those ReCU published (Xu et al. 2021), whose numbers belong to them.
+ResNet-18/34/50 (64-128-256-512 channels, He et al. 2016 with a 3x3 stem), ResNet-8/14/20/32/44/56/110 (16-32-64) and
+the four times wider ResNet-8x4/32x4 (stem 32, 64-128-256) of the distillation literature (Tian et al. 2020).
+The binary forms are those ReCU published (Xu et al. 2021), whose numbers belong to them; the others follow them.
 """
 
 from __future__ import annotations
@@ -13,9 +14,25 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.models.blocks import BasicBlock, Style
+from bnn_itrd.models.bottleneck import Bottleneck
 from bnn_itrd.quant import Scheme, as_scheme
 
-__all__ = ["ResNet", "ResNetBuilder", "resnet18", "resnet20", "resnet32", "resnet34", "resnet56", "resnet110"]
+__all__ = [
+    "ResNet",
+    "ResNetBuilder",
+    "resnet8",
+    "resnet8x4",
+    "resnet14",
+    "resnet18",
+    "resnet20",
+    "resnet32",
+    "resnet32x4",
+    "resnet34",
+    "resnet44",
+    "resnet50",
+    "resnet56",
+    "resnet110",
+]
 
 
 def check_input(in_channels: int, input_shape: Sequence[int] | None, num_classes: int) -> tuple[int, int, int]:
@@ -31,10 +48,12 @@ def check_input(in_channels: int, input_shape: Sequence[int] | None, num_classes
 
 
 class ResNet(nn.Module):
-    """stem -> stages of `BasicBlock` -> global average pool -> (BatchNorm1d) -> linear; (n, c, h, w) -> (n, classes).
+    """stem -> stages of blocks -> global average pool -> (BatchNorm1d) -> linear; (n, c, h, w) -> (n, classes).
 
-    `input_shape` (c, h, w) is what it was made for; `head` and `stages` name the submodules whose input and outputs
-    are the representation and the stage maps (see `observe`).
+    widths: channels of each stage, before the block's expansion, and without `stem_width` of the stem; block:
+    `BasicBlock` or `Bottleneck`. `input_shape` (c, h, w) is what it was made for; `head` and `stages` name the
+    submodules whose input and outputs are the representation and the stage maps (see `observe`): after the activation,
+    as RepDistiller's features f1, f2, ... and its last one are (its f0, the stem's, is no stage).
     """
 
     def __init__(
@@ -47,21 +66,23 @@ class ResNet(nn.Module):
         style: Style,
         stem_activation: bool,
         norm_head: bool,
+        stem_width: int | None = None,
+        block: type[BasicBlock | Bottleneck] = BasicBlock,
     ) -> None:
         super().__init__()
         self.input_shape = input_shape
         self.head = "linear"
         self.stages = tuple(f"layer{i + 1}" for i in range(len(depths)))
         stream = style.stream()
-        self.conv1 = style.stem(input_shape[0], widths[0])
-        self.bn1 = nn.BatchNorm2d(widths[0])
-        self.act1 = stream or (style.activation(widths[0]) if stem_activation else nn.Identity())
-        channels = widths[0]
+        channels = widths[0] if stem_width is None else stem_width
+        self.conv1 = style.stem(input_shape[0], channels)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.act1 = stream or (style.activation(channels) if stem_activation else nn.Identity())
         for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             blocks = []
             for j in range(depth):
-                blocks.append(BasicBlock(channels, width, 2 if i > 0 and j == 0 else 1, style, stream))
-                channels = width
+                blocks.append(block(channels, width, 2 if i > 0 and j == 0 else 1, style, stream))
+                channels = width * block.expansion
             setattr(self, self.stages[i], nn.Sequential(*blocks))
         self.pool = nn.AdaptiveAvgPool2d(1)
         # A classifier of integers brings the norm itself, folded into its weights.
@@ -94,6 +115,8 @@ class ResNetBuilder:
     teacher_shortcut: str
     binary_per_conv: bool
     binary_stem_activation: bool
+    stem_width: int | None = None
+    block: type[BasicBlock | Bottleneck] = BasicBlock
 
     def __call__(
         self,
@@ -113,14 +136,13 @@ class ResNetBuilder:
         """The network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
 
         binary: None, or the name of a scheme or a `Scheme`. A student has hardtanh (the scheme's nonlinearity) for
-        ReLU, 2x2 average pool + zero channels for down-sampling and BatchNorm1d before the classifier. ResNet-18/34:
-        one shortcut per block, no activation after the stem. ResNet-20/32/56/110: one shortcut per convolution,
-        hardtanh after the stem.
+        ReLU, 2x2 average pool + zero channels for down-sampling and BatchNorm1d before the classifier. ResNet-18/34/50: one shortcut per block, no
+        activation after the stem. The others: one shortcut per convolution, hardtanh after the stem.
         Options, each an architecture of its own: `per_conv` (one shortcut per convolution, Bi-Real; by default the
         published form), `float_downsample` (average pool + full-precision 1x1 convolution), `padding_value` (+1 or -1
         at the borders in place of 0), `shortcut` (``projection``, ``pad``, ``avgpool``), `width` (a factor on every
-        number of channels). Teachers: ResNet-18/34 with projections, the others with option A (He et al. 2016), or
-        with ``shortcut="projection"`` RepDistiller's form.
+        number of channels). Teachers: ResNet-18/34/50, 8x4 and 32x4 with projections, the others with option A (He et
+        al. 2016), or with ``shortcut="projection"`` in the form of RepDistiller (Tian et al. 2020).
         For FPGAs (docs/fpga.md): `residual_bits` (the residual stream as signed integers of one learned scale, 4 bits
         for FINN; shortcuts are then ``binary``, a binary 1x1 convolution, unless another is named) and
         `first_last_bits` (weights and activations of the first convolution and the classifier, 8 for FINN).
@@ -146,6 +168,8 @@ class ResNetBuilder:
             style=style,
             stem_activation=self.binary_stem_activation or not is_binary,
             norm_head=is_binary,
+            stem_width=None if self.stem_width is None else max(1, round(self.stem_width * width)),
+            block=self.block,
         )
 
     def _default_shortcut(self, is_binary: bool, residual_bits: int | None) -> str:
@@ -154,8 +178,9 @@ class ResNetBuilder:
         return "avgpool" if residual_bits is None else "binary"
 
 
-def _wide(*depths: int) -> ResNetBuilder:
-    return ResNetBuilder((64, 128, 256, 512), depths, "projection", binary_per_conv=False, binary_stem_activation=False)
+def _wide(*depths: int, block: type[BasicBlock | Bottleneck] = BasicBlock) -> ResNetBuilder:
+    widths = (64, 128, 256, 512)
+    return ResNetBuilder(widths, depths, "projection", binary_per_conv=False, binary_stem_activation=False, block=block)
 
 
 def _narrow(depth: int) -> ResNetBuilder:
@@ -163,11 +188,26 @@ def _narrow(depth: int) -> ResNetBuilder:
     return ResNetBuilder((16, 32, 64), blocks, "pad", binary_per_conv=True, binary_stem_activation=True)
 
 
+def _times_four(depth: int) -> ResNetBuilder:
+    """Four times as wide behind a stem that is twice as wide, with projections: RepDistiller's."""
+    blocks = ((depth - 2) // 6,) * 3
+    widths = (64, 128, 256)
+    return ResNetBuilder(widths, blocks, "projection", binary_per_conv=True, binary_stem_activation=True, stem_width=32)
+
+
 # Parameters at 10 classes: 11,173,962, with binary="recu" 11,005,002.
 resnet18 = _wide(2, 2, 2, 2)
 resnet34 = _wide(3, 4, 6, 3)
-# 269,722, with binary="recu" 270,522.
+# At 100 classes: 23,705,252.
+resnet50 = _wide(3, 4, 6, 3, block=Bottleneck)
+# 269,722, with binary="recu" 270,522; RepDistiller's at 100 classes 278,324.
 resnet20 = _narrow(20)
+resnet8 = _narrow(8)
+resnet14 = _narrow(14)
 resnet32 = _narrow(32)
+resnet44 = _narrow(44)
 resnet56 = _narrow(56)
 resnet110 = _narrow(110)
+# At 100 classes: 1,233,540 and 7,433,860.
+resnet8x4 = _times_four(8)
+resnet32x4 = _times_four(32)

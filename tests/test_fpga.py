@@ -352,7 +352,7 @@ def test_the_recipes_build_what_maps_and_train(name: str) -> None:
 
 
 def test_vgg_refuses_what_only_residual_networks_have() -> None:
-    with pytest.raises(UserError, match="residual_bits are for residual networks"):
+    with pytest.raises(UserError, match=r"network\.residual_bits is not an option of vgg_small"):
         build(NetworkConfig(name="vgg_small", residual_bits=4), SchemeConfig(), num_classes=10, input_shape=(3, 32, 32))
 
 

@@ -1,0 +1,49 @@
+"""The block of the deeper residual networks: narrow, 3x3, wide again; teacher and student from one definition."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from bnn_itrd.models.blocks import Style, make_shortcut
+from bnn_itrd.quant import IntegerQuantizer
+
+__all__ = ["Bottleneck"]
+
+
+class Bottleneck(nn.Module):
+    """1x1 to `width`, 3x3 with the stride, 1x1 to 4 `width`, each with BatchNorm; (n,c,h,w) -> (n,4*width,h/s,w/s).
+
+    ``act(bn3(conv3(act(bn2(conv2(act(bn1(conv1(x)))))))) + shortcut(x))``, the stride on the 3x3 (He et al. 2016, with
+    the stride where torchvision and RepDistiller have it). Binary: all three convolutions, hardtanh for ReLU.
+    Raises ValueError with `per_conv` or `stream`: inside the block the channels change twice, so there is neither a
+    shortcut for each convolution nor one residual stream through them.
+    """
+
+    expansion = 4
+
+    def __init__(
+        self, in_channels: int, width: int, stride: int, style: Style, stream: IntegerQuantizer | None = None
+    ) -> None:
+        super().__init__()
+        if style.per_conv:
+            raise ValueError("per_conv must be False for bottleneck blocks, whose convolutions change the channels")
+        if stream is not None:
+            raise ValueError("residual_bits must be None for bottleneck blocks: basic blocks have the integer stream")
+        out_channels = width * self.expansion
+        self.conv1 = style.conv1x1(in_channels, width)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.act1 = style.activation()
+        self.conv2 = style.conv3x3(width, width, stride)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.act2 = style.activation()
+        self.conv3 = style.conv1x1(width, out_channels)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.act3 = style.activation()
+        self.shortcut = make_shortcut(style, in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act1(self.bn1(self.conv1(x)))
+        y = self.act2(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        out: Tensor = self.act3(y + self.shortcut(x))
+        return out

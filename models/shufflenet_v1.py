@@ -1,0 +1,104 @@
+"""ShuffleNetV1 for small images (Zhang et al. 2018), teacher and student from one definition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bnn_itrd.models.blocks import Style
+from bnn_itrd.models.resnet import check_input
+from bnn_itrd.quant import Scheme, as_scheme
+
+__all__ = ["ShuffleNetV1", "ShuffleUnit", "shufflenet_v1"]
+
+_STEM, _GROUPS = 24, 3
+# Channels and units of each stage (Zhang et al. 2018, table 1, g = 3).
+_STAGES = ((240, 4), (480, 8), (960, 4))
+
+
+class ShuffleUnit(nn.Module):
+    """Grouped 1x1, shuffle, depthwise 3x3, grouped 1x1; (n, c, h, w) -> (n, o, h/s, w/s).
+
+    ``act(bn3(conv3(act(bn2(depthwise(shuffle(act(bn1(conv1(x))))))))) + x)`` or, with stride 2, the concatenation with
+    a 3x3 average pool of x, which brings c of the o channels. RepDistiller's form, where an activation also follows
+    the depthwise convolution. Binary: the 1x1 convolutions, grouped as they are; the depthwise one stays in full
+    precision, as in `InvertedResidual`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, groups: int, style: Style) -> None:
+        super().__init__()
+        made = out_channels - in_channels if stride > 1 else out_channels
+        middle = made // 4
+        first = 1 if in_channels == _STEM else groups  # the stem's few channels are not grouped
+        self.conv1, self.bn1 = style.conv1x1(in_channels, middle, groups=first), nn.BatchNorm2d(middle)
+        self.act1, self.shuffle = style.activation(), nn.ChannelShuffle(first)
+        self.conv2 = nn.Conv2d(middle, middle, 3, stride, 1, groups=middle, bias=False)
+        self.bn2, self.act2 = nn.BatchNorm2d(middle), style.activation()
+        self.conv3, self.bn3 = style.conv1x1(middle, made, groups=groups), nn.BatchNorm2d(made)
+        self.act3 = style.activation()
+        self.pool = nn.AvgPool2d(3, stride, 1) if stride > 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.shuffle(self.act1(self.bn1(self.conv1(x))))
+        y = self.act2(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        out: Tensor = self.act3(y + x if self.pool is None else torch.cat([y, self.pool(x)], 1))
+        return out
+
+
+class ShuffleNetV1(nn.Module):
+    """1x1 stem -> three stages of units -> global average pool -> linear; (n, c, h, w) -> (n, classes).
+
+    The stage maps (`stages`: layer1 to layer3) are the units' activations, and the representation is the pooled input
+    of `head`: the places of RepDistiller's features f1 to f4 (its f0, the stem's, is no stage).
+    """
+
+    def __init__(self, *, num_classes: int, input_shape: tuple[int, int, int], style: Style) -> None:
+        super().__init__()
+        self.input_shape = input_shape
+        self.head = "linear"
+        self.stages = tuple(f"layer{i + 1}" for i in range(len(_STAGES)))
+        self.conv1 = nn.Conv2d(input_shape[0], _STEM, 1, bias=False)
+        self.bn1, self.act1 = nn.BatchNorm2d(_STEM), style.activation()
+        channels = _STEM
+        for stage, (out, units) in zip(self.stages, _STAGES, strict=True):
+            parts = []
+            for j in range(units):
+                parts.append(ShuffleUnit(channels, out, 2 if j == 0 else 1, _GROUPS, style))
+                channels = out
+            setattr(self, stage, nn.Sequential(*parts))
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act1(self.bn1(self.conv1(x)))
+        for stage in self.stages:
+            x = getattr(self, stage)(x)
+        logits: Tensor = self.linear(torch.flatten(self.pool(x), 1))
+        return logits
+
+
+def shufflenet_v1(
+    num_classes: int = 10,
+    *,
+    binary: str | Scheme | None = None,
+    in_channels: int = 3,
+    input_shape: Sequence[int] | None = None,
+) -> ShuffleNetV1:
+    """ShuffleNetV1, 3 groups, width 1, in RepDistiller's form for 32 x 32 (1x1 stem, no pool behind it).
+
+    (n, *input_shape) -> (n, num_classes); at 100 classes the teacher has 949,258 parameters. A student has hardtanh for
+    ReLU and its 1x1 convolutions binary; the stem, the depthwise convolutions and the classifier stay in full
+    precision. Raises ValueError on an unknown scheme or a shape that does not fit.
+    """
+    style = Style(
+        scheme=None if binary is None else as_scheme(binary),
+        shortcut="pad",
+        per_conv=False,
+        float_downsample=False,
+        padding_value=0,
+    )
+    shape = check_input(in_channels, input_shape, num_classes)
+    return ShuffleNetV1(num_classes=num_classes, input_shape=shape, style=style)

@@ -1,0 +1,124 @@
+"""ShuffleNetV2 for small images (Ma et al. 2018), teacher and student from one definition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bnn_itrd.models.blocks import Style
+from bnn_itrd.models.resnet import check_input
+from bnn_itrd.quant import Scheme, as_scheme
+
+__all__ = ["ShuffleNetV2", "SplitUnit", "shufflenet_v2"]
+
+_STEM, _DEPTHS = 24, (4, 8, 4)
+# Channels of the three stages and of the last convolution, by width (Ma et al. 2018, table 5).
+_WIDTHS = {
+    0.5: (48, 96, 192, 1024),
+    1.0: (116, 232, 464, 1024),
+    1.5: (176, 352, 704, 1024),
+    2.0: (244, 488, 976, 2048),
+}
+
+
+def _pointwise(in_channels: int, out_channels: int, style: Style) -> list[nn.Module]:
+    return [style.conv1x1(in_channels, out_channels), nn.BatchNorm2d(out_channels), style.activation()]
+
+
+def _depthwise(channels: int, stride: int) -> list[nn.Module]:
+    return [nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False), nn.BatchNorm2d(channels)]
+
+
+class SplitUnit(nn.Module):
+    """Half of the channels passes, half goes through 1x1, depthwise 3x3, 1x1; then shuffle; (n,c,h,w) -> (n,o,h/s,w/s).
+
+    Stride 1: ``shuffle(cat(x[:, :c/2], right(x[:, c/2:])))``; stride 2: ``shuffle(cat(left(x), right(x)))`` with left
+    a depthwise 3x3 and a 1x1 convolution. Binary: the 1x1 convolutions; the depthwise ones stay in full precision, as
+    in `InvertedResidual`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, style: Style) -> None:
+        super().__init__()
+        half = out_channels // 2
+        self.left: nn.Module | None = None
+        if stride > 1:
+            self.left = nn.Sequential(*_depthwise(in_channels, stride), *_pointwise(in_channels, half, style))
+        enters = in_channels if stride > 1 else half
+        self.right = nn.Sequential(
+            *_pointwise(enters, half, style), *_depthwise(half, stride), *_pointwise(half, half, style)
+        )
+        self.shuffle = nn.ChannelShuffle(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.left is None:
+            passing, x = x.chunk(2, 1)
+        else:
+            passing = self.left(x)
+        out: Tensor = self.shuffle(torch.cat([passing, self.right(x)], 1))
+        return out
+
+
+class ShuffleNetV2(nn.Module):
+    """1x1 stem -> three stages of units -> 1x1 convolution -> global average pool -> linear; -> (n, classes).
+
+    The stage maps (`stages`: layer1 to layer3) are the units' outputs, and the representation is the pooled input of
+    `head`: the places of RepDistiller's features f1 to f4 (its f0, the stem's, is no stage).
+    """
+
+    def __init__(
+        self, widths: tuple[int, ...], *, num_classes: int, input_shape: tuple[int, int, int], style: Style
+    ) -> None:
+        super().__init__()
+        self.input_shape = input_shape
+        self.head = "linear"
+        self.stages = tuple(f"layer{i + 1}" for i in range(len(_DEPTHS)))
+        self.conv1 = nn.Conv2d(input_shape[0], _STEM, 1, bias=False)
+        self.bn1, self.act1 = nn.BatchNorm2d(_STEM), style.activation()
+        channels = _STEM
+        for stage, out, units in zip(self.stages, widths[:-1], _DEPTHS, strict=True):
+            parts = []
+            for j in range(units):
+                parts.append(SplitUnit(channels, out, 2 if j == 0 else 1, style))
+                channels = out
+            setattr(self, stage, nn.Sequential(*parts))
+        self.conv2 = style.conv1x1(channels, widths[-1])
+        self.bn2, self.act2 = nn.BatchNorm2d(widths[-1]), style.activation()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(widths[-1], num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act1(self.bn1(self.conv1(x)))
+        for stage in self.stages:
+            x = getattr(self, stage)(x)
+        x = self.act2(self.bn2(self.conv2(x)))
+        logits: Tensor = self.linear(torch.flatten(self.pool(x), 1))
+        return logits
+
+
+def shufflenet_v2(
+    num_classes: int = 10,
+    *,
+    binary: str | Scheme | None = None,
+    in_channels: int = 3,
+    input_shape: Sequence[int] | None = None,
+    width: float = 1.0,
+) -> ShuffleNetV2:
+    """ShuffleNetV2 of a published width (0.5, 1, 1.5 or 2), in RepDistiller's form for 32 x 32 (1x1 stem, no pool).
+
+    (n, *input_shape) -> (n, num_classes); at 100 classes the teacher of width 1 has 1,355,528 parameters. A student has
+    hardtanh for ReLU and its 1x1 convolutions binary; the stem, the depthwise convolutions and the classifier stay in
+    full precision. Raises ValueError on an unknown scheme, another width or a shape that does not fit.
+    """
+    if width not in _WIDTHS:
+        raise ValueError(f"width must be one of {', '.join(map(str, _WIDTHS))} (the published ones), got {width}")
+    style = Style(
+        scheme=None if binary is None else as_scheme(binary),
+        shortcut="pad",
+        per_conv=False,
+        float_downsample=False,
+        padding_value=0,
+    )
+    shape = check_input(in_channels, input_shape, num_classes)
+    return ShuffleNetV2(_WIDTHS[width], num_classes=num_classes, input_shape=shape, style=style)

@@ -1,0 +1,132 @@
+"""VGG-8/11/13/16/19 for small images: one linear layer behind a global pool; teacher and student, one definition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bnn_itrd.models.blocks import Style
+from bnn_itrd.models.resnet import check_input
+from bnn_itrd.quant import Scheme, as_scheme
+
+__all__ = ["VGG", "VGGBuilder", "vgg8", "vgg11", "vgg13", "vgg16", "vgg19"]
+
+_WIDTHS = (64, 128, 256, 512, 512)
+# Above this height a fourth pool keeps the last maps small, as RepDistiller does for 64 x 64.
+_FOUR_POOLS = 64
+
+
+class VGG(nn.Module):
+    """Five blocks of 3x3 convolution, BatchNorm, activation; MaxPool after the first three; global average; linear.
+
+    (n, c, h, w) -> (n, classes). From 64 pixels of height on the fourth block is followed by a pool, too. The stage
+    maps (`stages`: block2 to block5) are the blocks' activations, before the pool, and the representation is the
+    pooled input of `head`: the places of RepDistiller's features f1 to f5 (its f0, block1's, is no stage).
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        *,
+        num_classes: int,
+        input_shape: tuple[int, int, int],
+        style: Style,
+    ) -> None:
+        super().__init__()
+        channels, height, width = input_shape
+        pools = 4 if height >= _FOUR_POOLS else 3
+        if min(height, width) < 2**pools:
+            raise ValueError(f"input_shape must be at least {2**pools} pixels on each side, got {height} x {width}")
+        self.input_shape = input_shape
+        self.head = "linear"
+        self.stages = tuple(f"block{i + 1}" for i in range(1, len(depths)))
+        for i, (out, depth) in enumerate(zip(widths, depths, strict=True)):
+            parts: list[nn.Module] = []
+            for j in range(depth):
+                conv: nn.Module
+                if style.scheme is None:
+                    conv = nn.Conv2d(channels, out, 3, padding=1)  # with a bias, as published
+                else:
+                    conv = style.stem(channels, out) if i == j == 0 else style.conv3x3(channels, out)
+                parts += [conv, nn.BatchNorm2d(out), style.activation()]
+                channels = out
+            setattr(self, f"block{i + 1}", nn.Sequential(*parts))
+            setattr(self, f"pool{i + 1}", self._pool(channels, style) if i < pools else nn.Identity())
+        self.average = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(channels, num_classes)
+        nn.init.normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @staticmethod
+    def _pool(channels: int, style: Style) -> nn.Module:
+        if style.scheme is None:
+            return nn.MaxPool2d(2)
+        # The sign of a maximum is nearly always +1 (Rastegari et al. 2016, sec. 3.2): a student's is centred again.
+        return nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(channels), style.activation())
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i in range(1, len(self.stages) + 2):
+            x = getattr(self, f"pool{i}")(getattr(self, f"block{i}")(x))
+        logits: Tensor = self.linear(torch.flatten(self.average(x), 1))
+        return logits
+
+
+@dataclass(frozen=True)
+class VGGBuilder:
+    """Makes a VGG of one depth: the full-precision teacher or, with `binary`, its 1-bit student.
+
+    Call it: ``vgg13(num_classes=100)``, ``vgg8(num_classes=100, binary="recu")``. Simonyan and Zisserman 2015,
+    table 1 (A, B, D, E) without the hidden linear layers; VGG-8 has one convolution in each block (Tian et al. 2020).
+    """
+
+    depths: tuple[int, ...]
+
+    def __call__(
+        self,
+        num_classes: int = 10,
+        *,
+        binary: str | Scheme | None = None,
+        in_channels: int = 3,
+        input_shape: Sequence[int] | None = None,
+        width: float = 1.0,
+        padding_value: int = 0,
+    ) -> VGG:
+        """The network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
+
+        A student has every convolution but the first binary and without bias, hardtanh for ReLU, and BatchNorm and
+        hardtanh behind each pool. `width`: a factor on every number of channels; `padding_value`: what the borders
+        hold after the sign. Raises ValueError on an unknown scheme or a shape that does not fit.
+        """
+        if not width > 0:
+            raise ValueError(f"width must be > 0, got {width}")
+        style = Style(
+            scheme=None if binary is None else as_scheme(binary),
+            shortcut="pad",
+            per_conv=False,
+            float_downsample=False,
+            padding_value=padding_value,
+        )
+        return VGG(
+            tuple(max(1, round(w * width)) for w in _WIDTHS),
+            self.depths,
+            num_classes=num_classes,
+            input_shape=check_input(in_channels, input_shape, num_classes),
+            style=style,
+        )
+
+
+# Parameters at 100 classes, of the teachers: 3,965,028 (VGG-8) and 9,462,180 (VGG-13).
+vgg8 = VGGBuilder((1, 1, 1, 1, 1))
+vgg11 = VGGBuilder((1, 1, 2, 2, 2))
+vgg13 = VGGBuilder((2, 2, 2, 2, 2))
+vgg16 = VGGBuilder((2, 2, 3, 3, 3))
+vgg19 = VGGBuilder((2, 2, 4, 4, 4))

@@ -1,0 +1,154 @@
+"""Wide residual networks for small images (Zagoruyko and Komodakis 2016), teacher and student from one definition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bnn_itrd.models.blocks import Style, make_shortcut
+from bnn_itrd.models.resnet import check_input
+from bnn_itrd.quant import Scheme, as_scheme
+
+__all__ = ["PreActivationBlock", "WideResNet", "WideResNetBuilder", "wrn_16_1", "wrn_16_2", "wrn_40_1", "wrn_40_2"]
+
+
+def _shortcut(style: Style, in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    if style.shortcut == "projection" and not style.float_downsample and (stride > 1 or in_channels != out_channels):
+        # Without a BatchNorm, as published: the next block begins with one.
+        return nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+    return make_shortcut(style, in_channels, out_channels, stride)
+
+
+class PreActivationBlock(nn.Module):
+    """BatchNorm and activation in front of each 3x3 convolution; (n, c, h, w) -> (n, o, h/s, w/s).
+
+    ``conv2(act(bn2(conv1(a)))) + shortcut(s)`` with a = act(bn1(x)); s = x where shapes agree, else a (as published).
+    per_conv: ``y = conv1(a) + shortcut(s)``, then ``conv2(act(bn2(y))) + y`` (Bi-Real). Nothing follows the sum.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, style: Style) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.act1 = style.activation()
+        self.conv1 = style.conv3x3(in_channels, out_channels, stride)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.act2 = style.activation()
+        self.conv2 = style.conv3x3(out_channels, out_channels)
+        self.shortcut = _shortcut(style, in_channels, out_channels, stride)
+        self.changes = not isinstance(self.shortcut, nn.Identity)
+        self.per_conv = style.per_conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.act1(self.bn1(x))
+        kept = self.shortcut(a if self.changes else x)
+        y = self.conv1(a)
+        if self.per_conv:
+            y = kept = y + kept
+        out: Tensor = self.conv2(self.act2(self.bn2(y))) + kept
+        return out
+
+
+class WideResNet(nn.Module):
+    """stem -> three stages of blocks -> BatchNorm, activation -> global average pool -> linear; -> (n, classes).
+
+    The stage maps (`stages`: layer1 to layer3) are the sums, before the next BatchNorm, and the representation is the
+    pooled input of `head`: the places of RepDistiller's features f1, f2, f3 and f4 (its f0, the stem's, is no stage).
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        blocks: int,
+        *,
+        stem_width: int,
+        num_classes: int,
+        input_shape: tuple[int, int, int],
+        style: Style,
+    ) -> None:
+        super().__init__()
+        self.input_shape = input_shape
+        self.head = "linear"
+        self.stages = tuple(f"layer{i + 1}" for i in range(len(widths)))
+        self.conv1 = style.stem(input_shape[0], stem_width)
+        channels = stem_width
+        for i, width in enumerate(widths):
+            made = []
+            for j in range(blocks):
+                made.append(PreActivationBlock(channels, width, 2 if i > 0 and j == 0 else 1, style))
+                channels = width
+            setattr(self, self.stages[i], nn.Sequential(*made))
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.act1 = style.activation()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(channels, num_classes)
+        nn.init.zeros_(self.linear.bias)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(x)
+        for stage in self.stages:
+            x = getattr(self, stage)(x)
+        logits: Tensor = self.linear(torch.flatten(self.pool(self.act1(self.bn1(x))), 1))
+        return logits
+
+
+@dataclass(frozen=True)
+class WideResNetBuilder:
+    """Makes WRN-depth-factor: the full-precision teacher or, with `binary`, its 1-bit student.
+
+    Call it: ``wrn_40_2(num_classes=100)``, ``wrn_16_2(num_classes=100, binary="recu")``.
+    """
+
+    depth: int
+    factor: int
+
+    def __call__(
+        self,
+        num_classes: int = 10,
+        *,
+        binary: str | Scheme | None = None,
+        in_channels: int = 3,
+        input_shape: Sequence[int] | None = None,
+        width: float = 1.0,
+        shortcut: str | None = None,
+        per_conv: bool | None = None,
+        float_downsample: bool = False,
+        padding_value: int = 0,
+    ) -> WideResNet:
+        """The network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
+
+        A student has hardtanh for ReLU, every 3x3 convolution but the stem binary, one shortcut per convolution
+        (`per_conv`) and 2x2 average pool + zero channels where the shape changes (`shortcut`); the teacher one
+        shortcut per block and full-precision 1x1 convolutions (``projection``). Other options as in `ResNetBuilder`.
+        Raises ValueError on an unknown scheme or shortcut, or a shape that does not fit.
+        """
+        if not width > 0:
+            raise ValueError(f"width must be > 0, got {width}")
+        is_binary = binary is not None
+        style = Style(
+            scheme=None if binary is None else as_scheme(binary),
+            shortcut=shortcut or ("avgpool" if is_binary else "projection"),
+            per_conv=is_binary if per_conv is None else per_conv,
+            float_downsample=float_downsample,
+            padding_value=padding_value,
+        )
+        return WideResNet(
+            tuple(max(1, round(w * self.factor * width)) for w in (16, 32, 64)),
+            (self.depth - 4) // 6,
+            stem_width=max(1, round(16 * width)),
+            num_classes=num_classes,
+            input_shape=check_input(in_channels, input_shape, num_classes),
+            style=style,
+        )
+
+
+# Parameters at 100 classes, of the teachers: 180,916, 703,284, 569,780 and 2,255,156.
+wrn_16_1 = WideResNetBuilder(16, 1)
+wrn_16_2 = WideResNetBuilder(16, 2)
+wrn_40_1 = WideResNetBuilder(40, 1)
+wrn_40_2 = WideResNetBuilder(40, 2)
