@@ -39,10 +39,13 @@ class DataConfig:
     """Which images.
 
     Args:
-        name: data set: digits (embedded), cifar10, cifar100, or folder (your own images, one folder per class)
+        name: data set: digits (embedded), cifar10, cifar100, stl10, tiny-imagenet, imagenet, mit67, cub200, or folder
+            (your own images, one folder per class)
         root: where it lies: an .npz, the folder of torchvision's download, or an image folder
-        download: let torchvision fetch cifar10 or cifar100 into root
+        download: let torchvision fetch cifar10, cifar100 or stl10 into root
         val_fraction: share of the training images held out for choosing things, in [0, 1)
+        per_class: train on that many images of each class (those not held out); all by default
+        per_class_seed: which ones: more images with the same seed include the fewer
         image_size: height and width the images are brought to; their own size by default
         crop_padding: pixels of zero padding before the random crop of small images; 0: no crop
         flip: mirror images at random
@@ -53,6 +56,8 @@ class DataConfig:
     root: str | None = None
     download: bool = False
     val_fraction: float = 0.0
+    per_class: int | None = None
+    per_class_seed: int = 0
     image_size: int | None = None
     crop_padding: int = 4
     flip: bool = True
@@ -60,6 +65,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check(0 <= self.val_fraction < 1, "data.val_fraction", "in [0, 1)", self.val_fraction)
+        _check(self.per_class is None or self.per_class >= 1, "data.per_class", ">= 1", self.per_class)
+        _check(0 <= self.per_class_seed < 2**31, "data.per_class_seed", "in [0, 2^31)", self.per_class_seed)
         _check(self.crop_padding >= 0, "data.crop_padding", ">= 0", self.crop_padding)
         _check(self.workers >= 0, "data.workers", ">= 0", self.workers)
         size = self.image_size

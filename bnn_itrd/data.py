@@ -1,4 +1,4 @@
-"""Images by name: the embedded digits, CIFAR-10 and CIFAR-100 from a local copy, or a user's own folder.
+"""Images by name: the embedded digits, CIFAR-10/100 and STL-10 from a local copy, folders, a user's own or published.
 
 Small images live as one uint8 tensor on the training device (`TensorSplit`); large ones are read as they are needed
 (`bnn_itrd.folder.FolderSplit`). Both yield batches of (images float32 normalised, labels, sample indices).
@@ -28,6 +28,7 @@ __all__ = [
     "Split",
     "TensorSplit",
     "channel_statistics",
+    "choose",
     "load_data",
     "mix_seed",
     "resized",
@@ -277,7 +278,7 @@ def resized(images: np.ndarray[Any, Any], size: int | None) -> np.ndarray[Any, A
 def _from_arrays(config: DataConfig, arrays: _Arrays) -> ImageData:
     x, y = resized(arrays.x_train, config.image_size), arrays.y_train
     x_test = resized(arrays.x_test, config.image_size)
-    keep, held = _hold_out(y, config.val_fraction)
+    keep, held = choose(config, y, arrays.classes)
     mean_t, std_t = channel_statistics(x[keep])
 
     def split(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> TensorSplit:
@@ -316,16 +317,60 @@ def _hold_out(labels: np.ndarray[Any, Any], fraction: float) -> tuple[np.ndarray
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
+def choose(
+    config: DataConfig, labels: np.ndarray[Any, Any], classes: Sequence[str]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Indices to train on, of labels (n,), and indices held out: these first, then `per_class` of each class's rest.
+
+    A function of the configuration alone, so every member of a run sees the same images; those held out do not depend
+    on `per_class`, and the images of a smaller `per_class` are among those of a larger one (Ahn et al. 2019 train on
+    so few). Raises UserError where a class has fewer.
+    """
+    keep, held = _hold_out(labels, config.val_fraction)
+    if config.per_class is None:
+        return keep, held
+    counts = np.bincount(labels[keep], minlength=len(classes))
+    fewest = int(counts.argmin())
+    if counts[fewest] < config.per_class:
+        rest = f" (data.val_fraction {config.val_fraction} is held out)" if len(held) else ""
+        raise UserError(
+            f"data.per_class must be at most {counts[fewest]}, the training images of class {classes[fewest]!r}{rest}, "
+            f"got {config.per_class}"
+        )
+    few = []
+    for c in range(len(classes)):
+        rng = np.random.default_rng([config.per_class_seed, c])
+        few.append(rng.permutation(keep[labels[keep] == c])[: config.per_class])
+    return np.sort(np.concatenate(few)), held
+
+
 def _folder(config: DataConfig) -> ImageData:
     from bnn_itrd.folder import load_folder
 
     return load_folder(config)
 
 
+def _stl10(config: DataConfig) -> _Arrays:
+    from bnn_itrd.stl10 import load_stl10
+
+    return _Arrays(*load_stl10(config))
+
+
+def _published(config: DataConfig) -> ImageData:
+    from bnn_itrd.layouts import load_published
+
+    return load_published(config)
+
+
 DATASETS: dict[str, Callable[[DataConfig], _Arrays | ImageData]] = {
     "digits": _digits,
     "cifar10": _cifar,
     "cifar100": _cifar,
+    "stl10": _stl10,
+    "tiny-imagenet": _published,
+    "imagenet": _published,
+    "mit67": _published,
+    "cub200": _published,
     "folder": _folder,
 }
 

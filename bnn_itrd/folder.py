@@ -1,8 +1,9 @@
-"""A user's own images: one folder per class, small ones held in memory, large ones read as they are needed."""
+"""Images in files, a user's own in a folder per class: small ones held in memory, large ones read when needed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,20 @@ from torch.utils.data import DataLoader, Dataset
 
 from bnn_itrd.augment import normalise
 from bnn_itrd.config import DataConfig
-from bnn_itrd.data import Batch, ImageData, TensorSplit, _hold_out, channel_statistics, mix_seed, shuffled
+from bnn_itrd.data import (
+    Batch,
+    ImageData,
+    TensorSplit,
+    _hold_out,
+    channel_statistics,
+    choose,
+    mix_seed,
+    resized,
+    shuffled,
+)
 from bnn_itrd.errors import UserError
 
-__all__ = ["FolderSplit", "load_folder", "read_image", "resize"]
+__all__ = ["FolderSplit", "Listing", "load_folder", "load_listing", "read_image", "resize", "scan", "scan_pair"]
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # ImageNet's statistics: what large images are normalised with by every published network.
@@ -118,8 +129,23 @@ class FolderSplit:
         return resize(read_image(self.paths[index]), self.size)
 
 
-def _scan(root: Path) -> tuple[list[str], list[Path], np.ndarray[Any, Any]]:
-    classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+@dataclass(frozen=True)
+class Listing:
+    """Files and labels (n,) from 0, to train on and to test on."""
+
+    classes: tuple[str, ...]
+    paths: list[Path]
+    labels: np.ndarray[Any, Any]
+    test_paths: list[Path]
+    test_labels: np.ndarray[Any, Any]
+
+
+def scan(root: Path) -> tuple[tuple[str, ...], list[Path], np.ndarray[Any, Any]]:
+    """(classes, files, labels) of a folder with one folder of images per class, at any depth, in sorted order.
+
+    Raises UserError on fewer than two classes or an empty one.
+    """
+    classes = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")))
     if len(classes) < 2:
         found = f"one, {classes[0]!r}" if classes else "none"
         raise UserError(f"{root} must hold at least two folders of images, one for each class; found {found}")
@@ -132,6 +158,16 @@ def _scan(root: Path) -> tuple[list[str], list[Path], np.ndarray[Any, Any]]:
         paths += files
         labels += [label] * len(files)
     return classes, paths, np.asarray(labels, dtype=np.int64)
+
+
+def scan_pair(train: Path, test: Path) -> Listing:
+    """Two folders of the same classes. Raises UserError as `scan` does, and where the classes differ."""
+    classes, paths, labels = scan(train)
+    test_classes, test_paths, test_labels = scan(test)
+    if test_classes != classes:
+        odd = sorted(set(classes) ^ set(test_classes))
+        raise UserError(f"{train} and {test} must hold the same classes; they differ in {odd}")
+    return Listing(classes, paths, labels, test_paths, test_labels)
 
 
 def load_folder(config: DataConfig) -> ImageData:
@@ -149,42 +185,53 @@ def load_folder(config: DataConfig) -> ImageData:
         tests = [root / name for name in ("test", "val") if (root / name).is_dir()]
         if not tests:
             raise UserError(f"{root} has a folder 'train' but neither 'test' nor 'val' beside it")
-        classes, paths, labels = _scan(root / "train")
-        test_classes, test_paths, test_labels = _scan(tests[0])
-        if test_classes != classes:
-            odd = sorted(set(classes) ^ set(test_classes))
-            raise UserError(f"{root / 'train'} and {tests[0]} must hold the same classes; they differ in {odd}")
-    else:
-        classes, paths, labels = _scan(root)
-        train, test = _hold_out(labels, _TEST_SHARE)
-        test_paths, test_labels = [paths[i] for i in test], labels[test]
-        paths, labels = [paths[i] for i in train], labels[train]
-        if len(np.unique(test_labels)) < len(classes):
-            raise UserError(f"{root}: a fifth of the images is kept for testing; give every class at least 3 images")
-    keep, held = _hold_out(labels, config.val_fraction)
+        return load_listing(config, scan_pair(root / "train", tests[0]))
+    classes, paths, labels = scan(root)
+    train, test = _hold_out(labels, _TEST_SHARE)
+    if len(np.unique(labels[test])) < len(classes):
+        raise UserError(f"{root}: a fifth of the images is kept for testing; give every class at least 3 images")
+    listing = Listing(classes, [paths[i] for i in train], labels[train], [paths[i] for i in test], labels[test])
+    return load_listing(config, listing)
+
+
+def load_listing(
+    config: DataConfig,
+    listing: Listing,
+    *,
+    size: int | None = None,
+    small_bytes: int = _SMALL_BYTES,
+    scale: bool = False,
+) -> ImageData:
+    """The data set of listed files, in memory where they are small (64 pixels, `small_bytes`), else read as needed.
+
+    size: height and width without `config.image_size`; by default the files' own where they are small and alike, else
+    224. scale: small images of another size are scaled whole; otherwise their centre is taken, as of large ones.
+    Raises UserError on an image that cannot be read (named).
+    """
+    keep, held = choose(config, listing.labels, listing.classes)
     groups = {
-        "train": ([paths[i] for i in keep], labels[keep]),
-        "val": ([paths[i] for i in held], labels[held]),
-        "test": (test_paths, test_labels),
+        "train": ([listing.paths[i] for i in keep], listing.labels[keep]),
+        "val": ([listing.paths[i] for i in held], listing.labels[held]),
+        "test": (listing.test_paths, listing.test_labels),
     }
-    size = config.image_size or _common_small_size(paths + test_paths) or LARGE_SIZE
-    count = len(paths) + len(test_paths)
-    small = size <= _SMALL_SIZE and count * size * size * 3 <= _SMALL_BYTES
-    splits = _in_memory(config, groups, size) if small else _on_disk(config, groups, size)
+    paths = [path for files, _ in groups.values() for path in files]
+    size = config.image_size or size or _common_small_size(paths) or LARGE_SIZE
+    small = size <= _SMALL_SIZE and len(paths) * size * size * 3 <= small_bytes
+    splits = _in_memory(config, groups, size, scale) if small else _on_disk(config, groups, size)
     mean, std = MEAN, STD
     first = splits["train"]
     if isinstance(first, TensorSplit):
         mean, std = tuple(first.mean.tolist()), tuple(first.std.tolist())
     return ImageData(
-        "folder",
-        tuple(classes),
+        config.name,
+        listing.classes,
         mean,
         std,
         (3, size, size),
         first,
         splits["val"] if len(held) else None,
         splits["test"],
-        resize="centre",
+        resize="scale" if small and scale else "centre",
     )
 
 
@@ -208,12 +255,16 @@ def _common_small_size(paths: list[Path]) -> int | None:
 _Groups = dict[str, tuple[list[Path], np.ndarray[Any, Any]]]
 
 
-def _in_memory(config: DataConfig, groups: _Groups, size: int) -> dict[str, TensorSplit]:
+def _in_memory(config: DataConfig, groups: _Groups, size: int, scale: bool) -> dict[str, TensorSplit]:
+    def fitted(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if image.shape == (size, size, 3):
+            return image
+        return resized(image[None], size)[0] if scale else resize(image, size)
+
     def pixels(paths: list[Path]) -> np.ndarray[Any, Any]:
         images = np.zeros((len(paths), size, size, 3), dtype=np.uint8)
         for i, path in enumerate(paths):
-            image = read_image(path)
-            images[i] = image if image.shape == (size, size, 3) else resize(image, size)
+            images[i] = fitted(read_image(path))
         return images
 
     arrays = {name: pixels(paths) for name, (paths, _) in groups.items()}
