@@ -32,13 +32,13 @@ class Bottleneck(nn.Module):
         out_channels = width * self.expansion
         self.conv1 = style.conv1x1(in_channels, width)
         self.bn1 = nn.BatchNorm2d(width)
-        self.act1 = style.activation()
+        self.act1 = style.activation(width)
         self.conv2 = style.conv3x3(width, width, stride)
         self.bn2 = nn.BatchNorm2d(width)
-        self.act2 = style.activation()
+        self.act2 = style.activation(width)
         self.conv3 = style.conv1x1(width, out_channels)
         self.bn3 = nn.BatchNorm2d(out_channels)
-        self.act3 = style.activation()
+        self.act3 = style.activation(out_channels)
         self.shortcut = make_shortcut(style, in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -31,9 +31,9 @@ class InvertedResidual(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int, style: Style) -> None:
         super().__init__()
         wide = in_channels * expansion
-        self.conv1, self.bn1, self.act1 = style.conv1x1(in_channels, wide), nn.BatchNorm2d(wide), style.activation()
+        self.conv1, self.bn1, self.act1 = style.conv1x1(in_channels, wide), nn.BatchNorm2d(wide), style.activation(wide)
         self.conv2 = nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False)
-        self.bn2, self.act2 = nn.BatchNorm2d(wide), style.activation()
+        self.bn2, self.act2 = nn.BatchNorm2d(wide), style.activation(wide)
         self.conv3, self.bn3 = style.conv1x1(wide, out_channels), nn.BatchNorm2d(out_channels)
         self.residual = stride == 1 and in_channels == out_channels
 
@@ -59,7 +59,7 @@ class MobileNetV2(nn.Module):
         self.stages = ("layer1", "layer2", "layer3", "layer4")
         channels = max(1, int(_STEM * width))
         self.conv1 = nn.Conv2d(input_shape[0], channels, 3, 2, 1, bias=False)
-        self.bn1, self.act1 = nn.BatchNorm2d(channels), style.activation()
+        self.bn1, self.act1 = nn.BatchNorm2d(channels), style.activation(channels)
         groups: list[nn.Module] = []
         for i, (base, depth, stride) in enumerate(_GROUPS):
             blocks, out = [], max(1, int(base * width))
@@ -72,7 +72,7 @@ class MobileNetV2(nn.Module):
         for stage, (start, end) in zip(self.stages, pairwise((0, 2, 3, 5, 7)), strict=True):
             setattr(self, stage, nn.Sequential(*groups[start:end]))
         last = int(_LAST * max(1.0, width))
-        self.conv2, self.bn2, self.act2 = style.conv1x1(channels, last), nn.BatchNorm2d(last), style.activation()
+        self.conv2, self.bn2, self.act2 = style.conv1x1(channels, last), nn.BatchNorm2d(last), style.activation(last)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(last, num_classes)
         nn.init.normal_(self.linear.weight, std=0.01)

@@ -33,11 +33,11 @@ class ShuffleUnit(nn.Module):
         middle = made // 4
         first = 1 if in_channels == _STEM else groups  # the stem's few channels are not grouped
         self.conv1, self.bn1 = style.conv1x1(in_channels, middle, groups=first), nn.BatchNorm2d(middle)
-        self.act1, self.shuffle = style.activation(), nn.ChannelShuffle(first)
+        self.act1, self.shuffle = style.activation(middle), nn.ChannelShuffle(first)
         self.conv2 = nn.Conv2d(middle, middle, 3, stride, 1, groups=middle, bias=False)
-        self.bn2, self.act2 = nn.BatchNorm2d(middle), style.activation()
+        self.bn2, self.act2 = nn.BatchNorm2d(middle), style.activation(middle)
         self.conv3, self.bn3 = style.conv1x1(middle, made, groups=groups), nn.BatchNorm2d(made)
-        self.act3 = style.activation()
+        self.act3 = style.activation(out_channels)
         self.pool = nn.AvgPool2d(3, stride, 1) if stride > 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class ShuffleNetV1(nn.Module):
         self.head = "linear"
         self.stages = tuple(f"layer{i + 1}" for i in range(len(_STAGES)))
         self.conv1 = nn.Conv2d(input_shape[0], _STEM, 1, bias=False)
-        self.bn1, self.act1 = nn.BatchNorm2d(_STEM), style.activation()
+        self.bn1, self.act1 = nn.BatchNorm2d(_STEM), style.activation(_STEM)
         channels = _STEM
         for stage, (out, units) in zip(self.stages, _STAGES, strict=True):
             parts = []

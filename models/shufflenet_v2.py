@@ -24,7 +24,7 @@ _WIDTHS = {
 
 
 def _pointwise(in_channels: int, out_channels: int, style: Style) -> list[nn.Module]:
-    return [style.conv1x1(in_channels, out_channels), nn.BatchNorm2d(out_channels), style.activation()]
+    return [style.conv1x1(in_channels, out_channels), nn.BatchNorm2d(out_channels), style.activation(out_channels)]
 
 
 def _depthwise(channels: int, stride: int) -> list[nn.Module]:
@@ -75,7 +75,7 @@ class ShuffleNetV2(nn.Module):
         self.head = "linear"
         self.stages = tuple(f"layer{i + 1}" for i in range(len(_DEPTHS)))
         self.conv1 = nn.Conv2d(input_shape[0], _STEM, 1, bias=False)
-        self.bn1, self.act1 = nn.BatchNorm2d(_STEM), style.activation()
+        self.bn1, self.act1 = nn.BatchNorm2d(_STEM), style.activation(_STEM)
         channels = _STEM
         for stage, out, units in zip(self.stages, widths[:-1], _DEPTHS, strict=True):
             parts = []
@@ -84,7 +84,7 @@ class ShuffleNetV2(nn.Module):
                 channels = out
             setattr(self, stage, nn.Sequential(*parts))
         self.conv2 = style.conv1x1(channels, widths[-1])
-        self.bn2, self.act2 = nn.BatchNorm2d(widths[-1]), style.activation()
+        self.bn2, self.act2 = nn.BatchNorm2d(widths[-1]), style.activation(widths[-1])
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(widths[-1], num_classes)
 

@@ -52,7 +52,7 @@ class VGG(nn.Module):
                     conv = nn.Conv2d(channels, out, 3, padding=1)  # with a bias, as published
                 else:
                     conv = style.stem(channels, out) if i == j == 0 else style.conv3x3(channels, out)
-                parts += [conv, nn.BatchNorm2d(out), style.activation()]
+                parts += [conv, nn.BatchNorm2d(out), style.activation(out)]
                 channels = out
             setattr(self, f"block{i + 1}", nn.Sequential(*parts))
             setattr(self, f"pool{i + 1}", self._pool(channels, style) if i < pools else nn.Identity())
@@ -71,7 +71,7 @@ class VGG(nn.Module):
         if style.scheme is None:
             return nn.MaxPool2d(2)
         # The sign of a maximum is nearly always +1 (Rastegari et al. 2016, sec. 3.2): a student's is centred again.
-        return nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(channels), style.activation())
+        return nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(channels), style.activation(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         for i in range(1, len(self.stages) + 2):

@@ -32,10 +32,10 @@ class PreActivationBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int, style: Style) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
-        self.act1 = style.activation()
+        self.act1 = style.activation(in_channels)
         self.conv1 = style.conv3x3(in_channels, out_channels, stride)
         self.bn2 = nn.BatchNorm2d(out_channels)
-        self.act2 = style.activation()
+        self.act2 = style.activation(out_channels)
         self.conv2 = style.conv3x3(out_channels, out_channels)
         self.shortcut = _shortcut(style, in_channels, out_channels, stride)
         self.changes = not isinstance(self.shortcut, nn.Identity)
@@ -81,7 +81,7 @@ class WideResNet(nn.Module):
                 channels = width
             setattr(self, self.stages[i], nn.Sequential(*made))
         self.bn1 = nn.BatchNorm2d(channels)
-        self.act1 = style.activation()
+        self.act1 = style.activation(channels)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(channels, num_classes)
         nn.init.zeros_(self.linear.bias)
