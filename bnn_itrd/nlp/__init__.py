@@ -1,0 +1,9 @@
+"""Question answering on SQuAD 1.1: a BERT teacher, students of fewer layers, ITRD on every layer, KD on the logits.
+
+The metric and the data's reader need no other library; everything else needs Hugging Face transformers (extra `nlp`).
+"""
+
+from .metrics import exact_match, f1, normalise_answer, score
+from .squad import Example, read_squad
+
+__all__ = ["Example", "exact_match", "f1", "normalise_answer", "read_squad", "score"]

@@ -1,0 +1,214 @@
+"""Every setting of a question-answering run, as frozen dataclasses.
+
+Where the defaults come from. ITRD's section on question answering (Miles et al. 2022, sec. 5) uses "the same
+hyperparameters used in the previous experiments" (alpha 1.01 for one architecture, betas 2 and 1), applies ITRD to the
+output of each student layer, "following TextBrewer", and adds KD on the logits. It leaves open: KD's weight and
+temperature, how tokens become the rows of the statistics, whether layers are summed or averaged, learning rate, batch
+size and epochs. The temperature 8, the learning rate 1e-4 and 30 epochs of the students are TextBrewer's (Yang et al.
+2020; its published SQuAD students); the windows and the teacher's fine-tuning are BERT's (Devlin et al. 2019, sec. 4.2,
+and its published script). The rest (KD's weight, the sum over layers, `max_tokens`, batch size 32) is this project's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bnn_itrd.config import FabricConfig, LogConfig
+from bnn_itrd.errors import UserError
+
+__all__ = [
+    "LayerITRDConfig",
+    "LogitKDConfig",
+    "SquadConfig",
+    "SquadDataConfig",
+    "SquadTrainConfig",
+    "StudentConfig",
+]
+
+
+def _check(condition: bool, name: str, rule: str, value: object) -> None:
+    if not condition:
+        raise UserError(f"{name} must be {rule}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class SquadDataConfig:
+    """Which questions, and how they become windows of tokens.
+
+    Args:
+        name: squad (your files) or tiny (made-up questions, written into the run's folder with a tiny tokenizer)
+        root: folder with train-v1.1.json and dev-v1.1.json
+        max_length: tokens of a window, question and special tokens included
+        doc_stride: tokens between the starts of two windows of one context
+        max_question: tokens a question is cut to
+        n_best: answers kept for each question, best first
+        max_answer: tokens of the longest answer that is considered
+    """
+
+    name: Literal["squad", "tiny"] = "squad"
+    root: str | None = None
+    max_length: int = 384
+    doc_stride: int = 128
+    max_question: int = 64
+    n_best: int = 20
+    max_answer: int = 30
+
+    def __post_init__(self) -> None:
+        for name in ("doc_stride", "max_question", "n_best", "max_answer"):
+            _check(getattr(self, name) >= 1, f"data.{name}", ">= 1", getattr(self, name))
+        # Beside [CLS] and two [SEP] a window has to leave room for a full stride of context.
+        least = self.max_question + self.doc_stride + 3
+        rule = f">= max_question + doc_stride + 3 = {least}, or windows would leave gaps"
+        _check(self.max_length >= least, "data.max_length", rule, self.max_length)
+
+
+@dataclass(frozen=True)
+class SquadTrainConfig:
+    """One training: AdamW, linear warm-up, then linear to 0.
+
+    Args:
+        epochs: passes over the training windows
+        batch_size: windows per step
+        lr: peak learning rate
+        weight_decay: on matrices; biases and normalisations have none
+        warmup: share of the steps in which the learning rate rises
+        clip_norm: largest norm of the gradient
+        precision: 32-true, bf16-mixed or 16-mixed; answers are always predicted in float32
+        seed: of the order of the windows, dropout and what is drawn at random
+    """
+
+    epochs: int = 30
+    batch_size: int = 32
+    lr: float = 1e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    clip_norm: float | None = 1.0
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.epochs >= 1, "train.epochs", ">= 1", self.epochs)
+        _check(self.batch_size >= 1, "train.batch_size", ">= 1", self.batch_size)
+        _check(self.lr > 0, "train.lr", "> 0", self.lr)
+        _check(self.weight_decay >= 0, "train.weight_decay", ">= 0", self.weight_decay)
+        _check(0 <= self.warmup < 1, "train.warmup", "in [0, 1)", self.warmup)
+        _check(self.clip_norm is None or self.clip_norm > 0, "train.clip_norm", "> 0", self.clip_norm)
+        _check(0 <= self.seed < 2**31, "train.seed", "in [0, 2^31)", self.seed)
+
+
+@dataclass(frozen=True)
+class LogitKDConfig:
+    """Softened start and end logits of the teacher (Hinton et al. 2015), their mean.
+
+    Args:
+        weight: of the term
+        tau: temperature
+    """
+
+    weight: float = 1.0
+    tau: float = 8.0
+
+    def __post_init__(self) -> None:
+        _check(self.weight >= 0, "kd.weight", ">= 0", self.weight)
+        _check(self.tau > 0, "kd.tau", "> 0", self.tau)
+
+
+@dataclass(frozen=True)
+class LayerITRDConfig:
+    """ITRD on the output of every student layer (Miles et al. 2022, eq. 10), summed over the layers.
+
+    Args:
+        alpha: exponent of the correlation loss
+        beta_corr: weight of the correlation loss, on each layer
+        beta_mi: weight of the mutual-information loss, on each layer
+        max_tokens: rows of the statistics at most: of a batch with more tokens, so many are drawn at random
+    """
+
+    alpha: float = 1.01
+    beta_corr: float = 2.0
+    beta_mi: float = 1.0
+    max_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        _check(self.alpha > 0, "itrd.alpha", "> 0", self.alpha)
+        _check(self.beta_corr >= 0, "itrd.beta_corr", ">= 0", self.beta_corr)
+        _check(self.beta_mi >= 0, "itrd.beta_mi", ">= 0", self.beta_mi)
+        _check(self.max_tokens >= 2, "itrd.max_tokens", ">= 2", self.max_tokens)
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """A BERT with fewer layers, and what it learns from.
+
+    Args:
+        layers: how many; they must divide the teacher's
+        ce: weight of the cross-entropy with the answers' places
+        kd: the teacher's logits
+        itrd: the teacher's layers
+    """
+
+    layers: int = 6
+    ce: float = 1.0
+    kd: LogitKDConfig | None = None
+    itrd: LayerITRDConfig | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.layers >= 1, "layers", ">= 1", self.layers)
+        _check(self.ce >= 0, "ce", ">= 0", self.ce)
+        learns = self.ce > 0 or self.kd is not None or self.itrd is not None
+        _check(learns, "ce", "> 0 for a student without kd and itrd", self.ce)
+
+
+def _students() -> dict[str, StudentConfig]:
+    return {"t6": StudentConfig(), "t6-itrd": StudentConfig(kd=LogitKDConfig(), itrd=LayerITRDConfig())}
+
+
+def _teacher_train() -> SquadTrainConfig:
+    return SquadTrainConfig(epochs=3, lr=5e-5)
+
+
+@dataclass(frozen=True)
+class SquadConfig:
+    """A whole comparison: a BERT teacher and students of fewer layers.
+
+    Args:
+        data: which questions
+        pretrained: folder of a saved BERT with its tokenizer, from which the teacher is fine-tuned first
+        random_init: of that folder take config.json and the tokenizer alone, and draw the weights
+        teacher: a fine-tuned teacher instead: a folder that transformers saved, or the folder of another run
+        teacher_train: the teacher's training
+        train: every student's training
+        students: name -> its layers and what it learns from
+        fabric: device and threads; one process
+        log: what is shown and kept
+    """
+
+    data: SquadDataConfig = field(default_factory=SquadDataConfig)
+    pretrained: str | None = None
+    random_init: bool = False
+    teacher: str | None = None
+    teacher_train: SquadTrainConfig = field(default_factory=_teacher_train)
+    train: SquadTrainConfig = field(default_factory=SquadTrainConfig)
+    students: dict[str, StudentConfig] = field(default_factory=_students)
+    fabric: FabricConfig = field(default_factory=FabricConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    def __post_init__(self) -> None:
+        for name in self.students:
+            plain = name.replace("-", "").replace("_", "")
+            if not plain.isalnum() or name in ("teacher", "tiny"):
+                raise UserError(
+                    f"students: {name!r} cannot name a student: it becomes a folder beside 'teacher'; "
+                    "use letters, digits, '-' and '_'"
+                )
+        processes = self.fabric.devices * self.fabric.num_nodes
+        _check(processes == 1, "fabric.devices", "1: question answering runs in one process", processes)
+
+    def identity(self, name: str) -> dict[str, Any]:
+        """The settings of one member that a resumed training must share."""
+        own: dict[str, Any] = {"name": name, "data": dataclasses.asdict(self.data)}
+        if name == "teacher":
+            return {**own, "train": dataclasses.asdict(self.teacher_train), "random_init": self.random_init}
+        return {**own, "train": dataclasses.asdict(self.train), "student": dataclasses.asdict(self.students[name])}

@@ -1,0 +1,152 @@
+"""From questions to windows of tokens that keep their place in the text, and from windows to padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnn_itrd.data import mix_seed, shuffled
+from bnn_itrd.errors import UserError
+from bnn_itrd.nlp.config import SquadDataConfig
+from bnn_itrd.nlp.squad import Example
+
+__all__ = ["Batch", "Window", "eval_batches", "make_windows", "pad", "train_batches"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """`[CLS] question [SEP] part of the context [SEP]`, unpadded.
+
+    Args:
+        example: index of its question
+        ids: tokens, (l,) int32
+        context: position of the first context token
+        offsets: [start, end) in characters of the context, of its tokens alone, (c, 2) int32
+        target: positions of the answer's first and last token; (0, 0), [CLS], where the answer is not wholly inside
+    """
+
+    example: int
+    ids: np.ndarray[Any, Any]
+    context: int
+    offsets: np.ndarray[Any, Any]
+    target: tuple[int, int]
+
+
+class Batch(NamedTuple):
+    """b windows padded to the longest, l tokens.
+
+    Args:
+        ids, mask, segments: tokens, 1 where there is one (0 for padding), 1 for the context's part, (b, l) int64
+        start, end: positions of the answer, (b,) int64
+        rows: places in (b l) of the tokens that enter ITRD's statistics, none of them padding, (n,) int64
+    """
+
+    ids: Tensor
+    mask: Tensor
+    segments: Tensor
+    start: Tensor
+    end: Tensor
+    rows: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(t.to(device, non_blocking=True) for t in self))
+
+
+def make_windows(examples: Sequence[Example], tokenizer: Any, config: SquadDataConfig) -> list[Window]:
+    """The windows of all questions, in their order; at least one each.
+
+    A window starts every `doc_stride` tokens of the context until one reaches its end. Each context is tokenised once.
+    Raises UserError where the tokenizer knows no character offsets, or a context has no token.
+    """
+    if not tokenizer.is_fast:
+        raise UserError(f"{type(tokenizer).__name__} knows no character offsets: a fast tokenizer is needed")
+    contexts = list(dict.fromkeys(example.context for example in examples))
+    encoded = {text: _encode(tokenizer, text) for text in contexts}
+    windows = []
+    for index, example in enumerate(examples):
+        question = _encode(tokenizer, example.question)[0][: config.max_question]
+        tokens, offsets = encoded[example.context]
+        if len(tokens) == 0:
+            raise UserError(f"question {example.id!r}: its context has no token")
+        head = np.concatenate([[tokenizer.cls_token_id], question, [tokenizer.sep_token_id]]).astype(np.int32)
+        tail = np.array([tokenizer.sep_token_id], dtype=np.int32)
+        room = config.max_length - len(head) - len(tail)
+        answer = _answer_tokens(example, offsets)
+        for low in _starts(len(tokens), room, config.doc_stride):
+            high = min(low + room, len(tokens))
+            target = (0, 0)
+            if answer is not None and low <= answer[0] and answer[1] < high:
+                target = (len(head) + answer[0] - low, len(head) + answer[1] - low)
+            ids = np.concatenate([head, tokens[low:high], tail])
+            windows.append(Window(index, ids, len(head), offsets[low:high], target))
+    return windows
+
+
+def _encode(tokenizer: Any, text: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Tokens (c,) and their offsets (c, 2), without special tokens."""
+    # verbose: a context longer than the network is no news here.
+    made = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    offsets = np.array(made["offset_mapping"], dtype=np.int32).reshape(-1, 2)
+    return np.array(made["input_ids"], dtype=np.int32), offsets
+
+
+def _starts(length: int, room: int, stride: int) -> Iterator[int]:
+    low = 0
+    yield low
+    while low + room < length:
+        low += stride
+        yield low
+
+
+def _answer_tokens(example: Example, offsets: np.ndarray[Any, Any]) -> tuple[int, int] | None:
+    """First and last token that share a character with the answer; None where no token does."""
+    if example.start is None:
+        return None
+    start, end = example.start, example.start + len(example.answers[0])
+    first = int(np.searchsorted(offsets[:, 1], start, side="right"))
+    last = int(np.searchsorted(offsets[:, 0], end, side="left")) - 1
+    return (first, last) if first <= last else None
+
+
+def pad(windows: Sequence[Window], *, pad_id: int, max_rows: int | None = None, seed: int = 0) -> Batch:
+    """Windows as one batch. `max_rows`: of more tokens than that, so many are drawn for `Batch.rows`, by the seed.
+
+    `rows` are found here, on the host, where the lengths are known: removing the padding costs the device no wait.
+    """
+    length = max(len(window.ids) for window in windows)
+    ids = np.full((len(windows), length), pad_id, dtype=np.int64)
+    mask, segments = np.zeros_like(ids), np.zeros_like(ids)
+    for i, window in enumerate(windows):
+        size = len(window.ids)
+        ids[i, :size], mask[i, :size], segments[i, window.context : size] = window.ids, 1, 1
+    rows = torch.from_numpy(np.flatnonzero(mask))
+    if max_rows is not None and len(rows) > max_rows:
+        drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:max_rows]
+        rows = rows[drawn.sort().values]
+    target = torch.tensor([window.target for window in windows])
+    return Batch(
+        torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(segments), target[:, 0], target[:, 1], rows
+    )
+
+
+def train_batches(
+    windows: Sequence[Window], batch_size: int, *, pad_id: int, max_rows: int | None, seed: int, epoch: int
+) -> Iterator[Batch]:
+    """Full batches in an order that is a function of (seed, epoch) alone; what is left over waits for another epoch."""
+    order = shuffled(len(windows), seed=seed, epoch=epoch).tolist()
+    for step, first in enumerate(range(0, len(order) - batch_size + 1, batch_size)):
+        chosen = [windows[i] for i in order[first : first + batch_size]]
+        yield pad(chosen, pad_id=pad_id, max_rows=max_rows, seed=mix_seed(seed, epoch, 3, step))
+
+
+def eval_batches(windows: Sequence[Window], batch_size: int, *, pad_id: int) -> Iterator[tuple[list[int], Batch]]:
+    """(indices of the windows, batch), the longest first, so that little is padded."""
+    order = sorted(range(len(windows)), key=lambda i: (-len(windows[i].ids), i))
+    for first in range(0, len(order), batch_size):
+        chosen = order[first : first + batch_size]
+        yield chosen, pad([windows[i] for i in chosen], pad_id=pad_id)

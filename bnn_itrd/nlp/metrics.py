@@ -1,0 +1,61 @@
+"""Exact match and F1 of SQuAD 1.1, as its official evaluation defines them."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["exact_match", "f1", "normalise_answer", "score"]
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+def normalise_answer(text: str) -> str:
+    """Lower case, then without ASCII punctuation, then without the articles a, an, the; single spaces.
+
+    In this order, so "A.B." is "ab" and "the-end" is "theend", articles being whole words of what is left. Punctuation
+    outside ASCII (dashes, curly quotes) stays, as in the official script.
+    Rajpurkar et al., SQuAD: 100,000+ Questions for Machine Comprehension of Text, 2016, sec. 6.1.
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(prediction: str, answers: Iterable[str]) -> float:
+    """1.0 where the normalised prediction equals one of the normalised gold answers, else 0.0."""
+    given = normalise_answer(prediction)
+    return float(any(given == normalise_answer(answer) for answer in answers))
+
+
+def f1(prediction: str, answers: Iterable[str]) -> float:
+    """The best F1 over the gold answers, in [0, 1]: 2 P R / (P + R) of the normalised words as multisets.
+
+    P is the share of the prediction's words that the answer has too, R the share of the answer's that the prediction
+    has. 0 where no word is common, so also for two texts of which nothing is left after normalisation.
+    """
+    return max((_f1(prediction, answer) for answer in answers), default=0.0)
+
+
+def _f1(prediction: str, answer: str) -> float:
+    given, gold = normalise_answer(prediction).split(), normalise_answer(answer).split()
+    common = (Counter(given) & Counter(gold)).total()
+    if common == 0:
+        return 0.0
+    precision, recall = common / len(given), common / len(gold)
+    return 2 * precision * recall / (precision + recall)
+
+
+def score(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """{"em": ..., "f1": ...} in percent, the mean over all questions of `answers` (question id -> gold texts).
+
+    A question without a prediction counts 0. Raises ValueError where there is no question.
+    """
+    if not answers:
+        raise ValueError("answers must hold at least one question, got none")
+    pairs = [(predictions[key], gold) for key, gold in answers.items() if key in predictions]
+    return {
+        "em": 100 * sum(exact_match(given, gold) for given, gold in pairs) / len(answers),
+        "f1": 100 * sum(f1(given, gold) for given, gold in pairs) / len(answers),
+    }

@@ -1,0 +1,67 @@
+"""From start and end logits to answers: the best spans of a window, the best of a question's windows, their text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bnn_itrd.nlp.features import Window
+from bnn_itrd.nlp.squad import Example
+
+__all__ = ["Answer", "answers", "best_spans"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A span of the context. start, end: in characters; score: start logit + end logit."""
+
+    text: str
+    score: float
+    start: int
+    end: int
+
+
+def best_spans(
+    start: np.ndarray[Any, Any], end: np.ndarray[Any, Any], *, n_best: int, max_answer: int
+) -> list[tuple[int, int, float]]:
+    """The spans (i, j, start[i] + end[j]) of highest score with i <= j < i + max_answer; best first, at most n_best.
+
+    start, end: logits of the context's tokens alone, (c,), (c,). Every such span is looked at, not only those of the
+    n_best starts and ends. Of equal scores the earlier, shorter span comes first.
+    """
+    count = len(start)
+    width = min(max_answer, count)
+    last = np.arange(count)[:, None] + np.arange(width)  # (c, width): the end j of each (start, length - 1)
+    scores = np.where(last < count, start[:, None] + end[np.minimum(last, count - 1)], -np.inf).ravel()
+    order = np.argsort(-scores, kind="stable")[:n_best]
+    return [(int(k) // width, int(last.flat[k]), float(scores[k])) for k in order if int(last.flat[k]) < count]
+
+
+def answers(
+    examples: Sequence[Example],
+    windows: Sequence[Window],
+    logits: Sequence[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]],
+    *,
+    n_best: int,
+    max_answer: int,
+) -> dict[str, list[Answer]]:
+    """Question id -> its best answers over all its windows, best first, each span of text once.
+
+    logits: start and end, of each window's tokens (longer is fine: padding is not read). The text is cut out of the
+    original context, from the first character of the first token to the last of the last.
+    """
+    found: dict[str, dict[tuple[int, int], float]] = {example.id: {} for example in examples}
+    for window, (start, end) in zip(windows, logits, strict=True):
+        inside = slice(window.context, window.context + len(window.offsets))
+        spans = found[examples[window.example].id]
+        for i, j, score in best_spans(start[inside], end[inside], n_best=n_best, max_answer=max_answer):
+            place = (int(window.offsets[i, 0]), int(window.offsets[j, 1]))
+            spans[place] = max(score, spans.get(place, -np.inf))
+    result = {}
+    for example in examples:
+        best = sorted(found[example.id].items(), key=lambda item: (-item[1], item[0]))[:n_best]
+        result[example.id] = [Answer(example.context[a:b], score, a, b) for (a, b), score in best]
+    return result
