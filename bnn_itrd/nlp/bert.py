@@ -1,0 +1,115 @@
+"""BERT for question answering from local folders, and its students: the same architecture with fewer layers."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnn_itrd.errors import UserError
+
+__all__ = ["layer_map", "load_bert", "load_tokenizer", "make_student", "save_bert", "transformers"]
+
+
+def transformers() -> Any:
+    """The library, imported when it is first needed. Raises UserError where it is not installed."""
+    try:
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        raise UserError(
+            f'question answering needs Hugging Face transformers ({error}): pip install "bnn-itrd[nlp]"'
+        ) from error
+
+
+def layer_map(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
+    """The teacher layer that student layer i = 1 ... L_s is made from and compared with: i * L_t / L_s.
+
+    So T6 of BERT-base is 2, 4, ..., 12 and T3 is 4, 8, 12: the last layers always meet (TextBrewer's matches, without
+    the one it adds between the embeddings). Layers count from 1. Raises UserError unless L_s divides L_t.
+    """
+    if student_layers < 1 or teacher_layers % student_layers:
+        raise UserError(f"layers must divide the teacher's {teacher_layers}, got {student_layers}")
+    step = teacher_layers // student_layers
+    return tuple(range(step, teacher_layers + 1, step))
+
+
+def make_student(teacher: Any, layers: int) -> Any:
+    """A new BERT of `layers` layers: embeddings, every k-th layer (`layer_map`) and the answer head are copies.
+
+    Raises UserError unless `layers` divides the teacher's.
+    """
+    kept = layer_map(layers, len(teacher.bert.encoder.layer))
+    config = copy.deepcopy(teacher.config)
+    config.num_hidden_layers = layers
+    student = type(teacher)(config)
+    student.bert.embeddings.load_state_dict(teacher.bert.embeddings.state_dict())
+    for own, number in zip(student.bert.encoder.layer, kept, strict=True):
+        own.load_state_dict(teacher.bert.encoder.layer[number - 1].state_dict())
+    student.qa_outputs.load_state_dict(teacher.qa_outputs.state_dict())
+    return student
+
+
+def _folder(path: str | Path) -> Path:
+    if not Path(path).is_dir():
+        raise UserError(f"no folder {path}: a BERT that transformers saved is needed, nothing is downloaded")
+    return Path(path)
+
+
+def load_tokenizer(path: str | Path) -> Any:
+    """The tokenizer of a local folder. Raises UserError where there is none."""
+    folder = _folder(path)
+    try:
+        # Given a path with no tokenizer in it, the library would look on the network.
+        return transformers().AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"no tokenizer in {folder}: {_first_line(error)}") from error
+
+
+def load_bert(path: str | Path, *, random_init: bool = False, fine_tuned: bool = False) -> Any:
+    """BertForQuestionAnswering of a local folder; nothing is downloaded.
+
+    random_init: config.json alone, the weights drawn from torch's random numbers. fine_tuned: a folder whose weights
+    have no answer head is refused (otherwise it is drawn, as a pre-trained BERT has none).
+    Raises UserError: no folder, no BERT, weights that are missing or of another shape.
+    """
+    folder, library = _folder(path), transformers()
+    try:
+        config = library.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        if config.model_type != "bert":
+            raise UserError(f"{folder} holds a model of type {config.model_type!r}: only 'bert' is supported")
+        if random_init:
+            return library.BertForQuestionAnswering(config)
+        model, info = library.BertForQuestionAnswering.from_pretrained(
+            str(folder), local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{folder} cannot be read as a BERT: {_first_line(error)}") from error
+    missing = sorted(info["missing_keys"])
+    body = [name for name in missing if not name.startswith("qa_outputs.")]
+    if body:
+        raise UserError(f"{folder} lacks {len(body)} weights of a BERT: {', '.join(body[:3])}, ...")
+    if fine_tuned and missing:
+        raise UserError(
+            f"{folder} has no answer head: it is a pre-trained BERT, not a fine-tuned teacher; give it as --pretrained"
+        )
+    return model
+
+
+def save_bert(model: nn.Module, tokenizer: Any, folder: Path) -> None:
+    """A folder that `load_bert` and transformers read. Raises UserError where it cannot be written."""
+    try:
+        with torch.no_grad():
+            model.save_pretrained(folder)  # type: ignore[operator]
+        tokenizer.save_pretrained(folder)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error}. Free some space or choose another --out") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

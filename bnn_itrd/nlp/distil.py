@@ -1,0 +1,115 @@
+"""What a training step computes: the answer's cross-entropy, KD on the logits, ITRD on every student layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from bnn_itrd.losses import ITRD, soft_kl
+from bnn_itrd.nlp.bert import layer_map
+from bnn_itrd.nlp.config import StudentConfig
+from bnn_itrd.nlp.features import Batch
+
+__all__ = ["QAObjective", "mask_logits", "run_bert", "token_rows"]
+
+# Far below any logit, yet finite after the division by any sensible temperature: inf - inf would be NaN in the KL.
+_MASKED = -1e9
+
+
+def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
+    """Logits in float32 at least, those of padding too low to have a probability; (b, l), (b, l) -> (b, l)."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.masked_fill(mask == 0, _MASKED)
+
+
+def token_rows(hidden: Tensor, rows: Tensor) -> Tensor:
+    """The tokens at `Batch.rows`, as the samples of a statistic; (b, l, d), (n,) -> (n, d)."""
+    return rearrange(hidden, "b l d -> (b l) d").index_select(0, rows)
+
+
+class QAObjective(nn.Module):
+    """ce * L_XE + kd * L_KD + sum_i L_ITRD(layer i of the student, layer m(i) of the teacher).
+
+    batch -> (loss (), parts (k,)); `parts` are the weighted terms in the order of `names`. m is `layer_map`.
+    L_XE and L_KD (`soft_kl`) are the means of those of the start and of the end position, over the window's tokens:
+    padding has no probability.
+
+    ITRD's samples are tokens: each token of the batch that is not padding ([CLS] and [SEP] among them) is a row of the
+    representations z_s and z_t, so a layer's (b, l, d) enters the mean, standard deviation and Gram matrices as (n, d),
+    n = len(batch.rows). The paper says "to the output of each of the student transformer layers" (BMVC 2022, sec. 5)
+    and not whether tokens or pooled windows are meant, nor how layers are joined; here they are summed, each with the
+    paper's betas and an embedding of its own. The Gram matrices are n x n: `max_tokens` bounds n.
+
+    Parameters are the student's and the embeddings; the teacher runs in eval mode without gradients, and is neither
+    among them nor in the state dict. Raises UserError where the layers do not divide, ValueError where a teacher is
+    needed and missing.
+    """
+
+    def __init__(self, student: nn.Module, teacher: nn.Module | None, config: StudentConfig) -> None:
+        super().__init__()
+        self.student, self.config = student, config
+        self.embeds = nn.ModuleList()
+        self.layers: tuple[int, ...] = ()
+        self._teacher: tuple[nn.Module, ...] = ()  # in a tuple: not a part of this module
+        self.names = tuple(name for name, on in (("ce", config.ce > 0), ("kd", config.kd), ("itrd", config.itrd)) if on)
+        if config.kd is None and config.itrd is None:
+            return
+        if teacher is None:
+            raise ValueError("kd and itrd need a teacher, got None")
+        self._teacher = (teacher.eval().requires_grad_(False),)
+        own, theirs = _shape(student), _shape(teacher)
+        if config.itrd is not None:
+            self.layers = layer_map(own[0], theirs[0])
+            for _ in self.layers:
+                itrd = ITRD(
+                    own[1],
+                    theirs[1],
+                    alpha=config.itrd.alpha,
+                    beta_corr=config.itrd.beta_corr,
+                    beta_mi=config.itrd.beta_mi,
+                )
+                self.embeds.append(itrd)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        ours = run_bert(self.student, batch, hidden=bool(self.layers))
+        start, end = mask_logits(ours.start_logits, batch.mask), mask_logits(ours.end_logits, batch.mask)
+        terms = []
+        if self.config.ce > 0:
+            ce = (F.cross_entropy(start, batch.start) + F.cross_entropy(end, batch.end)) / 2
+            terms.append(self.config.ce * ce)
+        if self._teacher:
+            with torch.no_grad():
+                theirs = run_bert(self._teacher[0], batch, hidden=bool(self.layers))
+        if (kd := self.config.kd) is not None:
+            start_t, end_t = mask_logits(theirs.start_logits, batch.mask), mask_logits(theirs.end_logits, batch.mask)
+            divergence = soft_kl(start, start_t, tau=kd.tau) + soft_kl(end, end_t, tau=kd.tau)
+            terms.append(kd.weight * divergence / 2)
+        if self.config.itrd is not None:
+            total = torch.zeros((), device=start.device)
+            for i, (itrd, number) in enumerate(zip(self.embeds, self.layers, strict=True), start=1):
+                z_s = token_rows(ours.hidden_states[i], batch.rows)
+                z_t = token_rows(theirs.hidden_states[number], batch.rows)
+                total = total + itrd(z_s, z_t)
+            terms.append(total)
+        parts = torch.stack(terms)
+        return parts.sum(), parts.detach()
+
+
+def run_bert(model: nn.Module, batch: Batch, *, hidden: bool) -> Any:
+    """start_logits, end_logits (b, l); hidden_states[i] (b, l, d): the embeddings (0) and the output of layer i."""
+    return model(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        token_type_ids=batch.segments,
+        output_hidden_states=hidden,
+        return_dict=True,
+    )
+
+
+def _shape(model: Any) -> tuple[int, int]:
+    """(layers, width) of a BERT."""
+    return model.config.num_hidden_layers, model.config.hidden_size
