@@ -21,6 +21,8 @@ def _read(folder: Path) -> dict[str, Any]:
         models = comparison["models"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a comparison of bnn-itrd: {error!r}") from error
+    if "task" in comparison:
+        raise UserError(f"{path} compares networks of another task ({comparison['task']}): they have no row here")
     if not isinstance(models, list):
         raise UserError(f"{path} is not a comparison of bnn-itrd: models is no list")
     return dict(comparison)

@@ -30,12 +30,26 @@ def _recipe(
     raise UserError(f"bnn-itrd {command} needs a recipe: one of {', '.join(recipe_files.names())}, or a .yaml file")
 
 
+def _text(command: str, argv: Sequence[str]) -> int | None:
+    """Runs a recipe that has a task of its own (question answering); None where it is one of images."""
+    if not argv or argv[0].startswith("-"):
+        return None
+    tree = recipe_files.read(argv[0])
+    if "task" not in tree:
+        return None
+    from bnn_itrd.nlp.commands import command as run_task
+
+    return run_task(command, argv[0], tree, argv[1:])
+
+
 def _out(own: dict[str, Any], name: str) -> Path:
     return Path(own["out"] or Path("runs") / Path(name).stem)
 
 
 def run(argv: Sequence[str]) -> int:
     """``run RECIPE --out DIR``: the whole road."""
+    if (status := _text("run", argv)) is not None:
+        return status
     name, config, own = _recipe(
         "run",
         "Train a teacher and its binary students, export each to ONNX, hold every file against its network on the "
@@ -71,6 +85,8 @@ def _print_agreement(comparison: dict[str, Any]) -> None:
 
 def train(argv: Sequence[str]) -> int:
     """``train RECIPE --member NAME --out DIR``: one network of a recipe."""
+    if (status := _text("train", argv)) is not None:
+        return status
     name, config, own = _recipe(
         "train",
         "Train one member of a recipe in the folder DIR/MEMBER: 'teacher', or a student. A student takes its teacher "

@@ -164,6 +164,8 @@ def run_config(
     extra: the command's own options, name -> help. Raises UserError: unknown field (with the nearest), wrong type,
     value out of range.
     """
+    if "task" in recipe:
+        raise UserError(f"bnn-itrd {command} takes recipes of images; run and train take this one ({recipe['task']})")
     _check_known(recipe, "the recipe")
     wants_help = any(token in ("-h", "--help") for token in argv)
     rest, pairs = _split_tokens([t for t in argv if t not in ("-h", "--help")])

@@ -1,0 +1,50 @@
+"""`bnn-itrd run` and `bnn-itrd train` with a recipe of task `squad`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bnn_itrd.console import print_table
+from bnn_itrd.errors import UserError
+from bnn_itrd.nlp.options import squad_config
+
+__all__ = ["command"]
+
+_DESCRIPTION = (
+    "Fine-tune a BERT on SQuAD 1.1 (or take a fine-tuned one), train students with fewer layers, and compare their "
+    "exact match and F1. It downloads nothing. The same command continues a run that was interrupted."
+)
+
+
+def command(name: str, recipe: str, tree: Mapping[str, Any], argv: Sequence[str]) -> int:
+    """``run squad`` and ``train squad --member NAME``; tree: what the recipe holds."""
+    if tree.get("task") != "squad":
+        raise UserError(f"{recipe}: task must be 'squad' or absent, got {tree.get('task')!r}")
+    extra = {"out": "folder of the run; runs/RECIPE by default"}
+    if name == "train":
+        extra["member"] = "teacher, or the name of a student"
+    config, own = squad_config(name, _DESCRIPTION, tree, argv, extra=extra)
+    if name == "train" and own["member"] is None:
+        raise UserError(f"--member is missing: one of {', '.join(['teacher', *config.students])}")
+    from bnn_itrd.nlp.bert import transformers
+    from bnn_itrd.nlp.run import run
+
+    transformers().utils.logging.disable_progress_bar()  # its bars, one for each file, would break up our lines
+    out = Path(own["out"] or Path("runs") / Path(recipe).stem)
+    comparison = run(config, out, recipe=recipe, only=own.get("member"))
+    rows = [
+        {
+            "network": row["name"],
+            "layers": str(row["layers"]),
+            "parameters": f"{row['parameters']:,}",
+            "EM %": f"{row['em_last']:.2f}",
+            "F1 %": f"{row['f1_last']:.2f}",
+        }
+        for row in comparison["models"]
+    ]
+    print_table(rows, f"{comparison['dataset']['name']}: {comparison['dataset']['test']} dev questions, last epoch")
+    if own.get("member") is None:
+        print(f"{out}/comparison.json")
+    return 0

@@ -1,0 +1,61 @@
+"""The questions of a run: read, cut into windows, and named by their hashes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bnn_itrd.checkpoint import file_hash
+from bnn_itrd.errors import UserError
+from bnn_itrd.nlp.config import SquadDataConfig
+from bnn_itrd.nlp.features import Window, make_windows
+from bnn_itrd.nlp.squad import FILES, Example, read_squad
+
+__all__ = ["SquadData", "load_squad"]
+
+
+@dataclass(frozen=True)
+class SquadData:
+    """Training and dev questions with their windows. sha256: of the two files, by split."""
+
+    config: SquadDataConfig
+    tokenizer: Any
+    train: list[Example]
+    dev: list[Example]
+    train_windows: list[Window]
+    dev_windows: list[Window]
+    sha256: dict[str, str]
+
+    @property
+    def pad_id(self) -> int:
+        return int(self.tokenizer.pad_token_id)
+
+    def describe(self) -> dict[str, Any]:
+        """What a comparison says about its data."""
+        return {
+            "name": self.config.name,
+            "train": len(self.train),
+            "test": len(self.dev),
+            "train_windows": len(self.train_windows),
+            "test_windows": len(self.dev_windows),
+            "sha256": self.sha256,
+        }
+
+
+def load_squad(config: SquadDataConfig, root: Path, tokenizer: Any) -> SquadData:
+    """Both splits of `root`. UserErrors are `read_squad`'s and `make_windows`', and of a tokenizer unlike BERT's."""
+    for name in ("cls_token_id", "sep_token_id", "pad_token_id"):
+        if getattr(tokenizer, name) is None:
+            raise UserError(f"the tokenizer has no {name}: a BERT tokenizer is needed")
+    files = {split: root / name for split, name in FILES.items()}
+    train, dev = (read_squad(files[split], training=split == "train") for split in ("train", "dev"))
+    return SquadData(
+        config,
+        tokenizer,
+        train,
+        dev,
+        make_windows(train, tokenizer, config),
+        make_windows(dev, tokenizer, config),
+        {split: file_hash(path) for split, path in files.items()},
+    )

@@ -1,0 +1,51 @@
+"""A network's answers to the dev questions, and their exact match and F1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bnn_itrd.nlp.data import SquadData
+from bnn_itrd.nlp.distil import run_bert
+from bnn_itrd.nlp.features import eval_batches
+from bnn_itrd.nlp.metrics import score
+from bnn_itrd.nlp.spans import Answer, answers
+
+__all__ = ["Evaluation", "evaluate"]
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """em, f1: percent; answers: question id -> its n best, best first."""
+
+    em: float
+    f1: float
+    answers: dict[str, list[Answer]]
+
+    def predictions(self) -> dict[str, str]:
+        """Question id -> the best answer's text: what the official evaluation script reads."""
+        return {key: best[0].text for key, best in self.answers.items()}
+
+
+def evaluate(model: nn.Module, data: SquadData, *, device: torch.device) -> Evaluation:
+    """Every dev question answered, in float32 and eval mode (the model's mode is put back)."""
+    logits: list[Any] = [None] * len(data.dev_windows)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        for indices, batch in eval_batches(data.dev_windows, _BATCH, pad_id=data.pad_id):
+            out = run_bert(model, batch.to(device), hidden=False)
+            start, end = (x.float().cpu().numpy() for x in (out.start_logits, out.end_logits))
+            for row, index in enumerate(indices):
+                logits[index] = (np.copy(start[row]), np.copy(end[row]))
+    model.train(was_training)
+    found = answers(data.dev, data.dev_windows, logits, n_best=data.config.n_best, max_answer=data.config.max_answer)
+    texts = {key: best[0].text for key, best in found.items()}
+    values = score(texts, {example.id: example.answers for example in data.dev})
+    return Evaluation(values["em"], values["f1"], found)

@@ -1,0 +1,214 @@
+"""The road of question answering: SQuAD -> BERT teacher -> students of fewer layers -> one comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+
+from bnn_itrd.config import to_dict
+from bnn_itrd.data import mix_seed
+from bnn_itrd.environment import environment
+from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.members import weights_hash, write_json, write_yaml
+from bnn_itrd.nlp.bert import layer_map, load_bert, load_tokenizer, make_student, save_bert, transformers
+from bnn_itrd.nlp.config import SquadConfig, SquadTrainConfig, StudentConfig
+from bnn_itrd.nlp.data import SquadData, load_squad
+from bnn_itrd.nlp.evaluation import Evaluation, evaluate
+from bnn_itrd.nlp.tiny import write_tiny
+from bnn_itrd.nlp.training import fit
+from bnn_itrd.training import make_fabric, matching_state
+
+__all__ = ["MODEL", "run"]
+
+# The folder, within a member's, that transformers reads.
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    model: Any
+    final: Evaluation
+    history: list[dict[str, Any]]
+    learns: StudentConfig | None = None
+
+
+def _sources(config: SquadConfig, out: Path, only: str | None) -> tuple[Path, Path, bool]:
+    """(folder of the questions, folder of the BERT the run begins with, whether that is a fine-tuned teacher)."""
+    root, begin = config.data.root, config.pretrained
+    if config.data.name == "tiny":
+        write_tiny(out / "tiny")
+        root, begin = root or str(out / "tiny"), begin or str(out / "tiny" / "bert")
+    if root is None:
+        raise UserError("give the folder of train-v1.1.json and dev-v1.1.json as --data.root")
+    address = config.teacher
+    if address is None and only not in (None, "teacher"):
+        if not (out / "teacher" / MODEL).is_dir():
+            raise UserError(f"{only} learns from a teacher: give --teacher PATH, or train it in the same run")
+        address = str(out)
+    if address is not None:
+        path = Path(address)
+        for inner in (path / "teacher" / MODEL, path / MODEL):  # a run of this project, or its teacher's folder
+            path = inner if inner.is_dir() else path
+        return Path(root), path, True
+    if begin is None:
+        raise UserError(
+            "a BERT is needed, as a folder that transformers saved: a fine-tuned one with --teacher, or a pre-trained "
+            "one with --pretrained"
+        )
+    return Path(root), Path(begin), False
+
+
+def _check(config: SquadConfig, model: Any, data: SquadData) -> None:
+    """What would otherwise fail in the middle of the training."""
+    bert = model.config
+    for name, student in config.students.items():
+        try:
+            layer_map(student.layers, bert.num_hidden_layers)
+        except UserError as error:
+            raise UserError(f"students.{name}.{error}") from error
+    for field, train in (("teacher_train", config.teacher_train), ("train", config.train)):
+        if train.batch_size > len(data.train_windows):
+            raise UserError(
+                f"{field}.batch_size {train.batch_size} is larger than the {len(data.train_windows)} windows"
+            )
+    if config.data.max_length > bert.max_position_embeddings:
+        raise UserError(
+            f"data.max_length must be <= {bert.max_position_embeddings}, the BERT's positions, got "
+            f"{config.data.max_length}"
+        )
+    if len(data.tokenizer) > bert.vocab_size:
+        raise UserError(f"the tokenizer has {len(data.tokenizer)} tokens, the BERT knows {bert.vocab_size}")
+
+
+def run(config: SquadConfig, out: Path, *, recipe: str = "", only: str | None = None) -> dict[str, Any]:
+    """Trains what is not trained yet and compares; the same call continues a run that was interrupted.
+
+    `only`: train this one member ('teacher' or a student) and stop there; a student then needs a teacher: --teacher,
+    or one trained before in `out`. Nothing is downloaded. Raises UserError on anything the user can mend.
+    """
+    if only is not None and only not in ("teacher", *config.students):
+        raise unknown("member", only, ["teacher", *config.students])
+    transformers()
+    root, begin, fine_tuned = _sources(config, out, only)
+    tokenizer = load_tokenizer(begin)
+    torch.manual_seed(mix_seed(config.teacher_train.seed, 0))  # the answer head, or all weights
+    model = load_bert(begin, random_init=config.random_init and not fine_tuned, fine_tuned=fine_tuned)
+    data = load_squad(config.data, root, tokenizer)
+    _check(config, model, data)
+    facts = {"sha256": data.sha256, "tokens": len(data.tokenizer)}
+    begun = {**config.identity("teacher"), **facts, "init_sha256": weights_hash(model)}
+    _check_folder(config, out, begun, facts, fine_tuned)
+    write_yaml(out / "config.yaml", {"recipe": recipe, "task": "squad", **to_dict(config)})
+    fabric = make_fabric(config.fabric, precision=config.train.precision)
+    if fine_tuned:
+        model = model.to(fabric.device).eval()
+        teacher = _Member("teacher", model, evaluate(model, data, device=fabric.device), [])
+    else:
+        first = fabric
+        if config.teacher_train.precision != config.train.precision:
+            first = make_fabric(config.fabric, precision=config.teacher_train.precision)
+        teacher = _train("teacher", model, None, config, config.teacher_train, StudentConfig(), data, first, out, begun)
+    members = [teacher]
+    for name in config.students if only is None else [only]:
+        if name != "teacher":
+            learns = config.students[name]
+            identity = {**config.identity(name), **facts, "teacher_sha256": weights_hash(teacher.model)}
+            student = make_student(teacher.model, learns.layers)
+            members.append(
+                _train(name, student, teacher.model, config, config.train, learns, data, fabric, out, identity)
+            )
+    comparison = _compare(members, data, config, recipe, fabric)
+    if only is None:
+        write_json(out / "comparison.json", comparison)
+    return comparison
+
+
+def _check_folder(
+    config: SquadConfig, out: Path, begun: dict[str, Any], facts: dict[str, Any], fine_tuned: bool
+) -> None:
+    """Refuses a folder that another run began, before anything in it is touched."""
+    for name in ("teacher", *config.students):
+        last = out / name / "last.pt"
+        if last.exists() and not (name == "teacher" and fine_tuned):
+            given = begun if name == "teacher" else {**config.identity(name), **facts}
+            matching_state(last, given, later=("teacher_sha256",))  # known only once there is a teacher
+
+
+def _train(
+    name: str,
+    model: Any,
+    teacher: Any,
+    config: SquadConfig,
+    train: SquadTrainConfig,
+    learns: StudentConfig,
+    data: SquadData,
+    fabric: Fabric,
+    out: Path,
+    identity: dict[str, Any],
+) -> _Member:
+    """Trains one member in its folder: what `fit` writes, its answers, and the folder that transformers reads."""
+    folder = out / name
+    if not (folder / "last.pt").exists():
+        write_yaml(folder / "config.yaml", identity)
+        write_json(folder / "environment.json", _environment(fabric))
+    fitted = fit(
+        model,
+        teacher,
+        data,
+        train=train,
+        learns=learns,
+        fabric=fabric,
+        log=config.log,
+        out=folder,
+        identity=identity,
+        title=name,
+    )
+    write_json(folder / "predictions.json", fitted.final.predictions())
+    best = {key: [dataclasses.asdict(a) for a in found] for key, found in fitted.final.answers.items()}
+    write_json(folder / "nbest.json", best)
+    save_bert(model, data.tokenizer, folder / MODEL)
+    return _Member(name, fitted.model, fitted.final, fitted.history, None if name == "teacher" else learns)
+
+
+def _environment(fabric: Fabric) -> dict[str, Any]:
+    return {**environment(fabric.device), "transformers": transformers().__version__}
+
+
+def _compare(
+    members: list[_Member], data: SquadData, config: SquadConfig, recipe: str, fabric: Fabric
+) -> dict[str, Any]:
+    """Exact match and F1 of the last epoch, and of the epoch with the best F1 beside them."""
+    teacher = members[0]
+    rows = []
+    for member in members:
+        layers = member.model.config.num_hidden_layers
+        best = max(member.history, key=lambda row: row["f1"], default=None)
+        mapped = member.learns is not None and member.learns.itrd is not None
+        rows.append(
+            {
+                "name": member.name,
+                "network": f"bert-{layers}",
+                "layers": layers,
+                "teacher_layers": list(layer_map(layers, teacher.model.config.num_hidden_layers)) if mapped else None,
+                "parameters": sum(p.numel() for p in member.model.parameters()),
+                "epochs": len(member.history) or None,
+                "em_last": member.final.em,
+                "f1_last": member.final.f1,
+                "em_best": None if best is None else best["em"],
+                "f1_best": None if best is None else best["f1"],
+            }
+        )
+    return {
+        "task": "squad",
+        "recipe": recipe,
+        "dataset": data.describe(),
+        "models": rows,
+        "environment": _environment(fabric),
+        "config": to_dict(config),
+    }
