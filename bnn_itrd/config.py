@@ -110,19 +110,46 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class SchemeConfig:
-    """How the students are binarised.
+    """How the students are binarised: weights and activations apart.
 
     Args:
-        weight: recu or xnor
-        activation: recu, clipped or polynomial
-        tau_min: recu: tau at the start of training, in (0.5, 1)
-        tau_max: recu: tau at its end
+        weight: recu, xnor, irnet, rbnn, bireal, siman, adabin, biper or reste; real and biper_sine are first stages
+        activation: recu, clipped, polynomial, irnet, rbnn, siman, rsign, adabin or reste
+        tau_min: recu: tau at the start of training, in (0.5, 1); biper: weight of its penalty at the start
+        tau_max: recu, biper: the same at the end
+        t_min: irnet, rbnn, adabin: sharpness of the surrogate gradient at the start
+        t_max: irnet, rbnn, adabin: the same at the end
+        omega: biper: frequency
+        o_max: reste: the last exponent
+        centre: rbnn and siman activations subtract the mean of each sample, which cannot be exported
+        rad: weight of RAD's penalty on the distribution of activations; 2 is the published one
+        rad_until: progress in [0, 1] at which it ends
+        nonlinearity: hardtanh or rprelu, between the layers
+        first_stage: real or biper_sine: weights of a first stage of training, whose network the second one begins with
+        first_stage_epochs: its length; 0: one stage
     """
 
     weight: str = "recu"
     activation: str = "recu"
     tau_min: float = 0.85
     tau_max: float = 0.99
+    t_min: float = 1e-2
+    t_max: float = 10.0
+    omega: float = 20.0
+    o_max: float = 3.0
+    centre: bool = False
+    rad: float = 0.0
+    rad_until: float = 0.9
+    nonlinearity: str = "hardtanh"
+    first_stage: str = "real"
+    first_stage_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.first_stage_epochs >= 0, "scheme.first_stage_epochs", ">= 0", self.first_stage_epochs)
+
+    def of_first_stage(self) -> SchemeConfig:
+        """Binary activations as here, and the weights of the first stage."""
+        return dataclasses.replace(self, weight=self.first_stage, first_stage_epochs=0)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.models import find_head
 from bnn_itrd.networks import build, foreign
+from bnn_itrd.quant import load_stage
 from bnn_itrd.training import Fitted, fit
 
 __all__ = [
@@ -97,6 +99,8 @@ def train_member(
             raise UserError(f"{config.name} learns from a teacher: give --teacher PATH, or train it in the same run")
         identity["teacher_sha256"] = weights_hash(teacher)
     identity |= data_identity(data)
+    if config.scheme is not None and config.scheme.first_stage_epochs:
+        _begin_with_first_stage(model, config, data, teacher, fabric=fabric, out=out)
     # A folder of another configuration is refused by fit; its files must not be overwritten before that.
     if fabric.is_global_zero and not (out / "last.pt").exists():
         write_yaml(out / "config.yaml", identity)
@@ -114,6 +118,26 @@ def train_member(
         title=config.name,
     )
     return Member(config.name, fitted.model, config.name, config.network.name, out / "last.pt", fitted)
+
+
+def _begin_with_first_stage(
+    model: nn.Module,
+    config: MemberConfig,
+    data: ImageData,
+    teacher: nn.Module | None,
+    *,
+    fabric: Fabric,
+    out: Path,
+) -> None:
+    """Two-stage training: trains the same network with the weights of the first stage in `out`/first-stage, and
+    begins with what it learned. A run that is past that stage does not come here again."""
+    if (out / "last.pt").exists():
+        return
+    assert config.scheme is not None
+    train = dataclasses.replace(config.train, epochs=config.scheme.first_stage_epochs)
+    stage = dataclasses.replace(config, scheme=config.scheme.of_first_stage(), train=train)
+    first = train_member(stage, data, teacher, fabric=fabric, out=out / "first-stage")
+    load_stage(model, first.model.state_dict())
 
 
 def _from_identity(identity: dict[str, Any], where: Path) -> nn.Module:

@@ -56,11 +56,10 @@ def _options(network: NetworkConfig, scheme: SchemeConfig | None) -> dict[str, A
 
 def _scheme(config: SchemeConfig) -> Scheme:
     try:
-        scheme = Scheme(config.weight, config.activation, config.tau_min, config.tau_max)
-        scheme.make_weight(1)
+        names = {field.name for field in dataclasses.fields(Scheme)}
+        return Scheme(**{k: v for k, v in dataclasses.asdict(config).items() if k in names})
     except ValueError as error:
         raise UserError(f"scheme: {error}") from error
-    return scheme
 
 
 def foreign(address: str, weights: str | None, *, num_classes: int) -> nn.Module:

@@ -136,8 +136,9 @@ class ResNetBuilder:
         """The network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
 
         binary: None, or the name of a scheme or a `Scheme`. A student has hardtanh (the scheme's nonlinearity) for
-        ReLU, 2x2 average pool + zero channels for down-sampling and BatchNorm1d before the classifier. ResNet-18/34/50: one shortcut per block, no
-        activation after the stem. The others: one shortcut per convolution, hardtanh after the stem.
+        ReLU, 2x2 average pool + zero channels for down-sampling and BatchNorm1d before the classifier. ResNet-18/34/50:
+        one shortcut per block, no activation after the stem. The others: one shortcut per convolution, hardtanh after
+        the stem.
         Options, each an architecture of its own: `per_conv` (one shortcut per convolution, Bi-Real; by default the
         published form), `float_downsample` (average pool + full-precision 1x1 convolution), `padding_value` (+1 or -1
         at the borders in place of 0), `shortcut` (``projection``, ``pad``, ``avgpool``), `width` (a factor on every

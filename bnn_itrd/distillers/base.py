@@ -83,8 +83,9 @@ def stages_of(name: str, setting: Setting, *, least: int = 1) -> tuple[Sequence[
     for who, stages in (("student", student), ("teacher", teacher)):
         if len(stages) < least:
             raise UserError(
-                f"{name} compares the maps of stages, and the {who} shows {len(stages)} of them: give the network "
-                "an attribute `stages`, a tuple of the names of its submodules, or use a distiller of the representation"
+                f"{name} compares the maps of stages, and the {who} shows {len(stages)} of them: give the "
+                "network an attribute `stages`, a tuple of the names of its submodules, or use a distiller of the "
+                "representation"
             )
     if len(student) != len(teacher):
         raise UserError(

@@ -96,11 +96,10 @@ class FTDistiller(_OneStage):
 class _EachStage(Distiller):
     """The weighted sum of a loss over the stages."""
 
-    losses: nn.ModuleList | None = None
+    losses: nn.ModuleList
     weight: float
 
     def _one(self, i: int, student: Tensor, teacher: Tensor) -> Tensor:
-        assert self.losses is not None
         result: Tensor = self.losses[i](student, teacher)
         return result
 
