@@ -15,7 +15,15 @@ import torch
 from bnn_itrd.artefacts import run_split
 from bnn_itrd.data import ImageData, Split
 from bnn_itrd.evaluation import Evaluation, confusion, score
-from bnn_itrd.export import Agreement, ExportError, agreement, compare_milliseconds, runtimes, uses_native
+from bnn_itrd.export import (
+    Agreement,
+    ExportError,
+    agreement,
+    compare_milliseconds,
+    runtimes,
+    traced_once,
+    uses_native,
+)
 from bnn_itrd.members import Member
 from bnn_itrd.models import summary
 from bnn_itrd.targets import TARGETS, OpenFile, open_file, write_target
@@ -46,29 +54,29 @@ class Entry:
 
 def evaluate_member(member: Member, data: ImageData, file: Path) -> Entry:
     """Exports, runs the network and the file on the test images, and holds one against the other."""
-    write_target("onnx", member.model.cpu(), data, file, member=member.name, checkpoint=member.checkpoint)
+    with traced_once():
+        write_target("onnx", member.model.cpu(), data, file, member=member.name, checkpoint=member.checkpoint)
+        others, missing = _other_targets(member, data, file)
     started = time.perf_counter()
     opened = open_file(file)
     session_ms = 1000 * (time.perf_counter() - started)
     theirs, ours, labels = run_split(member.model, opened, data)
     assert theirs is not None and ours is not None
     test = score(torch.from_numpy(theirs), torch.from_numpy(labels))
-    others, missing = _other_targets(member, data, file, theirs, labels)
+    for row in others:
+        row |= _validated(file.with_name(row["file"]), row["target"], data, theirs, labels)
     checked = agreement(theirs, ours, labels)
     return Entry(member, test, file, checked, opened, session_ms, tuple(others), tuple(missing))
 
 
-def _other_targets(
-    member: Member, data: ImageData, file: Path, theirs: np.ndarray, labels: np.ndarray
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """(artefacts, targets it cannot have and why): a student as every other file, validated where its runtime is."""
+def _other_targets(member: Member, data: ImageData, file: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """(artefacts, targets it cannot have and why): a student as every other file it can be."""
     artefacts: list[dict[str, Any]] = []
     missing: list[dict[str, str]] = []
     if member.method == "teacher":
         return artefacts, missing
-    unmapped = _cannot_map(member, data)
-    for name, runtime in (("lce", "lce"), ("qonnx", "fpga"), ("finn", "fpga")):
-        reason = unmapped if runtime == "fpga" else ""
+    for name in ("lce", "qonnx", "finn"):
+        reason = _cannot_map(member, data) if name == "finn" else ""
         path = file.with_name(f"{file.name.removesuffix('.onnx')}{TARGETS[name].suffix}")
         if not reason:
             try:
@@ -77,17 +85,22 @@ def _other_targets(
                 reason = str(error)
         if reason:
             missing.append({"target": name, "reason": reason})
-            continue
-        row: dict[str, Any] = {"target": name, "file": path.name, "bytes": path.stat().st_size}
-        if name != "finn" and runtimes.find(runtime) is not None:
-            try:
-                _, ours, _ = run_split(None, open_file(path), data, limit=TARGETS[name].images)
-                assert ours is not None
-                row |= _checked(agreement(theirs[: len(ours)], ours, labels[: len(ours)]))
-            except ExportError as error:  # a broken runtime costs its own row, not the comparison
-                row["error"] = str(error)
-        artefacts.append(row)
+        else:
+            artefacts.append({"target": name, "file": path.name, "bytes": path.stat().st_size})
     return artefacts, missing
+
+
+def _validated(path: Path, target: str, data: ImageData, theirs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """What a run of the file says, where its runtime is there; a broken runtime costs this row, not the comparison."""
+    runtime = TARGETS[target].runtime
+    if target == "finn" or runtime is None or runtimes.find(runtime) is None:
+        return {}
+    try:
+        _, ours, _ = run_split(None, open_file(path), data, limit=TARGETS[target].images)
+    except ExportError as error:
+        return {"error": str(error)}
+    assert ours is not None
+    return _checked(agreement(theirs[: len(ours)], ours, labels[: len(ours)]))
 
 
 def _cannot_map(member: Member, data: ImageData) -> str:

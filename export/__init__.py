@@ -1,6 +1,6 @@
 """From a network to a file that is proven to run: canonical graph, portable ONNX, validation, timing."""
 
-from bnn_itrd.export.canonical import canonical
+from bnn_itrd.export.canonical import canonical, traced_once
 from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.onnx_file import portable, to_onnx
 from bnn_itrd.export.session import FORMAT_VERSION, read_metadata, session, uses_native
@@ -23,6 +23,7 @@ __all__ = [
     "read_metadata",
     "session",
     "to_onnx",
+    "traced_once",
     "uses_native",
     "validate",
 ]

@@ -10,6 +10,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +23,7 @@ from bnn_itrd.export.twins import replace_binary_layers, run_and_check
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["IR_VERSION", "OPSET", "canonical", "check_input_shape", "random_images"]
+__all__ = ["IR_VERSION", "OPSET", "canonical", "check_input_shape", "random_images", "traced_once"]
 
 # What every onnxruntime from 1.20 on loads (onnx's own defaults are newer than onnxruntime takes).
 IR_VERSION = 8
@@ -218,6 +219,20 @@ def _finish(model: ir.Model, shape: tuple[int, ...]) -> None:
     model.producer_name, model.producer_version = "bnn_itrd", None
 
 
+# (network, shape, graph) of the last trace, while `traced_once` is in force.
+_TRACED: ContextVar[list[tuple[nn.Module, tuple[int, ...], ir.Model]] | None] = ContextVar("traced", default=None)
+
+
+@contextlib.contextmanager
+def traced_once() -> Iterator[None]:
+    """Within it a network is traced once, for all targets: it must stay as it is."""
+    token = _TRACED.set([])
+    try:
+        yield
+    finally:
+        _TRACED.reset(token)
+
+
 def canonical(model: nn.Module, *, input_shape: Sequence[int] | None = None) -> ir.Model:
     """The network as a graph ``images`` (batch, *input_shape) -> ``logits``: opset 18, nothing folded.
 
@@ -235,7 +250,21 @@ def canonical(model: nn.Module, *, input_shape: Sequence[int] | None = None) -> 
     Raises ValueError without an input shape, ExportError on what cannot be exported, naming the module, and on
     weights or buffers that are not finite (a buffer of 0 and minus infinity is a mask and stays).
     """
-    shape = check_input_shape(unwrap(model), input_shape)
+    import onnx_ir as ir
+
+    network = unwrap(model)
+    shape = check_input_shape(network, input_shape)
+    traced = _TRACED.get()
+    for known, size, graph in traced or ():
+        if known is network and size == shape:
+            return ir.from_proto(ir.to_proto(graph))
+    graph = _trace(network, shape)
+    if traced is not None:
+        traced[:] = [(network, shape, ir.from_proto(ir.to_proto(graph)))]
+    return graph
+
+
+def _trace(model: nn.Module, shape: tuple[int, ...]) -> ir.Model:
     twin = copy_for_export(model)
     _check_finite(twin)
     # Two images: with one, the tracer would take the batch size for a constant.

@@ -37,6 +37,7 @@ from bnn_itrd.export import (
     read_metadata,
     session,
     to_onnx,
+    traced_once,
     uses_native,
     validate,
 )
@@ -1130,3 +1131,25 @@ def test_import_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_network_is_traced_once_for_all_targets(tiny: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["bnn_itrd.export.canonical"]  # the package has the function under this name
+    traces = []
+    trace = module._trace
+
+    def counted(*arguments: Any) -> Any:
+        traces.append(arguments)
+        return trace(*arguments)
+
+    monkeypatch.setattr(module, "_trace", counted)
+    with traced_once():
+        first, second = canonical(tiny), canonical(tiny)
+        assert len(traces) == 1
+        # Each caller's graph is its own: passes change it in place.
+        fold_batchnorm(first)
+        assert [n.op_type for n in second.graph] == [n.op_type for n in canonical(tiny).graph]
+        assert [n.op_type for n in first.graph] != [n.op_type for n in second.graph]
+        assert len(traces) == 1
+    canonical(tiny)
+    assert len(traces) == 2
