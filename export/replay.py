@@ -20,17 +20,38 @@ if TYPE_CHECKING:
 
 __all__ = ["Replayed", "replay", "replay_recorded"]
 
+# See `Replayed.too_many`.
+_MOST_FLIPPED, _FEW = 1e-3, 2
+
+
+def _allowed(signs: int) -> float:
+    return max(_FEW, _MOST_FLIPPED * signs)
+
 
 class Replayed(NamedTuple):
     """How far a graph is from its network when both go on from the graph's own signs.
 
     difference: the largest of the logits, over their standard deviation; margin: the largest |x| whose sign
-    differs, over the root mean square of x, and the `layer` it stands in front of (empty where none differs).
+    differs, over the root mean square of x, and the `layer` it stands in front of (empty where none differs); flips:
+    how many signs differ of the `signs` in front of `flipped`, the layer with most of them beyond what is allowed.
     """
 
     difference: float
     margin: float
     layer: str
+    flips: int = 0
+    signs: int = 0
+    flipped: str = ""
+
+    @property
+    def too_many(self) -> bool:
+        """Whether more signs of a layer differ than rounding explains.
+
+        Rounding moves a value by about a millionth of its size, so of a layer's values, spread over that size, about
+        one in a million changes its sign. A thousand times as many, and two in the smallest layer, is beyond chance: a
+        rule is broken, such as what a value of exactly 0 becomes, which no margin shows.
+        """
+        return self.flips > _allowed(self.signs)
 
 
 class _Forced(nn.Module):
@@ -46,6 +67,7 @@ class _Forced(nn.Module):
         self.recorded: list[Tensor] = []
         self.calls = 0
         self.margin = 0.0
+        self.flips = self.compared = 0
 
     def decide(self, x: Tensor) -> Tensor:
         """The network's own values."""
@@ -54,6 +76,10 @@ class _Forced(nn.Module):
     def distance(self, x: Tensor, values: Tensor, own: Tensor) -> Tensor:
         """How far each x is from the threshold between the recorded value and the network's own."""
         raise NotImplementedError
+
+    def count(self, values: Tensor, own: Tensor) -> int:
+        """How many recorded values the bound on flips counts as differing."""
+        return 0
 
     def choose(self, x: Tensor) -> Tensor:
         own = self.decide(x)
@@ -71,6 +97,8 @@ class _Forced(nn.Module):
         if bool(far.any()):
             scale = float(x.square().mean().sqrt())
             self.margin = max(self.margin, float(far.max()) / max(scale, 1e-12))
+        self.flips += self.count(values, own)
+        self.compared += values.numel()
         return values
 
 
@@ -87,6 +115,9 @@ class _ForcedSigns(_Forced):
 
     def levels(self) -> tuple[Tensor, Tensor] | None:
         return self.binarizer.levels()
+
+    def count(self, values: Tensor, own: Tensor) -> int:
+        return int((values != own).sum())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.choose(self.binarizer.presign(x))
@@ -188,4 +219,8 @@ def replay_recorded(
     spread = max(float(expected.std()), 1e-6)
     layer = max(forced, key=lambda path: forced[path].margin, default="")
     margin = forced[layer].margin if forced else 0.0
-    return Replayed(float(np.abs(logits - expected).max()) / spread, margin, layer if margin else "")
+    difference = float(np.abs(logits - expected).max()) / spread
+    worst = max(forced.values(), key=lambda one: one.flips - _allowed(one.compared), default=None)
+    if worst is None or not worst.flips:
+        return Replayed(difference, margin, layer if margin else "")
+    return Replayed(difference, margin, layer if margin else "", worst.flips, worst.compared, worst.path)

@@ -82,6 +82,11 @@ def check_function(replayed: Replayed, *, where: str = "") -> None:
             f"{replayed.layer}: {where}the signs in front of it differ from the network's by more than rounding "
             f"({replayed.margin:.3g} of its input's size); nothing was written"
         )
+    if replayed.too_many:
+        raise ExportError(
+            f"{replayed.flipped}: {where}{replayed.flips} of the {replayed.signs} signs in front of it differ from the "
+            "network's, more than rounding explains; nothing was written"
+        )
     if not replayed.difference <= _TOLERANCE:
         raise ExportError(
             f"{where}the logits differ from the network's by {replayed.difference:.3g} of their standard deviation; "

@@ -1,4 +1,10 @@
-"""Binary layers as LceQuantize and LceBconv2d."""
+"""Binary layers as LceQuantize and LceBconv2d.
+
+LceBconv2d computes ``multiplier * sum + bias`` in floats, its own correction of a zero border included, each rounded:
+a result that is exactly 0 in the network comes out as a little more or less, and its sign is a matter of luck. So a
+result that only signs read is a comparison of whole numbers (``+-sum - (threshold - 1/2)``, never 0), and one that is
+read as a float too, where 0 is possible, is the exact sum, then scale and bias as the network has them.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +15,13 @@ import numpy as np
 import onnx_ir as ir
 from einops import rearrange, reduce
 
+from bnn_itrd.export.functions import DOMAIN
 from bnn_itrd.export.graph import attribute, constant, optional_input
 from bnn_itrd.export.lce.convolutions import PADDING, border, window_axes
 from bnn_itrd.export.lce.flatfile import Tensor
 from bnn_itrd.export.lce.frames import PLAIN, Flat, Image, Values, Watched, refuse, reverse_array
 from bnn_itrd.export.lce.windows import Axis, named_padding
+from bnn_itrd.export.thresholds import fold_into_threshold
 
 __all__ = ["LANES", "BinaryLayers", "carries_zero_padding", "pack_filter"]
 
@@ -44,6 +52,46 @@ def _taps_outside(axis: Axis, kernel: int) -> np.ndarray:
     dilation = (axis.reach - 1) // (kernel - 1) if kernel > 1 else 1
     places = np.arange(axis.out)[:, None] * axis.stride - axis.before + np.arange(kernel)[None] * dilation
     return (places < 0) | (places >= axis.size)
+
+
+def _is_sign(node: ir.Node) -> bool:
+    return node.domain == DOMAIN and node.op_type == "Sign"
+
+
+def _only_signs_read(value: ir.Value) -> bool:
+    readers = [use.node for use in value.uses()]
+    return bool(readers) and not value.is_graph_output() and all(_is_sign(reader) for reader in readers)
+
+
+def _moves_zero(node: ir.Node) -> bool:
+    """Whether an operation makes of 0 what is not 0: then a sign behind it does not hang on the 0."""
+    if node.op_type in ("Conv", "Gemm", "MatMul"):
+        return True
+    numbers = [constant(value) for value in node.inputs[1:5]] if node.op_type == "BatchNormalization" else []
+    if len(numbers) < 4 or any(n is None for n in numbers):
+        return False
+    gamma, beta, mean, variance = (np.asarray(n, np.float64) for n in numbers)
+    return bool((beta - mean * gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))).all())
+
+
+def _zero_decides(value: ir.Value) -> bool:
+    """Whether a sign further on may hang on this value's being exactly 0."""
+    found, todo = {value}, [value]
+    while todo:
+        for node in {use.node for use in todo.pop().uses()}:
+            if _is_sign(node):
+                return True
+            if not _moves_zero(node):
+                todo += [output for output in node.outputs if output not in found]
+                found.update(node.outputs)
+    return False
+
+
+def _may_be_zero(scale: np.ndarray, bias: np.ndarray, largest: int) -> bool:
+    """Whether ``scale * sum + bias`` is exactly 0 in float32 for a whole sum of at most `largest`, in any channel."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        nearest = np.where(scale == 0, 0, np.round(-bias / scale)).clip(-largest, largest).astype(np.float32)
+    return bool((nearest * scale.astype(np.float32) + bias.astype(np.float32) == 0).any())
 
 
 class _Part(NamedTuple):
@@ -182,15 +230,45 @@ class BinaryLayers:
         numbers: tuple[np.ndarray, np.ndarray | None, np.ndarray],
     ) -> Tensor:
         """(n, h', w', o) of a layer with signs (o, h, w, i): the sum of the window, where it has an offset, added."""
-        network = self.values.network
         scale, offset, bias = numbers
-        y = self._convolve(node, tensor, axes, signs, scale, bias)
-        if offset is not None:
-            ones = np.ones_like(signs)
-            window = self._convolve(node, tensor, axes, ones, offset, np.zeros(len(signs)))
-            y = network.emit("ADD", [y, window], y.shape)
+        result, largest = node.outputs[0], signs[0].size
+        if offset is None and _only_signs_read(result):
+            threshold, flip = fold_into_threshold(scale.astype(np.float32), bias.astype(np.float32), largest)
+            # Whole and half numbers far below 2^24: nothing LCE does with them is rounded.
+            level = threshold.clip(-largest - 1, largest + 1) - 0.5
+            y = self._convolve(node, tensor, axes, signs, np.where(flip, -1.0, 1.0), -level)
+        elif _may_be_zero(scale, bias, largest) and _zero_decides(result):
+            y = self._exact(node, tensor, axes, signs, numbers)
+        else:
+            y = self._convolve(node, tensor, axes, signs, scale, bias)
+            if offset is not None:
+                ones = np.ones_like(signs)
+                window = self._convolve(node, tensor, axes, ones, offset, np.zeros(len(signs)))
+                y = self.values.network.emit("ADD", [y, window], y.shape)
         y.name = attribute(node, "path", "")
         return y
+
+    def _exact(
+        self,
+        node: ir.Node,
+        tensor: Tensor,
+        axes: Sequence[Axis],
+        signs: np.ndarray,
+        numbers: tuple[np.ndarray, np.ndarray | None, np.ndarray],
+    ) -> Tensor:
+        """The same, rounded as the network does it: whole sums, times the scale, the window's, then the bias."""
+        network = self.values.network
+        scale, offset, bias = numbers
+        ones, zeros = np.ones(len(signs)), np.zeros(len(signs))
+        # Turned signs in place of a negative scale: a sum of 0 stays +0, and so does what LceQuantize reads on ARM.
+        flip = np.where(scale < 0, -1, 1).astype(signs.dtype)
+        y = self._convolve(node, tensor, axes, signs * flip[:, None, None, None], ones, zeros)
+        y = network.emit("MUL", [y, network.constant(np.abs(scale))], y.shape)
+        if offset is not None:
+            window = self._convolve(node, tensor, axes, np.ones_like(signs), ones, zeros)
+            window = network.emit("MUL", [window, network.constant(offset)], y.shape)
+            y = network.emit("ADD", [y, window], y.shape)
+        return network.emit("ADD", [y, network.constant(bias)], y.shape) if bias.any() else y
 
     def add_conv(self, node: ir.Node) -> None:
         """BinaryConv2d: LceQuantize and LceBconv2d, exact for each padding, size, stride and dilation."""
