@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from bnn_itrd.export.errors import ExportError
-from bnn_itrd.export.fpga.writer import layer_path
-from bnn_itrd.export.graph import attribute, constant, nodes_of, only_consumer, remove_unused
+from bnn_itrd.export.fpga.graph import move_watch
+from bnn_itrd.export.fpga.writer import QONNX_DOMAIN, layer_path
+from bnn_itrd.export.graph import (
+    add_initializer,
+    add_scalar,
+    attribute,
+    constant,
+    insert,
+    nodes_of,
+    only_consumer,
+    remove_unused,
+)
 
-__all__ = ["for_finn"]
+__all__ = ["POOLED", "for_finn", "put_borders_back"]
+
+# Ends the name of a value that is pooled behind its quantiser; the quantiser's own is in front of it.
+POOLED = ".pooled"
+
+
+def _has_binary_weight(node: ir.Node) -> bool:
+    weight = None if node.inputs[1] is None else node.inputs[1].producer()
+    return weight is not None and weight.op_type == "BipolarQuant" and weight.domain == QONNX_DOMAIN
 
 
 def _merge_padding(model: ir.Model) -> int:
@@ -18,8 +37,7 @@ def _merge_padding(model: ir.Model) -> int:
     """
     count = 0
     for node in nodes_of(model, "Conv"):
-        weight = None if node.inputs[1] is None else node.inputs[1].producer()
-        if weight is None or weight.op_type != "BipolarQuant":
+        if not _has_binary_weight(node):
             continue
         pad = None if node.inputs[0] is None else node.inputs[0].producer()
         border = constant(pad.inputs[2]) if pad is not None and pad.op_type == "Pad" else None
@@ -61,7 +79,8 @@ def _pool_last(model: ir.Model) -> int:
         moved = ir.node("MaxPool", [quantiser.outputs[0]], {k: a.value for k, a in pool.attributes.items()})
         moved.metadata_props.update(pool.metadata_props)
         model.graph.insert_after(quantiser, moved)
-        moved.name, moved.outputs[0].name = f"{quantiser.name}.pooled", f"{quantiser.outputs[0].name}.pooled"
+        moved.name, moved.outputs[0].name = f"{quantiser.name}{POOLED}", f"{quantiser.outputs[0].name}{POOLED}"
+        move_watch(quantiser, moved)
         for user, index in readers:
             user.replace_input_with(index, moved.outputs[0])
         count += 1
@@ -73,4 +92,19 @@ def for_finn(model: ir.Model) -> ir.Model:
     """The graph of `to_qonnx_graph` for FINN, in place. Raises ExportError on a binary border that is not -1."""
     _merge_padding(model)
     _pool_last(model)
+    return model
+
+
+def put_borders_back(model: ir.Model) -> ir.Model:
+    """The graph of `for_finn`, in place, as it can be executed: the padding of a binary convolution is a Pad with -1."""
+    for node in nodes_of(model, "Conv"):
+        pads = [int(size) for size in attribute(node, "pads", ())]
+        if not _has_binary_weight(node) or not any(pads):
+            continue
+        sizes = np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64)
+        border = [add_initializer(model, f"{node.name}.pads", sizes), add_scalar(model, "border.back", -1.0)]
+        made = insert(model, node, "Pad", [node.inputs[0], *border], {"mode": "constant"})
+        made.name = f"{node.name}.border"
+        node.replace_input_with(0, made)
+        node.attributes["pads"] = ir.AttrInt64s("pads", [0, 0, 0, 0])
     return model

@@ -8,13 +8,14 @@ import numpy as np
 import onnx_ir as ir
 
 from bnn_itrd.export import passes
+from bnn_itrd.export.batch import refuse_mixing
 from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.fpga.between import quantise_before_reshapes, to_older_opset, write_float_layers, write_pooling
 from bnn_itrd.export.fpga.writer import Writer
 from bnn_itrd.export.graph import add_initializer, attribute, constant, optional_input, remove_unused
 from bnn_itrd.export.twins import DOMAIN
 
-__all__ = ["to_qonnx_graph", "watched_values"]
+__all__ = ["move_watch", "to_qonnx_graph", "watched_values"]
 
 _LAYER = "layer"
 _KIND = "kind"
@@ -24,6 +25,14 @@ def _watch(value: ir.Value, path: str, kind: str) -> None:
     node = value.producer()
     assert node is not None
     node.metadata_props[_LAYER], node.metadata_props[_KIND] = path, kind
+
+
+def move_watch(old: ir.Node, new: ir.Node) -> None:
+    """From here on `new` gives what the network has in front of the layer, no longer `old`."""
+    for key in (_LAYER, _KIND):
+        new.metadata_props.pop(key, None)
+        if key in old.metadata_props:
+            new.metadata_props[key] = old.metadata_props.pop(key)
 
 
 def _write_sign(model: ir.Model, node: ir.Node) -> None:
@@ -104,8 +113,10 @@ def to_qonnx_graph(model: ir.Model) -> ir.Model:
 
     Signs and binary weights are BipolarQuant of unit scale, integers Quant; borders of +-1 are a Pad in front of a
     Conv without padding. Exact but for what is folded, a BatchNorm in front of a float classifier. Every alpha is
-    >= 0: the signs of a channel are turned instead. Raises ExportError on a node with no form there, by layer.
+    >= 0: the signs of a channel are turned instead. Raises ExportError on a node with no form there, and on one in
+    which the images of a batch meet, by layer.
     """
+    refuse_mixing(model)
     passes.fold_batchnorm_into_next(model)
     passes.drop_clips(model)
     quantise_before_reshapes(model)

@@ -9,19 +9,13 @@ import numpy as np
 __all__ = ["main"]
 
 
-def _levels(model: Any, name: str, value: np.ndarray) -> np.ndarray:
-    """A quantiser's output as whole numbers: signs, or integers without their scale; int16."""
-    node = model.find_producer(name)
-    return np.rint(value / model.get_initializer(node.input[1])).astype(np.int16)
-
-
 def _run(images: np.ndarray, arguments: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     from qonnx.core.modelwrapper import ModelWrapper
     from qonnx.core.onnx_exec import execute_onnx
     from qonnx.transformation.change_batchsize import ChangeBatchSize
     from qonnx.transformation.infer_shapes import InferShapes
 
-    watched, size = arguments["watched"], arguments["batch_size"]
+    watched, size = dict(arguments["watched"]), arguments["batch_size"]
     parts: dict[str, list[np.ndarray]] = {"logits": [], **{name: [] for name in watched}}
     model, prepared = None, 0
     for start in range(0, len(images), size):
@@ -32,8 +26,9 @@ def _run(images: np.ndarray, arguments: dict[str, Any]) -> tuple[dict[str, np.nd
         assert model is not None
         values = execute_onnx(model, {model.graph.input[0].name: batch}, return_full_exec_context=bool(watched))
         parts["logits"].append(values[model.graph.output[0].name])
-        for name in watched:
-            parts[name].append(_levels(model, name, values[name]))
+        for name, scale in watched.items():
+            # Signs, or integers without their scale.
+            parts[name].append(np.rint(values[name] / model.get_initializer(scale)).astype(np.int16))
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}, {}
 
 
@@ -46,7 +41,10 @@ def _cost(arguments: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, A
 
 
 def main(arrays: dict[str, np.ndarray], arguments: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """task ``run``: logits of `images` and the whole numbers behind each name of `watched`; ``cost``: qonnx's cost."""
+    """task ``run``: logits of `images` and the whole numbers of each value of `watched`; ``cost``: qonnx's cost.
+
+    watched: (name of the value, name of its scale) of quantised values.
+    """
     if arguments["task"] == "cost":
         return _cost(arguments)
     return _run(arrays["images"], arguments)

@@ -56,13 +56,18 @@ _OWN_KEYS = (
 )
 
 
-def _check_graph(model: nn.Module, graph: ir.Model, shape: tuple[int, ...], classes: Sequence[str] | None) -> None:
+def _check_graph(
+    model: nn.Module, graph: ir.Model, shape: tuple[int, ...], classes: Sequence[str] | None, flavor: str
+) -> None:
     """Runs the graph on a few images and compares it with the network, sign by sign and integer by integer.
+
+    Of the flavor ``finn`` a copy is run in which every binary convolution's padding is -1, as FINN reads it.
 
     Raises ExportError where they differ by more than rounding, ValueError on the number of classes.
     """
     import onnx_ir as ir
 
+    from bnn_itrd.export.fpga.finn import put_borders_back
     from bnn_itrd.export.fpga.graph import watched_values
     from bnn_itrd.export.fpga.standard import to_standard
 
@@ -70,9 +75,10 @@ def _check_graph(model: nn.Module, graph: ir.Model, shape: tuple[int, ...], clas
     if classes is not None and logits is not None and logits[-1] != len(classes):
         raise ValueError(f"classes has {len(classes)} names, and the network gives {logits[-1]} logits")
     images = random_images(CHECKED_IMAGES, shape)
+    standard = to_standard(graph if flavor != "finn" else put_borders_back(ir.from_proto(ir.to_proto(graph))))
     replayed = replay(
         model,
-        ir.to_proto(to_standard(graph)),
+        ir.to_proto(standard),
         watched_values(graph, "sign"),
         source=images.numpy(),
         images=images,
@@ -111,7 +117,8 @@ def to_qonnx(
     What FINN cannot map, as `check_fpga` says, exports as ``qonnx`` all the same.
     Input ``images`` (1, c, h, w), float32, normalised by `normalization` = (mean, std), noted in the metadata beside
     classes, input_shape, flavor, versions and what `metadata` adds. Before the file takes its place, the graph has
-    been compared with the network on a few images, sign by sign (see `replay`).
+    been compared with the network on a few images, sign by sign (see `replay`); that for ``finn`` with its borders
+    of -1 put back.
     Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError where
     it cannot be written, ExportError on a network that cannot be exported, for ``finn`` on a border that is not -1.
     """
@@ -125,9 +132,9 @@ def to_qonnx(
     from bnn_itrd.export.fpga.graph import to_qonnx_graph
 
     graph = to_qonnx_graph(canonical(model, input_shape=shape))
-    _check_graph(model, graph, shape, classes)
     if flavor == "finn":
         for_finn(graph)
+    _check_graph(model, graph, shape, classes, flavor)
     values: dict[str, Any] = {
         "qonnx_format_version": QONNX_FORMAT_VERSION,
         "flavor": flavor,

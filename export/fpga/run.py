@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,14 +18,26 @@ from torch import Tensor, nn
 from bnn_itrd.export import runtimes
 from bnn_itrd.export.copies import copy_for_export
 from bnn_itrd.export.errors import ExportError
+from bnn_itrd.export.fpga.finn import POOLED
 from bnn_itrd.export.fpga.qonnx_file import QONNX_FORMAT_VERSION
 from bnn_itrd.export.session import read_metadata
 from bnn_itrd.export.validate import Agreement, agreement, predict_model
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, IntegerQuantizer
 
-__all__ = ["Outlier", "QonnxAgreement", "QonnxValues", "inference_cost", "qonnx_values", "run_qonnx", "validate_qonnx"]
+__all__ = [
+    "Outlier",
+    "QonnxAgreement",
+    "QonnxValues",
+    "compare_values",
+    "inference_cost",
+    "qonnx_values",
+    "run_qonnx",
+    "validate_qonnx",
+]
 
 _CHILD = Path(__file__).with_name("qonnx_child.py")
+# Seconds after which something hangs: node by node, a 224x224 image of a deep network takes one or two.
+_STARTING, _PER_IMAGE = 600.0, 60.0
 _NAME = re.compile(r"(.*)\.(sign|integers)(?:\.\d+)?")
 
 
@@ -57,20 +71,14 @@ class QonnxAgreement:
     outliers: tuple[Outlier, ...]
 
 
-def _open(path: str | os.PathLike[str], *, execute: bool) -> tuple[Path, dict[str, Any]]:
-    """(file, metadata). Raises ExportError on what this module did not write, or must not execute."""
+def _open(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+    """(file, metadata). Raises ExportError on what this module did not write."""
     file = Path(path)
     metadata = read_metadata(file)
-    flavor = metadata.get("flavor")
-    if flavor is None:
+    if metadata.get("flavor") is None:
         raise ExportError(f"{file} is not a QONNX file of bnn_itrd: write it with to_qonnx")
     if int(metadata.get("qonnx_format_version", 0)) > QONNX_FORMAT_VERSION:
         raise ExportError(f"{file} was written by a newer bnn_itrd: update bnn_itrd")
-    if execute and flavor == "finn":
-        raise ExportError(
-            f"{file} is for FINN, where its padding stands for -1; executed it would be 0 and give other numbers: "
-            "write the network with flavor='qonnx' too, and compare that"
-        )
     return file, metadata
 
 
@@ -84,18 +92,40 @@ def _python(python: str | os.PathLike[str] | None) -> Path:
     return found
 
 
-def _quantisers(file: Path) -> list[tuple[str, str]]:
-    """(path of the layer or quantiser, name of the value) of each activation quantiser in the file, in order."""
+def _quantised(file: Path) -> list[tuple[str, str, str]]:
+    """(path of the layer or quantiser, name of the value, name of its scale) of each activation, in order.
+
+    The value is what the network has there: where FINN's file pools behind the quantiser, what the pooling gives.
+    """
     import onnx
 
     graph = onnx.load(str(file)).graph
     constants = {tensor.name for tensor in graph.initializer}
+    made = {name for node in graph.node for name in node.output}
     found = []
     for node in graph.node:
         name = _NAME.fullmatch(node.output[0])
         if node.op_type in ("BipolarQuant", "Quant") and node.input[0] not in constants and name is not None:
-            found.append((name.group(1), node.output[0]))
+            pooled = f"{node.output[0]}{POOLED}"
+            found.append((name.group(1), pooled if pooled in made else node.output[0], node.input[1]))
     return found
+
+
+@contextlib.contextmanager
+def _executable(file: Path, flavor: str) -> Iterator[Path]:
+    """The file as qonnx can execute it: one for FINN as a copy in which the borders of -1 are written out."""
+    if flavor != "finn":
+        yield file.absolute()
+        return
+    import onnx
+    import onnx_ir as ir
+
+    from bnn_itrd.export.fpga.finn import put_borders_back
+
+    with tempfile.TemporaryDirectory(prefix="bnn_itrd-") as folder:
+        copy = Path(folder) / "executable.onnx"
+        onnx.save(ir.to_proto(put_borders_back(ir.from_proto(onnx.load(str(file))))), str(copy))
+        yield copy
 
 
 def _execute(
@@ -106,7 +136,7 @@ def _execute(
     python: str | os.PathLike[str] | None,
     batch_size: int,
 ) -> QonnxValues:
-    file, metadata = _open(path, execute=True)
+    file, metadata = _open(path)
     array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
     shape = tuple(metadata["input_shape"])
     if array.shape[1:] != shape or not len(array):
@@ -115,15 +145,18 @@ def _execute(
         raise ValueError(f"images must be float32, normalised, got {array.dtype}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, got {batch_size}")
-    names = _quantisers(file) if watch else []
-    arguments = {
-        "task": "run",
-        "path": str(file.absolute()),
-        "watched": [name for _, name in names],
-        "batch_size": batch_size,
-    }
-    arrays, _ = runtimes.call(_python(python), _CHILD, arrays={"images": array}, arguments=arguments)
-    return QonnxValues(arrays["logits"], [(path, arrays[name]) for path, name in names])
+    quantised = _quantised(file) if watch else []
+    runtime = _python(python)
+    with _executable(file, metadata["flavor"]) as executable:
+        arguments = {
+            "task": "run",
+            "path": str(executable),
+            "watched": [(name, scale) for _, name, scale in quantised],
+            "batch_size": batch_size,
+        }
+        timeout = _STARTING + _PER_IMAGE * len(array)
+        arrays, _ = runtimes.call(runtime, _CHILD, arrays={"images": array}, arguments=arguments, timeout=timeout)
+    return QonnxValues(arrays["logits"], [(path, arrays[name]) for path, name, _ in quantised])
 
 
 def run_qonnx(
@@ -135,9 +168,9 @@ def run_qonnx(
 ) -> np.ndarray:
     """Logits (n, k), float32, of normalised images (n, c, h, w), float32, executed by qonnx. python: see `runtimes`.
 
-    Raises ValueError on images that do not fit or batch_size < 1, FileNotFoundError, ExportError on a file for FINN
-    (its padding stands for -1, which qonnx does not know), where there is no environment with qonnx, and where the
-    execution fails.
+    A file for FINN is executed with its borders put back: its padding stands for -1, which qonnx does not know.
+    Raises ValueError on images that do not fit or batch_size < 1, FileNotFoundError, ExportError where there is no
+    environment with qonnx, and where the execution fails or takes minutes per image.
     """
     return _execute(path, images, watch=False, python=python, batch_size=batch_size).logits
 
@@ -183,6 +216,47 @@ def _network_levels(model: nn.Module, images: np.ndarray, batch_size: int) -> di
     return {path: [np.concatenate(arrays) for arrays in per_call] for path, per_call in parts.items()}
 
 
+def _outliers(
+    model: nn.Module, theirs: QonnxValues, logits: np.ndarray, images: np.ndarray, beyond: list[int], batch_size: int
+) -> list[Outlier]:
+    """The images `beyond`, each with the first layer in which the network's signs or integers are others."""
+    # All images, in the batches of the logits: in others a value may round to the other side.
+    ours = _network_levels(model, images, batch_size) if beyond else {}
+    seen: dict[str, int] = {}
+    differing: list[tuple[str, np.ndarray]] = []
+    for layer, values in theirs.levels if beyond else []:
+        call = seen.get(layer, 0)
+        seen[layer] = call + 1
+        wrong = values.reshape(len(values), -1) != ours[layer][call].reshape(len(values), -1)
+        differing.append((layer, wrong.sum(1)))
+    found = []
+    for image in beyond:
+        layer, count = next(((layer, int(wrong[image])) for layer, wrong in differing if wrong[image]), ("", 0))
+        found.append(Outlier(image, float(np.abs(logits[image] - theirs.logits[image]).max()), layer, count))
+    return found
+
+
+def compare_values(
+    model: nn.Module,
+    theirs: QonnxValues,
+    logits: np.ndarray,
+    images: np.ndarray | Tensor,
+    *,
+    labels: Sequence[int] | None = None,
+    tolerance: float = 1e-4,
+    batch_size: int = 32,
+) -> QonnxAgreement:
+    """`validate_qonnx` of a file that was executed already: its values, and the network's logits, on the images."""
+    array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+    compared = agreement(logits, theirs.logits, labels)
+    largest = np.abs(logits - theirs.logits).max(1)
+    other_class = {disagreement.image for disagreement in compared.disagreements}
+    order = np.argsort(-largest, kind="stable").tolist()
+    # Not >: a difference that is not a number is beyond too.
+    beyond = [i for i in order if not largest[i] <= tolerance or i in other_class]
+    return QonnxAgreement(compared, tuple(_outliers(model, theirs, logits, array, beyond, batch_size)))
+
+
 def validate_qonnx(
     model: nn.Module,
     path: str | os.PathLike[str],
@@ -200,27 +274,11 @@ def validate_qonnx(
     lies within rounding of its threshold, and what follows from it may be large.
     Raises what `run_qonnx` raises; ValueError where numbers of images and labels differ.
     """
-    array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
-    theirs = qonnx_values(path, array, python=python, batch_size=batch_size)
-    logits = predict_model(model, array, batch_size=batch_size)
-    ours = _network_levels(model, array, batch_size)
-    compared = agreement(logits, theirs.logits, labels)
-    largest = np.abs(logits - theirs.logits).max(1)
-    other_class = {disagreement.image for disagreement in compared.disagreements}
-    beyond = [i for i in np.argsort(-largest, kind="stable") if largest[i] > tolerance or int(i) in other_class]
-
-    seen: dict[str, int] = {}
-    differing: list[tuple[str, np.ndarray]] = []
-    for layer, values in theirs.levels:
-        call = seen.get(layer, 0)
-        seen[layer] = call + 1
-        wrong = (values.reshape(len(values), -1) != ours[layer][call].reshape(len(values), -1)).sum(1)
-        differing.append((layer, wrong))
-
-    def first(image: int) -> tuple[str, int]:
-        return next(((layer, int(wrong[image])) for layer, wrong in differing if wrong[image]), ("", 0))
-
-    return QonnxAgreement(compared, tuple(Outlier(int(i), float(largest[i]), *first(i)) for i in beyond))
+    theirs = qonnx_values(path, images, python=python, batch_size=batch_size)
+    logits = predict_model(model, images, batch_size=batch_size)
+    return compare_values(
+        model, theirs, logits, images, labels=labels, tolerance=tolerance, batch_size=batch_size
+    )
 
 
 def inference_cost(path: str | os.PathLike[str], *, python: str | os.PathLike[str] | None = None) -> dict[str, float]:
@@ -229,6 +287,6 @@ def inference_cost(path: str | os.PathLike[str], *, python: str | os.PathLike[st
 
     Of either flavor. Raises FileNotFoundError, ExportError as `run_qonnx`.
     """
-    file, _ = _open(path, execute=False)
+    file, _ = _open(path)
     arguments = {"task": "cost", "path": str(file.absolute())}
-    return runtimes.call(_python(python), _CHILD, arguments=arguments)[1]
+    return runtimes.call(_python(python), _CHILD, arguments=arguments, timeout=_STARTING)[1]
