@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from bnn_itrd import recipes
 from bnn_itrd.config import NetworkConfig, SchemeConfig
 from bnn_itrd.errors import UserError
 from bnn_itrd.export import ExportError, canonical, predict_model, read_metadata, runtimes, to_onnx, validate
+from bnn_itrd.export.batch import refuse_mixing
 from bnn_itrd.export.fpga import (
     QonnxAgreement,
     check_fpga,
@@ -33,6 +36,7 @@ from bnn_itrd.export.fpga import (
     validate_qonnx,
 )
 from bnn_itrd.export.graph import add_initializer, attribute, nodes_of
+from bnn_itrd.export.lce import to_lce
 from bnn_itrd.models import ResNet, observe, resnet18, resnet20, summary, vgg_small
 from bnn_itrd.models.blocks import Style
 from bnn_itrd.networks import build
@@ -781,3 +785,109 @@ def test_other_binary_layers_that_do_not_map() -> None:
     assert "pads with +1" in notes["a"] and "groups" in notes["a"] and "offset" in notes["b"]
     assert "multiplies floats" in notes["stem"] and "Sub" not in notes
     assert report.ways_out["train with borders of -1: padding_value=-1"] == 2
+
+
+class Between(nn.Module):
+    """Something between two binary layers, on whole numbers of (n, 4, 8, 8) or, `flat`, behind the flattening."""
+
+    def __init__(self, step: Any, *, flat: bool = False, channels: int = 4) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = BinaryConv2d(3, 4, 3, padding=1, padding_value=-1)
+        self.second = BinaryConv2d(channels, 4, 1)
+        self.last = BinaryLinear(256, 4)
+        self.step, self.flat = step, flat
+        self.per_channel = nn.Parameter(torch.linspace(0.5, 2, 4).reshape(4, 1, 1))
+        self.per_pixel = nn.Parameter(torch.linspace(0.5, 2, 256).reshape(4, 8, 8))
+        self.columns = nn.Parameter(torch.linspace(0.5, 2, 8))
+        self.per_feature = nn.Parameter(torch.linspace(0.5, 2, 256))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        if self.flat:
+            return self.last(self.step(self, y.flatten(1)))
+        y = self.second(self.step(self, y))
+        return self.last(y.flatten(1) if y.shape[1] == 4 and y.shape[2] == 8 else y.reshape(-1, 256))
+
+
+MAPS: dict[str, Any] = {
+    "number": lambda m, y: y * 0.5 + 0.25,
+    "per_channel": lambda m, y: y * m.per_channel - m.per_channel,
+    "subtracted_from": lambda m, y: m.per_channel - y,
+    "divided": lambda m, y: y / m.per_channel,
+}
+DOES_NOT: dict[str, tuple[Any, str]] = {
+    "per_pixel": (lambda m, y: y * m.per_pixel + m.per_pixel, "shape .*8, 8.*one set per channel"),
+    "per_column": (lambda m, y: y + m.columns, r"shape \(8,\).*one set per channel"),
+    "divides_by_it": (lambda m, y: m.per_channel / y, "divides by a value that follows from the image"),
+    "other_reshape": (lambda m, y: y.reshape(-1, 8, 4, 8).reshape(-1, 4, 8, 8), "another than a flat one"),
+    "product": (lambda m, y: sign(y) @ sign(y), "multiplies two values that follow from the image"),
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_constants_that_thresholds_absorb(name: str) -> None:
+    report = check_fpga(Between(MAPS[name]).eval(), input_shape=SHAPE)
+    assert report.ok, str(report)
+
+
+def test_a_constant_per_feature_behind_the_flattening() -> None:
+    model = Between(lambda m, y: y * m.per_feature, flat=True).eval()
+    assert check_fpga(model, input_shape=SHAPE).ok
+
+
+@pytest.mark.parametrize("name", DOES_NOT)
+def test_what_is_neither_per_channel_nor_a_flattening_does_not_map(name: str) -> None:
+    step, why = DOES_NOT[name]
+    report = check_fpga(Between(step).eval(), input_shape=SHAPE)
+    assert not report.ok
+    assert any(re.search(why, layer.note) for layer in report.failures), str(report)
+    assert all(layer.ways_out for layer in report.failures)
+
+
+class MixesImages(nn.Module):
+    def __init__(self, how: Any) -> None:
+        super().__init__()
+        self.conv = BinaryConv2d(3, 4, 3, padding=1, padding_value=-1)
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.how(self.conv(x))
+        return y.flatten(1)
+
+
+MIXING: dict[str, tuple[Any, str]] = {
+    "mean": (lambda y: y - y.mean(0, keepdim=True), "ReduceMean over the images of a batch"),
+    "mean_of_all": (lambda y: y - y.mean(), "over the images of a batch"),
+    "max_of_three": (lambda y: y - y.amax((0, 2, 3), keepdim=True), "ReduceMax over the images of a batch"),
+    "softmax": (lambda y: y.softmax(0), "Softmax over the images of a batch"),
+    "concatenation": (lambda y: torch.cat([y, -y]), "Concat over the images of a batch"),
+    "first_image": (lambda y: y - y[:1], "over the images of a batch"),
+    "similarity": (lambda y: y.flatten(1) @ y.flatten(1).T @ y.flatten(1), "images of a batch"),
+    "batch_statistics": (nn.BatchNorm2d(4, track_running_stats=False), "ReduceMean over the images of a batch"),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_images_of_a_batch_must_not_meet(name: str) -> None:
+    how, message = MIXING[name]
+    graph = canonical(nn.Sequential(nn.Identity(), MixesImages(how)).eval(), input_shape=SHAPE)
+    with pytest.raises(ExportError, match=rf"^1(\.how)?: .*{message}.*: treat every image alike"):
+        refuse_mixing(graph)
+
+
+@pytest.mark.parametrize("write", [to_qonnx, to_lce])
+def test_files_that_take_one_image_refuse_what_depends_on_others(write: Any, tmp_path: Path) -> None:
+    if write is to_lce and (sys.version_info >= (3, 13) or sys.platform != "linux"):
+        pytest.skip("larq-compute-engine has no wheels here")
+    model = nn.Sequential(nn.Identity(), MixesImages(MIXING["mean"][0])).eval()
+    with pytest.raises(ExportError, match="^1: ReduceMean over the images of a batch: treat every image alike"):
+        write(model, tmp_path / "net.onnx", input_shape=SHAPE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_axes_of_one_image_may_meet(tmp_path: Path) -> None:
+    """Also where the batch is no longer the first axis: attention moves it to the second."""
+    how = lambda y: y.flatten(2).permute(2, 0, 1).softmax(0).amax(0)  # noqa: E731
+    file = to_qonnx(MixesImages(how).eval(), tmp_path / "net.onnx", input_shape=SHAPE)
+    assert file.is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ _RESIDUAL = "quantise the residual stream: residual_bits=4"
 _PADDING = "train with borders of -1: padding_value=-1"
 _SHORTCUT = "down-sample by a binary 1x1 convolution: shortcut='binary'"
 _BINARY = "train a binary student of it: binary='recu'"
+_PER_CHANNEL = "use one value per channel"
+_FLATTEN = "reshape only to flatten: x.flatten(1)"
 # FINN turns a quantiser of b bits into 2^b - 1 thresholds, by default up to this many bits.
 _MOST_BITS = 8
 
@@ -119,6 +122,14 @@ def _quant(c: _Checker) -> None:
     c.give(_Kind("integer", scale, bits))
 
 
+def _is_constant_weight(value: ir.Value | None) -> bool:
+    """Whether a value is constant, or the integers of a constant."""
+    producer = None if value is None else value.producer()
+    if producer is not None and producer.op_type == "Quant":
+        value = producer.inputs[0]
+    return constant(value) is not None
+
+
 def _weighted(c: _Checker) -> None:
     node = c.node
     inputs, weights = c.kind(node.inputs[0]), c.kind(node.inputs[1])
@@ -128,29 +139,64 @@ def _weighted(c: _Checker) -> None:
     if not c.any_binary:
         way_out = _BINARY
     operation = f"INT{weights.bits} {what}" if weights.name == "integer" else f"float {what}"
-    c.note(operation, "integer matrix unit", *([] if whole else [("multiplies floats", way_out)]))
+    problems = [] if whole else [("multiplies floats", way_out)]
+    if not _is_constant_weight(node.inputs[1]):
+        whole = False
+        problems = [("multiplies two values that follow from the image", "use layers with constant weights")]
+    c.note(operation, "integer matrix unit", *problems)
     c.seen_weighted = True
     c.give(_Kind("sum") if whole else _FLOAT)
 
 
 def _batchnorm(c: _Checker) -> None:
     x, gamma = c.node.inputs[0], constant(c.node.inputs[1])
+    if gamma is None or attribute(c.node, "training_mode", 0):
+        why = "normalises with statistics that follow from the images"
+        c.note("BatchNorm", "", (why, "track running statistics, and no computed factors"))
+        c.give(_FLOAT)
+        return
     producer = None if x is None else x.producer()
-    negative = 0 if gamma is None else int((gamma < 0).sum())
+    negative = int((gamma < 0).sum())
     if producer is not None and producer.op_type == "MaxPool" and negative:
         # FINN can turn the signs of a matrix unit's rows, but not through a maximum.
         c.note("BatchNorm", f"{negative} negative factors behind a MaxPool: a ChannelwiseOp more in FINN's steps")
     c.give(_Kind("sum") if c.kind(x).name in ("sum", "integer", "sign") else _FLOAT)
 
 
+def _is_per_channel(array: np.ndarray, value: ir.Value | None) -> bool:
+    """Whether a constant is one number for each channel of the value it is broadcast against, or one for all."""
+    if array.size == 1:
+        return value is not None and value.shape is not None and array.ndim <= len(value.shape)
+    shape = [] if value is None or value.shape is None else list(value.shape)
+    if len(shape) not in (2, 4) or array.ndim > len(shape):
+        return False
+    full = (1,) * (len(shape) - array.ndim) + array.shape
+    return full[1] == shape[1] and array.size == full[1]
+
+
+def _constant_arithmetic(c: _Checker, array: np.ndarray, value: ir.Value | None, *, first: bool) -> None:
+    """A constant with which a value is added, multiplied, ...: the thresholds absorb it where it is one per channel."""
+    if first and c.node.op_type == "Div":
+        c.note("Div", "", ("divides by a value that follows from the image", "multiply or divide by constants only"))
+        c.give(_FLOAT)
+        return
+    kind = c.kind(value)
+    if kind.name != "image" and not _is_per_channel(array, value):
+        why = f"a constant of shape {tuple(array.shape)}, and thresholds are one set per channel"
+        c.note(c.node.op_type, "", (why, _PER_CHANNEL))
+        c.give(_FLOAT)
+        return
+    c.give(_Kind("sum") if kind.name in ("sum", "integer", "sign") else _FLOAT)
+
+
 def _arithmetic(c: _Checker) -> None:
     """An addition of two values, or a constant that is added, subtracted or multiplied: the thresholds absorb that."""
     first, second = c.node.inputs[:2]
     a, b = c.kind(first), c.kind(second)
-    if constant(first) is not None or constant(second) is not None:
-        changed = b if constant(first) is not None else a
-        c.give(_Kind("sum") if changed.name in ("sum", "integer", "sign") else _FLOAT)
-        return
+    for index, array in enumerate((constant(first), constant(second))):
+        if array is not None:
+            _constant_arithmetic(c, array, (second, first)[index], first=index == 0)
+            return
     if c.node.op_type != "Add":
         _unknown(c)
         return
@@ -212,6 +258,19 @@ def _keep(c: _Checker) -> None:
     c.give(c.kind(c.node.inputs[0]))
 
 
+def _reshape(c: _Checker) -> None:
+    """Flattening: (n, c, ...) as (n, c ...). Other shapes bring values of one channel to another's thresholds."""
+    x, y = c.node.inputs[0], c.node.outputs[0]
+    before, after = ([] if v is None or v.shape is None else list(v.shape) for v in (x, y))
+    sizes = [size for size in before[1:] if isinstance(size, int)]
+    flattens = len(sizes) == len(before) - 1 and len(after) == 2 and after[1] == math.prod(sizes)
+    if not flattens and (not before or before != after):
+        c.note(c.node.op_type.lower(), "", ("changes the shape of its input to another than a flat one", _FLATTEN))
+        c.give(_FLOAT)
+        return
+    _keep(c)
+
+
 def _unknown(c: _Checker) -> None:
     op = c.node.op_type
     way_out = f"build the network without {op}" if c.any_binary else _BINARY
@@ -239,8 +298,8 @@ _RULES: dict[str, Callable[[_Checker], None]] = {
     "AveragePool": _average_pool,
     "Pad": _pad,
     "Slice": _pad,
-    "Reshape": _keep,
-    "Flatten": _keep,
+    "Reshape": _reshape,
+    "Flatten": _reshape,
     "Identity": _keep,
 }
 

@@ -276,9 +276,7 @@ def validate_qonnx(
     """
     theirs = qonnx_values(path, images, python=python, batch_size=batch_size)
     logits = predict_model(model, images, batch_size=batch_size)
-    return compare_values(
-        model, theirs, logits, images, labels=labels, tolerance=tolerance, batch_size=batch_size
-    )
+    return compare_values(model, theirs, logits, images, labels=labels, tolerance=tolerance, batch_size=batch_size)
 
 
 def inference_cost(path: str | os.PathLike[str], *, python: str | os.PathLike[str] | None = None) -> dict[str, float]:

@@ -19,7 +19,7 @@ from bnn_itrd.export.functions import DOMAIN
 from bnn_itrd.export.graph import attribute, constant, optional_input
 from bnn_itrd.export.lce.convolutions import PADDING, border, window_axes
 from bnn_itrd.export.lce.flatfile import Tensor
-from bnn_itrd.export.lce.frames import PLAIN, Flat, Image, Values, Watched, refuse, reverse_array
+from bnn_itrd.export.lce.frames import PLAIN, Flat, Image, Values, Watched, refuse, reverse_array, source
 from bnn_itrd.export.lce.windows import Axis, named_padding
 from bnn_itrd.export.thresholds import fold_into_threshold
 
@@ -116,8 +116,7 @@ class BinaryLayers:
 
     def add_sign(self, node: ir.Node) -> None:
         """The sign has no operation of its own: the layer behind it packs it, with its border."""
-        x = node.inputs[0]
-        assert x is not None
+        x = source(node)
         self._sources[node.outputs[0]] = x
 
     def _presign(self, node: ir.Node) -> ir.Value:

@@ -10,7 +10,7 @@ from einops import rearrange
 
 from bnn_itrd.export.graph import attribute, constant, optional_input
 from bnn_itrd.export.lce.flatfile import Network, Tensor
-from bnn_itrd.export.lce.frames import PLAIN, Flat, Image, Values, refuse, reverse_array
+from bnn_itrd.export.lce.frames import PLAIN, Flat, Image, Values, refuse, reverse_array, source
 from bnn_itrd.export.lce.windows import Axis, named_padding
 
 __all__ = ["PADDING", "add_conv", "add_gemm", "add_matmul", "border", "fit", "pad", "window_axes"]
@@ -23,8 +23,7 @@ _TWO_D = "LCE's files hold 2-d images: use 2-d layers, or keep this part out of 
 
 def window_axes(values: Values, node: ir.Node, kernel: Sequence[int], form: Image) -> list[Axis]:
     """The windows of a convolution or pooling along h and w, as they stand on an image of that form."""
-    x, y = node.inputs[0], node.outputs[0]
-    assert x is not None
+    x, y = source(node), node.outputs[0]
     sizes, out = values.sizes(x, node), values.sizes(y, node)
     if len(sizes) != 4:
         raise refuse(node, f"{node.op_type} of {len(sizes) - 2} dimensions", _TWO_D)
@@ -79,9 +78,8 @@ def fit(network: Network, tensor: Tensor, axes: Sequence[Axis], value: float = 0
 def add_conv(values: Values, node: ir.Node) -> None:
     """Conv: CONV_2D, or DEPTHWISE_CONV_2D where each group is one channel."""
     network = values.network
-    x, y = node.inputs[0], node.outputs[0]
+    x, y = source(node), node.outputs[0]
     weight, bias = constant(node.inputs[1]), constant(optional_input(node, 2))
-    assert x is not None
     if weight is None:
         raise refuse(node, "its weights are computed from the images", "use weights that are constant")
     if weight.ndim != 4:
@@ -112,8 +110,7 @@ def add_conv(values: Values, node: ir.Node) -> None:
 
 def _read_rows(values: Values, node: ir.Node, weight: np.ndarray) -> tuple[Tensor, np.ndarray]:
     """The input of a linear layer, and its weights (o, i) in the order in which that input lies."""
-    x = node.inputs[0]
-    assert x is not None
+    x = source(node)
     form = values.home(x)
     if isinstance(form, Flat):
         return values.fetch(x, node, form), weight[:, form.order()]

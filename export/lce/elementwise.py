@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from bnn_itrd.export.graph import attribute, constant, only_consumer, optional_input
 from bnn_itrd.export.lce.flatfile import Tensor
-from bnn_itrd.export.lce.frames import PLAIN, Form, Image, Values, refuse
+from bnn_itrd.export.lce.frames import PLAIN, Form, Image, Values, refuse, source
 
 __all__ = ["add_activation", "add_batchnorm", "add_binary", "add_clip", "add_prelu", "add_same", "add_softmax"]
 
@@ -69,8 +69,7 @@ def add_binary(values: Values, node: ir.Node) -> None:
 
 
 def _unary(values: Values, node: ir.Node, code: str, options: Mapping[str, float] | None = None) -> None:
-    x = node.inputs[0]
-    assert x is not None
+    x = source(node)
     form = values.home(x)
     tensor = values.fetch(x, node, form)
     producer = values.network.producer(tensor)
@@ -90,8 +89,7 @@ def _unary(values: Values, node: ir.Node, code: str, options: Mapping[str, float
 
 def _hard_sigmoid(values: Values, node: ir.Node) -> None:
     """``clip(alpha x + beta, 0, 1)``."""
-    x = node.inputs[0]
-    assert x is not None
+    x = source(node)
     form = values.home(x)
     tensor = values.fetch(x, node, form)
     steps = (
@@ -121,8 +119,7 @@ def add_activation(values: Values, node: ir.Node) -> None:
 
 def add_clip(values: Values, node: ir.Node) -> None:
     """Clip: RELU_N1_TO_1 (hardtanh), RELU6, RELU, else MAXIMUM and MINIMUM."""
-    x = node.inputs[0]
-    assert x is not None
+    x = source(node)
     given = [optional_input(node, i) for i in (1, 2)]
     limits = [constant(value) for value in given]
     if any(value is not None and limit is None for value, limit in zip(given, limits, strict=True)):
@@ -157,8 +154,7 @@ def add_prelu(values: Values, node: ir.Node) -> None:
 
 def add_softmax(values: Values, node: ir.Node) -> None:
     """Softmax, LogSoftmax over the last axis, or over an image's channels."""
-    x = node.inputs[0]
-    assert x is not None
+    x = source(node)
     rank = len(values.sizes(x, node))
     axis = attribute(node, "axis", -1) % rank
     form: Form = values.image_form(x) if rank == 4 and axis == 1 else PLAIN
@@ -194,7 +190,6 @@ def add_batchnorm(values: Values, node: ir.Node) -> None:
 
 def add_same(values: Values, node: ir.Node) -> None:
     """Identity, Dropout in evaluation: the same tensor."""
-    x = node.inputs[0]
-    assert x is not None
+    x = source(node)
     form = values.home(x)
     values.put(node.outputs[0], values.fetch(x, node, form), form)

@@ -17,7 +17,7 @@ from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.graph import constant
 from bnn_itrd.export.lce.flatfile import Network, Tensor
 
-__all__ = ["AXIS", "PLAIN", "Flat", "Form", "Image", "Values", "Watched", "refuse", "reverse_array"]
+__all__ = ["AXIS", "PLAIN", "Flat", "Form", "Image", "Values", "Watched", "refuse", "reverse_array", "source"]
 
 # Position in (n, h, w, c) of each axis of (n, c, h, w).
 AXIS = (0, 3, 1, 2)
@@ -67,6 +67,14 @@ def refuse(node: ir.Node, what: str, way_out: str) -> ExportError:
     return ExportError(f"{_where(node)}: {what}: {way_out}")
 
 
+def source(node: ir.Node) -> ir.Value:
+    """The operation's first input. Raises ExportError where it has none."""
+    value = node.inputs[0] if node.inputs else None
+    if value is None:
+        raise refuse(node, f"{node.op_type} without an input", "give it one")
+    return value
+
+
 class Watched(NamedTuple):
     """A value that decides: in front of a layer's sign, or (`is_sign` False) what a quantiser of integers gives."""
 
@@ -76,9 +84,12 @@ class Watched(NamedTuple):
     is_sign: bool
 
 
-def _has_sizes(value: ir.Value) -> bool:
-    """Whether every size but the batch's is a number."""
-    return value.shape is not None and all(isinstance(size, int) or str(size) == "batch" for size in value.shape)
+def _sizes(value: ir.Value) -> list[int | None] | None:
+    """The value's shape, None for the batch; None where another size is not a number."""
+    shape = None if value.shape is None else list(value.shape)
+    if shape is None or not all(isinstance(size, int) or str(size) == "batch" for size in shape):
+        return None
+    return [size if isinstance(size, int) else None for size in shape]
 
 
 class Values:
@@ -97,7 +108,7 @@ class Values:
 
     def put(self, value: ir.Value, tensor: Tensor, form: Form = PLAIN) -> None:
         """Says where a value is; its first form is its home."""
-        if not _has_sizes(value):
+        if _sizes(value) is None:
             # What an operation was decomposed to has no shape in the exporter's graph.
             n, *rest = tensor.shape
             if isinstance(form, Image):
@@ -123,16 +134,17 @@ class Values:
 
     def sizes(self, value: ir.Value, node: ir.Node) -> list[int]:
         """The value's shape, 1 for the batch. Raises ExportError where a size follows from the images."""
-        if not _has_sizes(value):
+        return [1 if size is None else size for size in self._known(value, node)]
+
+    def _known(self, value: ir.Value, node: ir.Node) -> list[int | None]:
+        sizes = _sizes(value)
+        if sizes is None:
             raise refuse(node, "the size of its result is not known before it runs", "reshape to fixed sizes")
-        assert value.shape is not None
-        return [size if isinstance(size, int) else 1 for size in value.shape]
+        return sizes
 
     def target(self, value: ir.Value, node: ir.Node) -> list[int]:
         """The value's shape as RESHAPE takes it: -1 for the batch."""
-        sizes = self.sizes(value, node)
-        assert value.shape is not None
-        return [-1 if not isinstance(size, int) else known for size, known in zip(value.shape, sizes, strict=True)]
+        return [-1 if size is None else size for size in self._known(value, node)]
 
     def reshape(self, tensor: Tensor, target: Sequence[int], shape: Sequence[int]) -> Tensor:
         if list(tensor.shape) == list(shape):
@@ -173,7 +185,8 @@ class Values:
             return self.reshape(plain, [-1, tensor.shape[1]], tensor.shape)
         if isinstance(have, Image):
             return self._image_to_plain(self.reverse(tensor, have, Image()))
-        assert isinstance(want, Image)
+        if not isinstance(want, Image):
+            raise TypeError(f"no value is brought from {have} to {want}")
         return self.reverse(self._plain_to_image(tensor), Image(), want)
 
     def fetch(self, value: ir.Value | None, node: ir.Node, form: Form = PLAIN) -> Tensor:

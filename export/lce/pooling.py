@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from bnn_itrd.export.graph import attribute, constant, optional_input
 from bnn_itrd.export.lce.convolutions import PADDING, border, fit, window_axes
-from bnn_itrd.export.lce.frames import AXIS, PLAIN, Values, refuse
+from bnn_itrd.export.lce.frames import AXIS, PLAIN, Values, refuse, source
 from bnn_itrd.export.lce.windows import Axis, named_padding
 
 __all__ = ["add_average_pool", "add_global_pool", "add_max_pool", "add_reduction"]
@@ -29,8 +29,7 @@ def _options(axes: Sequence[Axis], padding: str) -> dict[str, int]:
 
 def add_max_pool(values: Values, node: ir.Node) -> None:
     """MaxPool: MAX_POOL_2D, behind a border of the lowest number where TFLite's paddings do not fit."""
-    x, y = node.inputs[0], node.outputs[0]
-    assert x is not None
+    x, y = source(node), node.outputs[0]
     if max(attribute(node, "dilations", (1, 1))) > 1:
         raise refuse(node, "a pooling with dilation", "pool without dilation")
     if len([output for output in node.outputs if list(output.uses())]) > 1:
@@ -52,8 +51,7 @@ def _counted(axis: Axis, before: int, after: int) -> np.ndarray:
 def add_average_pool(values: Values, node: ir.Node) -> None:
     """AveragePool: AVERAGE_POOL_2D; with a border that counts in another way than TFLite's, times a constant."""
     network = values.network
-    x, y = node.inputs[0], node.outputs[0]
-    assert x is not None
+    x, y = source(node), node.outputs[0]
     form = values.image_form(x)
     axes = window_axes(values, node, attribute(node, "kernel_shape", (1, 1)), form)
     pads = attribute(node, "pads", (0, 0, 0, 0))
@@ -65,10 +63,9 @@ def add_average_pool(values: Values, node: ir.Node) -> None:
     own = [_counted(axis, 0, 0) for axis in axes]
     padding = named_padding(axes)
     # TFLite divides by the pixels inside the image: right where the border does not count or is not there.
-    fits = padding is not None and all(np.array_equal(a, b) for a, b in zip(own, counted, strict=True))
-    if not fits:
-        tensor, padding = border(network, tensor, axes), "VALID"
-    assert padding is not None
+    fits = all(np.array_equal(a, b) for a, b in zip(own, counted, strict=True))
+    if padding is None or not fits:
+        fits, tensor, padding = False, border(network, tensor, axes), "VALID"
     shape = [tensor.shape[0], axes[0].out, axes[1].out, tensor.shape[3]]
     result = network.emit("AVERAGE_POOL_2D", [tensor], shape, _options(axes, padding))
     window = axes[0].reach * axes[1].reach
@@ -83,8 +80,7 @@ _REDUCTIONS = {"ReduceMean": "MEAN", "ReduceSum": "SUM", "ReduceMax": "REDUCE_MA
 
 def _reduce(values: Values, node: ir.Node, code: str, axes: Sequence[int], keep: bool) -> None:
     network = values.network
-    x, y = node.inputs[0], node.outputs[0]
-    assert x is not None
+    x, y = source(node), node.outputs[0]
     rank = len(values.sizes(x, node))
     axes = sorted({axis % rank for axis in axes})
     # What is left of an image without h and w is (n, c), and needs no order.

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from bnn_itrd.export.graph import attribute, constant, optional_input
 from bnn_itrd.export.lce.flatfile import Tensor
-from bnn_itrd.export.lce.frames import AXIS, PLAIN, Flat, Form, Image, Values, refuse
+from bnn_itrd.export.lce.frames import AXIS, PLAIN, Flat, Form, Image, Values, refuse, source
 
 __all__ = ["add_concat", "add_pad", "add_reshape", "add_slice", "add_split", "add_transpose"]
 
@@ -54,8 +54,7 @@ def add_concat(values: Values, node: ir.Node) -> None:
 def add_pad(values: Values, node: ir.Node) -> None:
     """Pad with a constant: PAD, PADV2; reflecting: MIRROR_PAD."""
     network = values.network
-    x = node.inputs[0]
-    assert x is not None
+    x = source(node)
     form = _form(values, x, node)
     tensor = values.fetch(x, node, form)
     rank = len(tensor.shape)
@@ -100,8 +99,7 @@ def _slice(values: Values, tensor: Tensor, form: Form, cuts: dict[int, tuple[int
 
 def add_slice(values: Values, node: ir.Node) -> None:
     """Slice with constant bounds and steps > 0: STRIDED_SLICE."""
-    x = node.inputs[0]
-    assert x is not None
+    x = source(node)
     form = _form(values, x, node)
     tensor = values.fetch(x, node, form)
     rank = len(tensor.shape)
@@ -126,8 +124,7 @@ def add_slice(values: Values, node: ir.Node) -> None:
 
 def add_split(values: Values, node: ir.Node) -> None:
     """Split: one STRIDED_SLICE per part."""
-    x = node.inputs[0]
-    assert x is not None
+    x = source(node)
     form = _form(values, x, node)
     tensor = values.fetch(x, node, form)
     axis = attribute(node, "axis", 0) % len(tensor.shape)
@@ -144,8 +141,7 @@ def _is_flattening(sizes: Sequence[int], target: Sequence[int]) -> bool:
 
 def add_reshape(values: Values, node: ir.Node) -> None:
     """Reshape, Flatten, Squeeze, Unsqueeze: RESHAPE. A flattened image keeps its order; its reader reorders weights."""
-    x, y = node.inputs[0], node.outputs[0]
-    assert x is not None
+    x, y = source(node), node.outputs[0]
     sizes, shape, target = values.sizes(x, node), values.sizes(y, node), values.target(y, node)
     if target.count(-1) > 1:
         raise refuse(node, "a reshape in which the batch appears twice", "keep the batch the first axis")
@@ -161,8 +157,7 @@ def add_reshape(values: Values, node: ir.Node) -> None:
 
 def add_transpose(values: Values, node: ir.Node) -> None:
     """Transpose: TRANSPOSE of the axes in ONNX's order."""
-    x = node.inputs[0]
-    assert x is not None
+    x = source(node)
     if len(values.sizes(x, node)) > _MOST_AXES:
         raise refuse(node, "a transposition of more axes than TFLite takes", f"use at most {_MOST_AXES}")
     tensor = values.fetch(x, node)

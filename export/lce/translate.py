@@ -8,6 +8,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from bnn_itrd.export import integer, passes
+from bnn_itrd.export.batch import refuse_mixing
 from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.functions import DOMAIN
 from bnn_itrd.export.graph import attribute, constant
@@ -114,6 +115,7 @@ def translate(model: ir.Model) -> Translated:
 
     Raises ExportError on what LCE cannot carry, naming the layer and the way out.
     """
+    refuse_mixing(model)
     integer.lower_quantizers(model)
     quantizers = {name: path for path, name, _ in integer.quantized_values(model)}
     passes.fold_batchnorm(model)
