@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,28 @@ from bnn_itrd.errors import UserError
 from bnn_itrd.export import predict_model
 
 if TYPE_CHECKING:
+    from bnn_itrd.export.fpga import Outlier
     from bnn_itrd.targets import OpenFile
 
-__all__ = ["check_fits", "run_split"]
+__all__ = ["Compared", "check_fits", "compare_split", "run_split"]
 
 # Pixels of one chunk: 1,000 images of 32x32, 20 of 224x224.
 _CHUNK_PIXELS = 1_024_000
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The network and its file on the same images.
+
+    theirs, ours: logits (n, k) of the network and of the file; labels: (n,); outliers: the images whose logits differ,
+    largest difference first, each with the first layer in which a sign or an integer does; None where the file's
+    runtime shows no layers.
+    """
+
+    theirs: np.ndarray[Any, Any]
+    ours: np.ndarray[Any, Any]
+    labels: np.ndarray[Any, Any]
+    outliers: tuple[Outlier, ...] | None
 
 
 def check_fits(what: Path, known: dict[str, Any], data: ImageData) -> None:
@@ -69,3 +86,26 @@ def run_split(
         np.concatenate(ours) if ours else None,
         np.concatenate(truth),
     )
+
+
+def compare_split(model: nn.Module, opened: OpenFile, data: ImageData, *, limit: int | None = None) -> Compared:
+    """`run_split` of a network and its file; a file whose runtime shows its layers is executed once for all of it."""
+    if opened.values is None:
+        theirs, ours, labels = run_split(model, opened, data, limit=limit)
+        if theirs is None or ours is None:
+            raise UserError(f"data set {data.name} has no test images")
+        return Compared(theirs, ours, labels, None)
+    from bnn_itrd.export.fpga import compare_values
+
+    parts: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
+    outliers: list[Outlier] = []
+    for images, labels, index in _chunks(data, limit):
+        values = opened.values(images)
+        logits = predict_model(model, images)
+        found = compare_values(model, values, logits, images, batch_size=256).outliers
+        outliers += [outlier._replace(image=outlier.image + index.start) for outlier in found]
+        parts.append((logits, values.logits, labels.numpy()))
+    if not parts:
+        raise UserError(f"data set {data.name} has no test images")
+    theirs, ours, truth = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Compared(theirs, ours, truth, tuple(sorted(outliers, key=lambda outlier: -outlier.difference)))

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import uuid
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,7 +242,7 @@ def call(
     arrays: by name, no objects; arguments and results: what JSON holds. They travel as files in a temporary folder.
     The script may import what that environment has, not bnn_itrd. timeout: seconds.
     Raises ValueError on arguments that JSON cannot hold, ExportError where the interpreter does not start, the script
-    fails (its last lines), is killed, or takes too long.
+    fails (its last lines), is killed, takes too long, or leaves results that cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="bnn_itrd-") as name:
         place = Path(name)
@@ -261,7 +263,10 @@ def call(
         if done.returncode:
             last = _last_lines(done.stderr)
             raise ExportError(f"{script.name} {_died(done.returncode)} in {python}" + (f":\n{last}" if last else ""))
-        with np.load(place / "results.npz", allow_pickle=False) as loaded:
-            outputs = {key: loaded[key] for key in loaded.files}
-        results: dict[str, Any] = json.loads((place / "results.json").read_text())
+        try:
+            with np.load(place / "results.npz", allow_pickle=False) as loaded:
+                outputs = {key: loaded[key] for key in loaded.files}
+            results: dict[str, Any] = json.loads((place / "results.json").read_text())
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise ExportError(f"{script.name} left no results that can be read ({error}): is the disk full?") from error
         return outputs, results

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from bnn_itrd import recipes
+from bnn_itrd.artefacts import compare_split
 from bnn_itrd.config import NetworkConfig, SchemeConfig
 from bnn_itrd.errors import UserError
 from bnn_itrd.export import ExportError, canonical, predict_model, read_metadata, runtimes, to_onnx, validate
@@ -54,6 +56,7 @@ from bnn_itrd.quant import (
     integer_quantize,
     sign,
 )
+from bnn_itrd.targets import TARGETS, judge, open_file
 from bnn_itrd.training import Objective
 
 READY: dict[str, Any] = {"binary": "recu", "padding_value": -1, "residual_bits": 4, "first_last_bits": 8}
@@ -595,6 +598,76 @@ def test_a_file_for_finn_is_executed_with_its_borders_put_back(files: dict[str, 
         assert [path for path, _ in ours] == [path for path, _ in theirs]
         for (path, a), (_, b) in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a, b, err_msg=path)
+
+
+class _Few:
+    """Six images in chunks as a data set gives them."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def eval_batches(self, size: int, *, device: torch.device) -> Iterator[tuple[Tensor, Tensor, None]]:
+        for part in self.images.split(4):
+            yield part, torch.zeros(len(part), dtype=torch.int64), None
+
+
+@pytest.mark.parametrize("flavor", ["qonnx", "finn"])
+def test_one_execution_gives_agreement_and_outliers(
+    flavor: str, files: dict[str, Path], qonnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / f"student.{flavor}.onnx"
+    file.write_bytes(files[f"resnet.{flavor}"].read_bytes())
+    x = rand(6, *SHAPE)
+    data: Any = SimpleNamespace(name="few", input_shape=SHAPE, test=_Few(x))
+    model = trained(small())
+    with torch.no_grad():
+        model.layer1[0].bn1.bias += 0.5
+    executed = []
+    call = runtimes.call
+
+    def counted(*args: Any, arrays: Any, **more: Any) -> Any:
+        executed.append(len(arrays["images"]))
+        return call(*args, arrays=arrays, **more)
+
+    monkeypatch.setattr(runtimes, "call", counted)
+    found = compare_split(model, open_file(file, python=str(qonnx)), data)
+    assert executed == [4, 2]
+    monkeypatch.undo()
+    np.testing.assert_allclose(found.theirs, predict_model(model, x), atol=1e-5)
+    np.testing.assert_allclose(found.ours, run_qonnx(file, x, python=qonnx), atol=1e-5)
+    expected = validate_qonnx(model, file, x, python=qonnx).outliers
+    assert found.outliers is not None and len(found.outliers) >= 4
+    assert [(o.image, o.layer, o.differing) for o in found.outliers] == [
+        (o.image, o.layer, o.differing) for o in expected
+    ]
+    limited = compare_split(model, open_file(file, python=str(qonnx)), data, limit=5)
+    assert len(limited.labels) == len(limited.ours) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "agreement", "images", "median", "least", "reason"),
+    [
+        ("onnx", 100.0, 10, 0.0, None, None),
+        ("onnx", 98.0, 50, 0.0, None, None),  # one image of 50
+        ("onnx", 96.0, 50, 0.0, None, "agreement 96.000 % is below 99.9 %"),  # two
+        ("qonnx", 99.5, 200, 1e-6, None, None),
+        ("qonnx", 99.0, 200, 1e-6, None, "below 99.9 %"),
+        ("qonnx", 100.0, 200, 1.1e-4, None, "median difference 0.00011 is above 0.0001"),
+        ("finn", 100.0, 200, math.nan, None, "median difference nan"),
+        ("lce", 99.0, 10_000, 1e-6, None, None),
+        ("lce", 98.99, 10_000, 1e-6, None, "below 99.0 %"),
+        ("lce", 99.5, 200, 1e-6, 99.9, None),
+        ("lce", 99.5, 200, 1e-6, 100.0, "below 100.0 %"),  # who asks for all means all
+        ("onnx", 100.0, 10, 5.0, None, None),
+        ("onnx", math.nan, 10, 0.0, None, "agreement nan"),
+        ("onnx", 0.0, 1, 0.0, None, None),
+    ],
+)
+def test_what_validate_lets_pass(
+    name: str, agreement: float, images: int, median: float, least: float | None, reason: str | None
+) -> None:
+    found = judge(TARGETS[name], agreement, images, median, min_agreement=least)
+    assert found is None if reason is None else found is not None and reason in found
 
 
 def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:

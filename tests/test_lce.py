@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from bnn_itrd.export.lce.windows import Axis, named_padding
 from bnn_itrd.models import resnet18, resnet20, vgg_small
 from bnn_itrd.models.resnet import ResNetBuilder
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, BinaryWeight, ReCUWeight, Scheme, WeightBinarizer, binarize, sign
+from bnn_itrd.targets import metadata_of, open_file, write_target
 
 pytestmark = pytest.mark.skipif(
     sys.version_info >= (3, 13) or sys.platform != "linux", reason="larq-compute-engine has no wheels here"
@@ -283,7 +285,8 @@ def assert_same_function(model: nn.Module, file: Path, shape: tuple[int, ...], n
     """A value within rounding of zero may fall on either side, and its bit can change every logit."""
     x = images(n, shape)
     result = agreement(predict_model(model, x), run_lce(file, x))
-    assert result.argmax_agreement >= 0.9
+    # 99 %, one image allowed.
+    assert len(result.disagreements) <= max(1, 0.01 * n)
     assert result.median_difference < tol
 
 
@@ -981,6 +984,60 @@ def test_schema_of_a_named_environment(lce: Path, monkeypatch: pytest.MonkeyPatc
         patch.setattr(schema, "_in_this_python", lambda: None)
         assert lce.parents[1] in Path(str(load_schema(lce).__file__)).parents
         assert read_lce_metadata(tiny_file, python=lce)["binary_layers"] == 1
+
+
+def test_a_named_environment_serves_the_commands(
+    lce: Path, monkeypatch: pytest.MonkeyPatch, tiny: nn.Module, tmp_path: Path
+) -> None:
+    """No larq-compute-engine in this Python, none set up: writing, reading and running need the named one alone."""
+    import bnn_itrd.export.lce.schema as schema
+
+    data: Any = SimpleNamespace(
+        name="mine", resize="scale", input_shape=(3, 8, 8), mean=[0.5] * 3, std=[0.2] * 3, classes=["a", "b", "c"]
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "_in_this_python", lambda: None)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        file = tmp_path / "student.tflite"
+        with pytest.raises(ExportError, match="--lce-python"):
+            write_target("lce", tiny, data, file, member="recu", checkpoint=None)
+        write_target("lce", tiny, data, file, member="recu", checkpoint=None, python=str(lce))
+        with pytest.raises(ExportError, match="--lce-python"):
+            metadata_of(file)
+        assert metadata_of(file, python=str(lce))["dataset"] == "mine"
+        x = images(2, (3, 8, 8))
+        logits = open_file(file, python=str(lce)).predict(x)
+    np.testing.assert_allclose(logits, predict_model(tiny, x), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("results.npz", b"PK"), ("results.npz", b""), ("results.json", b"{"), ("results.npz", None)]
+)
+def test_damaged_results_of_a_runtime(name: str, content: bytes | None, tmp_path: Path) -> None:
+    """What the other interpreter leaves is read with care: a full disk cuts it short."""
+    script = tmp_path / "child.py"
+    change = "file.unlink()" if content is None else f"file.write_bytes({content!r})"
+    script.write_text(
+        "import atexit, pathlib, sys\n"
+        f"def end():\n    file = pathlib.Path(sys.argv[2], {name!r})\n    {change}\n"
+        "atexit.register(end)\n"
+        "def main(arrays, arguments):\n    return arrays, arguments\n"
+    )
+    with pytest.raises(ExportError, match=r"child\.py left no results that can be read"):
+        runtimes.call(sys.executable, script, arrays={"x": np.zeros(3)})
+
+
+def test_a_runtime_that_hangs_is_stopped(tiny_file: Path, lce: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float | None] = []
+
+    def call(*arguments: Any, timeout: float | None = None, **more: Any) -> Any:
+        asked.append(timeout)
+        return {"output0": np.zeros((2, 3), np.float32)}, {"milliseconds": 1.0}
+
+    monkeypatch.setattr(runtimes, "call", call)
+    run_lce(tiny_file, images(2, (3, 8, 8)))
+    time_lce(tiny_file, repeats=30, warmup=0)
+    assert all(seconds is not None and 300 < seconds < 3600 for seconds in asked) and asked[0] < asked[1]  # type: ignore[operator]
 
 
 def test_without_the_runtime(tiny: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

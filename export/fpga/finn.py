@@ -96,7 +96,7 @@ def for_finn(model: ir.Model) -> ir.Model:
 
 
 def put_borders_back(model: ir.Model) -> ir.Model:
-    """The graph of `for_finn`, in place, as it can be executed: the padding of a binary convolution is a Pad with -1."""
+    """The graph of `for_finn`, in place, as it can be executed: a binary convolution's padding is a Pad with -1."""
     for node in nodes_of(model, "Conv"):
         pads = [int(size) for size in attribute(node, "pads", ())]
         if not _has_binary_weight(node) or not any(pads):

@@ -16,6 +16,8 @@ from bnn_itrd.export.lce.reader import input_shape, parse
 
 __all__ = ["call_interpreter", "lce_python", "run_lce", "time_lce"]
 
+# Seconds after which something hangs: one run of a 224x224 image takes a fraction of one, under load too.
+_STARTING, _PER_RUN = 300.0, 10.0
 _CHILD = Path(__file__).with_name("interpreter_child.py")
 
 
@@ -47,7 +49,8 @@ def call_interpreter(
     """
     arguments = {"file": str(file.absolute()), "threads": threads, "repeats": repeats, "warmup": warmup}
     arguments |= {"indirect": indirect, "xnnpack": xnnpack}
-    outputs, results = runtimes.call(python, _CHILD, arrays={"images": images}, arguments=arguments)
+    timeout = _STARTING + _PER_RUN * (len(images) + repeats + warmup)
+    outputs, results = runtimes.call(python, _CHILD, arrays={"images": images}, arguments=arguments, timeout=timeout)
     return [outputs[f"output{i}"] for i in range(len(outputs))], results
 
 
