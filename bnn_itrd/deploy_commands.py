@@ -96,7 +96,7 @@ def validate(argv: Sequence[str]) -> int:
     p.add_argument("--setup", nargs="+", default=[], help="make the environment of a runtime first: lce, fpga")
     p.add_argument("--checkpoint", type=str, default=None, help="the network; last.pt beside the file by default")
     p.add_argument(
-        "--min_agreement", type=float, default=None, help="percent of same classes; 99.9 (lce: 99) by default"
+        "--min_agreement", type=float, default=None, help="percent of same classes; 99.9 (lce: 99) or one image"
     )
     p.add_argument("--max_difference", type=float, default=None, help="of a logit, at most; no limit by default")
     p.add_argument("--threads", type=int, default=1, help="of the runtime")
@@ -143,6 +143,8 @@ def _set_up(names: Sequence[str], *, quiet: bool) -> None:
         print(f"{name}: {runtimes.setup(name, report=lambda line: print(line, file=out))}", file=out)
 
 
+# Single images a file's lines tell of.
+_SHOWN = 10
 _COLUMNS = {
     "images": ",",
     "top1_pytorch": ".2f",
@@ -179,7 +181,7 @@ def _validate_one(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[st
     target = target_of(path)
     python = {"lce": args.lce_python, "fpga": args.fpga_python}.get(target.runtime or "")
     opened = open_file(path, threads=args.threads, native=False if args.stock else None, python=python)
-    known = metadata_of(path)
+    known = metadata_of(path, python=python)
     checkpoint = Path(args.checkpoint) if args.checkpoint else path.parent / "last.pt"
     member = load_member(checkpoint) if args.checkpoint or checkpoint.is_file() else None
     # How the data was prepared: the run's own record, else what the checkpoint remembers of it.
@@ -190,12 +192,11 @@ def _validate_one(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[st
         return _against_record(opened, data, limit)
     check_fits(member[2], member[1], data)
     _check_source(path, known, member[2])
-    least = target.min_agreement if args.min_agreement is None else args.min_agreement
-    values, lines = _against_network(member[0], opened, data, limit, least, args.max_difference)
+    values, lines = _against_network(member[0], opened, data, limit, args.min_agreement, args.max_difference)
     values = {"target": target.name, "checkpoint": str(member[2]), **values}
     if target.name == "qonnx":
-        values["cost"], more = _qonnx_details(member[0], path, data, limit, python)
-        lines += more
+        values["cost"], line = _cost(path, python)
+        lines.insert(0, line)
     return values, lines
 
 
@@ -209,19 +210,18 @@ def _check_source(path: Path, known: dict[str, Any], checkpoint: Path) -> None:
 
 
 def _against_network(
-    model: Any, opened: OpenFile, data: ImageData, limit: int | None, least: float, most: float | None
+    model: Any, opened: OpenFile, data: ImageData, limit: int | None, least: float | None, most: float | None
 ) -> tuple[dict[str, Any], list[str]]:
     """The file and its network on the same images: (values, lines on single images)."""
-    from bnn_itrd.artefacts import run_split
+    from bnn_itrd.artefacts import compare_split
     from bnn_itrd.export import agreement
+    from bnn_itrd.targets import judge
 
-    theirs, ours, labels = run_split(model, opened, data, limit=limit)
-    assert theirs is not None and ours is not None
-    result = agreement(theirs, ours, labels)
+    compared = compare_split(model, opened, data, limit=limit)
+    result = agreement(compared.theirs, compared.ours, compared.labels)
     share = 100 * result.argmax_agreement
-    failed = []
-    if share < least:
-        failed.append(f"agreement {share:.3f} % is below {least} %")
+    reason = judge(opened.target, share, result.images, result.median_difference, min_agreement=least)
+    failed = [reason] if reason else []
     # Not >: a difference that is not a number fails too.
     if most is not None and not result.max_difference <= most:
         failed.append(f"largest difference {result.max_difference:.3g} is above {most:.3g}")
@@ -240,31 +240,33 @@ def _against_network(
     lines = [
         f"image {d.image}: PyTorch says {data.classes[d.model_class]}, the file {data.classes[d.file_class]} "
         f"(PyTorch's margin {d.margin:.2e})"
-        for d in result.disagreements[:10]
+        for d in result.disagreements[:_SHOWN]
     ]
+    if compared.outliers is not None:
+        values["outliers"] = [
+            {"index": o.image, "difference": o.difference, "differing": o.differing, "layer": o.layer}
+            for o in compared.outliers
+        ]
+        lines += [
+            f"image {o.image}: logits differ by {o.difference:.2e}, {o.differing} values first at "
+            f"{o.layer or 'no layer'}"
+            for o in compared.outliers[:_SHOWN]
+        ]
+        if len(compared.outliers) > _SHOWN:
+            lines.append(f"{len(compared.outliers) - _SHOWN} more images with other logits: --json lists them")
     return values, lines
 
 
-def _qonnx_details(
-    model: Any, path: Path, data: ImageData, limit: int | None, python: str | None
-) -> tuple[dict[str, Any], list[str]]:
-    """(inference cost by qonnx, the images whose logits differ and the first layer in which something flipped)."""
-    import torch
+def _cost(path: Path, python: str | None) -> tuple[dict[str, Any], str]:
+    """Inference cost by qonnx, and in words."""
+    from bnn_itrd.export.fpga import inference_cost
 
-    from bnn_itrd.export.fpga import inference_cost, validate_qonnx
-
-    images = next(iter(data.test.eval_batches(limit or 200, device=torch.device("cpu"))))[0]
-    found = validate_qonnx(model, path, images, python=python).outliers
     cost = inference_cost(path, python=python)
-    lines = [
+    line = (
         f"by qonnx's inference_cost: {cost['total_bops'] / 1e9:.4g} G BOPs, "
         f"{cost['total_mem_w_bits'] / 1e6:.4g} Mbit of weights"
-    ]
-    lines += [
-        f"image {o.image}: logits differ by {o.difference:.2e}, {o.differing} values first at {o.layer or 'no layer'}"
-        for o in found[:10]
-    ]
-    return dict(cost), lines
+    )
+    return dict(cost), line
 
 
 def _against_record(opened: OpenFile, data: ImageData, limit: int | None) -> tuple[dict[str, Any], list[str]]:

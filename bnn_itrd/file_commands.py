@@ -50,6 +50,8 @@ def evaluate(argv: Sequence[str]) -> int:
     p.usage = "bnn-itrd evaluate PATH [--best] [--data NAME] [--data.root ROOT] [--json]"
     p.add_argument("path", help="run folder, checkpoint or exported file")
     p.add_argument("--best", action="store_true", help="the epoch with the best top-1, not the last")
+    p.add_argument("--lce_python", "--lce-python", type=str, default=None, help="a python with larq-compute-engine")
+    p.add_argument("--fpga_python", "--fpga-python", type=str, default=None, help="a python with qonnx")
     p.add_argument("--json", action="store_true", help="print JSON")
     args, given = data_config(p, argv)
     import torch
@@ -57,14 +59,15 @@ def evaluate(argv: Sequence[str]) -> int:
     from bnn_itrd.artefacts import check_fits, run_split
     from bnn_itrd.evaluation import score
     from bnn_itrd.members import load_member
-    from bnn_itrd.targets import TARGETS, metadata_of, open_file
+    from bnn_itrd.targets import TARGETS, metadata_of, open_file, target_of
 
     path = Path(args.path)
     if any(path.name.endswith(target.suffix) for target in TARGETS.values()):
-        known = metadata_of(path)
+        python = {"lce": args.lce_python, "fpga": args.fpga_python}.get(target_of(path).runtime or "")
+        known = metadata_of(path, python=python)
         data = validation_data(known, recorded(path), given)
         check_fits(path, known, data)
-        _, logits, labels = run_split(None, open_file(path), data)
+        _, logits, labels = run_split(None, open_file(path, python=python), data)
     else:
         model, known, path = load_member(path, best=args.best)
         data = validation_data(known, known, given)
