@@ -12,8 +12,10 @@ import argparse
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +57,13 @@ def _kernels() -> list[str]:
     return names[names.index(best) :] if best in names else []
 
 
+def _open(file: Path, **how: Any) -> tuple[Any, float]:
+    """(session, milliseconds it took to make)."""
+    started = time.perf_counter()
+    opened = session(file, **how)
+    return opened, 1000 * (time.perf_counter() - started)
+
+
 def _rows(name: str, folder: Path, threads: list[int], batches: list[int], repeats: int) -> list[dict[str, object]]:
     torch.manual_seed(0)
     teacher, student, shape = NETWORKS[name]()
@@ -62,12 +71,15 @@ def _rows(name: str, folder: Path, threads: list[int], batches: list[int], repea
     student_file = to_onnx(student, folder / "student.onnx", input_shape=shape)
     rows: list[dict[str, object]] = []
     for count in threads:
-        opened = {"teacher": session(teacher_file, threads=count)}
+        opened: dict[str, Any] = {}
+        creation: dict[str, float] = {}
+
+        opened["teacher"], creation["teacher"] = _open(teacher_file, threads=count)
         for kind in _kernels():
             os.environ["BNN_ITRD_KERNEL"] = kind
-            opened[kind] = session(student_file, threads=count, native=True)
+            opened[kind], creation[kind] = _open(student_file, threads=count, native=True)
             os.environ.pop("BNN_ITRD_KERNEL")
-        opened["stock"] = session(student_file, threads=count, native=False)
+        opened["stock"], creation["stock"] = _open(student_file, threads=count, native=False)
         pause = SPINNING if count > 1 else 0.0
         for batch in batches:
             # As many turns as keep a network's part to a minute or so.
@@ -87,6 +99,7 @@ def _rows(name: str, folder: Path, threads: list[int], batches: list[int], repea
                         "faster": float(np.median(times["teacher"]) / np.median(seconds)),
                         "low": float(np.quantile(ratios, 0.1)),
                         "high": float(np.quantile(ratios, 0.9)),
+                        "session_ms": creation[form],
                         "bytes": (teacher_file if form == "teacher" else student_file).stat().st_size,
                     }
                 )
@@ -114,6 +127,7 @@ def main() -> None:
                 "batch": str(row["batch"]),
                 "ms/image": f"{row['ms_per_image']:.3f}",
                 "faster": f"{row['faster']:.2f}x",
+                "session ms": f"{row['session_ms']:.0f}",
                 "10-90 %": f"{row['low']:.2f}-{row['high']:.2f}",
                 "bytes": f"{row['bytes']:,}",
             }
