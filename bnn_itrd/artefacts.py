@@ -91,10 +91,10 @@ def run_split(
 def compare_split(model: nn.Module, opened: OpenFile, data: ImageData, *, limit: int | None = None) -> Compared:
     """`run_split` of a network and its file; a file whose runtime shows its layers is executed once for all of it."""
     if opened.values is None:
-        theirs, ours, labels = run_split(model, opened, data, limit=limit)
+        theirs, ours, truth = run_split(model, opened, data, limit=limit)
         if theirs is None or ours is None:
             raise UserError(f"data set {data.name} has no test images")
-        return Compared(theirs, ours, labels, None)
+        return Compared(theirs, ours, truth, None)
     from bnn_itrd.export.fpga import compare_values
 
     parts: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
