@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bnn_itrd.export.functions import DOMAIN, POOLINGS, VERSION
+from bnn_itrd.export.functions import DOMAIN, FLOAT_CONVOLUTIONS, POOLINGS, VERSION
 
 if TYPE_CHECKING:
     import onnx
@@ -19,7 +19,9 @@ __all__ = ["CHAINS", "chain"]
 # Names the native library knows of each kind: a name is one function in a file.
 CHAINS = 16
 
-_SIGN, _POOLING, _CONVOLUTION = 0, 1, 2
+_SIGN, _POOLING, _CONVOLUTION, _FLOAT_CONVOLUTION = 0, 1, 2, 3
+# Of a value from outside.
+_FLOATS, _SIGNS, _PLANES = 0, 1, 2
 _FORMS = {"Add": 2, "Clip": 4, "Sign": 8}
 _RESIDUAL = 4  # index among the inputs of a convolution
 
@@ -36,6 +38,10 @@ def _is_convolution(node: onnx.NodeProto) -> bool:
     return "BinaryConv" in node.op_type
 
 
+def _is_float_convolution(node: onnx.NodeProto) -> bool:
+    return node.op_type in FLOAT_CONVOLUTIONS
+
+
 def _out_size(a: dict[str, Any]) -> tuple[int, int]:
     def along(axis: int) -> int:
         span = a["dilations"][axis] * (a["kernel_shape"][axis] - 1) + 1
@@ -50,10 +56,11 @@ def _sizes(nodes: Sequence[onnx.NodeProto], outputs: dict[str, int]) -> dict[str
     sizes: dict[str, Size] = {}
     for node in nodes:
         a = _attributes(node)
-        if _is_convolution(node):
+        if _is_convolution(node) or _is_float_convolution(node):
             sizes[node.input[0]] = (*a["input_size"], a["channels"])
             made = (*_out_size(a), outputs[node.input[1]])
-            sizes.update(dict.fromkeys([*node.input[_RESIDUAL:], *node.output], made))
+            residual = node.input[_RESIDUAL:] if _is_convolution(node) else []
+            sizes.update(dict.fromkeys([*residual, *node.output], made))
         elif node.op_type in POOLINGS:
             height, width = a["input_size"]
             kernel = a["kernel_shape"]
@@ -89,13 +96,16 @@ def _step(node: onnx.NodeProto, index: dict[str, int], weights: int) -> tuple[li
     if node.op_type in POOLINGS:
         mean = int(node.op_type.startswith("Average"))
         return [_POOLING, x, mean, *a["kernel_shape"], *a.get("zeros", [0, 0])], []
+    window = [v for name in ("kernel_shape", "strides", "pads", "dilations") for v in a[name]]
     form = 0
     if not node.op_type.endswith("Threshold"):
         form = 1 + sum(bit for part, bit in _FORMS.items() if part in node.op_type)
+    bounds = [a["low"], a["high"]] if form & _FORMS["Clip"] else []
+    if _is_float_convolution(node):
+        return [_FLOAT_CONVOLUTION, x, form, weights, *window], bounds
     residual = index[node.input[_RESIDUAL]] if form & _FORMS["Add"] else -1
-    window = [v for name in ("kernel_shape", "strides", "pads", "dilations") for v in a[name]]
     numbers = [_CONVOLUTION, x, residual, form, weights, *window, a["group"], a["padding_value"]]
-    return numbers, [a["low"], a["high"]] if form & _FORMS["Clip"] else []
+    return numbers, bounds
 
 
 def _as_one(nodes: Sequence[onnx.NodeProto], constants: set[str], sizes: dict[str, Size], number: int) -> Any:
@@ -104,13 +114,14 @@ def _as_one(nodes: Sequence[onnx.NodeProto], constants: set[str], sizes: dict[st
 
     made = {name for node in nodes for name in node.output}
     values = list(dict.fromkeys(i for node in nodes for i in node.input if i not in made | constants))
-    signs = {node.input[0] for node in nodes if _is_convolution(node)}
+    forms = {node.input[0]: _SIGNS for node in nodes if _is_convolution(node)}
+    forms |= {node.input[0]: _PLANES for node in nodes if _is_float_convolution(node)}
     # A constant that two operations share is an input of its own for each: so an operation's stand side by side.
     inner: list[onnx.NodeProto] = []
     inputs, actual = list(values), list(values)
     program = [len(values)]
     for name in values:
-        program += [int(name in signs), *sizes[name]]
+        program += [forms.get(name, _FLOATS), *sizes[name]]
     limits: list[float] = []
     index = {name: i for i, name in enumerate(values)}
     for step, node in enumerate(nodes):

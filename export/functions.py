@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["CONVOLUTIONS", "DOMAIN", "POOLINGS", "VERSION", "function_bodies"]
+__all__ = ["CONVOLUTIONS", "DOMAIN", "FLOAT_CONVOLUTIONS", "POOLINGS", "VERSION", "function_bodies"]
 
 DOMAIN = "bnn_itrd"
 # Of the domain.
@@ -27,10 +27,14 @@ _FLOAT_FORMS = tuple(
 # Every convolution of the format, in both forms.
 CONVOLUTIONS = tuple(f"{group}{form}" for group in ("", "Grouped") for form in (*_FLOAT_FORMS, "BinaryConvThreshold"))
 
+# The first layer: float images (n, c, h, w) with a small window.
+FLOAT_CONVOLUTIONS = tuple(f"FloatConv{clip}{sign}" for clip in ("", "Clip") for sign in ("", "Sign"))
+
 # Poolings whose windows tile the image, without and with channels of zeros around the result.
 POOLINGS = ("AveragePool", "AveragePoolPad", "MaxPool", "MaxPoolPad")
 
-_ATTRIBUTES = "input_size, channels, kernel_shape, strides, pads, dilations, group, padding_value"
+_WINDOW = "input_size, channels, kernel_shape, strides, pads, dilations"
+_ATTRIBUTES = f"{_WINDOW}, group, padding_value"
 
 _SIGN = """
   {0}_zero = Constant <value = float {{0.}}> ()
@@ -40,25 +44,37 @@ _SIGN = """
   {1} = Where ({0}_hit, {0}_plus, {0}_minus)
 """
 
-_COMMON = """
+_CLIP = """
+  low = Constant <value_float: float = @low> ()
+  high = Constant <value_float: float = @high> ()
+  y = Clip ({0}, low, high)
+"""
+
+_PADS = """
   i0 = Constant <value_ints = [0]> ()
   i1 = Constant <value_ints = [1]> ()
   i2 = Constant <value_ints = [2]> ()
   i3 = Constant <value_ints = [3]> ()
   i4 = Constant <value_ints = [4]> ()
   rest = Constant <value_ints = [-1]> ()
-  zero_point = Constant <value = uint8 {1}> ()
   kernel = Constant <value_ints: ints = @kernel_shape> ()
   pads = Constant <value_ints: ints = @pads> ()
   top_left = Slice (pads, i0, i2)
   bottom_right = Slice (pads, i2, i4)
   pad_sizes = Concat <axis = 0> (i0, top_left, i0, i0, bottom_right, i0)
   u = Constant <value_int = 1> ()
+"""
+
+_COMMON = (
+    _PADS
+    + """
+  zero_point = Constant <value = uint8 {1}> ()
   padding_value = Constant <value_int: int = @padding_value> ()
   padding_code = Add (padding_value, u)
   padding = Cast <to = 2> (padding_code)
   padded = Pad (s, pad_sizes, padding)
 """
+)
 
 # (kh, kw, bytes, o) -> the bits of each byte, lowest first -> {0, 1} of shape (kh kw, i, o), int32.
 _UNPACK = """
@@ -130,19 +146,46 @@ _INDEX = """
   index = Reshape (offset, index_shape)
 """
 
-_MATMUL_SUM = """
-  flat = Concat <axis = 0> (i0, rest, all_channels)
+# Windows as rows: (n, oh, ow, kh kw c). The number of pixels is written out, so that a batch of none has a shape too.
+_ROWS = """
+  area = ReduceProd <keepdims = 1> (size)
+  flat = Concat <axis = 0> (i0, area, all_channels)
   pixels = Reshape (padded, flat)
   gathered = Gather <axis = 1> (pixels, index)
   depth = Mul (taps, all_channels)
   rows = Concat <axis = 0> (rest, out_size, depth)
   a = Reshape (gathered, rows)
   b_shape = Concat <axis = 0> (depth, outputs)
+"""
+
+_MATMUL_SUM = (
+    _ROWS
+    + """
   b_whole = Reshape (signs, b_shape)
   b = Cast <to = 3> (b_whole)
   dot = MatMulInteger (a, b, zero_point)
   acc = Cast <to = 1> (dot)
 """
+)
+
+# Not a Conv: the order of a matrix product's sums is known (docs/format.md), so the native operator has the same bits.
+_FLOAT_CONV = (
+    _PADS
+    + """
+  nhwc = Transpose <perm = [0, 2, 3, 1]> (x)
+  padded = Pad (nhwc, pad_sizes)
+  taps = ReduceProd <keepdims = 1> (kernel)
+  channels_number = Constant <value_int: int = @channels> ()
+  all_channels = Unsqueeze (channels_number, i0)
+  outputs = Shape <start = 3, end = 4> (w)
+"""
+    + _INDEX
+    + _ROWS
+    + """
+  b = Reshape (w, b_shape)
+  dot = MatMul (a, b)
+"""
+)
 
 _OIHW = """
   hwio = Concat <axis = 0> (kernel, channels, outputs)
@@ -194,17 +237,56 @@ def _float_body(name: str, grouped: bool) -> tuple[str, str, str, str]:
         body += f"  {'y' if last else f'v{i}'} = {op} ({first or value}, {second})\n"
         value = f"v{i}"
     if clip:
-        body += "  low = Constant <value_float: float = @low> ()\n  high = Constant <value_float: float = @high> ()\n"
-        body += f"  y = Clip ({value}, low, high)\n"
+        body += _CLIP.format(value)
     if sign:
         body += _SIGN.format("y", "t")
     inputs = "s, w, scale, bias" + (", residual" if add else "")
     return inputs, "y, t" if sign else "y", ", low, high" if clip else "", body
 
 
+def _float_conv_text(name: str) -> str:
+    """A convolution of floats (n, c, h, w)."""
+    clip, sign = "Clip" in name, name.endswith("Sign")
+    body = _FLOAT_CONV + f"  {'v' if clip else 'y'} = Add (dot, bias)\n"
+    body += _CLIP.format("v") if clip else ""
+    body += _SIGN.format("y", "t") if sign else ""
+    more, outputs = ", low, high" if clip else "", "y, t" if sign else "y"
+    return f"{name} <{_WINDOW}{more}> (x, w, bias) => ({outputs}) {{{body}}}"
+
+
+# The largest of a window: over its rows, then over its columns; reductions of the middle axis, which onnxruntime does
+# fast.
+_LARGEST = """
+  by_row = Concat <axis = 0> (rest, kh, row)
+  by_column = Concat <axis = 0> (rest, kw, channels)
+  rows = Reshape (x, by_row)
+  row_result = ReduceMax <keepdims = 0> (rows, i1)
+  columns = Reshape (row_result, by_column)
+  result = ReduceMax <keepdims = 0> (columns, i1)
+"""
+
+
+def _halvings(x: str, size: str, length: str) -> str:
+    """Means of `size` (1, 2, 4 or 8) neighbours in pairs, then of those, ...: a sum of two has one order everywhere."""
+    lines, left = [f"{x}_two = Constant <value_ints = [2]> ()"], size
+    for i in range(3):
+        lines += [
+            f"{x}_{i}_count = Min ({left}, {x}_two)",
+            f"{x}_{i}_left = Div ({left}, {x}_{i}_count)",
+            f"{x}_{i}_shape = Concat <axis = 0> (rest, {x}_{i}_count, {length})",
+            f"{x}_{i}_pairs = Reshape ({x if i == 0 else f'{x}_{i}'}, {x}_{i}_shape)",
+            f"{x}_{i + 1} = ReduceMean <keepdims = 0> ({x}_{i}_pairs, i1)",
+        ]
+        left = f"{x}_{i}_left"
+    return "".join(f"  {line}\n" for line in lines)
+
+
+_MEAN = _halvings("x", "kh", "row") + _halvings("x_3", "kw", "channels").replace("x_3_3 =", "result =")
+
+
 def _pooling_body(name: str) -> str:
-    """Over the rows of a window, then over its columns: reductions of the middle axis, which onnxruntime does fast."""
-    reduce = "ReduceMean" if name.startswith("Average") else "ReduceMax"
+    """Over the rows of a window, then over its columns."""
+    reduced = _MEAN if name.startswith("Average") else _LARGEST
     body = f"""
   i0 = Constant <value_ints = [0]> ()
   i1 = Constant <value_ints = [1]> ()
@@ -218,15 +300,9 @@ def _pooling_body(name: str) -> str:
   kw = Slice (kernel, i1, i2)
   width = Slice (size, i1, i2)
   row = Mul (width, channels)
-  by_row = Concat <axis = 0> (rest, kh, row)
-  by_column = Concat <axis = 0> (rest, kw, channels)
   out_size = Div (size, kernel)
   out_shape = Concat <axis = 0> (rest, out_size, channels)
-  rows = Reshape (x, by_row)
-  row_result = {reduce} <keepdims = 0> (rows, i1)
-  columns = Reshape (row_result, by_column)
-  result = {reduce} <keepdims = 0> (columns, i1)
-"""
+{reduced}"""
     if not name.endswith("Pad"):
         return body + "  y = Reshape (result, out_shape)\n"
     return (
@@ -248,6 +324,8 @@ def _text(name: str) -> str:
     if name in POOLINGS:
         more = ", zeros" if name.endswith("Pad") else ""
         return f"{name} <input_size, channels, kernel_shape{more}> (x) => (y) {{{_pooling_body(name)}}}"
+    if name in FLOAT_CONVOLUTIONS:
+        return _float_conv_text(name)
     grouped = name.startswith("Grouped")
     if name.endswith("Threshold"):
         inputs, outputs, more, body = "s, w, threshold", "t", "", _COMMON + _UNPACK + _THRESHOLD
@@ -261,7 +339,7 @@ def function_bodies(names: Iterable[str]) -> list[onnx.FunctionProto]:
     import onnx.parser
 
     wanted = sorted(set(names))
-    unknown = [name for name in wanted if name not in ("Sign", *POOLINGS, *CONVOLUTIONS)]
+    unknown = [name for name in wanted if name not in ("Sign", *POOLINGS, *FLOAT_CONVOLUTIONS, *CONVOLUTIONS)]
     if unknown:
         raise ValueError(f"the domain {DOMAIN} has no operation {', '.join(unknown)}")
     header = f'<opset_import: ["" : 18], domain: "{DOMAIN}"> '

@@ -23,7 +23,8 @@ __all__ = ["fuse"]
 
 
 def _convolutions(model: ir.Model) -> list[ir.Node]:
-    return [node for node in model.graph if node.domain == DOMAIN and "BinaryConv" in node.op_type]
+    """Ours, binary ones and those of floats."""
+    return [node for node in model.graph if node.domain == DOMAIN and "Conv" in node.op_type]
 
 
 def _is_sign(node: ir.Node) -> bool:
@@ -63,7 +64,14 @@ def _fuse_add(model: ir.Model, node: ir.Node) -> ir.Node | None:
     """BinaryConv -> Add of the same shape."""
     y = node.outputs[0]
     add = only_consumer(y)
-    if add is None or add.op_type != "Add" or add.domain or "Add" in node.op_type or "Clip" in node.op_type:
+    if (
+        add is None
+        or add.op_type != "Add"
+        or add.domain
+        or "BinaryConv" not in node.op_type
+        or "Add" in node.op_type
+        or "Clip" in node.op_type
+    ):
         return None
     other = add.inputs[1] if add.inputs[0] is y else add.inputs[0]
     if other is None or other is y or constant(other) is not None:

@@ -18,6 +18,7 @@ from bnn_itrd.export.graph import (
     add_initializer,
     attribute,
     constant,
+    only_consumer,
     optional_input,
     remove_unused,
     replace_value,
@@ -314,7 +315,7 @@ def _pool(walk: _Walk) -> bool:
     )
     if not tiles or channels is None or height is None or width is None or height % kernel[0] or width % kernel[1]:
         return False
-    # A mean by a power of two rounds once however it is computed.
+    # A mean of so many is halvings, in an order the native operator keeps (docs/format.md).
     if node.op_type == "AveragePool" and not {*kernel} <= {1, 2, 4, 8}:
         return False
     attributes = {"input_size": [height, width], "channels": channels, "kernel_shape": kernel}
@@ -388,6 +389,65 @@ _RULES: dict[str, Callable[[_Walk], bool]] = {
 _BINARY_RULES: dict[str, Callable[[_Walk], bool]] = {"BinaryConv2d": _binary_conv, "BinaryLinear": _binary_linear}
 
 
+# ---- the first layer
+
+# The depth of a matrix product that is one chain of sums, and the pixels that keep it from being another routine.
+_DEEPEST, _LEAST_PIXELS = 128, 64
+
+
+def _float_convolution(walk: _Walk, way: ir.Node) -> bool:
+    """Conv [-> Clip with constant bounds] -> the way to NHWC, read by nobody else."""
+    x = way.inputs[0]
+    clip = x.producer() if x is not None else None
+    conv = clip
+    bounds: list[ir.Value | None] = []
+    if clip is not None and clip.op_type == "Clip" and not clip.domain:
+        bounds = [optional_input(clip, 1), optional_input(clip, 2)]
+        source = clip.inputs[0]
+        conv = source.producer() if source is not None else None
+        if source is None or only_consumer(source) is not clip or any(constant(b) is None for b in bounds):
+            return False
+    if x is None or conv is None or conv.op_type != "Conv" or conv.domain or only_consumer(x) is not way:
+        return False
+    images, weights = conv.inputs[0], constant(optional_input(conv, 1))
+    bias = constant(optional_input(conv, 2))
+    sizes, out = _sizes(images), _sizes(conv.outputs[0])
+    if images is None or weights is None or weights.dtype != np.float32 or weights.ndim != 4 or len(sizes) != 4:
+        return False
+    known = all(isinstance(size, int) for size in [*sizes[1:], *out[1:]]) and len(out) == 4
+    if not known or (optional_input(conv, 2) is not None and bias is None):
+        return False
+    if int(attribute(conv, "group", 1)) != 1 or attribute(conv, "auto_pad", "NOTSET") != "NOTSET":
+        return False
+    if weights[0].size > _DEEPEST or (out[2] or 0) * (out[3] or 0) < _LEAST_PIXELS:
+        return False
+    attributes = {
+        "input_size": sizes[2:],
+        "channels": sizes[1],
+        "kernel_shape": list(weights.shape[2:]),
+        "strides": [int(v) for v in attribute(conv, "strides", (1, 1))],
+        "pads": [int(v) for v in attribute(conv, "pads", (0, 0, 0, 0))],
+        "dilations": [int(v) for v in attribute(conv, "dilations", (1, 1))],
+    }
+    walk.node = way
+    name = conv.outputs[0].name
+    last = np.ascontiguousarray(weights.transpose(2, 3, 1, 0))
+    inputs: list[ir.Value | None] = [
+        images,
+        add_initializer(walk.model, f"{name}.weights", last),
+        add_initializer(walk.model, f"{name}.bias", np.zeros(len(weights), np.float32) if bias is None else bias),
+    ]
+    made = walk.emit("FloatConv", inputs, attributes, DOMAIN)
+    walk._shape(made, out)
+    made.type = x.type
+    if bounds:
+        made = walk.emit("Clip", [made, *bounds])
+        walk._shape(made, out)
+        made.type = x.type
+    replace_value(walk.model, way.outputs[0], made)
+    return True
+
+
 def channels_last(model: ir.Model) -> int:
     """Binary layers become `Sign` and `BinaryConv` of docs/format.md; what lies between them reads NHWC.
 
@@ -400,6 +460,10 @@ def channels_last(model: ir.Model) -> int:
         rules = _BINARY_RULES if node.domain == DOMAIN else {} if node.domain else _RULES
         rule = rules.get(node.op_type)
         count += rule is not None and rule(walk)
+    remove_unused(model)
+    for node in list(model.graph):
+        if node.op_type == "Transpose" and not node.domain and list(attribute(node, "perm", ())) == _TO_LAST:
+            count += _float_convolution(walk, node)
     remove_unused(model)
     model.graph.opset_imports[DOMAIN] = VERSION
     return count

@@ -238,7 +238,45 @@ def test_a_block_becomes_two_operations() -> None:
     kinds = _kinds(Residual())
     # Nobody reads the block's hardtanh but a sign.
     assert kinds["BinaryConvThreshold"] == 1 and kinds["BinaryConvAddSign"] == 1 and kinds["BinaryConv"] == 1
-    assert kinds["Sign"] == 1 and not kinds["Add"] and not kinds["Clip"] and kinds["Transpose"] == 2
+    # Images go into the stem channels first, and only the end goes back.
+    assert kinds["FloatConvSign"] == 1 and not kinds["Conv"] and kinds["Transpose"] == 1
+    assert not kinds["Sign"] and not kinds["Add"] and not kinds["Clip"]
+
+
+class Stem(nn.Module):
+    """A float convolution in front of a binary one; `twist` says how it differs."""
+
+    def __init__(self, stem: nn.Module, twist: str = "") -> None:
+        super().__init__()
+        self.stem, self.twist, self.body = stem, twist, conv()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.body(F.hardtanh(x, -0.5, 0.5) if self.twist == "clip" else x)
+        return y * x if self.twist == "read_again" else y
+
+
+@pytest.mark.parametrize(
+    ("stem", "twist", "kind"),
+    [
+        (nn.Conv2d(6, 6, 3, padding=1, bias=False), "", "FloatConvSign"),
+        (nn.Conv2d(6, 6, (3, 5), stride=(1, 2), padding=(2, 1), dilation=(2, 1)), "clip", "FloatConvClipSign"),
+        (nn.Conv2d(6, 6, 3, padding=1), "read_again", "FloatConvSign"),
+        (nn.Conv2d(6, 6, 5, padding=2), "", "Conv"),  # 150 values a window
+        (nn.Conv2d(6, 6, 3, padding=1, groups=2), "", "Conv"),
+        (nn.Conv2d(6, 6, 3), "", "Conv"),  # 36 pixels
+    ],
+)
+def test_a_stem_with_a_small_window_becomes_a_float_convolution(stem: nn.Module, twist: str, kind: str) -> None:
+    torch.manual_seed(4)
+    model, x = Stem(stem, twist).eval(), torch.randn(3, *SHAPE)
+    graph = canonical(model, input_shape=SHAPE)
+    before = run(graph, x)
+    channels_last(graph)
+    fuse(graph)
+    kinds = Counter(node.op_type for node in graph.graph)
+    assert kinds[kind] == 1 and kinds["Transpose"] == (1 if kind != "Conv" else 2)
+    np.testing.assert_allclose(run(graph, x), before, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

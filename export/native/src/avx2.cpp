@@ -2,7 +2,7 @@
 // here, where three-operand logic and the population count are made of plain ones.
 #include "kernel.h"
 
-#if defined(__AVX2__)
+#if defined(__AVX2__) && defined(__FMA__)
 
 #include <immintrin.h>
 
@@ -135,6 +135,48 @@ void compute(const bnn_job* job) {
     }
 }
 
+// `n` neighbouring pixels and the 16 outputs of a block.
+INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, int n) {
+    __m256 acc[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 2 * n; ++i) acc[i] = _mm256_setzero_ps();
+    const float* const x = job->x + pixel * job->step;
+    const float* weights = job->weights + block * job->depth * 16;
+    for (int64_t k = 0; k < job->depth; ++k, weights += 16) {
+        const __m256 first = _mm256_load_ps(weights), second = _mm256_load_ps(weights + 8);
+        const float* const from = x + job->offsets[k];
+#pragma GCC unroll 4
+        for (int i = 0; i < n; ++i) {
+            const __m256 value = _mm256_set1_ps(from[i * job->step]);
+            acc[2 * i] = _mm256_fmadd_ps(value, first, acc[2 * i]);
+            acc[2 * i + 1] = _mm256_fmadd_ps(value, second, acc[2 * i + 1]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 2 * n; ++i) {
+        const int64_t eight = 2 * block + i % 2, at = pixel + i / 2;
+        if (job->outputs <= eight * 8) continue;
+        __m256 y = _mm256_add_ps(acc[i], _mm256_load_ps(job->bias + eight * 8));
+        if (job->clip) {
+            y = _mm256_max_ps(_mm256_set1_ps(job->low), y);
+            y = _mm256_min_ps(_mm256_set1_ps(job->high), y);
+        }
+        _mm256_maskstore_ps(job->y + at * job->stride + eight * 8, lanes_below(job->outputs - eight * 8), y);
+        if (job->signs) {
+            const int bits = _mm256_movemask_ps(_mm256_cmp_ps(y, _mm256_setzero_ps(), _CMP_GE_OQ));
+            job->signs[at * job->sign_stride + eight] = (uint8_t)bits;
+        }
+    }
+}
+
+void float_compute(const bnn_float_job* job) {
+    for (int64_t block = 0; block < job->blocks; ++block) {
+        int64_t pixel = 0;
+        for (; pixel + 4 <= job->pixels; pixel += 4) float_tile(job, pixel, block, 4);
+        for (; pixel < job->pixels; ++pixel) float_tile(job, pixel, block, 1);
+    }
+}
+
 void signs(const float* x, int64_t count, uint8_t* bytes) {
     for (int64_t i = 0; i < count; ++i) {
         const __m256 positive = _mm256_cmp_ps(_mm256_loadu_ps(x + 8 * i), _mm256_setzero_ps(), _CMP_GE_OQ);
@@ -144,8 +186,8 @@ void signs(const float* x, int64_t count, uint8_t* bytes) {
 
 }  // namespace
 
-extern "C" const bnn_kernel bnn_kernel_avx2 = {"avx2", gather, compute, signs};
+extern "C" const bnn_kernel bnn_kernel_avx2 = {"avx2", gather, compute, float_compute, signs};
 
 #else
-#error "compile this file with -mavx2"
+#error "compile this file with -mavx2 -mfma"
 #endif

@@ -172,6 +172,61 @@ void compute(const bnn_job* job) {
     }
 }
 
+// `n` neighbouring pixels and `blocks` blocks of outputs, both known to the compiler.
+INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, int n, int blocks) {
+    __m512 acc[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < n * blocks; ++i) acc[i] = _mm512_setzero_ps();
+    const float* const x = job->x + pixel * job->step;
+    const float* weights = job->weights + block * job->depth * 16;
+    for (int64_t k = 0; k < job->depth; ++k, weights += 16) {
+        __m512 w[4];
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; ++b) w[b] = _mm512_load_ps(weights + b * job->depth * 16);
+        const float* const from = x + job->offsets[k];
+#pragma GCC unroll 8
+        for (int i = 0; i < n; ++i) {
+            const __m512 value = _mm512_set1_ps(from[i * job->step]);
+#pragma GCC unroll 4
+            for (int b = 0; b < blocks; ++b) acc[i * blocks + b] = _mm512_fmadd_ps(value, w[b], acc[i * blocks + b]);
+        }
+    }
+    const __m512 low = _mm512_set1_ps(job->low), high = _mm512_set1_ps(job->high);
+#pragma GCC unroll 8
+    for (int i = 0; i < n; ++i) {
+        float* const y = job->y + (pixel + i) * job->stride + block * 16;
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; ++b) {
+            __m512 value = _mm512_add_ps(acc[i * blocks + b], _mm512_load_ps(job->bias + (block + b) * 16));
+            if (job->clip) value = _mm512_min_ps(high, _mm512_max_ps(low, value));
+            const int64_t left = job->outputs - (block + b) * 16;
+            if (left >= 16) {
+                _mm512_storeu_ps(y + b * 16, value);
+            } else {
+                _mm512_mask_storeu_ps(y + b * 16, (__mmask16)((1u << left) - 1), value);
+            }
+            if (job->signs) {
+                const __mmask16 positive = _mm512_cmp_ps_mask(value, _mm512_setzero_ps(), _CMP_GE_OQ);
+                __builtin_memcpy(job->signs + (pixel + i) * job->sign_stride + 2 * (block + b), &positive, 2);
+            }
+        }
+    }
+}
+
+void float_compute(const bnn_float_job* job) {
+    int64_t block = 0;
+    for (; block + 4 <= job->blocks; block += 4) {
+        int64_t pixel = 0;
+        for (; pixel + 4 <= job->pixels; pixel += 4) float_tile(job, pixel, block, 4, 4);
+        for (; pixel < job->pixels; ++pixel) float_tile(job, pixel, block, 1, 4);
+    }
+    for (; block < job->blocks; ++block) {
+        int64_t pixel = 0;
+        for (; pixel + 8 <= job->pixels; pixel += 8) float_tile(job, pixel, block, 8, 1);
+        for (; pixel < job->pixels; ++pixel) float_tile(job, pixel, block, 1, 1);
+    }
+}
+
 void signs(const float* x, int64_t count, uint8_t* bytes) {
     const __m512 zero = _mm512_setzero_ps();
     int64_t i = 0;
@@ -187,7 +242,7 @@ void signs(const float* x, int64_t count, uint8_t* bytes) {
 
 }  // namespace
 
-extern "C" const bnn_kernel bnn_kernel_avx512 = {"avx512", gather, compute, signs};
+extern "C" const bnn_kernel bnn_kernel_avx512 = {"avx512", gather, compute, float_compute, signs};
 
 #else
 #error "compile this file with -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vpopcntdq"

@@ -35,7 +35,7 @@ _PACKAGE = "bnn_itrd.export.native"
 # is visible (see exports.map too), so two copies of the library in a process do not mix.
 _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wno-maybe-uninitialized"]
 _FLAGS_OF = {
-    "avx2.cpp": ["-mavx2"],
+    "avx2.cpp": ["-mavx2", "-mfma"],
     "avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vpopcntdq"],
 }
 

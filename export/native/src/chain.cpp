@@ -19,19 +19,20 @@ void one_by_one(void*, void (*task)(void*, size_t), size_t count, void* data) {
 
 int64_t Value::bytes() const {
     int64_t size = 1;
-    for (int64_t side : {height, width, signs ? (channels + 7) / 8 : channels}) {
+    for (int64_t side : {height, width, form == kSigns ? (channels + 7) / 8 : channels}) {
         if (side < 1 || __builtin_mul_overflow(size, side, &size) || size > kLargest) {
             const int64_t shape[3] = {height, width, channels};
             throw Error("a value of shape " + text(shape, 3) + " is impossible or too large");
         }
     }
-    return signs ? size : 4 * size;
+    return form == kSigns ? size : 4 * size;
 }
 
 // What one image needs on its way: the values between the steps, and the buffers of each convolution.
 struct Chain::Arena {
     Aligned<uint8_t> memory;
     std::vector<Workspace> spaces;
+    std::vector<FloatConvolution::Workspace> float_spaces;
 };
 
 struct Chain::Call {
@@ -49,13 +50,14 @@ Chain::Chain(const std::vector<Value>& inputs, const bnn_kernel* kernel)
 
 Chain::~Chain() = default;
 
-const Value& Chain::checked(int64_t index, bool signs) const {
+const Value& Chain::checked(int64_t index, Value::Form form) const {
     if (index < 0 || index >= int64_t(values_.size())) {
         throw Error("value " + std::to_string(index) + " is read before it is there");
     }
     const Value& value = values_[size_t(index)];
-    if (value.signs != signs) {
-        throw Error("value " + std::to_string(index) + (signs ? " is not signs" : " is not floats"));
+    if (value.form != form) {
+        const char* const names[] = {"floats", "signs", "planes of floats"};
+        throw Error("value " + std::to_string(index) + " is not " + names[form]);
     }
     return value;
 }
@@ -70,30 +72,43 @@ void Chain::define(Step step, const std::vector<Value>& made) {
 }
 
 void Chain::add_sign(int64_t x) {
-    Value made = checked(x, false);
-    made.signs = true;
-    define({x, -1, 0, nullptr, nullptr}, {made});
+    Value made = checked(x, Value::kFloats);
+    made.form = Value::kSigns;
+    define({x, -1, 0, nullptr, nullptr, nullptr}, {made});
 }
 
 void Chain::add_pooling(int64_t x, Pooling pooling) {
-    const Value& from = checked(x, false);
+    const Value& from = checked(x, Value::kFloats);
     pooling.channels = from.channels;
     pooling.check();
     if (from.height % pooling.kernel[0] || from.width % pooling.kernel[1]) {
         throw Error("the windows of a pooling must tile the image");
     }
-    const Value made{false, from.height / pooling.kernel[0], from.width / pooling.kernel[1], pooling.out_channels()};
-    define({x, -1, 0, nullptr, std::unique_ptr<Pooling>(new Pooling(pooling))}, {made});
+    const Value made{Value::kFloats, from.height / pooling.kernel[0], from.width / pooling.kernel[1], pooling.out_channels()};
+    define({x, -1, 0, nullptr, nullptr, std::unique_ptr<Pooling>(new Pooling(pooling))}, {made});
+}
+
+void Chain::add_float_convolution(int64_t planes, std::unique_ptr<FloatConvolution> convolution) {
+    const Attributes& a = convolution->attributes;
+    const Value& from = checked(planes, Value::kPlanes);
+    if (from.channels != a.channels) throw Error("the planes are another number than the weights' channels");
+    Value made{Value::kFloats, output_size(a, 0, from.height), output_size(a, 1, from.width), convolution->outputs};
+    std::vector<Value> all{made};
+    if (convolution->epilogue.sign) {
+        made.form = Value::kSigns;
+        all.push_back(made);
+    }
+    define({planes, -1, 0, nullptr, std::move(convolution), nullptr}, all);
 }
 
 void Chain::add_convolution(int64_t signs, int64_t residual, std::unique_ptr<Convolution> convolution) {
     const Layer& layer = convolution->layer;
     const Attributes& a = layer.attributes;
-    const Value& from = checked(signs, true);
+    const Value& from = checked(signs, Value::kSigns);
     if (from.channels != a.channels) throw Error("the signs have another number of channels than the weights");
-    Value made{false, output_size(a, 0, from.height), output_size(a, 1, from.width), layer.outputs};
+    Value made{Value::kFloats, output_size(a, 0, from.height), output_size(a, 1, from.width), layer.outputs};
     if (layer.epilogue.add) {
-        const Value& other = checked(residual, false);
+        const Value& other = checked(residual, Value::kFloats);
         if (other.height != made.height || other.width != made.width || other.channels != made.channels) {
             throw Error("the residual must have the shape of the output");
         }
@@ -103,10 +118,10 @@ void Chain::add_convolution(int64_t signs, int64_t residual, std::unique_ptr<Con
     std::vector<Value> all;
     if (layer.epilogue.kind == Kind::kFloat) all.push_back(made);
     if (layer.epilogue.kind == Kind::kThreshold || layer.epilogue.sign) {
-        made.signs = true;
+        made.form = Value::kSigns;
         all.push_back(made);
     }
-    define({signs, residual, 0, std::move(convolution), nullptr}, all);
+    define({signs, residual, 0, std::move(convolution), nullptr, nullptr}, all);
 }
 
 // Values that nobody reads any more leave their place to the next of the same size. A residual read for the last time
@@ -128,7 +143,7 @@ void Chain::finish() {
         bool taken = false;
         for (int64_t v = step.first_output; v < std::min(end, outside); ++v) {
             const size_t r = size_t(step.residual);
-            if (!values_[size_t(v)].signs && step.residual >= inputs_ && last[r] == int64_t(s)) {
+            if (values_[size_t(v)].form != Value::kSigns && step.residual >= inputs_ && last[r] == int64_t(s)) {
                 places_[size_t(v)] = places_[r];
                 taken = true;
                 continue;
@@ -171,6 +186,7 @@ std::unique_ptr<Chain::Arena> Chain::take() const {
     std::unique_ptr<Arena> arena(new Arena);
     arena->memory = Aligned<uint8_t>(arena_size_);
     arena->spaces.resize(steps_.size());
+    arena->float_spaces.resize(steps_.size());
     return arena;
 }
 
@@ -195,6 +211,10 @@ void Chain::run_image(const Call& call, int64_t image, Arena& arena, const Pool&
         if (step.pooling) {
             step.pooling->run(reinterpret_cast<const float*>(at(step.x)), 1, x.height, x.width,
                               reinterpret_cast<float*>(made), pool);
+        } else if (step.float_convolution) {
+            uint8_t* const signs = step.float_convolution->epilogue.sign ? at(step.first_output + 1) : nullptr;
+            step.float_convolution->run(kernel_, reinterpret_cast<const float*>(at(step.x)), 1, x.height, x.width,
+                                        reinterpret_cast<float*>(made), signs, pool, arena.float_spaces[s]);
         } else if (!step.convolution) {
             pack_signs(kernel_, reinterpret_cast<const float*>(at(step.x)), x.height * x.width, x.channels, made, pool);
         } else {

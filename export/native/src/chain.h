@@ -6,13 +6,17 @@
 #include <vector>
 
 #include "convolution.h"
+#include "float_convolution.h"
 #include "pooling.h"
 
 namespace bnn {
 
-// What lies between two steps, of one image: floats (h, w, c), or signs (h, w, ceil(c / 8)).
+// What lies between two steps, of one image: floats (h, w, c), or signs (h, w, ceil(c / 8)); from outside also planes
+// of floats, (c, h, w).
 struct Value {
-    bool signs = false;
+    enum Form { kFloats = 0, kSigns = 1, kPlanes = 2 };
+
+    Form form = kFloats;
     int64_t height = 0, width = 0, channels = 0;
 
     // Of one image. Raises Error where a side is below 1 or there are more than 2^40.
@@ -31,12 +35,13 @@ class Chain {
     // Raise Error where a value is not defined yet, of the wrong type or size.
     void add_sign(int64_t x);
     void add_pooling(int64_t x, Pooling pooling);
+    void add_float_convolution(int64_t planes, std::unique_ptr<FloatConvolution> convolution);
     void add_convolution(int64_t signs, int64_t residual, std::unique_ptr<Convolution> convolution);
     // After the last step; its values are the outputs. Raises Error where there is no step.
     void finish();
 
-    // Of signs that are there. Raises Error where they are not.
-    int64_t channels(int64_t signs) const { return checked(signs, true).channels; }
+    // Of a value of this form that is there. Raises Error where it is not.
+    int64_t channels(int64_t value, Value::Form form) const { return checked(value, form).channels; }
     const Value& value(int64_t index) const { return values_[size_t(index)]; }
     // What the last step gives: the first of its values, how many.
     int64_t first_output() const { return steps_.back().first_output; }
@@ -48,13 +53,15 @@ class Chain {
   private:
     struct Step {
         int64_t x, residual, first_output;
-        std::unique_ptr<Convolution> convolution;  // a sign has neither,
-        std::unique_ptr<Pooling> pooling;          // everything else one of the two
+        // A sign has none of them, everything else has one.
+        std::unique_ptr<Convolution> convolution;
+        std::unique_ptr<FloatConvolution> float_convolution;
+        std::unique_ptr<Pooling> pooling;
     };
     struct Arena;
     struct Call;
 
-    const Value& checked(int64_t index, bool signs) const;
+    const Value& checked(int64_t index, Value::Form form) const;
     void define(Step step, const std::vector<Value>& made);
     void run_image(const Call& call, int64_t image, Arena& arena, const Pool& pool) const;
     std::unique_ptr<Arena> take() const;

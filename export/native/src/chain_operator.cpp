@@ -1,4 +1,6 @@
 // Operator `Chain` of docs/format.md: its attribute `program`, read and run.
+#include <algorithm>
+
 #include "operators.h"
 
 namespace bnn {
@@ -6,7 +8,7 @@ namespace bnn {
 namespace {
 
 // Of a step.
-enum Code { kSignStep = 0, kPoolingStep = 1, kConvolutionStep = 2 };
+enum Code { kSignStep = 0, kPoolingStep = 1, kConvolutionStep = 2, kFloatStep = 3 };
 // Of a convolution.
 enum Form { kFloatForm = 1, kAddForm = 2, kClipForm = 4, kSignForm = 8 };
 
@@ -37,12 +39,17 @@ Pooling next_pooling(Program& program) {
     return pooling;
 }
 
-Attributes next_attributes(Program& program) {
+Attributes next_window(Program& program) {
     Attributes a;
     program.next(a.kernel, 2);
     program.next(a.strides, 2);
     program.next(a.pads, 4);
     program.next(a.dilations, 2);
+    return a;
+}
+
+Attributes next_attributes(Program& program) {
+    Attributes a = next_window(program);
     a.group = program.next();
     a.padding_value = program.next();
     return a;
@@ -57,7 +64,9 @@ void Kernel::read_chain(const OrtKernelInfo* info) {
     std::vector<Value> inputs;
     for (int64_t left = program.next(); left > 0; --left) {
         Value value;
-        value.signs = program.next() != 0;
+        const int64_t form = program.next();
+        if (form < 0 || form > 2) throw Error("an input of an unknown form " + std::to_string(form));
+        value.form = Value::Form(form);
         value.height = program.next(), value.width = program.next(), value.channels = program.next();
         inputs.push_back(value);
     }
@@ -66,7 +75,21 @@ void Kernel::read_chain(const OrtKernelInfo* info) {
     chain.reset(new Chain(inputs, kernel));
 
     std::vector<float> limits;
-    for (size_t clips = 0, step = 0; !program.ended(); ++step) {
+    size_t clips = 0;
+    const auto clip = [&](Epilogue& epilogue) {
+        if (!epilogue.clip) return;
+        if (!clips) limits = all_numbers(api, info, "limits");
+        if (2 * clips + 1 >= limits.size()) throw Error("attribute limits has too few numbers");
+        set_limits(epilogue, limits[2 * clips], limits[2 * clips + 1]);
+        ++clips;
+    };
+    const auto place = [&](int64_t first, int64_t constants) {
+        if (first < int64_t(inputs.size()) || first > int64_t(given) - constants) {
+            throw Error("constants that are not there");
+        }
+        return size_t(first);
+    };
+    for (size_t step = 0; !program.ended(); ++step) {
         try {
             const int64_t code = program.next(), x = program.next();
             if (code == kSignStep) {
@@ -79,19 +102,20 @@ void Kernel::read_chain(const OrtKernelInfo* info) {
                 epilogue.kind = form & kFloatForm ? Kind::kFloat : Kind::kThreshold;
                 if (form < 0 || form > 15 || (form && !(form & kFloatForm))) throw Error("an unknown form");
                 epilogue.add = form & kAddForm, epilogue.clip = form & kClipForm, epilogue.sign = form & kSignForm;
-                if (epilogue.clip) {
-                    if (!clips) limits = all_numbers(api, info, "limits");
-                    if (2 * clips + 1 >= limits.size()) throw Error("attribute limits has too few numbers");
-                    set_limits(epilogue, limits[2 * clips], limits[2 * clips + 1]);
-                    ++clips;
-                }
+                clip(epilogue);
                 Attributes a = next_attributes(program);
-                a.channels = chain->channels(x);
-                const int64_t constants = epilogue.kind == Kind::kThreshold ? 2 : 3;
-                if (first < int64_t(inputs.size()) || first > int64_t(given) - constants) {
-                    throw Error("constants that are not there");
-                }
-                chain->add_convolution(x, residual, make_convolution(info, a, epilogue, size_t(first)));
+                a.channels = chain->channels(x, Value::kSigns);
+                const size_t at = place(first, epilogue.kind == Kind::kThreshold ? 2 : 3);
+                chain->add_convolution(x, residual, make_convolution(info, a, epilogue, at));
+            } else if (code == kFloatStep) {
+                const int64_t form = program.next(), first = program.next();
+                if (form < 0 || form > 15 || !(form & kFloatForm) || form & kAddForm) throw Error("an unknown form");
+                Epilogue epilogue;
+                epilogue.kind = Kind::kFloat, epilogue.clip = form & kClipForm, epilogue.sign = form & kSignForm;
+                clip(epilogue);
+                Attributes a = next_window(program);
+                a.channels = chain->channels(x, Value::kPlanes);
+                chain->add_float_convolution(x, make_float_convolution(info, a, epilogue, place(first, 2)));
             } else {
                 throw Error("an unknown step " + std::to_string(code));
             }
@@ -101,7 +125,7 @@ void Kernel::read_chain(const OrtKernelInfo* info) {
     }
     chain->finish();
     const Value& result = chain->value(chain->first_output());
-    if (size_t(chain->outputs()) != op.outputs() || result.signs) {
+    if (size_t(chain->outputs()) != op.outputs() || result.form != Value::kFloats) {
         throw Error("the last step gives other outputs than the operator has");
     }
     int64_t size[3];
@@ -118,11 +142,13 @@ void Kernel::compute_chain(OrtKernelContext* context) const {
     for (size_t i = 0; i < chain_inputs; ++i) {
         const Value& wanted = chain->value(int64_t(i));
         const std::string name = std::to_string(i);
-        const Tensor x = input(context, i, wanted.signs ? ort::kUint8 : ort::kFloat, name.c_str());
+        const Tensor x = input(context, i, wanted.form == Value::kSigns ? ort::kUint8 : ort::kFloat, name.c_str());
         images = i ? images : x.shape[0];
-        if (x.shape[0] != images || x.shape[1] != wanted.height || x.shape[2] != wanted.width ||
-            x.shape[3] != wanted.channels) {
-            const int64_t shape[3] = {wanted.height, wanted.width, wanted.channels};
+        const bool planes = wanted.form == Value::kPlanes;
+        const int64_t last[3] = {wanted.height, wanted.width, wanted.channels};
+        const int64_t first[3] = {wanted.channels, wanted.height, wanted.width};
+        const int64_t* const shape = planes ? first : last;
+        if (x.shape[0] != images || !std::equal(shape, shape + 3, x.shape.begin() + 1)) {
             throw Error("input " + name + " must have shape (batch, " + text(shape, 3).substr(1) + ", got " +
                         text(x.shape.data(), 4));
         }

@@ -10,7 +10,7 @@ namespace {
 
 constexpr const char* kVariable = "BNN_ITRD_KERNEL";
 
-bool has_avx2() { return __builtin_cpu_supports("avx2"); }
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 bool has_avx512() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -41,7 +41,7 @@ const bnn_kernel* best_kernel() {
     if (has_avx512()) return &bnn_kernel_avx512;
     if (has_avx2()) return &bnn_kernel_avx2;
     // The portable kernel is there to be compared with; the standard operations of the file are much faster.
-    throw Error(std::string("this processor has neither AVX-512 VPOPCNTDQ nor AVX2 (") + kVariable +
+    throw Error(std::string("this processor has neither AVX-512 VPOPCNTDQ nor AVX2 with FMA (") + kVariable +
                 "=portable insists on the slow portable kernel)");
 }
 

@@ -68,7 +68,7 @@ struct Context {
 
 void infer(const Operator& op, const Context& context) {
     std::vector<Side> sides = context.input(0);
-    if (op.family == Family::kConvolution) {
+    if (op.family == Family::kConvolution || op.family == Family::kFloatConvolution) {
         const std::vector<Side> weights = context.input(1);
         Attributes a;
         int64_t size[2];

@@ -30,6 +30,24 @@ struct bnn_job {
     float low, high;
 };
 
+// A row of a float convolution, see float_convolution.h.
+struct bnn_float_job {
+    // The first pixel's window; a pixel's neighbour begins `step` elements further.
+    const float* x;
+    int64_t step, pixels;
+    const int64_t* offsets;  // (depth) from where a window begins
+    int64_t depth;
+    const float* weights;  // (blocks, depth, 16)
+    const float* bias;     // (blocks, 16)
+    int64_t blocks, outputs;
+    float* y;
+    int64_t stride;
+    uint8_t* signs;  // or null; 16 bits per block, all of them full
+    int64_t sign_stride;
+    int clip;
+    float low, high;
+};
+
 struct bnn_kernel {
     const char* name;
     // Windows (pairs, 2, stride) of `count` neighbours in a row, from the offsets of the `words` words of one window.
@@ -37,6 +55,7 @@ struct bnn_kernel {
     void (*gather)(const uint32_t* planes, const int64_t* offsets, int64_t words, int64_t count, uint32_t* windows,
                    int64_t stride);
     void (*compute)(const bnn_job*);
+    void (*float_compute)(const bnn_float_job*);
     // 8 * count floats -> count bytes of signs.
     void (*signs)(const float* x, int64_t count, uint8_t* bytes);
 };

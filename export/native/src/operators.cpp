@@ -12,7 +12,10 @@ Pool Threads::pool() {
             this};
 }
 
-size_t Operator::inputs() const { return family != Family::kConvolution ? 1 : thresholds() ? 3 : epilogue.add ? 5 : 4; }
+size_t Operator::inputs() const {
+    if (family == Family::kFloatConvolution) return 3;
+    return family != Family::kConvolution ? 1 : thresholds() ? 3 : epilogue.add ? 5 : 4;
+}
 
 size_t Operator::outputs() const { return !thresholds() && epilogue.sign ? 2 : 1; }
 
@@ -31,6 +34,7 @@ ort::Type Operator::output_type(size_t index) const {
 Kernel::Kernel(const OrtApi* api, const Operator& op, const OrtKernelInfo* info, std::string where)
     : api(api), where(std::move(where)), op(op), kernel(best_kernel()) {
     if (op.family == Family::kConvolution) read_convolution(info);
+    if (op.family == Family::kFloatConvolution) read_float_convolution(info);
     if (op.family == Family::kPooling) read_pooling(info);
     if (op.family == Family::kChain) read_chain(info);
 }
@@ -67,12 +71,7 @@ std::unique_ptr<Convolution> Kernel::make_convolution(const OrtKernelInfo* info,
     const Tensor weights = constant(api, info, first, ort::kUint8, "weights");
     const int64_t outputs = weights.shape.size() == 4 ? weights.shape[3] : 0;
     auto vector = [&](size_t index, ort::Type type, const char* name) {
-        const Tensor values = constant(api, info, first + index, type, name);
-        if (values.shape.size() != 1 || values.shape[0] != outputs) {
-            throw Error(std::string(name) + " must have shape (" + std::to_string(outputs) +
-                        "), the outputs of weights, got " + text(values.shape.data(), values.shape.size()));
-        }
-        return values.data;
+        return vector_constant(info, first + index, type, name, outputs);
     };
     const int32_t* threshold = nullptr;
     const float *scale = nullptr, *bias = nullptr;
@@ -84,6 +83,38 @@ std::unique_ptr<Convolution> Kernel::make_convolution(const OrtKernelInfo* info,
     }
     Layer layer(a, epilogue, static_cast<const uint8_t*>(weights.data), weights.shape, threshold, scale, bias);
     return std::unique_ptr<Convolution>(new Convolution(std::move(layer), kernel));
+}
+
+const void* Kernel::vector_constant(const OrtKernelInfo* info, size_t index, ort::Type type, const char* name,
+                                    int64_t length) const {
+    const Tensor values = constant(api, info, index, type, name);
+    if (values.shape.size() != 1 || values.shape[0] != length) {
+        throw Error(std::string(name) + " must have shape (" + std::to_string(length) +
+                    "), the outputs of weights, got " + text(values.shape.data(), values.shape.size()));
+    }
+    return values.data;
+}
+
+void Kernel::read_float_convolution(const OrtKernelInfo* info) {
+    Attributes a;
+    integers(api, info, "input_size", input_size, 2);
+    a.channels = integer(api, info, "channels");
+    integers(api, info, "kernel_shape", a.kernel, 2);
+    integers(api, info, "strides", a.strides, 2);
+    integers(api, info, "dilations", a.dilations, 2);
+    integers(api, info, "pads", a.pads, 4);
+    Epilogue epilogue = op.epilogue;
+    if (epilogue.clip) set_limits(epilogue, number(api, info, "low"), number(api, info, "high"));
+    float_convolution = make_float_convolution(info, a, epilogue, 1);
+}
+
+std::unique_ptr<FloatConvolution> Kernel::make_float_convolution(const OrtKernelInfo* info, const Attributes& a,
+                                                                 const Epilogue& epilogue, size_t first) const {
+    const Tensor weights = constant(api, info, first, ort::kFloat, "weights");
+    const int64_t outputs = weights.shape.size() == 4 ? weights.shape[3] : 0;
+    const void* const bias = vector_constant(info, first + 1, ort::kFloat, "bias", outputs);
+    return std::unique_ptr<FloatConvolution>(new FloatConvolution(a, epilogue, static_cast<const float*>(weights.data),
+                                                                  weights.shape, static_cast<const float*>(bias)));
 }
 
 void Kernel::read_pooling(const OrtKernelInfo* info) {
@@ -100,7 +131,7 @@ Tensor Kernel::input(OrtKernelContext* context, size_t index, ort::Type type, co
     check(ort::KernelContext_GetInput(api, context, index, &value));
     Tensor result = tensor(api, value, type, name);
     if (result.shape.size() != 4) {
-        throw Error(std::string("input ") + name + " must have 4 axes (batch, height, width, channels), got shape " +
+        throw Error(std::string("input ") + name + " must have 4 axes, got shape " +
                     text(result.shape.data(), result.shape.size()));
     }
     return result;
@@ -123,6 +154,7 @@ void* Kernel::output(OrtKernelContext* context, size_t index, const int64_t (&sh
 void Kernel::compute(OrtKernelContext* context) const {
     if (op.family == Family::kSign) compute_sign(context);
     if (op.family == Family::kConvolution) compute_convolution(context);
+    if (op.family == Family::kFloatConvolution) compute_float_convolution(context);
     if (op.family == Family::kPooling) compute_pooling(context);
     if (op.family == Family::kChain) compute_chain(context);
 }
@@ -165,6 +197,24 @@ void Kernel::compute_convolution(OrtKernelContext* context) const {
     }
     Threads threads{api, context};
     convolution->run(tensors, threads.pool());
+}
+
+void Kernel::compute_float_convolution(OrtKernelContext* context) const {
+    const FloatConvolution& c = *float_convolution;
+    const Attributes& a = c.attributes;
+    const Tensor x = input(context, 0, ort::kFloat, "x");
+    if (x.shape[1] != a.channels || x.shape[2] != input_size[0] || x.shape[3] != input_size[1]) {
+        const int64_t wanted[3] = {a.channels, input_size[0], input_size[1]};
+        throw Error("input x must have shape (batch, " + text(wanted, 3).substr(1) + ", got " +
+                    text(x.shape.data(), 4));
+    }
+    const int64_t shape[4] = {x.shape[0], output_size(a, 0, x.shape[2]), output_size(a, 1, x.shape[3]), c.outputs};
+    auto* const y = static_cast<float*>(output(context, 0, shape));
+    auto* const signs = c.epilogue.sign ? static_cast<uint8_t*>(output(context, 1, shape)) : nullptr;
+    Threads threads{api, context};
+    FloatConvolution::Workspace space;
+    c.run(kernel, static_cast<const float*>(x.data), x.shape[0], x.shape[2], x.shape[3], y, signs, threads.pool(),
+          space);
 }
 
 void Kernel::compute_pooling(OrtKernelContext* context) const {

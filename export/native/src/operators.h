@@ -11,7 +11,7 @@
 
 namespace bnn {
 
-enum class Family { kSign, kConvolution, kPooling, kChain };
+enum class Family { kSign, kConvolution, kFloatConvolution, kPooling, kChain };
 
 struct Operator : OrtCustomOp {
     const OrtApi* api = nullptr;
@@ -55,13 +55,18 @@ class Kernel {
 
   private:
     void read_convolution(const OrtKernelInfo*);
+    void read_float_convolution(const OrtKernelInfo*);
     void read_pooling(const OrtKernelInfo*);
     void read_chain(const OrtKernelInfo*);  // in chain_operator.cpp
     // Its constants are the inputs from `first` on.
     std::unique_ptr<Convolution> make_convolution(const OrtKernelInfo*, const Attributes&, const Epilogue&,
                                                   size_t first) const;
+    std::unique_ptr<FloatConvolution> make_float_convolution(const OrtKernelInfo*, const Attributes&, const Epilogue&,
+                                                             size_t first) const;
+    const void* vector_constant(const OrtKernelInfo*, size_t index, ort::Type, const char* name, int64_t length) const;
     void compute_sign(OrtKernelContext*) const;
     void compute_convolution(OrtKernelContext*) const;
+    void compute_float_convolution(OrtKernelContext*) const;
     void compute_pooling(OrtKernelContext*) const;
     void compute_chain(OrtKernelContext*) const;
     Tensor input(OrtKernelContext*, size_t index, ort::Type, const char* name) const;
@@ -71,6 +76,7 @@ class Kernel {
     const bnn_kernel* const kernel;
     int64_t input_size[2] = {0, 0};
     std::unique_ptr<Convolution> convolution;
+    std::unique_ptr<FloatConvolution> float_convolution;
     Pooling pooling;
     std::unique_ptr<Chain> chain;
     size_t chain_inputs = 0;

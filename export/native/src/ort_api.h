@@ -22,6 +22,8 @@ namespace ort {
 
 // 18 is the first to read GetMayInplace.
 constexpr uint32_t kVersion = 18;
+// The oldest onnxruntime that is admitted, 1.20: older ones were never tested.
+constexpr uint32_t kOldest = 20;
 
 enum Code { kFail = 1, kInvalidArgument = 2, kInvalidGraph = 10 };
 enum AttributeType { kInts = 2 };

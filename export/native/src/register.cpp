@@ -89,6 +89,14 @@ std::vector<Operator> make_all(const OrtApi* api) {
             if (e.add) allow_in_place(all.back());
         }
     }
+    for (int flags = 0; flags < 4; ++flags) {
+        Epilogue e;
+        e.kind = Kind::kFloat;
+        e.clip = flags & 1, e.sign = flags & 2;
+        all.push_back(make(api, std::string("FloatConv") + (e.clip ? "Clip" : "") + (e.sign ? "Sign" : ""),
+                           Family::kFloatConvolution));
+        all.back().epilogue = e;
+    }
     // A name is one function in a file, so each chain of a file has a name of its own.
     for (int i = 0; i < kChains; ++i) {
         for (const bool sign : {false, true}) {
@@ -120,7 +128,7 @@ OrtCustomOpDomain* domain_of(const OrtApi* api) {
 
 extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
                                                                                const OrtApiBase* base) {
-    if (const OrtApi* const api = base->GetApi(ort::kVersion)) {
+    if (const OrtApi* const api = base->GetApi(ort::kOldest)) {
         return guarded(api, "bnn_itrd", [&] {
             best_kernel();  // an unknown name, a processor without the instructions: said here, not at the first layer
             check(ort::AddCustomOpDomain(api, options, domain_of(api)));
@@ -129,5 +137,5 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(O
     // The function that makes a status is in the table since the first version.
     return ort::CreateStatus(
         base->GetApi(1), ort::kFail,
-        "the native library of bnn_itrd needs onnxruntime 1.20 or newer, this one is older than 1.18");
+        "the native library of bnn_itrd needs onnxruntime 1.20 or newer");
 }
