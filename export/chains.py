@@ -162,12 +162,14 @@ def chain(proto: onnx.ModelProto) -> int:
             end += 1
         wanted = {output.name for output in graph.output}.union(*(node.input for node in nodes[end:]))
         count = _length(nodes[at:end], wanted) if made < CHAINS else 0
-        if not count:
+        sizes = _sizes(nodes[at : at + count], outputs)
+        # A value that only a sign without readers reads has no size.
+        if not count or any(node.op_type == "Sign" and node.input[0] not in sizes for node in nodes[at : at + count]):
             result.append(nodes[at])
             at += 1
             continue
         whole = nodes[at : at + count]
-        node, function = _as_one(whole, set(constants), _sizes(whole, outputs), made)
+        node, function = _as_one(whole, set(constants), sizes, made)
         proto.functions.append(function)
         result.append(node)
         made, at = made + 1, at + count

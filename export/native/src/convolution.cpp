@@ -13,6 +13,7 @@ constexpr int64_t kMostTasks = 128;
 constexpr int64_t kSignFloats = 1 << 15;  // whose signs are one task
 constexpr int64_t kWindowWords = 6144;    // 24 KiB: windows stay in the first cache, and fit on a thread's stack
 constexpr int64_t kPlaneWords = 1 << 18;  // 1 MiB: planes of the images held at once stay in the second
+constexpr int64_t kSharedWords = 1 << 20;  // 4 MiB: windows of all chunks held at once
 constexpr int64_t kTile = 8;              // pixels a kernel computes side by side
 constexpr int64_t kOverrun = 16;          // words a kernel writes behind the last window
 
@@ -29,6 +30,7 @@ struct Run {
     int64_t stride;               // of the windows
     bool shared;                  // windows are gathered once, for all cuts
     bool local;                   // windows fit on the stack
+    std::atomic<bool> failed{false};  // no memory for a task's windows
 
     const Layer& layer() const { return convolution.layer; }
     bool masked() const { return layer().group_outputs % kLanes != 0 && tensors.signs; }
@@ -74,8 +76,7 @@ void join_masks(const Layer& layer, const uint16_t* masks, uint8_t* signs) {
     }
 }
 
-void compute_task(void* data, size_t task) {
-    const Run& run = *static_cast<const Run*>(data);
+void compute_windows(const Run& run, size_t task, uint32_t* windows) {
     const Layer& layer = run.layer();
     const Plan& plan = run.space.plan;
     const Tensors& t = run.tensors;
@@ -85,13 +86,7 @@ void compute_task(void* data, size_t task) {
     const int64_t last = std::min(first + run.chunk, plan.pixels);
     const int64_t pixel = (run.first_image + image) * plan.pixels + first;
 
-    alignas(64) uint32_t here[kWindowWords];
-    uint32_t* windows = here;
-    if (run.shared) {
-        windows = run.space.windows.get() + place * run.space.window_words;
-    } else if (!run.local) {
-        windows = run.space.windows.get() + int64_t(task) * run.space.window_words;
-    }
+    if (run.shared) windows = run.space.windows.get() + place * run.space.window_words;
     uint16_t* const masks = run.masked() ? run.space.masks.get() + place * run.space.mask_count : nullptr;
 
     bnn_job job = {};
@@ -124,6 +119,21 @@ void compute_task(void* data, size_t task) {
     }
     for (int64_t p = 0; masks && p < last - first; ++p) {
         join_masks(layer, masks + p * job.mask_stride, t.signs + (pixel + p) * layer.output_bytes());
+    }
+}
+
+void compute_task(void* data, size_t task) {
+    Run& run = *static_cast<Run*>(data);
+    if (run.shared || run.local) {
+        alignas(64) uint32_t here[kWindowWords];
+        return compute_windows(run, task, here);
+    }
+    try {  // nothing may pass through onnxruntime's threads
+        Aligned<uint32_t> buffer = run.space.slots.take();
+        compute_windows(run, task, buffer.get());
+        run.space.slots.give(std::move(buffer));
+    } catch (...) {
+        run.failed = true;
     }
 }
 
@@ -175,6 +185,23 @@ void all(const Pool& pool, void (*task)(void*, size_t), int64_t count, void* dat
 
 }  // namespace
 
+Aligned<uint32_t> Slots::take() {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (!idle_.empty()) {
+            Aligned<uint32_t> buffer = std::move(idle_.back());
+            idle_.pop_back();
+            return buffer;
+        }
+    }
+    return Aligned<uint32_t>(words_);
+}
+
+void Slots::give(Aligned<uint32_t> buffer) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    idle_.push_back(std::move(buffer));
+}
+
 Convolution::~Convolution() { delete idle.load(); }
 
 void Convolution::run(const Tensors& tensors, const Pool& pool) const {
@@ -198,7 +225,7 @@ void Convolution::run(const Tensors& tensors, const Pool& pool, Workspace& space
     }
     const Plan& plan = space.plan;
 
-    Run run{*this, tensors, space, 0, 0, 0, 0, layer.blocks, 1, 0, false, false};
+    Run run{*this, tensors, space, 0, 0, 0, 0, layer.blocks, 1, 0, false, false, {false}};
     const int64_t held = std::min(tensors.images, std::max<int64_t>(1, kPlaneWords / plan.plane_size));
     if (held > space.held) {
         space.planes = Aligned<uint32_t>(held * plan.plane_size);
@@ -213,12 +240,13 @@ void Convolution::run(const Tensors& tensors, const Pool& pool, Workspace& space
         run.cut = std::max<int64_t>(2, ceil_div(layer.blocks, ceil_div(tasks, held * run.chunks)));
         run.cuts = ceil_div(layer.blocks, run.cut);
     }
-    run.shared = run.cuts > 1;
     run.stride = run.chunk + kOverrun;
     const int64_t window_words = 2 * layer.pairs * run.stride;
     run.local = window_words <= kWindowWords;
     const int64_t places = held * run.chunks;
-    if (run.shared || !run.local) {
+    run.shared = run.cuts > 1 && places <= kSharedWords / window_words;
+    if (!run.shared && !run.local) space.slots.resize(window_words);
+    if (run.shared) {
         if (space.window_words != window_words || space.window_places < places) {
             space.windows = Aligned<uint32_t>(places * window_words);
             space.window_words = window_words;
@@ -240,6 +268,7 @@ void Convolution::run(const Tensors& tensors, const Pool& pool, Workspace& space
         all(pool, spread_task, run.images, &run, run.images * plan.plane_size > kPlaneWords / 8);
         if (run.shared) all(pool, gather_task, run.images * run.chunks, &run, false);
         all(pool, compute_task, run.images * run.chunks * run.cuts, &run, tasks > 1);
+        if (run.failed) throw std::bad_alloc();
     }
 }
 

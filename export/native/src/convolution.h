@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 
 #include "kernel.h"
 #include "plan.h"
@@ -32,12 +33,37 @@ const bnn_kernel* kernel_by_name(const std::string& name);
 const bnn_kernel* best_kernel();
 const char* kernel_name(const bnn_kernel*);
 
+// Buffers of one size for tasks whose windows do not fit on the stack: as many as run at the same time.
+class Slots {
+  public:
+    Slots() = default;
+    Slots(Slots&& other) noexcept : words_(other.words_), idle_(std::move(other.idle_)) {}
+    Slots& operator=(Slots&& other) noexcept {
+        words_ = other.words_, idle_ = std::move(other.idle_);
+        return *this;
+    }
+    // Not while a buffer is out.
+    void resize(int64_t words) {
+        if (words == words_) return;
+        idle_.clear();
+        words_ = words;
+    }
+    Aligned<uint32_t> take();  // raises std::bad_alloc
+    void give(Aligned<uint32_t> buffer);
+
+  private:
+    std::mutex mutex_;
+    int64_t words_ = 0;
+    std::vector<Aligned<uint32_t>> idle_;
+};
+
 // Buffers of one run. Kept from run to run: the border of the planes and the plan stay as they are.
 struct Workspace {
     Plan plan;
     int64_t held = 0;  // images whose planes there are
     int64_t window_words = 0, window_places = 0, mask_count = 0, mask_places = 0;
     Aligned<uint32_t> planes, windows;
+    Slots slots;
     Aligned<uint16_t> masks;
 };
 

@@ -1,0 +1,611 @@
+"""Chains, float convolutions and poolings inside onnxruntime: against each other bit for bit, and with malformed input.
+
+Three forms of a random network of our operations must agree: the operations by themselves with the native library, the
+chain of them, and (floats only) the stock runtime, which knows neither.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from bnn_itrd.export.chains import chain
+from bnn_itrd.export.functions import DOMAIN, FLOAT_CONVOLUTIONS, POOLINGS, function_bodies
+from bnn_itrd.export.native import library_path, why_unavailable
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ROOT / "export" / "native" / "src"
+
+pytestmark = pytest.mark.skipif(library_path() is None, reason=f"no native library: {why_unavailable()}")
+
+
+def opened(model: onnx.ModelProto | bytes, *, native: bool = True, threads: int = 1) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    if native:
+        options.register_custom_ops_library(str(library_path()))
+    data = model if isinstance(model, bytes) else model.SerializeToString()
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def value(name: str, shape: list[Any], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, ["batch", *shape])
+
+
+class Network:
+    """A graph of operations of ours that grows at random; `sizes`: (h, w, c) of each value."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, np.ndarray] = {}
+        self.floats: dict[str, tuple[int, int, int]] = {}
+        self.signs: dict[str, tuple[int, int, int]] = {}
+        self.inputs: dict[str, list[int]] = {}
+
+    def one_of(self, options: Any) -> Any:
+        options = list(options)
+        return options[int(self.rng.integers(len(options)))]
+
+    def add(self, op: str, inputs: list[str], outputs: int, **attributes: Any) -> list[str]:
+        names = [f"v{len(self.nodes)}_{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(op, inputs, names, f"n{len(self.nodes)}", domain=DOMAIN, **attributes))
+        return names
+
+    def constant(self, array: np.ndarray) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants[name] = array
+        return name
+
+    def window(self, size: tuple[int, int, int]) -> tuple[dict[str, Any], tuple[int, int]]:
+        """Attributes of a window that fits, and the size of what it gives."""
+        kernel, dilations = [self.one_of([1, 2, 3, 3]) for _ in "hw"], [self.one_of([1, 1, 2]) for _ in "hw"]
+        pads = [int(p) for p in self.rng.integers(0, 3, 4)]
+        spans = [dilations[i] * (kernel[i] - 1) + 1 for i in range(2)]
+        for i in range(2):
+            pads[i] += max(0, spans[i] - size[i] - pads[i] - pads[i + 2])
+        strides = [self.one_of([1, 1, 2]) for _ in "hw"]
+        out = [(size[i] + pads[i] + pads[i + 2] - spans[i]) // strides[i] + 1 for i in range(2)]
+        attributes = {"input_size": list(size[:2]), "channels": size[2], "kernel_shape": kernel, "strides": strides}
+        return attributes | {"pads": pads, "dilations": dilations}, (out[0], out[1])
+
+    def limits(self, form: str) -> dict[str, float]:
+        return {"low": -0.7, "high": float(self.rng.choice([0.0, 0.9]))} if "Clip" in form else {}
+
+    def stem(self, op: str) -> None:
+        size = (int(self.rng.integers(1, 13)), int(self.rng.integers(1, 13)), int(self.rng.integers(1, 5)))
+        attributes, out = self.window(size)
+        outputs = int(self.one_of([1, 7, 16, 24, 64, 80]))
+        weights = self.rng.standard_normal((*attributes["kernel_shape"], size[2], outputs), np.float32)
+        self.inputs["images"] = [size[2], *size[:2]]
+        constants = [self.constant(weights), self.constant(self.rng.standard_normal(outputs, np.float32))]
+        made = self.add(op, ["images", *constants], 1 + op.endswith("Sign"), **attributes, **self.limits(op))
+        self.floats[made[0]] = (*out, outputs)
+        self.signs.update(dict.fromkeys(made[1:], (*out, outputs)))
+
+    def sign(self) -> None:
+        x = self.one_of(self.floats)
+        self.signs[self.add("Sign", [x], 1)[0]] = self.floats[x]
+
+    def pool(self) -> None:
+        x = self.one_of(self.floats)
+        height, width, channels = self.floats[x]
+        op = self.one_of(POOLINGS)
+        kernel = [self.one_of([k for k in (1, 2, 4, 8) if side % k == 0]) for side in (height, width)]
+        zeros = [int(z) for z in self.rng.integers(0, 5, 2)] if op.endswith("Pad") else []
+        more = {"zeros": zeros} if zeros else {}
+        attributes = {"input_size": [height, width], "channels": channels, "kernel_shape": kernel}
+        (y,) = self.add(op, [x], 1, **attributes, **more)
+        self.floats[y] = (height // kernel[0], width // kernel[1], channels + sum(zeros))
+
+    def convolve(self, *, last: bool = False) -> None:
+        x = self.one_of(self.signs)
+        size = self.signs[x]
+        attributes, out = self.window(size)
+        residuals = [name for name, s in self.floats.items() if s[:2] == out]
+        form = self.one_of(["", "Sign", "Clip", "ClipSign"] + ([] if last else ["Threshold"] * 2))
+        residual = self.one_of(residuals) if residuals and form != "Threshold" and self.rng.random() < 0.7 else None
+        outputs = self.floats[residual][2] if residual else int(self.one_of([1, 7, 16, 24, 64]))
+        group = self.one_of([g for g in (1, 1, 2, 3) if size[2] % g == 0 and outputs % g == 0])
+        op = f"{'Grouped' if group > 1 else ''}BinaryConv{'Add' if residual else ''}{form}"
+        kernel, channels = attributes["kernel_shape"], size[2] // group
+        bits = self.rng.integers(0, 2, (*kernel, channels, outputs)).astype(np.uint8)
+        arrays = [np.packbits(bits, axis=2, bitorder="little")]
+        if form == "Threshold":
+            arrays.append(self.rng.integers(-4, 5, outputs).astype(np.int32))
+        else:
+            arrays += list(self.rng.standard_normal((2, outputs), np.float32))
+        inputs = [x, *(self.constant(a) for a in arrays), *([residual] if residual else [])]
+        more = {"group": group, "padding_value": int(self.rng.integers(-1, 2)), **self.limits(form)}
+        made = self.add(op, inputs, 2 if form.endswith("Sign") else 1, **attributes, **more)
+        if form != "Threshold":
+            self.floats[made[0]] = (*out, outputs)
+        self.signs.update(dict.fromkeys(made if form == "Threshold" else made[1:], (*out, outputs)))
+
+    def model(self, *, chained: bool) -> onnx.ModelProto:
+        last = self.nodes[-1]
+        size = self.floats[last.output[0]]
+        outputs = [value(last.output[0], list(size))]
+        outputs += [value(t, list(size), TensorProto.UINT8) for t in last.output[1:]]
+        graph = helper.make_graph(
+            self.nodes,
+            "network",
+            [value(name, shape) for name, shape in self.inputs.items()],
+            outputs,
+            [numpy_helper.from_array(a, name) for name, a in self.constants.items()],
+        )
+        opsets = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, 1)]
+        bodies = function_bodies(node.op_type for node in self.nodes if node.domain == DOMAIN)
+        model = helper.make_model(graph, opset_imports=opsets, functions=bodies, ir_version=8)
+        if chained:
+            assume(chain(model) == 1)  # not where a sign nobody reads is all that reads an input
+        return model
+
+    def feeds(self, batch: int) -> dict[str, np.ndarray]:
+        return {name: self.rng.standard_normal((batch, *shape), np.float32) for name, shape in self.inputs.items()}
+
+
+def network(seed: int, *, steps: int = 6) -> Network:
+    """Operations that read images, floats and signs from outside."""
+    net = Network(seed)
+    size = (net.one_of([1, 2, 4, 8, 8, 12]), net.one_of([2, 4, 8, 8]), net.one_of([1, 3, 8, 16, 33, 64]))
+    if net.rng.random() < 0.3:
+        # Signs from outside: an operation of another domain stands between, so no operation of the chain makes them.
+        net.inputs["outside"] = list(size)
+        sign = helper.make_node("Sign", ["outside"], ["outside_signs"], "outside_sign", domain=DOMAIN)
+        net.nodes += [sign, helper.make_node("Identity", ["outside_signs"], ["kept_signs"], "between")]
+        net.signs["kept_signs"] = size
+    if net.rng.random() < 0.6:
+        net.stem(net.one_of(FLOAT_CONVOLUTIONS))
+    if not net.floats or net.rng.random() < 0.4:
+        net.inputs["x"] = list(size)
+        net.floats["x"] = size
+    for _ in range(int(net.rng.integers(1, steps + 1))):
+        options = [net.sign, net.pool, *([net.convolve] * 4 if net.signs else [])]
+        net.one_of(options)()
+    if not net.signs:
+        net.sign()
+    net.convolve(last=True)
+    return net
+
+
+def bits(signs: np.ndarray) -> np.ndarray:
+    """What counts of opaque signs: the first bytes."""
+    n, h, w, c = signs.shape
+    return signs.reshape(-1)[: n * h * w * -(-c // 8)]
+
+
+def assert_same(results: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    for ours, theirs in zip(results, expected, strict=True):
+        assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+        if ours.dtype == np.uint8:
+            np.testing.assert_array_equal(bits(ours), bits(theirs))
+        else:
+            np.testing.assert_array_equal(ours.view(np.int32), theirs.view(np.int32))
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9))
+def test_a_chain_gives_the_bits_of_its_operations(seed: int, batch: int) -> None:
+    net = network(seed)
+    model, chained = net.model(chained=False), net.model(chained=True)
+    feeds = net.feeds(batch)
+    expected = opened(model).run(None, feeds)
+    assert_same(opened(chained).run(None, feeds), expected)
+    assert_same(opened(chained, threads=2).run(None, feeds), expected)
+    # The stock runtime holds signs in another form, so only floats are compared.
+    stock = opened(chained, native=False).run([chained.graph.output[0].name], feeds)
+    assert_same(stock, expected[:1])
+
+
+def stem_model(
+    op: str, weights: np.ndarray, bias: np.ndarray, size: tuple[int, int], **changes: Any
+) -> onnx.ModelProto:
+    attributes: dict[str, Any] = {"input_size": size, "channels": weights.shape[2], "kernel_shape": weights.shape[:2]}
+    attributes |= {"strides": [1, 1], "pads": [1, 1, 1, 1], "dilations": [1, 1]} | changes
+    attributes |= {"low": -0.5, "high": 2.0} if "Clip" in op and "low" not in changes else {}
+    names = ["y", "t"] if op.endswith("Sign") else ["y"]
+    node = helper.make_node(op, ["images", "w", "b"], names, "stem", domain=DOMAIN, **attributes)
+    graph = helper.make_graph(
+        [node],
+        "stem",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [None] * 4)],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT if n == "y" else TensorProto.UINT8, None) for n in names],
+        [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(bias, "b")],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, 1)]
+    return helper.make_model(graph, opset_imports=opsets, functions=function_bodies([op]), ir_version=8)
+
+
+@pytest.mark.parametrize("kernel", ["portable", "avx2", "avx512"])
+@pytest.mark.parametrize("op", FLOAT_CONVOLUTIONS)
+def test_a_float_convolution_is_that_of_torch_and_of_the_stock_runtime(
+    op: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BNN_ITRD_KERNEL", kernel)
+    if library_path() is None:
+        pytest.skip("this processor cannot run it")
+    rng = np.random.default_rng(0)
+    cases: list[tuple[tuple[int, ...], tuple[int, int], int]] = [
+        ((3, 3, 3, 64), (32, 32), 1),
+        ((5, 5, 1, 6), (28, 27), 2),
+        ((7, 7, 2, 33), (33, 20), 2),
+        ((1, 1, 128, 80), (9, 8), 1),
+        ((3, 3, 14, 17), (11, 7), 1),
+    ]
+    for shape, size, stride in cases:
+        weights, bias = rng.standard_normal(shape, np.float32), rng.standard_normal(shape[3], np.float32)
+        model = stem_model(op, weights, bias, size, strides=[stride, stride])
+        for threads, batch in itertools.product((1, 2), (1, 3, 9)):
+            x = rng.standard_normal((batch, shape[2], *size), np.float32)
+            results = opened(model, threads=threads).run(None, {"images": x})
+            assert_same(results[:1], opened(model, native=False, threads=threads).run(["y"], {"images": x}))
+            oihw = rearrange(weights, "y x i o -> o i y x")
+            arrays = [torch.from_numpy(np.ascontiguousarray(a)).double() for a in (x, oihw, bias)]
+            y = rearrange(F.conv2d(*arrays, stride=stride, padding=1), "n o h w -> n h w o").numpy()
+            expected = np.clip(y, -0.5, 2.0) if "Clip" in op else y
+            np.testing.assert_allclose(results[0], expected, atol=1e-4)
+            if op.endswith("Sign"):
+                packed = np.packbits(results[0] >= 0, axis=-1, bitorder="little").reshape(-1)
+                np.testing.assert_array_equal(bits(results[1]), packed)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"channels": 4}, r"weights must have shape \(3, 3, 4, outputs\), got \(3, 3, 3, 8\)"),
+        ({"kernel_shape": [3, 2]}, r"weights must have shape \(3, 2, 3, outputs\)"),
+        ({"strides": [0, 1]}, "strides must be in"),
+        ({"pads": [2**30] * 4}, "too large"),
+        ({"dilations": [9, 1]}, "the window is larger than the padded image"),
+        ({"input_size": [8, 9]}, r"input x must have shape \(batch, 3, 8, 9\), got \(2, 3, 8, 8\)"),
+        ({"low": 3.0, "high": 1.0}, "low must not be above high"),
+    ],
+)
+def test_malformed_float_convolutions_are_refused(change: dict[str, Any], message: str) -> None:
+    model = stem_model("FloatConvClip", np.zeros((3, 3, 3, 8), np.float32), np.zeros(8, np.float32), (8, 8), **change)
+    with pytest.raises(Exception, match=f'FloatConvClip "stem": .*{message}'):
+        opened(model).run(None, {"images": np.zeros((2, 3, 8, 8), np.float32)})
+
+
+def test_constants_of_a_float_convolution_are_checked() -> None:
+    deep = stem_model("FloatConv", np.zeros((7, 7, 3, 8), np.float32), np.zeros(8, np.float32), (8, 8))
+    with pytest.raises(Exception, match="at most 128 values"):
+        opened(deep)
+    short = stem_model("FloatConv", np.zeros((3, 3, 3, 8), np.float32), np.zeros(7, np.float32), (8, 8))
+    with pytest.raises(Exception, match=r"bias must have shape \(8\), the outputs of weights, got \(7\)"):
+        opened(short)
+
+
+@pytest.mark.parametrize("op", POOLINGS)
+def test_poolings_have_the_bits_of_the_stock_runtime(op: str) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 8, 16, 70), np.float32)
+    for kernel in itertools.product((1, 2, 4, 8), (1, 2, 4, 8)):
+        net = Network(0)
+        net.inputs["x"], net.floats["x"] = [8, 16, 70], (8, 16, 70)
+        zeros: dict[str, Any] = {"zeros": [3, 5]} if op.endswith("Pad") else {}
+        (y,) = net.add(op, ["x"], 1, input_size=[8, 16], channels=70, kernel_shape=kernel, **zeros)
+        net.floats[y] = (8 // kernel[0], 16 // kernel[1], 78 if zeros else 70)
+        model = net.model(chained=False)
+        (native,), (stock,) = opened(model).run(None, {"x": x}), opened(model, native=False).run(None, {"x": x})
+        assert_same([native], [stock])
+        windows = rearrange(x.astype(np.float64), "n (h i) (w j) c -> n h w i j c", i=kernel[0], j=kernel[1])
+        expected = windows.max((3, 4)) if op.startswith("Max") else windows.mean((3, 4))
+        inner = native[..., 3:-5] if zeros else native
+        np.testing.assert_allclose(inner, expected, rtol=1e-5, atol=1e-6)
+        assert not zeros or not (native[..., :3].any() or native[..., -5:].any())
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("chained", [True, False])
+def test_a_batch_of_none(native: bool, chained: bool) -> None:
+    for seed in range(20):
+        net = Network(seed)
+        net.stem("FloatConvSign")
+        for step in (net.convolve, net.convolve, net.pool):
+            step()
+        net.convolve(last=True)
+        model = net.model(chained=chained)
+        (y, *_) = opened(model, native=native).run(None, net.feeds(0))
+        assert y.shape == (0, *net.floats[net.nodes[-1].output[0]])
+
+
+def test_several_threads_run_one_chain() -> None:
+    nets = [network(seed) for seed in range(400)]
+    net = next(n for n in nets if "images" in n.inputs and "outside" not in n.inputs and len(n.nodes) > 5)
+    session = opened(net.model(chained=True), threads=2)
+    feeds = [net.feeds(batch) for batch in (1, 2, 8, 9)]
+    expected = [session.run(None, feed)[0] for feed in feeds]
+    wrong: list[int] = []
+
+    def work(i: int) -> None:
+        wrong.extend(i for _ in range(50) if not np.array_equal(session.run(None, feeds[i])[0], expected[i]))
+
+    threads = [threading.Thread(target=work, args=(i % 4,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_windows_that_do_not_fit_on_the_stack() -> None:
+    """A wide window, alone and with few pixels and many outputs; several threads of the session at once."""
+    for sides, channels, outputs in (((20, 20), 1100, 16), ((2, 4), 1100, 256)):
+        net = Network(1)
+        net.inputs["x"], net.floats["x"] = [*sides, channels], (*sides, channels)
+        net.sign()
+        x = next(iter(net.signs))
+        packed = net.rng.integers(0, 256, (3, 3, -(-channels // 8), outputs)).astype(np.uint8)
+        packed[:, :, -1] &= (1 << (channels % 8 or 8)) - 1
+        scale, bias = net.rng.standard_normal((2, outputs), np.float32)
+        attributes: dict[str, Any] = {"input_size": sides, "channels": channels, "kernel_shape": [3, 3], "group": 1}
+        attributes |= {"strides": [1, 1], "pads": [1] * 4, "dilations": [1, 1], "padding_value": 0}
+        inputs = [x, net.constant(packed), net.constant(scale), net.constant(bias)]
+        (y,) = net.add("BinaryConv", inputs, 1, **attributes)
+        net.floats[y] = (*sides, outputs)
+        feeds = net.feeds(2)
+        expected = opened(net.model(chained=False), native=False).run(None, feeds)
+        for threads, chained in itertools.product((1, 2), (False, True)):
+            assert_same(opened(net.model(chained=chained), threads=threads).run(None, feeds), expected)
+
+
+# A chain of five steps whose program is then spoilt.
+
+
+def good_chain() -> Network:
+    net = Network(3)
+    net.inputs["images"] = [3, 8, 8]
+    weights = [net.rng.standard_normal((3, 3, 3, 16), np.float32), net.rng.standard_normal(16, np.float32)]
+    window = {"strides": [1, 1], "pads": [1] * 4, "dilations": [1, 1], "kernel_shape": [3, 3], "input_size": [8, 8]}
+    names = [net.constant(a) for a in weights]
+    y, t = net.add("FloatConvSign", ["images", *names], 2, channels=3, **window)
+    packed = net.rng.integers(0, 256, (3, 3, 2, 16)).astype(np.uint8)
+    first = [t, net.constant(packed), net.constant(net.rng.integers(-9, 9, 16).astype(np.int32))]
+    binary: dict[str, Any] = {"channels": 16, "group": 1, "padding_value": 0, **window}
+    (s,) = net.add("BinaryConvThreshold", first, 1, **binary)
+    scale, bias = net.rng.standard_normal((2, 16), np.float32)
+    second = [s, net.constant(packed), net.constant(scale), net.constant(bias), y]
+    z, _ = net.add("BinaryConvAddClipSign", second, 2, low=-1.0, high=1.0, **binary)
+    (p,) = net.add("AveragePool", [z], 1, input_size=[8, 8], channels=16, kernel_shape=[2, 2])
+    net.floats[p] = (4, 4, 16)
+    return net
+
+
+# Places in the program: the input; FloatConv at 5, the threshold at 19, the addition at 36, the pooling at 53.
+PROGRAM = [1, 2, 8, 8, 3]
+WINDOW = [3, 3, 1, 1, 1, 1, 1, 1, 1, 1]
+
+
+def test_the_program_is_as_documented() -> None:
+    model = good_chain().model(chained=True)
+    (node,) = model.graph.node
+    found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    assert found["program"] == [
+        *PROGRAM,
+        *(3, 0, 9, 1, *WINDOW),
+        *(2, 2, -1, 0, 3, *WINDOW, 1, 0),
+        *(2, 3, 1, 15, 5, *WINDOW, 1, 0),
+        *(1, 4, 1, 2, 2, 0, 0),
+    ]
+    assert found["limits"] == [-1.0, 1.0] and found["output_size"] == [4, 4, 16]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({0: 0}, "attribute program tells of inputs that are not there"),
+        ({0: 100}, "an input of an unknown form 3"),
+        ({1: 3}, "an input of an unknown form 3"),
+        ({1: 0}, "step 0: value 0 is not planes of floats"),
+        ({2: 0}, r"a value of shape \(0, 8, 3\) is impossible or too large"),
+        ({2: 2**62}, r"a value of shape \(4611686018427387904, 8, 3\) is impossible or too large"),
+        ({4: 4}, r"step 0: weights must have shape \(3, 3, 4, outputs\)"),
+        ({5: 7}, "step 0: an unknown step 7"),
+        ({6: 5}, "step 0: value 5 is read before it is there"),
+        ({6: -1}, "step 0: value -1 is read before it is there"),
+        ({7: 3}, "step 0: an unknown form"),
+        ({7: 0}, "step 0: an unknown form"),
+        ({8: 0}, "step 0: constants that are not there"),
+        ({8: 7}, "step 0: constants that are not there|element type"),
+        ({11: 0}, "step 0: strides must be in"),
+        ({20: 1}, "step 1: value 1 is not signs"),
+        ({20: 3}, "step 1: value 3 is read before it is there"),
+        ({21: 1}, "step 1: a residual, and no convolution that adds it"),
+        ({22: 16}, "step 1: an unknown form"),
+        ({22: 2}, "step 1: an unknown form"),
+        ({23: -5}, "step 1: constants that are not there"),
+        ({23: 2**40}, "step 1: constants that are not there"),
+        ({34: 2}, "step 1: weights must have shape"),
+        ({35: 2}, "step 1: padding_value must be -1, 0 or 1, got 2"),
+        ({38: 2}, "step 2: value 2 is not floats"),
+        ({38: -1}, "step 2: value -1 is read before it is there"),
+        ({43: 2}, "step 2: the residual must have the shape of the output"),
+        ({54: 3}, "step 3: value 3 is not floats"),
+        ({55: 0, 56: 3}, "step 3: the windows of a pooling must tile the image"),
+        ({56: 16}, "step 3: attribute kernel_shape of a mean must be 1, 2, 4 or 8, got 16"),
+        ({56: 0}, "step 3: attribute kernel_shape must be at least 1"),
+        ({58: -1}, "step 3: attribute zeros must not be negative"),
+        ({58: 1}, r"output_size must be \(4, 4, 17\), got \(4, 4, 16\)"),
+    ],
+)
+def test_malformed_programs_are_refused(changes: dict[int, int], message: str) -> None:
+    model = good_chain().model(chained=True)
+    program = next(a for a in model.graph.node[0].attribute if a.name == "program")
+    for place, number in changes.items():
+        program.ints[place] = number
+    with pytest.raises(Exception, match=f'Chain0 ".*": ({message})'):
+        opened(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "message"),
+    [
+        ("program", slice(0, 20), "step 1: attribute program ends within a step"),
+        ("program", slice(0, 5), "a chain without steps"),
+        ("program", slice(0, 19), "the last step gives other outputs than the operator has"),
+        ("program", slice(0, 0), "attribute program is missing, empty or too long"),
+        ("limits", slice(0, 1), "step 2: attribute limits has too few numbers"),
+        ("limits", slice(0, 0), "attribute limits is missing, empty or too long"),
+        ("output_size", slice(0, 2), "attribute output_size must be 3 integers, got 2"),
+    ],
+)
+def test_attributes_of_a_chain_that_end_too_early(name: str, numbers: slice, message: str) -> None:
+    model = good_chain().model(chained=True)
+    attribute = next(a for a in model.graph.node[0].attribute if a.name == name)
+    values = attribute.floats if name == "limits" else attribute.ints
+    kept = list(values)[numbers]
+    del values[:]
+    values.extend(kept)
+    with pytest.raises(Exception, match=message):
+        opened(model)
+
+
+def test_inputs_of_a_chain_are_checked() -> None:
+    net = good_chain()
+    model = net.model(chained=True)
+    del model.graph.input[0].type.tensor_type.shape.dim[1:]
+    for _ in range(3):
+        model.graph.input[0].type.tensor_type.shape.dim.add()
+    with pytest.raises(Exception, match=r"input 0 must have shape \(batch, 3, 8, 8\), got \(1, 8, 8, 3\)"):
+        opened(model).run(None, {"images": np.zeros((1, 8, 8, 3), np.float32)})
+
+
+# Every operator with attributes, constants and bytes spoilt. What is wrong is refused; nothing may crash.
+
+_FUZZ = """
+import resource, sys
+import numpy as np, onnx, onnxruntime
+library, seed, count, bounded, files = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "1", sys.argv[5:]
+if not bounded:
+    resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+rng = np.random.default_rng(seed)
+numbers = [-1, 0, 1, 2, 3, 5, 7, 8, 63, 64, 65, 2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, -2**63]
+numbers += [] if bounded else [1000, 2**16, 2**30]
+options = onnxruntime.SessionOptions()
+options.register_custom_ops_library(library)
+options.log_severity_level = 4
+options.intra_op_num_threads = 2
+ran = refused = 0
+for i in range(count):
+    good = open(files[i % len(files)], "rb").read()
+    model = onnx.load_from_string(good)
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim][1:] for v in model.graph.input}
+    kind = rng.integers(6)
+    if kind == 0:  # bytes of the file
+        data = bytearray(good)
+        for _ in range(rng.integers(1, 4)):
+            data[rng.integers(len(data))] = rng.integers(256)
+        data = bytes(data)
+    else:
+        nodes = [n for n in model.graph.node if n.domain and n.attribute]
+        for _ in range(rng.integers(0, 3)):
+            node = nodes[rng.integers(len(nodes))]
+            attribute = node.attribute[rng.integers(len(node.attribute))]
+            value = int(rng.choice(numbers)) if rng.random() < 0.4 else int(rng.integers(0, 20))
+            if attribute.ints and rng.random() < 0.9:
+                attribute.ints[rng.integers(len(attribute.ints))] = value
+            elif attribute.ints:
+                attribute.ints.append(value)
+            elif attribute.floats:
+                attribute.floats[rng.integers(len(attribute.floats))] = float(rng.choice([np.nan, np.inf, -1, 1e38]))
+            elif attribute.type == onnx.AttributeProto.INT:
+                attribute.i = value
+            elif rng.random() < 0.5:
+                attribute.f = float(rng.choice([np.nan, np.inf, -np.inf, 0, 1e38]))
+        if kind == 1 and model.graph.initializer:  # shapes of constants, with data of that size
+            tensor = model.graph.initializer[rng.integers(len(model.graph.initializer))]
+            dims = [int(d) for d in tensor.dims]
+            dims[rng.integers(len(dims))] = int(rng.integers(0, 12))
+            dims = dims if rng.random() < 0.8 else dims[:-1]
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(rng.integers(0, 100, dims).astype(dtype), tensor.name))
+        if kind == 2:  # inputs of a node exchanged
+            node = nodes[rng.integers(len(nodes))]
+            node.input[rng.integers(len(node.input))] = node.input[rng.integers(len(node.input))]
+        data = model.SerializeToString()
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        batch = int(rng.choice([0, 1, 3, 9]))
+        feeds = {}
+        for name, sides in shapes.items():
+            sides = sides if rng.random() < 0.85 else [int(s) for s in rng.integers(0, 14, len(sides))]
+            feeds[name] = rng.standard_normal((batch if rng.random() < 0.95 else 2, *sides), np.float32)
+        session.run(None, feeds)
+        ran += 1
+    except Exception:
+        refused += 1
+print(ran, refused)
+"""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Files of every family of operators, chained and not."""
+    folder, files = tmp_path_factory.mktemp("models"), []
+    nets = [good_chain(), *(n for n in (network(seed) for seed in range(60)) if "outside" not in n.inputs)]
+    seen: set[str] = set()
+    for i, net in enumerate(nets):
+        kinds = {node.op_type for node in net.nodes}
+        if i > 2 and kinds <= seen:
+            continue
+        seen |= kinds
+        for chained in (False, True):
+            file = folder / f"{i}{chained}.onnx"
+            file.write_bytes(net.model(chained=chained).SerializeToString())
+            files.append(str(file))
+    assert {*POOLINGS, *FLOAT_CONVOLUTIONS, "Sign"} <= seen
+    assert any(kind.startswith("Grouped") for kind in seen) and "BinaryConvThreshold" in seen
+    return files
+
+
+def fuzz(library: str, count: int, files: list[str], *, bounded: bool, **environment: str) -> tuple[int, int]:
+    command = [sys.executable, "-c", _FUZZ, library, "0", str(count), str(int(bounded)), *files]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, **environment})
+    assert done.returncode == 0, (done.returncode, done.stderr[-3000:])
+    ran, refused = map(int, done.stdout.splitlines()[-1].split())
+    return ran, refused
+
+
+def test_malformed_operators_do_not_crash(models: list[str]) -> None:
+    ran, refused = fuzz(str(library_path()), 1200, models, bounded=False)
+    assert ran > 200 and refused > 300
+
+
+def test_operators_under_address_and_undefined_behaviour_sanitizers(models: list[str], tmp_path: Path) -> None:
+    """Inside onnxruntime, with the library compiled with the sanitizers; what they find ends the process."""
+    runtimes = [
+        subprocess.run(["c++", f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
+        for name in ("libasan.so", "libstdc++.so.6")  # the second so that exceptions are there before the first looks
+    ]
+    if not all(Path(runtime).is_file() for runtime in runtimes):
+        pytest.skip("the compiler has no libasan")
+    building = (
+        f"import sys; sys.path.insert(0, {str(SOURCES)!r}); from pathlib import Path; import building;"
+        f"building.compile_library(Path({str(tmp_path)!r}), flags=('-fsanitize=address,undefined',"
+        "'-fno-sanitize-recover=undefined', '-fno-omit-frame-pointer', '-g1', '-O1'))"
+    )
+    subprocess.run([sys.executable, "-c", building], check=True, timeout=300)
+    options = "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1:max_allocation_size_mb=2048"
+    library = str(tmp_path / "libbnn_itrd.so.1")
+    environment = {"LD_PRELOAD": ":".join(runtimes), "ASAN_OPTIONS": options}
+    ran, refused = fuzz(library, 400, models, bounded=True, **environment)
+    assert ran > 50 and refused > 80
