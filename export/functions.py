@@ -254,39 +254,13 @@ def _float_conv_text(name: str) -> str:
     return f"{name} <{_WINDOW}{more}> (x, w, bias) => ({outputs}) {{{body}}}"
 
 
-# The largest of a window: over its rows, then over its columns; reductions of the middle axis, which onnxruntime does
-# fast.
-_LARGEST = """
-  by_row = Concat <axis = 0> (rest, kh, row)
-  by_column = Concat <axis = 0> (rest, kw, channels)
-  rows = Reshape (x, by_row)
-  row_result = ReduceMax <keepdims = 0> (rows, i1)
-  columns = Reshape (row_result, by_column)
-  result = ReduceMax <keepdims = 0> (columns, i1)
-"""
-
-
-def _halvings(x: str, size: str, length: str) -> str:
-    """Means of `size` (1, 2, 4 or 8) neighbours in pairs, then of those, ...: a sum of two has one order everywhere."""
-    lines, left = [f"{x}_two = Constant <value_ints = [2]> ()"], size
-    for i in range(3):
-        lines += [
-            f"{x}_{i}_count = Min ({left}, {x}_two)",
-            f"{x}_{i}_left = Div ({left}, {x}_{i}_count)",
-            f"{x}_{i}_shape = Concat <axis = 0> (rest, {x}_{i}_count, {length})",
-            f"{x}_{i}_pairs = Reshape ({x if i == 0 else f'{x}_{i}'}, {x}_{i}_shape)",
-            f"{x}_{i + 1} = ReduceMean <keepdims = 0> ({x}_{i}_pairs, i1)",
-        ]
-        left = f"{x}_{i}_left"
-    return "".join(f"  {line}\n" for line in lines)
-
-
-_MEAN = _halvings("x", "kh", "row") + _halvings("x_3", "kw", "channels").replace("x_3_3 =", "result =")
-
-
 def _pooling_body(name: str) -> str:
-    """Over the rows of a window, then over its columns."""
-    reduced = _MEAN if name.startswith("Average") else _LARGEST
+    """Over the rows of a window, then over its columns: reductions of the middle axis, which onnxruntime does fast.
+
+    It adds up to four numbers in their order; eight it adds in another one, which depends on the batch, so a mean of
+    eight is two poolings (see layout.py).
+    """
+    reduce = "ReduceMean" if name.startswith("Average") else "ReduceMax"
     body = f"""
   i0 = Constant <value_ints = [0]> ()
   i1 = Constant <value_ints = [1]> ()
@@ -300,9 +274,15 @@ def _pooling_body(name: str) -> str:
   kw = Slice (kernel, i1, i2)
   width = Slice (size, i1, i2)
   row = Mul (width, channels)
+  by_row = Concat <axis = 0> (rest, kh, row)
+  by_column = Concat <axis = 0> (rest, kw, channels)
   out_size = Div (size, kernel)
   out_shape = Concat <axis = 0> (rest, out_size, channels)
-{reduced}"""
+  rows = Reshape (x, by_row)
+  row_result = {reduce} <keepdims = 0> (rows, i1)
+  columns = Reshape (row_result, by_column)
+  result = {reduce} <keepdims = 0> (columns, i1)
+"""
     if not name.endswith("Pad"):
         return body + "  y = Reshape (result, out_shape)\n"
     return (

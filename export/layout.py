@@ -315,12 +315,31 @@ def _pool(walk: _Walk) -> bool:
     )
     if not tiles or channels is None or height is None or width is None or height % kernel[0] or width % kernel[1]:
         return False
-    # A mean of so many is halvings, in an order the native operator keeps (docs/format.md).
-    if node.op_type == "AveragePool" and not {*kernel} <= {1, 2, 4, 8}:
-        return False
+    if node.op_type == "AveragePool":
+        if not {*kernel} <= _MEANS:
+            return False
+        walk.give(_mean(walk, walk.last(x), [height, width], channels, kernel))
+        return True
     attributes = {"input_size": [height, width], "channels": channels, "kernel_shape": kernel}
     walk.give(walk.emit(node.op_type, [walk.last(x)], attributes, DOMAIN))
     return True
+
+
+# Sides of a mean: division by them is exact.
+_MEANS = {1, 2, 4, 8}
+
+
+def _mean(walk: _Walk, x: ir.Value, size: list[int], channels: int, kernel: list[int]) -> ir.Value:
+    """The mean over windows of (n, h, w, c): a side of 8 as 4, then 2, because onnxruntime adds no more than four
+    numbers in an order one can rely on."""
+    first = [min(side, 4) for side in kernel]
+    second = [side // f for side, f in zip(kernel, first, strict=True)]
+    for part in (first, second) if second != [1, 1] else (first,):
+        attributes = {"input_size": size, "channels": channels, "kernel_shape": part}
+        x = walk.emit("AveragePool", [x], attributes, DOMAIN)
+        size = [s // p for s, p in zip(size, part, strict=True)]
+        x.shape, x.type = ir.Shape(["batch", *size, channels]), ir.TensorType(ir.DataType.FLOAT)
+    return x
 
 
 def _reduce(walk: _Walk) -> bool:
@@ -341,9 +360,8 @@ def _reduce(walk: _Walk) -> bool:
     op = names.get(node.op_type, node.op_type)
     moved = [_AXIS[a] for a in axes]
     _, channels, height, width = [*_sizes(x), None, None, None, None][:4]
-    if op == "ReduceMean" and axes == [2, 3] and channels and {height, width} <= {1, 2, 4, 8}:
-        attributes = {"input_size": [height, width], "channels": channels, "kernel_shape": [height, width]}
-        made = walk.emit("AveragePool", [walk.last(x)], attributes, DOMAIN)
+    if op == "ReduceMean" and axes == [2, 3] and channels and height in _MEANS and width in _MEANS:
+        made = _mean(walk, walk.last(x), [height, width], channels, [height, width])
         if not keep:
             made = walk.emit("Reshape", [made, walk.integers(f"{node.outputs[0].name}.shape", [-1, channels])])
         return _reduced(walk, made, keep)

@@ -243,6 +243,19 @@ def test_a_block_becomes_two_operations() -> None:
     assert not kinds["Sign"] and not kinds["Add"] and not kinds["Clip"]
 
 
+@pytest.mark.parametrize("kernel", [(8, 8), (8, 1), (2, 8), (4, 4)])
+def test_a_mean_of_eight_is_two_poolings(kernel: tuple[int, int]) -> None:
+    torch.manual_seed(4)
+    model, x = nn.Sequential(conv(), nn.AvgPool2d(kernel)), torch.randn(3, *SHAPE)
+    graph = canonical(model, input_shape=SHAPE)
+    before = run(graph, x)
+    channels_last(graph)
+    sides = [list(node.attributes["kernel_shape"].as_ints()) for node in graph.graph if node.op_type == "AveragePool"]
+    assert len(sides) == (2 if 8 in kernel else 1) and all(max(side) <= 4 for side in sides)
+    assert tuple(np.prod(sides, axis=0)) == kernel
+    np.testing.assert_allclose(run(graph, x), before, rtol=1e-5, atol=1e-6)
+
+
 class Stem(nn.Module):
     """A float convolution in front of a binary one; `twist` says how it differs."""
 

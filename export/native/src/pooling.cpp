@@ -18,41 +18,10 @@ struct Run {
     int64_t rows, row_length, out_width, per_task;  // rows of the output, floats in a row of x
 };
 
-constexpr int64_t kSide = 8;   // of the largest mean
-constexpr int64_t kPiece = 64;  // channels worked on at once
-
-// Means of neighbours, then of those, until one is left: (kSide, kPiece) -> its first row. `count` is a power of two.
-void halve(float (&values)[kSide][kPiece], int64_t count, int64_t channels) {
-    for (; count > 1; count /= 2) {
-        for (int64_t i = 0; i < count / 2; ++i) {
-            for (int64_t c = 0; c < channels; ++c) values[i][c] = (values[2 * i][c] + values[2 * i + 1][c]) * 0.5f;
-        }
-    }
-}
-
-// One row of windows: rows first, then columns, both by halves, as the portable body does it.
-void mean_row(const Pooling& p, const float* x, int64_t row_length, int64_t out_width, float* y) {
+// One row of windows: rows first, then columns, as the portable body does it.
+void pool_row(const Pooling& p, const float* x, int64_t row_length, int64_t out_width, float* y) {
     const int64_t channels = p.channels, out_channels = p.out_channels();
-    float rows[kSide][kPiece], columns[kSide][kPiece];
-    for (int64_t column = 0; column < out_width; ++column, y += out_channels) {
-        std::fill(y, y + p.zeros[0], 0.0f);
-        std::fill(y + p.zeros[0] + channels, y + out_channels, 0.0f);
-        for (int64_t first = 0; first < channels; first += kPiece) {
-            const int64_t count = std::min(kPiece, channels - first);
-            for (int64_t j = 0; j < p.kernel[1]; ++j) {
-                const float* const from = x + (column * p.kernel[1] + j) * channels + first;
-                for (int64_t i = 0; i < p.kernel[0]; ++i) std::copy_n(from + i * row_length, count, rows[i]);
-                halve(rows, p.kernel[0], count);
-                std::copy_n(rows[0], count, columns[j]);
-            }
-            halve(columns, p.kernel[1], count);
-            std::copy_n(columns[0], count, y + p.zeros[0] + first);
-        }
-    }
-}
-
-void largest_row(const Pooling& p, const float* x, int64_t row_length, int64_t out_width, float* y) {
-    const int64_t channels = p.channels, out_channels = p.out_channels();
+    const float rows = float(p.kernel[0]), columns = float(p.kernel[1]);
     for (int64_t column = 0; column < out_width; ++column, y += out_channels) {
         std::fill(y, y + p.zeros[0], 0.0f);
         std::fill(y + p.zeros[0] + channels, y + out_channels, 0.0f);
@@ -61,9 +30,16 @@ void largest_row(const Pooling& p, const float* x, int64_t row_length, int64_t o
             const float* const from = x + (column * p.kernel[1] + j) * channels;
             for (int64_t c = 0; c < channels; ++c) {
                 float value = from[c];
-                for (int64_t i = 1; i < p.kernel[0]; ++i) value = std::max(value, from[c + i * row_length]);
-                to[c] = j == 0 ? value : std::max(to[c], value);
+                for (int64_t i = 1; i < p.kernel[0]; ++i) {
+                    const float next = from[c + i * row_length];
+                    value = p.mean ? value + next : std::max(value, next);
+                }
+                if (p.mean) value /= rows;
+                to[c] = j == 0 ? value : p.mean ? to[c] + value : std::max(to[c], value);
             }
+        }
+        if (p.mean && p.kernel[1] > 1) {
+            for (int64_t c = 0; c < channels; ++c) to[c] /= columns;
         }
     }
 }
@@ -92,7 +68,7 @@ void task(void* data, size_t index) {
     for (int64_t row = first; row < last; ++row) {
         const float* const x = run.x + row * p.kernel[0] * run.row_length;
         float* const y = run.y + row * run.out_width * p.out_channels();
-        (usual ? mean_2x2 : p.mean ? mean_row : largest_row)(p, x, run.row_length, run.out_width, y);
+        (usual ? mean_2x2 : pool_row)(p, x, run.row_length, run.out_width, y);
     }
 }
 
