@@ -273,7 +273,7 @@ class Stem(nn.Module):
     ("stem", "twist", "kind"),
     [
         (nn.Conv2d(6, 6, 3, padding=1, bias=False), "", "FloatConvSign"),
-        (nn.Conv2d(6, 6, (3, 5), stride=(1, 2), padding=(2, 1), dilation=(2, 1)), "clip", "FloatConvClipSign"),
+        (nn.Conv2d(6, 6, (3, 5), padding=2, dilation=(2, 1)), "clip", "FloatConvClipSign"),
         (nn.Conv2d(6, 6, 3, padding=1), "read_again", "FloatConvSign"),
         (nn.Conv2d(6, 6, 5, padding=2), "", "Conv"),  # 150 values a window
         (nn.Conv2d(6, 6, 3, padding=1, groups=2), "", "Conv"),
