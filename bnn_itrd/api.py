@@ -69,9 +69,11 @@ def distill(
     }
     if distill.needs_teacher and teacher is not None:
         identity["teacher_sha256"] = weights_hash(teacher)
-    if launched.is_global_zero and not (folder / "last.pt").exists():
+
+    def begin() -> None:
         write_yaml(folder / "config.yaml", identity)
         write_json(folder / "environment.json", environment(launched.device))
+
     torch.manual_seed(train.seed)
     return fit(
         student,
@@ -84,6 +86,7 @@ def distill(
         out=folder,
         identity=identity,
         title=folder.name,
+        begin=begin,
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from bnn_itrd.errors import UserError
 
@@ -31,15 +32,26 @@ class Weighted:
     final: float = 1.0
 
     def __post_init__(self) -> None:
-        name = type(self).__name__.removesuffix("Config").lower()
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name in _POSITIVE:
-                _check(value > 0, f"{name}.{field.name}", "> 0", value)
-            elif (
-                isinstance(value, (int, float)) and not isinstance(value, bool) and field.name not in ("stage", "rate")
-            ):
-                _check(value >= 0, f"{name}.{field.name}", ">= 0", value)
+            kind = str(field.type)
+            if kind.startswith("Literal"):
+                values = get_args(get_type_hints(type(self))[field.name])
+                self._require(value in values, field.name, f"one of {', '.join(values)}")
+            elif kind == "int":
+                least = 1 if field.name in _POSITIVE else 0
+                if field.name != "stage":
+                    self._require(isinstance(value, int) and value >= least, field.name, f"an integer >= {least}")
+            elif kind == "float":
+                self._require(math.isfinite(value), field.name, "finite")
+                if field.name in _POSITIVE:
+                    self._require(value > 0, field.name, "> 0")
+                else:
+                    self._require(value >= 0, field.name, ">= 0")
+
+    def _require(self, condition: bool, name: str, rule: str) -> None:
+        method = type(self).__name__.removesuffix("Config").lower()
+        _check(condition, f"{method}.{name}", rule, getattr(self, name))
 
     def factor(self, epoch: float, epochs: int) -> float:
         """What the weight is multiplied with at an epoch in [0, epochs)."""
@@ -54,9 +66,7 @@ class Weighted:
 
 
 # Fields that may not be 0.
-_POSITIVE = frozenset(
-    {"tau", "alpha", "exponent", "embed_dim", "negatives", "temperature", "p", "margin", "epsilon", "iterations"}
-)
+_POSITIVE = frozenset({"tau", "embed_dim", "negatives", "temperature", "margin", "epsilon", "iterations"})
 
 
 # ---- logits
@@ -136,6 +146,10 @@ class ITRDConfig(Weighted):
     beta_mi: float = 1.0
     gather: bool = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(self.alpha > 0, "alpha", "> 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class CCConfig(Weighted):
@@ -197,6 +211,10 @@ class SRDConfig(Weighted):
     weight: float = 2.0
     exponent: float = 4.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(self.exponent >= 1, "exponent", ">= 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class CRDConfig(Weighted):
@@ -217,6 +235,10 @@ class CRDConfig(Weighted):
     negatives: int = 16384
     temperature: float = 0.07
     momentum: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(self.momentum < 1, "momentum", "in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +267,11 @@ class WCoRDConfig(Weighted):
     momentum: float = 0.5
     epsilon: float = 0.1
     iterations: int = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(self.momentum < 1, "momentum", "in [0, 1)")
+        self._require(self.beta_global + self.beta_local > 0, "beta_global", "> 0 where beta_local is 0")
 
 
 # ---- maps of the stages
@@ -296,6 +323,10 @@ class ATConfig(Weighted):
 
     weight: float = 1000.0
     p: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(self.p >= 1, "p", ">= 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,8 +393,8 @@ class ABConfig(Weighted):
 
     Args:
         weight: of the term within its phase
-        warmup_epochs: of no use here: the term ends before the training begins
-        final: of no use here
+        warmup_epochs: 0: the term ends before the training begins
+        final: 1, for the same reason
         margin: by which an activation should stand off its boundary
         preparation_epochs: length of the phase
     """
@@ -371,6 +402,12 @@ class ABConfig(Weighted):
     weight: float = 3e-3
     margin: float = 1.0
     preparation_epochs: int = 30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(self.preparation_epochs >= 1, "preparation_epochs", ">= 1: it learns nowhere else")
+        for name, value in (("warmup_epochs", 0.0), ("final", 1.0)):
+            self._require(getattr(self, name) == value, name, f"{value}: the term ends before the training begins")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -390,6 +427,11 @@ class FTConfig(Weighted):
     stage: int = -1
     rate: float = 0.5
     preparation_epochs: int = 30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(0 < self.rate <= 1, "rate", "in (0, 1]")
+        self._require(self.preparation_epochs >= 1, "preparation_epochs", ">= 1: the paraphraser is trained there")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,10 +101,11 @@ def train_member(
     identity |= data_identity(data)
     if config.scheme is not None and config.scheme.first_stage_epochs:
         _begin_with_first_stage(model, config, data, teacher, fabric=fabric, out=out)
-    # A folder of another configuration is refused by fit; its files must not be overwritten before that.
-    if fabric.is_global_zero and not (out / "last.pt").exists():
+
+    def begin() -> None:
         write_yaml(out / "config.yaml", identity)
         write_json(out / "environment.json", environment(fabric.device))
+
     fitted = fit(
         model,
         teacher,
@@ -116,6 +117,7 @@ def train_member(
         out=out,
         identity=identity,
         title=config.name,
+        begin=begin,
     )
     return Member(config.name, fitted.model, config.name, config.network.name, out / "last.pt", fitted)
 
@@ -184,6 +186,8 @@ def load_member(
     if "identity" not in state or "model" not in state:
         raise UserError(f"{file} holds no network of bnn-itrd")
     identity = state["identity"]
+    if state.get("epoch") == 0:
+        raise UserError(f"{file} is still in the preparation of its distillers: no epoch of training is done yet")
     network = _from_identity(identity, file) if model is None else model
     try:
         network.load_state_dict(state["model"])

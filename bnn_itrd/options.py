@@ -156,6 +156,15 @@ def _students(tree: Any) -> dict[str, DistillConfig]:
     return result
 
 
+def _methods_help() -> str:
+    """Every distiller with its fields and their defaults."""
+    lines = []
+    for name, kind in METHODS.items():
+        fields = ", ".join(f"{field} {value}" for field, value in to_dict(kind()).items())
+        lines.append(f"{name}: {str(kind.__doc__).partition(chr(10))[0]} [{fields}]")
+    return "; ".join(lines)
+
+
 def run_config(
     command: str, description: str, recipe: dict[str, Any], argv: Sequence[str], *, extra: dict[str, str]
 ) -> tuple[RunConfig, dict[str, Any]]:
@@ -190,7 +199,8 @@ def run_config(
         p.epilog = (
             "--seed N sets teacher_train.seed and train.seed. "
             "Students are fields too: --students.NAME.ce 1, --students.NAME.kd.tau 4, "
-            "--students.NAME.itrd.beta_mi 1, or --students '{recu: {}, mine: {itrd: {alpha: 1.5}}}'."
+            "--students.NAME.itrd.beta_mi 1, or --students '{recu: {}, mine: {itrd: {alpha: 1.5}}}'. "
+            f"What a student can learn from, with the defaults: {_methods_help()}"
         )
         p.print_help()
         raise SystemExit(0)

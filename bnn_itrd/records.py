@@ -85,7 +85,9 @@ class Progress:
         batch_size: int,
         enabled: bool,
         live: bool,
+        preparation: int = 0,
     ) -> None:
+        self.preparation, self.preparing = preparation, False
         self.title, self.epochs, self.steps = title, epochs, steps
         self.names, self.batch_size, self.enabled, self.live = names, batch_size, enabled, live
         self.console = Console()
@@ -106,7 +108,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if self.bar is not None:
             self.bar.start()
-            self.task = self.bar.add_task(self.title, total=self.epochs * self.steps, text="")
+            self.task = self.bar.add_task(self.title, total=(self.preparation + self.epochs) * self.steps, text="")
         return self
 
     def __exit__(
@@ -115,30 +117,40 @@ class Progress:
         if self.bar is not None:
             self.bar.stop()
 
-    def begin(self, epoch: int) -> None:
-        self.epoch, self.epoch_start = epoch, time.perf_counter()
+    def begin(self, epoch: int, *, preparing: bool = False) -> None:
+        """Of an epoch from 0, of the training or of the `preparation` epochs before it."""
+        self.epoch, self.preparing, self.epoch_start = epoch, preparing, time.perf_counter()
+
+    def _place(self) -> tuple[str, int]:
+        """The epoch in words, and how many steps come before it."""
+        if self.preparing:
+            return f"preparation {self.epoch + 1}/{self.preparation}", self.epoch * self.steps
+        return f"epoch {self.epoch + 1}/{self.epochs}", (self.preparation + self.epoch) * self.steps
 
     def step(self, done: int, parts: Tensor) -> None:
         if self.bar is None:
             return
         now = time.perf_counter()
+        place, before = self._place()
         if self.live and now - self.read_time > self._SECONDS_BETWEEN_READS:
             self.read_time = now
             speed = done * self.batch_size / (now - self.epoch_start)
             losses = " ".join(f"{n} {v:.3f}" for n, v in zip(self.names, parts.tolist(), strict=True))
-            self.text = f"epoch {self.epoch + 1}/{self.epochs}  {losses}  {speed:,.0f} images/s"
-        self.bar.update(self.task, completed=self.epoch * self.steps + done, text=self.text)
+            self.text = f"{place}  {losses}  {speed:,.0f} images/s"
+        self.bar.update(self.task, completed=before + done, text=self.text)
 
     def end(self, row: dict[str, Any]) -> None:
         if not self.enabled:
             return
-        losses = " ".join(f"{n} {row[f'loss_{n}']:.3f}" for n in self.names)
-        top1 = "" if row["top1"] is None else f"  {row['split']} top-1 {row['top1']:.2f} %"
-        self.text = f"epoch {row['epoch']}/{self.epochs}  {losses}{top1}  {row['images_per_s']:,.0f} images/s"
+        place, before = self._place()
+        losses = " ".join(f"{n} {row[f'loss_{n}']:.3f}" for n in self.names if f"loss_{n}" in row)
+        top1 = "" if row.get("top1") is None else f"  {row['split']} top-1 {row['top1']:.2f} %"
+        self.text = f"{place}  {losses}{top1}  {row['images_per_s']:,.0f} images/s"
         if self.bar is not None:
-            self.bar.update(self.task, completed=row["epoch"] * self.steps, text=self.text)
+            self.bar.update(self.task, completed=before + self.steps, text=self.text)
             return
         now = time.perf_counter()
-        if row["epoch"] == self.epochs or now - self.line_time > self._SECONDS_BETWEEN_LINES:
+        last = self.preparation if self.preparing else self.epochs
+        if self.epoch + 1 == last or now - self.line_time > self._SECONDS_BETWEEN_LINES:
             self.line_time = now
             print(f"{self.title}: {self.text}", flush=True)

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from torch import nn
 
-from bnn_itrd.config import RunConfig, member_config, to_dict
+from bnn_itrd.config import MemberConfig, RunConfig, member_config, to_dict
 from bnn_itrd.data import ImageData, load_data
+from bnn_itrd.distillers import Setting, make_distillers, measure
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
 from bnn_itrd.members import Member, data_identity, load_teacher, train_member, write_json, write_yaml
@@ -30,12 +32,25 @@ def _check_folder(config: RunConfig, data: ImageData, out: Path) -> None:
         matching_state(last, given, later=("teacher_sha256",))  # known only once there is a teacher
 
 
-def _check_members(config: RunConfig, data: ImageData, only: str | None) -> None:
-    """Builds every network once, without memory: a wrong name is told before hours of training, not after."""
+def _check_members(config: RunConfig, data: ImageData, given: Member | None, only: str | None) -> None:
+    """Builds every network and distiller once, without memory: what does not fit is told before hours of training."""
     for name in [only] if only is not None else ["teacher", *config.students]:
         member = member_config(config, name)
         with torch.device("meta"):
-            build(member.network, member.scheme, num_classes=len(data.classes), input_shape=data.input_shape)
+            model = _build(member, data)
+            if not member.distill.needs_teacher:
+                continue
+            teacher = _build(member_config(config, "teacher"), data) if given is None else given.model
+        sizes = [measure(network, data.input_shape) for network in (model, teacher)]
+        with torch.device("meta"):
+            try:
+                make_distillers(member.distill, Setting(*sizes, data.train.labels))
+            except UserError as error:
+                raise UserError(f"students.{name}: {error}") from error
+
+
+def _build(member: MemberConfig, data: ImageData) -> nn.Module:
+    return build(member.network, member.scheme, num_classes=len(data.classes), input_shape=data.input_shape)
 
 
 def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = None) -> dict[str, Any] | None:
@@ -45,7 +60,8 @@ def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = No
     interrupted. Raises UserError on anything the user can mend.
     """
     data = load_data(config.data)
-    _check_members(config, data, only)
+    given = None if config.teacher is None else load_teacher(config.teacher, config.teacher_weights, data)
+    _check_members(config, data, given, only)
     _check_folder(config, data, out)
     precisions = {config.teacher_train.precision, config.train.precision}
     fabric = make_fabric(config.fabric, precision=config.train.precision)
@@ -57,7 +73,7 @@ def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = No
         if fabric.world_size > 1:
             raise UserError("with several processes, teacher_train.precision and train.precision must be the same")
         teacher_fabric = make_fabric(config.fabric, precision=config.teacher_train.precision)
-    teacher = _teacher(config, data, teacher_fabric, out, only)
+    teacher = _teacher(config, data, teacher_fabric, out, only) if given is None else given
     members = [teacher] if teacher is not None else []
     for name in config.students if only is None else [only]:
         if name == "teacher":
@@ -71,8 +87,6 @@ def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = No
 
 
 def _teacher(config: RunConfig, data: ImageData, fabric: Fabric, out: Path, only: str | None) -> Member | None:
-    if config.teacher is not None:
-        return load_teacher(config.teacher, config.teacher_weights, data)
     if only is None or only == "teacher":
         return train_member(member_config(config, "teacher"), data, None, fabric=fabric, out=out / "teacher")
     if (out / "teacher" / "last.pt").exists():

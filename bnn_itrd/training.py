@@ -10,6 +10,7 @@ import atexit
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ import torch.distributed
 import torch.nn.functional as F
 from lightning.fabric import Fabric
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bnn_itrd.checkpoint import load_checkpoint, save_checkpoint
 from bnn_itrd.config import DistillConfig, FabricConfig, LogConfig, TrainConfig, differences
 from bnn_itrd.data import ImageData, mix_seed
-from bnn_itrd.distillers import Distiller, Setting, Sizes, make_distillers
+from bnn_itrd.distillers import Distiller, Setting, make_distillers, measure
 from bnn_itrd.errors import UserError
 from bnn_itrd.evaluation import Evaluation, evaluate
 from bnn_itrd.models import Observed, observe
@@ -166,19 +168,6 @@ class Fitted:
         return max((row for row in self.history if row["top1"] is not None), key=lambda row: row["top1"])
 
 
-def _sizes(model: nn.Module, input_shape: tuple[int, ...], device: torch.device) -> Sizes:
-    """What the network's `Outputs` hold, from a pass of two empty images in evaluation mode."""
-    observed = observe(model)
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        outputs = observed(torch.zeros(2, *input_shape, device=device))
-    model.train(was_training)
-    observed.remove()
-    stages = tuple((int(m.shape[1]), int(m.shape[2]), int(m.shape[3])) for m in outputs.stages if m.dim() == 4)
-    return Sizes(int(outputs.logits.shape[1]), int(outputs.representation.shape[1]), stages)
-
-
 def _optimizer(config: TrainConfig, parameters: Any) -> torch.optim.Optimizer:
     # Lightning cannot unscale gradients for clipping where a fused optimiser would unscale them itself.
     fused = not (config.precision == "16-mixed" and config.clip_norm is not None)
@@ -248,8 +237,8 @@ class Trainer:
             teacher = teacher.to(fabric.device, memory_format=memory).eval()  # type: ignore[call-overload]
             torch.manual_seed(mix_seed(train.seed, 1))
             setting = Setting(
-                _sizes(self.student, input_shape, fabric.device),
-                _sizes(teacher, input_shape, fabric.device),
+                measure(self.student, input_shape),
+                measure(teacher, input_shape),
                 torch.zeros(0, dtype=torch.int64) if labels is None else labels,
             )
             distillers = make_distillers(distill, setting).to(fabric.device)
@@ -261,10 +250,7 @@ class Trainer:
             label_smoothing=train.label_smoothing,
         )
         self.raw_optimizer = _optimizer(train, [p for p in self.objective.parameters() if p.requires_grad])
-        step_module: nn.Module = self.objective
-        if train.compile:
-            step_module = torch.compile(self.objective)  # type: ignore[assignment]
-        self.step_module, self.optimizer = fabric.setup(step_module, self.raw_optimizer)
+        self._setup()
         # One Fabric serves a run's members one after the other: each begins with a loss scale of its own.
         scaler = getattr(fabric.strategy.precision, "scaler", None)
         if scaler is not None and scaler.is_enabled():
@@ -273,6 +259,17 @@ class Trainer:
         self.epoch = 0
         self.preparation: list[dict[str, Any]] = []
 
+    def _setup(self) -> None:
+        """Wraps what is stepped: for precision, several processes and compilation."""
+        if self.fabric.world_size > 1:
+            distillers = self.objective.distillers.items()
+            names = [f"distillers.{name}.{b}" for name, d in distillers for b in getattr(d, "replicated", ())]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.objective, names)
+        step_module: nn.Module = self.objective
+        if self.config.compile:
+            step_module = torch.compile(self.objective)  # type: ignore[assignment]
+        self.step_module, self.optimizer = self.fabric.setup(step_module, self.raw_optimizer)
+
     @property
     def preparation_epochs(self) -> dict[str, int]:
         """The distillers that have a phase before the training, and how long it is."""
@@ -280,9 +277,13 @@ class Trainer:
         return {name: length for name, length in lengths.items() if length}
 
     def end_preparation(self) -> None:
+        """Freezes what the phases trained for themselves."""
         for distiller in self.objective.distillers.values():
             if isinstance(distiller, Distiller) and distiller.preparation_epochs:
                 distiller.prepared()
+        if self.preparation_epochs and self.fabric.world_size > 1:
+            # Data-parallel training waits for the gradients of all parameters that were not frozen when it was set up.
+            self._setup()
 
     @property
     def kept(self) -> nn.Module:
@@ -316,8 +317,9 @@ class Trainer:
         self.preparation = state.get("preparation", [])
 
     def finite(self) -> bool:
-        """Whether the kept network's numbers are: one look for all, at the end of an epoch."""
-        tensors = [t for t in self.kept.state_dict().values() if t.is_floating_point()]
+        """Whether all numbers are, the kept network's and what is trained: one look, at the end of an epoch."""
+        states = [self.objective.state_dict(), *([] if self.ema is None else [self.ema.module.state_dict()])]
+        tensors = [t for state in states for t in state.values() if t.is_floating_point()]
         return bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all())
 
     def share_buffers(self) -> None:
@@ -331,7 +333,11 @@ class Trainer:
     ) -> dict[str, Any]:
         """One pass of the distillers' preparation, at the peak learning rate; its numbers as of `train_epoch`."""
         done = len(self.preparation)
-        self.objective.preparing = tuple(name for name, epochs in self.preparation_epochs.items() if done < epochs)
+        active = tuple(name for name, epochs in self.preparation_epochs.items() if done < epochs)
+        set_progress(self.objective, 0.0)
+        if any(getattr(self.objective.distillers[name], "prepares_student", False) for name in active):
+            start_epoch(self.student)
+        self.objective.preparing = active
         try:
             row = self._pass(data, steps_per_epoch, non_finite, progress, epoch=_PREPARATION + done, preparing=True)
         finally:
@@ -356,6 +362,14 @@ class Trainer:
             factors = [methods[n].factor(epoch, config.epochs) if n in methods else 1.0 for n in self.objective.names]
             self.objective.factors.copy_(torch.tensor(factors), non_blocking=True)
         return lr
+
+    def _average_gradients(self) -> None:
+        """Of all processes, where the wrapper was told not to."""
+        if self.fabric.world_size > 1:
+            for parameter in self.objective.parameters():
+                if parameter.grad is not None:
+                    torch.distributed.all_reduce(parameter.grad)
+                    parameter.grad /= self.fabric.world_size
 
     def _pass(
         self,
@@ -391,8 +405,12 @@ class Trainer:
                 group["lr"] = lr
             if config.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
-            loss, parts, correct = self.step_module(images, labels, indices)
-            fabric.backward(loss)
+            # In a preparation many parameters have no gradient, which data-parallel training would wait for.
+            with fabric.no_backward_sync(self.step_module) if preparing else nullcontext():
+                loss, parts, correct = self.step_module(images, labels, indices)
+                fabric.backward(loss)
+            if preparing:
+                self._average_gradients()
             if config.clip_norm is not None:
                 fabric.clip_gradients(
                     self.step_module, self.optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
@@ -412,9 +430,12 @@ class Trainer:
         images_seen = steps_per_epoch * config.batch_size
         number = (len(self.preparation) if preparing else epoch) + 1
         row: dict[str, Any] = {"epoch": number, "lr": lr, "loss": sum(values[:-1]) / steps_per_epoch}
+        shown = self.objective.preparing if preparing else self.objective.names
         for name, value in zip(self.objective.names, values[:-1], strict=True):
-            row[f"loss_{name}"] = value / steps_per_epoch
-        row["train_top1"] = 100 * values[-1] / images_seen
+            if name in shown:
+                row[f"loss_{name}"] = value / steps_per_epoch
+        if not preparing:
+            row["train_top1"] = 100 * values[-1] / images_seen
         row["seconds"] = seconds
         row["images_per_s"] = images_seen / seconds
         return row
@@ -432,14 +453,17 @@ def fit(
     out: Path,
     identity: dict[str, Any],
     title: str = "",
+    begin: Callable[[], None] | None = None,
     after_epoch: Callable[[int], None] | None = None,
 ) -> Fitted:
     """Trains a network, or continues where `out`/last.pt stands; the student is changed in place.
 
     `identity` is the configuration that must agree for a run to be continued (see `config.differences`).
     Writes last.pt, best.pt (by top-1 on the held-out images, or on the test images where none are held out),
-    metrics.csv and TensorBoard files into `out`.
-    Raises UserError: another configuration in `out`, a batch larger than the data, a loss that is not finite.
+    metrics.csv, preparation.csv where a distiller has a phase of its own, and TensorBoard files into `out`. `begin` is
+    called on the main process where a run is new, once everything is found to fit and before anything is written.
+    Raises UserError: another configuration in `out`, a batch larger than the data, a distiller that does not fit the
+    networks, a loss that is not finite.
     """
     steps_per_epoch = len(data.train) // train.batch_size
     if steps_per_epoch == 0:
@@ -458,25 +482,31 @@ def fit(
     last = out / "last.pt"
     if last.exists():
         trainer.restore(matching_state(last, identity))
-    if fabric.broadcast(trainer.epoch) != trainer.epoch:
+    stands = trainer.epoch, len(trainer.preparation)
+    if fabric.broadcast(stands) != stands:
         raise UserError(f"all processes must see the same {last}: put --out on a disk they share")
     split = data.test if data.val is None else data.val
     non_finite = _NonFinite(fabric.device)
     main = fabric.is_global_zero
     if main:
+        if begin is not None and not last.exists():
+            begin()
         for stale in out.glob(".*.tmp"):  # what a killed process was writing
             stale.unlink()
         if trainer.history:
             write_metrics(out / "metrics.csv", trainer.history)
+        if trainer.preparation:
+            write_metrics(out / "preparation.csv", trainer.preparation)
     board = TensorBoard(out, enabled=log.tensorboard and main, purge_step=trainer.epoch)
     # A compiled copy of the same module: the weights are shared, evaluation stays in float32.
     predictor = torch.compile(trainer.kept) if train.compile else trainer.kept
     final: Evaluation | None = None
     with Progress(
         title, epochs=train.epochs, steps=steps_per_epoch, names=trainer.objective.names,
-        batch_size=train.batch_size, enabled=log.progress and main, live=fabric.device.type == "cpu",
+        preparation=max(trainer.preparation_epochs.values(), default=0), batch_size=train.batch_size,
+        enabled=log.progress and main, live=fabric.device.type == "cpu",
     ) as progress:  # fmt: skip
-        _prepare(trainer, data, steps_per_epoch, non_finite, progress, out if main else None, identity)
+        _prepare(trainer, data, steps_per_epoch, non_finite, progress, out, identity)
         while trainer.epoch < train.epochs:
             progress.begin(trainer.epoch)
             row = trainer.train_epoch(data, steps_per_epoch, non_finite, progress)
@@ -522,23 +552,31 @@ def _prepare(
     steps_per_epoch: int,
     non_finite: _NonFinite,
     progress: Progress,
-    out: Path | None,
+    out: Path,
     identity: dict[str, Any],
 ) -> None:
     """The distillers' phases before the training, those that are not done yet; each epoch ends in a checkpoint."""
-    while len(trainer.preparation) < max(trainer.preparation_epochs.values(), default=0):
-        progress.begin(0)
+    length = max(trainer.preparation_epochs.values(), default=0)
+    while (done := len(trainer.preparation)) < length:
+        progress.begin(done, preparing=True)
         row = trainer.prepare_epoch(data, steps_per_epoch, non_finite, progress)
-        non_finite.check(trainer.objective.names, steps_per_epoch, "It was still preparing.")
+        kept = f"It was the preparation, of which {out / 'last.pt'} holds {done} of {length} epochs."
+        non_finite.check(trainer.objective.names, steps_per_epoch, kept)
+        if not trainer.finite():
+            raise UserError(
+                f"the weights were not finite at the end of epoch {done + 1}: training stopped. {kept} "
+                "Lower train.lr, or set train.clip_norm"
+            )
         trainer.preparation.append(row)
-        if len(trainer.preparation) == max(trainer.preparation_epochs.values()):
+        if done + 1 == length:
             # What the training starts from has no momentum.
             trainer.raw_optimizer.state.clear()
-        if out is not None:
+        if trainer.fabric.is_global_zero:
             state = {"model": trainer.kept.state_dict(), "identity": identity, **trainer.state()}
             save_checkpoint(out / "last.pt", state)
             write_metrics(out / "preparation.csv", trainer.preparation)
         trainer.fabric.barrier()
+        progress.end(row)
     trainer.end_preparation()
 
 

@@ -9,10 +9,10 @@ from torch import nn
 
 from bnn_itrd.distill_config import DistillConfig
 from bnn_itrd.distillers import logits, maps, representation
-from bnn_itrd.distillers.base import Distiller, Setting, Sizes, gather
+from bnn_itrd.distillers.base import Distiller, Setting, Sizes, gather, measure
 from bnn_itrd.errors import UserError
 
-__all__ = ["DISTILLERS", "Distiller", "Setting", "Sizes", "gather", "make_distillers"]
+__all__ = ["DISTILLERS", "Distiller", "Setting", "Sizes", "gather", "make_distillers", "measure"]
 
 # Name of the configuration -> what is made of it.
 DISTILLERS: dict[str, Callable[[Any, Setting], Distiller]] = {
@@ -48,5 +48,8 @@ def make_distillers(config: DistillConfig, setting: Setting) -> nn.ModuleDict:
         except UserError:
             raise
         except ValueError as error:
-            raise UserError(f"{name}: {error}") from error
+            # A loss names its own argument; where that is a field of the configuration, the message names the field.
+            text = str(error).replace("num_negatives", "negatives")
+            field = text.partition(" ")[0]
+            raise UserError(f"{name}.{text}" if hasattr(own, field) else f"{name}: {text}") from error
     return nn.ModuleDict(made)

@@ -10,9 +10,9 @@ import torch.distributed
 from torch import Tensor, nn
 
 from bnn_itrd.errors import UserError
-from bnn_itrd.models import Outputs
+from bnn_itrd.models import Outputs, observe
 
-__all__ = ["Distiller", "Setting", "Sizes", "gather", "pick", "stages_of"]
+__all__ = ["Distiller", "Setting", "Sizes", "gather", "measure", "pick", "stages_of"]
 
 Shape = tuple[int, int, int]
 
@@ -35,18 +35,40 @@ class Setting:
     labels: Tensor
 
 
+def measure(model: nn.Module, input_shape: Sequence[int]) -> Sizes:
+    """What a network's `Outputs` hold, from a pass of two empty images (c, h, w) in evaluation mode.
+
+    Where one of the stages is no map (n, c, h, w), it has none. Works on the meta device, without memory.
+    """
+    observed = observe(model)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            outputs = observed(torch.zeros(2, *input_shape, device=next(model.parameters()).device))
+    finally:
+        model.train(was_training)
+        observed.remove()
+    stages = tuple((int(m.shape[1]), int(m.shape[2]), int(m.shape[3])) for m in outputs.stages if m.ndim == 4)
+    if len(stages) < len(outputs.stages):
+        stages = ()
+    return Sizes(int(outputs.logits.shape[1]), int(outputs.representation.shape[1]), stages)
+
+
 class Distiller(nn.Module):
     """Called with (student outputs, teacher outputs, labels, sample indices); gives the weighted term, ().
 
     What it owns, parameters and buffers (a memory bank, say), joins the optimiser and the checkpoint. One with
     `preparation_epochs` has a phase in front of the training: there `prepare` alone is minimised, and the student
     takes part where `prepares_student` is set (else its outputs are None); `prepared` is called at its end. One with
-    `only_prepares` adds no term to the training itself.
+    `only_prepares` adds no term to the training itself. `replicated` names buffers that are the same in all processes
+    because each computes them from the global batch: they are not sent around at every step.
     """
 
     preparation_epochs = 0
     prepares_student = False
     only_prepares = False
+    replicated: tuple[str, ...] = ()
 
     def forward(self, student: Outputs, teacher: Outputs, labels: Tensor, indices: Tensor) -> Tensor:
         raise NotImplementedError

@@ -36,7 +36,7 @@ class ITRDDistiller(Distiller):
             beta_mi=config.beta_mi,
         )
         self.gather, self.weight = config.gather, config.weight
-        if config.beta_corr == 0 and student_dim == teacher_dim:
+        if config.beta_corr == 0 and (config.beta_mi == 0 or student_dim == teacher_dim):
             # Unused: it would wait for a gradient in data-parallel training, and decay without one.
             self.loss.embed.requires_grad_(False)
 
@@ -96,8 +96,13 @@ class SRDDistiller(_Pairs):
 
 
 class _Contrast(Distiller):
-    """With a memory bank of all training samples. With several processes, each sees the global batch."""
+    """With a memory bank of all training samples.
 
+    Several processes: each scores the global batch, against negatives of its own, and writes all its rows: so the banks
+    stay the same everywhere. ln Z, from the first batch's negatives, becomes the first process's.
+    """
+
+    replicated = ("loss.memory.bank_s", "loss.memory.bank_t", "loss.memory.labels", "loss.memory.order")
     loss: Callable[[Tensor, Tensor, Tensor], Tensor]
     weight: float
 
