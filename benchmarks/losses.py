@@ -4,10 +4,10 @@
 
 A step is forward, backward and update of a binary student, in float32 without compilation, with the defaults of each
 method. The forward pass of the teacher (the same network in full precision), which all of them share, is measured
-apart and taken off: a step's number is (step - teacher) / plain step. Ways take turns, and each turn's steps are divided
-by that turn's plain step, so that what slows the machine slows all of them; the number is the median of the turns,
-beside it the smallest and the largest. `plain again` is the plain step measured twice: what differs from 1 there is
-noise. Of each turn's steps the first warms up. Random images of CIFAR-10's shape, banks of 50,000 samples.
+apart and taken off: a step's number is (step - teacher) / plain step. Ways take turns, and each turn's steps are
+divided by that turn's plain step, so that what slows the machine slows all of them; the number is the median of the
+turns, beside it the smallest and the largest. `plain again` is the plain step measured twice: what differs from 1 there
+is noise. Of each turn's steps the first warms up. Random images of CIFAR-10's shape, banks of 50,000 samples.
 
 Memory: bytes of the parameters and buffers a distiller owns; on CUDA also the peak of a step over that of a plain one,
 the teacher's activations included.
@@ -124,10 +124,8 @@ def measure(ways: dict[str, Way], batch: Batch, *, turns: int, steps: int) -> di
     peaks = {name: _peak(call, batch) for name, call in calls.items()} if batch[0].is_cuda else {}
     rows: dict[str, Any] = {}
     for name, times in seconds.items():
-        own = (
-            times if name in (PLAIN, AGAIN, TEACHER) else [t - e for t, e in zip(times, seconds[TEACHER], strict=True)]
-        )
-        ratios = [t / p for t, p in zip(own, seconds[PLAIN], strict=True)]
+        shared = [0.0] * turns if name in (PLAIN, AGAIN, TEACHER) else seconds[TEACHER]
+        ratios = [(t - s) / p for t, s, p in zip(times, shared, seconds[PLAIN], strict=True)]
         rows[name] = {
             "step_ms": 1000 * statistics.median(times),
             "over_plain": statistics.median(ratios),
