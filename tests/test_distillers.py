@@ -239,6 +239,29 @@ def test_the_term_is_weight_times_schedule_times_the_loss(
         assert row["loss"] == pytest.approx(row["loss_ce"] + row[f"loss_{name}"], rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(DistillConfig(**{name: config}) for name, config, _ in TERMS),
+        DistillConfig(ab=dc.ABConfig(), ft=dc.FTConfig()),
+        DistillConfig(itrd=dc.ITRDConfig(beta_corr=0, beta_mi=0)),
+        DistillConfig(wcord=dc.WCoRDConfig(beta_global=0, negatives=9)),
+    ],
+)
+def test_every_parameter_that_is_not_frozen_has_a_gradient(data: ImageData, config: DistillConfig) -> None:
+    # data-parallel training waits for all of them
+    trainer = Trainer(
+        made(1, Net, TEACHER), made(2, Net, TEACHER).eval(), input_shape=SHAPE, train=settings(), distill=config,
+        fabric=make_fabric(CPU), labels=data.train.labels,
+    )  # fmt: skip
+    trainer.end_preparation()
+    trainer.objective.train()
+    loss, _, _ = trainer.objective(*next(data.train.train_batches(32, seed=0, epoch=0, device=torch.device("cpu"))))
+    loss.backward()
+    lacking = [n for n, p in trainer.objective.named_parameters() if p.requires_grad and p.grad is None]
+    assert not lacking
+
+
 def test_the_phases_are_weight_times_the_loss(data: ImageData, tmp_path: Path) -> None:
     student, teacher = made(1, Net, TEACHER), made(2, Net, TEACHER).eval()
     torch.manual_seed(mix_seed(0, 1))
