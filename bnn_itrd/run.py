@@ -41,10 +41,10 @@ def _check_members(config: RunConfig, data: ImageData, given: Member | None, onl
             if not member.distill.needs_teacher:
                 continue
             teacher = _build(member_config(config, "teacher"), data) if given is None else given.model
-        sizes = [measure(network, data.input_shape) for network in (model, teacher)]
+        setting = Setting(measure(model, data.input_shape), measure(teacher, data.input_shape), data.train.labels)
         with torch.device("meta"):
             try:
-                make_distillers(member.distill, Setting(*sizes, data.train.labels))
+                make_distillers(member.distill, setting)
             except UserError as error:
                 raise UserError(f"students.{name}: {error}") from error
 
