@@ -170,6 +170,8 @@ class TrainConfig:
         clip_norm: largest norm of the gradient
         precision: 32-true, bf16-mixed or 16-mixed; accuracy is always evaluated in float32
         compile: torch.compile the training step
+        compile_mode: of torch.compile; reduce-overhead replays CUDA graphs, for steps that a GPU ends before their
+            kernels are launched (small networks, small batches)
         channels_last: memory format of images and convolutions
         eval_every: epochs between evaluations; the last epoch is always evaluated
         seed: of the initial weights, the order of the images and their augmentation
@@ -188,6 +190,7 @@ class TrainConfig:
     clip_norm: float | None = None
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     compile: bool = False
+    compile_mode: Literal["reduce-overhead", "max-autotune"] | None = None
     channels_last: bool = False
     eval_every: int = 1
     seed: int = 0
@@ -204,6 +207,7 @@ class TrainConfig:
         _check(0 <= self.label_smoothing < 1, "train.label_smoothing", "in [0, 1)", self.label_smoothing)
         _check(self.ema is None or 0 <= self.ema < 1, "train.ema", "in [0, 1)", self.ema)
         _check(self.clip_norm is None or self.clip_norm > 0, "train.clip_norm", "> 0", self.clip_norm)
+        _check(self.compile or self.compile_mode is None, "train.compile", "true with compile_mode", self.compile)
         _check(self.eval_every >= 1, "train.eval_every", ">= 1", self.eval_every)
         _check(0 <= self.seed < 2**31, "train.seed", "in [0, 2^31)", self.seed)
 

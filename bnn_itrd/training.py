@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from bnn_itrd.checkpoint import load_checkpoint, save_checkpoint
 from bnn_itrd.config import DistillConfig, FabricConfig, LogConfig, TrainConfig, differences
@@ -30,7 +30,7 @@ from bnn_itrd.distillers import Distiller, Setting, make_distillers, measure
 from bnn_itrd.errors import UserError
 from bnn_itrd.evaluation import Evaluation, evaluate
 from bnn_itrd.models import Observed, observe
-from bnn_itrd.quant import penalty, set_progress, start_epoch
+from bnn_itrd.quant import BinaryConv2d, BinaryLinear, penalty, set_progress, start_epoch
 from bnn_itrd.records import Progress, TensorBoard, write_metrics
 
 __all__ = ["Fitted", "Objective", "fit", "learning_rate", "make_fabric", "matching_state"]
@@ -183,6 +183,37 @@ def _optimizer(config: TrainConfig, parameters: Any) -> torch.optim.Optimizer:
     )
 
 
+class _Average(AveragedModel):
+    """A moving average of parameters and buffers, after torch's, which at every step copies its number of updates to
+    the device and waits for that copy. Whole numbers are the network's own."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        kept = [*self.module.parameters(), *self.module.buffers()]
+        pairs = list(zip(kept, [*model.parameters(), *model.buffers()], strict=True))
+        # The count is on the CPU, whatever the device: reading it waits for nothing.
+        first = int(self.n_averaged) == 0
+        moving = [pair for pair in pairs if pair[0].is_floating_point() and not first]
+        if moving:
+            torch._foreach_lerp_([average for average, _ in moving], [new for _, new in moving], 1 - self.decay)
+        for average, new in pairs:
+            if first or not average.is_floating_point():
+                average.copy_(new)
+        self.n_averaged += 1
+
+
+@torch.no_grad()
+def _positive(model: nn.Module) -> Tensor | None:
+    """Which weights of the binary layers are +1, (weights,) bool; None of a network without such layers."""
+    layers = [m for m in model.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))]
+    signs = [layer.binary_weight().signs.flatten() >= 0 for layer in layers]
+    return torch.cat(signs) if signs else None
+
+
 class _NonFinite:
     """Remembers, on the device, the step and the part of the first loss that was not finite."""
 
@@ -229,7 +260,7 @@ class Trainer:
         # Before anything observes the student: a copy would take the hooks along.
         self.ema: AveragedModel | None = None
         if train.ema is not None:
-            self.ema = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(train.ema), use_buffers=True)
+            self.ema = _Average(self.student, train.ema)
         distillers = nn.ModuleDict()
         if distill.needs_teacher:
             if teacher is None:
@@ -267,7 +298,7 @@ class Trainer:
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.objective, names)
         step_module: nn.Module = self.objective
         if self.config.compile:
-            step_module = torch.compile(self.objective)  # type: ignore[assignment]
+            step_module = torch.compile(self.objective, mode=self.config.compile_mode)  # type: ignore[assignment]
         self.step_module, self.optimizer = self.fabric.setup(step_module, self.raw_optimizer)
 
     @property
@@ -347,9 +378,14 @@ class Trainer:
     def train_epoch(
         self, data: ImageData, steps_per_epoch: int, non_finite: _NonFinite, progress: Progress
     ) -> dict[str, Any]:
-        """One pass; the mean of each loss part, the training accuracy and the speed. One host sync, at its end."""
+        """One pass; the mean of each loss part, the training accuracy, the speed, and how many signs are others now
+        than before it. Nothing in it waits for the device before its end."""
+        before = _positive(self.student)
         start_epoch(self.student)
-        return self._pass(data, steps_per_epoch, non_finite, progress, epoch=self.epoch, preparing=False)
+        row = self._pass(data, steps_per_epoch, non_finite, progress, epoch=self.epoch, preparing=False)
+        if (after := _positive(self.student)) is not None and before is not None:
+            row["sign_flips"] = 100 * float((before != after).float().mean())
+        return row
 
     def _before_step(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """Sets what changes from step to step: the learning rate (which it returns), annealing, scheduled weights."""
@@ -405,6 +441,8 @@ class Trainer:
                 group["lr"] = lr
             if config.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
+            if config.compile_mode is not None:
+                torch.compiler.cudagraph_mark_step_begin()
             # In a preparation many parameters have no gradient, which data-parallel training would wait for.
             with fabric.no_backward_sync(self.step_module) if preparing else nullcontext():
                 loss, parts, correct = self.step_module(images, labels, indices)
