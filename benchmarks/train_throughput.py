@@ -3,9 +3,10 @@
     python benchmarks/train_throughput.py [--network resnet20] [--batch 256] [--rounds 3] [--out FILE.json]
 
 The published way is what ReCU's and ITRD's public training scripts do: eager float32, a DataLoader with per-image PIL
-transforms, and one `.item()` per binary layer and step. Ways take turns in short blocks, so that what slows the machine
-slows all of them; the first step of a block warms up, the median of the others counts. Random images of CIFAR-10's
-shape: speed does not depend on what they show.
+transforms, and one `.item()` per binary layer and step, on the same device. Ways take turns in short blocks, so that
+what slows the machine slows all of them; the first step of a block warms up, the median of the others counts. Random
+images of CIFAR-10's shape: speed does not depend on what they show. At the end, where the time of a step with ITRD
+goes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from bnn_itrd.config import (
@@ -33,6 +35,8 @@ from bnn_itrd.config import (
 )
 from bnn_itrd.data import TensorSplit
 from bnn_itrd.environment import environment
+from bnn_itrd.losses import ITRD
+from bnn_itrd.models import observe
 from bnn_itrd.networks import build
 from bnn_itrd.quant import BinaryConv2d, set_progress
 from bnn_itrd.training import Trainer, make_fabric
@@ -41,40 +45,101 @@ SHAPE = (3, 32, 32)
 Step = Callable[[], None]
 
 
-def ours(
-    name: str, network: str, batch: int, distill: DistillConfig, images: torch.Tensor, labels: torch.Tensor
-) -> Step:
-    """One step of the project's trainer: tensor data set, bf16 autocast, channels_last, torch.compile."""
-    train = TrainConfig(batch_size=batch, precision="bf16-mixed", compile=True, channels_last=True)
-    fabric = make_fabric(FabricConfig(), precision=train.precision)
-    torch.manual_seed(0)
-    teacher = build(NetworkConfig(network), None, num_classes=10, input_shape=SHAPE)
-    scheme = None if name == "teacher" else SchemeConfig()
-    student = build(NetworkConfig(network), scheme, num_classes=10, input_shape=SHAPE)
-    trainer = Trainer(student, teacher, input_shape=SHAPE, train=train, distill=distill, fabric=fabric)
-    trainer.objective.train()
-    half = torch.full((3,), 0.5)
-    split = TensorSplit(images, labels, half, half, crop_padding=4, flip=True)
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
-    def batches() -> Iterator[tuple[torch.Tensor, ...]]:
+
+class Ours:
+    """The project's trainer, step by step: tensor data set, autocast, channels_last, torch.compile.
+
+    `marked` steps wait for the device after each part and note its seconds in `parts`.
+    """
+
+    def __init__(self, name: str, args: argparse.Namespace, distill: DistillConfig, images: Tensor, labels: Tensor):
+        train = TrainConfig(
+            batch_size=args.batch,
+            precision=args.precision,
+            compile=args.compile,
+            compile_mode=args.compile_mode,
+            channels_last=True,
+        )
+        self.fabric = make_fabric(FabricConfig(), precision=train.precision)
+        self.device = self.fabric.device
+        torch.manual_seed(0)
+        self.network = args.network
+        teacher = self._build(None)
+        student = self._build(None if name == "teacher" else SchemeConfig())
+        self.trainer = Trainer(student, teacher, input_shape=SHAPE, train=train, distill=distill, fabric=self.fabric)
+        self.trainer.objective.train()
+        half = torch.full((3,), 0.5)
+        self.split = TensorSplit(images, labels, half, half, crop_padding=4, flip=True)
+        self.batch, self.graphs = args.batch, args.compile_mode is not None
+        self.source = self._batches()
+        self.parts: dict[str, list[float]] = {}
+
+    def _build(self, scheme: SchemeConfig | None) -> nn.Module:
+        model = build(NetworkConfig(self.network), scheme, num_classes=10, input_shape=SHAPE)
+        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         epoch = 0
         while True:
-            yield from split.train_batches(batch, seed=0, epoch=epoch, device=fabric.device)
+            yield from self.split.train_batches(self.batch, seed=0, epoch=epoch, device=self.device)
             epoch += 1
 
-    source = batches()
+    def __call__(self, *, marked: bool = False) -> None:
+        trainer = self.trainer
+        last = time.perf_counter()
 
-    def step() -> None:
-        x, y, index = next(source)
+        def mark(part: str) -> None:
+            nonlocal last
+            if marked:
+                _wait(self.device)
+                now = time.perf_counter()
+                self.parts.setdefault(part, []).append(now - last)
+                last = now
+
+        x, y, index = next(self.source)
+        x = x.contiguous(memory_format=torch.channels_last)
+        mark("data")
         set_progress(trainer.objective, 0.5)
-        loss, _, _ = trainer.step_module(x.contiguous(memory_format=torch.channels_last), y, index)
-        fabric.backward(loss)
+        if self.graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+        loss, _, _ = trainer.step_module(x, y, index)
+        mark("forward")
+        self.fabric.backward(loss)
+        mark("backward")
         trainer.optimizer.step()
         trainer.optimizer.zero_grad()
-        if fabric.device.type == "cuda":
-            torch.cuda.synchronize()
+        mark("optimiser")
+        _wait(self.device)
 
-    return step
+    def shares(self, turns: int) -> dict[str, float]:
+        """Seconds of each part of a step, medians. The two networks' forward passes are timed alone, compiled as in
+        the step; the losses are what is left of the step's own forward pass."""
+        self(marked=True)
+        self.parts.clear()
+        for _ in range(turns):
+            self(marked=True)
+        seconds = {part: statistics.median(values) for part, values in self.parts.items()}
+        forward = seconds.pop("forward")
+        alone = {"teacher forward": self._build(None).eval(), "student forward": self._build(SchemeConfig()).train()}
+        x, _, _ = next(self.source)
+        x = x.contiguous(memory_format=torch.channels_last)
+        for part, network in alone.items():
+            run = torch.compile(network) if self.trainer.config.compile else network
+            times = []
+            for _ in range(turns + 1):
+                start = time.perf_counter()
+                with self.fabric.autocast(), torch.set_grad_enabled(part == "student forward"):
+                    run(x)
+                _wait(self.device)
+                times.append(time.perf_counter() - start)
+            seconds[part] = statistics.median(times[1:])
+        seconds["losses"] = max(0.0, forward - seconds["teacher forward"] - seconds["student forward"])
+        order = ("data", "teacher forward", "student forward", "losses", "backward", "optimiser")
+        return {part: seconds[part] for part in order}
 
 
 class _Pictures(Dataset[tuple[torch.Tensor, int]]):
@@ -100,19 +165,31 @@ class _Pictures(Dataset[tuple[torch.Tensor, int]]):
         return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
 
 
-def published(network: str, batch: int, images: torch.Tensor, labels: torch.Tensor, workers: int) -> Step:
-    """One step as the public scripts take it, on the same student."""
+def published(args: argparse.Namespace, images: Tensor, labels: Tensor, *, itrd: bool) -> Step:
+    """One step as the public scripts take it, on the same student, alone or with ITRD from the same teacher."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    student = build(NetworkConfig(network), SchemeConfig(), num_classes=10, input_shape=SHAPE).to(device).train()
-    optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    network = NetworkConfig(args.network)
+    student = build(network, SchemeConfig(), num_classes=10, input_shape=SHAPE).to(device).train()
+    teacher = build(network, None, num_classes=10, input_shape=SHAPE).to(device).eval()
+    seen, taught = observe(student), observe(teacher)
+    with torch.no_grad():
+        width = taught(torch.zeros(2, *SHAPE, device=device)).representation.shape[1]
+    distiller = ITRD(width, width).to(device)
+    parameters = [*student.parameters(), *(distiller.parameters() if itrd else [])]
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4)
     pictures = _Pictures(images.permute(0, 2, 3, 1).numpy(), labels.numpy())
     loader = DataLoader(
-        pictures, batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=workers > 0
+        pictures,
+        args.batch,
+        shuffle=True,
+        num_workers=args.workers,
+        drop_last=True,
+        persistent_workers=args.workers > 0,
     )
     layers = [m for m in student.modules() if isinstance(m, BinaryConv2d)]
 
-    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
         while True:
             yield from loader
 
@@ -120,10 +197,16 @@ def published(network: str, batch: int, images: torch.Tensor, labels: torch.Tens
 
     def step() -> None:
         x, y = next(source)
+        x, y = x.to(device), y.to(device)
         set_progress(student, 0.5)
         for layer in layers:  # ReCU's script reads the bound of every layer on the host
             layer.weight.abs().mean().item()
-        loss = F.cross_entropy(student(x.to(device)), y.to(device))
+        outputs = seen(x)
+        loss = F.cross_entropy(outputs.logits, y)
+        if itrd:
+            with torch.no_grad():
+                told = taught(x)
+            loss = loss + distiller(outputs.representation, told.representation)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -139,6 +222,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way")
     parser.add_argument("--steps", type=int, default=6, help="steps in a turn")
     parser.add_argument("--workers", type=int, default=2, help="DataLoader processes of the published way")
+    parser.add_argument("--precision", default="bf16-mixed", choices=["bf16-mixed", "16-mixed", "32-true"])
+    parser.add_argument("--compile_mode", default=None, choices=["reduce-overhead", "max-autotune"])
+    parser.add_argument("--eager", dest="compile", action="store_false", help="without torch.compile")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
 
@@ -151,10 +237,12 @@ def main() -> None:
         "student + KD": DistillConfig(ce=0.1, kd=KDConfig()),
         "student + ITRD": DistillConfig(itrd=ITRDConfig()),
     }
+    ours = {name: Ours(name, args, distill, images, labels) for name, distill in methods.items()}
     steps: dict[str, Step] = {
-        name: ours(name, args.network, args.batch, distill, images, labels) for name, distill in methods.items()
+        **ours,
+        "student, published way": published(args, images, labels, itrd=False),
+        "student + ITRD, published way": published(args, images, labels, itrd=True),
     }
-    steps["student, the published way"] = published(args.network, args.batch, images, labels, args.workers)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(1 + args.rounds):
         for name, step in steps.items():
@@ -165,26 +253,43 @@ def main() -> None:
                 if turn > 0 and i > 0:
                     seconds[name].append(time.perf_counter() - start)
     speed = {name: args.batch / statistics.median(values) for name, values in seconds.items()}
-    baseline = speed["student, the published way"]
+    device = ours["student"].device
     print(
-        f"{args.network}, batch {args.batch}, {torch.get_num_threads()} threads, "
-        f"{args.rounds} turns of {args.steps} steps\n"
+        f"{args.network}, batch {args.batch}, {device.type}, {args.precision}, {torch.get_num_threads()} threads, ",
+        end="",
     )
-    print(f"{'':28}  {'images/s':>10}  {'of the published way':>20}")
+    print(f"{args.rounds} turns of {args.steps} steps\n")
+    print(f"{'':30}  {'images/s':>10}  {'of the published way':>20}")
+    over = {name: value / speed[_baseline(name)] for name, value in speed.items()}
     for name, value in speed.items():
-        print(f"{name:28}  {value:10,.0f}  {value / baseline:19.2f}x")
+        print(f"{name:30}  {value:10,.0f}  {over[name]:19.2f}x")
     ratio = speed["student + KD"] / speed["student + ITRD"]
     print(f"\nstep time with ITRD / step time with KD: {ratio:.3f}")
+    parts = ours["student + ITRD"].shares(args.rounds * (args.steps - 1))
+    total = sum(parts.values())
+    print("\nparts of a step with ITRD, each waited for:")
+    for part, value in parts.items():
+        print(f"{part:30}  {1000 * value:10.2f} ms  {100 * value / total:17.1f} %")
     if args.out is not None:
         record = {
             "network": args.network,
             "batch": args.batch,
+            "precision": args.precision,
+            "compile": args.compile,
+            "compile_mode": args.compile_mode,
             "images_per_s": speed,
-            "student_over_published": speed["student"] / baseline,
+            "student_over_published": over["student"],
+            "itrd_over_published": over["student + ITRD"],
             "itrd_over_kd_step_time": ratio,
-            "environment": environment(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+            "itrd_step_parts_ms": {part: 1000 * value for part, value in parts.items()},
+            "environment": environment(device),
         }
         args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _baseline(name: str) -> str:
+    """Each way is held against the published way to train the same: the teacher against the student's."""
+    return "student + ITRD, published way" if "ITRD" in name else "student, published way"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,131 @@
+"""What half precision does to a trained binary network: its sums of +-1 products, its signs, and its accuracy.
+
+    python benchmarks/autocast_sums.py RUN/MEMBER --data.root cifar10.npz [--images 2000] [--out FILE.json]
+
+Three ways against float32, on the first test images: only the sums of the binary layers rounded to the type, and the
+whole network under autocast, in bfloat16 and in float16. A sum of n products of +-1 is as even or odd as n: where n is
+even (every layer of an even number of channels, the border too), bfloat16 with its 8 significant bits holds it exactly
+to 512, float16 with 11 to 4,096. What else is in half precision (normalisation, the residual stream) can put a value
+on the other side of a sign's threshold: the share of signs that differ is printed for each binary layer, in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnn_itrd.config import DataConfig
+from bnn_itrd.data import load_data
+from bnn_itrd.environment import environment
+from bnn_itrd.members import load_member
+from bnn_itrd.quant import BinaryConv2d
+
+TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class _Rounded:
+    """While open, the sums of every binary convolution go through `dtype`, and are counted."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype, self.sums, self.inexact, self.largest = dtype, 0, 0, 0.0
+
+    def __enter__(self) -> _Rounded:
+        self.plain = plain = BinaryConv2d._convolve
+
+        def convolve(layer: BinaryConv2d, signs: Tensor, weight: Tensor) -> Tensor:
+            sums = plain(layer, signs, weight)
+            rounded = sums.to(self.dtype).float()
+            self.sums += sums.numel()
+            self.inexact += int((rounded != sums).sum())
+            self.largest = max(self.largest, float(sums.abs().max()))
+            return rounded
+
+        BinaryConv2d._convolve = convolve  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        BinaryConv2d._convolve = self.plain  # type: ignore[method-assign]
+
+
+class _Signs:
+    """While open, remembers on which side of 0 the inputs of every binary convolution are."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.layers = [m for m in model.modules() if isinstance(m, BinaryConv2d)]
+        self.seen: list[list[Tensor]] = [[] for _ in self.layers]
+
+    def __enter__(self) -> _Signs:
+        def note(kept: list[Tensor]) -> Any:
+            return lambda layer, inputs: kept.append(inputs[0] >= 0)
+
+        hooks = zip(self.layers, self.seen, strict=True)
+        self.hooks = [layer.register_forward_pre_hook(note(kept)) for layer, kept in hooks]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def differing(self, other: _Signs) -> list[float]:
+        """Percent per layer."""
+        pairs = zip(self.seen, other.seen, strict=True)
+        return [100 * float((torch.cat(a) != torch.cat(b)).float().mean()) for a, b in pairs]
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("member", type=Path, help="folder of a trained binary network of CIFAR-10")
+    parser.add_argument("--data.root", dest="root", required=True)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--out", type=Path, default=None)
+    args = parser.parse_args()
+    model, identity, _ = load_member(args.member)
+    data = load_data(DataConfig(name="cifar10", root=args.root))
+    data = data.normalised_with(identity["mean"], identity["std"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device)
+    batches = []
+    for images, labels, _ in data.test.eval_batches(250, device=device):
+        batches.append((images, labels))
+        if 250 * len(batches) >= args.images:
+            break
+    truth = torch.cat([labels for _, labels in batches])
+
+    def logits() -> Tensor:
+        return torch.cat([model(images).float() for images, _ in batches])
+
+    with _Signs(model) as signs:
+        exact = logits()
+    rows: dict[str, dict[str, Any]] = {"float32": {"top1": 100 * float((exact.argmax(1) == truth).float().mean())}}
+    flips: dict[str, list[float]] = {}
+    for name, dtype in TYPES.items():
+        with _Rounded(dtype) as rounded:
+            sums_only = logits()
+        with torch.autocast(device.type, dtype=dtype), _Signs(model) as half_signs:
+            whole = logits()
+        flips[name] = signs.differing(half_signs)
+        counted = {"largest_sum": rounded.largest, "inexact_sums_ppm": 1e6 * rounded.inexact / rounded.sums}
+        for what, result, more in ((f"{name}: sums only", sums_only, counted), (f"{name}: autocast", whole, {})):
+            rows[what] = {
+                "top1": 100 * float((result.argmax(1) == truth).float().mean()),
+                "same_class_as_float32": 100 * float((result.argmax(1) == exact.argmax(1)).float().mean()),
+                "mean_logit_error": float((result - exact).abs().mean()),
+                **more,
+            }
+    for what, row in rows.items():
+        print(f"{what:22}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
+    for name, percents in flips.items():
+        print(f"{name}, signs that differ, % by layer: " + " ".join(f"{p:.2f}" for p in percents))
+    if args.out is not None:
+        record = {"network": identity["network"]["name"], "images": len(truth), "rows": rows, "sign_flips": flips}
+        args.out.write_text(json.dumps({**record, "environment": environment(device)}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
