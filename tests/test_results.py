@@ -28,6 +28,7 @@ from bnn_itrd.data import load_data
 from bnn_itrd.errors import UserError
 from bnn_itrd.models import resnet8
 from bnn_itrd.networks import build
+from bnn_itrd.plots import runs
 from bnn_itrd.published import PUBLISHED
 from bnn_itrd.quant import BinaryConv2d
 from bnn_itrd.records import read_metrics
@@ -44,9 +45,10 @@ CPU = FabricConfig(accelerator="cpu", threads=1)
 def model(name: str, top1: float, **more: Any) -> dict[str, Any]:
     method = "teacher" if name == "teacher" else name
     return {
-        "name": name, "network": "resnet18", "method": method, "epochs": 600, "top1_last": top1, "top1_best": top1 + 0.25,
-        "best_split": "test", "bytes": 1000, "compression": 30.0, "ms_per_image": 1.0, "agreement_with_teacher": 95.0,
-        "curve": [{"epoch": 600, "test_top1": 90.0}], "trained_on": {"device": "NVIDIA H200"}, **more,
+        "name": name, "network": "resnet18", "method": method, "epochs": 600, "top1_last": top1,
+        "top1_best": top1 + 0.25, "best_split": "test", "bytes": 1000, "compression": 30.0, "ms_per_image": 1.0,
+        "agreement_with_teacher": 95.0, "curve": [{"epoch": 600, "test_top1": 90.0}],
+        "trained_on": {"device": "NVIDIA H200"}, **more,
     }  # fmt: skip
 
 
@@ -224,9 +226,10 @@ def small_queue(tiny_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """A folder of results with a queue of one run on tiny images, and no run yet."""
     monkeypatch.chdir(tmp_path)
     fields = {
-        "data.image_size": 8, "network.name": "resnet8", "train.epochs": 2, "train.batch_size": 32, "train.compile": False,
-        "train.warmup_epochs": 0, "log.progress": False, "log.tensorboard": False, "fabric.accelerator": "cpu",
-        "fabric.threads": 1, "train.precision": "32-true", "teacher_train.precision": "32-true",
+        "data.image_size": 8, "network.name": "resnet8", "train.epochs": 2, "train.batch_size": 32,
+        "train.compile": False, "train.warmup_epochs": 0, "train.precision": "32-true",
+        "teacher_train.precision": "32-true", "log.progress": False, "log.tensorboard": False,
+        "fabric.accelerator": "cpu", "fabric.threads": 1,
     }  # fmt: skip
     run = {
         "name": "cifar10-resnet8-recu",
@@ -410,6 +413,33 @@ def test_compile_mode_reaches_the_compiler(tiny_npz: Path, monkeypatch: pytest.M
     assert modes == [None, "reduce-overhead"]
     with pytest.raises(UserError, match=r"train.compile must be true with compile_mode, got False"):
         TrainConfig(compile_mode="reduce-overhead")
+
+
+# ---- the picture
+
+
+def test_curves_of_runs(tmp_path: Path) -> None:
+    rows = [{"epoch": e, "seconds": s, "top1": t} for e, s, t in ((1, 60.0, 40.0), (2, 600.0, None), (3, 90.0, 50.0))]
+    # The median epoch takes a minute and a half; the second one was not evaluated.
+    assert runs.minutes_curve(rows) == [(1.5, 40.0), (4.5, 50.0)]
+    # ReCU, eq. 16: A exp(p) + B from tau_min to tau_max; half way it is below the middle, as exp is convex.
+    scheme = {"weight": "recu", "tau_min": 0.85, "tau_max": 0.99}
+    points = runs.tau_curve({"scheme": scheme}, 4)
+    want = [0.85 + 0.14 * (math.exp(e / 4) - 1) / (math.e - 1) for e in range(5)]
+    assert [x for x, _ in points] == [0, 1, 2, 3, 4] and [y for _, y in points] == pytest.approx(want, abs=1e-6)
+    assert runs.tau_curve({"scheme": None}, 4) == [] == runs.tau_curve({"scheme": {"weight": "xnor"}}, 4)
+
+    folders = sorted(path.parent for path in RESULTS.glob("cifar10-resnet20-recu*/metrics.csv"))[:2]
+    assert runs.main([*map(str, folders), "--out", str(tmp_path / "two.png")]) == 0
+    flips = tmp_path / "flips"
+    shutil.copytree(folders[0], flips)
+    lines = (flips / "metrics.csv").read_text().splitlines()
+    (flips / "metrics.csv").write_text("\n".join([lines[0] + ",sign_flips", *(line + ",3" for line in lines[1:])]))
+    assert runs.main([str(flips), "--out", str(tmp_path / "three.png")]) == 0
+    widths = [Image.open(tmp_path / f"{name}.png").size[0] for name in ("two", "three")]
+    # A panel more where signs that flip were recorded.
+    assert widths[1] * 2 == widths[0] * 3
+    assert runs.main([str(tmp_path), "--out", str(tmp_path / "none.png")]) == 2
 
 
 # ---- what newcomers start from
