@@ -182,8 +182,8 @@ def render(blocks: Sequence[Block], results: Path) -> str:
         "Made from queue.yaml by `python -m bnn_itrd.queue --keep`; `python -m bnn_itrd.queue` prints what is missing. "
         f"{finished} of {len(runs)} runs are done.",
         "",
-        "Minutes are expected ones: images over an assumed speed, and one minute for start, compilation and export. On a "
-        "GPU the assumption is the speed this project aims at, which no measurement has confirmed yet. Every command "
+        "Minutes are expected ones: images over an assumed speed, and one minute for start, compilation and export. On "
+        "a GPU the assumption is the speed this project aims at, which no measurement has confirmed yet. Every command "
         "is resumable and writes to runs/; teachers stay there, as students of the same teacher need its weights.",
     ]
     for block in blocks:
