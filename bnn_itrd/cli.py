@@ -22,6 +22,8 @@ usage: bnn-itrd COMMAND ...        (bnn-itrd COMMAND --help says more)
   predict FILE IMG   class names and probabilities of image files
   summary WHAT       layers, bits, MACs and bytes of a recipe's networks or of a trained one
   compare DIR...     one table of several runs
+  sweep RECIPE       a grid of trainings (methods x seeds, any fields): mean, spread, and what they can tell
+  probe PATH         a linear classifier on a trained network's representation of another data set
   recipes            the recipes that come with the package
 
 Start with:  bnn-itrd run digits
@@ -29,7 +31,7 @@ Start with:  bnn-itrd run digits
 
 
 def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
-    from bnn_itrd import commands, deploy_commands, file_commands
+    from bnn_itrd import commands, deploy_commands, file_commands, sweep_commands
 
     return {
         "run": commands.run,
@@ -41,11 +43,16 @@ def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
         "predict": file_commands.predict,
         "summary": commands.summary,
         "compare": commands.compare,
+        "sweep": sweep_commands.sweep,
+        "probe": sweep_commands.probe,
         "recipes": commands.recipes,
     }
 
 
-COMMANDS = ("run", "train", "evaluate", "export", "validate", "bench", "predict", "summary", "compare", "recipes")
+COMMANDS = (
+    *("run", "train", "evaluate", "export", "validate", "bench", "predict", "summary", "compare", "sweep", "probe"),
+    "recipes",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

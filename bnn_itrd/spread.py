@@ -1,0 +1,148 @@
+"""Mean and spread over seeds, and whether a difference is larger than the spread: Welch's t-test."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Welch", "notes", "spread_table", "table_cells", "welch"]
+
+LEVEL = 0.05
+LARGER, WITHIN = "larger than the spread", "within the spread"
+
+
+@dataclass(frozen=True)
+class Welch:
+    """t, degrees of freedom, two-sided p."""
+
+    t: float
+    df: float
+    p: float
+
+    @property
+    def verdict(self) -> str:
+        return LARGER if self.p < LEVEL else WITHIN
+
+
+def welch(a: Sequence[float], b: Sequence[float]) -> Welch | None:
+    """Welch's t-test of mean(a) - mean(b), the variances being different (Welch 1947); (n,), (m,).
+
+        t = (mean a - mean b) / sqrt(u + v)      u = var a / n, v = var b / m, with n - 1 and m - 1
+        df = (u + v)^2 / (u^2 / (n - 1) + v^2 / (m - 1))
+
+    None where it says nothing: fewer than two values on a side, or no spread at all.
+    """
+    if len(a) < 2 or len(b) < 2:
+        return None
+    u, v = statistics.variance(a) / len(a), statistics.variance(b) / len(b)
+    if u + v == 0:
+        return None
+    from scipy.stats import t as student_t
+
+    t = (statistics.fmean(a) - statistics.fmean(b)) / math.sqrt(u + v)
+    df = (u + v) ** 2 / (u**2 / (len(a) - 1) + v**2 / (len(b) - 1))
+    return Welch(t, df, float(2 * student_t.sf(abs(t), df)))
+
+
+def _reference_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], reference: str) -> str:
+    """The row that another is held against: the reference method under the same settings, or the row of that name."""
+    if reference in {other["row"] for other in rows}:
+        return reference
+    common = {f: v for f, v in row["fields"].items() if not f.startswith("students.")}
+    for other in rows:
+        settings = {f: v for f, v in other["fields"].items() if not f.startswith("students.")}
+        if other["student"] == reference and settings == common:
+            return str(other["row"])
+    return ""
+
+
+def spread_table(results: Sequence[Mapping[str, Any]], reference: str) -> list[dict[str, Any]]:
+    """A row per method and setting, in the order of the results, top-1 on the test images in percent.
+
+    results: row, student, fields (without the seed), seed, and top1, None where there is none (yet).
+    Each: row, student, fields, seeds, top1 (a list), mean, std (of the sample, n - 1; None with fewer than two), and
+    against the reference: difference (of the means), t, df, p, verdict; None where they say nothing.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for result in results:
+        row = rows.setdefault(
+            result["row"],
+            {"row": result["row"], "student": result["student"], "fields": dict(result["fields"])}
+            | {"planned": 0, "seeds": [], "top1": []},
+        )
+        row["planned"] += 1
+        if result["top1"] is not None:
+            row["seeds"].append(result["seed"])
+            row["top1"].append(result["top1"])
+    table = list(rows.values())
+    for row in table:
+        values = row["top1"]
+        row["mean"] = statistics.fmean(values) if values else None
+        row["std"] = statistics.stdev(values) if len(values) > 1 else None
+    for row in table:
+        name = _reference_of(row, table, reference)
+        row |= {"reference": None, "difference": None, "t": None, "df": None, "p": None, "verdict": None}
+        if not name or name == row["row"]:
+            continue
+        other = rows[name]
+        row["reference"] = name
+        if row["mean"] is None or other["mean"] is None:
+            continue
+        row["difference"] = row["mean"] - other["mean"]
+        test = welch(row["top1"], other["top1"])
+        if test is not None:
+            row |= {"t": test.t, "df": test.df, "p": test.p, "verdict": test.verdict}
+        else:
+            row["verdict"] = "no spread known"
+    return table
+
+
+def notes(table: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the numbers of a table can and cannot say, a sentence or two each."""
+    counts = [len(row["top1"]) for row in table if row["top1"]]
+    tested = [row for row in table if row["p"] is not None]
+    lines = ["Top-1 of the last epoch on the test images; ± is the sample standard deviation over seeds (n - 1)."]
+    if counts and min(counts) < 2:
+        lines.append("Where there is one seed there is no spread, and a difference says nothing about the method.")
+    if tested:
+        lines.append(
+            f"Differences are held against the spread with Welch's t-test; '{LARGER}' is p < {LEVEL:g}, two-sided. It "
+            "takes the values as independent and normal, which is not checked."
+        )
+        few = min(min(len(row["top1"]) for row in tested), 99)
+        if few <= 3:
+            lines.append(
+                f"{few} seeds are few: the standard deviation itself is known to within a factor of two at best, and "
+                f"'{WITHIN}' means that these runs cannot tell, not that the methods are alike."
+            )
+        if len(tested) > 1:
+            lines.append(
+                f"There are {len(tested)} comparisons: were all methods alike, {LEVEL * len(tested):.1g} of them would "
+                f"still be expected to come out as '{LARGER}'."
+            )
+    if any(len(row["top1"]) < row["planned"] for row in table):
+        lines.append("Some runs are missing; their rows stand on fewer seeds.")
+    return lines
+
+
+def table_cells(table: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The table as text: for the terminal and Markdown."""
+
+    def cell(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    return [
+        {
+            "method": row["row"],
+            "seeds": f"{len(row['top1'])}" + (f" of {row['planned']}" if len(row["top1"]) < row["planned"] else ""),
+            "top-1 %": cell(row["mean"], ".2f") + ("" if row["std"] is None else f" ± {row['std']:.2f}"),
+            "to the reference": cell(row["difference"], "+.2f"),
+            "df": cell(row["df"], ".1f"),
+            "p": cell(row["p"], ".3f"),
+            "difference is": "reference" if row["reference"] is None else row["verdict"] or "-",
+        }
+        for row in table
+    ]
