@@ -87,14 +87,16 @@ def linear_probe(
         sum_i cross-entropy(W z_i + b, y_i) + |W|^2 / (2 c)
 
     z: features with mean 0 and variance 1 over the training images (a constant one stays 0). known: the network's
-    identity (input_shape, mean, std). Images are not augmented. Percent: top1 (test), train_top1.
-    Raises UserError: c <= 0, max_iterations < 1, fewer than two classes among the training labels.
+    identity (input_shape, mean, std). Images are not augmented. Percent: top1 (test), train_top1;
+    loss (test), train_loss: mean cross-entropy in nats.
+    Raises UserError: c <= 0, max_iterations < 1, training labels of one class, a test label that none of them has.
     """
     for name, value in (("c", c), ("max_iterations", max_iterations)):
         if not value > 0:
             raise UserError(f"{name} must be > 0, got {value!r}")
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -104,6 +106,8 @@ def linear_probe(
         raise UserError(f"the network's representation of {data.name} is not finite")
     if len(np.unique(train_labels)) < 2:
         raise UserError(f"{data.name} must have training images of at least two classes")
+    if absent := sorted(set(test_labels.tolist()) - set(train_labels.tolist())):
+        raise UserError(f"{data.name} has no training image of class {data.classes[absent[0]]!r}, but test images")
     regression = LogisticRegression(C=c, max_iter=max_iterations)
     classifier = make_pipeline(StandardScaler(), regression)
     with warnings.catch_warnings():
@@ -113,6 +117,8 @@ def linear_probe(
     return {
         "top1": 100 * float(classifier.score(test, test_labels)),
         "train_top1": 100 * float(classifier.score(train, train_labels)),
+        "loss": float(log_loss(test_labels, classifier.predict_proba(test), labels=regression.classes_)),
+        "train_loss": float(log_loss(train_labels, classifier.predict_proba(train), labels=regression.classes_)),
         "classes": len(data.classes),
         "train": len(train_labels),
         "test": len(test_labels),

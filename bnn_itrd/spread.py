@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Welch", "notes", "spread_table", "table_cells", "welch"]
+__all__ = ["Welch", "notes", "spread_table", "std_interval", "table_cells", "welch"]
 
 LEVEL = 0.05
-LARGER, WITHIN = "larger than the spread", "within the spread"
+LARGER, WITHIN, CANNOT = "larger than the spread", "within the spread", "not to be told"
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,14 @@ def welch(a: Sequence[float], b: Sequence[float]) -> Welch | None:
     t = (statistics.fmean(a) - statistics.fmean(b)) / math.sqrt(u + v)
     df = (u + v) ** 2 / (u**2 / (len(a) - 1) + v**2 / (len(b) - 1))
     return Welch(t, df, float(2 * student_t.sf(abs(t), df)))
+
+
+def std_interval(n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The true standard deviation over that of a normal sample of n: the ends of its confidence interval."""
+    from scipy.stats import chi2
+
+    low, high = chi2.ppf([(1 + confidence) / 2, (1 - confidence) / 2], n - 1)
+    return math.sqrt((n - 1) / low), math.sqrt((n - 1) / high)
 
 
 def _reference_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], reference: str) -> str:
@@ -96,7 +104,7 @@ def spread_table(results: Sequence[Mapping[str, Any]], reference: str) -> list[d
         if test is not None:
             row |= {"t": test.t, "df": test.df, "p": test.p, "verdict": test.verdict}
         else:
-            row["verdict"] = "no spread known"
+            row["verdict"] = CANNOT
     return table
 
 
@@ -112,11 +120,13 @@ def notes(table: Sequence[Mapping[str, Any]]) -> list[str]:
             f"Differences are held against the spread with Welch's t-test; '{LARGER}' is p < {LEVEL:g}, two-sided. It "
             "takes the values as independent and normal, which is not checked."
         )
-        few = min(min(len(row["top1"]) for row in tested), 99)
-        if few <= 3:
+        few = min(len(row["top1"]) for row in tested)
+        if few < 10:
+            low, high = std_interval(few)
             lines.append(
-                f"{few} seeds are few: the standard deviation itself is known to within a factor of two at best, and "
-                f"'{WITHIN}' means that these runs cannot tell, not that the methods are alike."
+                f"{few} seeds are few: the true standard deviation lies between {low:.2f} and {high:.3g} times the one "
+                f"shown, with 95 % confidence. '{WITHIN}' means that these runs cannot tell, not that the methods are "
+                "alike."
             )
         if len(tested) > 1:
             lines.append(
