@@ -9,12 +9,11 @@ import torch
 
 from bnn_itrd.config import DataConfig, MemberConfig, differences, to_dict
 from bnn_itrd.data import ImageData, load_data
-from bnn_itrd.distillers import Setting, Sizes, make_distillers
+from bnn_itrd.distillers import Setting, Sizes, make_distillers, measure
 from bnn_itrd.errors import UserError
 from bnn_itrd.grid import Point
 from bnn_itrd.members import load_teacher
 from bnn_itrd.networks import build
-from bnn_itrd.training import output_sizes
 
 __all__ = ["check_points"]
 
@@ -73,7 +72,7 @@ class _Check:
             for each in [*first, scheme]:
                 with _META:
                     model = build(member.network, each, num_classes=len(data.classes), input_shape=data.input_shape)
-            self.sizes[key] = output_sizes(model, data.input_shape, _META)
+            self.sizes[key] = measure(model, data.input_shape)
         return self.sizes[key]
 
     def _teacher(self, point: Point) -> Sizes:
@@ -84,7 +83,7 @@ class _Check:
             if key not in self.sizes:
                 data = self.data[config.data]
                 model = load_teacher(config.teacher, config.teacher_weights, data).model
-                self.sizes[key] = output_sizes(model, data.input_shape, torch.device("cpu"))
+                self.sizes[key] = measure(model, data.input_shape)
             return self.sizes[key]
         member = point.teacher_member
         self._batch_size(member, "teacher_train")
