@@ -13,6 +13,9 @@ import pytest
 
 # A test machine has few cores, and tests of several processes share them: waiting threads must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two test files run at a time: with a thread for every core in each, they would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def write_npz(path: Path, *, n: int = 96, size: int = 8, classes: int = 3, seed: int = 0) -> Path:
