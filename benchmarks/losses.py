@@ -9,6 +9,8 @@ divided by that turn's plain step, so that what slows the machine slows all of t
 turns, beside it the smallest and the largest. `plain again` is the plain step measured twice: what differs from 1 there
 is noise. Of each turn's steps the first warms up. Random images of CIFAR-10's shape, banks of 50,000 samples.
 
+`--cpu-time` counts processor time on one thread: on a machine that others use too, where wall-clock time says nothing.
+
 Memory: bytes of the parameters and buffers a distiller owns; on CUDA also the peak of a step over that of a plain one,
 the teacher's activations included.
 """
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric import Fabric
 from torch import Tensor
 
 from bnn_itrd.config import FabricConfig, NetworkConfig, SchemeConfig, TrainConfig
@@ -53,8 +56,8 @@ def _ways() -> dict[str, tuple[DistillConfig, bool]]:
 class Way:
     """One way to train, ready to step."""
 
-    def __init__(self, network: str, distill: DistillConfig, phase: bool, labels: Tensor) -> None:
-        self.fabric = make_fabric(FabricConfig())
+    def __init__(self, network: str, distill: DistillConfig, phase: bool, labels: Tensor, fabric: Fabric) -> None:
+        self.fabric = fabric
         torch.manual_seed(0)
         options: dict[str, Any] = {"num_classes": CLASSES, "input_shape": SHAPE}
         student = build(NetworkConfig(network), SchemeConfig(), **options)
@@ -90,15 +93,15 @@ class Way:
         return sum(t.numel() * t.element_size() for t in (*distillers.parameters(), *distillers.buffers()))
 
 
-def _seconds(call: Callable[[Batch], None], batch: Batch, steps: int) -> float:
+def _seconds(call: Callable[[Batch], None], batch: Batch, steps: int, clock: Callable[[], float]) -> float:
     """Median of the steps, the first one aside."""
     times = []
     for _ in range(1 + steps):
-        start = time.perf_counter()
+        start = clock()
         call(batch)
         if batch[0].is_cuda:
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return statistics.median(times[1:])
 
 
@@ -111,14 +114,16 @@ def _peak(call: Callable[[Batch], None], batch: Batch) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def measure(ways: dict[str, Way], batch: Batch, *, turns: int, steps: int) -> dict[str, Any]:
+def measure(
+    ways: dict[str, Way], batch: Batch, *, turns: int, steps: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, Any]:
     """Times, and on CUDA peaks, of all ways at one batch size."""
     calls: dict[str, Callable[[Batch], None]] = {name: way.step for name, way in ways.items()}
     calls[TEACHER] = ways[PLAIN].look
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(1 + turns):
         for name, call in calls.items():
-            measured = _seconds(call, batch, steps if turn else 1)
+            measured = _seconds(call, batch, steps if turn else 1, clock)
             if turn:  # the first turn fills caches and starts optimisers
                 seconds[name].append(measured)
     peaks = {name: _peak(call, batch) for name, call in calls.items()} if batch[0].is_cuda else {}
@@ -151,20 +156,29 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024])
     parser.add_argument("--turns", type=int, default=5, help="of each way")
     parser.add_argument("--steps", type=int, default=2, help="measured in a turn, beside the one that warms up")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time of one thread, on the CPU")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
 
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    fabric = make_fabric(FabricConfig("cpu", threads=1) if args.cpu_time else FabricConfig())
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, CLASSES, (SAMPLES,), generator=generator)
-    ways = {name: Way(args.network, *what, labels) for name, what in _ways().items()}
-    device = ways[PLAIN].fabric.device
+    ways = {name: Way(args.network, *what, labels, fabric) for name, what in _ways().items()}
+    device = fabric.device
     own_bytes = {name: way.own_bytes() for name, way in ways.items()}
-    record: dict[str, Any] = {"network": args.network, "turns": args.turns, "own_bytes": own_bytes, "batches": {}}
+    record: dict[str, Any] = {
+        "network": args.network,
+        "turns": args.turns,
+        "clock": "processor" if args.cpu_time else "wall",
+        "own_bytes": own_bytes,
+        "batches": {},
+    }
     for size in args.batches:
         images = torch.randn(size, *SHAPE, generator=generator)
         indices = torch.randperm(SAMPLES, generator=generator)[:size]
         batch = (images.to(device), labels[indices].to(device), indices.to(device))
-        record["batches"][str(size)] = measure(ways, batch, turns=args.turns, steps=args.steps)
+        record["batches"][str(size)] = measure(ways, batch, turns=args.turns, steps=args.steps, clock=clock)
         _print(size, record["batches"][str(size)], own_bytes)
     record["environment"] = environment(device)
     if args.out is not None:
