@@ -223,16 +223,17 @@ class Sweep:
     def _write(self) -> dict[str, Any]:
         records = list(self.records.values())
         table = spread_table(records, self.reference)
+        lines = notes(table)
         value = {
             "format": 1,
             "recipe": self.recipe,
             "reference": self.reference,
             "points": records,
             "table": table,
-            "notes": notes(table),
+            "notes": lines,
         }
         write_json(self.out / "sweep.json", value)
-        text = f"{markdown(table_cells(table))}\n\n" + "\n".join(f"- {line}" for line in value["notes"]) + "\n"
+        text = f"{markdown(table_cells(table))}\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"
         write_file(self.out / "sweep.md", lambda file: file.write(text.encode()))
         write_file(self.out / "sweep.csv", lambda file: file.write(_csv(records).encode()))
         return value
