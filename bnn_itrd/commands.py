@@ -122,15 +122,23 @@ def summary(argv: Sequence[str]) -> int:
 
         print(describe(load_member(args.what)[0]))
         return 0
-    from bnn_itrd.networks import build
+    from bnn_itrd.config import NetworkConfig, member_config
+    from bnn_itrd.networks import LIBRARIES, build
 
     config, _ = run_config("summary", "", recipe_files.read(args.what), [], extra={})
     digits = config.data.name == "digits"
     size = config.data.image_size or (8 if digits else 32)
     shape = (1 if digits else 3, size, size)
-    for title, scheme in (("teacher", None), ("student", config.scheme)):
-        model = build(config.network, scheme, num_classes=args.classes, input_shape=shape)
-        print(f"{title}: {config.network.name}, input {'x'.join(map(str, shape))}\n{describe(model)}\n")
+    address = config.teacher or ""
+    shown = [("teacher", config.network.of_teacher(), None)]
+    if address.partition(":")[0] in LIBRARIES:
+        shown = [("teacher", NetworkConfig(name=address), None)]
+    if config.students:
+        student = member_config(config, next(iter(config.students)))
+        shown.append(("student", student.network, student.scheme))
+    for title, network, scheme in shown:
+        model = build(network, scheme, num_classes=args.classes, input_shape=shape)
+        print(f"{title}: {network.name}, input {'x'.join(map(str, shape))}\n{describe(model)}\n")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from bnn_itrd.distill_config import DistillConfig, ITRDConfig, KDConfig
@@ -79,13 +80,16 @@ class NetworkConfig:
 
     Args:
         name: resnet18, 34, 50; resnet8, 14, 20, 32, 44, 56, 110; resnet8x4, resnet32x4; wrn_16_1, 16_2, 40_1, 40_2;
-            vgg8, 11, 13, 16, 19; vgg_small; mobilenet_v2, mobilenet_v2_half; shufflenet_v1, shufflenet_v2
+            vgg8, 11, 13, 16, 19; vgg_small; mobilenet_v2, mobilenet_v2_half; shufflenet_v1, shufflenet_v2;
+            torchvision:NAME or timm:NAME: that library's, untrained, made binary by `quant.binarize`
+        teacher: the teacher's network where it is another one; students and teacher then share the width alone
         width: a factor on the number of channels of teacher and students (not of vgg_small and shufflenet_v1)
         per_conv: students: one shortcut per convolution; the network's published form by default
         float_downsample: students: average pool and a full-precision 1x1 convolution where the shape changes
         padding_value: students: what the borders hold after the sign: 0, +1 or -1
         shortcut: students: projection, pad, avgpool or binary; the network's own by default (residual networks)
-        teacher_shortcut: teacher: pad, projection or avgpool; the network's own by default (residual networks)
+        teacher_shortcut: teacher: pad, projection or avgpool; the network's own by default (residual networks). In the
+            folder of one member: that network's, where it is in full precision
         residual_bits: students: bits of the residual stream's integers, 2 to 8; floats by default
         first_last_bits: students: bits of the first convolution and the classifier, 2 to 8; floats by default
     """
@@ -99,6 +103,7 @@ class NetworkConfig:
     residual_bits: int | None = None
     first_last_bits: int | None = None
     teacher_shortcut: str | None = None
+    teacher: str | None = None
 
     def __post_init__(self) -> None:
         _check(self.width > 0, "network.width", "> 0", self.width)
@@ -107,12 +112,30 @@ class NetworkConfig:
             bits = getattr(self, name)
             _check(bits is None or 2 <= bits <= 8, f"network.{name}", "in [2, 8]", bits)
 
+    def of_teacher(self) -> NetworkConfig:
+        """The teacher's definition by itself."""
+        if self.teacher is None:
+            return self
+        return NetworkConfig(name=self.teacher, width=self.width, teacher_shortcut=self.teacher_shortcut)
+
+    def of_students(self, *, binary: bool) -> NetworkConfig:
+        """The students' definition by itself. Raises UserError on an option that full precision does not have."""
+        if binary:
+            return self if self.teacher is None else dataclasses.replace(self, teacher=None, teacher_shortcut=None)
+        alone = NetworkConfig(name=self.name, width=self.width, teacher_shortcut=self.shortcut)
+        for field_ in dataclasses.fields(self):
+            given = field_.name not in ("name", "width", "shortcut", "teacher_shortcut", "teacher")
+            if given and getattr(self, field_.name) != field_.default:
+                raise UserError(f"network.{field_.name} is an option of binary students, and scheme.binary is false")
+        return alone
+
 
 @dataclass(frozen=True)
 class SchemeConfig:
     """How the students are binarised: weights and activations apart.
 
     Args:
+        binary: false: students in full precision; nothing else here then has a meaning
         weight: recu, xnor, irnet, rbnn, bireal, siman, adabin, biper or reste; real and biper_sine are first stages
         activation: recu, clipped, polynomial, irnet, rbnn, siman, rsign, adabin or reste
         tau_min: recu: tau at the start of training, in (0.5, 1); biper: weight of its penalty at the start
@@ -143,8 +166,11 @@ class SchemeConfig:
     nonlinearity: str = "hardtanh"
     first_stage: str = "real"
     first_stage_epochs: int = 0
+    binary: bool = True
 
     def __post_init__(self) -> None:
+        rule = "0 with scheme.binary false"
+        _check(self.binary or not self.first_stage_epochs, "scheme.first_stage_epochs", rule, self.first_stage_epochs)
         _check(self.first_stage_epochs >= 0, "scheme.first_stage_epochs", ">= 0", self.first_stage_epochs)
 
     def of_first_stage(self) -> SchemeConfig:
@@ -160,7 +186,10 @@ class TrainConfig:
         epochs: passes over the training images
         batch_size: images per step, over all processes together
         optimizer: sgd or adamw
-        lr: peak learning rate, reached after the warm-up, then cosine to 0
+        lr: peak learning rate, reached after the warm-up
+        schedule: of the learning rate after the warm-up: cosine to 0, or step: times `decay` at each milestone
+        milestones: step: the epochs after which the learning rate falls
+        decay: step: what it is multiplied with, in (0, 1]
         momentum: sgd
         nesterov: sgd
         weight_decay: L2, on every parameter as the published recipes have it
@@ -181,6 +210,9 @@ class TrainConfig:
     batch_size: int = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.1
+    schedule: Literal["cosine", "step"] = "cosine"
+    milestones: tuple[int, ...] = (150, 180, 210)
+    decay: float = 0.1
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
@@ -199,6 +231,11 @@ class TrainConfig:
         _check(self.epochs >= 1, "train.epochs", ">= 1", self.epochs)
         _check(self.batch_size >= 1, "train.batch_size", ">= 1", self.batch_size)
         _check(self.lr > 0, "train.lr", "> 0", self.lr)
+        if self.schedule == "step":
+            rising = all(a < b for a, b in pairwise((0, *self.milestones, self.epochs)))
+            rule = f"whole numbers that rise within (0, epochs) = (0, {self.epochs})"
+            _check(rising, "train.milestones", rule, list(self.milestones))
+        _check(0 < self.decay <= 1, "train.decay", "in (0, 1]", self.decay)
         _check(0 <= self.momentum < 1, "train.momentum", "in [0, 1)", self.momentum)
         _check(self.weight_decay >= 0, "train.weight_decay", ">= 0", self.weight_decay)
         rule = f"in [0, epochs) = [0, {self.epochs}): give a shorter one with fewer epochs"
@@ -215,6 +252,11 @@ class TrainConfig:
     def warmup(self) -> float:
         """Epochs of warm-up, as given or by default."""
         return min(5.0, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
+
+    def of_length(self, epochs: int) -> TrainConfig:
+        """The same training over another number of epochs, its milestones in proportion. Raises UserError."""
+        scaled = sorted({m * epochs // self.epochs for m in self.milestones} - {0})
+        return dataclasses.replace(self, epochs=epochs, milestones=tuple(scaled))
 
 
 @dataclass(frozen=True)
@@ -260,11 +302,11 @@ def _default_students() -> dict[str, DistillConfig]:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole comparison: a teacher, and binary students of the same definition trained in different ways.
+    """A whole comparison: a teacher, and students of one definition trained in different ways.
 
     Args:
         data: which images
-        network: the definition teacher and students share
+        network: the definition teacher and students share, or the students' and another one for the teacher
         scheme: how the students are binarised
         teacher_train: the teacher's training
         train: every student's training
@@ -294,11 +336,12 @@ class RunConfig:
                     f"students: {name!r} cannot name a student: it becomes a folder beside 'teacher'; "
                     "use letters, digits, '-', '_' and '.'"
                 )
+        self.network.of_students(binary=self.scheme.binary)
 
 
 @dataclass(frozen=True)
 class MemberConfig:
-    """One network of a run: what its own folder's config.yaml holds. `scheme` is None for the teacher."""
+    """One network of a run: what its own folder's config.yaml holds. `scheme` is None for full precision."""
 
     name: str
     data: DataConfig
@@ -309,18 +352,27 @@ class MemberConfig:
     fabric: FabricConfig
     log: LogConfig
 
+    def of_first_stage(self) -> MemberConfig | None:
+        """The first of two stages of training, None where there is one. Raises UserError on a schedule too long."""
+        if self.scheme is None or not self.scheme.first_stage_epochs:
+            return None
+        train = self.train.of_length(self.scheme.first_stage_epochs)
+        return dataclasses.replace(self, scheme=self.scheme.of_first_stage(), train=train)
+
 
 def member_config(run: RunConfig, name: str) -> MemberConfig:
     """The part of a run that concerns one member: 'teacher' or a student's name. Raises UserError on another."""
+    scheme: SchemeConfig | None = None
     if name == "teacher":
-        scheme, train, distill = None, run.teacher_train, DistillConfig()
+        network, train, distill = run.network.of_teacher(), run.teacher_train, DistillConfig()
     elif name in run.students:
-        scheme, train, distill = run.scheme, run.train, run.students[name]
+        network, train, distill = run.network.of_students(binary=run.scheme.binary), run.train, run.students[name]
+        scheme = run.scheme if run.scheme.binary else None
     else:
         from bnn_itrd.errors import unknown
 
         raise unknown("member", name, ["teacher", *run.students])
-    return MemberConfig(name, run.data, run.network, scheme, train, distill, run.fabric, run.log)
+    return MemberConfig(name, run.data, network, scheme, train, distill, run.fabric, run.log)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def export(argv: Sequence[str]) -> int:
         if args.uint8 and name != "onnx":
             raise UserError(f"--uint8 is for ONNX files: {name} takes normalised images")
     model, identity, checkpoint = load_member(Path(args.path), best=args.best)
-    stem = "student" if identity.get("scheme") else "teacher"
+    stem = "teacher" if identity["name"] == "teacher" else "student"
     out = Path(args.out) if args.out else checkpoint.parent
     data = validation_data(identity, identity, given)
     check_fits(checkpoint, identity, data)

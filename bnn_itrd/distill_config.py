@@ -509,6 +509,11 @@ class DistillConfig:
     def needs_teacher(self) -> bool:
         return bool(self.methods)
 
+    @property
+    def compares_logits(self) -> bool:
+        """Whether the teacher must know the same classes."""
+        return bool(self.methods.keys() & {"kd", "dkd", "dist"})
+
 
 # Name on the command line and in recipes -> its configuration.
 METHODS: dict[str, type[Weighted]] = {

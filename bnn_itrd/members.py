@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import yaml
 from lightning.fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from bnn_itrd.checkpoint import load_checkpoint, write_file
 from bnn_itrd.config import MemberConfig, NetworkConfig, SchemeConfig, to_dict
@@ -20,7 +20,7 @@ from bnn_itrd.data import ImageData, mix_seed
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.models import find_head
-from bnn_itrd.networks import build, foreign
+from bnn_itrd.networks import LIBRARIES, build, foreign
 from bnn_itrd.quant import load_stage
 from bnn_itrd.training import Fitted, fit
 
@@ -40,7 +40,8 @@ __all__ = [
 class Member:
     """A trained network in eval mode. `checkpoint` is None for one from another library; fitted: how it was trained.
 
-    method: 'teacher' or the student's name; network: what it is called ('resnet20', 'torchvision:resnet18').
+    method: 'teacher' or the student's name; network: what it is called ('resnet20', 'torchvision:resnet18');
+    other_task: a teacher of other classes, whose answers cannot be compared with those of its students.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Member:
     network: str
     checkpoint: Path | None = None
     fitted: Fitted | None = None
+    other_task: bool = False
 
 
 def write_yaml(path: Path, value: dict[str, Any]) -> None:
@@ -85,7 +87,11 @@ def data_identity(data: ImageData) -> dict[str, Any]:
 def train_member(
     config: MemberConfig, data: ImageData, teacher: nn.Module | None, *, fabric: Fabric, out: Path
 ) -> Member:
-    """Trains a member of a run in its folder, or continues it there; UserErrors are `fit`'s and `build`'s."""
+    """Trains a member of a run in its folder, or continues it there; UserErrors are `fit`'s and `build`'s.
+
+    Two-stage training: the same network is first trained with the weights of the first stage in `out`/first-stage,
+    and begins with what it learned.
+    """
     torch.manual_seed(mix_seed(config.train.seed, 0))
     model = build(
         config.network,
@@ -99,8 +105,10 @@ def train_member(
             raise UserError(f"{config.name} learns from a teacher: give --teacher PATH, or train it in the same run")
         identity["teacher_sha256"] = weights_hash(teacher)
     identity |= data_identity(data)
-    if config.scheme is not None and config.scheme.first_stage_epochs:
-        _begin_with_first_stage(model, config, data, teacher, fabric=fabric, out=out)
+    # A run that is past its first stage continues with its own state.
+    if (first := config.of_first_stage()) is not None and not (out / "last.pt").exists():
+        stage = train_member(first, data, teacher, fabric=fabric, out=out / "first-stage")
+        load_stage(model, stage.model.state_dict())
 
     def begin() -> None:
         write_yaml(out / "config.yaml", identity)
@@ -120,26 +128,6 @@ def train_member(
         begin=begin,
     )
     return Member(config.name, fitted.model, config.name, config.network.name, out / "last.pt", fitted)
-
-
-def _begin_with_first_stage(
-    model: nn.Module,
-    config: MemberConfig,
-    data: ImageData,
-    teacher: nn.Module | None,
-    *,
-    fabric: Fabric,
-    out: Path,
-) -> None:
-    """Two-stage training: trains the same network with the weights of the first stage in `out`/first-stage, and
-    begins with what it learned. A run that is past that stage does not come here again."""
-    if (out / "last.pt").exists():
-        return
-    assert config.scheme is not None
-    train = dataclasses.replace(config.train, epochs=config.scheme.first_stage_epochs)
-    stage = dataclasses.replace(config, scheme=config.scheme.of_first_stage(), train=train)
-    first = train_member(stage, data, teacher, fabric=fabric, out=out / "first-stage")
-    load_stage(model, first.model.state_dict())
 
 
 def _from_identity(identity: dict[str, Any], where: Path) -> nn.Module:
@@ -198,21 +186,46 @@ def load_member(
     return network.eval(), identity, file
 
 
-def load_teacher(address: str, weights: str | None, data: ImageData) -> Member:
+class _Renormalise(nn.Module):
+    """Images normalised with one mean and standard deviation -> with another; (n, c, h, w) -> the same."""
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, data: ImageData, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        have_mean, have_std, want_mean, want_std = (
+            torch.tensor(v, dtype=torch.float32).reshape(-1, 1, 1) for v in (data.mean, data.std, mean, std)
+        )
+        self.register_buffer("scale", have_std / want_std)
+        self.register_buffer("offset", (have_mean - want_mean) / want_std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * self.scale + self.offset
+
+
+def _see_as_trained(model: nn.Module, data: ImageData, identity: dict[str, Any]) -> None:
+    """A teacher of another task is shown the images under the statistics of its own training."""
+    model.add_module("renormalise", _Renormalise(data, identity["mean"], identity["std"]))
+    model.register_forward_pre_hook(lambda module, images: (module.renormalise(images[0]), *images[1:]))
+
+
+def load_teacher(address: str, weights: str | None, data: ImageData, *, other_classes: bool = False) -> Member:
     """A trained teacher: a run folder (its teacher), a checkpoint, torchvision:NAME or timm:NAME.
 
+    other_classes: it may know others than the data's, for students that do not compare logits with it.
     Raises UserError where it is not there or was trained for other classes or another image shape.
     """
     library, colon, _ = address.partition(":")
-    if colon and library in ("torchvision", "timm"):
-        model = foreign(address, weights, num_classes=len(data.classes))
+    if colon and library in LIBRARIES:
+        model, classes = foreign(address, weights, num_classes=len(data.classes), other_classes=other_classes)
         try:
             find_head(model)
         except ValueError as error:
             raise UserError(f"teacher {address}: {error}") from error
-        return Member("teacher", model.eval(), "teacher", address)
+        return Member("teacher", model.eval(), "teacher", address, other_task=classes != len(data.classes))
     if colon and not Path(address).exists() and library.isalpha() and len(library) > 1:
-        raise unknown("library of teachers", library, ["torchvision", "timm"])
+        raise unknown("library of teachers", library, LIBRARIES)
     path = Path(address)
     if (path / "teacher").is_dir():
         path = path / "teacher"
@@ -222,8 +235,23 @@ def load_teacher(address: str, weights: str | None, data: ImageData) -> Member:
         raise UserError(
             f"teacher {file} is at epoch {done} of {planned}: finish its training first, or name its best.pt"
         )
-    for key, have in (("classes", list(data.classes)), ("input_shape", list(data.input_shape))):
-        if identity.get(key) != have:
-            raise UserError(f"teacher {file} was trained for {key} {identity.get(key)}, but the data has {have}")
+    if identity.get("input_shape") != list(data.input_shape):
+        raise UserError(
+            f"teacher {file} was trained for input_shape {identity.get('input_shape')}, but the data has "
+            f"{list(data.input_shape)}"
+        )
+    other = identity.get("classes") != list(data.classes)
+    if other and not other_classes:
+        raise UserError(
+            f"teacher {file} was trained for classes {_few(identity.get('classes') or [])}, but the data has "
+            f"{_few(data.classes)}: only students without kd, dkd and dist, which compare logits, can learn from it"
+        )
+    if other:
+        _see_as_trained(model, data, identity)
     network = identity["network"]["name"] if "network" in identity else type(model).__name__
-    return Member("teacher", model, "teacher", network, file)
+    return Member("teacher", model, "teacher", network, file, other_task=other)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"{list(names[:8])}{more}"

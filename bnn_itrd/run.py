@@ -1,4 +1,4 @@
-"""The whole road: data -> teacher -> binary students -> ONNX -> validation -> one comparison."""
+"""The whole road: data -> teacher -> students -> ONNX -> validation -> one comparison."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from bnn_itrd.config import MemberConfig, RunConfig, member_config, to_dict
 from bnn_itrd.data import ImageData, load_data
-from bnn_itrd.distillers import Setting, make_distillers, measure
+from bnn_itrd.distillers import Setting, Sizes, make_distillers, measure
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
 from bnn_itrd.members import Member, data_identity, load_teacher, train_member, write_json, write_yaml
@@ -25,32 +25,59 @@ __all__ = ["run"]
 def _check_folder(config: RunConfig, data: ImageData, out: Path) -> None:
     """Refuses a folder that another run began, before anything in it is touched."""
     for name in ("teacher", *config.students):
-        last = out / name / "last.pt"
-        if not last.exists():
-            continue
-        given = {**to_dict(member_config(config, name)), **data_identity(data)}
-        matching_state(last, given, later=("teacher_sha256",))  # known only once there is a teacher
-
-
-def _check_members(config: RunConfig, data: ImageData, given: Member | None, only: str | None) -> None:
-    """Builds every network and distiller once, without memory: what does not fit is told before hours of training."""
-    for name in [only] if only is not None else ["teacher", *config.students]:
         member = member_config(config, name)
-        with torch.device("meta"):
-            model = _build(member, data)
-            if not member.distill.needs_teacher:
-                continue
-            teacher = _build(member_config(config, "teacher"), data) if given is None else given.model
-        setting = Setting(measure(model, data.input_shape), measure(teacher, data.input_shape), data.train.labels)
-        with torch.device("meta"):
-            try:
-                make_distillers(member.distill, setting)
-            except UserError as error:
-                raise UserError(f"students.{name}: {error}") from error
+        for stage, folder in ((member, out / name), (member.of_first_stage(), out / name / "first-stage")):
+            if stage is not None and (folder / "last.pt").exists():
+                given = {**to_dict(stage), **data_identity(data)}
+                # The hash is known only once there is a teacher.
+                matching_state(folder / "last.pt", given, later=("teacher_sha256",))
 
 
-def _build(member: MemberConfig, data: ImageData) -> nn.Module:
-    return build(member.network, member.scheme, num_classes=len(data.classes), input_shape=data.input_shape)
+def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher: Member | None) -> None:
+    """Makes every network and distiller once, without memory: what does not fit is told before hours of training.
+
+    teacher: one that is trained already; else the run's own.
+    """
+    if only is not None:
+        member_config(config, only)  # refuses a name that is no member's
+    students = [member_config(config, name) for name in config.students if only in (None, name)]
+    learning = [member for member in students if member.distill.needs_teacher]
+    teacher_sizes = None
+    if learning or (teacher is None and only in (None, "teacher")):
+        model = _empty(member_config(config, "teacher"), data) if teacher is None else teacher.model
+        teacher_sizes = _sizes("teacher", model, data)
+    if not students:
+        return
+    # They differ in what they learn from alone.
+    if (first := students[0].of_first_stage()) is not None:
+        _empty(first, data)
+    sizes = _sizes(students[0].name, _empty(students[0], data), data)
+    for member in learning:
+        assert teacher_sizes is not None
+        try:
+            with torch.device("meta"):
+                make_distillers(member.distill, Setting(sizes, teacher_sizes, data.train.labels))
+        except UserError as error:
+            raise UserError(f"students.{member.name}: {error}") from error
+
+
+def _empty(member: MemberConfig, data: ImageData) -> nn.Module:
+    """The member's network without memory. Raises UserError."""
+    try:
+        with torch.device("meta"):
+            return build(member.network, member.scheme, num_classes=len(data.classes), input_shape=data.input_shape)
+    except UserError as error:
+        raise UserError(f"{member.name}: {error}") from error
+
+
+def _sizes(name: str, model: nn.Module, data: ImageData) -> Sizes:
+    """Of its outputs, for images of the data's shape. Raises UserError where it cannot take them."""
+    try:
+        return measure(model, data.input_shape)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        shape = "x".join(map(str, data.input_shape))
+        raise UserError(f"{name}: the network cannot be used on images of {shape}: {first}") from error
 
 
 def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = None) -> dict[str, Any] | None:
@@ -60,9 +87,9 @@ def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = No
     interrupted. Raises UserError on anything the user can mend.
     """
     data = load_data(config.data)
-    given = None if config.teacher is None else load_teacher(config.teacher, config.teacher_weights, data)
-    _check_members(config, data, given, only)
     _check_folder(config, data, out)
+    teacher = _given_teacher(config, data, out, only)
+    _check_members(config, data, only, teacher)
     precisions = {config.teacher_train.precision, config.train.precision}
     fabric = make_fabric(config.fabric, precision=config.train.precision)
     if fabric.is_global_zero:
@@ -73,8 +100,10 @@ def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = No
         if fabric.world_size > 1:
             raise UserError("with several processes, teacher_train.precision and train.precision must be the same")
         teacher_fabric = make_fabric(config.fabric, precision=config.teacher_train.precision)
-    teacher = _teacher(config, data, teacher_fabric, out, only) if given is None else given
-    members = [teacher] if teacher is not None else []
+    if teacher is None and only in (None, "teacher"):
+        member = member_config(config, "teacher")
+        teacher = train_member(member, data, None, fabric=teacher_fabric, out=out / "teacher")
+    members = [teacher] if teacher is not None and not teacher.other_task else []
     for name in config.students if only is None else [only]:
         if name == "teacher":
             continue
@@ -86,10 +115,13 @@ def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = No
     return _report(members, data, config, out, recipe, fabric, whole=only is None)
 
 
-def _teacher(config: RunConfig, data: ImageData, fabric: Fabric, out: Path, only: str | None) -> Member | None:
-    if only is None or only == "teacher":
-        return train_member(member_config(config, "teacher"), data, None, fabric=fabric, out=out / "teacher")
-    if (out / "teacher" / "last.pt").exists():
+def _given_teacher(config: RunConfig, data: ImageData, out: Path, only: str | None) -> Member | None:
+    """The teacher that need not be trained: the one named, or for a single student the one in the run's folder."""
+    if config.teacher is not None:
+        students = config.students if only is None else {k: v for k, v in config.students.items() if k == only}
+        other = not any(student.compares_logits for student in students.values())
+        return load_teacher(config.teacher, config.teacher_weights, data, other_classes=other)
+    if only not in (None, "teacher") and (out / "teacher" / "last.pt").exists():
         return load_teacher(str(out / "teacher"), None, data)
     return None
 

@@ -66,10 +66,17 @@ def _leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def learning_rate(step: int, *, steps: int, warmup: int, peak: float) -> float:
-    """Linear from peak / warmup to the peak, then cosine towards 0: at step in [0, steps)."""
+def learning_rate(
+    step: int, *, steps: int, warmup: int, peak: float, drops: Sequence[int] | None = None, decay: float = 0.1
+) -> float:
+    """Linear from peak / warmup to the peak, then cosine towards 0: at step in [0, steps).
+
+    drops: steps from which on the rate is `decay` times what it was, in the place of the cosine.
+    """
     if step < warmup:
         return peak * (step + 1) / warmup
+    if drops is not None:
+        return peak * decay ** sum(step >= drop for drop in drops)
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
@@ -390,7 +397,9 @@ class Trainer:
     def _before_step(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """Sets what changes from step to step: the learning rate (which it returns), annealing, scheduled weights."""
         config = self.config
-        lr = learning_rate(step, steps=steps, warmup=round(config.warmup * steps_per_epoch), peak=config.lr)
+        drops = [m * steps_per_epoch for m in config.milestones] if config.schedule == "step" else None
+        warmup = round(config.warmup * steps_per_epoch)
+        lr = learning_rate(step, steps=steps, warmup=warmup, peak=config.lr, drops=drops, decay=config.decay)
         set_progress(self.objective, step / steps)
         methods = self.distill.methods
         if any(method.scheduled for method in methods.values()):

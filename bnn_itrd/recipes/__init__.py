@@ -1,13 +1,15 @@
-"""Recipes: YAML files of `RunConfig` fields, by name or path."""
+"""Recipes, nested fields of `RunConfig` by name or path: YAML files, and the table of `pairs`."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.recipes.pairs import PAIRS
 
 __all__ = ["describe", "names", "read"]
 
@@ -16,11 +18,13 @@ _FOLDER = Path(__file__).parent
 
 def names() -> list[str]:
     """The recipes that come with the package."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+    return sorted([*(path.stem for path in _FOLDER.glob("*.yaml")), *PAIRS])
 
 
 def describe(name: str) -> str:
-    """A recipe's first comment line: what it is for."""
+    """What a recipe is for: of a file, its first comment line."""
+    if name in PAIRS:
+        return PAIRS[name][0]
     first = (_FOLDER / f"{name}.yaml").read_text().splitlines()[0]
     return first.removeprefix("#").strip()
 
@@ -30,6 +34,8 @@ def read(name: str) -> dict[str, Any]:
 
     Raises UserError: unknown name, unreadable file, a file that is no mapping.
     """
+    if name in PAIRS:
+        return copy.deepcopy(PAIRS[name][1])
     if name in names():
         path = _FOLDER / f"{name}.yaml"
     elif name.endswith((".yaml", ".yml")) or "/" in name:

@@ -1,0 +1,130 @@
+"""Pairs of a teacher and a smaller student as recipes: ITRD's table 1 (CIFAR-100), its figure 2 (ImageNet)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["CIFAR100", "PAIRS", "Pair"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A row of the table. cross: another family of networks, for which ITRD's alpha is 1.5 in the place of 1.01."""
+
+    teacher: str
+    student: str
+    cross: bool = False
+
+    @property
+    def alpha(self) -> float:
+        return 1.5 if self.cross else 1.01
+
+    @property
+    def name(self) -> str:
+        return f"cifar100-{self.teacher}-{self.student}"
+
+    def describe(self) -> str:
+        kind = "of another family" if self.cross else "of the same family"
+        return (
+            f"CIFAR-100, {self.teacher} to {self.student} ({kind}), 240 epochs: a row of ITRD's table 1; needs a GPU."
+        )
+
+    def recipe(self) -> dict[str, Any]:
+        network: dict[str, Any] = {"name": self.student, "teacher": self.teacher}
+        for field, builder in (("shortcut", self.student), ("teacher_shortcut", self.teacher)):
+            if builder in _PUBLISHED_WITH_PROJECTIONS:
+                network[field] = "projection"
+        return {
+            "data": {"name": "cifar100"},
+            "network": network,
+            "scheme": {"binary": False},
+            "teacher_train": _training(self.teacher),
+            "train": _training(self.student),
+            "students": _students(self.alpha),
+        }
+
+
+# Miles et al. 2022, table 1, in its order of columns.
+CIFAR100 = (
+    Pair("wrn_40_2", "wrn_16_2"),
+    Pair("wrn_40_2", "wrn_40_1"),
+    Pair("resnet56", "resnet20"),
+    Pair("resnet110", "resnet20"),
+    Pair("resnet110", "resnet32"),
+    Pair("resnet32x4", "resnet8x4"),
+    Pair("vgg13", "vgg8"),
+    Pair("vgg13", "mobilenet_v2_half", cross=True),
+    Pair("resnet50", "mobilenet_v2_half", cross=True),
+    Pair("resnet50", "vgg8", cross=True),
+    Pair("resnet32x4", "shufflenet_v1", cross=True),
+    Pair("resnet32x4", "shufflenet_v2", cross=True),
+    Pair("wrn_40_2", "shufflenet_v1", cross=True),
+)
+# The other networks of the table have that form anyway, or no shortcuts to choose.
+_PUBLISHED_WITH_PROJECTIONS = ("resnet20", "resnet32", "resnet56", "resnet110")
+_SMALL_RATE = ("mobilenet_v2_half", "shufflenet_v1", "shufflenet_v2")
+
+
+def _training(network: str) -> dict[str, Any]:
+    """Tian et al. 2020's, which the table's methods share."""
+    return {
+        "epochs": 240,
+        "batch_size": 64,
+        "lr": 0.01 if network in _SMALL_RATE else 0.05,
+        "schedule": "step",
+        "milestones": [150, 180, 210],
+        "decay": 0.1,
+        "weight_decay": 5e-4,
+        "warmup_epochs": 0,
+    }
+
+
+def _students(alpha: float) -> dict[str, Any]:
+    """Plain, KD, CRD and ITRD with the papers' weights (eq. 10 here; Tian et al. 2020, sec. 4)."""
+    return {
+        "plain": {},
+        "kd": {"ce": 0.1, "kd": {"weight": 0.9, "tau": 4.0}},
+        "crd": {"crd": {"weight": 0.8, "negatives": 16384, "temperature": 0.07, "momentum": 0.5}},
+        "itrd": {"itrd": {"alpha": alpha, "beta_corr": 2.0, "beta_mi": 1.0}},
+    }
+
+
+def _imagenet(*, binary: bool) -> dict[str, Any]:
+    """torchdistill's standard training, as ITRD's sec. 5.1 has it."""
+    train = {
+        "epochs": 100,
+        "batch_size": 256,
+        "lr": 0.1,
+        "schedule": "step",
+        "milestones": [30, 60, 90],
+        "decay": 0.1,
+        "weight_decay": 1e-4,
+        "warmup_epochs": 0,
+    }
+    students = _students(1.01)
+    del students["crd"]  # 1.3 million images: a bank of 1.3 GB
+    return {
+        "data": {"name": "imagenet", "image_size": 224, "workers": 8},
+        "network": {"name": "torchvision:resnet18"},
+        "scheme": {"binary": binary, "weight": "recu", "activation": "recu", "tau_min": 0.85, "tau_max": 0.99},
+        "teacher": "torchvision:resnet34",
+        "teacher_train": dict(train),
+        "train": train,
+        "students": students,
+    }
+
+
+_HOW = "give --data.root, --teacher_weights resnet34.pth and --fabric.devices"
+# Name -> (what it is for, its fields).
+PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{pair.name: (pair.describe(), pair.recipe()) for pair in CIFAR100},
+    "imagenet-resnet34-resnet18": (
+        f"ImageNet, torchvision's ResNet-34 to ResNet-18, 100 epochs on several GPUs; {_HOW}.",
+        _imagenet(binary=False),
+    ),
+    "imagenet-resnet34-resnet18-binary": (
+        f"ImageNet, torchvision's ResNet-34 to a binary ResNet-18, 100 epochs on several GPUs; {_HOW}.",
+        _imagenet(binary=True),
+    ),
+}

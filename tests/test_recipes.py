@@ -1,0 +1,474 @@
+"""Recipes: pairs of networks, networks of other libraries, stepped rates, two stages, teachers of another task."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import TINY
+from torch import Tensor, nn
+
+import bnn_itrd.members
+from bnn_itrd import recipes
+from bnn_itrd.checkpoint import load_checkpoint
+from bnn_itrd.cli import main
+from bnn_itrd.config import (
+    DataConfig,
+    DistillConfig,
+    FabricConfig,
+    LogConfig,
+    MemberConfig,
+    NetworkConfig,
+    RunConfig,
+    SchemeConfig,
+    TrainConfig,
+    member_config,
+)
+from bnn_itrd.data import ImageData, TensorSplit, load_data
+from bnn_itrd.distill_config import ITRDConfig
+from bnn_itrd.errors import UserError
+from bnn_itrd.members import load_member, load_teacher, train_member
+from bnn_itrd.models import observe
+from bnn_itrd.networks import build
+from bnn_itrd.options import run_config
+from bnn_itrd.quant import BinaryConv2d
+from bnn_itrd.records import Progress, read_metrics
+from bnn_itrd.training import Trainer, _NonFinite, learning_rate, make_fabric
+
+CPU = FabricConfig(accelerator="cpu", threads=1)
+QUIET = LogConfig(tensorboard=False, progress=False)
+IMAGES = [name for name in recipes.names() if "task" not in recipes.read(name)]
+
+# Miles et al. 2022, table 1: (teacher, student, alpha by sec. 5.1, learning rate by Tian et al. 2020).
+TABLE_1 = [
+    ("wrn_40_2", "wrn_16_2", 1.01, 0.05),
+    ("wrn_40_2", "wrn_40_1", 1.01, 0.05),
+    ("resnet56", "resnet20", 1.01, 0.05),
+    ("resnet110", "resnet20", 1.01, 0.05),
+    ("resnet110", "resnet32", 1.01, 0.05),
+    ("resnet32x4", "resnet8x4", 1.01, 0.05),
+    ("vgg13", "vgg8", 1.01, 0.05),
+    ("vgg13", "mobilenet_v2_half", 1.5, 0.01),
+    ("resnet50", "mobilenet_v2_half", 1.5, 0.01),
+    ("resnet50", "vgg8", 1.5, 0.05),
+    ("resnet32x4", "shufflenet_v1", 1.5, 0.01),
+    ("resnet32x4", "shufflenet_v2", 1.5, 0.01),
+    ("wrn_40_2", "shufflenet_v1", 1.5, 0.01),
+]
+# RepDistiller's parameters at 100 classes.
+PARAMETERS = {"resnet20": 278_324, "resnet32": 472_756, "resnet56": 861_620, "resnet110": 1_736_564}
+
+
+def config(name: str, *arguments: str) -> RunConfig:
+    return run_config("run", "", recipes.read(name), arguments, extra={})[0]
+
+
+def synthetic(classes: int, shape: tuple[int, int, int], count: int = 4) -> ImageData:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
+    mean, std = torch.full((shape[0],), 0.5), torch.full((shape[0],), 0.25)
+    split = TensorSplit(images, torch.arange(count) % classes, mean, std, crop_padding=0, flip=False)
+    names = tuple(f"c{i}" for i in range(classes))
+    return ImageData("synthetic", names, (0.5,) * shape[0], (0.25,) * shape[0], shape, split, None, split)
+
+
+def images_like(recipe: str) -> ImageData:
+    """Four images with the classes and channels of the recipe's data set, ImageNet's smaller."""
+    if recipe.startswith("imagenet"):
+        return synthetic(1000, (3, 64, 64))
+    if recipe == "digits":
+        return synthetic(10, (1, 16, 16))
+    return synthetic(100 if recipe.startswith("cifar100") else 10, (3, 32, 32))
+
+
+# ---- the schedule
+
+
+def test_the_rate_falls_at_the_milestones() -> None:
+    """240 epochs of 3 steps, warm-up of 2 steps."""
+    drops = [450, 540, 630]
+    rates = [learning_rate(s, steps=720, warmup=2, peak=0.05, drops=drops, decay=0.1) for s in range(720)]
+    expected = [0.025, 0.05] + [0.05] * 448 + [0.005] * 90 + [0.0005] * 90 + [0.00005] * 90
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
+
+
+def test_a_shorter_first_stage_keeps_the_proportions() -> None:
+    train = TrainConfig(epochs=240, schedule="step", warmup_epochs=0)
+    assert train.of_length(80).milestones == (50, 60, 70) and train.of_length(80).epochs == 80
+    assert train.of_length(1).milestones == ()
+
+
+@pytest.mark.parametrize("milestones", [(30, 20), (20, 20), (0, 20), (20, 60), (-5,)])
+def test_milestones_rise_within_the_epochs(milestones: tuple[int, ...]) -> None:
+    TrainConfig(epochs=60, milestones=milestones)  # of no use with the cosine
+    with pytest.raises(UserError, match=r"train\.milestones must be whole numbers that rise within .*\(0, 60\)"):
+        TrainConfig(epochs=60, schedule="step", milestones=milestones)
+
+
+# ---- the table
+
+
+def test_the_pairs_are_those_of_the_paper() -> None:
+    names = {f"cifar100-{teacher}-{student}" for teacher, student, _, _ in TABLE_1}
+    assert {name for name in recipes.names() if name.startswith("cifar100-")} == names
+    for teacher, student, alpha, rate in TABLE_1:
+        made = config(f"cifar100-{teacher}-{student}")
+        assert made.network.name == student and made.network.teacher == teacher and not made.scheme.binary
+        itrd, kd, crd = made.students["itrd"].itrd, made.students["kd"], made.students["crd"].crd
+        assert itrd is not None and (itrd.alpha, itrd.beta_corr, itrd.beta_mi) == (alpha, 2.0, 1.0)
+        assert kd.kd is not None and (kd.ce, kd.kd.weight, kd.kd.tau) == (0.1, 0.9, 4.0)
+        assert crd is not None and (crd.weight, crd.negatives, crd.temperature) == (0.8, 16384, 0.07)
+        assert (made.train.lr, made.teacher_train.lr) == (rate, 0.05)
+        for train in (made.train, made.teacher_train):
+            assert (train.epochs, train.batch_size, train.weight_decay, train.warmup) == (240, 64, 5e-4, 0)
+            assert (train.schedule, train.milestones, train.decay) == ("step", (150, 180, 210), 0.1)
+        for name in ("teacher", "itrd"):
+            member = member_config(made, name)
+            with torch.device("meta"):
+                model = build(member.network, member.scheme, num_classes=100, input_shape=(3, 32, 32))
+            assert not any(isinstance(m, BinaryConv2d) for m in model.modules())
+            if member.network.name in PARAMETERS:
+                assert sum(p.numel() for p in model.parameters()) == PARAMETERS[member.network.name]
+
+
+def test_a_recipe_that_was_read_is_the_readers_own() -> None:
+    tree = recipes.read("cifar100-vgg13-vgg8")
+    tree["train"]["lr"] = 99
+    assert recipes.read("cifar100-vgg13-vgg8")["train"]["lr"] == 0.05
+
+
+def test_imagenet_is_distilled_as_the_paper_does() -> None:
+    for name, binary in (("imagenet-resnet34-resnet18", False), ("imagenet-resnet34-resnet18-binary", True)):
+        made = config(name)
+        assert (made.train.epochs, made.train.batch_size, made.train.lr) == (100, 256, 0.1)
+        assert made.train.milestones == (30, 60, 90) and made.teacher == "torchvision:resnet34"
+        member = member_config(made, "itrd")
+        with torch.device("meta"):
+            model = build(member.network, member.scheme, num_classes=1000, input_shape=(3, 224, 224))
+        # torchvision's 20 convolutions but the first and the three of shortcuts.
+        assert sum(isinstance(m, BinaryConv2d) for m in model.modules()) == (16 if binary else 0)
+        assert model.input_shape == (3, 224, 224)
+        if not binary:
+            assert sum(p.numel() for p in model.parameters()) == 11_689_512
+
+
+# ---- every recipe trains
+
+
+def shortened(train: TrainConfig) -> TrainConfig:
+    return dataclasses.replace(
+        train, epochs=1, batch_size=2, warmup_epochs=0, milestones=(), precision="32-true", compile=False,
+        channels_last=False, lr=1e-3,
+    )  # fmt: skip
+
+
+def two_steps(member: MemberConfig, model: nn.Module, teacher: nn.Module | None, data: ImageData) -> None:
+    fabric = make_fabric(CPU)
+    distill = member.distill
+    if distill.crd is not None:
+        distill = dataclasses.replace(distill, crd=dataclasses.replace(distill.crd, negatives=3))
+    trainer = Trainer(
+        model, teacher, input_shape=data.input_shape, train=shortened(member.train), distill=distill, fabric=fabric,
+        labels=data.train.labels,
+    )  # fmt: skip
+    before = [p.detach().clone() for p in model.parameters()]
+    with Progress("", epochs=1, steps=2, names=trainer.objective.names, batch_size=2, enabled=False, live=False) as bar:
+        row = trainer.train_epoch(data, 2, _NonFinite(fabric.device), bar)
+    trainer.objective.release()
+    assert math.isfinite(row["loss"]) and set(trainer.objective.names) >= {"ce", *distill.methods}
+    moved = [not torch.equal(p, q) for p, q in zip(before, model.parameters(), strict=True)]
+    assert np.mean(moved) > 0.5 and trainer.finite()
+
+
+@cache
+def trained_teacher(network: NetworkConfig, classes: int, shape: tuple[int, int, int]) -> nn.Module:
+    """The pairs share their teachers: each takes its two steps once."""
+    torch.manual_seed(0)
+    data = synthetic(classes, shape)
+    model = build(network, None, num_classes=classes, input_shape=shape)
+    member = MemberConfig("teacher", DataConfig(), network, None, TrainConfig(), DistillConfig(), CPU, QUIET)
+    two_steps(member, model, None, data)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_every_recipe_takes_two_steps(name: str) -> None:
+    made, data = config(name), images_like(name)
+    classes, shape = len(data.classes), data.input_shape
+    network = made.network.of_teacher() if made.teacher is None else NetworkConfig(name=made.teacher)
+    teacher = trained_teacher(network, classes, shape)
+    for student in made.students:
+        member = member_config(made, student)
+        first = member.of_first_stage()
+        for stage in (member,) if first is None else (first, member):
+            torch.manual_seed(0)
+            model = build(stage.network, stage.scheme, num_classes=classes, input_shape=shape)
+            two_steps(stage, model, teacher if stage.distill.needs_teacher else None, data)
+
+
+# ---- pairs and full-precision students down the whole road
+
+
+def test_a_pair_down_the_road(tiny_npz: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    small = [*TINY, f"--data.root={tiny_npz}", "--network.teacher=resnet14", "--network.name=resnet8",
+             "--network.width=0.5", "--network.teacher_shortcut=projection", "--log.tensorboard=false",
+             "--train.milestones=[1]", "--teacher_train.schedule=cosine", "--train.lr=0.02"]  # fmt: skip
+    students = "--students={kd: {ce: 0.1, kd: {}}, vid: {vid: {form: maps}}}"
+    assert main(["run", "cifar100-wrn_40_2-wrn_16_2", *small, students, f"--out={out}"]) == 0
+    assert (out / "teacher" / "teacher.onnx").is_file() and (out / "kd" / "student.onnx").is_file()
+    teacher, identity, _ = load_member(out / "teacher")
+    assert identity["network"]["name"] == "resnet14" and identity["network"]["teacher_shortcut"] == "projection"
+    student, identity, _ = load_member(out / "kd")
+    assert identity["network"]["name"] == "resnet8" and identity["scheme"] is None
+    assert not any(isinstance(m, BinaryConv2d) for m in student.modules())
+    assert len(list(teacher.modules())) > len(list(student.modules()))
+    assert [row["lr"] for row in read_metrics(out / "kd" / "metrics.csv")] == pytest.approx([0.02, 0.002])
+    # The file is named after the member, not after whether it is binary.
+    assert main(["export", str(out / "kd"), f"--out={tmp_path / 'files'}", f"--data.root={tiny_npz}"]) == 0
+    assert [path.name for path in (tmp_path / "files").iterdir()] == ["student.onnx"]
+
+
+def test_a_library_network_down_the_road(tiny_npz: Path, tmp_path: Path) -> None:
+    """Teacher as torchvision has it, student through `binarize`: trained, exported, validated, loaded, resumed."""
+    out = tmp_path / "run"
+    arguments = ["run", "digits", *TINY, f"--data.root={tiny_npz}", "--data.image_size=32", f"--out={out}",
+                 "--network.name=torchvision:shufflenet_v2_x0_5", "--students={itrd: {itrd: {}}}",
+                 "--log.tensorboard=false"]  # fmt: skip
+    assert main(arguments) == 0
+    student, identity, _ = load_member(out / "itrd")
+    assert sum(isinstance(m, BinaryConv2d) for m in student.modules()) > 10 and student.input_shape == (3, 32, 32)
+    teacher, _, _ = load_member(out / "teacher")
+    assert not any(isinstance(m, BinaryConv2d) for m in teacher.modules())
+    assert (out / "itrd" / "student.onnx").stat().st_size < (out / "teacher" / "teacher.onnx").stat().st_size
+    saved = load_checkpoint(out / "itrd" / "last.pt")["model"]
+    assert saved.keys() == student.state_dict().keys()
+    assert identity["network"]["name"] == "torchvision:shufflenet_v2_x0_5"
+
+
+def test_a_library_networks_stages_survive_the_rewriting() -> None:
+    network = NetworkConfig(name="torchvision:mobilenet_v2")
+    sizes = []
+    for scheme in (None, SchemeConfig()):
+        with torch.device("meta"):
+            model = build(network, scheme, num_classes=5, input_shape=(3, 64, 64))
+            outputs = observe(model.eval())(torch.zeros(1, 3, 64, 64))
+        sizes.append([tuple(stage.shape) for stage in outputs.stages])
+    assert sizes[0] == sizes[1] and len(sizes[0]) == 5
+
+
+def test_timm_networks_take_any_number_of_channels() -> None:
+    pytest.importorskip("timm")
+    network = NetworkConfig(name="timm:resnet10t", padding_value=1)
+    model = build(network, SchemeConfig(weight="xnor", activation="clipped"), num_classes=4, input_shape=(1, 32, 32))
+    assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 4)
+    layers = [m for m in model.modules() if isinstance(m, BinaryConv2d)]
+    assert layers and all(m.padding_value == 1 for m in layers if any(m.padding))
+
+
+# ---- two stages
+
+
+def _two_stage(weight: str, first: str, *, distill: DistillConfig | None = None) -> MemberConfig:
+    scheme = SchemeConfig(weight=weight, first_stage=first, first_stage_epochs=2)
+    train = TrainConfig(epochs=2, batch_size=32, lr=0.05, warmup_epochs=0)
+    network = NetworkConfig(name="resnet8", width=0.5)
+    return MemberConfig("s", DataConfig(), network, scheme, train, distill or DistillConfig(), CPU, QUIET)
+
+
+@pytest.mark.parametrize(("weight", "first"), [("recu", "real"), ("biper", "biper_sine")])
+def test_the_second_stage_begins_with_what_the_first_learned(
+    weight: str, first: str, tiny_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member, data = _two_stage(weight, first), load_data(DataConfig(name="cifar10", root=str(tiny_npz)))
+    begun: dict[str, dict[str, Tensor]] = {}
+    fit = bnn_itrd.members.fit
+
+    def spy(model: nn.Module, *rest: Any, out: Path, **options: Any) -> Any:
+        begun[out.name] = {k: v.clone() for k, v in model.state_dict().items()}
+        return fit(model, *rest, out=out, **options)
+
+    monkeypatch.setattr(bnn_itrd.members, "fit", spy)
+    train_member(member, data, None, fabric=make_fabric(CPU), out=tmp_path / "s")
+    assert list(begun) == ["first-stage", "s"]
+    learned = load_checkpoint(tmp_path / "s" / "first-stage" / "last.pt")["model"]
+    second = {k: v for k, v in begun["s"].items() if "progress" not in k}
+    shared = second.keys() & learned.keys()
+    assert len(shared) > 0.7 * len(second) and all(torch.equal(second[k], learned[k]) for k in shared)
+    assert {k for k in second if k.endswith("conv1.weight")} <= shared
+    changed = [k for k in shared if not torch.equal(learned[k], begun["first-stage"][k])]
+    assert len(changed) > 0.8 * len(shared)
+    stages = [yaml.safe_load((tmp_path / "s" / p / "config.yaml").read_text())["scheme"] for p in ("first-stage", "")]
+    assert [stage["weight"] for stage in stages] == [first, weight]
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_run_continues_in_either_stage(
+    stop: int, tiny_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the first stage, between the two, in the second: the same weights as without."""
+    data = load_data(DataConfig(name="cifar10", root=str(tiny_npz)))
+    member = _two_stage("recu", "real", distill=DistillConfig(itrd=ITRDConfig()))
+    torch.manual_seed(3)
+    teacher = build(NetworkConfig(name="resnet8"), None, num_classes=3, input_shape=(3, 8, 8)).eval()
+
+    def finished(out: Path) -> dict[str, Tensor]:
+        model = train_member(member, data, teacher, fabric=make_fabric(CPU), out=out).model
+        return {k: v.clone() for k, v in model.state_dict().items()}
+
+    whole = finished(tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    epochs = 0
+    train_epoch = Trainer.train_epoch
+
+    def dying(self: Trainer, *rest: Any) -> dict[str, Any]:
+        nonlocal epochs
+        if epochs == stop:
+            raise Killed
+        epochs += 1
+        return train_epoch(self, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_epoch", dying)
+        with pytest.raises(Killed):
+            finished(tmp_path / "cut")
+    again = finished(tmp_path / "cut")
+    assert again.keys() == whole.keys() and all(torch.equal(again[k], whole[k]) for k in whole)
+
+
+# ---- a teacher of another task
+
+
+@pytest.fixture(scope="module")
+def other_task(tmp_path_factory: pytest.TempPathFactory, tiny_npz: Path) -> tuple[Path, Path]:
+    """(a teacher of the three classes, images of five others)."""
+    folder = tmp_path_factory.mktemp("other")
+    arguments = ["train", "digits", *TINY, f"--data.root={tiny_npz}", "--network.name=resnet8", "--member=teacher",
+                 f"--out={folder / 'run'}", "--log.tensorboard=false"]  # fmt: skip
+    assert main(arguments) == 0
+    rng = np.random.default_rng(1)
+    arrays: dict[str, Any] = {"classes": np.array([f"other{i}" for i in range(5)])}
+    for split, count in (("train", 60), ("test", 20)):
+        arrays[f"x_{split}"] = rng.integers(60, 256, (count, 8, 8, 3), dtype=np.uint8)
+        arrays[f"y_{split}"] = np.arange(count) % 5
+    np.savez(folder / "five.npz", **arrays)
+    return folder / "run", folder / "five.npz"
+
+
+def test_a_teacher_of_other_classes_teaches_what_needs_no_logits(
+    other_task: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher, five = other_task
+    base = ["run", "digits", *TINY, f"--data.root={five}", f"--teacher={teacher}", "--network.name=resnet8",
+            "--network.width=0.5", "--log.tensorboard=false", "--train.batch_size=20"]  # fmt: skip
+    students = "--students={vid: {vid: {form: logits}}, itrd: {itrd: {}}}"
+    assert main([*base, students, f"--out={tmp_path / 'run'}"]) == 0
+    for name, part in (("vid", "loss_vid"), ("itrd", "loss_itrd")):
+        assert all(math.isfinite(row[part]) for row in read_metrics(tmp_path / "run" / name / "metrics.csv"))
+        assert load_member(tmp_path / "run" / name)[0](torch.zeros(1, 3, 8, 8)).shape == (1, 5)
+    # Its answers are no answers to the question of its students: it has no row.
+    import json
+
+    models = json.loads((tmp_path / "run" / "comparison.json").read_text())["models"]
+    assert [m["name"] for m in models] == ["vid", "itrd"] and all(m["reference"] is None for m in models)
+    capsys.readouterr()
+    for method in ("kd", "dkd", "dist"):
+        assert main([*base, f"--students={{s: {{{method}: {{}}}}}}", f"--out={tmp_path / method}"]) == 2
+        error = capsys.readouterr().err
+        assert re.search(r"was trained for classes .*only students without kd, dkd and dist", error), error
+        assert not (tmp_path / method).exists()
+
+
+def test_a_teacher_of_another_task_sees_images_as_it_was_trained(other_task: tuple[Path, Path]) -> None:
+    folder, five = other_task
+    data = load_data(DataConfig(name="cifar10", root=str(five), crop_padding=0, flip=False))
+    member = load_teacher(str(folder), None, data, other_classes=True)
+    plain, identity, _ = load_member(folder / "teacher")
+    images, _, _ = next(data.test.eval_batches(20, device=torch.device("cpu")))
+    pixels = np.stack([data.test.raw(i) for i in range(20)]).astype(np.float64) / 255
+    own = (pixels - np.array(identity["mean"])) / np.array(identity["std"])
+    with torch.no_grad():
+        expected = plain(torch.from_numpy(own.transpose(0, 3, 1, 2)).float())
+        torch.testing.assert_close(member.model(images), expected, rtol=1e-4, atol=1e-5)
+    assert member.other_task and (member.model(images) - plain(images)).abs().max() > 1e-3
+
+
+def test_a_library_teacher_of_other_classes(tmp_path: Path) -> None:
+    import torchvision
+
+    model = torchvision.models.shufflenet_v2_x0_5(weights=None, num_classes=7)
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    data, address = synthetic(3, (3, 32, 32)), "torchvision:shufflenet_v2_x0_5"
+    member = load_teacher(address, str(tmp_path / "w.pt"), data, other_classes=True)
+    assert member.other_task and member.model(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
+    with pytest.raises(UserError, match=r"is not the state dict of torchvision:shufflenet_v2_x0_5 with 3 classes"):
+        load_teacher(address, str(tmp_path / "w.pt"), data)
+    with pytest.raises(UserError, match=r"is not the state dict"):
+        load_teacher("torchvision:resnet18", str(tmp_path / "w.pt"), data, other_classes=True)
+    assert not load_teacher(address, str(tmp_path / "w.pt"), synthetic(7, (3, 32, 32)), other_classes=True).other_task
+
+
+# ---- bad input, before any training
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "message"),
+    [
+        ("cifar100-resnet56-resnet21", [], r"unknown recipe .*did you mean 'cifar100-resnet56-resnet20'"),
+        ("digits", ["--network.teacher=resnet57"], r"teacher: unknown network 'resnet57'.*did you mean 'resnet5"),
+        ("digits", ["--network.name=torchvision:resnet19"], r"unknown torchvision network 'resnet19'.*'resnet1"),
+        ("digits", ["--network.name=torchvision:resnet18", "--network.width=0.5"],
+         r"network\.width is an option of our own networks; torchvision:resnet18 has padding_value alone"),
+        ("digits", ["--train.schedule=step", "--train.milestones=[20, 10]", "--train.epochs=30"],
+         r"train\.milestones must be .* rise within \(0, epochs\) = \(0, 30\), got \[20, 10\]"),
+        ("digits", ["--train.schedule=steps"], r"train\.schedule must be one of \['cosine', 'step'\], got steps"),
+        ("digits", ["--train.decay=0"], r"train\.decay must be in \(0, 1\], got 0"),
+        ("digits", ["--scheme.binary=false", "--network.padding_value=1"],
+         r"network\.padding_value is an option of binary students, and scheme\.binary is false"),
+        ("digits", ["--scheme.binary=false", "--scheme.first_stage_epochs=2"],
+         r"scheme\.first_stage_epochs must be 0 with scheme\.binary false, got 2"),
+        ("digits", ["--scheme.first_stage_epochs=1", "--train.warmup_epochs=1"],
+         r"train\.warmup_epochs must be in \[0, epochs\) = \[0, 1\)"),
+        ("digits", ["--scheme.first_stage=reall", "--scheme.first_stage_epochs=1"],
+         r"unknown weight binariser 'reall'.*did you mean 'real'"),
+        # ResNet-18 has four stages, ResNet-20 three.
+        ("digits", ["--network.teacher=resnet18", "--students={a: {at: {}}}"],
+         r"students\.a: at compares .* the student has 3 of them, the teacher 4"),
+        ("digits", ["--network.name=torchvision:vgg11", "--data.image_size=8", "--students={a: {}}"],
+         r"teacher: the network cannot be used on images of 3x8x8"),
+        ("digits", ["--students={a: {crd: {negatives: 1000}}}"], r"students\.a: crd: .*1000"),
+        ("digits", ["--network.teacher=shufflenet_v1", "--network.width=0.5"],
+         r"teacher: network\.width is not an option of shufflenet_v1"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_told_before_any_training(
+    recipe: str, arguments: list[str], message: str, tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    given = {token.partition("=")[0] for token in arguments}
+    base = [token for token in TINY if token.partition("=")[0] not in given]
+    assert main(["run", recipe, *base, f"--data.root={tiny_npz}", f"--out={out}", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert not list(out.rglob("*.pt")) and "Traceback" not in error
+
+
+def test_a_first_stage_of_another_run_is_refused(tiny_npz: Path, tmp_path: Path) -> None:
+    member = _two_stage("recu", "real")
+    data = load_data(DataConfig(name="cifar10", root=str(tiny_npz)))
+    train_member(member, data, None, fabric=make_fabric(CPU), out=tmp_path / "s")
+    other = dataclasses.replace(member, train=dataclasses.replace(member.train, lr=0.01))
+    (tmp_path / "s" / "last.pt").unlink()
+    with pytest.raises(UserError, match=r"first-stage belongs to another configuration.*\n.*train\.lr"):
+        train_member(other, data, None, fabric=make_fabric(CPU), out=tmp_path / "s")
