@@ -122,7 +122,7 @@ def summary(argv: Sequence[str]) -> int:
 
         print(describe(load_member(args.what)[0]))
         return 0
-    from bnn_itrd.config import NetworkConfig, member_config
+    from bnn_itrd.config import NetworkConfig, SchemeConfig, member_config
     from bnn_itrd.networks import LIBRARIES, build
 
     config, _ = run_config("summary", "", recipe_files.read(args.what), [], extra={})
@@ -130,9 +130,9 @@ def summary(argv: Sequence[str]) -> int:
     size = config.data.image_size or (8 if digits else 32)
     shape = (1 if digits else 3, size, size)
     address = config.teacher or ""
-    shown = [("teacher", config.network.of_teacher(), None)]
-    if address.partition(":")[0] in LIBRARIES:
-        shown = [("teacher", NetworkConfig(name=address), None)]
+    named = address.partition(":")[0] in LIBRARIES
+    teacher = NetworkConfig(name=address) if named else config.network.of_teacher()
+    shown: list[tuple[str, NetworkConfig, SchemeConfig | None]] = [("teacher", teacher, None)]
     if config.students:
         student = member_config(config, next(iter(config.students)))
         shown.append(("student", student.network, student.scheme))

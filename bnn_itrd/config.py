@@ -397,9 +397,18 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 _FREE = ("data.root", "data.download", "data.workers", "fabric.", "log.")
 
 
+_GROUPS = {"data": DataConfig, "network": NetworkConfig, "scheme": SchemeConfig, "train": TrainConfig}
+
+
+def _defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the groups that a saved configuration has: a field it lacks, of a later version, had this value."""
+    return flatten({group: to_dict(kind()) for group, kind in _GROUPS.items() if isinstance(saved.get(group), Mapping)})
+
+
 def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     """One line per field that differs between two configurations and may not: ``train.lr: 0.1 there, 0.2 given``."""
-    old, new = flatten(saved), flatten(given)
+    new = flatten(given)
+    old = {key: value for key, value in _defaults(saved).items() if key in new} | flatten(saved)
     lines = []
     for key in sorted(old.keys() | new.keys()):
         if key.startswith(_FREE) or old.get(key) == new.get(key):
