@@ -389,7 +389,8 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping) and value:
             flat.update(flatten(value, f"{name}."))
         else:
-            flat[name] = value
+            # A file gives a tuple back as a list.
+            flat[name] = list(value) if isinstance(value, tuple) else value
     return flat
 
 

@@ -118,6 +118,11 @@ def _shortcut(block: Any, x: np.ndarray) -> np.ndarray:
     return np.pad(means, [(0, 0)] * 3 + [(block.shortcut.before, block.shortcut.after)])
 
 
+def _stem(graph: onnx.GraphProto) -> onnx.NodeProto:
+    """The float convolution that gives the stream and its first signs."""
+    return next(node for node in graph.node if node.domain == DOMAIN and node.op_type == "FloatConvSign")
+
+
 def _layers(
     model: ResNet, graph: onnx.GraphProto, values: dict[str, np.ndarray]
 ) -> Iterator[tuple[onnx.NodeProto, np.ndarray]]:
@@ -127,8 +132,7 @@ def _layers(
     has: of the stream's sign, and the stream through the block's shortcut.
     """
     nodes = iter([node for node in graph.node if "BinaryConv" in node.op_type])
-    stem = next(node for node in graph.node if node.domain == DOMAIN and node.op_type == "Sign")
-    stream = values[stem.input[0]]
+    stream = values[_stem(graph).output[0]]
     for block in _blocks(model):
         first, second = next(nodes), next(nodes)
         np.testing.assert_array_equal(values[first.input[0]] == 2, stream >= 0)
@@ -221,9 +225,8 @@ def test_the_stem_and_the_head(trained: tuple[ResNet, Path], images: np.ndarray)
     proto, values = _values(file, images)
     twin = copy.deepcopy(model).double()
     with torch.no_grad():
-        first = next(node for node in proto.graph.node if node.op_type == "Sign" and node.domain == DOMAIN)
         stem = twin.act1(twin.bn1(twin.conv1(torch.from_numpy(images).double())))
-        np.testing.assert_allclose(values[first.input[0]], stem.permute(0, 2, 3, 1), atol=1e-5)
+        np.testing.assert_allclose(values[_stem(proto.graph).output[0]], stem.permute(0, 2, 3, 1), atol=1e-5)
         last = [node for node in proto.graph.node if "BinaryConv" in node.op_type][-1]
         pooled = torch.from_numpy(values[last.output[0]]).double().mean((1, 2))
         logits = twin.linear(twin.norm(pooled))
