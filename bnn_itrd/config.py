@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
-from bnn_itrd.distill_config import DistillConfig, ITRDConfig, KDConfig
+from bnn_itrd.distill_config import METHODS, DistillConfig, ITRDConfig, KDConfig
 from bnn_itrd.errors import UserError
 
 __all__ = [
@@ -403,7 +403,12 @@ _GROUPS = {"data": DataConfig, "network": NetworkConfig, "scheme": SchemeConfig,
 
 def _defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Of the groups that a saved configuration has: a field it lacks, of a later version, had this value."""
-    return flatten({group: to_dict(kind()) for group, kind in _GROUPS.items() if isinstance(saved.get(group), Mapping)})
+    groups = {group: to_dict(kind()) for group, kind in _GROUPS.items() if isinstance(saved.get(group), Mapping)}
+    distill = saved.get("distill")
+    if isinstance(distill, Mapping):
+        methods = {name: kind for name, kind in METHODS.items() if isinstance(distill.get(name), Mapping)}
+        groups["distill"] = {name: to_dict(kind()) for name, kind in methods.items()}
+    return flatten(groups)
 
 
 def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

@@ -127,6 +127,11 @@ def test_a_run_of_before_the_fields_were_there_continues() -> None:
         del old["train"][field]
     del old["scheme"]["binary"], old["network"]["teacher"]
     assert differences(old, identity()) == []
+    taught = to_dict(member_config(RunConfig(), "recu-itrd"))
+    older = to_dict(member_config(RunConfig(), "recu-itrd"))
+    for field in ("weight", "warmup_epochs", "final"):
+        del older["distill"]["itrd"][field]
+    assert differences(older, taught) == []
     assert differences(old, identity(schedule="step", milestones=(5,))) == [
         "train.milestones: [150, 180, 210] there, [5] given",
         "train.schedule: 'cosine' there, 'step' given",
