@@ -71,9 +71,12 @@ def _options(network: NetworkConfig, scheme: SchemeConfig | None) -> dict[str, A
 def _scheme(config: SchemeConfig) -> Scheme:
     try:
         names = {field.name for field in dataclasses.fields(Scheme)}
-        return Scheme(**{k: v for k, v in dataclasses.asdict(config).items() if k in names})
+        scheme = Scheme(**{k: v for k, v in dataclasses.asdict(config).items() if k in names})
+        # Draws a number, which the runs in results/ and the README's table were initialised behind.
+        scheme.make_weight(1)
     except ValueError as error:
         raise UserError(f"scheme: {error}") from error
+    return scheme
 
 
 # With their side exits, a training step of these gives several logits.
