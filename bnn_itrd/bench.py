@@ -52,8 +52,8 @@ def _sessions(files: Sequence[Path], threads: int) -> dict[tuple[Path, str], Any
     for file in files:
         best = session(file, threads=threads)  # says why where it has to do without the library
         if uses_native(best):
-            opened[file, "native"] = best
-        opened[file, "stock"] = session(file, threads=threads, native=False)
+            opened[file, "native"], best = best, session(file, threads=threads, native=False)
+        opened[file, "stock"] = best
     return opened
 
 

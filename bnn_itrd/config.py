@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from bnn_itrd.distill_config import METHODS, DistillConfig, ITRDConfig, KDConfig
-from bnn_itrd.errors import UserError
+from bnn_itrd.errors import UserError, require
 
 __all__ = [
     "DataConfig",
@@ -28,11 +28,6 @@ __all__ = [
     "member_config",
     "to_dict",
 ]
-
-
-def _check(condition: bool, name: str, rule: str, value: object) -> None:
-    if not condition:
-        raise UserError(f"{name} must be {rule}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -65,13 +60,13 @@ class DataConfig:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        _check(0 <= self.val_fraction < 1, "data.val_fraction", "in [0, 1)", self.val_fraction)
-        _check(self.per_class is None or self.per_class >= 1, "data.per_class", ">= 1", self.per_class)
-        _check(0 <= self.per_class_seed < 2**31, "data.per_class_seed", "in [0, 2^31)", self.per_class_seed)
-        _check(self.crop_padding >= 0, "data.crop_padding", ">= 0", self.crop_padding)
-        _check(self.workers >= 0, "data.workers", ">= 0", self.workers)
+        require(0 <= self.val_fraction < 1, "data.val_fraction", "in [0, 1)", self.val_fraction)
+        require(self.per_class is None or self.per_class >= 1, "data.per_class", ">= 1", self.per_class)
+        require(0 <= self.per_class_seed < 2**31, "data.per_class_seed", "in [0, 2^31)", self.per_class_seed)
+        require(self.crop_padding >= 0, "data.crop_padding", ">= 0", self.crop_padding)
+        require(self.workers >= 0, "data.workers", ">= 0", self.workers)
         size = self.image_size
-        _check(size is None or size >= 1, "data.image_size", ">= 1", size)
+        require(size is None or size >= 1, "data.image_size", ">= 1", size)
 
 
 @dataclass(frozen=True)
@@ -106,11 +101,11 @@ class NetworkConfig:
     teacher: str | None = None
 
     def __post_init__(self) -> None:
-        _check(self.width > 0, "network.width", "> 0", self.width)
-        _check(self.padding_value in (-1, 0, 1), "network.padding_value", "-1, 0 or 1", self.padding_value)
+        require(self.width > 0, "network.width", "> 0", self.width)
+        require(self.padding_value in (-1, 0, 1), "network.padding_value", "-1, 0 or 1", self.padding_value)
         for name in ("residual_bits", "first_last_bits"):
             bits = getattr(self, name)
-            _check(bits is None or 2 <= bits <= 8, f"network.{name}", "in [2, 8]", bits)
+            require(bits is None or 2 <= bits <= 8, f"network.{name}", "in [2, 8]", bits)
 
     def of_teacher(self) -> NetworkConfig:
         """The teacher's definition by itself."""
@@ -170,8 +165,8 @@ class SchemeConfig:
 
     def __post_init__(self) -> None:
         rule = "0 with scheme.binary false"
-        _check(self.binary or not self.first_stage_epochs, "scheme.first_stage_epochs", rule, self.first_stage_epochs)
-        _check(self.first_stage_epochs >= 0, "scheme.first_stage_epochs", ">= 0", self.first_stage_epochs)
+        require(self.binary or not self.first_stage_epochs, "scheme.first_stage_epochs", rule, self.first_stage_epochs)
+        require(self.first_stage_epochs >= 0, "scheme.first_stage_epochs", ">= 0", self.first_stage_epochs)
 
     def of_first_stage(self) -> SchemeConfig:
         """Binary activations as here, and the weights of the first stage."""
@@ -228,25 +223,25 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(self.epochs >= 1, "train.epochs", ">= 1", self.epochs)
-        _check(self.batch_size >= 1, "train.batch_size", ">= 1", self.batch_size)
-        _check(self.lr > 0, "train.lr", "> 0", self.lr)
+        require(self.epochs >= 1, "train.epochs", ">= 1", self.epochs)
+        require(self.batch_size >= 1, "train.batch_size", ">= 1", self.batch_size)
+        require(self.lr > 0, "train.lr", "> 0", self.lr)
         if self.schedule == "step":
             rising = all(a < b for a, b in pairwise((0, *self.milestones, self.epochs)))
             rule = f"whole numbers that rise within (0, epochs) = (0, {self.epochs})"
-            _check(rising, "train.milestones", rule, list(self.milestones))
-        _check(0 < self.decay <= 1, "train.decay", "in (0, 1]", self.decay)
-        _check(0 <= self.momentum < 1, "train.momentum", "in [0, 1)", self.momentum)
-        _check(self.weight_decay >= 0, "train.weight_decay", ">= 0", self.weight_decay)
+            require(rising, "train.milestones", rule, list(self.milestones))
+        require(0 < self.decay <= 1, "train.decay", "in (0, 1]", self.decay)
+        require(0 <= self.momentum < 1, "train.momentum", "in [0, 1)", self.momentum)
+        require(self.weight_decay >= 0, "train.weight_decay", ">= 0", self.weight_decay)
         rule = f"in [0, epochs) = [0, {self.epochs}): give a shorter one with fewer epochs"
-        _check(0 <= self.warmup < self.epochs, "train.warmup_epochs", rule, self.warmup_epochs)
-        _check(not (self.nesterov and self.momentum == 0), "train.momentum", "> 0 with nesterov", self.momentum)
-        _check(0 <= self.label_smoothing < 1, "train.label_smoothing", "in [0, 1)", self.label_smoothing)
-        _check(self.ema is None or 0 <= self.ema < 1, "train.ema", "in [0, 1)", self.ema)
-        _check(self.clip_norm is None or self.clip_norm > 0, "train.clip_norm", "> 0", self.clip_norm)
-        _check(self.compile or self.compile_mode is None, "train.compile", "true with compile_mode", self.compile)
-        _check(self.eval_every >= 1, "train.eval_every", ">= 1", self.eval_every)
-        _check(0 <= self.seed < 2**31, "train.seed", "in [0, 2^31)", self.seed)
+        require(0 <= self.warmup < self.epochs, "train.warmup_epochs", rule, self.warmup_epochs)
+        require(not (self.nesterov and self.momentum == 0), "train.momentum", "> 0 with nesterov", self.momentum)
+        require(0 <= self.label_smoothing < 1, "train.label_smoothing", "in [0, 1)", self.label_smoothing)
+        require(self.ema is None or 0 <= self.ema < 1, "train.ema", "in [0, 1)", self.ema)
+        require(self.clip_norm is None or self.clip_norm > 0, "train.clip_norm", "> 0", self.clip_norm)
+        require(self.compile or self.compile_mode is None, "train.compile", "true with compile_mode", self.compile)
+        require(self.eval_every >= 1, "train.eval_every", ">= 1", self.eval_every)
+        require(0 <= self.seed < 2**31, "train.seed", "in [0, 2^31)", self.seed)
 
     @property
     def warmup(self) -> float:
@@ -278,9 +273,9 @@ class FabricConfig:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        _check(self.devices >= 1, "fabric.devices", ">= 1", self.devices)
-        _check(self.num_nodes >= 1, "fabric.num_nodes", ">= 1", self.num_nodes)
-        _check(self.threads is None or self.threads >= 1, "fabric.threads", ">= 1", self.threads)
+        require(self.devices >= 1, "fabric.devices", ">= 1", self.devices)
+        require(self.num_nodes >= 1, "fabric.num_nodes", ">= 1", self.num_nodes)
+        require(self.threads is None or self.threads >= 1, "fabric.threads", ">= 1", self.threads)
 
 
 @dataclass(frozen=True)

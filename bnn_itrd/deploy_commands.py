@@ -37,7 +37,7 @@ def export(argv: Sequence[str]) -> int:
     p.add_argument("--json", action="store_true", help="print JSON")
     args, given = data_config(p, argv)
     from bnn_itrd.artefacts import check_fits
-    from bnn_itrd.export import ExportError
+    from bnn_itrd.export import ExportError, traced_once
     from bnn_itrd.members import load_member
     from bnn_itrd.targets import TARGETS, write_target
 
@@ -53,27 +53,28 @@ def export(argv: Sequence[str]) -> int:
     check_fits(checkpoint, identity, data)
     rows: list[dict[str, Any]] = []
     failed = []
-    for name in args.to:
-        suffix = TARGETS[name].suffix
-        file = out if len(args.to) == 1 and out.name.endswith(suffix) else out / f"{stem}{suffix}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write_target(
-                name,
-                model,
-                data,
-                file,
-                member=identity["name"],
-                checkpoint=checkpoint,
-                uint8=args.uint8,
-                python=args.lce_python if name == "lce" else None,
-            )
-            rows.append({"target": name, "file": str(file), "bytes": file.stat().st_size})
-        except ExportError as error:
-            if len(args.to) == 1:
-                raise
-            # The other targets are written all the same.
-            failed.append(f"{name}: {error}")
+    with traced_once():
+        for name in args.to:
+            suffix = TARGETS[name].suffix
+            file = out if len(args.to) == 1 and out.name.endswith(suffix) else out / f"{stem}{suffix}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                write_target(
+                    name,
+                    model,
+                    data,
+                    file,
+                    member=identity["name"],
+                    checkpoint=checkpoint,
+                    uint8=args.uint8,
+                    python=args.lce_python if name == "lce" else None,
+                )
+                rows.append({"target": name, "file": str(file), "bytes": file.stat().st_size})
+            except ExportError as error:
+                if len(args.to) == 1:
+                    raise
+                # The other targets are written all the same.
+                failed.append(f"{name}: {error}")
     if args.json:
         print(json.dumps({"files": rows, "failed": failed}, indent=1))
     else:

@@ -7,14 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
-from bnn_itrd.errors import UserError
+from bnn_itrd.errors import require
 
 __all__ = ["METHODS", "DistillConfig", "Weighted"]
-
-
-def _check(condition: bool, name: str, rule: str, value: object) -> None:
-    if not condition:
-        raise UserError(f"{name} must be {rule}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +46,7 @@ class Weighted:
 
     def _require(self, condition: bool, name: str, rule: str) -> None:
         method = type(self).__name__.removesuffix("Config").lower()
-        _check(condition, f"{method}.{name}", rule, getattr(self, name))
+        require(condition, f"{method}.{name}", rule, getattr(self, name))
 
     def factor(self, epoch: float, epochs: int) -> float:
         """What the weight is multiplied with at an epoch in [0, epochs)."""
@@ -498,7 +493,7 @@ class DistillConfig:
     reviewkd: ReviewKDConfig | None = None
 
     def __post_init__(self) -> None:
-        _check(self.ce >= 0, "ce", ">= 0", self.ce)
+        require(self.ce >= 0, "ce", ">= 0", self.ce)
 
     @property
     def methods(self) -> dict[str, Any]:
@@ -517,24 +512,5 @@ class DistillConfig:
 
 # Name on the command line and in recipes -> its configuration.
 METHODS: dict[str, type[Weighted]] = {
-    "kd": KDConfig,
-    "dkd": DKDConfig,
-    "dist": DISTConfig,
-    "itrd": ITRDConfig,
-    "cc": CCConfig,
-    "rkd": RKDConfig,
-    "pkt": PKTConfig,
-    "srd": SRDConfig,
-    "crd": CRDConfig,
-    "wcord": WCoRDConfig,
-    "vid": VIDConfig,
-    "fitnet": FitNetConfig,
-    "at": ATConfig,
-    "sp": SPConfig,
-    "nst": NSTConfig,
-    "ickd": ICKDConfig,
-    "fsp": FSPConfig,
-    "ab": ABConfig,
-    "ft": FTConfig,
-    "reviewkd": ReviewKDConfig,
+    name: get_args(kind)[0] for name, kind in get_type_hints(DistillConfig).items() if name != "ce"
 }

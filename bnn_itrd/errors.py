@@ -5,11 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["UserError", "unknown"]
+__all__ = ["UserError", "require", "unknown"]
 
 
 class UserError(ValueError):
     """Something the user gave does not fit; the message says what, where, and what to do."""
+
+
+def require(condition: bool, name: str, rule: str, value: object) -> None:
+    """Raises ``NAME must be RULE, got VALUE`` unless the condition holds."""
+    if not condition:
+        raise UserError(f"{name} must be {rule}, got {value!r}")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -211,7 +211,7 @@ def to_onnx(
     # The replay looks at every sign, and inside a chain there are none to see.
     chained = type(proto)()
     chained.CopyFrom(proto)
-    if chains:
+    if functions and chains:
         chain(chained)
 
     source, images = _inputs(shape, baked)

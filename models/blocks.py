@@ -31,10 +31,10 @@ class Style:
     """
 
     scheme: Scheme | None
-    shortcut: str
-    per_conv: bool
-    float_downsample: bool
-    padding_value: int
+    shortcut: str = "pad"
+    per_conv: bool = False
+    float_downsample: bool = False
+    padding_value: int = 0
     residual_bits: int | None = None
     first_last_bits: int | None = None
 

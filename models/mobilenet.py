@@ -114,13 +114,7 @@ class MobileNetV2Builder:
         """
         if not width > 0:
             raise ValueError(f"width must be > 0, got {width}")
-        style = Style(
-            scheme=None if binary is None else as_scheme(binary),
-            shortcut="pad",
-            per_conv=False,
-            float_downsample=False,
-            padding_value=0,
-        )
+        style = Style(None if binary is None else as_scheme(binary))
         shape = check_input(in_channels, input_shape, num_classes)
         return MobileNetV2(self.factor * width, num_classes=num_classes, input_shape=shape, style=style)
 

@@ -93,12 +93,6 @@ def shufflenet_v1(
     ReLU and its 1x1 convolutions binary; the stem, the depthwise convolutions and the classifier stay in full
     precision. Raises ValueError on an unknown scheme or a shape that does not fit.
     """
-    style = Style(
-        scheme=None if binary is None else as_scheme(binary),
-        shortcut="pad",
-        per_conv=False,
-        float_downsample=False,
-        padding_value=0,
-    )
+    style = Style(None if binary is None else as_scheme(binary))
     shape = check_input(in_channels, input_shape, num_classes)
     return ShuffleNetV1(num_classes=num_classes, input_shape=shape, style=style)

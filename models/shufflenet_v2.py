@@ -113,12 +113,6 @@ def shufflenet_v2(
     """
     if width not in _WIDTHS:
         raise ValueError(f"width must be one of {', '.join(map(str, _WIDTHS))} (the published ones), got {width}")
-    style = Style(
-        scheme=None if binary is None else as_scheme(binary),
-        shortcut="pad",
-        per_conv=False,
-        float_downsample=False,
-        padding_value=0,
-    )
+    style = Style(None if binary is None else as_scheme(binary))
     shape = check_input(in_channels, input_shape, num_classes)
     return ShuffleNetV2(_WIDTHS[width], num_classes=num_classes, input_shape=shape, style=style)

@@ -67,9 +67,6 @@ def vgg_small(
     """
     style = Style(
         scheme=None if binary is None else as_scheme(binary),
-        shortcut="avgpool",
-        per_conv=False,
-        float_downsample=False,
         padding_value=padding_value,
         first_last_bits=first_last_bits,
     )

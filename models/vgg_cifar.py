@@ -108,13 +108,7 @@ class VGGBuilder:
         """
         if not width > 0:
             raise ValueError(f"width must be > 0, got {width}")
-        style = Style(
-            scheme=None if binary is None else as_scheme(binary),
-            shortcut="pad",
-            per_conv=False,
-            float_downsample=False,
-            padding_value=padding_value,
-        )
+        style = Style(None if binary is None else as_scheme(binary), padding_value=padding_value)
         return VGG(
             tuple(max(1, round(w * width)) for w in _WIDTHS),
             self.depths,

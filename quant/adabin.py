@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBinarizer
-from bnn_itrd.quant.irnet import check_t, ede_parameters
+from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight
+from bnn_itrd.quant.irnet import EDEWeight
 from bnn_itrd.quant.sign import sign
 from bnn_itrd.quant.standardise import wide
 
@@ -36,20 +36,14 @@ def adabin_weight(weight: Tensor, *, k: Tensor, t: Tensor) -> BinaryWeight:
     return BinaryWeight(signs.to(weight.dtype), scale.to(weight.dtype), offset.flatten().to(weight.dtype))
 
 
-class AdaBinWeight(WeightBinarizer):
-    """`adabin_weight` with k and t annealed by `ede_parameters`.
+class AdaBinWeight(EDEWeight):
+    """`adabin_weight` with annealed k and t.
 
     Deployed with its offset: a second, small convolution that sums the window.
-    Raises ValueError unless 0 < t_min <= t_max.
     """
 
-    def __init__(self, out_channels: int, *, t_min: float = 1e-2, t_max: float = 10.0) -> None:
-        super().__init__(out_channels)
-        check_t(t_min, t_max)
-        self.t_min, self.t_max = t_min, t_max
-
     def forward(self, weight: Tensor) -> BinaryWeight:
-        k, t = ede_parameters(self.progress, t_min=self.t_min, t_max=self.t_max)
+        k, t = self.ede()
         return adabin_weight(weight, k=k, t=t)
 
 

@@ -11,7 +11,7 @@ from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBi
 from bnn_itrd.quant.sign import sign
 from bnn_itrd.quant.standardise import standardise
 
-__all__ = ["IRNetActivation", "IRNetWeight", "check_t", "ede_parameters", "irnet_weight"]
+__all__ = ["EDEWeight", "IRNetActivation", "IRNetWeight", "check_t", "ede_parameters", "irnet_weight"]
 
 
 def check_t(t_min: float, t_max: float) -> None:
@@ -41,8 +41,8 @@ def irnet_weight(weight: Tensor, *, k: Tensor, t: Tensor) -> BinaryWeight:
     return BinaryWeight(signs, torch.exp2(torch.round(torch.log2(mean))).to(weight.dtype))
 
 
-class IRNetWeight(WeightBinarizer):
-    """`irnet_weight` with k and t annealed by `ede_parameters`.
+class EDEWeight(WeightBinarizer):
+    """Weights whose surrogate is EDE: `ede` gives its k and t, annealed by `ede_parameters`.
 
     Raises ValueError unless 0 < t_min <= t_max.
     """
@@ -52,8 +52,15 @@ class IRNetWeight(WeightBinarizer):
         check_t(t_min, t_max)
         self.t_min, self.t_max = t_min, t_max
 
+    def ede(self) -> tuple[Tensor, Tensor]:
+        return ede_parameters(self.progress, t_min=self.t_min, t_max=self.t_max)
+
+
+class IRNetWeight(EDEWeight):
+    """`irnet_weight` with annealed k and t."""
+
     def forward(self, weight: Tensor) -> BinaryWeight:
-        k, t = ede_parameters(self.progress, t_min=self.t_min, t_max=self.t_max)
+        k, t = self.ede()
         return irnet_weight(weight, k=k, t=t)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -117,15 +118,7 @@ class CRDDistiller(_Contrast):
     def __init__(self, config: CRDConfig, setting: Setting) -> None:
         super().__init__()
         self.weight = config.weight
-        self.loss = CRD(
-            setting.student.representation,
-            setting.teacher.representation,
-            setting.labels,
-            embed_dim=config.embed_dim,
-            num_negatives=config.negatives,
-            temperature=config.temperature,
-            momentum=config.momentum,
-        )
+        self.loss = CRD(*_sides(setting), **_bank(config))
 
 
 class WCoRDDistiller(_Contrast):
@@ -135,15 +128,24 @@ class WCoRDDistiller(_Contrast):
         super().__init__()
         self.weight = config.weight
         self.loss = WCoRD(
-            setting.student.representation,
-            setting.teacher.representation,
-            setting.labels,
+            *_sides(setting),
+            **_bank(config),
             beta_global=config.beta_global,
             beta_local=config.beta_local,
-            embed_dim=config.embed_dim,
-            num_negatives=config.negatives,
-            temperature=config.temperature,
-            momentum=config.momentum,
             epsilon=config.epsilon,
             iterations=config.iterations,
         )
+
+
+def _sides(setting: Setting) -> tuple[int, int, Tensor]:
+    """What every contrast is between, and the labels its negatives are drawn by."""
+    return setting.student.representation, setting.teacher.representation, setting.labels
+
+
+def _bank(config: CRDConfig | WCoRDConfig) -> dict[str, Any]:
+    return {
+        "embed_dim": config.embed_dim,
+        "num_negatives": config.negatives,
+        "temperature": config.temperature,
+        "momentum": config.momentum,
+    }

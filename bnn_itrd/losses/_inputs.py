@@ -26,6 +26,14 @@ def check_matrix(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} must be real, got {x.dtype}")
 
 
+def check_same_samples(z_s: Tensor, z_t: Tensor) -> None:
+    """Raise ValueError unless both are matrices (see `check_matrix`) of the same n rows."""
+    check_matrix("z_s", z_s)
+    check_matrix("z_t", z_t)
+    if z_s.shape[0] != z_t.shape[0]:
+        raise ValueError(f"z_s and z_t must share n, got {tuple(z_s.shape)} and {tuple(z_t.shape)}")
+
+
 def check_same_shape(name_a: str, a: Tensor, name_b: str, b: Tensor, axes: str) -> None:
     """Raise ValueError unless a and b are matrices of one shape; `axes` names it in the message."""
     check_matrix(name_a, a)

@@ -65,6 +65,16 @@ def check_map_pair(
         raise ValueError(f"{names[0]} and {names[1]} must share n, got {student.shape[0]} and {teacher.shape[0]}")
 
 
+def check_same_map(student: Tensor, teacher: Tensor) -> None:
+    """Raise ValueError unless both are maps (see `check_map`) of one shape."""
+    check_map_pair(student, teacher)
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"student_map and teacher_map must share (n, c, h, w), "
+            f"got {tuple(student.shape)} and {tuple(teacher.shape)}"
+        )
+
+
 def check_stage_maps(
     student_maps: Sequence[Tensor],
     teacher_maps: Sequence[Tensor],

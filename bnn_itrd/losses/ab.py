@@ -7,7 +7,7 @@ from einops import reduce
 from torch import Tensor, nn
 
 from ._inputs import as_float, check_positive
-from ._maps import Shape, check_map_pair, check_stage_maps, check_stages, run_auxiliary
+from ._maps import Shape, check_same_map, check_stage_maps, check_stages, run_auxiliary
 
 __all__ = ["AB", "ab_loss"]
 
@@ -26,12 +26,7 @@ def ab_loss(student_map: Tensor, teacher_map: Tensor, *, margin: float = 1.0) ->
     the authors' code.
     """
     check_positive("margin", margin)
-    check_map_pair(student_map, teacher_map)
-    if student_map.shape != teacher_map.shape:
-        raise ValueError(
-            f"student_map and teacher_map must share (n, c, h, w), "
-            f"got {tuple(student_map.shape)} and {tuple(teacher_map.shape)}"
-        )
+    check_same_map(student_map, teacher_map)
     with torch.autocast(student_map.device.type, enabled=False):
         (student_map,) = as_float(student_map)
         shortfall = torch.where(teacher_map > 0, margin - student_map, margin + student_map).relu()

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import einsum
 from torch import Tensor, nn
 
-from ._inputs import as_float, check_matrix, check_positive, check_same_shape
+from ._inputs import as_float, check_positive, check_same_samples, check_same_shape
 from ._scale import unit
 
 __all__ = ["CC", "cc_consecutive_loss", "cc_loss"]
@@ -30,10 +30,7 @@ def cc_loss(z_s: Tensor, z_t: Tensor, *, gamma: float = 0.4, order: int = 2) -> 
     and the generalised kernel with its Taylor series.
     """
     _check_kernel(gamma, order)
-    check_matrix("z_s", z_s)
-    check_matrix("z_t", z_t)
-    if z_s.shape[0] != z_t.shape[0]:
-        raise ValueError(f"z_s and z_t must share n, got {tuple(z_s.shape)} and {tuple(z_t.shape)}")
+    check_same_samples(z_s, z_t)
     with torch.autocast(z_s.device.type, enabled=False):
         z_s, z_t = as_float(z_s, z_t)
         return (_kernel(z_s, gamma, order) - _kernel(z_t, gamma, order)).square().mean()

@@ -6,7 +6,7 @@ import torch
 from einops import einsum, reduce
 from torch import Tensor
 
-from ._inputs import as_float, check_matrix
+from ._inputs import as_float, check_same_samples
 
 __all__ = ["mutual_information_loss"]
 
@@ -29,10 +29,7 @@ def mutual_information_loss(z_s: Tensor, z_t: Tensor, *, log: bool = False) -> T
     Miles, Lopez Rodriguez and Mikolajczyk, Information Theoretic Representation Distillation, BMVC 2022,
     eq. 7-9 and algorithm 1 (alpha = 2).
     """
-    check_matrix("z_s", z_s)
-    check_matrix("z_t", z_t)
-    if z_s.shape[0] != z_t.shape[0]:
-        raise ValueError(f"z_s and z_t must share n, got {tuple(z_s.shape)} and {tuple(z_t.shape)}")
+    check_same_samples(z_s, z_t)
     with torch.autocast(z_s.device.type, enabled=False):
         z_s, z_t = as_float(z_s, z_t)
         gram_s = _gram(z_s)

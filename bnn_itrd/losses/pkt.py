@@ -4,7 +4,7 @@ import torch
 from einops import einsum, reduce
 from torch import Tensor
 
-from ._inputs import as_float, check_matrix
+from ._inputs import as_float, check_same_samples
 from ._scale import unit
 
 __all__ = ["pkt_loss"]
@@ -31,10 +31,7 @@ def pkt_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
     Passalis and Tefas, Learning Deep Representations with Probabilistic Knowledge Transfer, ECCV 2018, sec. 3: the
     conditional probabilities, the cosine kernel and the KL divergence.
     """
-    check_matrix("z_s", z_s)
-    check_matrix("z_t", z_t)
-    if z_s.shape[0] != z_t.shape[0]:
-        raise ValueError(f"z_s and z_t must share n, got {tuple(z_s.shape)} and {tuple(z_t.shape)}")
+    check_same_samples(z_s, z_t)
     with torch.autocast(z_s.device.type, enabled=False):
         z_s, z_t = as_float(z_s, z_t)
         p_s, p_t = _conditional(z_s), _conditional(z_t)

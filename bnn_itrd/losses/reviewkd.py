@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ._inputs import as_float
-from ._maps import check_map_pair, check_stage_maps, check_stages, run_auxiliary
+from ._maps import check_same_map, check_stage_maps, check_stages, run_auxiliary
 
 __all__ = ["ReviewKD", "hierarchical_context_loss"]
 
@@ -27,12 +27,7 @@ def hierarchical_context_loss(student_map: Tensor, teacher_map: Tensor) -> Tenso
     Chen, Liu, Zhao and Jia, Distilling Knowledge via Knowledge Review, CVPR 2021, sec. 3.3; weights of the published
     code.
     """
-    check_map_pair(student_map, teacher_map)
-    if student_map.shape != teacher_map.shape:
-        raise ValueError(
-            f"student_map and teacher_map must share (n, c, h, w), "
-            f"got {tuple(student_map.shape)} and {tuple(teacher_map.shape)}"
-        )
+    check_same_map(student_map, teacher_map)
     with torch.autocast(student_map.device.type, enabled=False):
         student_map, teacher_map = as_float(student_map, teacher_map)
         loss, weight, total = F.mse_loss(student_map, teacher_map), 1.0, 1.0

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
-from ._inputs import as_float, check_matrix, check_weight
+from ._inputs import as_float, check_same_samples, check_weight
 from ._scale import DEAD, unit
 
 __all__ = ["RKD", "rkd_angle_loss", "rkd_distance_loss"]
@@ -28,7 +28,7 @@ def rkd_distance_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
     Raises ValueError unless both are 2-D with the same n; d_s and d_t may differ.
     Park, Kim, Lu and Cho, Relational Knowledge Distillation, CVPR 2019, eq. 4 to 6 and its Huber loss.
     """
-    _check(z_s, z_t)
+    check_same_samples(z_s, z_t)
     with torch.autocast(z_s.device.type, enabled=False):
         z_s, z_t = as_float(z_s, z_t)
         return F.smooth_l1_loss(_distances(z_s), _distances(z_t))
@@ -46,7 +46,7 @@ def rkd_angle_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
     Raises ValueError unless both are 2-D with the same n; d_s and d_t may differ.
     Park, Kim, Lu and Cho, CVPR 2019, eq. 7 and its Huber loss.
     """
-    _check(z_s, z_t)
+    check_same_samples(z_s, z_t)
     with torch.autocast(z_s.device.type, enabled=False):
         z_s, z_t = as_float(z_s, z_t)
         return F.smooth_l1_loss(_cosines(z_s), _cosines(z_t))
@@ -68,7 +68,7 @@ class RKD(nn.Module):
         self.distance, self.angle = distance, angle
 
     def forward(self, z_s: Tensor, z_t: Tensor) -> Tensor:
-        _check(z_s, z_t)
+        check_same_samples(z_s, z_t)
         total = torch.zeros((), device=z_s.device)
         if self.distance:
             total = total + self.distance * rkd_distance_loss(z_s, z_t)
@@ -78,13 +78,6 @@ class RKD(nn.Module):
 
     def extra_repr(self) -> str:
         return f"distance={self.distance}, angle={self.angle}"
-
-
-def _check(z_s: Tensor, z_t: Tensor) -> None:
-    check_matrix("z_s", z_s)
-    check_matrix("z_t", z_t)
-    if z_s.shape[0] != z_t.shape[0]:
-        raise ValueError(f"z_s and z_t must share n, got {tuple(z_s.shape)} and {tuple(z_t.shape)}")
 
 
 def _differences(z: Tensor) -> Tensor:

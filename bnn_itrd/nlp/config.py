@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bnn_itrd.config import FabricConfig, LogConfig
-from bnn_itrd.errors import UserError
+from bnn_itrd.errors import UserError, require
 
 __all__ = [
     "LayerITRDConfig",
@@ -26,11 +26,6 @@ __all__ = [
     "SquadTrainConfig",
     "StudentConfig",
 ]
-
-
-def _check(condition: bool, name: str, rule: str, value: object) -> None:
-    if not condition:
-        raise UserError(f"{name} must be {rule}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -57,11 +52,11 @@ class SquadDataConfig:
 
     def __post_init__(self) -> None:
         for name in ("doc_stride", "max_question", "n_best", "max_answer"):
-            _check(getattr(self, name) >= 1, f"data.{name}", ">= 1", getattr(self, name))
+            require(getattr(self, name) >= 1, f"data.{name}", ">= 1", getattr(self, name))
         # Beside [CLS] and two [SEP] a window has to leave room for a full stride of context.
         least = self.max_question + self.doc_stride + 3
         rule = f">= max_question + doc_stride + 3 = {least}, or windows would leave gaps"
-        _check(self.max_length >= least, "data.max_length", rule, self.max_length)
+        require(self.max_length >= least, "data.max_length", rule, self.max_length)
 
 
 @dataclass(frozen=True)
@@ -89,13 +84,13 @@ class SquadTrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(self.epochs >= 1, "train.epochs", ">= 1", self.epochs)
-        _check(self.batch_size >= 1, "train.batch_size", ">= 1", self.batch_size)
-        _check(self.lr > 0, "train.lr", "> 0", self.lr)
-        _check(self.weight_decay >= 0, "train.weight_decay", ">= 0", self.weight_decay)
-        _check(0 <= self.warmup < 1, "train.warmup", "in [0, 1)", self.warmup)
-        _check(self.clip_norm is None or self.clip_norm > 0, "train.clip_norm", "> 0", self.clip_norm)
-        _check(0 <= self.seed < 2**31, "train.seed", "in [0, 2^31)", self.seed)
+        require(self.epochs >= 1, "train.epochs", ">= 1", self.epochs)
+        require(self.batch_size >= 1, "train.batch_size", ">= 1", self.batch_size)
+        require(self.lr > 0, "train.lr", "> 0", self.lr)
+        require(self.weight_decay >= 0, "train.weight_decay", ">= 0", self.weight_decay)
+        require(0 <= self.warmup < 1, "train.warmup", "in [0, 1)", self.warmup)
+        require(self.clip_norm is None or self.clip_norm > 0, "train.clip_norm", "> 0", self.clip_norm)
+        require(0 <= self.seed < 2**31, "train.seed", "in [0, 2^31)", self.seed)
 
 
 @dataclass(frozen=True)
@@ -111,8 +106,8 @@ class LogitKDConfig:
     tau: float = 8.0
 
     def __post_init__(self) -> None:
-        _check(self.weight >= 0, "kd.weight", ">= 0", self.weight)
-        _check(self.tau > 0, "kd.tau", "> 0", self.tau)
+        require(self.weight >= 0, "kd.weight", ">= 0", self.weight)
+        require(self.tau > 0, "kd.tau", "> 0", self.tau)
 
 
 @dataclass(frozen=True)
@@ -132,10 +127,10 @@ class LayerITRDConfig:
     max_tokens: int = 1024
 
     def __post_init__(self) -> None:
-        _check(self.alpha > 0, "itrd.alpha", "> 0", self.alpha)
-        _check(self.beta_corr >= 0, "itrd.beta_corr", ">= 0", self.beta_corr)
-        _check(self.beta_mi >= 0, "itrd.beta_mi", ">= 0", self.beta_mi)
-        _check(self.max_tokens >= 2, "itrd.max_tokens", ">= 2", self.max_tokens)
+        require(self.alpha > 0, "itrd.alpha", "> 0", self.alpha)
+        require(self.beta_corr >= 0, "itrd.beta_corr", ">= 0", self.beta_corr)
+        require(self.beta_mi >= 0, "itrd.beta_mi", ">= 0", self.beta_mi)
+        require(self.max_tokens >= 2, "itrd.max_tokens", ">= 2", self.max_tokens)
 
 
 @dataclass(frozen=True)
@@ -155,10 +150,10 @@ class StudentConfig:
     itrd: LayerITRDConfig | None = None
 
     def __post_init__(self) -> None:
-        _check(self.layers >= 1, "layers", ">= 1", self.layers)
-        _check(self.ce >= 0, "ce", ">= 0", self.ce)
+        require(self.layers >= 1, "layers", ">= 1", self.layers)
+        require(self.ce >= 0, "ce", ">= 0", self.ce)
         learns = self.ce > 0 or self.kd is not None or self.itrd is not None
-        _check(learns, "ce", "> 0 for a student without kd and itrd", self.ce)
+        require(learns, "ce", "> 0 for a student without kd and itrd", self.ce)
 
 
 def _students() -> dict[str, StudentConfig]:
@@ -204,7 +199,7 @@ class SquadConfig:
                     "use letters, digits, '-' and '_'"
                 )
         processes = self.fabric.devices * self.fabric.num_nodes
-        _check(processes == 1, "fabric.devices", "1: question answering runs in one process", processes)
+        require(processes == 1, "fabric.devices", "1: question answering runs in one process", processes)
 
     def identity(self, name: str) -> dict[str, Any]:
         """The settings of one member that a resumed training must share."""

@@ -46,16 +46,21 @@ void set_limits(Epilogue& epilogue, float low, float high) {
     epilogue.low = low, epilogue.high = high;
 }
 
-void Kernel::read_convolution(const OrtKernelInfo* info) {
+Attributes Kernel::read_window(const OrtKernelInfo* info) {
     Attributes a;
     integers(api, info, "input_size", input_size, 2);
     a.channels = integer(api, info, "channels");
-    a.group = integer(api, info, "group");
-    a.padding_value = integer(api, info, "padding_value");
     integers(api, info, "kernel_shape", a.kernel, 2);
     integers(api, info, "strides", a.strides, 2);
     integers(api, info, "dilations", a.dilations, 2);
     integers(api, info, "pads", a.pads, 4);
+    return a;
+}
+
+void Kernel::read_convolution(const OrtKernelInfo* info) {
+    Attributes a = read_window(info);
+    a.group = integer(api, info, "group");
+    a.padding_value = integer(api, info, "padding_value");
     if (op.grouped != (a.group > 1)) {
         throw Error(
             std::string(op.grouped ? "a Grouped operator has more than one group" : "a plain operator has one group") +
@@ -96,13 +101,7 @@ const void* Kernel::vector_constant(const OrtKernelInfo* info, size_t index, ort
 }
 
 void Kernel::read_float_convolution(const OrtKernelInfo* info) {
-    Attributes a;
-    integers(api, info, "input_size", input_size, 2);
-    a.channels = integer(api, info, "channels");
-    integers(api, info, "kernel_shape", a.kernel, 2);
-    integers(api, info, "strides", a.strides, 2);
-    integers(api, info, "dilations", a.dilations, 2);
-    integers(api, info, "pads", a.pads, 4);
+    const Attributes a = read_window(info);
     Epilogue epilogue = op.epilogue;
     if (epilogue.clip) set_limits(epilogue, number(api, info, "low"), number(api, info, "high"));
     float_convolution = make_float_convolution(info, a, epilogue, 1);

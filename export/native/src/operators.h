@@ -54,6 +54,8 @@ class Kernel {
     const std::string where;  // begins its messages
 
   private:
+    // What every convolution has; sets `input_size`.
+    Attributes read_window(const OrtKernelInfo*);
     void read_convolution(const OrtKernelInfo*);
     void read_float_convolution(const OrtKernelInfo*);
     void read_pooling(const OrtKernelInfo*);
