@@ -4,7 +4,8 @@
 
 Prints the runs that are not there yet. `--commands` prints their commands alone, for a shell: each is resumable, so
 ``python -m bnn_itrd.queue --device gpu --commands | bash`` may be stopped and called again. `--keep` copies what is
-finished from runs/ (the small files: see `KEPT`) and writes QUEUE.md and the table of README.md anew.
+finished from runs/ (the small files: see `KEPT`; and half-precision weights where the queue says so) and writes
+QUEUE.md and the table of README.md anew.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import yaml
 
 from bnn_itrd import recipes
-from bnn_itrd.checkpoint import write_file
+from bnn_itrd.checkpoint import save_half, write_file
 from bnn_itrd.collect import collect, markdown
 from bnn_itrd.config import RunConfig, member_config
 from bnn_itrd.console import print_table
@@ -41,7 +42,7 @@ _TRAINING_IMAGES = 50_000
 
 @dataclass(frozen=True)
 class Run:
-    """One training: `name` is its folder under results/ and runs/; fields: over the recipe's."""
+    """One training: `name` is its folder under results/ and runs/; fields: over the recipe's; weights: kept too."""
 
     name: str
     recipe: str
@@ -51,6 +52,7 @@ class Run:
     root: str
     teacher: str | None = None
     fields: tuple[tuple[str, Any], ...] = ()
+    weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def _runs(entry: dict[str, Any], images_per_s: float, paths: dict[str, str]) -> 
             root=paths[data],
             teacher=entry.get("teacher"),
             fields=tuple((entry.get("fields") or {}).items()),
+            weights=bool(entry.get("weights", False)),
         )
 
 
@@ -169,6 +172,8 @@ def keep(run: Run, runs: Path, results: Path) -> bool:
     for name in KEPT:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+    if run.weights:
+        save_half(source / "last.pt", target / "last.pt")
     return True
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import bnn_itrd
-from bnn_itrd import queue
+from bnn_itrd import load, queue
 from bnn_itrd.cli import main
 from bnn_itrd.collect import collect, markdown
 from bnn_itrd.config import DataConfig, DistillConfig, FabricConfig, ITRDConfig, KDConfig, LogConfig, TrainConfig
@@ -32,7 +32,7 @@ from bnn_itrd.plots import runs
 from bnn_itrd.published import PUBLISHED
 from bnn_itrd.quant import BinaryConv2d
 from bnn_itrd.records import read_metrics
-from bnn_itrd.training import Trainer, _Average, make_fabric
+from bnn_itrd.training import Trainer, _Average, make_fabric, matching_state
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -208,8 +208,8 @@ def test_expected_minutes_are_the_arithmetic() -> None:
     by_name = {run.name: run for run in RUNS}
     # 600 epochs of 50,000 images at 30,000 a second are 1,000 seconds; one minute besides.
     assert queue.minutes(by_name["cifar10-resnet18-recu-itrd-e600-s0"]) == pytest.approx(1000 / 60 + 1)
-    # 4 + 6 epochs of 45,000 at 600.
-    assert queue.minutes(by_name["cifar10-resnet20-recu-itrd-two_stage-e10-val-s0"]) == pytest.approx(12.5 + 1)
+    # 2 + 4 epochs of 45,000 at 400.
+    assert queue.minutes(by_name["cifar10-resnet20-recu-itrd-two_stage-e6-val-s0"]) == pytest.approx(11.25 + 1)
     assert sum(queue.minutes(run) for run in BLOCKS[0].runs) < 40
 
 
@@ -236,6 +236,7 @@ def small_queue(tiny_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "recipe": "cifar10-resnet20",
         "member": "recu",
         "seeds": [3],
+        "weights": True,
         "fields": fields,
     }
     block = {"title": "A block", "why": "to see", "device": "cpu", "images_per_s": 100, "runs": [run]}
@@ -258,7 +259,14 @@ def test_a_queue_is_worked_off(small_queue: Path, capsys: pytest.CaptureFixture[
     assert "all 1 runs are there" in capsys.readouterr().out
     kept = small_queue / "results" / "cifar10-resnet8-recu-s3"
     names = {path.name for path in kept.iterdir()}
-    assert names == {"config.yaml", "environment.json", "metrics.csv", "comparison.json", "student.onnx"}
+    assert names == {"config.yaml", "environment.json", "metrics.csv", "comparison.json", "student.onnx", "last.pt"}
+    run = small_queue / "runs" / "cifar10-resnet8-recu-s3" / "recu"
+    small, whole = load(kept), load(run)
+    assert (kept / "last.pt").stat().st_size < 0.3 * (run / "last.pt").stat().st_size
+    for half, full in zip(small.state_dict().values(), whole.state_dict().values(), strict=True):
+        torch.testing.assert_close(half, full, rtol=2**-11, atol=1e-7)
+    with pytest.raises(UserError, match="is not the checkpoint of a training"):
+        matching_state(kept / "last.pt", {})
     assert "- [x] cifar10-resnet8-recu-s3, 18 min" in (small_queue / "results" / "QUEUE.md").read_text()
     readme = (small_queue / "results" / "README.md").read_text()
     assert "| cifar10 | resnet8 | recu | 2 | CPU | one (3) | test |" in readme and readme.endswith("|\n\nend\n")
