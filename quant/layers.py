@@ -74,7 +74,8 @@ class _BinaryLayer(nn.Module):
     def _signs_of(self, x: Tensor) -> Tensor:
         """The activations' signs; in training their distribution's penalty is noted."""
         if self.regularizer is not None:
-            self.regularizer(self.activation_binarizer.presign(x))
+            # In evaluation it looks at nothing, and exporters put binarisers without a presign there.
+            self.regularizer(self.activation_binarizer.presign(x) if self.training else x)
         signs: Tensor = self.activation_binarizer(x)
         return signs
 

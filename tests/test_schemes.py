@@ -786,6 +786,12 @@ def test_exported_adabin_with_groups_and_linear_layers(tmp_path: Path) -> None:
     assert result.argmax_agreement >= 0.95 and result.median_difference < 1e-5
 
 
+def test_a_network_trained_with_rad_exports(tmp_path: Path) -> None:
+    model, x = network(Scheme("xnor", "rsign", rad=2.0)).eval(), rand(24, *IMAGE, dtype=torch.float32, seed=6)
+    result = validate(model, to_onnx(model, tmp_path / "model.onnx", input_shape=IMAGE), x)
+    assert result.argmax_agreement >= 0.95 and result.median_difference < 1e-5
+
+
 @pytest.mark.parametrize("name", DEPLOYABLE)
 def test_training_and_evaluation_compute_the_same(name: str) -> None:
     model = network(name)
