@@ -41,9 +41,12 @@ def rad_penalty(x: Tensor, *, axis: int = 1) -> Tensor:
 class RAD(Penalised, _Annealed):
     """Notes ``weight * rad_penalty(x)`` in training while progress < until, 0 after; returns nothing.
 
-    x is what the sign is taken of (`ActivationBinarizer.presign`). The published weight is 2, switched off for the
-    last epochs. Raises ValueError unless weight >= 0 and until is in [0, 1].
+    x is what the sign is taken of (`ActivationBinarizer.presign`). The published weight is 2, on the mean over the
+    layers (`penalty`), switched off for the last 5 of 65 epochs.
+    Raises ValueError unless weight >= 0 and until is in [0, 1].
     """
+
+    averaged = True
 
     def __init__(self, *, axis: int = 1, weight: float = 2.0, until: float = 0.9) -> None:
         super().__init__()

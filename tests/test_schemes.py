@@ -592,7 +592,8 @@ def test_rad_of_a_network() -> None:
     with torch.no_grad():
         hidden = net[1](net[0](x)).double().numpy()
     assert found is not None
-    want = 2 * (loop_rad(x.detach().double().numpy()) + loop_rad(hidden))
+    # The mean over the layers, as in the published code, whose weight 2 this is.
+    want = 2 * (loop_rad(x.detach().double().numpy()) + loop_rad(hidden)) / 2
     net(x)
     assert found.item() == pytest.approx(want, rel=1e-4)
     found.backward()
