@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBinarizer
@@ -19,8 +20,11 @@ def check_o(o_max: float) -> None:
 
 
 def reste_o(progress: Tensor, *, o_max: float = 3.0) -> Tensor:
-    """``o = 1 + (o_max - 1) p``, () -> (): from the straight-through estimator towards the sign."""
-    return 1 + (o_max - 1) * progress
+    """``o = 1 + (o_max - 1) (1 - cos(pi p / 2))``, () -> (): from the straight-through estimator towards the sign.
+
+    The published code's schedule, slow at first.
+    """
+    return 1 + (o_max - 1) * (1 - torch.cos(progress * (math.pi / 2)))
 
 
 class ReSTEWeight(WeightBinarizer):
