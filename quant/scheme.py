@@ -26,15 +26,15 @@ __all__ = ["ACTIVATIONS", "NONLINEARITIES", "SCHEMES", "WEIGHTS", "Scheme", "as_
 
 # (the scheme, output channels, weights of each) -> the binariser.
 WEIGHTS: dict[str, Callable[[Scheme, int, int], WeightBinarizer]] = {
-    "recu": lambda s, o, n: ReCUWeight(o, tau_min=s.tau_min, tau_max=s.tau_max),
+    "recu": lambda s, o, n: ReCUWeight(o, tau_min=s.tau()[0], tau_max=s.tau()[1]),
     "xnor": lambda s, o, n: XNORWeight(o),
     "bireal": lambda s, o, n: BiRealWeight(o),
     "irnet": lambda s, o, n: IRNetWeight(o, t_min=s.t_min, t_max=s.t_max),
     "rbnn": lambda s, o, n: RBNNWeight(o, n, t_min=s.t_min, t_max=s.t_max),
     "siman": lambda s, o, n: SiMaNWeight(o),
     "adabin": lambda s, o, n: AdaBinWeight(o, t_min=s.t_min, t_max=s.t_max),
-    "biper": lambda s, o, n: BiPerWeight(o, omega=s.omega, tau_min=s.tau_min, tau_max=s.tau_max),
-    "biper_sine": lambda s, o, n: BiPerSineWeight(o, omega=s.omega, tau_min=s.tau_min, tau_max=s.tau_max),
+    "biper": lambda s, o, n: BiPerWeight(o, omega=s.omega, tau_min=s.tau()[0], tau_max=s.tau()[1]),
+    "biper_sine": lambda s, o, n: BiPerSineWeight(o, omega=s.omega, tau_min=s.tau()[0], tau_max=s.tau()[1]),
     "reste": lambda s, o, n: ReSTEWeight(o, o_max=s.o_max),
     "real": lambda s, o, n: RealWeight(o),
 }
@@ -56,6 +56,9 @@ NONLINEARITIES: dict[str, Callable[[int], nn.Module]] = {
     "rprelu": RPReLU,
 }
 
+# First and last tau as published: of ReCU, and of the authors' runs of BiPer's two stages on CIFAR-10.
+_TAU = {"recu": (0.85, 0.99), "biper": (0.0468, 0.0468), "biper_sine": (0.037, 0.037)}
+
 
 def _check(kind: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
@@ -70,7 +73,8 @@ class Scheme:
 
     Options; binarisers that have no use for one ignore it:
 
-    - tau_min, tau_max: the range of ReCU's tau, and of the weight of BiPer's penalty
+    - tau_min, tau_max: the range of ReCU's tau, or of the weight of BiPer's penalty; None: as published, 0.85 to 0.99
+      for recu, 0.0468 for biper, 0.037 for biper_sine
     - t_min, t_max: the range of the surrogate's sharpness t (irnet, rbnn, adabin)
     - omega: BiPer's frequency
     - o_max: ReSTE's last o
@@ -83,8 +87,8 @@ class Scheme:
 
     weight: str = "recu"
     activation: str = "recu"
-    tau_min: float = 0.85
-    tau_max: float = 0.99
+    tau_min: float | None = None
+    tau_max: float | None = None
     t_min: float = 1e-2
     t_max: float = 10.0
     omega: float = 20.0
@@ -102,13 +106,18 @@ class Scheme:
         if self.centre and self.activation not in ("rbnn", "siman"):
             raise ValueError(f"centre=True needs activation rbnn or siman, got {self.activation!r}")
         if self.weight == "recu":
-            check_tau(self.tau_min, self.tau_max)
+            check_tau(*self.tau())
         if self.weight in ("biper", "biper_sine"):
-            check_biper(self.omega, self.tau_min, self.tau_max)
+            check_biper(self.omega, *self.tau())
         if {self.weight, self.activation} & {"irnet", "rbnn", "adabin"}:
             check_t(self.t_min, self.t_max)
         if "reste" in (self.weight, self.activation):
             check_o(self.o_max)
+
+    def tau(self) -> tuple[float, float]:
+        """(first, last) tau of the weight, the published ones where none are given; of ReCU for weights without."""
+        first, last = _TAU.get(self.weight, _TAU["recu"])
+        return first if self.tau_min is None else self.tau_min, last if self.tau_max is None else self.tau_max
 
     def make_weight(self, out_channels: int, fan_in: int = 1) -> WeightBinarizer:
         """The binariser of a weight (out_channels, ...) with fan_in entries per output channel."""

@@ -619,6 +619,19 @@ def test_biper_penalty() -> None:
     np.testing.assert_allclose(gradient.numpy(), 0.6 * 7 * np.sin(14 * w) / w.size, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("scheme", "published"),
+    [("recu", (0.85, 0.99)), ("biper_sine", (0.037, 0.037)), ("biper", (0.0468, 0.0468))],
+)
+def test_tau_is_the_published_one_of_each_scheme(scheme: str, published: tuple[float, float]) -> None:
+    for made in (scheme, Scheme(scheme)):
+        binarizer = BinaryConv2d(3, 4, 3, scheme=made).weight_binarizer
+        assert (binarizer.tau_min, binarizer.tau_max) == published
+    assert Scheme(scheme, tau_max=0.995).tau() == (published[0], 0.995)
+    alone = type(binarizer)(4)
+    assert (alone.tau_min, alone.tau_max) == published
+
+
 class Own(nn.Module):
     """A user's module with a penalty, and one with a child of that name."""
 
@@ -875,7 +888,7 @@ def test_models_and_binarize_take_the_nonlinearity() -> None:
         ({"activation": "irnet", "t_min": 2.0, "t_max": 1.0}, "t_max must be >= t_min = 2.0, got 1.0"),
         ({"weight": "biper", "omega": 0.0}, "omega must be > 0, got 0.0"),
         ({"weight": "biper", "tau_min": -1.0}, "tau_min must be >= 0, got -1.0"),
-        ({"weight": "biper_sine", "tau_max": 0.1}, "tau_max must be >= tau_min = 0.85, got 0.1"),
+        ({"weight": "biper_sine", "tau_max": 0.01}, "tau_max must be >= tau_min = 0.037, got 0.01"),
         ({"activation": "reste", "o_max": 0.5}, "o_max must be >= 1, got 0.5"),
         ({"rad": -1.0}, "rad must be >= 0, got -1.0"),
         ({"rad": math.nan}, "rad must be >= 0, got nan"),
