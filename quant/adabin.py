@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight
 from bnn_itrd.quant.irnet import EDEWeight
 from bnn_itrd.quant.sign import sign
-from bnn_itrd.quant.standardise import wide
+from bnn_itrd.quant.standardise import WEIGHT_EPS, wide
 
 __all__ = ["AdaBinActivation", "AdaBinWeight", "adabin_weight"]
 
-_EPS = 1e-5
 _LEAST = 1e-3
 
 
@@ -20,15 +19,15 @@ def adabin_weight(weight: Tensor, *, k: Tensor, t: Tensor) -> BinaryWeight:
     """``beta_o + alpha_o sign(w - beta_o)``, beta_o = mean w_o, alpha_o = ||w_o - beta_o|| / sqrt(n).
 
     (o, ...) -> signs (o, ...), scale alpha (o,), offset beta (o,).
-    Backward: ``k t (1 - tanh^2(t u))`` at ``u = (w - beta) / sqrt(alpha^2 + 1e-5)`` through the sign (the published
-    code has no 1e-5), then through beta and alpha, which also get the gradients of scale and offset.
+    Backward: ``k t (1 - tanh^2(t u))`` at ``u = (w - beta) / sqrt(alpha^2 + 1e-10)`` through the sign (the published
+    code has no 1e-10), then through beta and alpha, which also get the gradients of scale and offset.
     """
     w = wide(weight)
     axes = tuple(range(1, w.dim()))
     offset = w.mean(axes, keepdim=True)
     centred = w - offset
     square = (centred * centred).mean(axes)
-    u = centred * torch.rsqrt(square + _EPS).reshape(offset.shape)
+    u = centred * torch.rsqrt(square + WEIGHT_EPS).reshape(offset.shape)
     # The root of 0 has no derivative: a dead filter's scale is 0 and gets none.
     dead = square == 0
     scale = torch.where(dead, 0, torch.where(dead, 1, square).sqrt())

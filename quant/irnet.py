@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBinarizer
 from bnn_itrd.quant.sign import sign
-from bnn_itrd.quant.standardise import standardise
+from bnn_itrd.quant.standardise import WEIGHT_EPS, standardise
 
 __all__ = ["EDEWeight", "IRNetActivation", "IRNetWeight", "check_t", "ede_parameters", "irnet_weight"]
 
@@ -31,11 +31,11 @@ def ede_parameters(progress: Tensor, *, t_min: float = 1e-2, t_max: float = 10.0
 def irnet_weight(weight: Tensor, *, k: Tensor, t: Tensor) -> BinaryWeight:
     """signs = sign(w^), scale_o = 2^round(log2 mean|w^_o|), (o, ...) -> (o, ...), (o,).
 
-    ``w^ = (w - mean_o) / sqrt(var_o + 1e-5)`` (unbiased variance; the published code has no 1e-5). A dead filter
+    ``w^ = (w - mean_o) / sqrt(var_o + 1e-10)`` (unbiased variance; the published code has no 1e-10). A dead filter
     has the scale 0.
     Backward: ``k t (1 - tanh^2(t w^))`` through the sign, then through mean and variance; none through the scale.
     """
-    w = standardise(weight)
+    w = standardise(weight, eps=WEIGHT_EPS)
     mean = w.detach().abs().mean(tuple(range(1, w.dim())))
     signs = sign(w, surrogate="ede", parameters=(k, t)).to(weight.dtype)
     return BinaryWeight(signs, torch.exp2(torch.round(torch.log2(mean))).to(weight.dtype))

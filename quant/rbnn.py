@@ -14,7 +14,7 @@ from bnn_itrd.quant.binarizer import BinaryWeight, WeightBinarizer
 from bnn_itrd.quant.centred import StandardisedActivation
 from bnn_itrd.quant.irnet import check_t, ede_parameters
 from bnn_itrd.quant.sign import sign
-from bnn_itrd.quant.standardise import standardise, wide
+from bnn_itrd.quant.standardise import WEIGHT_EPS, standardise, wide
 
 __all__ = ["RBNNActivation", "RBNNWeight", "factors", "rbnn_rotations"]
 
@@ -58,7 +58,8 @@ class RBNNWeight(WeightBinarizer):
 
     Deviation: the published code detaches the rotated weight, so the latent weight gets ``1 - |sin theta|`` of its
     gradient, which is 0 at the start, and theta's own gradient has the factor cos(pi/2): nothing would move but
-    the rotations. Here the gradient also goes back through the rotation, as the paper's formula of w' says.
+    the rotations. Here the gradient also goes back through the rotation, as the paper's formula of w' says. And it
+    begins with random rotations, this with the identity, which draws no random numbers.
     Raises ValueError unless 0 < t_min <= t_max, or where fan_in < 1.
     """
 
@@ -84,7 +85,7 @@ class RBNNWeight(WeightBinarizer):
     def _matrices(self, weight: Tensor) -> Tensor:
         """(o, ...) -> (o, a, b), standardised."""
         a, b = self.sizes
-        return rearrange(standardise(weight).flatten(1), "o (a b) -> o a b", a=a, b=b)
+        return rearrange(standardise(weight, eps=WEIGHT_EPS).flatten(1), "o (a b) -> o a b", a=a, b=b)
 
     @torch.no_grad()
     def update(self, weight: Tensor) -> None:

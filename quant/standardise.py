@@ -7,9 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["standardise", "wide"]
+__all__ = ["WEIGHT_EPS", "standardise", "wide"]
 
 _EPS = 1e-5
+# Of weights, where 1e-5 is no small number: a filter of 512 channels begins with a variance of 7e-5 and decays.
+WEIGHT_EPS = 1e-10
 
 
 def wide(x: Tensor) -> Tensor:
@@ -17,17 +19,18 @@ def wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def standardise(x: Tensor, *, centre: bool = True) -> Tensor:
-    """``(x - mean) / sqrt(var + 1e-5)`` over all axes but the first, (n, ...) -> (n, ...), at least float32.
+def standardise(x: Tensor, *, centre: bool = True, eps: float = _EPS) -> Tensor:
+    """``(x - mean) / sqrt(var + eps)`` over all axes but the first, (n, ...) -> (n, ...), at least float32.
 
     var: unbiased, about the mean, 0 of one element; (c,) is one sample. centre: False leaves the mean in x, and
-    so the sign of x as it was. The gradient flows through mean and variance. The 1e-5 (ReCU's) keeps a dead
-    filter finite; the published codes of IR-Net and RBNN have none and give NaN there.
+    so the sign of x as it was. The gradient flows through mean and variance. eps, of activations 1e-5 (ReCU's),
+    of weights `WEIGHT_EPS`, keeps what is constant finite; the published codes of IR-Net and RBNN have none and
+    give NaN there.
     """
     if x.dim() == 1:
-        return standardise(x[None], centre=centre)[0]
+        return standardise(x[None], centre=centre, eps=eps)[0]
     x = wide(x)
     axes = tuple(range(1, x.dim()))
     correction = 1 if math.prod(x.shape[1:]) > 1 else 0
     centred = x - x.mean(axes, keepdim=True) if centre else x
-    return centred * torch.rsqrt(x.var(axes, correction=correction, keepdim=True) + _EPS)
+    return centred * torch.rsqrt(x.var(axes, correction=correction, keepdim=True) + eps)

@@ -53,14 +53,14 @@ def hard(x: Array) -> Array:
     return np.where(x >= 0, 1.0, -1.0)
 
 
-def standard(x: Array, *, centre: bool = True) -> Array:
+def standard(x: Array, *, centre: bool = True, eps: float = 1e-5) -> Array:
     """Sample by sample, entry by entry sums."""
     out = np.empty_like(x)
     for i in range(len(x)):
         entries = [float(v) for v in x[i].flat]
         mean = sum(entries) / len(entries)
         variance = sum((v - mean) ** 2 for v in entries) / (len(entries) - 1)
-        out[i] = (x[i] - (mean if centre else 0)) / math.sqrt(variance + 1e-5)
+        out[i] = (x[i] - (mean if centre else 0)) / math.sqrt(variance + eps)
     return out
 
 
@@ -131,7 +131,7 @@ def deviation(w: Array) -> Array:
 
 def adabin_u(w: Array) -> Array:
     centred = np.stack([f - f.mean() for f in w])
-    return centred / np.sqrt(deviation(w) ** 2 + 1e-5).reshape(-1, *[1] * (w.ndim - 1))
+    return centred / np.sqrt(deviation(w) ** 2).reshape(-1, *[1] * (w.ndim - 1))
 
 
 WEIGHT_TABLE: dict[str, Weight] = {
@@ -140,10 +140,10 @@ WEIGHT_TABLE: dict[str, Weight] = {
     "bireal": Weight(hard, mean_size, lambda w, _: clipped(w)),
     "irnet": Weight(
         lambda w: hard(standard(w)),
-        lambda w: 2 ** np.round(np.log2(mean_size(standard(w)))),
-        lambda w, _: ede(standard(w)),
+        lambda w: 2 ** np.round(np.log2(mean_size(standard(w, eps=0)))),
+        lambda w, _: ede(standard(w, eps=0)),
     ),
-    "rbnn": Weight(lambda w: hard(standard(w)), None, lambda w, _: triangle(standard(w))),
+    "rbnn": Weight(lambda w: hard(standard(w)), None, lambda w, _: triangle(standard(w, eps=0))),
     "siman": Weight(larger_half, None, lambda w, _: np.abs(w)),
     "adabin": Weight(
         lambda w: hard(adabin_u(w)),
@@ -246,6 +246,21 @@ def test_weights_on_their_threshold_are_plus_one(name: str) -> None:
         assert w.grad is not None and w.grad.isfinite().all() and binary.scale.isfinite().all()
 
 
+@pytest.mark.parametrize("name", ["irnet", "rbnn", "adabin"])
+def test_standardised_weights_know_no_size(name: str) -> None:
+    # 0.003 is what weight decay leaves of a wide layer.
+    w, g, found = rand(4, 3, 3, 3, seed=5), rand(4, 3, 3, 3, seed=6), []
+    for size in (1.0, 0.003):
+        sized = (size * w).requires_grad_()
+        binary = make_weight(name, (4, 3, 3, 3))(sized)
+        (gradient,) = torch.autograd.grad((binary.signs * g).sum(), sized)
+        found.append((binary.signs.detach(), binary.scale.detach(), size * gradient))
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][2], found[1][2], rtol=1e-3, atol=1e-6)
+    if name == "irnet":
+        assert torch.equal(found[0][1], found[1][1])
+
+
 def test_clip_points_of_weights() -> None:
     for name, beyond in (("xnor", 1.0), ("bireal", 1.0), ("reste", 1.5)):
         w = torch.tensor(
@@ -295,7 +310,7 @@ def test_rbnn_with_rotations_and_any_theta() -> None:
 
     def mixed(v: Array, theta: Array) -> Array:
         out = np.empty_like(v)
-        for o, filter_ in enumerate(standard(v)):
+        for o, filter_ in enumerate(standard(v, eps=0)):
             matrix = filter_.reshape(3, 4)
             share = abs(math.sin(theta[o]))
             out[o] = (matrix + share * (r1.T @ matrix @ r2 - matrix)).reshape(shape[1:])
