@@ -106,6 +106,10 @@ class Observed(nn.Module):
         self._seen.clear()
         if "representation" not in seen:
             raise RuntimeError(f"the classifier {self.head_name!r} was not called in the forward pass")
+        for name in self.stage_names:
+            if not isinstance(seen.get(name), Tensor):
+                did = "returned no tensor" if name in seen else "was not called in the forward pass"
+                raise RuntimeError(f"the stage {name!r} {did}: name the stages with stages=...")
         representation = torch.flatten(seen["representation"], 1)
         return Outputs(logits, representation, tuple(seen[name] for name in self.stage_names))
 

@@ -195,6 +195,25 @@ def test_observe_takes_foreign_networks() -> None:
         observe(model, stages=("nothing",))
 
 
+class Detached(nn.Module):
+    """A layer that nobody calls, and one that returns two things."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer1, self.layer2, self.fc = nn.Conv2d(3, 4, 3), nn.LSTM(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.layer2(x)[0][-1])
+
+
+def test_observe_says_which_stage_gives_no_map() -> None:
+    x = torch.randn(2, 3, 4)
+    with pytest.raises(RuntimeError, match="stage 'layer1' was not called in the forward pass: name the stages"):
+        observe(Detached())(x)
+    with pytest.raises(RuntimeError, match="stage 'layer2' returned no tensor"):
+        observe(Detached(), stages=("layer2",))(x)
+
+
 def test_observe_takes_timm_networks() -> None:
     timm = pytest.importorskip("timm")
     model = timm.create_model("resnet18", num_classes=4).eval()
