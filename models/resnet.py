@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnn_itrd.models.blocks import BasicBlock, Style
+from bnn_itrd.models.blocks import BasicBlock, Style, check_shortcut
 from bnn_itrd.models.bottleneck import Bottleneck
 from bnn_itrd.quant import Scheme, as_scheme
 
@@ -147,10 +147,12 @@ class ResNetBuilder:
         For FPGAs (docs/fpga.md): `residual_bits` (the residual stream as signed integers of one learned scale, 4 bits
         for FINN; shortcuts are then ``binary``, a binary 1x1 convolution, unless another is named) and
         `first_last_bits` (weights and activations of the first convolution and the classifier, 8 for FINN).
-        Raises ValueError on an unknown scheme or shortcut, or a shape that does not fit.
+        Raises ValueError on an unknown scheme or shortcut, on a shortcut beside `float_downsample`, or on a shape that
+        does not fit.
         """
         if not width > 0:
             raise ValueError(f"width must be > 0, got {width}")
+        check_shortcut(shortcut, float_downsample)
         is_binary = binary is not None
         style = Style(
             scheme=None if binary is None else as_scheme(binary),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnn_itrd.models.blocks import Style, make_shortcut
+from bnn_itrd.models.blocks import Style, check_shortcut, make_shortcut
 from bnn_itrd.models.resnet import check_input
 from bnn_itrd.quant import Scheme, as_scheme
 
@@ -125,10 +125,12 @@ class WideResNetBuilder:
         A student has hardtanh for ReLU, every 3x3 convolution but the stem binary, one shortcut per convolution
         (`per_conv`) and 2x2 average pool + zero channels where the shape changes (`shortcut`); the teacher one
         shortcut per block and full-precision 1x1 convolutions (``projection``). Other options as in `ResNetBuilder`.
-        Raises ValueError on an unknown scheme or shortcut, or a shape that does not fit.
+        Raises ValueError on an unknown scheme or shortcut, on a shortcut beside `float_downsample`, or on a shape that
+        does not fit.
         """
         if not width > 0:
             raise ValueError(f"width must be > 0, got {width}")
+        check_shortcut(shortcut, float_downsample)
         is_binary = binary is not None
         style = Style(
             scheme=None if binary is None else as_scheme(binary),

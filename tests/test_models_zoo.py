@@ -386,6 +386,10 @@ def test_summary_counts_vgg8_and_a_wide_network_by_hand() -> None:
         (lambda: resnet50(binary="recu", residual_bits=4), "residual_bits must be None for bottleneck blocks"),
         (lambda: wrn_16_1(width=0), "width must be > 0, got 0"),
         (lambda: wrn_16_1(shortcut="none"), "shortcut must be one of projection, pad"),
+        (
+            lambda: wrn_16_1(binary="recu", float_downsample=True, shortcut="projection"),
+            "either shortcut='projection' or float_downsample=True",
+        ),
         (lambda: vgg8(input_shape=(3, 7, 32)), "at least 8 pixels on each side, got 7 x 32"),
         (lambda: vgg8(padding_value=1), "needs a binary network"),
         (lambda: shufflenet_v2(width=0.75), r"width must be one of 0\.5, 1\.0, 1\.5, 2\.0 .*got 0\.75"),
