@@ -14,7 +14,8 @@ class XNORWeight(WeightBinarizer):
     """signs = sign(w), scale_o = mean |w_o|. XNOR-Net (Rastegari et al. 2016), eq. 4.
 
     Backward: clipped straight-through on the signs, and the derivative of the mean on the scale (the paper's
-    own scaled gradient, eq. 12, is not the derivative of anything and is not used).
+    own scaled gradient, eq. 12, is not the derivative of anything and is not used). The paper's K, a scale for each
+    place of the input from the mean size of its window, is left out: it depends on the input and is no sign's.
     """
 
     def forward(self, weight: Tensor) -> BinaryWeight:

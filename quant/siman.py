@@ -30,6 +30,7 @@ class SiMaNWeight(WeightBinarizer):
 
     Deviation: the published code standardises the weight first and clips it in place in every forward pass; both
     change which entries are the larger half. Here the magnitudes are those of the weight itself, as in the paper.
+    Paper and code train these weights without weight decay, which a recipe has for all parameters or none.
     """
 
     def __init__(self, out_channels: int) -> None:

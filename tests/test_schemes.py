@@ -284,6 +284,19 @@ def test_autocast_changes_no_sign(name: str) -> None:
     assert y.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("name", ["siman", "rbnn"])
+def test_learned_scales_start_from_the_weight(name: str) -> None:
+    conv = nn.Conv2d(8, 12, 3)
+    with torch.no_grad():
+        conv.weight.mul_(7)
+    rewritten, _ = binarize(
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), conv, nn.Flatten(), nn.Linear(9, 2)), name
+    )
+    for layer in (BinaryConv2d(8, 12, 3, scheme=name), rewritten.get_submodule("2")):
+        want = mean_size(layer.weight.detach().numpy())
+        np.testing.assert_allclose(layer.weight_binarizer.alpha.detach().numpy(), want, rtol=1e-6)
+
+
 def test_siman_ties_and_odd_filters() -> None:
     binarizer = Scheme("siman").make_weight(2)
     assert binarizer(torch.tensor([[3.0, -2.0, 1.0], [1.0, 1.0, 0.5]])).signs.tolist() == [[1, -1, -1], [1, 1, -1]]
@@ -462,6 +475,13 @@ def test_activations_in_every_precision(name: str, dtype: torch.dtype) -> None:
     for mode in (True, False):
         y = binarizer.train(mode)(x)
         assert y.dtype == dtype and torch.equal(y, torch.where(x >= 0, 1.0, -1.0).to(dtype))
+
+
+@pytest.mark.parametrize("name", ["recu", "rbnn", "siman"])
+def test_small_half_precision_values_keep_their_sign_in_training(name: str) -> None:
+    # Over the sample's deviation it is no float16 any more.
+    x = torch.tensor([[-6e-8, 3000.0, -3000.0, 6e-8]], dtype=torch.float16)
+    assert torch.equal(make_activation(name).train()(x), torch.tensor([[-1, 1, -1, 1]], dtype=torch.float16))
 
 
 def test_thresholds_of_linear_layers_are_per_feature() -> None:
