@@ -284,11 +284,17 @@ def test_brackets_keep_commas() -> None:
     assert parse_axis("train.seed = 0, 1".replace(" =", "=")).values == ("0", "1")
 
 
-def test_the_recipe_of_all_methods() -> None:
-    """Every distiller has its run, and what it needs fits the embedded digits."""
-    path = Path(__file__).parents[1] / "benchmarks" / "methods.yaml"
+@pytest.mark.parametrize("name", ["methods", "methods-cifar10"])
+def test_the_recipe_of_all_methods(tmp_path: Path, name: str) -> None:
+    """Every distiller has its run, and what it needs fits the images."""
+    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.yaml"
     recipe = recipes.read(str(path))
-    made = make_points(recipe, student_trees(["all"], recipe), [parse_axis("train.seed=0,1,2")])
+    argv = []
+    if recipe["data"]["name"] == "cifar10":
+        images, labels = np.zeros((4000, 16, 16, 3), np.uint8), np.arange(4000) % 10
+        np.savez(tmp_path / "c.npz", x_train=images, y_train=labels, x_test=images[:10], y_test=labels[:10])
+        argv = ["--data.root", str(tmp_path / "c.npz")]
+    made = make_points(recipe, student_trees(["all"], recipe), [parse_axis("train.seed=0,1,2")], argv)
     assert len(made) == 3 * (1 + len(METHODS))
     assert set(yaml.safe_load(path.read_text())["students"]) <= set(METHODS)
     bnn_itrd.sweep.check_points([p for p in made if p.seed == 0])
