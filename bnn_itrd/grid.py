@@ -62,8 +62,8 @@ class Point:
     @property
     def teacher_member(self) -> MemberConfig:
         """Of the teacher that is trained for it; without what concerns students alone, so that points share it."""
-        made, network = member_config(self.config, "teacher"), self.config.network
-        shared = NetworkConfig(network.name, network.width, teacher_shortcut=network.teacher_shortcut)
+        made = member_config(self.config, "teacher")
+        shared = NetworkConfig(made.network.name, made.network.width, teacher_shortcut=made.network.teacher_shortcut)
         return dataclasses.replace(made, network=shared)
 
 
@@ -105,7 +105,7 @@ def student_trees(methods: Sequence[str] | None, recipe: Mapping[str, Any]) -> d
         return dict(own) if isinstance(own, Mapping) else own
     if not methods:
         raise UserError(f"--methods is empty: name some of {', '.join([PLAIN, *METHODS])}, or all")
-    names = list(METHODS) if list(methods) == ["all"] else [name for name in methods if name != PLAIN]
+    names = list(METHODS) if "all" in methods else [name for name in methods if name != PLAIN]
     for name in names:
         if name not in METHODS:
             raise unknown("method", name, [PLAIN, *METHODS, "all"])
@@ -151,7 +151,8 @@ def make_points(
     """All points, the seeds outermost: when a sweep stops early, every method has as many of them.
 
     An axis of one student's field multiplies that student only. `argv`: fields of the recipe that are given otherwise.
-    A point is named weight scheme, student, other axes, seed (``recu-kd-s1``): its name stays when the grid grows.
+    A point is named weight scheme (of binary students), student, other axes, seed (``recu-kd-s1``): its name stays
+    when the grid grows.
     Raises UserError: no student, an unknown field or student, a value that does not fit, two points of one name.
     """
     tree = {**recipe, "students": dict(students)}
@@ -190,9 +191,9 @@ def _point(
         )
     parts = {field: _part(labels[field], value) for field, value in fields.items() if field in labels}
     scheme = config.scheme.weight
-    named = student == scheme or student.startswith(f"{scheme}-")
+    named = not config.scheme.binary or student == scheme or student.startswith(f"{scheme}-")
     row = "-".join([*([] if named else [scheme]), student, *parts.values()])
     shared = ("network.name", "network.width", "network.teacher_shortcut")
     of_teacher = [part for f, part in parts.items() if f.startswith(("data.", "teacher_train.")) or f in shared[1:]]
-    teacher = "-".join([config.network.name, *of_teacher, f"s{config.teacher_train.seed}"])
+    teacher = "-".join([config.network.of_teacher().name, *of_teacher, f"s{config.teacher_train.seed}"])
     return Point(f"{row}-s{config.train.seed}", row, teacher, student, fields, config)

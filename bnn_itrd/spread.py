@@ -56,8 +56,12 @@ def std_interval(n: int, confidence: float = 0.95) -> tuple[float, float]:
 
 
 def _reference_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], reference: str) -> str:
-    """The row that another is held against: the reference method under the same settings, or the row of that name."""
-    if reference in {other["row"] for other in rows}:
+    """The row that another is held against: the reference method under the same settings, or the row of that name.
+
+    A name that is both (`recu`, of the weights' name) means the student, unless there is no other.
+    """
+    students = {other["student"] for other in rows}
+    if reference in {other["row"] for other in rows} and (reference not in students or len(students) == 1):
         return reference
     common = {f: v for f, v in row["fields"].items() if not f.startswith("students.")}
     for other in rows:

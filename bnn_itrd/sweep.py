@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +103,24 @@ class Sweep:
     # ---- training
 
     def run(self, say: Callable[[str], None] = print) -> dict[str, Any]:
-        """Trains what is not done; returns what sweep.json holds. A failing point is recorded, and the others go on."""
+        """Trains what is not done; returns what sweep.json holds. A failing point is recorded, and the others go on.
+
+        Raises UserError where another sweep is at work in the folder.
+        """
+        with _alone(self.out):
+            return self._run(say)
+
+    def _run(self, say: Callable[[str], None]) -> dict[str, Any]:
         for point in self.points:
             result = self._result(point)
             state = "waiting" if result is None else "done"
             self.records[point.name] = self._record(point, state, result)
+            if result is not None and point.member.distill.needs_teacher:
+                self._find_teacher(point)
+        self._check_teachers()
         waiting = [p for p in self.points if self.records[p.name]["state"] == "waiting"]
-        say(f"{len(self.points)} points, {len(self.points) - len(waiting)} done before")
+        done = sum(record["state"] == "done" for record in self.records.values())
+        say(f"{len(self.points)} points, {done} done before")
         self._write()
         for i, point in enumerate(waiting):
             self.records[point.name]["state"] = "running"
@@ -137,7 +150,8 @@ class Sweep:
         return self._fabrics[key]
 
     def _teacher_key(self, point: Point) -> str:
-        return point.teacher if point.config.teacher is None else f"{point.config.teacher} for {point.config.data}"
+        config = point.config
+        return point.teacher if config.teacher is None else str((config.teacher, config.teacher_weights, config.data))
 
     def _teacher(self, point: Point) -> Member:
         key = self._teacher_key(point)
@@ -150,17 +164,26 @@ class Sweep:
             raise UserError(f"its teacher failed: {self._failed_teachers[key]}")
         return self._teachers[key]
 
-    def _make_teacher(self, point: Point) -> Member:
-        config, data = point.config, self._data[point.config.data]
+    def _find_teacher(self, point: Point) -> None:
+        """Loads the teacher that is given, or was trained here to its end; nothing where there is none."""
+        key, config, data = self._teacher_key(point), point.config, self._data[point.config.data]
+        if key in self._teachers:
+            return
         if config.teacher is not None:
-            return load_teacher(config.teacher, config.teacher_weights, data)
+            self._teachers[key] = load_teacher(config.teacher, config.teacher_weights, data)
+            return
         folder, member = self.out / "teachers" / point.teacher, point.teacher_member
         if (folder / "last.pt").exists():
             state = matching_state(folder / "last.pt", {**to_dict(member), **data_identity(data)})
             if state["epoch"] == member.train.epochs:  # done: its files stay as they are
-                return load_teacher(str(folder), None, data)
-        fabric = self._fabric(point, config.teacher_train.precision)
-        return train_member(member, data, None, fabric=fabric, out=folder)
+                self._teachers[key] = load_teacher(str(folder), None, data)
+
+    def _make_teacher(self, point: Point) -> Member:
+        self._find_teacher(point)
+        if (found := self._teachers.get(self._teacher_key(point))) is not None:
+            return found
+        data, fabric = self._data[point.config.data], self._fabric(point, point.config.teacher_train.precision)
+        return train_member(point.teacher_member, data, None, fabric=fabric, out=self.out / "teachers" / point.teacher)
 
     def _train(self, point: Point) -> dict[str, Any]:
         data, member = self._data[point.config.data], point.member
@@ -237,6 +260,32 @@ class Sweep:
         write_file(self.out / "sweep.md", lambda file: file.write(text.encode()))
         write_file(self.out / "sweep.csv", lambda file: file.write(_csv(records).encode()))
         return value
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps a second sweep out of the folder for as long as this one runs; the system lets go of a killed one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except ImportError:  # Windows: unguarded
+        yield
+        return
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise UserError(f"another sweep is at work in {folder}: wait for its end, or choose another --out") from error
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def _message(error: Exception) -> str:

@@ -178,6 +178,12 @@ def test_a_failing_teacher(tiny_npz: Path, tmp_path: Path) -> None:
     assert all(p["error"].startswith("its teacher failed: ") for p in read(out)["points"][1:])
 
 
+def test_weights_of_a_library_teacher_are_told_apart() -> None:
+    made = points("teacher_weights=a.pth,b.pth", methods=["kd"], argv=["--teacher=torchvision:resnet18"])[2:]
+    runner = bnn_itrd.sweep.Sweep(made, Path("out"), recipe="", reference="kd")
+    assert len({runner._teacher_key(point) for point in made}) == 2
+
+
 def test_given_teacher(swept: Path, tiny_npz: Path, tmp_path: Path) -> None:
     given = swept / "teachers" / "resnet8-s0"
     out = tmp_path / "out"
@@ -196,6 +202,28 @@ def test_another_teacher_is_noticed(copy: Path, tiny_npz: Path) -> None:
     assert sweep(tiny_npz, copy) == 1
     assert states(copy) == {**dict.fromkeys(NAMES, "done"), "recu-kd-s0": "failed"}
     assert "another teacher" in read(copy)["points"][1]["error"]
+
+
+def test_another_given_teacher_is_noticed(copy: Path, tiny_npz: Path, tmp_path: Path) -> None:
+    """Also where every point has a result, so that nothing is trained."""
+    other = tmp_path / "other"
+    assert sweep(tiny_npz, other, "--teacher_train.seed=1", grid=["--methods", "kd"]) == 0
+    before = snapshot(copy)
+    assert sweep(tiny_npz, copy, f"--teacher={copy}/teachers/resnet8-s0") == 0
+    assert sweep(tiny_npz, copy, f"--teacher={other}/teachers/resnet8-s1") == 1
+    assert [name for name, state in states(copy).items() if state == "failed"] == NAMES[1::2]
+    assert [len(row["top1"]) for row in read(copy)["table"]] == [2, 0]
+    assert snapshot(copy) == before
+
+
+def test_two_sweeps_in_one_folder(tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    with bnn_itrd.sweep._alone(out):
+        assert sweep(tiny_npz, out) == 2
+    assert "another sweep is at work in" in capsys.readouterr().err
+    assert not list(out.iterdir())
+    with bnn_itrd.sweep._alone(out):  # let go of
+        pass
 
 
 def test_another_configuration_is_refused(copy: Path, tiny_npz: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,10 +291,33 @@ def test_teachers() -> None:
     assert all(p.teacher_member == by_name[p.teacher] for p in made)
 
 
+def test_a_teacher_of_another_network() -> None:
+    recipe = {"network": {"name": "resnet8", "teacher": "resnet14", "shortcut": "projection"}}
+    trees = student_trees(["kd"], recipe)
+    point = make_points(recipe, trees, [])[1]
+    assert (point.teacher, point.teacher_member.network.name) == ("resnet14-s0", "resnet14")
+    assert point.member.network.name == "resnet8"
+    made = make_points(recipe, trees, [parse_axis("network.teacher=resnet14,resnet20")])[2:]
+    assert [(p.name, p.teacher) for p in made] == [
+        ("recu-kd-teacherresnet14-s0", "resnet14-s0"),
+        ("recu-kd-teacherresnet20-s0", "resnet20-s0"),
+    ]
+    for name, recipe in recipes.PAIRS.items():
+        if recipe[1].get("teacher") is None:
+            point = make_points(recipe[1], student_trees(None, recipe[1]), [])[1]
+            assert name == f"cifar100-{point.teacher_member.network.name}-{point.member.network.name}"
+
+
+def test_names_of_students_in_full_precision() -> None:
+    made = points("scheme.binary=true,false", methods=["kd"])
+    assert [p.name for p in made[2:]] == ["recu-kd-binarytrue-s0", "kd-binaryfalse-s0"]
+
+
 def test_methods_take_the_options_of_the_recipe() -> None:
     recipe = {"students": {"crd": {"crd": {"negatives": 64}}, "mine": {"kd": {}}}}
     assert student_trees(["crd", "kd"], recipe) == {"plain": {}, "crd": {"crd": {"negatives": 64}}, "kd": {"kd": {}}}
     assert list(student_trees(["all"], recipe)) == ["plain", *METHODS]
+    assert student_trees(["all", "plain"], recipe) == student_trees(["all"], recipe)
     assert student_trees(None, recipe) == recipe["students"]
 
 
@@ -423,6 +474,21 @@ def test_reference_of_the_same_setting() -> None:
     assert [row["difference"] for row in by_student] == [None, None, 3.0, 6.0]
     assert by_student[2]["verdict"] == "not to be told"  # one seed
     assert [row["difference"] for row in spread_table(rows, "xnor-plain")] == [-1.0, None, 2.0, 6.0]
+
+
+def test_a_reference_that_is_a_student_and_a_row() -> None:
+    """`recu` with ReCU's weights has the row `recu`: under XNOR's, `xnor-recu` is still the reference."""
+    rows = [
+        {"row": row, "student": student, "fields": {"scheme.weight": weight}, "seed": 0, "top1": top1}
+        for row, student, weight, top1 in [
+            ("recu", "recu", "recu", 1.0),
+            ("xnor-recu", "recu", "xnor", 2.0),
+            ("recu-itrd", "recu-itrd", "recu", 4.0),
+            ("xnor-recu-itrd", "recu-itrd", "xnor", 8.0),
+        ]
+    ]
+    assert [row["reference"] for row in spread_table(rows, "recu")] == [None, None, "recu", "xnor-recu"]
+    assert [row["reference"] for row in spread_table(rows[:2], "recu")] == [None, "recu"]  # schemes of one student
 
 
 def test_missing_results() -> None:
