@@ -53,6 +53,8 @@ class Split(Protocol):
     """A set of labelled images that can be walked through."""
 
     labels: Tensor
+    mean: Tensor
+    std: Tensor
 
     def __len__(self) -> int: ...
 
@@ -136,7 +138,7 @@ class ImageData:
     def normalised_with(self, mean: Sequence[float], std: Sequence[float]) -> ImageData:
         """The same images under a network's own statistics instead of theirs. Splits are changed in place."""
         for split in (self.train, self.val, self.test):
-            if isinstance(split, TensorSplit):
+            if split is not None:
                 split.mean, split.std = torch.tensor(mean), torch.tensor(std)
         return replace(self, mean=tuple(mean), std=tuple(std))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -39,12 +39,19 @@ _TEST_SHARE = 0.2
 
 
 def read_image(path: Path) -> np.ndarray[Any, Any]:
-    """RGB uint8 (h, w, 3). Raises UserError, naming the file, where it cannot be read."""
+    """RGB uint8 (h, w, 3); 16 grey bits are scaled to 8. Raises UserError, naming the file, where it cannot be read."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+            upright = ImageOps.exif_transpose(image)
+            # Pillow's own conversion of these cuts at 255: nearly all of a picture would be white.
+            if upright.mode.startswith("I;16") or (upright.mode == "I" and image.format == "PNG"):
+                grey = np.round(np.asarray(upright).astype(np.float64) / 257).astype(np.uint8)
+                return repeat(grey, "h w -> h w c", c=3)
+            if upright.mode in ("I", "F"):
+                raise ValueError(f"its pixels are of Pillow's mode {upright.mode}, not of 8 or 16 bits")
+            return np.array(upright.convert("RGB"))
     except Exception as error:  # Pillow raises whatever the decoder found: OSError, SyntaxError, struct.error, ...
         raise UserError(f"{path} cannot be read as an image: {error}") from error
 
@@ -87,10 +94,14 @@ class _Reader(Dataset[tuple[Tensor, int, int]]):
 
 
 class FolderSplit:
-    """Large images on disk, through DataLoader and torchvision.transforms.v2; normalised on the device."""
+    """Large images on disk, through DataLoader and torchvision.transforms.v2; normalised on the device.
+
+    mean, std: (3,), on the 0..1 scale; ImageNet's unless `ImageData.normalised_with` sets others.
+    """
 
     def __init__(self, paths: list[Path], labels: Tensor, *, size: int, workers: int, flip: bool) -> None:
         self.paths, self.labels, self.size, self.workers, self.flip = paths, labels, size, workers, flip
+        self.mean, self.std = torch.tensor(MEAN), torch.tensor(STD)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -106,7 +117,7 @@ class FolderSplit:
             num_workers=self.workers,
             pin_memory=device.type == "cuda",
         )
-        mean, std = torch.tensor(MEAN, device=device), torch.tensor(STD, device=device)
+        mean, std = self.mean.to(device), self.std.to(device)
         try:
             for images, labels, index in loader:
                 pixels, labels, index = (t.to(device, non_blocking=True) for t in (images, labels, index))

@@ -14,7 +14,7 @@ from bnn_itrd.augment import crop_and_flip, draw, normalise
 from bnn_itrd.config import DataConfig
 from bnn_itrd.data import ImageData, TensorSplit, channel_statistics, load_data, shuffled
 from bnn_itrd.errors import UserError
-from bnn_itrd.folder import FolderSplit
+from bnn_itrd.folder import FolderSplit, read_image
 
 CPU = torch.device("cpu")
 
@@ -208,6 +208,41 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "kind1" / "broken.png").write_bytes(b"\x89PNG not really")
     with pytest.raises(UserError, match=r"kind1/broken\.png cannot be read as an image"):
         folder(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_grey_bits_become_eight(tmp_path: Path, suffix: str) -> None:
+    values = np.array([[0, 257, 12850], [25700, 51400, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / f"deep{suffix}")
+    got = read_image(tmp_path / f"deep{suffix}")
+    assert got.dtype == np.uint8
+    for channel in range(3):
+        assert got[..., channel].tolist() == [[0, 1, 50], [100, 200, 255]]
+
+
+def test_pixels_of_no_known_range_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((2, 2), 0.5, dtype=np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(UserError, match=r"f\.tif cannot be read as an image: its pixels are of Pillow's mode F"):
+        read_image(tmp_path / "f.tif")
+
+
+def test_grey_palette_transparent_and_printed_images_are_rgb(tmp_path: Path) -> None:
+    orange = Image.new("RGB", (2, 2), (255, 153, 0))
+    for mode in ("P", "RGBA", "CMYK"):
+        orange.convert(mode).save(tmp_path / "x.tif")
+        assert read_image(tmp_path / "x.tif")[1, 1].tolist() == pytest.approx([255, 153, 0], abs=2), mode
+    orange.convert("L").save(tmp_path / "x.tif")
+    assert read_image(tmp_path / "x.tif")[1, 1].tolist() == [166] * 3
+
+
+def test_large_images_under_a_networks_own_statistics(tmp_path: Path) -> None:
+    data = folder(write_images(tmp_path, size=(90, 90)), workers=0, image_size=80)
+    known = next(data.test.eval_batches(4, device=CPU))[0]
+    pixels = known * torch.tensor(data.std).reshape(3, 1, 1) + torch.tensor(data.mean).reshape(3, 1, 1)
+    mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+    data = data.normalised_with(mean, std)
+    expected = (pixels - torch.tensor(mean).reshape(3, 1, 1)) / torch.tensor(std).reshape(3, 1, 1)
+    assert torch.allclose(next(data.test.eval_batches(4, device=CPU))[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
