@@ -348,6 +348,8 @@ def test_the_recipe_of_all_methods(tmp_path: Path, name: str) -> None:
     made = make_points(recipe, student_trees(["all"], recipe), [parse_axis("train.seed=0,1,2")], argv)
     assert len(made) == 3 * (1 + len(METHODS))
     assert set(yaml.safe_load(path.read_text())["students"]) <= set(METHODS)
+    kd = next(p for p in made if p.student == "kd").member.distill
+    assert kd.kd is not None and (kd.ce, kd.kd.weight) == (0.1, 0.9)  # Tian et al. 2020: both, not the second alone
     bnn_itrd.sweep.check_points([p for p in made if p.seed == 0])
 
 
