@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ import yaml
 from bnn_itrd import recipes
 from bnn_itrd.checkpoint import save_half, write_file
 from bnn_itrd.collect import collect, markdown
-from bnn_itrd.config import RunConfig, member_config
+from bnn_itrd.config import RunConfig, differences, member_config, to_dict
 from bnn_itrd.console import print_table
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.options import parse, parser, run_config
@@ -34,7 +33,8 @@ from bnn_itrd.options import parse, parser, run_config
 __all__ = ["KEPT", "Block", "Run", "command", "configuration", "done", "keep", "main", "minutes", "read", "render"]
 
 # What a folder of results holds of a run; not the curves as a picture (the CSV has them), nor files for other runtimes.
-KEPT = ("config.yaml", "environment.json", "metrics.csv", "comparison.json", "student.onnx", "teacher.onnx")
+# comparison.json comes last: a run that has it is there with all its files, even if the copying is interrupted.
+KEPT = ("config.yaml", "environment.json", "metrics.csv", "student.onnx", "teacher.onnx", "comparison.json")
 # Start, compilation, export and validation of one run, roughly.
 _FIXED_MINUTES = 1.0
 _TRAINING_IMAGES = 50_000
@@ -161,20 +161,43 @@ def _epochs(run: Run) -> int:
 
 
 def keep(run: Run, runs: Path, results: Path) -> bool:
-    """Copies a finished run's small files into the results; False where it is not finished."""
+    """Copies a finished run's small files into the results; False where it is not finished.
+
+    Raises UserError where the run was trained with other settings than the queue's.
+    """
     source = runs / run.name / run.member
     if not (source / "comparison.json").is_file() or not (source / "metrics.csv").is_file():
         return False
     if len((source / "metrics.csv").read_text().splitlines()) != _epochs(run) + 1:
         return False
-    target = results / run.name
-    target.mkdir(parents=True, exist_ok=True)
+    if lines := _strange(run, source / "config.yaml"):
+        raise UserError(
+            f"{source} is not kept: it was trained with other settings than the queue's: {'; '.join(lines)}"
+        )
+    if run.weights:
+        save_half(source / "last.pt", results / run.name / "last.pt")
     for name in KEPT:
         if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
-    if run.weights:
-        save_half(source / "last.pt", target / "last.pt")
+            _copy(source / name, results / run.name / name)
     return True
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Whole or not at all."""
+    content = source.read_bytes()
+    write_file(target, lambda file: file.write(content))
+
+
+def _strange(run: Run, path: Path) -> list[str]:
+    """A line for each setting of a run's config.yaml that is not the queue's."""
+    if not path.is_file():
+        return [f"no {path.name}"]
+    given = to_dict(member_config(configuration(run), run.member))
+    try:
+        saved = dict(yaml.safe_load(path.read_text()))
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not the configuration of a run: {error}") from error
+    return differences({key: value for key, value in saved.items() if key in given}, given)
 
 
 def render(blocks: Sequence[Block], results: Path) -> str:
@@ -211,8 +234,11 @@ def table(readme: str, folders: Sequence[Path]) -> str:
 
 def _update(blocks: Sequence[Block], runs: Path, results: Path) -> None:
     for run in (run for block in blocks for run in block.runs):
-        if not done(run, results) and keep(run, runs, results):
-            print(f"kept {results / run.name}")
+        try:
+            if not done(run, results) and keep(run, runs, results):
+                print(f"kept {results / run.name}")
+        except UserError as error:  # one that is odd must not cost the others
+            print(f"bnn_itrd.queue: {error}", file=sys.stderr)
     text = render(blocks, results)
     write_file(results / "QUEUE.md", lambda file: file.write(text.encode()))
     readme = results / "README.md"

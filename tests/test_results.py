@@ -23,7 +23,17 @@ import bnn_itrd
 from bnn_itrd import load, queue
 from bnn_itrd.cli import main
 from bnn_itrd.collect import collect, markdown
-from bnn_itrd.config import DataConfig, DistillConfig, FabricConfig, ITRDConfig, KDConfig, LogConfig, TrainConfig
+from bnn_itrd.config import (
+    DataConfig,
+    DistillConfig,
+    FabricConfig,
+    ITRDConfig,
+    KDConfig,
+    LogConfig,
+    TrainConfig,
+    member_config,
+    to_dict,
+)
 from bnn_itrd.data import load_data
 from bnn_itrd.errors import UserError
 from bnn_itrd.models import resnet8
@@ -287,6 +297,47 @@ def test_a_run_that_is_not_finished_is_not_kept(small_queue: Path) -> None:
     (source / "comparison.json").write_text("{}")
     (source / "metrics.csv").write_text("epoch\n1\n")
     assert not queue.keep(run, small_queue / "runs", small_queue / "results")
+
+
+def finished(root: Path, **train: object) -> queue.Run:
+    """A run's folder as a finished training leaves it, with the queue's settings but for `train`."""
+    (run,) = queue.read(root / "results" / "queue.yaml")[0].runs
+    source = root / "runs" / run.name / run.member
+    source.mkdir(parents=True)
+    identity = to_dict(member_config(queue.configuration(run), run.member))
+    identity["train"] |= train
+    (source / "config.yaml").write_text(json.dumps(identity))
+    (source / "metrics.csv").write_text("epoch\n1\n2\n")
+    comparison = {"models": [{"name": run.member, "curve": [{}, {}]}]}
+    (source / "comparison.json").write_text(json.dumps(comparison))
+    (source / "student.onnx").write_bytes(b"onnx")
+    return run
+
+
+def test_a_copy_that_is_interrupted_is_made_again(small_queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, folders = finished(small_queue), (small_queue / "runs", small_queue / "results")
+    write_file = queue.write_file
+
+    def full(path: Path, write: Any) -> None:
+        if path.name == "student.onnx":
+            raise UserError("disk full")
+        write_file(path, write)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "write_file", full)
+        with pytest.raises(UserError, match="disk full"):
+            queue.keep(run, *folders)
+    assert not queue.done(run, folders[1])
+    assert queue.keep(run, *folders) and queue.done(run, folders[1])
+    assert (folders[1] / run.name / "student.onnx").read_bytes() == b"onnx"
+
+
+def test_a_run_with_other_settings_is_not_kept(small_queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = finished(small_queue, lr=0.7)
+    (small_queue / "results" / "README.md").unlink()
+    assert queue.main(["--keep"]) == 0
+    assert "train.lr: 0.7 there, 0.1 given" in capsys.readouterr().err
+    assert not (small_queue / "results" / run.name).exists()
 
 
 @pytest.mark.parametrize(
