@@ -108,7 +108,8 @@ def linear_probe(
         raise UserError(f"{data.name} must have training images of at least two classes")
     if absent := sorted(set(test_labels.tolist()) - set(train_labels.tolist())):
         raise UserError(f"{data.name} has no training image of class {data.classes[absent[0]]!r}, but test images")
-    regression = LogisticRegression(C=c, max_iter=max_iterations)
+    # Of two classes scikit-learn fits the difference w of their rows alone: |W|^2 is then |w|^2 / 2.
+    regression = LogisticRegression(C=c if len(np.unique(train_labels)) > 2 else 2 * c, max_iter=max_iterations)
     classifier = make_pipeline(StandardScaler(), regression)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # said in the result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import scipy.optimize
 import torch
 from conftest import write_npz
 
+import bnn_itrd.probe
 from bnn_itrd.cli import main
 from bnn_itrd.config import DataConfig, FabricConfig, LogConfig, NetworkConfig, RunConfig, TrainConfig, member_config
 from bnn_itrd.data import load_data
@@ -137,6 +139,23 @@ def test_the_classifier_is_the_optimum(trained: Path, other: Path) -> None:
         assert abs(result[ours] - 100 * np.mean(logits.argmax(1) == t)) < 1.5 * 100 / len(t)
     assert result["converged"] and result["dimensions"] == d and result["classes"] == k
     assert 25 < result["train_top1"] < 100  # neither chance nor everything: the errors are compared
+
+
+def test_two_classes_have_the_same_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss at the optimum of W (2, d) and b (2,), as for more classes, found by SciPy."""
+    rng = np.random.default_rng(0)
+    x, y, c = rng.normal(size=(60, 4)), rng.integers(0, 2, 60), 0.5
+    x = (x - x.mean(0)) / x.std(0)
+
+    def cross_entropy(flat: np.ndarray) -> float:
+        logits = x @ flat[:8].reshape(4, 2) + flat[8:]
+        return float((np.logaddexp.reduce(logits, axis=1) - logits[np.arange(60), y]).sum())
+
+    best = scipy.optimize.minimize(lambda v: cross_entropy(v) + (v[:8] ** 2).sum() / (2 * c), np.zeros(10))
+    monkeypatch.setattr(bnn_itrd.probe, "representations", lambda *args: (x, y))
+    data = SimpleNamespace(train=None, test=None, name="two", classes=("a", "b"))
+    result = linear_probe(torch.nn.Identity(), {"input_shape": (3, 8, 8)}, data, c=c)  # type: ignore[arg-type]
+    assert result["train_loss"] == pytest.approx(cross_entropy(best.x) / 60, rel=1e-5)
 
 
 def test_the_network_stays_frozen(trained: Path, other: Path) -> None:
