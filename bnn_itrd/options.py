@@ -208,6 +208,7 @@ def run_config(
     try:
         made = p.instantiate(parsed)
         fields = {k: getattr(made, k) for k in RunConfig.__dataclass_fields__ if k != "students"}
+        fields["scheme"] = made.scheme.resolved()
         config = RunConfig(students=_students(holder["students"]), **fields)
     except UserError:
         raise

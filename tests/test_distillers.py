@@ -548,7 +548,9 @@ def _objective(data: ImageData, scheme: SchemeConfig, distill: DistillConfig) ->
 
 def test_a_penalty_of_the_weights_is_a_part_of_the_loss(data: ImageData) -> None:
     # the cross-entropy off: all gradients are the penalty's
-    parts, student = _objective(data, SchemeConfig(weight="biper", tau_min=0.3, omega=5.0), DistillConfig(ce=0.0))
+    parts, student = _objective(
+        data, SchemeConfig(weight="biper", tau_min=0.3, tau_max=0.99, omega=5.0), DistillConfig(ce=0.0)
+    )
     layers = [m for m in student.modules() if isinstance(m, BinaryConv2d)]
     waves = [(0.5 - 0.5 * torch.cos(10 * layer.weight.detach().double())).mean() for layer in layers]
     assert parts["penalty"] == pytest.approx(0.3 * float(sum(waves)), rel=1e-4)

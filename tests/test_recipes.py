@@ -43,7 +43,7 @@ from bnn_itrd.members import load_member, load_teacher, train_member
 from bnn_itrd.models import observe
 from bnn_itrd.networks import build
 from bnn_itrd.options import run_config
-from bnn_itrd.quant import BinaryConv2d
+from bnn_itrd.quant import WEIGHTS, BinaryConv2d, Scheme
 from bnn_itrd.records import Progress, read_metrics
 from bnn_itrd.targets import open_file, write_target
 from bnn_itrd.training import Trainer, _NonFinite, learning_rate, make_fabric
@@ -318,6 +318,22 @@ def test_timm_networks_take_any_number_of_channels() -> None:
 
 
 # ---- two stages
+
+
+def test_tau_is_the_published_one_of_the_weight() -> None:
+    for weight in WEIGHTS:
+        scheme = SchemeConfig(weight=weight).resolved()
+        assert (scheme.tau_min, scheme.tau_max) == Scheme(weight).tau()
+    read = recipes.read("cifar10-biper")
+    config, _ = run_config("run", "", read, [], extra={})
+    assert (config.scheme.tau_min, config.scheme.tau_max) == (0.0468, 0.0468)
+    first = config.scheme.of_first_stage()
+    assert (first.weight, first.tau_min, first.tau_max) == ("biper_sine", 0.037, 0.037)
+    # What is given holds, for both stages; a weight given over a recipe has its own.
+    config, _ = run_config("run", "", read, ["--scheme.tau_min=0", "--scheme.tau_max=0.5"], extra={})
+    assert [config.scheme.of_first_stage().tau_min, config.scheme.of_first_stage().tau_max] == [0.0, 0.5]
+    config, _ = run_config("run", "", recipes.read("digits"), ["--scheme.weight=biper"], extra={})
+    assert config.scheme.tau_max == 0.0468
 
 
 def _two_stage(weight: str, first: str, *, distill: DistillConfig | None = None) -> MemberConfig:

@@ -107,7 +107,7 @@ def _imagenet(*, binary: bool) -> dict[str, Any]:
     return {
         "data": {"name": "imagenet", "image_size": 224, "workers": 8},
         "network": {"name": "torchvision:resnet18"},
-        "scheme": {"binary": binary, "weight": "recu", "activation": "recu", "tau_min": 0.85, "tau_max": 0.99},
+        "scheme": {"binary": binary, "weight": "recu", "activation": "recu"},
         "teacher": "torchvision:resnet34",
         "teacher_train": dict(train),
         "train": train,
