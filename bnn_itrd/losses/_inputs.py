@@ -18,6 +18,24 @@ def check_weight(name: str, value: float) -> None:
         raise ValueError(f"{name} must be >= 0 and finite, got {value}")
 
 
+def check_count(name: str, value: int) -> None:
+    """Raise ValueError unless the size or number is an integer >= 1."""
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {value}")
+
+
+def check_rows(name: str, z: Tensor, dim: int) -> None:
+    """Raise ValueError unless z is (n, dim) with n >= 1."""
+    if z.ndim != 2 or z.shape[1] != dim or len(z) == 0:
+        raise ValueError(f"{name} must be (n, {dim}) with n >= 1, got {tuple(z.shape)}")
+
+
+def check_log_odds(log_odds: Tensor) -> None:
+    """Raise ValueError unless the scores are (n, 1 + K), positives first, with n, K >= 1."""
+    if log_odds.ndim != 2 or len(log_odds) < 1 or log_odds.shape[1] < 2:
+        raise ValueError(f"log_odds must be (n, 1 + K) with n, K >= 1, got {tuple(log_odds.shape)}")
+
+
 def check_matrix(name: str, x: Tensor) -> None:
     """Raise ValueError unless x is a real 2-D tensor without an empty axis."""
     if x.ndim != 2 or 0 in x.shape:

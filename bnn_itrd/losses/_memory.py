@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ._inputs import as_float, check_positive
+from ._inputs import as_float, check_count, check_positive, check_rows
 from ._scale import unit
 
 __all__ = ["ContrastMemory", "Embedding", "check_representations"]
@@ -69,12 +69,12 @@ class ContrastMemory(nn.Module):
         if (count > 0).sum() < 2:
             raise ValueError(f"labels must have at least 2 classes, got {int((count > 0).sum())}")
         least = len(labels) - int(count.max())
-        if not 1 <= num_negatives <= least:
+        check_count("num_negatives", num_negatives)
+        if num_negatives > least:
             raise ValueError(
                 f"num_negatives must be in [1, {least}] (the samples outside the largest class), got {num_negatives}"
             )
-        if dim < 1:
-            raise ValueError(f"embed_dim must be >= 1, got {dim}")
+        check_count("embed_dim", dim)
         check_positive("temperature", temperature)
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {momentum}")
@@ -137,9 +137,8 @@ class ContrastMemory(nn.Module):
 
 def check_representations(z_s: Tensor, z_t: Tensor, indices: Tensor, student_dim: int, teacher_dim: int) -> None:
     """Raise ValueError unless these are (n, student_dim), (n, teacher_dim) and (n,) int64 with n >= 1."""
-    for name, z, dim in (("z_s", z_s, student_dim), ("z_t", z_t, teacher_dim)):
-        if z.ndim != 2 or z.shape[1] != dim or len(z) == 0:
-            raise ValueError(f"{name} must be (n, {dim}) with n >= 1, got {tuple(z.shape)}")
+    check_rows("z_s", z_s, student_dim)
+    check_rows("z_t", z_t, teacher_dim)
     if len(z_s) != len(z_t):
         raise ValueError(f"z_s and z_t must share n, got {len(z_s)} and {len(z_t)}")
     if indices.shape != z_s.shape[:1] or indices.dtype != torch.int64:

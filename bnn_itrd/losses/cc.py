@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import einsum
 from torch import Tensor, nn
 
-from ._inputs import as_float, check_positive, check_same_samples, check_same_shape
+from ._inputs import as_float, check_count, check_positive, check_rows, check_same_samples, check_same_shape
 from ._scale import unit
 
 __all__ = ["CC", "cc_consecutive_loss", "cc_loss"]
@@ -78,9 +78,9 @@ class CC(nn.Module):
         order: int = 2,
     ) -> None:
         super().__init__()
-        for name, dim in (("student_dim", student_dim), ("teacher_dim", teacher_dim), ("embed_dim", embed_dim)):
-            if dim < 1:
-                raise ValueError(f"{name} must be >= 1, got {dim}")
+        check_count("student_dim", student_dim)
+        check_count("teacher_dim", teacher_dim)
+        check_count("embed_dim", embed_dim)
         if form not in ("consecutive", "kernel"):
             raise ValueError(f'form must be "consecutive" or "kernel", got {form!r}')
         _check_kernel(gamma, order)
@@ -90,9 +90,8 @@ class CC(nn.Module):
         self.embed_t = nn.Linear(teacher_dim, embed_dim)
 
     def forward(self, z_s: Tensor, z_t: Tensor) -> Tensor:
-        for name, z, dim in (("z_s", z_s, self.student_dim), ("z_t", z_t, self.teacher_dim)):
-            if z.ndim != 2 or z.shape[1] != dim:
-                raise ValueError(f"{name} must be (n, {dim}), got {tuple(z.shape)}")
+        check_rows("z_s", z_s, self.student_dim)
+        check_rows("z_t", z_t, self.teacher_dim)
         with torch.autocast(z_s.device.type, enabled=False):
             z_s = F.linear(*as_float(z_s, self.embed_s.weight, self.embed_s.bias))
             z_t = F.linear(*as_float(z_t, self.embed_t.weight, self.embed_t.bias))
@@ -106,8 +105,7 @@ class CC(nn.Module):
 
 def _check_kernel(gamma: float, order: int) -> None:
     check_positive("gamma", gamma)
-    if not isinstance(order, int) or order < 1:
-        raise ValueError(f"order must be an integer >= 1, got {order}")
+    check_count("order", order)
 
 
 def _kernel(z: Tensor, gamma: float, order: int) -> Tensor:

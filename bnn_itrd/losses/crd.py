@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor, nn
 
-from ._inputs import as_float
+from ._inputs import as_float, check_count, check_log_odds
 from ._memory import ContrastMemory, Embedding, check_representations
 
 __all__ = ["CRD", "crd_loss"]
@@ -20,8 +20,7 @@ def crd_loss(log_odds: Tensor) -> Tensor:
     Raises ValueError unless log_odds is (n, 1 + K) with n, K >= 1.
     Tian, Krishnan and Isola, Contrastive Representation Distillation, ICLR 2020, eq. 18.
     """
-    if log_odds.ndim != 2 or len(log_odds) < 1 or log_odds.shape[1] < 2:
-        raise ValueError(f"log_odds must be (n, 1 + K) with n, K >= 1, got {tuple(log_odds.shape)}")
+    check_log_odds(log_odds)
     with torch.autocast(log_odds.device.type, enabled=False):
         (log_odds,) = as_float(log_odds)
         positive, negatives = F.softplus(-log_odds[:, 0]), F.softplus(log_odds[:, 1:])
@@ -60,9 +59,8 @@ class CRD(nn.Module):
         momentum: float = 0.5,
     ) -> None:
         super().__init__()
-        for name, dim in (("student_dim", student_dim), ("teacher_dim", teacher_dim)):
-            if dim < 1:
-                raise ValueError(f"{name} must be >= 1, got {dim}")
+        check_count("student_dim", student_dim)
+        check_count("teacher_dim", teacher_dim)
         self.student_dim, self.teacher_dim = student_dim, teacher_dim
         self.memory = ContrastMemory(
             labels, embed_dim, num_negatives=num_negatives, temperature=temperature, momentum=momentum

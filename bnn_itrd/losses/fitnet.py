@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ._inputs import as_float
-from ._maps import check_map_pair, check_shape, pool_to_smaller
+from ._maps import check_map_pair, check_shape, pool_to_smaller, run_auxiliary
 
 __all__ = ["FitNet", "hint_loss"]
 
@@ -61,7 +61,4 @@ class FitNet(nn.Module):
         check_map_pair(student_map, teacher_map, self.student_channels, self.teacher_channels)
         with torch.autocast(student_map.device.type, enabled=False):
             student_map, teacher_map = pool_to_smaller(*as_float(student_map, teacher_map))
-            return hint_loss(self.regressor(student_map.to(self._dtype())), teacher_map)
-
-    def _dtype(self) -> torch.dtype:
-        return next(self.regressor.parameters()).dtype
+            return hint_loss(run_auxiliary(self.regressor, student_map), teacher_map)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._inputs import as_float, check_positive, check_weight
+from ._inputs import as_float, check_count, check_positive, check_rows, check_weight
 from .correlation import correlation_loss
 from .mutual_information import mutual_information_loss
 
@@ -40,9 +40,8 @@ class ITRD(nn.Module):
         beta_mi: float = 1.0,
     ) -> None:
         super().__init__()
-        for name, dim in (("student_dim", student_dim), ("teacher_dim", teacher_dim)):
-            if dim < 1:
-                raise ValueError(f"{name} must be >= 1, got {dim}")
+        check_count("student_dim", student_dim)
+        check_count("teacher_dim", teacher_dim)
         check_positive("alpha", alpha)
         check_weight("beta_corr", beta_corr)
         check_weight("beta_mi", beta_mi)
@@ -52,9 +51,8 @@ class ITRD(nn.Module):
 
     def parts(self, z_s: Tensor, z_t: Tensor) -> dict[str, Tensor]:
         """The weighted terms, `corr` and `mi`, that forward adds; a term with beta 0 is absent."""
-        for name, z, dim in (("z_s", z_s, self.student_dim), ("z_t", z_t, self.teacher_dim)):
-            if z.ndim != 2 or z.shape[1] != dim:
-                raise ValueError(f"{name} must be (n, {dim}), got {tuple(z.shape)}")
+        check_rows("z_s", z_s, self.student_dim)
+        check_rows("z_t", z_t, self.teacher_dim)
         raw_for_mi = self.student_dim == self.teacher_dim
         embedded = z_s if raw_for_mi and not self.beta_corr else self._embed(z_s)
         terms: dict[str, Tensor] = {}

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._inputs import as_float, check_same_shape
+from ._inputs import as_float, check_count, check_rows, check_same_shape
 
 __all__ = ["SRD", "srd_loss"]
 
@@ -51,9 +51,8 @@ class SRD(nn.Module):
 
     def __init__(self, student_dim: int, teacher_dim: int, *, exponent: float = 4.0) -> None:
         super().__init__()
-        for name, dim in (("student_dim", student_dim), ("teacher_dim", teacher_dim)):
-            if dim < 1:
-                raise ValueError(f"{name} must be >= 1, got {dim}")
+        check_count("student_dim", student_dim)
+        check_count("teacher_dim", teacher_dim)
         _check_exponent(exponent)
         self.student_dim, self.teacher_dim, self.exponent = student_dim, teacher_dim, exponent
         self.projector = nn.Linear(student_dim, teacher_dim, bias=False)
@@ -61,9 +60,8 @@ class SRD(nn.Module):
         self.norm_t = nn.BatchNorm1d(teacher_dim, eps=1e-4, affine=False)
 
     def forward(self, z_s: Tensor, z_t: Tensor) -> Tensor:
-        for name, z, dim in (("z_s", z_s, self.student_dim), ("z_t", z_t, self.teacher_dim)):
-            if z.ndim != 2 or z.shape[1] != dim:
-                raise ValueError(f"{name} must be (n, {dim}), got {tuple(z.shape)}")
+        check_rows("z_s", z_s, self.student_dim)
+        check_rows("z_t", z_t, self.teacher_dim)
         if self.training and len(z_s) < 2:
             raise ValueError(f"z_s must have n >= 2 samples in training, for the statistics of BN, got {len(z_s)}")
         with torch.autocast(z_s.device.type, enabled=False):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._inputs import as_float, check_positive, check_same_shape
+from ._inputs import as_float, check_count, check_positive, check_rows, check_same_shape
 from ._maps import check_map_pair, check_shape, pool_to_smaller, run_auxiliary
 
 __all__ = ["VID", "VIDLogits", "vid_loss"]
@@ -116,9 +116,8 @@ class VIDLogits(nn.Module):
         self, student_dim: int, teacher_dim: int, *, reduction: str = "mean", init_variance: float = 5.0
     ) -> None:
         super().__init__()
-        for name, dim in (("student_dim", student_dim), ("teacher_dim", teacher_dim)):
-            if dim < 1:
-                raise ValueError(f"{name} must be >= 1, got {dim}")
+        check_count("student_dim", student_dim)
+        check_count("teacher_dim", teacher_dim)
         _check_reduction(reduction)
         self.student_dim, self.teacher_dim, self.reduction = student_dim, teacher_dim, reduction
         self.regressor = nn.Linear(student_dim, teacher_dim)
@@ -130,9 +129,8 @@ class VIDLogits(nn.Module):
         return F.softplus(self.raw_variance) + _MIN_VARIANCE
 
     def forward(self, z_s: Tensor, teacher_logits: Tensor) -> Tensor:
-        for name, x, dim in (("z_s", z_s, self.student_dim), ("teacher_logits", teacher_logits, self.teacher_dim)):
-            if x.ndim != 2 or x.shape[1] != dim:
-                raise ValueError(f"{name} must be (n, {dim}), got {tuple(x.shape)}")
+        check_rows("z_s", z_s, self.student_dim)
+        check_rows("teacher_logits", teacher_logits, self.teacher_dim)
         with torch.autocast(z_s.device.type, enabled=False):
             mean = F.linear(*as_float(z_s, self.regressor.weight, self.regressor.bias))
             check_same_shape("the mean of z_s", mean, "teacher_logits", teacher_logits, "(n, k)")

@@ -5,7 +5,7 @@ from einops import einsum, reduce
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from ._inputs import as_float, check_matrix, check_positive, check_weight
+from ._inputs import as_float, check_count, check_log_odds, check_matrix, check_positive, check_weight
 from ._memory import ContrastMemory, Embedding, check_representations
 
 __all__ = ["WCoRD", "global_contrast_loss", "sinkhorn"]
@@ -24,8 +24,7 @@ def sinkhorn(cost: Tensor, *, epsilon: float = 0.1, iterations: int = 50) -> Ten
     """
     check_matrix("cost", cost)
     check_positive("epsilon", epsilon)
-    if iterations < 1:
-        raise ValueError(f"iterations must be >= 1, got {iterations}")
+    check_count("iterations", iterations)
     with torch.no_grad(), torch.autocast(cost.device.type, enabled=False):
         (log_plan,) = as_float(-cost.detach() / epsilon)
         for _ in range(iterations):
@@ -43,8 +42,7 @@ def global_contrast_loss(log_odds: Tensor) -> Tensor:
     Raises ValueError unless log_odds is (n, 1 + K) with n, K >= 1.
     Chen, Wang, Gan, Liu, Henao and Carin, Wasserstein Contrastive Representation Distillation, CVPR 2021, sec. 3.
     """
-    if log_odds.ndim != 2 or len(log_odds) < 1 or log_odds.shape[1] < 2:
-        raise ValueError(f"log_odds must be (n, 1 + K) with n, K >= 1, got {tuple(log_odds.shape)}")
+    check_log_odds(log_odds)
     with torch.autocast(log_odds.device.type, enabled=False):
         (log_odds,) = as_float(log_odds)
         critic = log_odds.sigmoid()
@@ -87,14 +85,12 @@ class WCoRD(nn.Module):
         iterations: int = 50,
     ) -> None:
         super().__init__()
-        for name, dim in (("student_dim", student_dim), ("teacher_dim", teacher_dim)):
-            if dim < 1:
-                raise ValueError(f"{name} must be >= 1, got {dim}")
+        check_count("student_dim", student_dim)
+        check_count("teacher_dim", teacher_dim)
         check_weight("beta_global", beta_global)
         check_weight("beta_local", beta_local)
         check_positive("epsilon", epsilon)
-        if iterations < 1:
-            raise ValueError(f"iterations must be >= 1, got {iterations}")
+        check_count("iterations", iterations)
         self.student_dim, self.teacher_dim = student_dim, teacher_dim
         self.beta_global, self.beta_local = beta_global, beta_local
         self.epsilon, self.iterations = epsilon, iterations
