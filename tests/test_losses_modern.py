@@ -841,9 +841,18 @@ def test_sinkhorn_marginals_converge() -> None:
     assert errors == sorted(errors, reverse=True)
     assert errors[2] < 0.02
     assert errors[3] < 1e-10
-    half = sinkhorn(cost.half(), epsilon=1e-3)
-    assert half.dtype == torch.float32
-    assert half.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sinkhorn_of_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
+    cost = (5 * _map(6, (6,), 3).abs()).to(dtype)
+    # cost / epsilon reaches 1e5, beyond float16.
+    for epsilon in (0.1, 1e-3, 1e-4):
+        plan = sinkhorn(cost, epsilon=epsilon)
+        assert plan.dtype == torch.float32
+        want = sinkhorn(cost.float(), epsilon=epsilon)
+        assert want.isfinite().all()
+        torch.testing.assert_close(plan, want, rtol=0, atol=0)
 
 
 def test_sinkhorn_nears_the_optimal_coupling() -> None:

@@ -26,7 +26,8 @@ def sinkhorn(cost: Tensor, *, epsilon: float = 0.1, iterations: int = 50) -> Ten
     check_positive("epsilon", epsilon)
     check_count("iterations", iterations)
     with torch.no_grad(), torch.autocast(cost.device.type, enabled=False):
-        (log_plan,) = as_float(-cost.detach() / epsilon)
+        (cost,) = as_float(cost.detach())
+        log_plan = -cost / epsilon
         for _ in range(iterations):
             log_plan = log_plan.log_softmax(dim=1).log_softmax(dim=0)
         return log_plan.exp() / cost.shape[1]
