@@ -625,6 +625,11 @@ def test_reviewkd_equals_numpy() -> None:
         want += _loop_context(out, _np(teacher[k]))
     assert review(student, teacher).item() == pytest.approx(want, rel=1e-9)
     assert [f.attention is None for f in review.fusions] == [False, False, True]
+    # Published: uniform within sqrt(3 / fan_in). PyTorch's own start is within sqrt(1 / fan_in).
+    for fusion in ReviewKD([(64, 4, 4)], [(64, 4, 4)]).fusions:
+        for block in (fusion.reduce, fusion.expand):
+            limit = math.sqrt(3 / block[0].weight[0].numel())
+            assert 0.95 * limit < block[0].weight.abs().max().item() <= limit
     assert ReviewKD([(600, 1, 1)], [(2, 1, 1)]).fusions[0].reduce[0].out_channels == 512
 
 
