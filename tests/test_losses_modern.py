@@ -740,6 +740,22 @@ def test_bank_writes_the_rows_of_the_batch_alone_and_keeps_them_unit() -> None:
     assert crd.memory.started
 
 
+def test_scores_against_the_whole_bank_are_not_kept_for_the_backward_pass() -> None:
+    torch.manual_seed(0)
+    memory = ContrastMemory(LABELS, 4, num_negatives=3, temperature=0.5, momentum=0.5)
+    v_s, v_t = (nn.functional.normalize(torch.randn(16, 4)).requires_grad_() for _ in range(2))
+    sizes: list[int] = []
+
+    def keep(x: Tensor) -> Tensor:
+        sizes.append(x.numel())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        s, t = memory(v_s, v_t, torch.arange(16))
+        (s.sum() + t.sum()).backward()
+    assert len(LABELS) * 4 <= max(sizes) < 16 * len(LABELS)
+
+
 def test_bank_rows_that_would_vanish_stay() -> None:
     torch.manual_seed(0)
     memory = ContrastMemory(LABELS, 4, num_negatives=3, temperature=0.5, momentum=0.5)
@@ -1229,6 +1245,8 @@ def test_bad_arguments(call: Callable[[], object], message: str) -> None:
         call()
 
 
-def test_index_beyond_the_bank_raises() -> None:
-    with pytest.raises(IndexError):
-        _crd()(_z(2, 6), _z(2, 5), torch.tensor([0, 20]))
+@pytest.mark.parametrize("index", [20, -1])
+def test_index_beyond_the_bank_raises(index: int) -> None:
+    for crd in (_crd(), _crd().eval()):
+        with pytest.raises(IndexError):
+            crd(_z(2, 6), _z(2, 5), torch.tensor([0, index]))

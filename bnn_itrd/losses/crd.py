@@ -43,7 +43,7 @@ class CRD(nn.Module):
     and embeddings, never into a bank. Computed in float32 at least, under autocast too.
 
     Raises ValueError for dims < 1 and whatever `ContrastMemory` refuses (more negatives than the bank can give, for
-    instance); in forward for other widths or indices that are not (n,) int64. An index beyond the bank is the device's
+    instance); in forward for other widths or indices that are not (n,) int64. An index outside the bank is the device's
     IndexError. Tian, Krishnan and Isola, ICLR 2020, eq. 18 and 19.
     """
 
