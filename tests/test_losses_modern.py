@@ -937,6 +937,20 @@ def test_wcord_divides_by_the_spectral_norm() -> None:
         assert torch.linalg.matrix_norm(embed.linear.weight, 2).item() == pytest.approx(1, abs=1e-3)
 
 
+def test_the_spectral_norm_of_wcord_acts_through_the_bias_alone() -> None:
+    wcord = _build("wcord").double().eval()
+    assert isinstance(wcord, WCoRD)
+    z, _, _ = _bank_args()
+    linear = wcord.embed_s.linear
+    with torch.no_grad():
+        weight = 5 * linear.parametrizations.weight.original
+        assert not torch.allclose(wcord.embed_s(z), nn.functional.normalize(z @ weight.T + linear.bias), atol=1e-3)
+        linear.bias.zero_()
+        torch.testing.assert_close(wcord.embed_s(z), nn.functional.normalize(z @ weight.T))
+    jacobian = torch.autograd.functional.jacobian(lambda x: wcord.embed_s(x[None])[0], 1e-3 * z[0])
+    assert torch.linalg.matrix_norm(jacobian, 2) > 100
+
+
 def test_wcord_skips_terms_with_beta_zero() -> None:
     args = _apply(_bank_args(), lambda x: x.float())
     kwargs: dict[str, Any] = {"embed_dim": 4, "num_negatives": 3}

@@ -36,9 +36,9 @@ class FSP(nn.Module):
     student must have the teacher's channels; the sizes may differ. 0 where the maps are equal.
 
     The phase: the paper and RepDistiller minimise this loss alone, over the student's convolutional stages, before the
-    ordinary training, in which RepDistiller no longer uses it. As a term beside the cross-entropy its weight in
-    RepDistiller's scripts is 50. Half-precision inputs are computed in float32, under autocast too. Gradients flow to
-    both sides: pass detached teacher maps.
+    ordinary training, in which RepDistiller no longer uses it: so the weight 50 of its scripts multiplies nothing there
+    (the phase has weight 1). Here it is that of the term beside the cross-entropy. Half-precision inputs are computed
+    in float32, under autocast too. Gradients flow to both sides: pass detached teacher maps.
 
     Raises ValueError for fewer than two stages, bad shapes or unequal channels; in forward for other stages.
     Yim et al., CVPR 2017, eq. 2.

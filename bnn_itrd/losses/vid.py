@@ -53,10 +53,10 @@ class VID(nn.Module):
     - `batch_norm=True, reduction="sum"`, the paper's: two 1x1 convolutions, batch normalisation and ReLU between them
       (the paper does not say whether they follow the second one too: a mean behind a ReLU could not be negative).
 
-    Where the maps differ in size the larger one is average-pooled to the smaller (RepDistiller). One stage: several
-    are added by the caller. With `batch_norm`, training on a batch of one sample with 1x1 maps raises (PyTorch's
-    ValueError: no variance). The regressor is computed in the dtype of its weights, float32 unless changed, and the
-    rest in float32 at least, under autocast too.
+    Where the maps differ in size the larger one is average-pooled to the smaller (RepDistiller). One stage:
+    RepDistiller's weight 1 and the paper's lambda_k belong to the sum over the stages. With `batch_norm`, training on a
+    batch of one sample with 1x1 maps raises (PyTorch's ValueError: no variance). The regressor is computed in the dtype
+    of its weights, float32 unless changed, and the rest in float32 at least, under autocast too.
 
     Raises ValueError for bad shapes, init_variance <= 1e-5 or another reduction; in forward for other channels.
     Ahn et al., CVPR 2019; sec. 2 and 3 of its workshop version.

@@ -56,12 +56,14 @@ class WCoRD(nn.Module):
     - Global, the dual form: `global_contrast_loss` of the student's anchors plus that of the teacher's, each against
       the other network's bank of all training samples. Critic, banks, negatives and normalisation are those of `CRD`
       (`ContrastMemory`), but the embeddings' weights are divided by their spectral norm (one power iteration per
-      training step), which bounds the critic's slope.
+      training step). The rows are normalised after that, so it acts through the share of the bias and the size of the
+      gradient alone. The critic's slope is at most 1 / (4 temperature) in an embedding, and unbounded in z.
     - Local, the primal form: <P, C> with C_ij = 1 - v_s[i] . v_t[j], the cosine distances in the batch, and P their
       optimal coupling by `sinkhorn`, a constant in the backward pass. Between 0 and 2.
 
-    Weight 1: the two weights are inside. 0.8 is CRD's; the defaults of the local term and how the critic is kept
-    Lipschitz are this project's reading, to be tuned, for there is no published code. `embed_s` and `embed_t` are
+    Weight 1: the two weights are inside. 0.8 is CRD's; the defaults of the local term and the place of the spectral
+    norm, by which the paper keeps its critic Lipschitz, are this project's reading, to be tuned, for there is no
+    published code. `embed_s` and `embed_t` are
     trained with the student's optimiser and dropped afterwards. See `CRD` for `labels`, `indices` and data-parallel
     training. A beta of 0 skips its term (and the banks stay as they are without the global one). Computed in float32
     at least, under autocast too.
