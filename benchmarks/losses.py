@@ -6,8 +6,9 @@ A step is forward, backward and update of a binary student, in float32 without c
 method. The forward pass of the teacher (the same network in full precision), which all of them share, is measured
 apart and taken off: a step's number is (step - teacher) / plain step. Ways take turns, and each turn's steps are
 divided by that turn's plain step, so that what slows the machine slows all of them; the number is the median of the
-turns, beside it the smallest and the largest. `plain again` is the plain step measured twice: what differs from 1 there
-is noise. Of each turn's steps the first warms up. Random images of CIFAR-10's shape, banks of 50,000 samples.
+turns, beside it the smallest and the largest. `plain again` is the plain step once more, at the end of a turn: what
+differs from 1 there is noise. Of each turn's steps the first warms up. Random images of CIFAR-10's shape, banks of
+50,000 samples.
 
 `--cpu-time` counts processor time on one thread: on a machine that others use too, where wall-clock time says nothing.
 
@@ -42,7 +43,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 def _ways() -> dict[str, tuple[DistillConfig, bool]]:
     """Name -> what is learned, and whether the phase before the training is measured."""
-    ways: dict[str, tuple[DistillConfig, bool]] = {PLAIN: (DistillConfig(), False), AGAIN: (DistillConfig(), False)}
+    ways: dict[str, tuple[DistillConfig, bool]] = {PLAIN: (DistillConfig(), False)}
     for name, kind in METHODS.items():
         if name == "ab":  # it has nothing but its phase
             ways["ab, its phase"] = DistillConfig(ab=ABConfig()), True
@@ -50,6 +51,7 @@ def _ways() -> dict[str, tuple[DistillConfig, bool]]:
             ways[name] = DistillConfig(**{name: kind()}), False
     ways["ft, its phase"] = DistillConfig(ft=FTConfig()), True
     ways["vid, logits"] = DistillConfig(vid=VIDConfig(form="logits")), False
+    ways[AGAIN] = DistillConfig(), False  # last: what changes in the course of a turn shows in it
     return ways
 
 
