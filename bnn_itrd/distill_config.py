@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
-from bnn_itrd.errors import require
+from bnn_itrd.errors import UserError, require
 
 __all__ = ["METHODS", "DistillConfig", "Weighted"]
 
@@ -48,6 +48,11 @@ class Weighted:
         method = type(self).__name__.removesuffix("Config").lower()
         require(condition, f"{method}.{name}", rule, getattr(self, name))
 
+    def _require_no_schedule(self) -> None:
+        """Of a term that takes part in its preparation alone."""
+        for name, value in (("warmup_epochs", 0.0), ("final", 1.0)):
+            self._require(getattr(self, name) == value, name, f"{value}: the term ends before the training begins")
+
     def factor(self, epoch: float, epochs: int) -> float:
         """What the weight is multiplied with at an epoch in [0, epochs)."""
         if epoch < self.warmup_epochs:
@@ -58,6 +63,11 @@ class Weighted:
     @property
     def scheduled(self) -> bool:
         return self.warmup_epochs > 0 or self.final != 1.0
+
+    @property
+    def only_prepares(self) -> bool:
+        """Whether it adds no term to the training itself."""
+        return False
 
 
 # Fields that may not be 0.
@@ -289,6 +299,12 @@ class VIDConfig(Weighted):
     reduction: Literal["mean", "sum"] = "mean"
     batch_norm: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(
+            self.form == "maps" or not self.batch_norm, "batch_norm", "false with form logits, a linear layer"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitNetConfig(Weighted):
@@ -375,11 +391,21 @@ class FSPConfig(Weighted):
         weight: of the term
         warmup_epochs: epochs in which the weight rises from 0
         final: factor on the weight at the end
-        preparation_epochs: trains the student on this alone first, as the paper does; it then takes no further part
+        preparation_epochs: trains the student on this alone first, as the paper does; it then takes no further
+            part, and has no schedule
     """
 
     weight: float = 50.0
     preparation_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.only_prepares:
+            self._require_no_schedule()
+
+    @property
+    def only_prepares(self) -> bool:
+        return self.preparation_epochs > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -401,8 +427,11 @@ class ABConfig(Weighted):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(self.preparation_epochs >= 1, "preparation_epochs", ">= 1: it learns nowhere else")
-        for name, value in (("warmup_epochs", 0.0), ("final", 1.0)):
-            self._require(getattr(self, name) == value, name, f"{value}: the term ends before the training begins")
+        self._require_no_schedule()
+
+    @property
+    def only_prepares(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -493,7 +522,7 @@ class DistillConfig:
     reviewkd: ReviewKDConfig | None = None
 
     def __post_init__(self) -> None:
-        require(self.ce >= 0, "ce", ">= 0", self.ce)
+        require(self.ce >= 0 and math.isfinite(self.ce), "ce", ">= 0 and finite", self.ce)
 
     @property
     def methods(self) -> dict[str, Any]:
@@ -503,6 +532,11 @@ class DistillConfig:
     @property
     def needs_teacher(self) -> bool:
         return bool(self.methods)
+
+    def check_learns(self) -> None:
+        """Raises UserError where no term of the training has a weight."""
+        if self.ce == 0 and not any(m.weight > 0 and not m.only_prepares for m in self.methods.values()):
+            raise UserError("ce is 0 and no distiller has a weight in the training itself: nothing would be learned")
 
     @property
     def compares_logits(self) -> bool:

@@ -39,11 +39,18 @@ def parse(p: ArgumentParser, argv: Sequence[str]) -> Any:
         raise UserError(_plain(str(error))) from error
 
 
+# Of a field that may be left out, "int | None": jsonargparse tells what each of the two expects.
+_OPTIONAL_ERROR = re.compile(
+    r'Parser key "([^"]+)":.*Expected a <class \'(?!NoneType)(\w+)\'>.*Given value: (.*)', re.DOTALL
+)
 _TYPE_ERROR = re.compile(r'Parser key "([^"]+)":\s+Expected an? (.+?)\. Got value: (.*)', re.DOTALL)
 
 
 def _plain(message: str) -> str:
     """jsonargparse's type error as this project words it: ``train.epochs must be int, got many``."""
+    if (optional := _OPTIONAL_ERROR.search(message)) is not None:
+        field, kind, value = (part.strip() for part in optional.groups())
+        return f"{field} must be {kind} or null, got {value}"
     found = _TYPE_ERROR.search(message)
     if found is None:
         return message.strip()
@@ -140,7 +147,9 @@ def _students(tree: Any) -> dict[str, DistillConfig]:
             raise UserError(f"{where} must hold fields (ce, itrd, kd, ...), got {fields!r}")
         given = {k: v for k, v in fields.items() if v is not None}
         for key, value in flatten(given).items():
-            if key not in _student_fields() or (key in METHODS and not isinstance(value, Mapping)):
+            if key in METHODS and not isinstance(value, Mapping):
+                raise UserError(f"{where}.{key} must hold fields ({', '.join(to_dict(METHODS[key]()))}), got {value!r}")
+            if key not in _student_fields():
                 raise unknown(f"field of {where}", key, _student_fields())
         p = parser("students", "")
         p.add_argument("--ce", type=float, default=DistillConfig().ce)
@@ -148,11 +157,10 @@ def _students(tree: Any) -> dict[str, DistillConfig]:
             p.add_class_arguments(METHODS[part], part)
         try:
             parsed = p.instantiate(p.parse_object(dict(given)))
+            parts = {part: getattr(parsed, part) for part in METHODS if part in given}
+            result[str(name)] = DistillConfig(ce=parsed.ce, **parts)
         except Exception as error:
             raise UserError(f"{where}: {_plain(str(error))}") from error
-        result[str(name)] = DistillConfig(
-            ce=parsed.ce, **{part: getattr(parsed, part) for part in METHODS if part in given}
-        )
     return result
 
 

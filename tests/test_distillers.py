@@ -706,13 +706,18 @@ def test_a_run_tells_it_before_its_teacher_is_trained(npz: Path, tmp_path: Path)
         ("ab", "warmup_epochs", 2.0, "0.0: the term ends before"),
         ("ab", "final", 0.5, "1.0: the term ends before"),
         ("fsp", "preparation_epochs", -1, "an integer >= 0"),
+        ("vid", "batch_norm", True, "false with form logits"),
+        ("fsp", "warmup_epochs", 2.0, "0.0: the term ends before"),
+        ("fsp", "final", 0.5, "1.0: the term ends before"),
         ("cc", "form", "other", "one of consecutive, kernel"),
         ("vid", "reduction", "max", "one of mean, sum"),
     ],
 )
 def test_values_out_of_range(name: str, field: str, value: Any, rule: str) -> None:
+    # what makes the value wrong, where it is right by itself
+    others = {"vid": {"form": "logits"}, "fsp": {"preparation_epochs": 1}}.get(name, {})
     with pytest.raises(UserError, match=rf"^{name}\.{field} must be {rule}.*, got "):
-        METHODS[name](**{field: value})
+        METHODS[name](**{**others, field: value})
 
 
 def test_values_at_the_edge_are_taken() -> None:
@@ -746,6 +751,9 @@ def test_options_of_a_method() -> None:
         ("mine.crd.negatives", "many", r"students\.mine: crd\.negatives must be int, got many"),
         ("mine.crd.momentum", "1", r"students\.mine: .*crd\.momentum must be in \[0, 1\), got 1"),
         ("mine.cc.form", "other", r"students\.mine: cc\.form must be"),
+        ("mine.kd", "5", r"students\.mine\.kd must hold fields \(weight, warmup_epochs, final, tau\), got 5"),
+        ("mine.fitnet.stage", "1.5", r"^students\.mine: fitnet\.stage must be int or null, got 1\.5$"),
+        ("mine.ce", ".inf", r"students\.mine: ce must be .*got inf"),
     ],
 )
 def test_bad_options_of_a_method(option: str, value: str, message: str) -> None:

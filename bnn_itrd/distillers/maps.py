@@ -181,7 +181,7 @@ class FSPDistiller(_AllStages):
         super().__init__()
         self.loss, self.weight = FSP(*stages_of("fsp", setting, least=2)), config.weight
         self.preparation_epochs = config.preparation_epochs
-        self.only_prepares = config.preparation_epochs > 0
+        self.only_prepares = config.only_prepares
 
 
 class ABDistiller(_AllStages):
