@@ -19,6 +19,7 @@ from bnn_itrd.config import (
     to_dict,
 )
 from bnn_itrd.data import ImageData, load_data
+from bnn_itrd.errors import UserError
 from bnn_itrd.members import data_identity, load_member, weights_hash, write_json, write_yaml
 from bnn_itrd.training import Fitted, fit, make_fabric
 
@@ -43,9 +44,13 @@ def distill(
     `ImageData`. distill: ITRD with the paper's weights by default. The run goes into the folder `out`; the same call
     continues it there.
     Returns `Fitted`: the trained model, the history per epoch, the last evaluation.
-    Raises UserError: bad configuration, another run in `out`, a loss that is not finite.
+    Raises UserError: bad configuration, a student that does not answer with (n, classes) or is its own teacher, another
+    run in `out`, a loss that is not finite.
     """
     from bnn_itrd.environment import environment
+
+    if student is teacher:
+        raise UserError("student and teacher are the same network: give a copy, copy.deepcopy(student), as the teacher")
 
     if isinstance(data, str):
         data = DataConfig(name=data, crop_padding=1, flip=False) if data == "digits" else DataConfig(name=data)
@@ -55,6 +60,7 @@ def distill(
     train = TrainConfig() if train is None else train
     if distill is None:
         distill = DistillConfig(itrd=ITRDConfig()) if teacher is not None else DistillConfig()
+    _check_student(student, data)
     launched = make_fabric(fabric or FabricConfig(), precision=train.precision)
     folder = Path(out)
     identity = {
@@ -88,6 +94,29 @@ def distill(
         title=folder.name,
         begin=begin,
     )
+
+
+@torch.no_grad()
+def _check_student(student: nn.Module, data: ImageData) -> None:
+    """Raises UserError unless the network gives a logit for each class, of two empty images in evaluation mode."""
+    device = next((p.device for p in student.parameters()), torch.device("cpu"))
+    was_training = student.training
+    student.eval()
+    try:
+        logits = student(torch.zeros(2, *data.input_shape, device=device))
+    except RuntimeError as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        size = "x".join(map(str, data.input_shape))
+        raise UserError(f"{type(student).__name__} cannot be used on images of {size}: {first}") from error
+    finally:
+        student.train(was_training)
+    wanted = (2, len(data.classes))
+    got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if got != wanted:
+        raise UserError(
+            f"{type(student).__name__} must give a logit for each class of {data.name}: {wanted} of two images, "
+            f"got {got}"
+        )
 
 
 def load(path: str | Path, *, model: nn.Module | None = None, best: bool = False) -> nn.Module:

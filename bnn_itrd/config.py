@@ -347,6 +347,8 @@ class RunConfig:
                     "use letters, digits, '-', '_' and '.'"
                 )
         self.network.of_students(binary=self.scheme.binary)
+        rule = "given with a teacher, torchvision:NAME or timm:NAME"
+        require(self.teacher_weights is None or self.teacher is not None, "teacher_weights", rule, self.teacher_weights)
 
 
 @dataclass(frozen=True)

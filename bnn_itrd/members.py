@@ -25,6 +25,7 @@ from bnn_itrd.quant import load_stage
 from bnn_itrd.training import Fitted, fit
 
 __all__ = [
+    "FIRST_STAGE",
     "Member",
     "data_identity",
     "load_member",
@@ -34,6 +35,10 @@ __all__ = [
     "write_json",
     "write_yaml",
 ]
+
+
+# In a member's folder: that of the first of two stages of training.
+FIRST_STAGE = "first-stage"
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ def train_member(
     identity |= data_identity(data)
     # A run that is past its first stage continues with its own state.
     if (first := config.of_first_stage()) is not None and not (out / "last.pt").exists():
-        stage = train_member(first, data, teacher, fabric=fabric, out=out / "first-stage")
+        stage = train_member(first, data, teacher, fabric=fabric, out=out / FIRST_STAGE)
         load_stage(model, stage.model.state_dict())
 
     def begin() -> None:
@@ -154,6 +159,10 @@ def find_checkpoint(path: Path, *, prefer: str = "last.pt") -> Path:
     if (path / prefer).is_file():
         return path / prefer
     members = sorted(p.parent.name for p in path.glob(f"*/{prefer}"))
+    if members == [FIRST_STAGE]:
+        raise UserError(
+            f"{path} has finished nothing but its first stage: name {path / FIRST_STAGE} if you mean that one"
+        )
     members = [name for name in members if name != "teacher"] or members
     if len(members) == 1:
         return path / members[0] / prefer
@@ -226,6 +235,8 @@ def load_teacher(address: str, weights: str | None, data: ImageData, *, other_cl
         return Member("teacher", model.eval(), "teacher", address, other_task=classes != len(data.classes))
     if colon and not Path(address).exists() and library.isalpha() and len(library) > 1:
         raise unknown("library of teachers", library, LIBRARIES)
+    if weights is not None:
+        raise UserError(f"teacher_weights belong to torchvision:NAME and timm:NAME; teacher {address} has its own")
     path = Path(address)
     if (path / "teacher").is_dir():
         path = path / "teacher"

@@ -10,14 +10,14 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
-from bnn_itrd.config import MemberConfig, RunConfig, member_config, to_dict
+from bnn_itrd.config import MemberConfig, RunConfig, TrainConfig, member_config, to_dict
 from bnn_itrd.data import ImageData, load_data
 from bnn_itrd.distillers import Setting, Sizes, make_distillers, measure
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
-from bnn_itrd.members import Member, data_identity, load_teacher, train_member, write_json, write_yaml
+from bnn_itrd.members import FIRST_STAGE, Member, data_identity, load_teacher, train_member, write_json, write_yaml
 from bnn_itrd.networks import build
-from bnn_itrd.training import make_fabric, matching_state
+from bnn_itrd.training import make_fabric, matching_state, steps_in_epoch
 
 __all__ = ["run"]
 
@@ -26,7 +26,7 @@ def _check_folder(config: RunConfig, data: ImageData, out: Path) -> None:
     """Refuses a folder that another run began, before anything in it is touched."""
     for name in ("teacher", *config.students):
         member = member_config(config, name)
-        for stage, folder in ((member, out / name), (member.of_first_stage(), out / name / "first-stage")):
+        for stage, folder in ((member, out / name), (member.of_first_stage(), out / name / FIRST_STAGE)):
             if stage is not None and (folder / "last.pt").exists():
                 given = {**to_dict(stage), **data_identity(data)}
                 # The hash is known only once there is a teacher.
@@ -52,6 +52,11 @@ def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher
     if (first := students[0].of_first_stage()) is not None:
         _empty(first, data)
     sizes = _sizes(students[0].name, _empty(students[0], data), data)
+    for member in students:
+        try:
+            member.distill.check_learns()
+        except UserError as error:
+            raise UserError(f"students.{member.name}: {error}") from error
     for member in learning:
         assert teacher_sizes is not None
         try:
@@ -90,17 +95,20 @@ def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = No
     _check_folder(config, data, out)
     teacher = _given_teacher(config, data, out, only)
     _check_members(config, data, only, teacher)
-    precisions = {config.teacher_train.precision, config.train.precision}
-    fabric = make_fabric(config.fabric, precision=config.train.precision)
+    trainings = _trainings(config, only, teacher)
+    precisions = [train.precision for train in trainings.values()] or [config.train.precision]
+    fabric = make_fabric(config.fabric, precision=precisions[-1])
+    for field, train in trainings.items():
+        steps_in_epoch(train, len(data.train), fabric.world_size, field=field)
+    if precisions[0] != precisions[-1] and fabric.world_size > 1:
+        raise UserError("with several processes, teacher_train.precision and train.precision must be the same")
     if fabric.is_global_zero:
         write_yaml(out / "config.yaml", {"recipe": recipe, **to_dict(config)})
     fabric.barrier()
     teacher_fabric = fabric
-    if len(precisions) > 1:
-        if fabric.world_size > 1:
-            raise UserError("with several processes, teacher_train.precision and train.precision must be the same")
-        teacher_fabric = make_fabric(config.fabric, precision=config.teacher_train.precision)
-    if teacher is None and only in (None, "teacher"):
+    if precisions[0] != precisions[-1]:
+        teacher_fabric = make_fabric(config.fabric, precision=precisions[0])
+    if "teacher_train" in trainings:
         member = member_config(config, "teacher")
         teacher = train_member(member, data, None, fabric=teacher_fabric, out=out / "teacher")
     members = [teacher] if teacher is not None and not teacher.other_task else []
@@ -115,8 +123,20 @@ def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = No
     return _report(members, data, config, out, recipe, fabric, whole=only is None)
 
 
+def _trainings(config: RunConfig, only: str | None, teacher: Member | None) -> dict[str, TrainConfig]:
+    """What will be trained, by the name of its field: the teacher first, then the students."""
+    trainings = {}
+    if teacher is None and only in (None, "teacher"):
+        trainings["teacher_train"] = config.teacher_train
+    if config.students and only != "teacher":
+        trainings["train"] = config.train
+    return trainings
+
+
 def _given_teacher(config: RunConfig, data: ImageData, out: Path, only: str | None) -> Member | None:
     """The teacher that need not be trained: the one named, or for a single student the one in the run's folder."""
+    if config.teacher is not None and only == "teacher":
+        raise UserError(f"teacher {config.teacher} is given, so none is trained: leave it out, or name a student")
     if config.teacher is not None:
         students = config.students if only is None else {k: v for k, v in config.students.items() if k == only}
         other = not any(student.compares_logits for student in students.values())

@@ -33,7 +33,7 @@ from bnn_itrd.models import Observed, observe
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, penalty, set_progress, start_epoch
 from bnn_itrd.records import Progress, TensorBoard, write_metrics
 
-__all__ = ["Fitted", "Objective", "fit", "learning_rate", "make_fabric", "matching_state"]
+__all__ = ["Fitted", "Objective", "fit", "learning_rate", "make_fabric", "matching_state", "steps_in_epoch"]
 
 
 def make_fabric(config: FabricConfig, *, precision: str = "32-true") -> Fabric:
@@ -54,6 +54,8 @@ def make_fabric(config: FabricConfig, *, precision: str = "32-true") -> Fabric:
         if type(error).__name__ != "MisconfigurationException":
             raise
         raise UserError(f"fabric: {error}") from error
+    if (have := fabric.strategy.precision.precision) != precision:  # fp16 becomes bf16 on a CPU, with a warning
+        raise UserError(f"precision {precision} is not possible on this device ({fabric.device.type}): use {have}")
     fabric.launch()
     if fabric.world_size > 1:
         atexit.register(_leave)
@@ -78,6 +80,16 @@ def learning_rate(
     if drops is not None:
         return peak * decay ** sum(step >= drop for drop in drops)
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def steps_in_epoch(train: TrainConfig, images: int, processes: int, *, field: str = "train") -> int:
+    """Full batches in a pass over so many images. Raises UserError, naming the field, where they cannot be made."""
+    size = train.batch_size
+    if size > images:
+        raise UserError(f"{field}.batch_size {size} is larger than the {images} training images")
+    if size % processes:
+        raise UserError(f"{field}.batch_size {size} must be a multiple of the {processes} processes")
+    return images // size
 
 
 # Epochs of preparation draw from here on, so that no epoch of the training repeats their order.
@@ -355,10 +367,17 @@ class Trainer:
         self.preparation = state.get("preparation", [])
 
     def finite(self) -> bool:
-        """Whether all numbers are, the kept network's and what is trained: one look, at the end of an epoch."""
+        """Whether all numbers are, the kept network's and what is trained, in every process: one look, at the end of
+        an epoch."""
         states = [self.objective.state_dict(), *([] if self.ema is None else [self.ema.module.state_dict()])]
         tensors = [t for state in states for t in state.values() if t.is_floating_point()]
-        return bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all())
+        finite = torch.stack([torch.isfinite(t).all() for t in tensors]).all()
+        if self.fabric.world_size > 1:
+            # Running statistics are each process's own: one that stopped alone would leave the others waiting.
+            everywhere = finite.int()
+            torch.distributed.all_reduce(everywhere, op=torch.distributed.ReduceOp.MIN)
+            finite = everywhere.bool()
+        return bool(finite)
 
     def share_buffers(self) -> None:
         """Every process keeps the first one's running statistics: those that are saved and evaluated."""
@@ -503,7 +522,8 @@ def fit(
     begin: Callable[[], None] | None = None,
     after_epoch: Callable[[int], None] | None = None,
 ) -> Fitted:
-    """Trains a network, or continues where `out`/last.pt stands; the student is changed in place.
+    """Trains a network, or continues where `out`/last.pt stands; the student is changed in place. No hook stays on
+    the networks, whatever happens.
 
     `identity` is the configuration that must agree for a run to be continued (see `config.differences`).
     Writes last.pt, best.pt (by top-1 on the held-out images, or on the test images where none are held out),
@@ -512,11 +532,8 @@ def fit(
     Raises UserError: another configuration in `out`, a batch larger than the data, a distiller that does not fit the
     networks, a loss that is not finite.
     """
-    steps_per_epoch = len(data.train) // train.batch_size
-    if steps_per_epoch == 0:
-        raise UserError(f"train.batch_size {train.batch_size} is larger than the {len(data.train)} training images")
-    if train.batch_size % fabric.world_size:
-        raise UserError(f"train.batch_size {train.batch_size} must be a multiple of the {fabric.world_size} processes")
+    steps_per_epoch = steps_in_epoch(train, len(data.train), fabric.world_size)
+    distill.check_learns()
     trainer = Trainer(
         student,
         teacher,
@@ -526,6 +543,24 @@ def fit(
         fabric=fabric,
         labels=data.train.labels,
     )
+    try:
+        return _fit(trainer, data, steps_per_epoch, log, out, identity, title, begin, after_epoch)
+    finally:
+        trainer.objective.release()
+
+
+def _fit(
+    trainer: Trainer,
+    data: ImageData,
+    steps_per_epoch: int,
+    log: LogConfig,
+    out: Path,
+    identity: dict[str, Any],
+    title: str,
+    begin: Callable[[], None] | None,
+    after_epoch: Callable[[int], None] | None,
+) -> Fitted:
+    train, fabric = trainer.config, trainer.fabric
     last = out / "last.pt"
     if last.exists():
         trainer.restore(matching_state(last, identity))
@@ -584,7 +619,6 @@ def fit(
             if after_epoch is not None:
                 after_epoch(trainer.epoch)
     board.close()
-    trainer.objective.release()
     trainer.share_buffers()
     model = trainer.kept
     set_progress(model, 1.0)

@@ -214,6 +214,27 @@ def test_load_of_a_run_with_one_student(road: Path, tmp_path: Path) -> None:
         bnn_itrd.load(road)
 
 
+def test_a_first_stage_is_not_taken_for_its_student(road: Path, tmp_path: Path) -> None:
+    shutil.copytree(road / "recu", tmp_path / "recu" / "first-stage")
+    with pytest.raises(UserError, match="finished nothing but its first stage"):
+        bnn_itrd.load(tmp_path / "recu")
+    assert any(isinstance(m, BinaryConv2d) for m in bnn_itrd.load(tmp_path / "recu" / "first-stage").modules())
+
+
+def test_options_of_a_teacher_that_would_be_ignored(
+    road: Path, tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["digits", *SMALL, f"--data.root={tiny_npz}", f"--out={tmp_path / 'out'}"]
+    for arguments, message in (
+        (["run", *base, "--teacher_weights=w.pt"], "teacher_weights must be given with a teacher"),
+        (["run", *base, "--teacher_weights=w.pt", f"--teacher={road}"], "teacher_weights belong to torchvision:NAME"),
+        (["train", *base, "--member=teacher", f"--teacher={road}"], "is given, so none is trained"),
+    ):
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_summary_compare_recipes(road: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["summary", "cifar10"]) == 0
     text = capsys.readouterr().out

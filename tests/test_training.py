@@ -28,13 +28,17 @@ from bnn_itrd.config import (
     ITRDConfig,
     KDConfig,
     LogConfig,
+    NetworkConfig,
+    RunConfig,
     TrainConfig,
 )
 from bnn_itrd.data import load_data
+from bnn_itrd.distill_config import ABConfig, FSPConfig
 from bnn_itrd.errors import UserError
 from bnn_itrd.models import resnet20
 from bnn_itrd.records import read_metrics
-from bnn_itrd.training import fit, learning_rate, make_fabric
+from bnn_itrd.run import run
+from bnn_itrd.training import Trainer, fit, learning_rate, make_fabric
 
 QUIET = LogConfig(tensorboard=False, progress=False)
 CPU = FabricConfig(accelerator="cpu", threads=1)
@@ -285,6 +289,114 @@ def test_other_images_are_refused(tiny_npz: Path, tmp_path: Path) -> None:
 def test_batches_that_do_not_fit(tiny_npz: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="batch_size 128 is larger than the 96 training images"):
         train_tiny(tiny_npz, tmp_path, batch_size=128)
+
+
+@pytest.mark.parametrize("failure", ["loss", "folder"])
+def test_no_hook_stays_on_the_networks_of_a_run_that_failed(tiny_npz: Path, tmp_path: Path, failure: str) -> None:
+    student = TinyNet()
+    if failure == "folder":
+        train_tiny(tiny_npz, tmp_path)
+    with pytest.raises(UserError, match="not finite" if failure == "loss" else "another configuration"):
+        train_tiny(tiny_npz, tmp_path, student=student, lr=1e30)
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in student.modules())
+
+
+def test_a_student_of_other_classes_or_images_is_refused_before_anything_is_written(
+    tiny_npz: Path, tmp_path: Path
+) -> None:
+    for classes in (2, 4):
+        with pytest.raises(
+            UserError, match=rf"TinyNet must give a logit .*: \(2, 3\) of two images, got \(2, {classes}\)"
+        ):
+            train_tiny(tiny_npz, tmp_path / "a", student=TinyNet(classes=classes), distill=DistillConfig())
+    student = nn.Sequential(nn.Flatten(), nn.Linear(10, 3))
+    student.train()
+    with pytest.raises(UserError, match=r"Sequential cannot be used on images of 3x8x8: .*mat1 and mat2"):
+        train_tiny(tiny_npz, tmp_path / "a", student=student, distill=DistillConfig())
+    assert student.training and not (tmp_path / "a").exists()
+
+
+def test_a_network_cannot_teach_itself(tiny_npz: Path, tmp_path: Path) -> None:
+    network = TinyNet()
+    data = DataConfig(name="cifar10", root=str(tiny_npz))
+    with pytest.raises(UserError, match="student and teacher are the same network: give a copy"):
+        bnn_itrd.distill(network, network, data, out=tmp_path / "a", fabric=CPU, log=QUIET)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    "distill",
+    [
+        DistillConfig(ce=0),
+        DistillConfig(ce=0, kd=KDConfig(weight=0)),
+        DistillConfig(ce=0, ab=ABConfig(), fsp=FSPConfig(preparation_epochs=1)),
+    ],
+)
+def test_a_student_that_would_learn_nothing_is_refused(tiny_npz: Path, tmp_path: Path, distill: DistillConfig) -> None:
+    with pytest.raises(UserError, match="ce is 0 and no distiller has a weight in the training itself"):
+        train_tiny(tiny_npz, tmp_path / "a", distill=distill)
+    assert not (tmp_path / "a").exists()
+    config = RunConfig(data=DataConfig(name="cifar10", root=str(tiny_npz)), students={"mine": distill}, fabric=CPU)
+    with pytest.raises(UserError, match=r"students\.mine: ce is 0"):
+        run(config, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.filterwarnings("ignore:You passed")
+def test_a_precision_the_device_does_not_have_is_refused() -> None:
+    # Lightning would take bfloat16, and the records would say float16
+    with pytest.raises(UserError, match="16-mixed is not possible on this device"):
+        make_fabric(CPU, precision="16-mixed")
+
+
+class _World:
+    """A Fabric of several processes, as far as the checks before a run look at it."""
+
+    world_size, is_global_zero = 4, True
+
+
+@pytest.mark.parametrize(
+    ("changes", "processes", "message"),
+    [
+        ({"train": {"batch_size": 97}}, 1, r"^train\.batch_size 97 is larger than the 96 training images"),
+        ({"teacher_train": {"batch_size": 97}}, 1, r"^teacher_train\.batch_size 97 is larger"),
+        ({"train": {"batch_size": 30}}, 4, r"^train\.batch_size 30 must be a multiple of the 4 processes"),
+        ({"train": {"precision": "bf16-mixed"}}, 4, r"teacher_train\.precision and train\.precision must be the same"),
+    ],
+)
+def test_batches_and_precisions_are_checked_before_the_teacher_is_trained(
+    tiny_npz: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, dict[str, Any]],
+    processes: int,
+    message: str,
+) -> None:
+    if processes > 1:
+        monkeypatch.setattr("bnn_itrd.run.make_fabric", lambda *_, **__: _World())
+    trainings = {
+        name: TrainConfig(**{"epochs": 1, "batch_size": 32, **changes.get(name, {})})
+        for name in ("train", "teacher_train")
+    }
+    config = RunConfig(
+        data=DataConfig(name="cifar10", root=str(tiny_npz)), network=NetworkConfig("resnet8", width=0.25),
+        students={"plain": DistillConfig()}, fabric=CPU, log=QUIET, **trainings,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=message):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_are_not_finite_in_another_process_stop_this_one_too(
+    tiny_npz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(
+        TinyNet(), None, input_shape=(3, 8, 8), train=TrainConfig(), distill=DistillConfig(), fabric=make_fabric(CPU)
+    )
+    assert trainer.finite()
+    monkeypatch.setattr(type(trainer.fabric), "world_size", 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda seen, op: seen.zero_())
+    assert not trainer.finite()
 
 
 @pytest.mark.parametrize(
