@@ -42,6 +42,7 @@ class DataConfig:
         val_fraction: share of the training images held out for choosing things, in [0, 1)
         per_class: train on that many images of each class (those not held out); all by default
         per_class_seed: which ones: more images with the same seed include the fewer
+        unlabelled: train on the other images too, without their labels: only distillers learn from those
         image_size: height and width the images are brought to; their own size by default
         crop_padding: pixels of zero padding before the random crop of small images; 0: no crop
         flip: mirror images at random
@@ -54,6 +55,7 @@ class DataConfig:
     val_fraction: float = 0.0
     per_class: int | None = None
     per_class_seed: int = 0
+    unlabelled: bool = False
     image_size: int | None = None
     crop_padding: int = 4
     flip: bool = True
@@ -62,6 +64,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         require(0 <= self.val_fraction < 1, "data.val_fraction", "in [0, 1)", self.val_fraction)
         require(self.per_class is None or self.per_class >= 1, "data.per_class", ">= 1", self.per_class)
+        rule = "false without data.per_class, which says how many keep their labels"
+        require(not self.unlabelled or self.per_class is not None, "data.unlabelled", rule, self.unlabelled)
         require(0 <= self.per_class_seed < 2**31, "data.per_class_seed", "in [0, 2^31)", self.per_class_seed)
         require(self.crop_padding >= 0, "data.crop_padding", ">= 0", self.crop_padding)
         require(self.workers >= 0, "data.workers", ">= 0", self.workers)

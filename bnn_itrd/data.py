@@ -23,6 +23,7 @@ from bnn_itrd.errors import UserError, unknown
 
 __all__ = [
     "DATASETS",
+    "UNLABELLED",
     "Batch",
     "ImageData",
     "Split",
@@ -37,6 +38,9 @@ __all__ = [
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
+# The label of a training image that has none.
+UNLABELLED = -1
+
 
 def mix_seed(*parts: int) -> int:
     """One seed of several numbers (seed, epoch, ...), so that every epoch can be made again by itself."""
@@ -50,7 +54,7 @@ def shuffled(n: int, *, seed: int, epoch: int) -> Tensor:
 
 
 class Split(Protocol):
-    """A set of labelled images that can be walked through."""
+    """A set of images that can be walked through; labels: int64 (n,), `UNLABELLED` for those that have none."""
 
     labels: Tensor
     mean: Tensor
@@ -322,13 +326,16 @@ def _hold_out(labels: np.ndarray[Any, Any], fraction: float) -> tuple[np.ndarray
 def choose(
     config: DataConfig, labels: np.ndarray[Any, Any], classes: Sequence[str]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Indices to train on, of labels (n,), and indices held out: these first, then `per_class` of each class's rest.
+    """Indices to train on, of labels (n,), and indices held out: these first, then `per_class` of each class's rest,
+    or all of the rest where the others are to be seen without labels (`load_data` then hides those).
 
     A function of the configuration alone, so every member of a run sees the same images; those held out do not depend
     on `per_class`, and the images of a smaller `per_class` are among those of a larger one (Ahn et al. 2019 train on
-    so few). Raises UserError where a class has fewer.
+    so few). Raises UserError where a class has fewer, or a share to hold out is not a single image.
     """
     keep, held = _hold_out(labels, config.val_fraction)
+    if config.val_fraction and not len(held):
+        raise UserError(f"data.val_fraction {config.val_fraction} of the {len(labels)} training images holds out none")
     if config.per_class is None:
         return keep, held
     counts = np.bincount(labels[keep], minlength=len(classes))
@@ -339,11 +346,25 @@ def choose(
             f"data.per_class must be at most {counts[fewest]}, the training images of class {classes[fewest]!r}{rest}, "
             f"got {config.per_class}"
         )
+    return keep if config.unlabelled else keep[_few(config, labels[keep])], held
+
+
+def _few(config: DataConfig, labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The places of `per_class` images of each class, in order, of the labels (n,) of those not held out."""
     few = []
-    for c in range(len(classes)):
-        rng = np.random.default_rng([config.per_class_seed, c])
-        few.append(rng.permutation(keep[labels[keep] == c])[: config.per_class])
-    return np.sort(np.concatenate(few)), held
+    for c in np.unique(labels):
+        rng = np.random.default_rng([config.per_class_seed, int(c)])
+        few.append(rng.permutation(np.flatnonzero(labels == c))[: config.per_class])
+    return np.sort(np.concatenate(few))
+
+
+def _hide_labels(config: DataConfig, data: ImageData) -> ImageData:
+    """The data with labels on `per_class` training images of each class alone. Its split is changed in place."""
+    labels = data.train.labels
+    hidden = torch.ones(len(labels), dtype=torch.bool)
+    hidden[torch.from_numpy(_few(config, labels.numpy()))] = False
+    labels[hidden] = UNLABELLED
+    return data
 
 
 def _folder(config: DataConfig) -> ImageData:
@@ -382,4 +403,5 @@ def load_data(config: DataConfig) -> ImageData:
     if config.name not in DATASETS:
         raise unknown("data set", config.name, DATASETS)
     loaded = DATASETS[config.name](config)
-    return loaded if isinstance(loaded, ImageData) else _from_arrays(config, loaded)
+    data = loaded if isinstance(loaded, ImageData) else _from_arrays(config, loaded)
+    return _hide_labels(config, data) if config.unlabelled else data

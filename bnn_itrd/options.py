@@ -226,7 +226,10 @@ def run_config(
 
 
 def data_config(p: ArgumentParser, argv: Sequence[str]) -> tuple[Any, dict[str, Any]]:
-    """Parses a command that takes ``--data.*`` fields; returns the namespace and the fields that were given."""
+    """Parses a command that takes ``--data.*`` fields; returns the namespace and the fields that were given.
+
+    Raises UserError on an unknown field, and on `data.unlabelled`, with which these commands would read no label.
+    """
     known = [name for name in _fields() if name.startswith("data.")]
     given: dict[str, Any] = {}
     rest: list[str] = []
@@ -251,4 +254,6 @@ def data_config(p: ArgumentParser, argv: Sequence[str]) -> tuple[Any, dict[str, 
     flat = flatten(given)
     typed = parse(checker, [f"--{k}={v}" for k, v in flat.items()])
     values = {k.removeprefix("data."): getattr(typed.data, k.removeprefix("data.")) for k in flat}
+    if values.get("unlabelled"):
+        raise UserError("data.unlabelled is for training: this command reads the labels of all its images")
     return parse(p, rest), values

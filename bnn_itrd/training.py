@@ -25,8 +25,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from bnn_itrd.checkpoint import load_checkpoint, save_checkpoint
 from bnn_itrd.config import DistillConfig, FabricConfig, LogConfig, TrainConfig, differences
-from bnn_itrd.data import ImageData, mix_seed
-from bnn_itrd.distillers import Distiller, Setting, make_distillers, measure
+from bnn_itrd.data import UNLABELLED, ImageData, mix_seed
+from bnn_itrd.distillers import Distiller, Setting, gather, make_distillers, measure
 from bnn_itrd.errors import UserError
 from bnn_itrd.evaluation import Evaluation, evaluate
 from bnn_itrd.models import Observed, observe
@@ -101,7 +101,8 @@ class Objective(nn.Module):
 
     (images, labels, indices) -> (loss (), parts (k,), correct ()). `parts` are the weighted terms, in the order of
     `names`; `correct` counts right answers. Its parameters are the student's and the distillers'. While `preparing`,
-    the terms are those of the distillers' phases of preparation, and the others are 0.
+    the terms are those of the distillers' phases of preparation, and the others are 0. `unlabelled`: some labels are
+    `data.UNLABELLED`; those samples take part in the distillers' terms alone.
     """
 
     factors: Tensor
@@ -114,8 +115,10 @@ class Objective(nn.Module):
         *,
         ce_weight: float,
         label_smoothing: float,
+        unlabelled: bool = False,
     ) -> None:
         super().__init__()
+        self.unlabelled = unlabelled
         self.student = student
         self.distillers = distillers
         self.ce_weight, self.label_smoothing = ce_weight, label_smoothing
@@ -151,7 +154,7 @@ class Objective(nn.Module):
             for distiller in self.distillers.values():
                 off = isinstance(distiller, Distiller) and distiller.only_prepares
                 terms.append(torch.zeros((), device=images.device) if off else distiller(s, t, labels, indices))
-        ce = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        ce = self._cross_entropy(logits.float(), labels)
         parts = [self.ce_weight * ce, *terms]
         if self.penalised:
             added = penalty(self.student)
@@ -159,6 +162,17 @@ class Objective(nn.Module):
         weighted = torch.stack([part.float() for part in parts]) * self.factors
         correct = (logits.detach().argmax(1) == labels).sum()
         return weighted.sum(), weighted.detach(), correct
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the samples that have a label, of all processes together; 0 where a batch has none."""
+        if not self.unlabelled:
+            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        total = F.cross_entropy(
+            logits, labels, ignore_index=UNLABELLED, reduction="sum", label_smoothing=self.label_smoothing
+        )
+        counts = gather((labels != UNLABELLED).sum().reshape(1))
+        # Data-parallel training takes the mean of the processes' gradients, and their labelled samples are not as many.
+        return total * len(counts) / counts.sum().clamp(min=1)
 
     def _prepare(self, images: Tensor, labels: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         assert self._observed is not None
@@ -298,6 +312,7 @@ class Trainer:
             distillers,
             ce_weight=distill.ce,
             label_smoothing=train.label_smoothing,
+            unlabelled=labels is not None and bool((labels == UNLABELLED).any()),
         )
         self.raw_optimizer = _optimizer(train, [p for p in self.objective.parameters() if p.requires_grad])
         self._setup()
@@ -450,7 +465,7 @@ class Trainer:
         torch.manual_seed(mix_seed(config.seed, epoch, 2 + fabric.global_rank))
         self.objective.train()
         steps = config.epochs * steps_per_epoch
-        sums = torch.zeros(len(self.objective.names) + 1, device=fabric.device)
+        sums = torch.zeros(len(self.objective.names) + 2, device=fabric.device)
         started = time.perf_counter()
         batches = data.train.train_batches(
             config.batch_size,
@@ -486,22 +501,23 @@ class Trainer:
             if self.ema is not None and not preparing:
                 self.ema.update_parameters(self.student)
             non_finite.look(step, parts)
-            sums += torch.cat([parts.float(), correct.float().reshape(1)])
+            labelled = (labels != UNLABELLED).sum()
+            sums += torch.cat([parts.float(), torch.stack([correct, labelled]).float()])
             progress.step(i + 1, parts)
         if fabric.world_size > 1:
             torch.distributed.all_reduce(sums)
-            sums[:-1] /= fabric.world_size
-        values = sums.tolist()
+            sums[:-2] /= fabric.world_size
+        *values, right, labelled_seen = sums.tolist()
         seconds = time.perf_counter() - started
         images_seen = steps_per_epoch * config.batch_size
         number = (len(self.preparation) if preparing else epoch) + 1
-        row: dict[str, Any] = {"epoch": number, "lr": lr, "loss": sum(values[:-1]) / steps_per_epoch}
+        row: dict[str, Any] = {"epoch": number, "lr": lr, "loss": sum(values) / steps_per_epoch}
         shown = self.objective.preparing if preparing else self.objective.names
-        for name, value in zip(self.objective.names, values[:-1], strict=True):
+        for name, value in zip(self.objective.names, values, strict=True):
             if name in shown:
                 row[f"loss_{name}"] = value / steps_per_epoch
         if not preparing:
-            row["train_top1"] = 100 * values[-1] / images_seen
+            row["train_top1"] = 100 * right / max(1, labelled_seen)
         row["seconds"] = seconds
         row["images_per_s"] = images_seen / seconds
         return row

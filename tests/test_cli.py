@@ -214,6 +214,14 @@ def test_load_of_a_run_with_one_student(road: Path, tmp_path: Path) -> None:
         bnn_itrd.load(road)
 
 
+def test_a_command_that_reads_labels_refuses_unlabelled_images(
+    road: Path, tiny_npz: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [f"--data.root={tiny_npz}", "--data.per_class=4", "--data.unlabelled=true"]
+    assert main(["probe", str(road / "recu"), "--data=cifar10", *given]) == 2
+    assert "data.unlabelled is for training: this command reads the labels" in capsys.readouterr().err
+
+
 def test_a_first_stage_is_not_taken_for_its_student(road: Path, tmp_path: Path) -> None:
     shutil.copytree(road / "recu", tmp_path / "recu" / "first-stage")
     with pytest.raises(UserError, match="finished nothing but its first stage"):

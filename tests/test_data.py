@@ -12,7 +12,7 @@ from PIL import Image
 
 from bnn_itrd.augment import crop_and_flip, draw, normalise
 from bnn_itrd.config import DataConfig
-from bnn_itrd.data import ImageData, TensorSplit, channel_statistics, load_data, shuffled
+from bnn_itrd.data import UNLABELLED, ImageData, TensorSplit, channel_statistics, load_data, shuffled
 from bnn_itrd.errors import UserError
 from bnn_itrd.folder import FolderSplit, read_image
 
@@ -684,3 +684,39 @@ def test_missing_and_truncated_files(tiny_npz: Path, tmp_path: Path) -> None:
 def test_values_out_of_range() -> None:
     with pytest.raises(UserError, match=r"data\.val_fraction must be in \[0, 1\), got 1\.5"):
         DataConfig(val_fraction=1.5)
+
+
+def test_unlabelled_images_are_the_rest(tiny_npz: Path) -> None:
+    fraction = {"val_fraction": 0.25, "per_class": 7, "per_class_seed": 3}
+    everything, part = few(tiny_npz, val_fraction=0.25), few(tiny_npz, **fraction)
+    mixed = few(tiny_npz, **fraction, unlabelled=True)
+    assert isinstance(mixed.train, TensorSplit) and isinstance(everything.train, TensorSplit)
+    assert torch.equal(mixed.train.images, everything.train.images) and mixed.mean == everything.mean
+    labelled = mixed.train.labels != UNLABELLED
+    assert torch.bincount(mixed.train.labels[labelled]).tolist() == [7, 7, 7]
+    assert torch.equal(mixed.train.labels[labelled], everything.train.labels[labelled])
+    # the labelled ones are those that per_class takes by itself; nothing else is changed
+    assert {i.numpy().tobytes() for i in mixed.train.images[labelled]} == pictures(part.train)
+    assert mixed.val is not None and everything.val is not None
+    for a, b in ((mixed.val, everything.val), (mixed.test, everything.test)):
+        assert torch.equal(a.labels, b.labels)
+
+
+def test_unlabelled_images_in_files(tmp_path: Path) -> None:
+    write_imagenet(tmp_path / "large")
+    data = published("imagenet", tmp_path / "large", per_class=3, unlabelled=True)
+    everything, part = (published("imagenet", tmp_path / "large", **more) for more in ({}, {"per_class": 3}))
+    assert files(data.train) == files(everything.train) and isinstance(data.train, FolderSplit)
+    labelled = [file for file, y in zip(files(data.train), data.train.labels, strict=True) if y != UNLABELLED]
+    assert labelled == files(part.train)
+    batch = next(data.train.train_batches(len(data.train), seed=0, epoch=0, device=CPU))
+    assert torch.equal(batch[1], data.train.labels[batch[2]])
+
+
+def test_bad_choices_of_images(tiny_npz: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.unlabelled must be false without data\.per_class.*, got True"):
+        DataConfig(unlabelled=True)
+    with pytest.raises(UserError, match=r"data\.per_class must be at most 32"):
+        few(tiny_npz, per_class=33, unlabelled=True)
+    with pytest.raises(UserError, match=r"data\.val_fraction 0\.01 of the 96 training images holds out none"):
+        few(tiny_npz, val_fraction=0.01)

@@ -22,8 +22,9 @@ import bnn_itrd.losses as losses
 from bnn_itrd import distill_config as dc
 from bnn_itrd.checkpoint import load_checkpoint
 from bnn_itrd.config import DataConfig, FabricConfig, LogConfig, NetworkConfig, RunConfig, SchemeConfig, TrainConfig
-from bnn_itrd.data import ImageData, load_data, mix_seed
+from bnn_itrd.data import UNLABELLED, ImageData, TensorSplit, load_data, mix_seed
 from bnn_itrd.distill_config import METHODS, DistillConfig
+from bnn_itrd.distillers import DISTILLERS
 from bnn_itrd.errors import UserError
 from bnn_itrd.models import Outputs, observe
 from bnn_itrd.networks import build
@@ -771,6 +772,119 @@ def test_help_names_every_method_and_field(capsys: pytest.CaptureFixture[str]) -
             assert f"{field} {getattr(kind(), field)}" in text, (name, field)
 
 
+# ---- images without labels
+
+
+def _mixed(npz: Path, **more: Any) -> ImageData:
+    return load_data(DataConfig(name="cifar10", root=str(npz), per_class=4, unlabelled=True, **more))
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> float:
+    """Of the labelled rows, in float64: the definition, row by row."""
+    terms = []
+    for row, label in zip(logits.double(), labels.tolist(), strict=True):
+        if label == UNLABELLED:
+            continue
+        log_p = row - row.exp().sum().log()
+        wanted = torch.full_like(log_p, smoothing / len(log_p))
+        wanted[label] += 1 - smoothing
+        terms.append(float(-(wanted * log_p).sum()))
+    return sum(terms) / len(terms)
+
+
+def test_labels_teach_the_labelled_and_the_teacher_all(npz: Path, tmp_path: Path) -> None:
+    data = _mixed(npz)
+    student, teacher = made(1), made(2, Net, TEACHER).eval()
+    images, labels, _ = next(data.train.train_batches(96, seed=0, epoch=0, device=torch.device("cpu")))
+    assert (labels == UNLABELLED).sum() == 84
+    with torch.no_grad():
+        s, t = student(images), teacher(images)
+    kd = 0.9 * float(losses.soft_kl(s, t, tau=4.0))
+    right = int((s.argmax(1) == labels).sum())
+    fitted = distilled(
+        data, tmp_path, DistillConfig(ce=0.3, kd=dc.KDConfig()), student=student, teacher=teacher,
+        batch_size=96, lr=STILL, epochs=1, label_smoothing=0.2,
+    )  # fmt: skip
+    row = fitted.history[0]
+    assert row["loss_ce"] == pytest.approx(0.3 * _cross_entropy(s, labels, 0.2), rel=1e-5)
+    assert row["loss_kd"] == pytest.approx(kd, rel=1e-5)
+    assert row["train_top1"] == pytest.approx(100 * right / 12)
+
+
+def test_a_batch_without_labels_teaches_nothing_but_the_teachers_terms(npz: Path) -> None:
+    data = _mixed(npz)
+    trainer = Trainer(
+        made(1), made(2, Net, TEACHER).eval(), input_shape=SHAPE, train=settings(), distill=DistillConfig(
+            itrd=dc.ITRDConfig()), fabric=make_fabric(CPU), labels=data.train.labels,
+    )  # fmt: skip
+    assert isinstance(data.train, TensorSplit)
+    images = data.train.images[:8].float()
+    labels = torch.full((8,), UNLABELLED)
+    loss, parts, correct = trainer.objective(images, labels, torch.arange(8))
+    assert parts[0] == 0 and parts[1] != 0 and correct == 0 and loss == parts[1]
+    loss.backward()
+    gradients = [p.grad for p in trainer.student.parameters()]
+    assert all(g is not None and torch.isfinite(g).all() for g in gradients)
+    # of the classifier the labels alone would know anything
+    assert not trainer.student.linear.weight.grad.any() and trainer.student.c.weight.grad.any()
+    # one labelled image: its own cross-entropy, whatever the rest
+    labels[3] = 2
+    _, parts, _ = trainer.objective(images, labels, torch.arange(8))
+    with torch.no_grad():
+        logits = trainer.student(images)
+    assert float(parts[0]) == pytest.approx(_cross_entropy(logits, labels, 0.0), rel=1e-5)
+
+
+def test_a_run_with_few_labels_continues_exactly(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, changes = _mixed(npz, val_fraction=0.25), {"epochs": 3, "batch_size": 8, "ema": 0.5}
+    config = DistillConfig(ce=0.5, kd=dc.KDConfig(), ft=dc.FTConfig(preparation_epochs=1))
+    states = []
+    for stops in ([9], [1, 9]):
+        out = tmp_path / str(len(stops))
+        for stop in stops:
+            with monkeypatch.context() as patch, contextlib.suppress(Stop):
+                _stop_after(patch, 9, stop)
+                distilled(data, out, config, student=made(1), teacher=made(2, Net, TEACHER), **changes)
+        states.append(load_checkpoint(out / "last.pt"))
+    for key in ("objective", "model", "optimizer", "ema", "history", "preparation"):
+        _same(states[0][key], states[1][key], key)
+    assert len(states[0]["history"]) == 3 and all(math.isfinite(row["loss"]) for row in states[0]["history"])
+
+
+@pytest.mark.parametrize("name", ["dkd", "crd", "wcord"])
+def test_a_distiller_that_reads_labels_is_refused_without_them(npz: Path, tmp_path: Path, name: str) -> None:
+    config = RunConfig(
+        data=DataConfig(name="cifar10", root=str(npz), per_class=4, unlabelled=True),
+        network=NetworkConfig("resnet8", width=0.25),
+        students={"mine": DistillConfig(**{name: METHODS[name]()})},
+        fabric=CPU,
+        log=QUIET,
+    )
+    message = rf"students\.mine: {name} reads the label of every training image, and 84 of 96 have none"
+    with pytest.raises(UserError, match=message):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_other_distiller_reads_labels(npz: Path) -> None:
+    """Its term is the same whatever the labels say."""
+    labels = _mixed(npz).train.labels
+    for name, config, _ in TERMS:
+        if DISTILLERS[name].reads_labels:  # type: ignore[attr-defined]
+            assert name in ("dkd", "crd", "wcord")
+            continue
+        trainer = Trainer(
+            made(1, Net, TEACHER), made(2, Net, TEACHER).eval(), input_shape=SHAPE, train=settings(),
+            distill=DistillConfig(ce=0.0, **{name: config}), fabric=make_fabric(CPU), labels=labels,
+        )  # fmt: skip
+        images = torch.randn(6, *SHAPE, generator=torch.Generator().manual_seed(0))
+        terms = []
+        for label in (UNLABELLED, 2):
+            torch.manual_seed(0)
+            terms.append(float(trainer.objective(images, torch.full((6,), label), torch.arange(6))[0].detach()))
+        assert terms[0] == terms[1] and math.isfinite(terms[0])
+
+
 # ---- several processes
 
 _TWO = """
@@ -822,6 +936,19 @@ def in_processes(fabric: Any, data: ImageData, out: Path) -> None:
             made(1, Net, TEACHER), made(2, Net, TEACHER).eval(), data, train=settings(), distill=config, fabric=fabric,
             log=QUIET, out=out / f"{name}-{world}", identity={},
         )  # fmt: skip
+    # labels that are not as many in either process
+    labels = torch.where(torch.arange(32) % 4 < 1, 2, UNLABELLED)
+    labels[1] = 0
+    trainer = Trainer(
+        made(1), None, input_shape=SHAPE, train=settings(), distill=DistillConfig(), fabric=fabric, labels=labels
+    )
+    images = torch.randn(32, *SHAPE, generator=torch.Generator().manual_seed(0))
+    loss, parts, _ = trainer.step_module(images[rank::world], labels[rank::world], torch.arange(32)[rank::world])
+    fabric.backward(loss)
+    if world > 1:
+        torch.distributed.all_reduce(parts)
+    grads = {n: p.grad for n, p in trainer.objective.named_parameters()}
+    torch.save({"parts": parts / world, "grads": grads}, out / f"unlabelled-{world}-{rank}.pt")
     # each process draws its own negatives here: what they write must be the same all the same
     config = DistillConfig(crd=dc.CRDConfig(embed_dim=6, negatives=16))
     trainer = Trainer(
@@ -868,6 +995,10 @@ def test_two_processes_equal_one(npz: Path, data: ImageData, tmp_path: Path) -> 
         keys = [k for k in a["objective"] if kind == "shared" or "paraphraser" in k]
         for key in keys:
             torch.testing.assert_close(b["objective"][key], a["objective"][key], rtol=1e-3, atol=1e-4, msg=key)
+    a, b = (torch.load(tmp_path / f"unlabelled-{n}-0.pt", weights_only=True) for n in (1, 2))
+    torch.testing.assert_close(b["parts"], a["parts"])
+    for name, grad in a["grads"].items():
+        torch.testing.assert_close(b["grads"][name], grad, rtol=1e-4, atol=1e-6, msg=name)
     banks = [torch.load(tmp_path / f"banks-2-{rank}.pt", weights_only=True) for rank in (0, 1)]
     for name in ("bank_s", "bank_t", "log_z"):
         key = f"distillers.crd.loss.memory.{name}"

@@ -42,7 +42,14 @@ DISTILLERS: dict[str, Callable[[Any, Setting], Distiller]] = {
 def make_distillers(config: DistillConfig, setting: Setting) -> nn.ModuleDict:
     """The distillers of a configuration, by their names there. Raises UserError where one does not fit the networks."""
     made: dict[str, nn.Module] = {}
+    without = int((setting.labels < 0).sum())
     for name, own in config.methods.items():
+        if without and getattr(DISTILLERS[name], "reads_labels", False):
+            readers = ", ".join(n for n, kind in DISTILLERS.items() if getattr(kind, "reads_labels", False))
+            raise UserError(
+                f"{name} reads the label of every training image, and {without} of {len(setting.labels)} have none: "
+                f"leave out data.unlabelled, or use another distiller than {readers}"
+            )
         try:
             made[name] = DISTILLERS[name](own, setting)
         except UserError:

@@ -28,7 +28,8 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a distiller may know when it is made. labels: int64 (n,), of all training images in their order."""
+    """What a distiller may know when it is made. labels: int64 (n,), of all training images in their order,
+    `data.UNLABELLED` for those that have none."""
 
     student: Sizes
     teacher: Sizes
@@ -62,12 +63,14 @@ class Distiller(nn.Module):
     `preparation_epochs` has a phase in front of the training: there `prepare` alone is minimised, and the student
     takes part where `prepares_student` is set (else its outputs are None); `prepared` is called at its end. One with
     `only_prepares` adds no term to the training itself. `replicated` names buffers that are the same in all processes
-    because each computes them from the global batch: they are not sent around at every step.
+    because each computes them from the global batch: they are not sent around at every step. One that `reads_labels`
+    cannot be used where some images have none.
     """
 
     preparation_epochs = 0
     prepares_student = False
     only_prepares = False
+    reads_labels = False
     replicated: tuple[str, ...] = ()
 
     def forward(self, student: Outputs, teacher: Outputs, labels: Tensor, indices: Tensor) -> Tensor:

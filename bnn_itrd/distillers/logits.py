@@ -39,6 +39,8 @@ class KDDistiller(Distiller):
 class DKDDistiller(Distiller):
     """Weighted `DKD`."""
 
+    reads_labels = True
+
     def __init__(self, config: DKDConfig, setting: Setting) -> None:
         super().__init__()
         _check_classes("dkd", setting)

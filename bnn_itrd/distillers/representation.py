@@ -104,6 +104,7 @@ class _Contrast(Distiller):
     """
 
     replicated = ("loss.memory.bank_s", "loss.memory.bank_t", "loss.memory.labels", "loss.memory.order")
+    reads_labels = True
     loss: Callable[[Tensor, Tensor, Tensor], Tensor]
     weight: float
 
