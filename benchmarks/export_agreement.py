@@ -23,7 +23,8 @@ from bnn_itrd.environment import environment
 from bnn_itrd.export import agreement, to_onnx
 from bnn_itrd.networks import build
 from bnn_itrd.targets import open_file
-from bnn_itrd.training import Trainer, make_fabric
+from bnn_itrd.trainer import Trainer
+from bnn_itrd.training import make_fabric
 
 
 def main() -> None:

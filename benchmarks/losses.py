@@ -34,7 +34,8 @@ from bnn_itrd.config import FabricConfig, NetworkConfig, SchemeConfig, TrainConf
 from bnn_itrd.distill_config import METHODS, ABConfig, DistillConfig, FTConfig, VIDConfig
 from bnn_itrd.environment import environment
 from bnn_itrd.networks import build
-from bnn_itrd.training import Trainer, make_fabric
+from bnn_itrd.trainer import Trainer
+from bnn_itrd.training import make_fabric
 
 SHAPE, CLASSES, SAMPLES = (3, 32, 32), 10, 50_000
 PLAIN, AGAIN, TEACHER = "plain", "plain again", "teacher forward"

@@ -39,7 +39,8 @@ from bnn_itrd.losses import ITRD
 from bnn_itrd.models import observe
 from bnn_itrd.networks import build
 from bnn_itrd.quant import BinaryConv2d, set_progress
-from bnn_itrd.training import Trainer, make_fabric
+from bnn_itrd.trainer import Trainer
+from bnn_itrd.training import make_fabric
 
 SHAPE = (3, 32, 32)
 Step = Callable[[], None]

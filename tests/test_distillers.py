@@ -32,7 +32,8 @@ from bnn_itrd.options import run_config
 from bnn_itrd.quant import BinaryConv2d
 from bnn_itrd.records import read_metrics
 from bnn_itrd.run import run
-from bnn_itrd.training import Trainer, fit, make_fabric
+from bnn_itrd.trainer import Trainer
+from bnn_itrd.training import fit, make_fabric
 
 QUIET = LogConfig(tensorboard=False, progress=False)
 CPU = FabricConfig(accelerator="cpu", threads=1)

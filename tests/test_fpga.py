@@ -42,6 +42,7 @@ from bnn_itrd.export.lce import to_lce
 from bnn_itrd.models import ResNet, observe, resnet18, resnet20, summary, vgg_small
 from bnn_itrd.models.blocks import Style
 from bnn_itrd.networks import build
+from bnn_itrd.objective import Objective
 from bnn_itrd.options import run_config
 from bnn_itrd.quant import (
     BinaryConv2d,
@@ -57,7 +58,6 @@ from bnn_itrd.quant import (
     sign,
 )
 from bnn_itrd.targets import TARGETS, judge, open_file
-from bnn_itrd.training import Objective
 
 READY: dict[str, Any] = {"binary": "recu", "padding_value": -1, "residual_bits": 4, "first_last_bits": 8}
 SHAPE = (3, 8, 8)

@@ -46,7 +46,8 @@ from bnn_itrd.options import run_config
 from bnn_itrd.quant import WEIGHTS, BinaryConv2d, Scheme
 from bnn_itrd.records import Progress, read_metrics
 from bnn_itrd.targets import open_file, write_target
-from bnn_itrd.training import Trainer, _NonFinite, learning_rate, make_fabric
+from bnn_itrd.trainer import NonFinite, Trainer, learning_rate
+from bnn_itrd.training import make_fabric
 
 CPU = FabricConfig(accelerator="cpu", threads=1)
 QUIET = LogConfig(tensorboard=False, progress=False)
@@ -210,7 +211,7 @@ def two_steps(member: MemberConfig, model: nn.Module, teacher: nn.Module | None,
     )  # fmt: skip
     before = [p.detach().clone() for p in model.parameters()]
     with Progress("", epochs=1, steps=2, names=trainer.objective.names, batch_size=2, enabled=False, live=False) as bar:
-        row = trainer.train_epoch(data, 2, _NonFinite(fabric.device), bar)
+        row = trainer.train_epoch(data, 2, NonFinite(fabric.device), bar)
     trainer.objective.release()
     assert math.isfinite(row["loss"]) and set(trainer.objective.names) >= {"ce", *distill.methods}
     moved = [not torch.equal(p, q) for p, q in zip(before, model.parameters(), strict=True)]

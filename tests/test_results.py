@@ -42,7 +42,8 @@ from bnn_itrd.plots import runs
 from bnn_itrd.published import PUBLISHED
 from bnn_itrd.quant import BinaryConv2d
 from bnn_itrd.records import read_metrics
-from bnn_itrd.training import Trainer, _Average, make_fabric, matching_state
+from bnn_itrd.trainer import Trainer, _Average
+from bnn_itrd.training import make_fabric, matching_state
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -392,14 +393,14 @@ def trainer_of(npz: Path, **train: Any) -> tuple[Trainer, Any]:
 def test_an_epoch_reads_nothing_from_the_device_before_its_end(tmp_path: Path) -> None:
     """The number of reads does not grow with the steps: 2 steps and 6, with a moving average and scheduled weights."""
     from bnn_itrd.records import Progress
-    from bnn_itrd.training import _NonFinite
+    from bnn_itrd.trainer import NonFinite
 
     counts = []
     for n in (32, 96):
         trainer, data = trainer_of(write_npz(tmp_path / f"{n}.npz", n=n), ema=0.9, channels_last=True)
         quiet = Progress("", epochs=4, steps=n // 16, names=(), batch_size=16, enabled=False, live=False)
         with _Reads() as reads:
-            trainer.train_epoch(data, n // 16, _NonFinite(torch.device("cpu")), quiet)
+            trainer.train_epoch(data, n // 16, NonFinite(torch.device("cpu")), quiet)
         # The count of the average's updates lies on the CPU, whatever the device.
         assert trainer.ema is not None and trainer.ema.n_averaged.device.type == "cpu"
         assert int(trainer.ema.n_averaged) == n // 16
@@ -436,7 +437,7 @@ def test_moving_average_is_the_closed_form() -> None:
 def test_sign_flips_are_recorded(tiny_npz: Path) -> None:
     """Against ReCU's sign(w - mean of its filter) in NumPy, from the weights before and after each epoch."""
     from bnn_itrd.records import Progress
-    from bnn_itrd.training import _NonFinite
+    from bnn_itrd.trainer import NonFinite
 
     trainer, data = trainer_of(tiny_npz, lr=0.3)
     quiet = Progress("", epochs=4, steps=6, names=(), batch_size=16, enabled=False, live=False)
@@ -451,7 +452,7 @@ def test_sign_flips_are_recorded(tiny_npz: Path) -> None:
 
     for _ in range(2):
         before = positive()
-        row = trainer.train_epoch(data, 6, _NonFinite(torch.device("cpu")), quiet)
+        row = trainer.train_epoch(data, 6, NonFinite(torch.device("cpu")), quiet)
         changed = 100 * np.mean(before != positive())
         # Float32 may put a weight at its filter's mean on the other side.
         assert changed > 0.1 and row["sign_flips"] == pytest.approx(changed, abs=0.01)

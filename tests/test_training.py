@@ -38,7 +38,8 @@ from bnn_itrd.errors import UserError
 from bnn_itrd.models import resnet20
 from bnn_itrd.records import read_metrics
 from bnn_itrd.run import run
-from bnn_itrd.training import Trainer, fit, learning_rate, make_fabric
+from bnn_itrd.trainer import Trainer, learning_rate
+from bnn_itrd.training import fit, make_fabric
 
 QUIET = LogConfig(tensorboard=False, progress=False)
 CPU = FabricConfig(accelerator="cpu", threads=1)
@@ -477,7 +478,8 @@ _TWO = """
 import sys, torch
 from bnn_itrd.config import *
 from bnn_itrd.data import load_data
-from bnn_itrd.training import Trainer, make_fabric
+from bnn_itrd.trainer import Trainer
+from bnn_itrd.training import make_fabric
 from test_training import TinyNet
 
 def main(npz, out, gather, processes):
