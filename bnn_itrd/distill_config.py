@@ -287,7 +287,7 @@ class VIDConfig(Weighted):
     """Variational lower bound of the mutual information (Ahn et al. 2019).
 
     Args:
-        weight: of the mean over the stages
+        weight: of the sum over the stages
         warmup_epochs: epochs in which the weight rises from 0
         final: factor on the weight at the end
         form: maps (MI-I, every stage) or logits (MI-L: the student's representation and the teacher's logits)

@@ -131,7 +131,7 @@ class NSTDistiller(_EachStage):
 
 
 class VIDDistiller(_EachStage):
-    """Weighted mean of `VID` over the stages, or `VIDLogits`."""
+    """Weighted sum of `VID` over the stages, or `VIDLogits`."""
 
     def __init__(self, config: VIDConfig, setting: Setting) -> None:
         super().__init__()
@@ -141,7 +141,6 @@ class VIDDistiller(_EachStage):
             self.logits = VIDLogits(*dims, reduction=config.reduction)
             return
         student, teacher = stages_of("vid", setting)
-        self.weight /= len(student)
         self.losses = nn.ModuleList(
             VID(s, t, batch_norm=config.batch_norm, reduction=config.reduction)
             for s, t in zip(student, teacher, strict=True)
