@@ -27,8 +27,9 @@ __all__ = ["data_config", "parse", "parser", "run_config"]
 def parser(prog: str, description: str) -> ArgumentParser:
     """An argument parser that raises UserError instead of leaving the program."""
     # Its --print_config would leave the students out; config.yaml in the run's folder has everything.
-    settings = {"exit_on_error": False, "allow_abbrev": False, "print_config": None}
-    return ArgumentParser(prog=prog, description=description, **settings)
+    return ArgumentParser(
+        prog=prog, description=description, exit_on_error=False, allow_abbrev=False, print_config=None
+    )
 
 
 def parse(p: ArgumentParser, argv: Sequence[str]) -> Any:

@@ -38,7 +38,8 @@ def penalty(model: nn.Module) -> Tensor | None:
     A module that runs twice in one forward counts with its last run. No host sync; works inside and outside a compiled
     step.
     """
-    parts, averaged = [], []
+    parts: list[Tensor] = []
+    averaged: list[Tensor] = []
     for module in model.modules():
         # Looked up in the class: a child or a number may be called penalty too.
         if callable(getattr(type(module), "penalty", None)):

@@ -124,7 +124,7 @@ def _representations(loss: Callable[..., Tensor]) -> Hand:
 
 def _vid(labels: Tensor) -> Hand:
     parts = [losses.VID(s, t, batch_norm=True) for s, t in zip(STUDENT_MAPS, TEACHER_MAPS, strict=True)]
-    return lambda s, t, labels, i: sum(p(a, b) for p, a, b in zip(parts, s.stages, t.stages, strict=True)) / 3
+    return lambda s, t, labels, i: sum(p(a, b) for p, a, b in zip(parts, s.stages, t.stages, strict=True))
 
 
 def _vid_logits(labels: Tensor) -> Hand:
