@@ -247,7 +247,6 @@ def small_queue(tiny_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "recipe": "cifar10-resnet20",
         "member": "recu",
         "seeds": [3],
-        "weights": True,
         "fields": fields,
     }
     block = {"title": "A block", "why": "to see", "device": "cpu", "images_per_s": 100, "runs": [run]}
@@ -259,6 +258,10 @@ def small_queue(tiny_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_queue_is_worked_off(small_queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    queued = small_queue / "results" / "queue.yaml"
+    tree = json.loads(queued.read_text())
+    tree["blocks"][0]["runs"][0]["weights"] = True
+    queued.write_text(json.dumps(tree))
     assert queue.main([]) == 0
     assert "1 of 1 runs are missing" in capsys.readouterr().out
     assert queue.main(["--device", "gpu"]) == 0 and "all 0 runs" in capsys.readouterr().out
