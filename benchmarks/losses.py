@@ -187,6 +187,7 @@ def main() -> None:
         "turns": args.turns,
         "clock": "processor" if args.cpu_time else "wall",
         "own_bytes": own_bytes,
+        "environment": environment(device),
         "batches": {},
     }
     for size in args.batches:
@@ -196,9 +197,8 @@ def main() -> None:
         feasible = {k: way for k, way in ways.items() if k != "rkd" or size <= _LARGEST_RKD or device.type != "cpu"}
         record["batches"][str(size)] = measure(feasible, batch, turns=args.turns, steps=args.steps, clock=clock)
         _print(size, record["batches"][str(size)], own_bytes)
-    record["environment"] = environment(device)
-    if args.out is not None:
-        args.out.write_text(json.dumps(record, indent=1) + "\n")
+        if args.out is not None:  # after each size: the largest take long
+            args.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":
