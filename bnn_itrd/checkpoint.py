@@ -15,7 +15,7 @@ import torch
 
 from bnn_itrd.errors import UserError
 
-__all__ = ["FORMAT", "file_hash", "load_checkpoint", "save_checkpoint", "save_half", "write_file"]
+__all__ = ["FORMAT", "file_hash", "load_checkpoint", "save_checkpoint", "write_file"]
 
 # Raise this when an older version could no longer read what is written.
 FORMAT = 1
@@ -71,23 +71,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} has format {state['format']}, newer than this version reads ({FORMAT}): update bnn-itrd"
         )
     return state
-
-
-def save_half(source: Path, target: Path) -> None:
-    """The network of a checkpoint alone, its weights in half precision: to start from, or to look at; not to continue.
-
-    Matrices and kernels become float16; vectors (normalisation, scales) stay as they are, they are small. A latent
-    weight within 2^-11 of its threshold, relatively, may come out on the other side of it: some 20 of ResNet-20's
-    267,264 do. Raises UserError: no checkpoint of a network, a weight beyond float16's 65,504.
-    """
-    state = load_checkpoint(source)
-    if not {"model", "identity"} <= state.keys():
-        raise UserError(f"{source} holds no network")
-    model = {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in state["model"].items()}
-    for key, value in model.items():
-        if value.dtype == torch.float16 and not torch.isfinite(value).all():
-            raise UserError(f"{source}: {key} has values beyond float16's largest, {torch.finfo(torch.float16).max:g}")
-    save_checkpoint(target, {"model": model, "identity": state["identity"]})
 
 
 def file_hash(path: Path) -> str:

@@ -23,11 +23,12 @@ from typing import Any
 import yaml
 
 from bnn_itrd import recipes
-from bnn_itrd.checkpoint import save_half, write_file
+from bnn_itrd.checkpoint import write_file
 from bnn_itrd.collect import collect, markdown
 from bnn_itrd.config import RunConfig, differences, member_config, to_dict
 from bnn_itrd.console import print_table
 from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.half import save_half
 from bnn_itrd.options import parse, parser, run_config
 
 __all__ = ["KEPT", "Block", "Run", "command", "configuration", "done", "keep", "main", "minutes", "read", "render"]
