@@ -520,6 +520,7 @@ def test_curves_of_runs(tmp_path: Path) -> None:
     rows = [{"epoch": e, "seconds": s, "top1": t} for e, s, t in ((1, 60.0, 40.0), (2, 600.0, None), (3, 90.0, 50.0))]
     # The median epoch takes a minute and a half; the second one was not evaluated.
     assert runs.minutes_curve(rows) == [(1.5, 40.0), (4.5, 50.0)]
+    assert runs.epochs_curve(rows) == [(1, 40.0), (3, 50.0)]
     # ReCU, eq. 16: A exp(p) + B from tau_min to tau_max; half way it is below the middle, as exp is convex.
     scheme = {"weight": "recu", "tau_min": 0.85, "tau_max": 0.99}
     points = runs.tau_curve({"scheme": scheme}, 4)
@@ -533,7 +534,7 @@ def test_curves_of_runs(tmp_path: Path) -> None:
     shutil.copytree(folders[0], flips)
     lines = (flips / "metrics.csv").read_text().splitlines()
     (flips / "metrics.csv").write_text("\n".join([lines[0] + ",sign_flips", *(line + ",3" for line in lines[1:])]))
-    assert runs.main([str(flips), "--out", str(tmp_path / "three.png")]) == 0
+    assert runs.main([str(flips), "--out", str(tmp_path / "three.png"), "--epochs"]) == 0
     widths = [Image.open(tmp_path / f"{name}.png").size[0] for name in ("two", "three")]
     # A panel more where signs that flip were recorded.
     assert widths[1] * 2 == widths[0] * 3

@@ -507,3 +507,27 @@ def test_notes_say_how_little() -> None:
     assert "one seed there is no spread" in one and "Welch" not in one
     values = list(np.random.default_rng(0).normal(size=12))
     assert "are few" not in " ".join(notes(spread_table(results({"plain": values, "a": values[::-1]}), "plain")))
+
+
+# ---- the sweeps of the repository
+
+
+@pytest.mark.parametrize(("folder", "column"), [("methods", 1), ("methods-cifar10", 3)])
+def test_the_methods_table_is_that_of_the_results(folder: str, column: int) -> None:
+    """results/: every distiller with 3 seeds, the table made of its points; docs/sweep.md shows the same numbers."""
+    root = Path(__file__).parents[1]
+    record = json.loads((root / "results" / folder / "sweep.json").read_text())
+    made = spread_table(record["points"], record["reference"])
+    assert made == record["table"] and table_cells(made)
+    by_student = {row["student"]: row for row in made}
+    assert by_student.keys() == {"plain", *METHODS}
+    assert all(len(row["seeds"]) == 3 for row in made), "every seed of every method"
+    text = (root / "docs" / "sweep.md").read_text().partition("<!-- methods -->\n")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+    assert {row[0].strip("`") for row in rows} == by_student.keys()
+    for name, *cells in rows:
+        row = by_student[name.strip("`")]
+        assert cells[column - 1] == f"{row['mean']:.2f} ± {row['std']:.2f}"
+        larger = (row["verdict"] or "").startswith("larger")
+        difference = "" if row["difference"] is None else f"{row['difference']:+.2f}"
+        assert cells[column] == (f"**{difference}**" if larger else difference)

@@ -1,6 +1,6 @@
 """Several trainings from their metrics.csv in one picture: accuracy against minutes, annealing, signs that flip.
 
-python -m bnn_itrd.plots.runs results/cifar10-resnet20-* --out curves.png
+python -m bnn_itrd.plots.runs results/cifar10-resnet20-* --out curves.png [--epochs]
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bnn_itrd.plots.files import write_atomically
 from bnn_itrd.plots.values import Point
 from bnn_itrd.records import read_metrics
 
-__all__ = ["main", "minutes_curve", "plot_runs", "tau_curve"]
+__all__ = ["epochs_curve", "main", "minutes_curve", "plot_runs", "tau_curve"]
 
 Row = dict[str, Any]
 
@@ -45,12 +45,20 @@ def tau_curve(config: dict[str, Any], epochs: int) -> list[Point]:
     return [(float(e), float(recu_tau(torch.tensor(e / epochs), **ends))) for e in range(epochs + 1)]
 
 
+def epochs_curve(rows: Sequence[Row]) -> list[Point]:
+    """(epoch, top-1) of the epochs that were evaluated: for runs whose machine was shared unequally."""
+    return [(row["epoch"], row["top1"]) for row in rows if row["top1"] is not None]
+
+
 def _flips(rows: Sequence[Row]) -> list[Point]:
     return [(row["epoch"], row["sign_flips"]) for row in rows if row.get("sign_flips") is not None]
 
 
-def plot_runs(folders: Sequence[Path], path: Path) -> Path:
-    """PNG of a panel for each thing that any of the runs recorded. Raises UserError on a folder without a run."""
+def plot_runs(folders: Sequence[Path], path: Path, *, epochs: bool = False) -> Path:
+    """PNG of a panel for each thing that any of the runs recorded; epochs: accuracy against those, not minutes.
+
+    Raises UserError on a folder without a run.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -63,8 +71,8 @@ def plot_runs(folders: Sequence[Path], path: Path) -> Path:
     panels: list[tuple[str, str, Callable[[list[Row], dict[str, Any]], list[Point]]]] = [
         (
             "Top-1 after an epoch, %",
-            "minutes of training (epochs of median length)",
-            lambda rows, _: minutes_curve(rows),
+            "epoch" if epochs else "minutes of training (epochs of median length)",
+            lambda rows, _: epochs_curve(rows) if epochs else minutes_curve(rows),
         ),
         ("tau of ReCU", "epoch", lambda rows, config: tau_curve(config, len(rows))),
         ("Signs that flipped in an epoch, %", "epoch", lambda rows, _: _flips(rows)),
@@ -101,9 +109,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = parser("python -m bnn_itrd.plots.runs", "Curves of several trained networks, from their metrics.csv.")
     p.add_argument("folders", nargs="+", help="folders with metrics.csv and config.yaml")
     p.add_argument("--out", required=True, help="PNG file")
+    p.add_argument("--epochs", action="store_true", help="accuracy against epochs, not minutes")
     try:
         args = parse(p, list(sys.argv[1:] if argv is None else argv))
-        print(plot_runs([Path(folder) for folder in args.folders], Path(args.out)))
+        print(plot_runs([Path(folder) for folder in args.folders], Path(args.out), epochs=args.epochs))
     except UserError as error:
         print(f"bnn_itrd.plots.runs: {error}", file=sys.stderr)
         return 2
