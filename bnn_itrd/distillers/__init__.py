@@ -43,12 +43,12 @@ def make_distillers(config: DistillConfig, setting: Setting) -> nn.ModuleDict:
     """The distillers of a configuration, by their names there. Raises UserError where one does not fit the networks."""
     made: dict[str, nn.Module] = {}
     without = int((setting.labels < 0).sum())
+    readers = [n for n, kind in DISTILLERS.items() if getattr(kind, "reads_labels", False)]
     for name, own in config.methods.items():
-        if without and getattr(DISTILLERS[name], "reads_labels", False):
-            readers = ", ".join(n for n, kind in DISTILLERS.items() if getattr(kind, "reads_labels", False))
+        if without and name in readers:
             raise UserError(
                 f"{name} reads the label of every training image, and {without} of {len(setting.labels)} have none: "
-                f"leave out data.unlabelled, or use another distiller than {readers}"
+                f"leave out data.unlabelled, or use another distiller than {', '.join(readers)}"
             )
         try:
             made[name] = DISTILLERS[name](own, setting)
