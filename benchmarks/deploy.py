@@ -2,8 +2,8 @@
 
     python benchmarks/deploy.py [--networks resnet18 ...] [--threads 1 2] [--batch 1 32] [--repeats 40] [--out FILE]
 
-ResNet-18 for 32x32 images, VGG-small, ResNet-20 (16 to 64 channels), torchvision's ResNet-18 for 224x224 made binary.
-Random weights: time does not depend on them. Each candidate runs in turns with the teacher (see `bnn-itrd bench`).
+ResNet-18 for 32x32 images, VGG-small, ResNet-20 (16 to 64 channels), both ResNets with RSign and RPReLU, torchvision's
+ResNet-18 for 224x224 made binary. Random weights: time does not depend on them. Each candidate runs in turns with the teacher (see `bnn-itrd bench`).
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ NETWORKS: dict[str, Callable[[], Pair]] = {
     "resnet18": lambda: (resnet18(), resnet18(binary="recu"), (3, 32, 32)),
     "vgg_small": lambda: (vgg_small(), vgg_small(binary="recu"), (3, 32, 32)),
     "resnet20": lambda: (resnet20(), resnet20(binary="recu"), (3, 32, 32)),
+    "resnet18-reactnet": lambda: (resnet18(), resnet18(binary="reactnet"), (3, 32, 32)),
+    "resnet20-reactnet": lambda: (resnet20(), resnet20(binary="reactnet"), (3, 32, 32)),
     "resnet18-224": _imagenet,
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bnn_itrd.export.functions import DOMAIN, FLOAT_CONVOLUTIONS, POOLINGS, VERSION
+from bnn_itrd.export.functions import DOMAIN, FLOAT_CONVOLUTIONS, POOLINGS, SIGNS, VERSION
 
 if TYPE_CHECKING:
     import onnx
@@ -19,11 +19,11 @@ __all__ = ["CHAINS", "chain"]
 # Names the native library knows of each kind: a name is one function in a file.
 CHAINS = 16
 
-_SIGN, _POOLING, _CONVOLUTION, _FLOAT_CONVOLUTION = 0, 1, 2, 3
+_SIGN, _POOLING, _CONVOLUTION, _FLOAT_CONVOLUTION, _RSIGN = 0, 1, 2, 3, 4
 # Of a value from outside.
 _FLOATS, _SIGNS, _PLANES = 0, 1, 2
-_FORMS = {"Add": 2, "Clip": 4, "Sign": 8}
-_RESIDUAL = 4  # index among the inputs of a convolution
+_FORMS = {"Add": 2, "Clip": 4, "Sign": 8, "RPReLU": 16, "RSign": 32}
+_RESIDUAL = 4  # index among the inputs of a convolution that adds one
 
 Size = tuple[int, int, int]
 
@@ -40,6 +40,10 @@ def _is_convolution(node: onnx.NodeProto) -> bool:
 
 def _is_float_convolution(node: onnx.NodeProto) -> bool:
     return node.op_type in FLOAT_CONVOLUTIONS
+
+
+def _residual(node: onnx.NodeProto) -> list[str]:
+    return [node.input[_RESIDUAL]] if _is_convolution(node) and "Add" in node.op_type else []
 
 
 def _out_size(a: dict[str, Any]) -> tuple[int, int]:
@@ -59,7 +63,7 @@ def _sizes(nodes: Sequence[onnx.NodeProto], outputs: dict[str, int]) -> dict[str
         if _is_convolution(node) or _is_float_convolution(node):
             sizes[node.input[0]] = (*a["input_size"], a["channels"])
             made = (*_out_size(a), outputs[node.input[1]])
-            residual = node.input[_RESIDUAL:] if _is_convolution(node) else []
+            residual = _residual(node)
             sizes.update(dict.fromkeys([*residual, *node.output], made))
         elif node.op_type in POOLINGS:
             height, width = a["input_size"]
@@ -67,7 +71,7 @@ def _sizes(nodes: Sequence[onnx.NodeProto], outputs: dict[str, int]) -> dict[str
             sizes[node.input[0]] = (height, width, a["channels"])
             sizes[node.output[0]] = (height // kernel[0], width // kernel[1], a["channels"] + sum(a.get("zeros", [])))
     for node in nodes:
-        if node.op_type == "Sign" and node.output[0] in sizes:
+        if node.op_type in SIGNS and node.output[0] in sizes:
             sizes[node.input[0]] = sizes[node.output[0]]
     return sizes
 
@@ -83,7 +87,7 @@ def _length(nodes: Sequence[onnx.NodeProto], wanted: set[str]) -> int:
         outside = wanted.union(*(node.input for node in nodes[end:]))
         inside = {name for node in nodes[: end - 1] for name in node.output}
         last = nodes[end - 1].op_type
-        if last != "Sign" and not last.endswith("Threshold") and not inside & outside:
+        if last not in SIGNS and not last.endswith("Threshold") and not inside & outside:
             best = end
     return best if any(map(_is_convolution, nodes[:best])) else 0
 
@@ -93,6 +97,8 @@ def _step(node: onnx.NodeProto, index: dict[str, int], weights: int) -> tuple[li
     a, x = _attributes(node), index[node.input[0]]
     if node.op_type == "Sign":
         return [_SIGN, x], []
+    if node.op_type == "RSign":
+        return [_RSIGN, x, weights], []
     if node.op_type in POOLINGS:
         mean = int(node.op_type.startswith("Average"))
         return [_POOLING, x, mean, *a["kernel_shape"], *a.get("zeros", [0, 0])], []
@@ -103,7 +109,7 @@ def _step(node: onnx.NodeProto, index: dict[str, int], weights: int) -> tuple[li
     bounds = [a["low"], a["high"]] if form & _FORMS["Clip"] else []
     if _is_float_convolution(node):
         return [_FLOAT_CONVOLUTION, x, form, weights, *window], bounds
-    residual = index[node.input[_RESIDUAL]] if form & _FORMS["Add"] else -1
+    residual = index[name] if (name := next(iter(_residual(node)), "")) else -1
     numbers = [_CONVOLUTION, x, residual, form, weights, *window, a["group"], a["padding_value"]]
     return numbers, bounds
 
@@ -164,7 +170,7 @@ def chain(proto: onnx.ModelProto) -> int:
         count = _length(nodes[at:end], wanted) if made < CHAINS else 0
         sizes = _sizes(nodes[at : at + count], outputs)
         # A value that only a sign without readers reads has no size.
-        if not count or any(node.op_type == "Sign" and node.input[0] not in sizes for node in nodes[at : at + count]):
+        if not count or any(node.op_type in SIGNS and node.input[0] not in sizes for node in nodes[at : at + count]):
             result.append(nodes[at])
             at += 1
             continue

@@ -15,20 +15,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["CONVOLUTIONS", "DOMAIN", "FLOAT_CONVOLUTIONS", "POOLINGS", "VERSION", "function_bodies"]
+__all__ = ["CONVOLUTIONS", "DOMAIN", "FLOAT_CONVOLUTIONS", "POOLINGS", "SIGNS", "VERSION", "function_bodies"]
 
 DOMAIN = "bnn_itrd"
 # Of the domain.
 VERSION = 1
 
-_FLOAT_FORMS = tuple(
-    f"BinaryConv{add}{clip}{sign}" for add in ("", "Add") for clip in ("", "Clip") for sign in ("", "Sign")
-)
+# Of a float by itself: from 0 on, or from a level of each channel on.
+SIGNS = ("Sign", "RSign")
+
+# What may follow a convolution's floats.
+_ENDS = tuple(f"{activation}{sign}" for activation in ("", "Clip", "RPReLU") for sign in ("", *SIGNS))
+_FLOAT_FORMS = tuple(f"BinaryConv{add}{end}" for add in ("", "Add") for end in _ENDS)
 # Every convolution of the format, in both forms.
 CONVOLUTIONS = tuple(f"{group}{form}" for group in ("", "Grouped") for form in (*_FLOAT_FORMS, "BinaryConvThreshold"))
 
 # The first layer: float images (n, c, h, w) with a small window.
-FLOAT_CONVOLUTIONS = tuple(f"FloatConv{clip}{sign}" for clip in ("", "Clip") for sign in ("", "Sign"))
+FLOAT_CONVOLUTIONS = tuple(f"FloatConv{end}" for end in _ENDS)
 
 # Poolings whose windows tile the image, without and with channels of zeros around the result.
 POOLINGS = ("AveragePool", "AveragePoolPad", "MaxPool", "MaxPoolPad")
@@ -37,17 +40,25 @@ _WINDOW = "input_size, channels, kernel_shape, strides, pads, dilations"
 _ATTRIBUTES = f"{_WINDOW}, group, padding_value"
 
 _SIGN = """
-  {0}_zero = Constant <value = float {{0.}}> ()
   {0}_plus = Constant <value = uint8 {{2}}> ()
   {0}_minus = Constant <value = uint8 {{0}}> ()
-  {0}_hit = GreaterOrEqual ({0}, {0}_zero)
+  {0}_hit = GreaterOrEqual ({0}, {2})
   {1} = Where ({0}_hit, {0}_plus, {0}_minus)
+"""
+_ZERO = """
+  {0}_zero = Constant <value = float {{0.}}> ()
 """
 
 _CLIP = """
   low = Constant <value_float: float = @low> ()
   high = Constant <value_float: float = @high> ()
   y = Clip ({0}, low, high)
+"""
+
+_RPRELU = """
+  moved = Add ({0}, before)
+  bent = PRelu (moved, slope)
+  y = Add (bent, after)
 """
 
 _PADS = """
@@ -228,30 +239,39 @@ _THRESHOLD = (
 
 def _float_body(name: str, grouped: bool) -> tuple[str, str, str, str]:
     """(inputs, outputs, further attributes, body) of a convolution with a float result."""
-    add, clip, sign = "Add" in name, "Clip" in name, name.endswith("Sign")
+    add = "Add" in name
     body = _COMMON + _UNPACK + (_GROUPED_SUM if grouped else _INDEX + _MATMUL_SUM)
-    steps = [("Mul", "acc", "scale"), ("Add", "", "bias"), *([("Add", "", "residual")] if add else [])]
-    value = ""
-    for i, (op, first, second) in enumerate(steps):
-        last = i == len(steps) - 1 and not clip
-        body += f"  {'y' if last else f'v{i}'} = {op} ({first or value}, {second})\n"
-        value = f"v{i}"
-    if clip:
-        body += _CLIP.format(value)
-    if sign:
-        body += _SIGN.format("y", "t")
-    inputs = "s, w, scale, bias" + (", residual" if add else "")
-    return inputs, "y, t" if sign else "y", ", low, high" if clip else "", body
+    body += "  scaled = Mul (acc, scale)\n"
+    inputs, outputs, more, end = _end(name, "scaled", ["bias", *(["residual"] if add else [])])
+    return f"s, w, scale, {inputs}", outputs, more, body + end
 
 
 def _float_conv_text(name: str) -> str:
     """A convolution of floats (n, c, h, w)."""
-    clip, sign = "Clip" in name, name.endswith("Sign")
-    body = _FLOAT_CONV + f"  {'v' if clip else 'y'} = Add (dot, bias)\n"
-    body += _CLIP.format("v") if clip else ""
-    body += _SIGN.format("y", "t") if sign else ""
-    more, outputs = ", low, high" if clip else "", "y, t" if sign else "y"
-    return f"{name} <{_WINDOW}{more}> (x, w, bias) => ({outputs}) {{{body}}}"
+    inputs, outputs, more, end = _end(name, "dot", ["bias"])
+    return f"{name} <{_WINDOW}{more}> (x, w, {inputs}) => ({outputs}) {{{_FLOAT_CONV}{end}}}"
+
+
+def _end(name: str, value: str, added: list[str]) -> tuple[str, str, str, str]:
+    """(inputs, outputs, further attributes, body) of what follows a sum, `added` first; y and the signs t."""
+    clip, rprelu, rsign = "Clip" in name, "RPReLU" in name, name.endswith("RSign")
+    body, inputs = "", list(added)
+    for i, other in enumerate(added):
+        last = i == len(added) - 1 and not clip and not rprelu
+        body += f"  {'y' if last else f'v{i}'} = Add ({value}, {other})\n"
+        value = f"v{i}"
+    if clip:
+        body += _CLIP.format(value)
+    if rprelu:
+        body += _RPRELU.format(value)
+        inputs += ["before", "slope", "after"]
+    if rsign:
+        body += _SIGN.format("y", "t", "level")
+        inputs.append("level")
+    elif name.endswith("Sign"):
+        body += _ZERO.format("y") + _SIGN.format("y", "t", "y_zero")
+    outputs = "y, t" if name.endswith("Sign") else "y"
+    return ", ".join(inputs), outputs, ", low, high" if clip else "", body
 
 
 def _pooling_body(name: str) -> str:
@@ -300,7 +320,9 @@ def _pooling_body(name: str) -> str:
 
 def _text(name: str) -> str:
     if name == "Sign":
-        return "Sign (x) => (t) {" + _SIGN.format("x", "t") + "}"
+        return "Sign (x) => (t) {" + _ZERO.format("x") + _SIGN.format("x", "t", "x_zero") + "}"
+    if name == "RSign":
+        return "RSign (x, level) => (t) {" + _SIGN.format("x", "t", "level") + "}"
     if name in POOLINGS:
         more = ", zeros" if name.endswith("Pad") else ""
         return f"{name} <input_size, channels, kernel_shape{more}> (x) => (y) {{{_pooling_body(name)}}}"
@@ -319,7 +341,7 @@ def function_bodies(names: Iterable[str]) -> list[onnx.FunctionProto]:
     import onnx.parser
 
     wanted = sorted(set(names))
-    unknown = [name for name in wanted if name not in ("Sign", *POOLINGS, *FLOAT_CONVOLUTIONS, *CONVOLUTIONS)]
+    unknown = [name for name in wanted if name not in (*SIGNS, *POOLINGS, *FLOAT_CONVOLUTIONS, *CONVOLUTIONS)]
     if unknown:
         raise ValueError(f"the domain {DOMAIN} has no operation {', '.join(unknown)}")
     header = f'<opset_import: ["" : 18], domain: "{DOMAIN}"> '

@@ -36,8 +36,8 @@ _AXIS = {0: 0, 1: 3, 2: 1, 3: 2}
 
 _ELEMENTWISE = frozenset(
     {"Abs", "Add", "Cast", "Ceil", "Clip", "Div", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "HardSwish", "Identity"}
-    | {"LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid"}
-    | {"Sign", "Softplus", "Sqrt", "Sub", "Tanh"}
+    | {"LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu"}
+    | {"Sigmoid", "Sign", "Softplus", "Sqrt", "Sub", "Tanh"}
 )
 
 
@@ -233,6 +233,15 @@ def _elementwise(walk: _Walk) -> bool:
         out.shape = ir.Shape([size or "batch" for size in shapes.pop()]) if len(shapes) == 1 else None
     if len(_sizes(out)) != 4:
         return False
+    made = _in_last(walk)
+    if made is not None:
+        walk.give(made)
+    return made is not None
+
+
+def _in_last(walk: _Walk) -> ir.Value | None:
+    """The present elementwise node on the NHWC forms of its inputs; None where one of them has none."""
+    node = walk.node
     inputs: list[ir.Value | None] = []
     for index, value in enumerate(node.inputs):
         if value is None or (node.op_type == "Clip" and index > 0):
@@ -240,14 +249,13 @@ def _elementwise(walk: _Walk) -> bool:
         elif constant(value) is not None:
             number = walk.number(value)
             if number is None:
-                return False
+                return None
             inputs.append(number)
         elif len(_sizes(value)) == 4:
             inputs.append(walk.last(value))
         else:
-            return False
-    walk.give(walk.emit(node.op_type, inputs, {k: a.value for k, a in node.attributes.items()}))
-    return True
+            return None
+    return walk.emit(node.op_type, inputs, {k: a.value for k, a in node.attributes.items()})
 
 
 def _concat(walk: _Walk) -> bool:
@@ -409,22 +417,53 @@ _BINARY_RULES: dict[str, Callable[[_Walk], bool]] = {"BinaryConv2d": _binary_con
 
 # ---- the first layer
 
+
+def _is_way(node: ir.Node) -> bool:
+    """Whether it brings a value to NHWC."""
+    return node.op_type == "Transpose" and not node.domain and list(attribute(node, "perm", ())) == _TO_LAST
+
+
+def _elementwise_after(model: ir.Model) -> int:
+    """What reads one value (n, c, h, w) and is read in NHWC alone reads it in NHWC itself: the way there moves up."""
+    walk, count = _Walk(model), 0
+    for node in reversed(list(model.graph)):
+        out = node.outputs[0]
+        ways = [use.node for use in out.uses()]
+        if node.domain or node.op_type not in _ELEMENTWISE or not ways or not all(map(_is_way, ways)):
+            continue
+        if out.is_graph_output() or len(_sizes(out)) != 4:
+            continue
+        read = [value for value in node.inputs if value is not None and constant(value) is None]
+        if len(read) != 1 or len(_sizes(read[0])) != 4:
+            continue
+        walk.node = node
+        made = _in_last(walk)
+        if made is None:
+            continue
+        _Walk._shape(made, _sizes(out))
+        made.type = out.type
+        for way in ways:
+            replace_value(model, way.outputs[0], made)
+        remove_unused(model)
+        count += 1
+    # A value that is read on two ways now takes the first of them.
+    first: dict[int, ir.Value] = {}
+    for way in [node for node in model.graph if _is_way(node)]:
+        kept = first.setdefault(id(way.inputs[0]), way.outputs[0])
+        if kept is not way.outputs[0]:
+            replace_value(model, way.outputs[0], kept)
+    remove_unused(model)
+    return count
+
+
 # The depth of a matrix product that is one chain of sums, and the pixels that keep it from being another routine.
 _DEEPEST, _LEAST_PIXELS = 128, 64
 
 
 def _float_convolution(walk: _Walk, way: ir.Node) -> bool:
-    """Conv [-> Clip with constant bounds] -> the way to NHWC, read by nobody else."""
+    """Conv -> the way to NHWC, read by nobody else."""
     x = way.inputs[0]
-    clip = x.producer() if x is not None else None
-    conv = clip
-    bounds: list[ir.Value | None] = []
-    if clip is not None and clip.op_type == "Clip" and not clip.domain:
-        bounds = [optional_input(clip, 1), optional_input(clip, 2)]
-        source = clip.inputs[0]
-        conv = source.producer() if source is not None else None
-        if source is None or only_consumer(source) is not clip or any(constant(b) is None for b in bounds):
-            return False
+    conv = x.producer() if x is not None else None
     if x is None or conv is None or conv.op_type != "Conv" or conv.domain or only_consumer(x) is not way:
         return False
     images, weights = conv.inputs[0], constant(optional_input(conv, 1))
@@ -458,10 +497,6 @@ def _float_convolution(walk: _Walk, way: ir.Node) -> bool:
     made = walk.emit("FloatConv", inputs, attributes, DOMAIN)
     walk._shape(made, out)
     made.type = x.type
-    if bounds:
-        made = walk.emit("Clip", [made, *bounds])
-        walk._shape(made, out)
-        made.type = x.type
     replace_value(walk.model, way.outputs[0], made)
     return True
 
@@ -479,8 +514,9 @@ def channels_last(model: ir.Model) -> int:
         rule = rules.get(node.op_type)
         count += rule is not None and rule(walk)
     remove_unused(model)
+    count += _elementwise_after(model)
     for node in list(model.graph):
-        if node.op_type == "Transpose" and not node.domain and list(attribute(node, "perm", ())) == _TO_LAST:
+        if _is_way(node):
             count += _float_convolution(walk, node)
     remove_unused(model)
     model.graph.opset_imports[DOMAIN] = VERSION

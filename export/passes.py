@@ -11,6 +11,7 @@ from bnn_itrd.export.graph import (
     add_initializer,
     attribute,
     constant,
+    insert,
     nodes_of,
     only_consumer,
     optional_input,
@@ -25,6 +26,7 @@ __all__ = [
     "fix_reshapes",
     "fold_batchnorm",
     "fold_batchnorm_into_next",
+    "merge_prelu",
 ]
 
 
@@ -183,5 +185,50 @@ def drop_clips(model: ir.Model) -> int:
         if readers and all(reader.domain == DOMAIN and reader.op_type == "Sign" for reader in readers):
             replace_value(model, y, x)
             count += 1
+    remove_unused(model)
+    return count
+
+
+def _is_zero(value: ir.Value | None) -> bool:
+    array = constant(value)
+    return array is not None and array.size == 1 and not array.any()
+
+
+def _side(node: ir.Node | None, kinds: tuple[str, str], bound: int) -> ir.Value | None:
+    """x of ``max(x, 0)`` or ``min(x, 0)``: one of `kinds` with 0, or a Clip whose `bound` is 0 and the other free."""
+    if node is None or node.domain:
+        return None
+    x, other = optional_input(node, 0), optional_input(node, 1)
+    if node.op_type == "Relu" and "Relu" in kinds:
+        return x
+    if node.op_type in kinds and len(node.inputs) == 2:
+        return x if _is_zero(other) else other if _is_zero(x) else None
+    if node.op_type == "Clip" and _is_zero(optional_input(node, bound)):
+        free = optional_input(node, 3 - bound)
+        limit = None if free is None else constant(free)
+        if free is None or (limit is not None and np.isinf(limit).all()):
+            return x
+    return None
+
+
+def merge_prelu(model: ir.Model) -> int:
+    """``max(x, 0) + slope * min(x, 0)`` with a constant slope becomes PRelu: the same numbers, one operation."""
+    count = 0
+    for node in nodes_of(model, "Add"):
+        for above, below in (node.inputs, reversed(node.inputs)):
+            product = None if below is None else below.producer()
+            if above is None or below is None or product is None or product.op_type != "Mul" or product.domain:
+                continue
+            slope = next((value for value in product.inputs if constant(value) is not None), None)
+            inner = next((value for value in product.inputs if value is not slope), None)
+            x = _side(above.producer(), ("Relu", "Max"), 1)
+            if slope is None or inner is None or x is None or x is not _side(inner.producer(), ("Min", "Min"), 2):
+                continue
+            # PRelu's slope takes on the shape of x, never the other way round.
+            if x.shape is None or len(constant(slope).shape) > len(x.shape):  # type: ignore[union-attr]
+                continue
+            replace_value(model, node.outputs[0], insert(model, node, "PRelu", [x, slope]))
+            count += 1
+            break
     remove_unused(model)
     return count

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT_VERSION", "read_metadata", "session", "uses_native"]
 
 # Of the files this package writes; a file with a larger one is refused.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 # From this one on a file holds its own checksum.
 _SEALED = 2
 

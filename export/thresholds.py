@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from einops import rearrange
 
@@ -17,19 +19,29 @@ def pack(signs: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.packbits(bits, axis=2, bitorder="little"))
 
 
-def fold_into_threshold(scale: np.ndarray, bias: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
-    """(threshold int32 (o,), flip bool (o,)): ``acc * scale + bias >= 0`` as ``s acc >= threshold``, s = -1 where flip.
+def _from_zero(y: np.ndarray) -> np.ndarray:
+    return y >= 0
 
-    scale, bias: float32 (o,), finite; largest: of |acc|. Exact, ties included, in float32 arithmetic as it is done
-    (one rounding for the product, one for the sum): the expression never falls while s acc grows, so the place where
-    it first holds is found by bisection on the expression itself. `flip` is where the scale is negative.
+
+def fold_into_threshold(
+    scale: np.ndarray,
+    bias: np.ndarray,
+    largest: int,
+    positive: Callable[[np.ndarray], np.ndarray] = _from_zero,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(threshold int32 (o,), flip bool (o,)): ``positive(acc scale + bias)`` as ``s acc >= threshold``, s = -1 at flip.
+
+    scale, bias: float32 (o,), finite; largest: of |acc|; positive: the sign of a float32 (o,), once +1 then +1 for all
+    that is larger. Exact, ties included, in float32 arithmetic as it is done (one rounding for the product, one for the
+    sum): the expression never falls while s acc grows, so the place where it first holds is found by bisection on the
+    expression itself. `flip` is where the scale is negative.
     """
     flip = scale < 0
     size = np.abs(scale).astype(np.float32)
     bias = bias.astype(np.float32)
 
     def holds(acc: np.ndarray) -> np.ndarray:
-        return acc.astype(np.float32) * size + bias >= 0
+        return positive(acc.astype(np.float32) * size + bias)
 
     low = np.full(len(scale), -largest - 1, np.int64)
     high = np.full(len(scale), largest + 1, np.int64)

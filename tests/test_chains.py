@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from bnn_itrd.export.chains import chain
-from bnn_itrd.export.functions import DOMAIN, FLOAT_CONVOLUTIONS, POOLINGS, function_bodies
+from bnn_itrd.export.functions import DOMAIN, FLOAT_CONVOLUTIONS, POOLINGS, SIGNS, function_bodies
 from bnn_itrd.export.native import library_path, why_unavailable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,13 +96,20 @@ class Network:
         weights = self.rng.standard_normal((*attributes["kernel_shape"], size[2], outputs), np.float32)
         self.inputs["images"] = [size[2], *size[:2]]
         constants = [self.constant(weights), self.constant(self.rng.standard_normal(outputs, np.float32))]
+        constants += self.further(op, outputs)
         made = self.add(op, ["images", *constants], 1 + op.endswith("Sign"), **attributes, **self.limits(op))
         self.floats[made[0]] = (*out, outputs)
         self.signs.update(dict.fromkeys(made[1:], (*out, outputs)))
 
+    def further(self, form: str, outputs: int) -> list[str]:
+        """The constants of RPReLU and RSign."""
+        count = 3 * ("RPReLU" in form) + form.endswith("RSign")
+        return [self.constant(self.rng.standard_normal(outputs, np.float32)) for _ in range(count)]
+
     def sign(self) -> None:
         x = self.one_of(self.floats)
-        self.signs[self.add("Sign", [x], 1)[0]] = self.floats[x]
+        op = self.one_of(SIGNS)
+        self.signs[self.add(op, [x, *self.further(op, self.floats[x][2])], 1)[0]] = self.floats[x]
 
     def pool(self) -> None:
         x = self.one_of(self.floats)
@@ -120,7 +127,8 @@ class Network:
         size = self.signs[x]
         attributes, out = self.window(size)
         residuals = [name for name, s in self.floats.items() if s[:2] == out]
-        form = self.one_of(["", "Sign", "Clip", "ClipSign"] + ([] if last else ["Threshold"] * 2))
+        forms = [f"{bend}{sign}" for bend in ("", "Clip", "RPReLU") for sign in ("", *SIGNS)]
+        form = self.one_of(forms + ([] if last else ["Threshold"] * 4))
         residual = self.one_of(residuals) if residuals and form != "Threshold" and self.rng.random() < 0.7 else None
         outputs = self.floats[residual][2] if residual else int(self.one_of([1, 7, 16, 24, 64]))
         group = self.one_of([g for g in (1, 1, 2, 3) if size[2] % g == 0 and outputs % g == 0])
@@ -133,6 +141,7 @@ class Network:
         else:
             arrays += list(self.rng.standard_normal((2, outputs), np.float32))
         inputs = [x, *(self.constant(a) for a in arrays), *([residual] if residual else [])]
+        inputs += self.further(form, outputs)
         more = {"group": group, "padding_value": int(self.rng.integers(-1, 2)), **self.limits(form)}
         made = self.add(op, inputs, 2 if form.endswith("Sign") else 1, **attributes, **more)
         if form != "Threshold":
@@ -215,6 +224,14 @@ def test_a_chain_gives_the_bits_of_its_operations(seed: int, batch: int) -> None
     assert_same(stock, expected[:1])
 
 
+def stem_constants(op: str, outputs: int) -> dict[str, np.ndarray]:
+    """Those of RPReLU and RSign."""
+    names = (["before", "slope", "after"] if "RPReLU" in op else []) + (["level"] if op.endswith("RSign") else [])
+    return dict(
+        zip(names, np.random.default_rng(outputs).standard_normal((len(names), outputs), np.float32), strict=True)
+    )
+
+
 def stem_model(
     op: str, weights: np.ndarray, bias: np.ndarray, size: tuple[int, int], **changes: Any
 ) -> onnx.ModelProto:
@@ -222,13 +239,14 @@ def stem_model(
     attributes |= {"strides": [1, 1], "pads": [1, 1, 1, 1], "dilations": [1, 1]} | changes
     attributes |= {"low": -0.5, "high": 2.0} if "Clip" in op and "low" not in changes else {}
     names = ["y", "t"] if op.endswith("Sign") else ["y"]
-    node = helper.make_node(op, ["images", "w", "b"], names, "stem", domain=DOMAIN, **attributes)
+    further = stem_constants(op, len(bias))
+    node = helper.make_node(op, ["images", "w", "b", *further], names, "stem", domain=DOMAIN, **attributes)
     graph = helper.make_graph(
         [node],
         "stem",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, [None] * 4)],
         [helper.make_tensor_value_info(n, TensorProto.FLOAT if n == "y" else TensorProto.UINT8, None) for n in names],
-        [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(bias, "b")],
+        [numpy_helper.from_array(a, name) for name, a in ({"w": weights, "b": bias} | further).items()],
     )
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, 1)]
     return helper.make_model(graph, opset_imports=opsets, functions=function_bodies([op]), ir_version=8)
@@ -260,10 +278,14 @@ def test_a_float_convolution_is_that_of_torch_and_of_the_stock_runtime(
             oihw = rearrange(weights, "y x i o -> o i y x")
             arrays = [torch.from_numpy(np.ascontiguousarray(a)).double() for a in (x, oihw, bias)]
             y = rearrange(F.conv2d(*arrays, stride=stride, padding=1), "n o h w -> n h w o").numpy()
-            expected = np.clip(y, -0.5, 2.0) if "Clip" in op else y
+            expected, further = np.clip(y, -0.5, 2.0) if "Clip" in op else y, stem_constants(op, shape[3])
+            if "RPReLU" in op:
+                moved = y + further["before"]
+                expected = np.where(moved > 0, moved, moved * further["slope"]) + further["after"]
             np.testing.assert_allclose(results[0], expected, atol=1e-4)
             if op.endswith("Sign"):
-                packed = np.packbits(results[0] >= 0, axis=-1, bitorder="little").reshape(-1)
+                positive = results[0] >= further.get("level", np.float32(0))
+                packed = np.packbits(positive, axis=-1, bitorder="little").reshape(-1)
                 np.testing.assert_array_equal(bits(results[1]), packed)
 
 
@@ -320,7 +342,7 @@ def test_poolings_have_the_bits_of_the_stock_runtime(op: str) -> None:
 def test_a_batch_of_none(native: bool, chained: bool) -> None:
     for seed in range(20):
         net = Network(seed)
-        net.stem("FloatConvSign")
+        net.stem("FloatConvRPReLURSign" if seed % 2 else "FloatConvSign")
         for step in (net.convolve, net.convolve, net.pool):
             step()
         net.convolve(last=True)
@@ -433,6 +455,13 @@ def test_the_program_is_as_documented() -> None:
         ({21: 1}, "step 1: a residual, and no convolution that adds it"),
         ({22: 16}, "step 1: an unknown form"),
         ({22: 2}, "step 1: an unknown form"),
+        ({22: 64}, "step 1: an unknown form"),
+        ({7: 1 + 2}, "step 0: an unknown form"),
+        ({7: 1 + 4 + 16}, "step 0: an unknown form"),
+        ({7: 1 + 32}, "step 0: an unknown form"),
+        ({7: 1 + 16}, "step 0: (before must have shape|input before has element type)"),
+        ({39: 15 + 32}, "step 2: constants that are not there"),
+        ({53: 4}, "step 3: constants that are not there|step 3: level"),
         ({23: -5}, "step 1: constants that are not there"),
         ({23: 2**40}, "step 1: constants that are not there"),
         ({34: 2}, "step 1: weights must have shape"),
@@ -573,7 +602,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
             file = folder / f"{i}{chained}.onnx"
             file.write_bytes(net.model(chained=chained).SerializeToString())
             files.append(str(file))
-    assert {*POOLINGS, *FLOAT_CONVOLUTIONS, "Sign"} <= seen
+    assert {*POOLINGS, *SIGNS} <= seen and sum(kind in FLOAT_CONVOLUTIONS for kind in seen) > 5
+    assert any("RPReLU" in kind for kind in seen)
     assert any(kind.startswith("Grouped") for kind in seen) and "BinaryConvThreshold" in seen
     return files
 

@@ -239,7 +239,7 @@ def test_metadata(student_file: Path) -> None:
     assert metadata["mean"] == [0.5, 0.4, 0.3] and metadata["std"] == [0.2, 0.25, 0.3]
     assert metadata["normalization_baked"] is False
     assert metadata["input_shape"] == list(SMALL)
-    assert metadata["format_version"] == FORMAT_VERSION == 2
+    assert metadata["format_version"] == FORMAT_VERSION == 3
     assert metadata["source_sha256"] == "0123" and metadata["runs"] == [1, 2]
     assert metadata["torch_version"] == torch.__version__
     assert metadata["onnx_version"] == onnx.__version__
@@ -1022,9 +1022,9 @@ def test_files_that_cannot_be_opened(opener: Callable[[Path], Any], tiny_file: P
         with pytest.raises(ExportError, match=r"model\.onnx is not an ONNX file: "):
             opener(file)
     model = onnx.load(tiny_file)
-    next(entry for entry in model.metadata_props if entry.key == "format_version").value = "3"
+    next(entry for entry in model.metadata_props if entry.key == "format_version").value = "4"
     onnx.save(model, file)
-    with pytest.raises(ExportError, match="has format version 3, this bnn_itrd reads 2"):
+    with pytest.raises(ExportError, match="has format version 4, this bnn_itrd reads 3"):
         opener(file)
 
 

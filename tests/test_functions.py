@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from bnn_itrd.export.functions import CONVOLUTIONS, DOMAIN, POOLINGS, function_bodies
+from bnn_itrd.export.functions import CONVOLUTIONS, DOMAIN, POOLINGS, SIGNS, function_bodies
 
 GEOMETRY: dict[str, Any] = {
     "channels": 5,
@@ -29,8 +29,9 @@ GEOMETRY: dict[str, Any] = {
 
 def model_of(name: str, arrays: dict[str, np.ndarray], attributes: dict[str, Any], constants: set[str]) -> bytes:
     """One node of the domain with its body; `arrays` in the order of its inputs, `constants` among them."""
-    outputs = {"t": TensorProto.UINT8} if name.endswith("Threshold") or name == "Sign" else {"y": TensorProto.FLOAT}
-    if name.endswith("Sign") and name != "Sign":
+    alone = name.endswith("Threshold") or name in SIGNS
+    outputs = {"t": TensorProto.UINT8} if alone else {"y": TensorProto.FLOAT}
+    if name.endswith("Sign") and not alone:
         outputs["t"] = TensorProto.UINT8
     node = helper.make_node(name, list(arrays), list(outputs), domain=DOMAIN, **attributes)
     inputs = [
@@ -116,7 +117,16 @@ def case(
         if "Clip" in name:
             attributes |= {"low": -1.0, "high": 0.75}
             y = np.clip(y, np.float32(-1), np.float32(0.75))
-        expected = [y, np.where(y >= 0, 2, 0).astype(np.uint8)][: 2 if name.endswith("Sign") else 1]
+        if "RPReLU" in name:
+            numbers = rng.standard_normal((3, outputs)).astype(np.float32)
+            arrays |= dict(zip(("before", "slope", "after"), numbers, strict=True))
+            moved = y + numbers[0]
+            y = np.where(moved > 0, moved, moved * numbers[1]) + numbers[2]
+        level = np.zeros(outputs, np.float32)
+        if name.endswith("RSign"):
+            # Some of the values that there are, so that ties are met.
+            level = arrays["level"] = np.sort(y.reshape(-1, outputs), axis=0)[len(y.reshape(-1, outputs)) // 2]
+        expected = [y, np.where(y >= level, 2, 0).astype(np.uint8)][: 2 if name.endswith("Sign") else 1]
     constants = {k for k in arrays if k not in ("s", "residual")}
     model = model_of(name, arrays, attributes, constants)
     got = run(model, {k: a for k, a in arrays.items() if k not in constants})
@@ -149,7 +159,9 @@ def test_any_geometry(data: st.DataObject) -> None:
     pads = [draw(0, 2) for _ in range(4)]
     size = tuple(max(1, dilations[i] * (kernel[i] - 1) + 1 - pads[i] - pads[i + 2]) + draw(0, 4) for i in range(2))
     group = data.draw(st.sampled_from([1, 1, 2, 3]))
-    form = data.draw(st.sampled_from(["BinaryConv", "BinaryConvThreshold", "BinaryConvAddClipSign"]))
+    form = data.draw(
+        st.sampled_from(["BinaryConv", "BinaryConvThreshold", "BinaryConvAddClipSign", "BinaryConvAddRPReLURSign"])
+    )
     case(
         f"Grouped{form}" if group > 1 else form,
         seed=draw(0, 99),
@@ -184,6 +196,15 @@ def test_sign_is_plus_one_at_both_zeros() -> None:
     x = np.array([0.0, -0.0, 1e-45, -1e-45, 3.0, -3.0, np.inf, -np.inf], np.float32).reshape(1, 2, 2, 2)
     (signs,) = run(model_of("Sign", {"x": x}, {}, set()), {"x": x})
     assert signs.reshape(-1).tolist() == [2, 2, 2, 0, 2, 0, 2, 0]
+
+
+def test_rsign_is_plus_one_from_the_level_of_its_channel_on() -> None:
+    level = np.array([0.5, -0.0, -2.0], np.float32)
+    above, below = np.nextafter(level, np.float32(9)), np.nextafter(level, np.float32(-9))
+    x = np.stack([level, above, below, np.full(3, np.inf, np.float32), np.full(3, np.nan, np.float32)])
+    x = np.ascontiguousarray(x.reshape(1, 5, 1, 3))
+    (signs,) = run(model_of("RSign", {"x": x, "level": level}, {}, {"level"}), {"x": x})
+    assert signs.reshape(5, 3).tolist() == [[2] * 3, [2] * 3, [0] * 3, [2] * 3, [0] * 3]
 
 
 @pytest.mark.parametrize("level", [-(2**30), 2**30])

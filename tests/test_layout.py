@@ -21,9 +21,10 @@ from bnn_itrd.export.functions import DOMAIN, function_bodies
 from bnn_itrd.export.fuse import fuse
 from bnn_itrd.export.layout import channels_last
 from bnn_itrd.export.lowering import lower_binary
-from bnn_itrd.export.passes import drop_clips, fold_batchnorm
+from bnn_itrd.export.onnx_file import native
+from bnn_itrd.export.passes import drop_clips, fold_batchnorm, merge_prelu
 from bnn_itrd.export.thresholds import NEVER, fold_into_threshold, pack
-from bnn_itrd.quant import BinaryConv2d, BinaryLinear, BinaryWeight, WeightBinarizer, sign
+from bnn_itrd.quant import BinaryConv2d, BinaryLinear, BinaryWeight, RPReLU, Scheme, WeightBinarizer, sign
 
 SHAPE = (6, 8, 8)
 
@@ -294,10 +295,113 @@ def test_a_stem_with_a_small_window_becomes_a_float_convolution(stem: nn.Module,
 
 @pytest.mark.parametrize(
     ("name", "kept"),
-    [("block_added_to_itself", "Add"), ("block_plus_constant", "Add"), ("block_plus_channel_means", "Add")],
+    [("block_added_to_itself", "Add"), ("block_plus_channel_means", "Add"), ("block_scalars", "Mul")],
 )
 def test_only_a_residual_of_the_same_shape_is_fused(name: str, kept: str) -> None:
     assert _kinds(CASES[name]())[kept] == 1
+
+
+def test_a_constant_in_front_of_a_sign_is_its_level() -> None:
+    assert _kinds(CASES["block_plus_constant"]()) == {"FloatConvSign": 1, "BinaryConvThreshold": 2, "BinaryConv": 1} | {
+        "Transpose": 1
+    }
+
+
+class ReAct(nn.Module):
+    """RPReLU and RSign after a stem, after a block, and where the sign alone reads it; `twist` says how it differs."""
+
+    def __init__(self, twist: str = "") -> None:
+        super().__init__()
+        self.twist = twist
+        scheme = Scheme("recu", "rsign")
+        self.stem = nn.Conv2d(6, 6, 3, padding=1)
+        self.first, self.second, self.third = (conv(scheme=scheme) for _ in range(3))
+        self.norm1, self.norm2 = nn.BatchNorm2d(6), nn.BatchNorm2d(6)
+        self.bends = nn.ModuleList(nn.PReLU(6) if twist == "prelu" else RPReLU(6) for _ in range(3))
+        generator = torch.Generator().manual_seed(6)
+        for name, parameter in self.named_parameters():
+            if name.startswith("bends") or name.endswith("binarizer.bias"):
+                nn.init.uniform_(parameter, -0.5, 0.5, generator=generator)
+        if twist != "falling":
+            slope = next(p for name, p in self.bends[1].named_parameters() if name in ("slope", "weight"))
+            nn.init.uniform_(slope, 0.0, 0.5, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bends[0](self.stem(x))
+        y = self.bends[1](self.norm1(self.first(x)))
+        y = self.norm2(self.second(y))
+        y = self.bends[2](y if self.twist == "plain" else x + y)
+        z = self.third(y)
+        return z * y if self.twist == "read_again" else z
+
+
+@pytest.mark.parametrize(
+    ("twist", "kinds"),
+    [
+        ("", {"FloatConvRPReLURSign": 1, "BinaryConvThreshold": 1, "BinaryConvAddRPReLURSign": 1, "BinaryConv": 1}),
+        (
+            "prelu",
+            {"FloatConvRPReLURSign": 1, "BinaryConvThreshold": 1, "BinaryConvAddRPReLURSign": 1, "BinaryConv": 1},
+        ),
+        ("plain", {"FloatConvRPReLURSign": 1, "BinaryConvThreshold": 1, "BinaryConvRPReLURSign": 1, "BinaryConv": 1}),
+        ("falling", {"FloatConvRPReLURSign": 1, "BinaryConvRPReLURSign": 1, "BinaryConvAddRPReLURSign": 1}),
+        ("read_again", {"FloatConvRPReLURSign": 1, "BinaryConvThreshold": 1, "BinaryConvAddRPReLURSign": 1, "Mul": 1}),
+    ],
+)
+def test_rprelu_and_rsign_go_into_the_convolution(twist: str, kinds: dict[str, int]) -> None:
+    torch.manual_seed(4)
+    model, x = randomise(ReAct(twist)), torch.randn(3, *SHAPE)
+    graph = native(canonical(model, input_shape=SHAPE))
+    found = Counter(node.op_type for node in graph.graph)
+    assert kinds.items() <= found.items() and not {"Add", "PRelu", "RSign", "Relu", "Min"} & set(found)
+    assert found["Transpose"] == 1  # back, at the end
+    with torch.no_grad():
+        np.testing.assert_allclose(run(graph, x), model(x).numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_value_with_signs_of_several_levels_keeps_one_of_them() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = conv()
+            self.left, self.right, self.plain = conv(scheme="reactnet"), conv(scheme="reactnet"), conv()
+            nn.init.constant_(self.left.activation_binarizer.bias, 0.25)  # type: ignore[arg-type]
+            nn.init.constant_(self.right.activation_binarizer.bias, -3.5)  # type: ignore[arg-type]
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return self.left(x) + self.right(x) + self.plain(x)
+
+    torch.manual_seed(4)
+    model, x = Two().eval(), torch.randn(3, *SHAPE)
+    graph = native(canonical(model, input_shape=SHAPE))
+    kinds = Counter(node.op_type for node in graph.graph)
+    assert kinds["BinaryConvSign"] + kinds["BinaryConvRSign"] == 1
+    assert kinds["Sign"] + kinds["RSign"] == 3  # of the images, and two of the three
+    with torch.no_grad():
+        np.testing.assert_allclose(run(graph, x), model(x).numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("bent", "merged"),
+    [
+        (lambda x: F.relu(x) + 0.3 * x.clamp(max=0), 1),
+        (lambda x: torch.minimum(x, torch.zeros(())) * -0.3 + x.clamp(min=0), 1),
+        (lambda x: F.relu(x) + 0.3 * x.clamp(max=0.1), 0),
+        (lambda x: F.relu(x) + 0.3 * x.clamp(-1, 0), 0),
+        (lambda x: F.relu(x) + 0.3 * (x + 1).clamp(max=0), 0),
+        (lambda x: F.relu(x) + x.clamp(max=0), 0),
+        (lambda x: F.relu(x) + x.abs() * x.clamp(max=0), 0),
+    ],
+)
+def test_a_prelu_in_parts_is_merged(bent: Callable[[Tensor], Tensor], merged: int) -> None:
+    torch.manual_seed(4)
+    model, x = Between(bent).eval(), torch.randn(3, *SHAPE)
+    graph = canonical(model, input_shape=SHAPE)
+    before = run(graph, x)
+    assert merge_prelu(graph) == merged
+    np.testing.assert_array_equal(run(graph, x), before)
+    assert Counter(node.op_type for node in graph.graph)["PRelu"] == merged
 
 
 def test_a_value_read_by_others_is_kept_beside_its_signs() -> None:
@@ -361,6 +465,27 @@ def test_thresholds_for_every_sum(scale: float, bias: float, largest: int) -> No
     sums = np.arange(-largest, largest + 1)
     ours = (-sums if flip[0] else sums) >= threshold[0]
     assert ours.tolist() == _by_hand(np.float32(scale), np.float32(bias), largest)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    scale=st.floats(-4, 4, width=32),
+    bias=st.floats(-9, 9, width=32),
+    numbers=st.tuples(*[st.floats(-4, 4, width=32)] * 3, st.floats(0, 4, width=32)),
+)
+def test_thresholds_through_an_rprelu(scale: float, bias: float, numbers: tuple[float, ...]) -> None:
+    before, after, level, slope = (np.array([number], np.float32) for number in numbers)
+
+    def positive(y: np.ndarray) -> np.ndarray:
+        moved = y + before
+        signs: np.ndarray = np.where(moved <= 0, moved * slope, moved) + after >= level
+        return signs
+
+    scales, biases = np.array([scale], np.float32), np.array([bias], np.float32)
+    threshold, flip = fold_into_threshold(scales, biases, 30, positive)
+    for total in range(-30, 31):
+        expected = positive(np.array([total], np.float32) * scales + biases)
+        assert ((-total if flip[0] else total) >= threshold[0]) == expected[0]
 
 
 def test_thresholds_at_ties_and_without_a_scale() -> None:

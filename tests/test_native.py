@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from bnn_itrd.export.functions import CONVOLUTIONS
 from bnn_itrd.export.native import kernel, library_path, why_unavailable
 from bnn_itrd.export.native.direct import KERNELS, DirectConvolution, direct_signs, load
 
@@ -57,6 +58,12 @@ def sums(x: np.ndarray, weights: np.ndarray, attributes: dict[str, Any]) -> np.n
         images, filters, stride=attributes["strides"], dilation=attributes["dilations"], groups=attributes["group"]
     )
     return rearrange(result, "n o h w -> n h w o").numpy().astype(np.int32)
+
+
+def rprelu(y: np.ndarray, before: np.ndarray, slope: np.ndarray, after: np.ndarray) -> np.ndarray:
+    moved = y + before
+    bent: np.ndarray = np.where(moved <= 0, moved * slope, moved) + after
+    return bent
 
 
 @st.composite
@@ -106,8 +113,8 @@ def test_raw_sums_are_those_of_conv2d(case: dict[str, Any]) -> None:
 
 
 @settings(max_examples=600, deadline=None)
-@given(convolutions(), st.booleans(), st.booleans())
-def test_epilogues_are_those_of_numpy_bit_for_bit(case: dict[str, Any], add: bool, clip: bool) -> None:
+@given(convolutions(), st.booleans(), st.sampled_from(["", "Clip", "RPReLU"]), st.booleans())
+def test_epilogues_are_those_of_numpy_bit_for_bit(case: dict[str, Any], add: bool, bend: str, rsign: bool) -> None:
     x, weights, attributes, generator = tensors(case)
     expected = sums(x, weights, attributes)
     outputs = weights.shape[-1]
@@ -117,18 +124,24 @@ def test_epilogues_are_those_of_numpy_bit_for_bit(case: dict[str, Any], add: boo
     residual = generator.standard_normal(expected.shape, np.float32) if add else None
     y = expected.astype(np.float32) * scale + bias
     y = y + residual if residual is not None else y
-    y = np.clip(y, np.float32(-0.7), np.float32(0.9)) if clip else y
+    y = np.clip(y, np.float32(-0.7), np.float32(0.9)) if bend == "Clip" else y
+    numbers = generator.standard_normal((3, outputs), np.float32) if bend == "RPReLU" else None
+    y = y if numbers is None else rprelu(y, *numbers)
+    # One of the values that there are: ties are met.
+    level = np.ascontiguousarray(y.reshape(-1, outputs)[len(y) // 2]) if rsign else None
     for name in kernels():
         common = {"channels": x.shape[-1], **attributes}
         bits = packed(weights, axis=2)
         thresholded, _ = DirectConvolution(load(), name, bits, threshold=threshold, **common)(packed(x))
         signs = np.where(expected.astype(np.int64) >= threshold, 1, -1)
         np.testing.assert_array_equal(thresholded["signs"], packed(signs), err_msg=name)
-        limits = (-0.7, 0.9) if clip else None
-        scaled = DirectConvolution(load(), name, bits, scale=scale, bias=bias, add=add, limits=limits, **common)
+        limits = (-0.7, 0.9) if bend == "Clip" else None
+        bends: dict[str, Any] = {"limits": limits, "rprelu": numbers, "level": level}
+        scaled = DirectConvolution(load(), name, bits, scale=scale, bias=bias, add=add, **bends, **common)
         results, _ = scaled(packed(x), residual)
         np.testing.assert_array_equal(results["y"].view(np.int32), y.view(np.int32), err_msg=name)
-        np.testing.assert_array_equal(results["signs"], packed(np.where(y >= 0, 1, -1)), err_msg=name)
+        signs = np.where(y >= (0 if level is None else level), 1, -1)
+        np.testing.assert_array_equal(results["signs"], packed(signs), err_msg=name)
 
 
 def test_a_window_too_large_for_the_stack_and_images_too_many_for_the_cache() -> None:
@@ -163,6 +176,9 @@ def test_signs_of_special_floats() -> None:
         x = np.resize(values, (3, 5, channels))
         for name in kernels():
             np.testing.assert_array_equal(direct_signs(load(), name, x), packed(np.where(x >= 0, 1, -1)), err_msg=name)
+            level = np.resize(np.array([0.0, 3, -1e-45, np.inf, -3], np.float32), channels)
+            expected = packed(np.where(x >= level, 1, -1))
+            np.testing.assert_array_equal(direct_signs(load(), name, x, level), expected, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +222,7 @@ def _run_blind(convolution: DirectConvolution) -> None:
 
 # Inside onnxruntime.
 
-SUFFIXES = ("Threshold", "", "Sign", "Clip", "ClipSign", "Add", "AddSign", "AddClip", "AddClipSign")
+SUFFIXES = tuple(name.removeprefix("BinaryConv") for name in CONVOLUTIONS if name.startswith("BinaryConv"))
 
 
 def one_node(
@@ -222,6 +238,14 @@ def one_node(
     else:
         constants["scale"], constants["bias"] = generator.standard_normal((2, outputs), np.float32)
     inputs = ["signs", *constants] + (["residual"] if "Add" in op else [])
+    further = {}
+    if "RPReLU" in op:
+        further |= dict(
+            zip(("before", "slope", "after"), generator.standard_normal((3, outputs), np.float32), strict=True)
+        )
+    if op.endswith("RSign"):
+        further["level"] = generator.standard_normal(outputs, np.float32)
+    inputs, constants = inputs + list(further), constants | further
     results = ["result_signs"] if thresholds else ["y", "result_signs"] if op.endswith("Sign") else ["y"]
     attributes: dict[str, Any] = {"low": -0.7, "high": 0.9} if "Clip" in op else {}
     names = ("kernel_shape", "strides", "pads", "dilations", "group", "padding_value")
@@ -280,7 +304,8 @@ def check_node(op: str, case: dict[str, Any], *, threads: int, batch: int, seed:
             feeds["residual"] = generator.standard_normal(total.shape, np.float32)
             y = y + feeds["residual"]
         y = np.clip(y, np.float32(-0.7), np.float32(0.9)) if "Clip" in op else y
-        expected = [y, np.where(y >= 0, 1, -1)] if op.endswith("Sign") else [y]
+        y = rprelu(y, *(constants[name] for name in ("before", "slope", "after"))) if "RPReLU" in op else y
+        expected = [y, np.where(y >= constants.get("level", 0), 1, -1)] if op.endswith("Sign") else [y]
     for result, value in zip(session.run(None, feeds), expected, strict=True):
         assert result.shape == value.shape
         if result.dtype == np.uint8:  # opaque: the bits are at the front of the buffer
@@ -308,7 +333,7 @@ def test_layers_of_a_resnet_in_a_session(threads: int) -> None:
             "sides": (side, side),
             "strides": (stride, stride),
         }
-        for suffix in ("Threshold", "AddClipSign"):
+        for suffix in ("Threshold", "AddClipSign", "AddRPReLURSign"):
             check_node("BinaryConv" + suffix, {**CASE, **shape}, threads=threads, batch=2)
 
 
@@ -444,6 +469,35 @@ def test_malformed_operators_are_refused(changes: dict[str, Any], message: str) 
         opened(_changed("BinaryConvClip", **changes)).run(None, {"x": np.zeros((1, 9, 12, 64), np.float32)})
 
 
+@pytest.mark.parametrize("name", ["before", "slope", "after", "level"])
+def test_malformed_constants_of_rprelu_and_rsign_are_refused(name: str) -> None:
+    for op in ("BinaryConvRPReLURSign", "BinaryConvAddRPReLURSign"):
+        with pytest.raises(
+            Exception, match=f"{op} .*{name} must have shape \\(32\\), the outputs of weights, got \\(31\\)"
+        ):
+            opened(_changed(op, **{name: np.zeros(31, np.float32)}))
+        with pytest.raises(Exception, match=f"input {name} must be a constant of the file"):
+            opened(_changed(op, **{name: None}))
+
+
+@pytest.mark.parametrize(
+    ("level", "message"), [((9,), "as many numbers as x has channels: 8, got 9"), ((8, 1), "one axis")]
+)
+def test_a_malformed_level_of_a_sign_is_refused(level: tuple[int, ...], message: str) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("RSign", ["x", "level"], ["t"], "sign", domain="bnn_itrd")],
+        "sign",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None] * 4)],
+        [helper.make_tensor_value_info("t", TensorProto.UINT8, [None] * 4)],
+        [numpy_helper.from_array(np.zeros(level, np.float32), "level")],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("bnn_itrd", 1)]
+    with pytest.raises(Exception, match=f'RSign "sign": level must have .*{message}'):
+        opened(helper.make_model(graph, opset_imports=opsets, ir_version=8)).run(
+            None, {"x": np.zeros((1, 2, 2, 8), np.float32)}
+        )
+
+
 @pytest.mark.parametrize(
     ("x", "residual", "message"),
     [
@@ -571,10 +625,12 @@ while done < int(sys.argv[4]):
     for name in kernels:
         raw = DirectConvolution(library, name, weights, **common)(x)[0]["raw"]
         residual = np.ascontiguousarray(raw[::-1].astype(np.float32))
-        scaled = dict(scale=scale, bias=scale, add=True, limits=(-1, 1), **common)
-        y = DirectConvolution(library, name, weights, **scaled)(x, residual)
+        scaled = dict(scale=scale, bias=scale, add=True, **common)
+        bent = dict(rprelu=(scale, scale, scale), level=scale) if done % 2 else dict(limits=(-1, 1))
+        y = DirectConvolution(library, name, weights, **scaled, **bent)(x, residual)
         bits = DirectConvolution(library, name, weights, threshold=scale.astype(np.int32), **common)(x)
-        results.append((raw, y[0]["y"], y[0]["signs"], bits[0]["signs"], direct_signs(library, name, residual)))
+        results.append((raw, y[0]["y"], y[0]["signs"], bits[0]["signs"], direct_signs(library, name, residual),
+                        direct_signs(library, name, residual, scale)))
     assert all(np.array_equal(a, b) for other in results[1:] for a, b in zip(results[0], other)), common
     done += 1
 print(done)

@@ -54,7 +54,8 @@ class DirectConvolution:
     """One convolution of docs/format.md with one kernel ("portable", "avx2", "avx512").
 
     weights: uint8 (kh, kw, ceil(i / 8), o). With a threshold, int32 (o), it gives signs; with scale and bias, float32
-    (o), floats and signs; with neither, the raw sums. limits: of a clip. Raises ValueError where the library refuses.
+    (o), floats and signs; with neither, the raw sums. limits: of a clip; rprelu: before, slope, after, float32 (o)
+    each; level: of the signs, float32 (o), else 0. Raises ValueError where the library refuses.
     """
 
     def __init__(
@@ -74,6 +75,8 @@ class DirectConvolution:
         bias: np.ndarray | None = None,
         add: bool = False,
         limits: tuple[float, float] | None = None,
+        rprelu: Sequence[np.ndarray] | None = None,
+        level: np.ndarray | None = None,
     ) -> None:
         self._library = library
         self._handle: ctypes.c_void_p | None = None
@@ -81,7 +84,8 @@ class DirectConvolution:
         self.outputs = weights.shape[3]
         weights = np.ascontiguousarray(weights)
         attributes = [channels, group, padding_value, *weights.shape[:2], *strides, *dilations, *pads]
-        flags = [self._kind, add, limits is not None, self._kind == 2]
+        flags = [self._kind, add, limits is not None, rprelu is not None, self._kind == 2]
+        floats = [_pointer(array) for array in (scale, bias, *((None,) * 3 if rprelu is None else rprelu), level)]
         message = _Message()
         handle = library.bnn_itrd_create(
             kernel.encode(),
@@ -91,8 +95,7 @@ class DirectConvolution:
             _pointer(weights),
             _pointer(np.array(weights.shape, np.int64)),
             _pointer(threshold),
-            _pointer(scale),
-            _pointer(bias),
+            (ctypes.c_void_p * len(floats))(*floats),
             *message.arguments,
         )
         if not handle:
@@ -138,12 +141,13 @@ class DirectConvolution:
         return outputs, seconds
 
 
-def direct_signs(library: ctypes.CDLL, kernel: str, x: np.ndarray) -> np.ndarray:
-    """x: float32 (..., c) -> uint8 (..., ceil(c / 8)): bit k of byte b is 1 where x[..., 8 b + k] >= 0."""
+def direct_signs(library: ctypes.CDLL, kernel: str, x: np.ndarray, level: np.ndarray | None = None) -> np.ndarray:
+    """x: float32 (..., c) -> uint8 (..., ceil(c / 8)): bit k of byte b is 1 where x[..., 8 b + k] >= 0, or level."""
     x, message = np.ascontiguousarray(x), _Message()
     signs = np.empty((*x.shape[:-1], -(-x.shape[-1] // 8)), np.uint8)
     pixels = ctypes.c_int64(x.size // x.shape[-1])
     channels = ctypes.c_int64(x.shape[-1])
-    if library.bnn_itrd_signs(kernel.encode(), _pointer(x), pixels, channels, _pointer(signs), *message.arguments):
+    given = (_pointer(x), _pointer(level), pixels, channels, _pointer(signs))
+    if library.bnn_itrd_signs(kernel.encode(), *given, *message.arguments):
         raise message.error()
     return signs

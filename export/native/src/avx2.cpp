@@ -91,6 +91,15 @@ INLINE void store_signs(const bnn_job* job, int64_t pixel, int64_t eight, __m256
     }
 }
 
+INLINE __m256 rprelu(__m256 y, const float* before, const float* slope, const float* after) {
+    const __m256 moved = _mm256_add_ps(y, _mm256_load_ps(before));
+    const __m256 below = _mm256_cmp_ps(moved, _mm256_setzero_ps(), _CMP_LE_OQ);
+    const __m256 bent = _mm256_blendv_ps(moved, _mm256_mul_ps(moved, _mm256_load_ps(slope)), below);
+    return _mm256_add_ps(bent, _mm256_load_ps(after));
+}
+
+INLINE __m256 at_least(__m256 y, const float* level) { return _mm256_cmp_ps(y, _mm256_load_ps(level), _CMP_GE_OQ); }
+
 INLINE void finish(const bnn_job* job, int64_t pixel, int64_t eight, __m256i real, __m256i mismatch) {
     const int32_t* table = job->table + job->table_offsets[pixel] + eight * 8;
     const __m256i start = _mm256_load_si256((const __m256i*)table);
@@ -113,10 +122,10 @@ INLINE void finish(const bnn_job* job, int64_t pixel, int64_t eight, __m256i rea
         y = _mm256_max_ps(_mm256_set1_ps(job->low), y);
         y = _mm256_min_ps(_mm256_set1_ps(job->high), y);
     }
+    const int64_t lane = eight * 8;
+    if (job->rprelu) y = rprelu(y, job->before + lane, job->slope + lane, job->after + lane);
     _mm256_maskstore_ps(job->y + at, real, y);
-    if (job->sign) {
-        store_signs(job, pixel, eight, _mm256_castps_si256(_mm256_cmp_ps(y, _mm256_setzero_ps(), _CMP_GE_OQ)), real);
-    }
+    if (job->sign) store_signs(job, pixel, eight, _mm256_castps_si256(at_least(y, job->level + lane)), real);
 }
 
 INLINE void tile(const bnn_job* job, int64_t pixel, int64_t eight, __m256i real, int n) {
@@ -161,9 +170,11 @@ INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, i
             y = _mm256_max_ps(_mm256_set1_ps(job->low), y);
             y = _mm256_min_ps(_mm256_set1_ps(job->high), y);
         }
-        _mm256_maskstore_ps(job->y + at * job->stride + eight * 8, lanes_below(job->outputs - eight * 8), y);
+        const int64_t lane = eight * 8;
+        if (job->rprelu) y = rprelu(y, job->before + lane, job->slope + lane, job->after + lane);
+        _mm256_maskstore_ps(job->y + at * job->stride + lane, lanes_below(job->outputs - lane), y);
         if (job->signs) {
-            const int bits = _mm256_movemask_ps(_mm256_cmp_ps(y, _mm256_setzero_ps(), _CMP_GE_OQ));
+            const int bits = _mm256_movemask_ps(at_least(y, job->level + lane));
             job->signs[at * job->sign_stride + eight] = (uint8_t)bits;
         }
     }
@@ -184,9 +195,18 @@ void signs(const float* x, int64_t count, uint8_t* bytes) {
     }
 }
 
+void level_signs(const float* x, const float* level, int64_t pixels, int64_t count, uint8_t* bytes) {
+    for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+        for (int64_t i = 0; i < count; ++i, x += 8) {
+            const __m256 positive = _mm256_cmp_ps(_mm256_loadu_ps(x), _mm256_loadu_ps(level + 8 * i), _CMP_GE_OQ);
+            *bytes++ = (uint8_t)_mm256_movemask_ps(positive);
+        }
+    }
+}
+
 }  // namespace
 
-extern "C" const bnn_kernel bnn_kernel_avx2 = {"avx2", gather, compute, float_compute, signs};
+extern "C" const bnn_kernel bnn_kernel_avx2 = {"avx2", gather, compute, float_compute, signs, level_signs};
 
 #else
 #error "compile this file with -mavx2 -mfma"

@@ -86,6 +86,12 @@ INLINE void store_signs(const Tile tile, const __mmask16* positive) {
     for (int i = 0; i < tile.n; ++i, to += job->sign_stride) __builtin_memcpy(to, &positive[i], 2);
 }
 
+INLINE __m512 rprelu(__m512 y, __m512 before, __m512 slope, __m512 after) {
+    const __m512 moved = _mm512_add_ps(y, before);
+    const __mmask16 below = _mm512_cmp_ps_mask(moved, _mm512_setzero_ps(), _CMP_LE_OQ);
+    return _mm512_add_ps(_mm512_mask_mul_ps(moved, below, moved, slope), after);
+}
+
 // Stage by stage over the tile, so that a choice is made once for its pixels.
 INLINE void finish(const Tile tile, const __m512i* mismatch) {
     const bnn_job* const job = tile.job;
@@ -128,6 +134,13 @@ INLINE void finish(const Tile tile, const __m512i* mismatch) {
 #pragma GCC unroll 8
         for (int i = 0; i < n; ++i) y[i] = _mm512_min_ps(high, _mm512_max_ps(low, y[i]));
     }
+    if (job->rprelu) {
+        const __m512 before = _mm512_load_ps(job->before + tile.block * 16);
+        const __m512 slope = _mm512_load_ps(job->slope + tile.block * 16);
+        const __m512 after = _mm512_load_ps(job->after + tile.block * 16);
+#pragma GCC unroll 8
+        for (int i = 0; i < n; ++i) y[i] = rprelu(y[i], before, slope, after);
+    }
     if (tile.real == 0xFFFF) {  // a masked store is slower than a plain one
 #pragma GCC unroll 8
         for (int i = 0; i < n; ++i) _mm512_storeu_ps(job->y + at + i * job->stride, y[i]);
@@ -136,8 +149,9 @@ INLINE void finish(const Tile tile, const __m512i* mismatch) {
         for (int i = 0; i < n; ++i) _mm512_mask_storeu_ps(job->y + at + i * job->stride, tile.real, y[i]);
     }
     if (job->sign) {
+        const __m512 level = _mm512_load_ps(job->level + tile.block * 16);
 #pragma GCC unroll 8
-        for (int i = 0; i < n; ++i) positive[i] = _mm512_cmp_ps_mask(y[i], _mm512_setzero_ps(), _CMP_GE_OQ);
+        for (int i = 0; i < n; ++i) positive[i] = _mm512_cmp_ps_mask(y[i], level, _CMP_GE_OQ);
         store_signs(tile, positive);
     }
 }
@@ -199,6 +213,11 @@ INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, i
         for (int b = 0; b < blocks; ++b) {
             __m512 value = _mm512_add_ps(acc[i * blocks + b], _mm512_load_ps(job->bias + (block + b) * 16));
             if (job->clip) value = _mm512_min_ps(high, _mm512_max_ps(low, value));
+            if (job->rprelu) {
+                const int64_t lane = (block + b) * 16;
+                value = rprelu(value, _mm512_load_ps(job->before + lane), _mm512_load_ps(job->slope + lane),
+                               _mm512_load_ps(job->after + lane));
+            }
             const int64_t left = job->outputs - (block + b) * 16;
             if (left >= 16) {
                 _mm512_storeu_ps(y + b * 16, value);
@@ -206,7 +225,8 @@ INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, i
                 _mm512_mask_storeu_ps(y + b * 16, (__mmask16)((1u << left) - 1), value);
             }
             if (job->signs) {
-                const __mmask16 positive = _mm512_cmp_ps_mask(value, _mm512_setzero_ps(), _CMP_GE_OQ);
+                const __m512 level = _mm512_load_ps(job->level + (block + b) * 16);
+                const __mmask16 positive = _mm512_cmp_ps_mask(value, level, _CMP_GE_OQ);
                 __builtin_memcpy(job->signs + (pixel + i) * job->sign_stride + 2 * (block + b), &positive, 2);
             }
         }
@@ -240,9 +260,24 @@ void signs(const float* x, int64_t count, uint8_t* bytes) {
     }
 }
 
+void level_signs(const float* x, const float* level, int64_t pixels, int64_t count, uint8_t* bytes) {
+    for (int64_t pixel = 0; pixel < pixels; ++pixel, x += 8 * count, bytes += count) {
+        int64_t i = 0;
+        for (; i + 2 <= count; i += 2) {
+            const __m512 levels = _mm512_loadu_ps(level + 8 * i);
+            const __mmask16 positive = _mm512_cmp_ps_mask(_mm512_loadu_ps(x + 8 * i), levels, _CMP_GE_OQ);
+            __builtin_memcpy(bytes + i, &positive, 2);
+        }
+        if (i < count) {
+            const __m512 last = _mm512_maskz_loadu_ps(0xFF, x + 8 * i);
+            bytes[i] = (uint8_t)_mm512_cmp_ps_mask(last, _mm512_maskz_loadu_ps(0xFF, level + 8 * i), _CMP_GE_OQ);
+        }
+    }
+}
+
 }  // namespace
 
-extern "C" const bnn_kernel bnn_kernel_avx512 = {"avx512", gather, compute, float_compute, signs};
+extern "C" const bnn_kernel bnn_kernel_avx512 = {"avx512", gather, compute, float_compute, signs, level_signs};
 
 #else
 #error "compile this file with -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vpopcntdq"

@@ -71,10 +71,10 @@ void Chain::define(Step step, const std::vector<Value>& made) {
     steps_.push_back(std::move(step));
 }
 
-void Chain::add_sign(int64_t x) {
+void Chain::add_sign(int64_t x, std::vector<float> level) {
     Value made = checked(x, Value::kFloats);
     made.form = Value::kSigns;
-    define({x, -1, 0, nullptr, nullptr, nullptr}, {made});
+    define({x, -1, 0, std::move(level), nullptr, nullptr, nullptr}, {made});
 }
 
 void Chain::add_pooling(int64_t x, Pooling pooling) {
@@ -85,7 +85,7 @@ void Chain::add_pooling(int64_t x, Pooling pooling) {
         throw Error("the windows of a pooling must tile the image");
     }
     const Value made{Value::kFloats, from.height / pooling.kernel[0], from.width / pooling.kernel[1], pooling.out_channels()};
-    define({x, -1, 0, nullptr, nullptr, std::unique_ptr<Pooling>(new Pooling(pooling))}, {made});
+    define({x, -1, 0, {}, nullptr, nullptr, std::unique_ptr<Pooling>(new Pooling(pooling))}, {made});
 }
 
 void Chain::add_float_convolution(int64_t planes, std::unique_ptr<FloatConvolution> convolution) {
@@ -98,7 +98,7 @@ void Chain::add_float_convolution(int64_t planes, std::unique_ptr<FloatConvoluti
         made.form = Value::kSigns;
         all.push_back(made);
     }
-    define({planes, -1, 0, nullptr, std::move(convolution), nullptr}, all);
+    define({planes, -1, 0, {}, nullptr, std::move(convolution), nullptr}, all);
 }
 
 void Chain::add_convolution(int64_t signs, int64_t residual, std::unique_ptr<Convolution> convolution) {
@@ -121,7 +121,7 @@ void Chain::add_convolution(int64_t signs, int64_t residual, std::unique_ptr<Con
         made.form = Value::kSigns;
         all.push_back(made);
     }
-    define({signs, residual, 0, std::move(convolution), nullptr, nullptr}, all);
+    define({signs, residual, 0, {}, std::move(convolution), nullptr, nullptr}, all);
 }
 
 // Values that nobody reads any more leave their place to the next of the same size. A residual read for the last time
@@ -216,7 +216,8 @@ void Chain::run_image(const Call& call, int64_t image, Arena& arena, const Pool&
             step.float_convolution->run(kernel_, reinterpret_cast<const float*>(at(step.x)), 1, x.height, x.width,
                                         reinterpret_cast<float*>(made), signs, pool, arena.float_spaces[s]);
         } else if (!step.convolution) {
-            pack_signs(kernel_, reinterpret_cast<const float*>(at(step.x)), x.height * x.width, x.channels, made, pool);
+            pack_signs(kernel_, reinterpret_cast<const float*>(at(step.x)), step.level.empty() ? nullptr : step.level.data(),
+                       x.height * x.width, x.channels, made, pool);
         } else {
             const Epilogue& epilogue = step.convolution->layer.epilogue;
             Tensors tensors;

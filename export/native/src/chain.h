@@ -33,7 +33,8 @@ class Chain {
 
     // Steps in order; each defines the next values: the one of a sign or pooling, y and then signs of a convolution.
     // Raise Error where a value is not defined yet, of the wrong type or size.
-    void add_sign(int64_t x);
+    // level: of each channel, or none for 0.
+    void add_sign(int64_t x, std::vector<float> level);
     void add_pooling(int64_t x, Pooling pooling);
     void add_float_convolution(int64_t planes, std::unique_ptr<FloatConvolution> convolution);
     void add_convolution(int64_t signs, int64_t residual, std::unique_ptr<Convolution> convolution);
@@ -53,6 +54,7 @@ class Chain {
   private:
     struct Step {
         int64_t x, residual, first_output;
+        std::vector<float> level;  // of a sign
         // A sign has none of them, everything else has one.
         std::unique_ptr<Convolution> convolution;
         std::unique_ptr<FloatConvolution> float_convolution;

@@ -8,9 +8,9 @@ namespace bnn {
 namespace {
 
 // Of a step.
-enum Code { kSignStep = 0, kPoolingStep = 1, kConvolutionStep = 2, kFloatStep = 3 };
+enum Code { kSignStep = 0, kPoolingStep = 1, kConvolutionStep = 2, kFloatStep = 3, kLevelStep = 4 };
 // Of a convolution.
-enum Form { kFloatForm = 1, kAddForm = 2, kClipForm = 4, kSignForm = 8 };
+enum Form { kFloatForm = 1, kAddForm = 2, kClipForm = 4, kSignForm = 8, kRPReLUForm = 16, kLevelForm = 32 };
 
 // The attribute `program`, one number after the other.
 class Program {
@@ -55,6 +55,18 @@ Attributes next_attributes(Program& program) {
     return a;
 }
 
+// Raises Error on a form that no operation has.
+Epilogue epilogue_of(int64_t form) {
+    Epilogue e;
+    const bool known = form >= 0 && form < 64 && (!form || form & kFloatForm) &&
+                       !(form & kClipForm && form & kRPReLUForm) && (form & kSignForm || !(form & kLevelForm));
+    if (!known) throw Error("an unknown form");
+    e.kind = form ? Kind::kFloat : Kind::kThreshold;
+    e.add = form & kAddForm, e.clip = form & kClipForm, e.rprelu = form & kRPReLUForm;
+    e.sign = form & kSignForm, e.rsign = form & kLevelForm;
+    return e;
+}
+
 }  // namespace
 
 void Kernel::read_chain(const OrtKernelInfo* info) {
@@ -83,8 +95,8 @@ void Kernel::read_chain(const OrtKernelInfo* info) {
         set_limits(epilogue, limits[2 * clips], limits[2 * clips + 1]);
         ++clips;
     };
-    const auto place = [&](int64_t first, int64_t constants) {
-        if (first < int64_t(inputs.size()) || first > int64_t(given) - constants) {
+    const auto place = [&](int64_t first, size_t constants) {
+        if (first < int64_t(inputs.size()) || first > int64_t(given) - int64_t(constants)) {
             throw Error("constants that are not there");
         }
         return size_t(first);
@@ -93,29 +105,31 @@ void Kernel::read_chain(const OrtKernelInfo* info) {
         try {
             const int64_t code = program.next(), x = program.next();
             if (code == kSignStep) {
-                chain->add_sign(x);
+                chain->add_sign(x, {});
+            } else if (code == kLevelStep) {
+                const int64_t channels = chain->channels(x, Value::kFloats);
+                const void* const level = vector_constant(info, place(program.next(), 1), ort::kFloat, "level", channels);
+                const float* const values = static_cast<const float*>(level);
+                chain->add_sign(x, {values, values + channels});
             } else if (code == kPoolingStep) {
                 chain->add_pooling(x, next_pooling(program));
             } else if (code == kConvolutionStep) {
                 const int64_t residual = program.next(), form = program.next(), first = program.next();
-                Epilogue epilogue;
-                epilogue.kind = form & kFloatForm ? Kind::kFloat : Kind::kThreshold;
-                if (form < 0 || form > 15 || (form && !(form & kFloatForm))) throw Error("an unknown form");
-                epilogue.add = form & kAddForm, epilogue.clip = form & kClipForm, epilogue.sign = form & kSignForm;
+                Epilogue epilogue = epilogue_of(form);
                 clip(epilogue);
                 Attributes a = next_attributes(program);
                 a.channels = chain->channels(x, Value::kSigns);
-                const size_t at = place(first, epilogue.kind == Kind::kThreshold ? 2 : 3);
-                chain->add_convolution(x, residual, make_convolution(info, a, epilogue, at));
+                const size_t count = epilogue.kind == Kind::kThreshold ? 2 : 3, at = place(first, count + more(epilogue));
+                chain->add_convolution(x, residual, make_convolution(info, a, epilogue, at, at + count));
             } else if (code == kFloatStep) {
                 const int64_t form = program.next(), first = program.next();
-                if (form < 0 || form > 15 || !(form & kFloatForm) || form & kAddForm) throw Error("an unknown form");
-                Epilogue epilogue;
-                epilogue.kind = Kind::kFloat, epilogue.clip = form & kClipForm, epilogue.sign = form & kSignForm;
+                Epilogue epilogue = epilogue_of(form);
+                if (epilogue.kind != Kind::kFloat || epilogue.add) throw Error("an unknown form");
                 clip(epilogue);
                 Attributes a = next_window(program);
                 a.channels = chain->channels(x, Value::kPlanes);
-                chain->add_float_convolution(x, make_float_convolution(info, a, epilogue, place(first, 2)));
+                const size_t at = place(first, 2 + more(epilogue));
+                chain->add_float_convolution(x, make_float_convolution(info, a, epilogue, at));
             } else {
                 throw Error("an unknown step " + std::to_string(code));
             }

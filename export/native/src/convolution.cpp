@@ -70,7 +70,7 @@ void gather_task(void* data, size_t task) {
 void join_masks(const Layer& layer, const uint16_t* masks, uint8_t* signs) {
     std::memset(signs, 0, size_t(layer.output_bytes()));
     for (int64_t o = 0; o < layer.outputs; ++o) {
-        const int64_t lane = o / layer.group_outputs * layer.blocks * kLanes + o % layer.group_outputs;
+        const int64_t lane = layer.lane(o);
         const unsigned bit = masks[lane / kLanes] >> (lane % kLanes) & 1u;
         signs[o / 8] = uint8_t(signs[o / 8] | bit << (o % 8));
     }
@@ -99,7 +99,8 @@ void compute_windows(const Run& run, size_t task, uint32_t* windows) {
     job.sign_stride = layer.output_bytes();
     job.mask_stride = layer.attributes.group * layer.blocks;
     job.kind = int(e.kind);
-    job.add = e.add, job.clip = e.clip, job.sign = e.sign, job.low = e.low, job.high = e.high;
+    job.add = e.add, job.clip = e.clip, job.rprelu = e.rprelu, job.sign = e.sign;
+    job.low = e.low, job.high = e.high;
     for (int64_t group = 0; group < layer.attributes.group; ++group) {
         if (!run.shared) gather(run, image, group, first, last, windows);
         const int64_t block = group * layer.blocks + first_block, lane = block * kLanes;
@@ -110,6 +111,8 @@ void compute_windows(const Run& run, size_t task, uint32_t* windows) {
         job.table = plan.table.get() + lane;
         job.scale = layer.scale.get() + lane;
         job.bias = layer.bias.get() + lane;
+        job.before = layer.before.get() + lane, job.slope = layer.slope.get() + lane;
+        job.after = layer.after.get() + lane, job.level = layer.level.get() + lane;
         job.residual = t.residual ? t.residual + at : nullptr;
         job.y = t.y ? t.y + at : nullptr;
         job.raw = t.raw ? t.raw + at : nullptr;
@@ -158,7 +161,7 @@ void portable_task(void* data, size_t row) {
 
 struct SignRun {
     const bnn_kernel* kernel;
-    const float* x;
+    const float *x, *level;
     uint8_t* bytes;
     int64_t pixels, channels, per_task;
 };
@@ -169,9 +172,11 @@ void sign_task(void* data, size_t index) {
     const float* const x = run.x + first * run.channels;
     uint8_t* const bytes = run.bytes + first * ceil_div(run.channels, 8);
     if (!run.kernel || run.channels % 8) {
-        portable_signs(x, count, run.channels, bytes);
-    } else {
+        portable_signs(x, run.level, count, run.channels, bytes);
+    } else if (!run.level) {
         run.kernel->signs(x, count * run.channels / 8, bytes);
+    } else {
+        run.kernel->level_signs(x, run.level, count, run.channels / 8, bytes);
     }
 }
 
@@ -272,9 +277,10 @@ void Convolution::run(const Tensors& tensors, const Pool& pool, Workspace& space
     }
 }
 
-void pack_signs(const bnn_kernel* kernel, const float* x, int64_t pixels, int64_t channels, uint8_t* bytes,
-                const Pool& pool) {
-    SignRun run{kernel, x, bytes, pixels, channels, std::max<int64_t>(1, kSignFloats / std::max<int64_t>(1, channels))};
+void pack_signs(const bnn_kernel* kernel, const float* x, const float* level, int64_t pixels, int64_t channels,
+                uint8_t* bytes, const Pool& pool) {
+    const int64_t per_task = std::max<int64_t>(1, kSignFloats / std::max<int64_t>(1, channels));
+    SignRun run{kernel, x, level, bytes, pixels, channels, per_task};
     all(pool, sign_task, ceil_div(pixels, run.per_task), &run, !pool.single);
 }
 

@@ -89,9 +89,11 @@ class Convolution {
 
 // The portable version, from the bits as they lie in the file; rows of the output.
 void portable(const Layer&, const Tensors&, int64_t out_height, int64_t out_width, int64_t first_row, int64_t last_row);
-void portable_signs(const float* x, int64_t pixels, int64_t channels, uint8_t* bytes);
+float rprelu(float y, float before, float slope, float after);
+void portable_signs(const float* x, const float* level, int64_t pixels, int64_t channels, uint8_t* bytes);
 
-// Signs of (pixels, channels) floats, packed.
-void pack_signs(const bnn_kernel*, const float* x, int64_t pixels, int64_t channels, uint8_t* bytes, const Pool& pool);
+// Signs of (pixels, channels) floats, packed: +1 from a channel's level on, from 0 where `level` is null.
+void pack_signs(const bnn_kernel*, const float* x, const float* level, int64_t pixels, int64_t channels, uint8_t* bytes,
+                const Pool& pool);
 
 }  // namespace bnn

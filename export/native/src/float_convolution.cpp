@@ -33,6 +33,7 @@ void portable_row(const bnn_float_job& job) {
                 y = y < job.low ? job.low : y;
                 y = y > job.high ? job.high : y;
             }
+            if (job.rprelu) y = rprelu(y, job.before[o], job.slope[o], job.after[o]);
             job.y[pixel * job.stride + o] = y;
         }
     }
@@ -49,6 +50,8 @@ void row_task(void* data, size_t index) {
     job.blocks = c.blocks, job.outputs = c.outputs;
     job.pixels = run.out_width, job.stride = c.outputs, job.sign_stride = bytes;
     job.clip = c.epilogue.clip, job.low = c.epilogue.low, job.high = c.epilogue.high;
+    job.rprelu = c.epilogue.rprelu;
+    job.before = c.before.get(), job.slope = c.slope.get(), job.after = c.after.get(), job.level = c.level.get();
     const bool inside = run.kernel && c.outputs % kLanes == 0;  // the kernel makes whole blocks of signs
     for (int64_t row = first; row < last; ++row) {
         job.x = run.x + row * c.attributes.strides[0] * run.row_size;
@@ -60,14 +63,14 @@ void row_task(void* data, size_t index) {
         } else {
             portable_row(job);
         }
-        if (signs && !inside) portable_signs(job.y, run.out_width, c.outputs, signs);
+        if (signs && !inside) portable_signs(job.y, job.level, run.out_width, c.outputs, signs);
     }
 }
 
 }  // namespace
 
 FloatConvolution::FloatConvolution(const Attributes& given, const Epilogue& what, const float* raw,
-                                   const std::vector<int64_t>& shape, const float* biases)
+                                   const std::vector<int64_t>& shape, const Constants& constants)
     : attributes(given), epilogue(what) {
     given.check();
     if (given.group != 1 || given.padding_value != 0) throw Error("a float convolution has one group and pads zeros");
@@ -88,13 +91,18 @@ FloatConvolution::FloatConvolution(const Attributes& given, const Epilogue& what
     outputs = shape[3];
     blocks = (outputs + kLanes - 1) / kLanes;
     weights = Aligned<float>(blocks * depth * kLanes);
-    bias = Aligned<float>(blocks * kLanes);
     for (int64_t o = 0; o < outputs; ++o) {
         for (int64_t k = 0; k < depth; ++k) {
             weights[(o / kLanes * depth + k) * kLanes + o % kLanes] = raw[k * outputs + o];
         }
-        bias[o] = biases[o];
     }
+    const auto padded = [&](const float* values) {
+        Aligned<float> result(blocks * kLanes);  // zeros
+        if (values) std::copy_n(values, outputs, result.get());
+        return result;
+    };
+    bias = padded(constants.bias), level = padded(constants.level);
+    before = padded(constants.before), slope = padded(constants.slope), after = padded(constants.after);
 }
 
 void FloatConvolution::run(const bnn_kernel* kernel, const float* x, int64_t images, int64_t height, int64_t width,

@@ -14,14 +14,14 @@ struct FloatConvolution {
     static constexpr int64_t kMostDepth = 128;
 
     Attributes attributes;
-    Epilogue epilogue;  // its clip and sign
+    Epilogue epilogue;  // adds nothing
     int64_t outputs, depth, blocks;
     Aligned<float> weights;  // (blocks, depth, kLanes), zeros behind the last output
-    Aligned<float> bias;     // (blocks, kLanes)
+    Aligned<float> bias, before, slope, after, level;  // (blocks, kLanes)
 
-    // weights: float of `shape` = (kh, kw, c, o); bias: (o). Raises Error on what is impossible or not taken.
+    // weights: float of `shape` = (kh, kw, c, o). Raises Error on what is impossible or not taken.
     FloatConvolution(const Attributes&, const Epilogue&, const float* weights, const std::vector<int64_t>& shape,
-                     const float* bias);
+                     const Constants&);
 
     // Buffers of one run, kept from run to run.
     struct Workspace {

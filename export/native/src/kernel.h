@@ -17,6 +17,7 @@ struct bnn_job {
     // For each lane. `residual`, `y` and `raw` begin at the first pixel's first output; a pixel takes `stride`
     // elements.
     const float *scale, *bias, *residual;
+    const float *before, *slope, *after, *level;
     float* y;
     int32_t* raw;
     int64_t stride;
@@ -26,7 +27,7 @@ struct bnn_job {
     uint16_t* masks;
     int64_t mask_stride;
     int kind;  // 0 raw, 1 threshold, 2 float
-    int add, clip, sign;
+    int add, clip, rprelu, sign;
     float low, high;
 };
 
@@ -38,13 +39,14 @@ struct bnn_float_job {
     const int64_t* offsets;  // (depth) from where a window begins
     int64_t depth;
     const float* weights;  // (blocks, depth, 16)
-    const float* bias;     // (blocks, 16)
+    const float* bias;     // (blocks, 16), as those that follow
+    const float *before, *slope, *after, *level;
     int64_t blocks, outputs;
     float* y;
     int64_t stride;
     uint8_t* signs;  // or null; 16 bits per block, all of them full
     int64_t sign_stride;
-    int clip;
+    int clip, rprelu;
     float low, high;
 };
 
@@ -58,6 +60,8 @@ struct bnn_kernel {
     void (*float_compute)(const bnn_float_job*);
     // 8 * count floats -> count bytes of signs.
     void (*signs)(const float* x, int64_t count, uint8_t* bytes);
+    // (pixels, 8 * count) floats -> (pixels, count) bytes of signs: +1 from the channel's level on.
+    void (*level_signs)(const float* x, const float* level, int64_t pixels, int64_t count, uint8_t* bytes);
 };
 
 extern "C" const bnn_kernel bnn_kernel_avx2;

@@ -1,5 +1,7 @@
 #include "layer.h"
 
+#include <utility>
+
 namespace bnn {
 
 namespace {
@@ -24,7 +26,7 @@ std::string text(const int64_t* values, size_t count) {
 }
 
 Layer::Layer(const Attributes& given, const Epilogue& what, const uint8_t* raw, const std::vector<int64_t>& shape,
-             const int32_t* thresholds, const float* scales, const float* biases)
+             const Constants& constants)
     : attributes(given), epilogue(what) {
     check(shape);
     outputs = shape[3];
@@ -36,13 +38,13 @@ Layer::Layer(const Attributes& given, const Epilogue& what, const uint8_t* raw, 
     lanes = given.group * blocks * kLanes;
     bits.assign(raw, raw + shape[0] * shape[1] * shape[2] * shape[3]);
     threshold = Aligned<int32_t>(lanes);
-    scale = Aligned<float>(lanes);
-    bias = Aligned<float>(lanes);
-    for (int64_t o = 0; o < outputs; ++o) {
-        const int64_t lane = o / group_outputs * blocks * kLanes + o % group_outputs;
-        if (thresholds) threshold[lane] = thresholds[o];
-        if (scales) scale[lane] = scales[o];
-        if (biases) bias[lane] = biases[o];
+    for (int64_t o = 0; constants.threshold && o < outputs; ++o) threshold[lane(o)] = constants.threshold[o];
+    const std::pair<Aligned<float>*, const float*> floats[] = {{&scale, constants.scale},   {&bias, constants.bias},
+                                                               {&before, constants.before}, {&slope, constants.slope},
+                                                               {&after, constants.after},   {&level, constants.level}};
+    for (const auto& values : floats) {
+        *values.first = Aligned<float>(lanes);  // zeros
+        for (int64_t o = 0; values.second && o < outputs; ++o) (*values.first)[lane(o)] = values.second[o];
     }
     repack();
     sum_taps();
@@ -132,9 +134,8 @@ void Layer::sum_taps() {
         }
         const int64_t y = tap / width, x = tap % width;
         for (int64_t o = 0; o < outputs; ++o) {
-            const int64_t lane = o / group_outputs * blocks * kLanes + o % group_outputs;
             auto at = [&](int64_t row, int64_t column) -> int32_t& {
-                return sums[size_t((row * (width + 1) + column) * lanes + lane)];
+                return sums[size_t((row * (width + 1) + column) * lanes + lane(o))];
             };
             at(y + 1, x + 1) = of_tap[size_t(o)] + at(y, x + 1) + at(y + 1, x) - at(y, x);
         }

@@ -30,10 +30,20 @@ struct Attributes {
 
 enum class Kind { kRaw, kThreshold, kFloat };
 
+// What follows the scaled sum, in this order. Never both a clip and an RPReLU.
 struct Epilogue {
     Kind kind = Kind::kRaw;
-    bool add = false, clip = false, sign = false;
+    bool add = false, clip = false, rprelu = false, sign = false;
+    bool rsign = false;  // the sign's level is a constant of each channel, not 0
     float low = 0, high = 0;
+};
+
+// Of each output channel, as in the file; null where the epilogue has no use for it.
+struct Constants {
+    const int32_t* threshold = nullptr;
+    const float *scale = nullptr, *bias = nullptr;
+    const float *before = nullptr, *slope = nullptr, *after = nullptr;  // of the RPReLU
+    const float* level = nullptr;                                       // of the sign
 };
 
 struct Layer {
@@ -48,14 +58,17 @@ struct Layer {
     std::vector<uint8_t> bits;   // (kh, kw, ceil(i / 8), o), as in the file
     Aligned<uint32_t> weights;   // (group, block, pair, 2, kLanes), see `repack`
     Aligned<int32_t> threshold;  // (lanes)
-    Aligned<float> scale, bias;  // (lanes)
+    Aligned<float> scale, bias, before, slope, after, level;  // (lanes)
     std::vector<int32_t> sums;   // (kh + 1, kw + 1, lanes): sum of the weights of the taps above and to the left
 
-    // weights: uint8 of `shape`, threshold, scale, bias: `outputs` values or null.
-    // Raises Error where an attribute or a shape is impossible.
+    // weights: uint8 of `shape`. Raises Error where an attribute or a shape is impossible.
     Layer(const Attributes&, const Epilogue&, const uint8_t* weights, const std::vector<int64_t>& shape,
-          const int32_t* threshold, const float* scale, const float* bias);
+          const Constants&);
 
+    // Where an output's numbers lie in what has `lanes` of them.
+    int64_t lane(int64_t output) const {
+        return output / group_outputs * blocks * kLanes + output % group_outputs;
+    }
     // Bytes of a pixel of the input, of the output.
     int64_t input_bytes() const { return (attributes.channels + 7) / 8; }
     int64_t output_bytes() const { return (outputs + 7) / 8; }

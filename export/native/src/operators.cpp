@@ -13,11 +13,15 @@ Pool Threads::pool() {
 }
 
 size_t Operator::inputs() const {
-    if (family == Family::kFloatConvolution) return 3;
-    return family != Family::kConvolution ? 1 : thresholds() ? 3 : epilogue.add ? 5 : 4;
+    if (family == Family::kFloatConvolution) return 3 + more(epilogue);
+    if (family == Family::kSign) return epilogue.rsign ? 2 : 1;
+    if (family != Family::kConvolution) return 1;
+    return thresholds() ? 3 : (epilogue.add ? 5 : 4) + more(epilogue);
 }
 
-size_t Operator::outputs() const { return !thresholds() && epilogue.sign ? 2 : 1; }
+size_t Operator::outputs() const { return family != Family::kSign && !thresholds() && epilogue.sign ? 2 : 1; }
+
+size_t more(const Epilogue& epilogue) { return (epilogue.rprelu ? 3 : 0) + (epilogue.rsign ? 1 : 0); }
 
 ort::Type Operator::input_type(size_t index) const {
     if (family == Family::kChain) return ort::kAny;
@@ -37,6 +41,12 @@ Kernel::Kernel(const OrtApi* api, const Operator& op, const OrtKernelInfo* info,
     if (op.family == Family::kFloatConvolution) read_float_convolution(info);
     if (op.family == Family::kPooling) read_pooling(info);
     if (op.family == Family::kChain) read_chain(info);
+    if (op.family == Family::kSign && op.epilogue.rsign) {
+        const Tensor values = constant(api, info, 1, ort::kFloat, "level");
+        if (values.shape.size() != 1) throw Error("level must have one axis");
+        const auto* const numbers = static_cast<const float*>(values.data);
+        level.assign(numbers, numbers + values.size());
+    }
 }
 
 void set_limits(Epilogue& epilogue, float low, float high) {
@@ -68,26 +78,39 @@ void Kernel::read_convolution(const OrtKernelInfo* info) {
     }
     Epilogue epilogue = op.epilogue;
     if (epilogue.clip) set_limits(epilogue, number(api, info, "low"), number(api, info, "high"));
-    convolution = make_convolution(info, a, epilogue, 1);
+    convolution = make_convolution(info, a, epilogue, 1, epilogue.add ? 5 : 4);
 }
 
 std::unique_ptr<Convolution> Kernel::make_convolution(const OrtKernelInfo* info, const Attributes& a,
-                                                      const Epilogue& epilogue, size_t first) const {
+                                                      const Epilogue& epilogue, size_t first, size_t further) const {
     const Tensor weights = constant(api, info, first, ort::kUint8, "weights");
     const int64_t outputs = weights.shape.size() == 4 ? weights.shape[3] : 0;
     auto vector = [&](size_t index, ort::Type type, const char* name) {
         return vector_constant(info, first + index, type, name, outputs);
     };
-    const int32_t* threshold = nullptr;
-    const float *scale = nullptr, *bias = nullptr;
+    Constants constants;
     if (epilogue.kind == Kind::kThreshold) {
-        threshold = static_cast<const int32_t*>(vector(1, ort::kInt32, "threshold"));
+        constants.threshold = static_cast<const int32_t*>(vector(1, ort::kInt32, "threshold"));
     } else {
-        scale = static_cast<const float*>(vector(1, ort::kFloat, "scale"));
-        bias = static_cast<const float*>(vector(2, ort::kFloat, "bias"));
+        constants.scale = static_cast<const float*>(vector(1, ort::kFloat, "scale"));
+        constants.bias = static_cast<const float*>(vector(2, ort::kFloat, "bias"));
     }
-    Layer layer(a, epilogue, static_cast<const uint8_t*>(weights.data), weights.shape, threshold, scale, bias);
+    read_further(info, epilogue, further, outputs, constants);
+    Layer layer(a, epilogue, static_cast<const uint8_t*>(weights.data), weights.shape, constants);
     return std::unique_ptr<Convolution>(new Convolution(std::move(layer), kernel));
+}
+
+void Kernel::read_further(const OrtKernelInfo* info, const Epilogue& epilogue, size_t first, int64_t outputs,
+                          Constants& constants) const {
+    const auto next = [&](const char* name) {
+        return static_cast<const float*>(vector_constant(info, first++, ort::kFloat, name, outputs));
+    };
+    if (epilogue.rprelu) {
+        constants.before = next("before");
+        constants.slope = next("slope");
+        constants.after = next("after");
+    }
+    if (epilogue.rsign) constants.level = next("level");
 }
 
 const void* Kernel::vector_constant(const OrtKernelInfo* info, size_t index, ort::Type type, const char* name,
@@ -111,9 +134,11 @@ std::unique_ptr<FloatConvolution> Kernel::make_float_convolution(const OrtKernel
                                                                  const Epilogue& epilogue, size_t first) const {
     const Tensor weights = constant(api, info, first, ort::kFloat, "weights");
     const int64_t outputs = weights.shape.size() == 4 ? weights.shape[3] : 0;
-    const void* const bias = vector_constant(info, first + 1, ort::kFloat, "bias", outputs);
-    return std::unique_ptr<FloatConvolution>(new FloatConvolution(a, epilogue, static_cast<const float*>(weights.data),
-                                                                  weights.shape, static_cast<const float*>(bias)));
+    Constants constants;
+    constants.bias = static_cast<const float*>(vector_constant(info, first + 1, ort::kFloat, "bias", outputs));
+    read_further(info, epilogue, first + 2, outputs, constants);
+    return std::unique_ptr<FloatConvolution>(
+        new FloatConvolution(a, epilogue, static_cast<const float*>(weights.data), weights.shape, constants));
 }
 
 void Kernel::read_pooling(const OrtKernelInfo* info) {
@@ -161,10 +186,15 @@ void Kernel::compute(OrtKernelContext* context) const {
 void Kernel::compute_sign(OrtKernelContext* context) const {
     const Tensor x = input(context, 0, ort::kFloat, "x");
     const int64_t shape[4] = {x.shape[0], x.shape[1], x.shape[2], x.shape[3]};
+    if (op.epilogue.rsign && int64_t(level.size()) != shape[3]) {
+        throw Error("level must have as many numbers as x has channels: " + std::to_string(shape[3]) + ", got " +
+                    std::to_string(level.size()));
+    }
     auto* const signs = static_cast<uint8_t*>(output(context, 0, shape));
     if (x.size() < 1) return;
     Threads threads{api, context};
-    pack_signs(kernel, static_cast<const float*>(x.data), x.size() / shape[3], shape[3], signs, threads.pool());
+    pack_signs(kernel, static_cast<const float*>(x.data), op.epilogue.rsign ? level.data() : nullptr,
+               x.size() / shape[3], shape[3], signs, threads.pool());
 }
 
 void Kernel::compute_convolution(OrtKernelContext* context) const {

@@ -40,6 +40,9 @@ struct Threads {
     Pool pool();
 };
 
+// How many constants RPReLU and RSign have.
+size_t more(const Epilogue&);
+
 // Raises Error where low is above high, or one of them is no number.
 void set_limits(Epilogue&, float low, float high);
 
@@ -60,11 +63,15 @@ class Kernel {
     void read_float_convolution(const OrtKernelInfo*);
     void read_pooling(const OrtKernelInfo*);
     void read_chain(const OrtKernelInfo*);  // in chain_operator.cpp
-    // Its constants are the inputs from `first` on.
+    // Its constants are the inputs from `first` on: weights, then threshold, or scale and bias; and from `further` on
+    // those of RPReLU and RSign.
     std::unique_ptr<Convolution> make_convolution(const OrtKernelInfo*, const Attributes&, const Epilogue&,
-                                                  size_t first) const;
+                                                  size_t first, size_t further) const;
+    // The same: weights, bias, those of RPReLU and RSign.
     std::unique_ptr<FloatConvolution> make_float_convolution(const OrtKernelInfo*, const Attributes&, const Epilogue&,
                                                              size_t first) const;
+    // Those of RPReLU and RSign, `outputs` numbers each.
+    void read_further(const OrtKernelInfo*, const Epilogue&, size_t first, int64_t outputs, Constants&) const;
     const void* vector_constant(const OrtKernelInfo*, size_t index, ort::Type, const char* name, int64_t length) const;
     void compute_sign(OrtKernelContext*) const;
     void compute_convolution(OrtKernelContext*) const;
@@ -80,6 +87,7 @@ class Kernel {
     std::unique_ptr<Convolution> convolution;
     std::unique_ptr<FloatConvolution> float_convolution;
     Pooling pooling;
+    std::vector<float> level;  // of an RSign
     std::unique_ptr<Chain> chain;
     size_t chain_inputs = 0;
 };

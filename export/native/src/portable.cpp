@@ -56,7 +56,7 @@ void portable(const Layer& layer, const Tensors& tensors, int64_t out_height, in
             uint8_t* signs = tensors.signs ? tensors.signs + pixel * layer.output_bytes() : nullptr;
             if (signs) std::memset(signs, 0, size_t(layer.output_bytes()));
             for (int64_t o = 0; o < layer.outputs; ++o) {
-                const int64_t lane = o / layer.group_outputs * layer.blocks * kLanes + o % layer.group_outputs;
+                const int64_t lane = layer.lane(o);
                 const int64_t at = pixel * layer.outputs + o;
                 const int32_t total = sum(layer, x, tensors.height, tensors.width, row % out_height, ox, o);
                 if (e.kind == Kind::kRaw) {
@@ -72,19 +72,28 @@ void portable(const Layer& layer, const Tensors& tensors, int64_t out_height, in
                         y = y < e.low ? e.low : y;
                         y = y > e.high ? e.high : y;
                     }
+                    if (e.rprelu) y = rprelu(y, layer.before[lane], layer.slope[lane], layer.after[lane]);
                     tensors.y[at] = y;
-                    if (e.sign) set_bit(signs, o, y >= 0);
+                    if (e.sign) set_bit(signs, o, y >= layer.level[lane]);
                 }
             }
         }
     }
 }
 
-void portable_signs(const float* x, int64_t pixels, int64_t channels, uint8_t* bytes) {
+float rprelu(float y, float before, float slope, float after) {
+    const float moved = y + before;
+    const float bent = moved <= 0 ? moved * slope : moved;
+    return bent + after;
+}
+
+void portable_signs(const float* x, const float* level, int64_t pixels, int64_t channels, uint8_t* bytes) {
     const int64_t size = (channels + 7) / 8;
     std::memset(bytes, 0, size_t(pixels * size));
     for (int64_t pixel = 0; pixel < pixels; ++pixel) {
-        for (int64_t c = 0; c < channels; ++c) set_bit(bytes + pixel * size, c, x[pixel * channels + c] >= 0);
+        for (int64_t c = 0; c < channels; ++c) {
+            set_bit(bytes + pixel * size, c, x[pixel * channels + c] >= (level ? level[c] : 0));
+        }
     }
 }
 

@@ -62,11 +62,35 @@ void allow_in_place(Operator& op) {
     op.ReleaseMayInplace = [](int*, int*) {};
 }
 
+// What may follow a scaled sum.
+std::vector<Epilogue> epilogues() {
+    std::vector<Epilogue> all;
+    for (const bool add : {false, true}) {
+        for (const int activation : {0, 1, 2}) {
+            for (const int sign : {0, 1, 2}) {
+                Epilogue e;
+                e.kind = Kind::kFloat, e.add = add;
+                e.clip = activation == 1, e.rprelu = activation == 2;
+                e.sign = sign > 0, e.rsign = sign == 2;
+                all.push_back(e);
+            }
+        }
+    }
+    return all;
+}
+
+std::string suffix(const Epilogue& e) {
+    return std::string(e.add ? "Add" : "") + (e.clip ? "Clip" : e.rprelu ? "RPReLU" : "") +
+           (e.rsign ? "RSign" : e.sign ? "Sign" : "");
+}
+
 constexpr int kChains = 16;
 
 std::vector<Operator> make_all(const OrtApi* api) {
     std::vector<Operator> all;
     all.push_back(make(api, "Sign", Family::kSign));
+    all.push_back(make(api, "RSign", Family::kSign));
+    all.back().epilogue.rsign = true;
     for (const bool mean : {false, true}) {
         for (const bool zeros : {false, true}) {
             all.push_back(
@@ -78,23 +102,15 @@ std::vector<Operator> make_all(const OrtApi* api) {
         const std::string prefix = grouped ? "GroupedBinaryConv" : "BinaryConv";
         all.push_back(make(api, prefix + "Threshold", Family::kConvolution));
         all.back().grouped = grouped, all.back().epilogue.kind = Kind::kThreshold;
-        for (int flags = 0; flags < 8; ++flags) {
-            Epilogue e;
-            e.kind = Kind::kFloat;
-            e.add = flags & 1, e.clip = flags & 2, e.sign = flags & 4;
-            const std::string suffix =
-                std::string(e.add ? "Add" : "") + (e.clip ? "Clip" : "") + (e.sign ? "Sign" : "");
-            all.push_back(make(api, prefix + suffix, Family::kConvolution));
+        for (const Epilogue& e : epilogues()) {
+            all.push_back(make(api, prefix + suffix(e), Family::kConvolution));
             all.back().grouped = grouped, all.back().epilogue = e;
             if (e.add) allow_in_place(all.back());
         }
     }
-    for (int flags = 0; flags < 4; ++flags) {
-        Epilogue e;
-        e.kind = Kind::kFloat;
-        e.clip = flags & 1, e.sign = flags & 2;
-        all.push_back(make(api, std::string("FloatConv") + (e.clip ? "Clip" : "") + (e.sign ? "Sign" : ""),
-                           Family::kFloatConvolution));
+    for (const Epilogue& e : epilogues()) {
+        if (e.add) continue;
+        all.push_back(make(api, "FloatConv" + suffix(e), Family::kFloatConvolution));
         all.back().epilogue = e;
     }
     // A name is one function in a file, so each chain of a file has a name of its own.

@@ -42,12 +42,12 @@ EXPORT const char* bnn_itrd_kernel(char* message, int64_t size) {
     return name;
 }
 
-// attributes: channels, group, padding_value, kernel (2), strides (2), dilations (2), pads (4). kind, add, clip, sign
-// as in kernel.h. Returns null and writes a message where something is wrong.
+// attributes: channels, group, padding_value, kernel (2), strides (2), dilations (2), pads (4). epilogue: kind, add,
+// clip, rprelu, sign as in kernel.h. floats: scale, bias, before, slope, after, level. Returns null and writes a message
+// where something is wrong.
 EXPORT void* bnn_itrd_create(const char* kernel, const int64_t* attributes, const int32_t* epilogue,
                              const float* limits, const uint8_t* weights, const int64_t* shape,
-                             const int32_t* threshold, const float* scale, const float* bias, char* message,
-                             int64_t size) {
+                             const int32_t* threshold, const float* const* floats, char* message, int64_t size) {
     void* result = nullptr;
     guarded(message, size, [&] {
         Attributes a;
@@ -58,9 +58,13 @@ EXPORT void* bnn_itrd_create(const char* kernel, const int64_t* attributes, cons
         std::copy_n(attributes + 9, 4, a.pads);
         Epilogue e;
         e.kind = Kind(epilogue[0]);
-        e.add = epilogue[1], e.clip = epilogue[2], e.sign = epilogue[3], e.low = limits[0], e.high = limits[1];
-        result =
-            new Convolution(Layer(a, e, weights, {shape, shape + 4}, threshold, scale, bias), kernel_by_name(kernel));
+        e.add = epilogue[1], e.clip = epilogue[2], e.rprelu = epilogue[3], e.sign = epilogue[4];
+        e.low = limits[0], e.high = limits[1];
+        Constants constants;
+        constants.threshold = threshold, constants.scale = floats[0], constants.bias = floats[1];
+        constants.before = floats[2], constants.slope = floats[3], constants.after = floats[4];
+        constants.level = floats[5];
+        result = new Convolution(Layer(a, e, weights, {shape, shape + 4}, constants), kernel_by_name(kernel));
     });
     return result;
 }
@@ -93,7 +97,10 @@ EXPORT int bnn_itrd_run(const void* convolution, const uint8_t* input, const int
     });
 }
 
-EXPORT int bnn_itrd_signs(const char* kernel, const float* x, int64_t pixels, int64_t channels, uint8_t* bytes,
-                          char* message, int64_t size) {
-    return guarded(message, size, [&] { pack_signs(kernel_by_name(kernel), x, pixels, channels, bytes, Pool{serial, nullptr}); });
+// level: (channels), or null.
+EXPORT int bnn_itrd_signs(const char* kernel, const float* x, const float* level, int64_t pixels, int64_t channels,
+                          uint8_t* bytes, char* message, int64_t size) {
+    return guarded(message, size, [&] {
+        pack_signs(kernel_by_name(kernel), x, level, pixels, channels, bytes, Pool{serial, nullptr});
+    });
 }
