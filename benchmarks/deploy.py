@@ -3,7 +3,8 @@
     python benchmarks/deploy.py [--networks resnet18 ...] [--threads 1 2] [--batch 1 32] [--repeats 40] [--out FILE]
 
 ResNet-18 for 32x32 images, VGG-small, ResNet-20 (16 to 64 channels), both ResNets with RSign and RPReLU, torchvision's
-ResNet-18 for 224x224 made binary. Random weights: time does not depend on them. Each candidate runs in turns with the teacher (see `bnn-itrd bench`).
+ResNet-18 for 224x224 made binary. Random weights: time does not depend on them. Each candidate runs in turns with the
+teacher (see `bnn-itrd bench`).
 """
 
 from __future__ import annotations
