@@ -289,6 +289,26 @@ def test_a_float_convolution_is_that_of_torch_and_of_the_stock_runtime(
                 np.testing.assert_array_equal(bits(results[1]), packed)
 
 
+@pytest.mark.parametrize("kernel", ["portable", "avx2", "avx512"])
+def test_an_rprelu_has_the_stock_runtime_s_bits_at_zeros_and_nan(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BNN_ITRD_KERNEL", kernel)
+    if library_path() is None:
+        pytest.skip("this processor cannot run it")
+    values = np.array([0.0, 1e-45, -1e-45, 1, -1, np.inf, -np.inf, np.nan], np.float32)
+    images = np.resize(values, (1, 1, 8, 16))
+    numbers = {"slope": [0.0, -0.0, 0.25, -0.25, 3.0], "before": [-0.0] * 5, "after": [-0.0] * 5}
+    # The weight is 1, so the stem's sums are the images themselves.
+    ones, none = np.ones((1, 1, 1, 5), np.float32), np.zeros(5, np.float32)
+    model = stem_model("FloatConvRPReLU", ones, none, (8, 16), pads=[0] * 4)
+    for tensor in model.graph.initializer:
+        if tensor.name in numbers:
+            tensor.CopyFrom(numpy_helper.from_array(np.array(numbers[tensor.name], np.float32), tensor.name))
+    (ours,), (stock,) = (opened(model, native=native).run(None, {"images": images}) for native in (True, False))
+    np.testing.assert_array_equal(np.isnan(ours), np.isnan(stock))
+    there = ~np.isnan(stock)
+    np.testing.assert_array_equal(ours.view(np.int32)[there], stock.view(np.int32)[there])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

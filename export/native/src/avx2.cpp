@@ -91,10 +91,11 @@ INLINE void store_signs(const bnn_job* job, int64_t pixel, int64_t eight, __m256
     }
 }
 
+// The order of operands is that of the standard operations for a NaN and for -0.0.
 INLINE __m256 rprelu(__m256 y, const float* before, const float* slope, const float* after) {
-    const __m256 moved = _mm256_add_ps(y, _mm256_load_ps(before));
-    const __m256 below = _mm256_cmp_ps(moved, _mm256_setzero_ps(), _CMP_LE_OQ);
-    const __m256 bent = _mm256_blendv_ps(moved, _mm256_mul_ps(moved, _mm256_load_ps(slope)), below);
+    const __m256 moved = _mm256_add_ps(y, _mm256_load_ps(before)), zero = _mm256_setzero_ps();
+    const __m256 above = _mm256_max_ps(zero, moved), below = _mm256_min_ps(moved, zero);
+    const __m256 bent = _mm256_add_ps(above, _mm256_mul_ps(below, _mm256_load_ps(slope)));
     return _mm256_add_ps(bent, _mm256_load_ps(after));
 }
 

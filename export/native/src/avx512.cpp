@@ -86,10 +86,11 @@ INLINE void store_signs(const Tile tile, const __mmask16* positive) {
     for (int i = 0; i < tile.n; ++i, to += job->sign_stride) __builtin_memcpy(to, &positive[i], 2);
 }
 
+// The order of operands is that of the standard operations for a NaN and for -0.0.
 INLINE __m512 rprelu(__m512 y, __m512 before, __m512 slope, __m512 after) {
-    const __m512 moved = _mm512_add_ps(y, before);
-    const __mmask16 below = _mm512_cmp_ps_mask(moved, _mm512_setzero_ps(), _CMP_LE_OQ);
-    return _mm512_add_ps(_mm512_mask_mul_ps(moved, below, moved, slope), after);
+    const __m512 moved = _mm512_add_ps(y, before), zero = _mm512_setzero_ps();
+    const __m512 above = _mm512_max_ps(zero, moved), below = _mm512_min_ps(moved, zero);
+    return _mm512_add_ps(_mm512_add_ps(above, _mm512_mul_ps(below, slope)), after);
 }
 
 // Stage by stage over the tile, so that a choice is made once for its pixels.

@@ -83,8 +83,9 @@ void portable(const Layer& layer, const Tensors& tensors, int64_t out_height, in
 
 float rprelu(float y, float before, float slope, float after) {
     const float moved = y + before;
-    const float bent = moved <= 0 ? moved * slope : moved;
-    return bent + after;
+    const float above = moved < 0 ? 0 : moved, below = moved < 0 ? moved : 0;
+    const float sloped = below * slope;
+    return (above + sloped) + after;
 }
 
 void portable_signs(const float* x, const float* level, int64_t pixels, int64_t channels, uint8_t* bytes) {
