@@ -19,7 +19,7 @@ __all__ = ["CHAINS", "chain"]
 # Names the native library knows of each kind: a name is one function in a file.
 CHAINS = 16
 
-_SIGN, _POOLING, _CONVOLUTION, _FLOAT_CONVOLUTION, _RSIGN = 0, 1, 2, 3, 4
+_SIGN, _POOLING, _CONVOLUTION, _FLOAT_CONVOLUTION, _RSIGN, _INNER = 0, 1, 2, 3, 4, 5
 # Of a value from outside.
 _FLOATS, _SIGNS, _PLANES = 0, 1, 2
 _FORMS = {"Add": 2, "Clip": 4, "Sign": 8, "RPReLU": 16, "RSign": 32}
@@ -40,6 +40,11 @@ def _is_convolution(node: onnx.NodeProto) -> bool:
 
 def _is_float_convolution(node: onnx.NodeProto) -> bool:
     return node.op_type in FLOAT_CONVOLUTIONS
+
+
+def _is_inner(node: onnx.NodeProto) -> bool:
+    """Whether a convolution of floats reads (n, h, w, c)."""
+    return node.op_type.startswith("Inner")
 
 
 def _residual(node: onnx.NodeProto) -> list[str]:
@@ -108,7 +113,7 @@ def _step(node: onnx.NodeProto, index: dict[str, int], weights: int) -> tuple[li
         form = 1 + sum(bit for part, bit in _FORMS.items() if part in node.op_type)
     bounds = [a["low"], a["high"]] if form & _FORMS["Clip"] else []
     if _is_float_convolution(node):
-        return [_FLOAT_CONVOLUTION, x, form, weights, *window], bounds
+        return [_INNER if _is_inner(node) else _FLOAT_CONVOLUTION, x, form, weights, *window], bounds
     residual = index[name] if (name := next(iter(_residual(node)), "")) else -1
     numbers = [_CONVOLUTION, x, residual, form, weights, *window, a["group"], a["padding_value"]]
     return numbers, bounds
@@ -121,7 +126,7 @@ def _as_one(nodes: Sequence[onnx.NodeProto], constants: set[str], sizes: dict[st
     made = {name for node in nodes for name in node.output}
     values = list(dict.fromkeys(i for node in nodes for i in node.input if i not in made | constants))
     forms = {node.input[0]: _SIGNS for node in nodes if _is_convolution(node)}
-    forms |= {node.input[0]: _PLANES for node in nodes if _is_float_convolution(node)}
+    forms |= {node.input[0]: _PLANES for node in nodes if _is_float_convolution(node) and not _is_inner(node)}
     # A constant that two operations share is an input of its own for each: so an operation's stand side by side.
     inner: list[onnx.NodeProto] = []
     inputs, actual = list(values), list(values)

@@ -30,8 +30,8 @@ _FLOAT_FORMS = tuple(f"BinaryConv{add}{end}" for add in ("", "Add") for end in _
 # Every convolution of the format, in both forms.
 CONVOLUTIONS = tuple(f"{group}{form}" for group in ("", "Grouped") for form in (*_FLOAT_FORMS, "BinaryConvThreshold"))
 
-# The first layer: float images (n, c, h, w) with a small window.
-FLOAT_CONVOLUTIONS = tuple(f"FloatConv{end}" for end in _ENDS)
+# Of floats with a small window: the first layer, images (n, c, h, w), and between binary layers, (n, h, w, c).
+FLOAT_CONVOLUTIONS = tuple(f"{inner}FloatConv{end}" for inner in ("", "Inner") for end in _ENDS)
 
 # Poolings whose windows tile the image, without and with channels of zeros around the result.
 POOLINGS = ("AveragePool", "AveragePoolPad", "MaxPool", "MaxPoolPad")
@@ -188,7 +188,6 @@ _MATMUL_SUM = (
 _FLOAT_CONV = (
     _PADS
     + """
-  nhwc = Transpose <perm = [0, 2, 3, 1]> (x)
   padded = Pad (nhwc, pad_sizes)
   taps = ReduceProd <keepdims = 1> (kernel)
   channels_number = Constant <value_int: int = @channels> ()
@@ -252,9 +251,13 @@ def _float_body(name: str, grouped: bool) -> tuple[str, str, str, str]:
 
 
 def _float_conv_text(name: str) -> str:
-    """A convolution of floats (n, c, h, w)."""
+    """A convolution of floats (n, c, h, w), or with "Inner" (n, h, w, c)."""
     inputs, outputs, more, end = _end(name, "dot", ["bias"])
-    return f"{name} <{_WINDOW}{more}> (x, w, {inputs}) => ({outputs}) {{{_FLOAT_CONV}{end}}}"
+    inner = name.startswith("Inner")
+    way = "" if inner else "  nhwc = Transpose <perm = [0, 2, 3, 1]> (x)"
+    return (
+        f"{name} <{_WINDOW}{more}> ({'nhwc' if inner else 'x'}, w, {inputs}) => ({outputs}) {{{way}{_FLOAT_CONV}{end}}}"
+    )
 
 
 def _end(name: str, value: str, added: list[str]) -> tuple[str, str, str, str]:

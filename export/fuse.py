@@ -95,6 +95,9 @@ def _fuse_shift(model: ir.Model) -> int:
         add = None if shifted is None else shifted.producer()
         if add is None or add.op_type != "Add" or add.domain or shifted is None or shifted.shape is None:
             continue
+        # A sum that others read too is there anyway, and may be the end of an RPReLU.
+        if shifted.is_graph_output() or not all(_is_sign(use.node) for use in shifted.uses()):
+            continue
         for x, other in (add.inputs, reversed(add.inputs)):
             channels = shifted.shape[len(shifted.shape) - 1]
             if x is None or x.shape != shifted.shape or not isinstance(channels, int):

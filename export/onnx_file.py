@@ -190,8 +190,8 @@ def to_onnx(
         raise ValueError("bake_normalization=True needs normalization=(mean, std)")
     mean_std = check_normalization(normalization, shape)
     check_arguments(file, own_keys=_OWN_KEYS, metadata=metadata, classes=classes)
+    from bnn_itrd.export.binary_layout import layer_signs
     from bnn_itrd.export.integer import quantized_values
-    from bnn_itrd.export.layout import layer_signs
     from bnn_itrd.export.lowering import lowered_signs
 
     baked = mean_std if bake_normalization else None

@@ -49,6 +49,9 @@ def value(name: str, shape: list[Any], kind: int = TensorProto.FLOAT) -> onnx.Va
     return helper.make_tensor_value_info(name, kind, ["batch", *shape])
 
 
+STEMS = tuple(op for op in FLOAT_CONVOLUTIONS if op.startswith("FloatConv"))
+
+
 class Network:
     """A graph of operations of ours that grows at random; `sizes`: (h, w, c) of each value."""
 
@@ -91,13 +94,22 @@ class Network:
 
     def stem(self, op: str) -> None:
         size = (int(self.rng.integers(1, 13)), int(self.rng.integers(1, 13)), int(self.rng.integers(1, 5)))
+        self.inputs["images"] = [size[2], *size[:2]]
+        self.float_convolve(op, "images", size)
+
+    def inner(self) -> None:
+        x = self.one_of(self.floats)
+        op = self.one_of(op for op in FLOAT_CONVOLUTIONS if op.startswith("Inner"))
+        if self.floats[x][2] * 9 <= 128:
+            self.float_convolve(op, x, self.floats[x])
+
+    def float_convolve(self, op: str, x: str, size: tuple[int, int, int]) -> None:
         attributes, out = self.window(size)
         outputs = int(self.one_of([1, 7, 16, 24, 64, 80]))
         weights = self.rng.standard_normal((*attributes["kernel_shape"], size[2], outputs), np.float32)
-        self.inputs["images"] = [size[2], *size[:2]]
         constants = [self.constant(weights), self.constant(self.rng.standard_normal(outputs, np.float32))]
         constants += self.further(op, outputs)
-        made = self.add(op, ["images", *constants], 1 + op.endswith("Sign"), **attributes, **self.limits(op))
+        made = self.add(op, [x, *constants], 1 + op.endswith("Sign"), **attributes, **self.limits(op))
         self.floats[made[0]] = (*out, outputs)
         self.signs.update(dict.fromkeys(made[1:], (*out, outputs)))
 
@@ -182,12 +194,12 @@ def network(seed: int, *, steps: int = 6) -> Network:
         net.nodes += [sign, helper.make_node("Identity", ["outside_signs"], ["kept_signs"], "between")]
         net.signs["kept_signs"] = size
     if net.rng.random() < 0.6:
-        net.stem(net.one_of(FLOAT_CONVOLUTIONS))
+        net.stem(net.one_of(STEMS))
     if not net.floats or net.rng.random() < 0.4:
         net.inputs["x"] = list(size)
         net.floats["x"] = size
     for _ in range(int(net.rng.integers(1, steps + 1))):
-        options = [net.sign, net.pool, *([net.convolve] * 4 if net.signs else [])]
+        options = [net.sign, net.pool, net.inner, *([net.convolve] * 4 if net.signs else [])]
         net.one_of(options)()
     if not net.signs:
         net.sign()
@@ -273,8 +285,10 @@ def test_a_float_convolution_is_that_of_torch_and_of_the_stock_runtime(
         model = stem_model(op, weights, bias, size, strides=[stride, stride])
         for threads, batch in itertools.product((1, 2), (1, 3, 9)):
             x = rng.standard_normal((batch, shape[2], *size), np.float32)
-            results = opened(model, threads=threads).run(None, {"images": x})
-            assert_same(results[:1], opened(model, native=False, threads=threads).run(["y"], {"images": x}))
+            last = np.ascontiguousarray(rearrange(x, "n c h w -> n h w c"))
+            feeds = {"images": last if op.startswith("Inner") else x}
+            results = opened(model, threads=threads).run(None, feeds)
+            assert_same(results[:1], opened(model, native=False, threads=threads).run(["y"], feeds))
             oihw = rearrange(weights, "y x i o -> o i y x")
             arrays = [torch.from_numpy(np.ascontiguousarray(a)).double() for a in (x, oihw, bias)]
             y = rearrange(F.conv2d(*arrays, stride=stride, padding=1), "n o h w -> n h w o").numpy()
@@ -322,9 +336,15 @@ def test_an_rprelu_has_the_stock_runtime_s_bits_at_zeros_and_nan(kernel: str, mo
     ],
 )
 def test_malformed_float_convolutions_are_refused(change: dict[str, Any], message: str) -> None:
-    model = stem_model("FloatConvClip", np.zeros((3, 3, 3, 8), np.float32), np.zeros(8, np.float32), (8, 8), **change)
+    weights, bias = np.zeros((3, 3, 3, 8), np.float32), np.zeros(8, np.float32)
     with pytest.raises(Exception, match=f'FloatConvClip "stem": .*{message}'):
+        model = stem_model("FloatConvClip", weights, bias, (8, 8), **change)
         opened(model).run(None, {"images": np.zeros((2, 3, 8, 8), np.float32)})
+    if "input_size" in change:
+        message = r"input x must have shape \(batch, 8, 9, 3\), got \(2, 8, 8, 3\)"
+    with pytest.raises(Exception, match=f'InnerFloatConvClip "stem": .*{message}'):
+        model = stem_model("InnerFloatConvClip", weights, bias, (8, 8), **change)
+        opened(model).run(None, {"images": np.zeros((2, 8, 8, 3), np.float32)})
 
 
 def test_constants_of_a_float_convolution_are_checked() -> None:
@@ -476,6 +496,8 @@ def test_the_program_is_as_documented() -> None:
         ({22: 16}, "step 1: an unknown form"),
         ({22: 2}, "step 1: an unknown form"),
         ({22: 64}, "step 1: an unknown form"),
+        ({5: 5}, "step 0: value 0 is not floats"),
+        ({1: 0, 5: 5, 6: 1}, "step 0: value 1 is read before it is there"),
         ({7: 1 + 2}, "step 0: an unknown form"),
         ({7: 1 + 4 + 16}, "step 0: an unknown form"),
         ({7: 1 + 32}, "step 0: an unknown form"),

@@ -294,6 +294,30 @@ def test_a_stem_with_a_small_window_becomes_a_float_convolution(stem: nn.Module,
 
 
 @pytest.mark.parametrize(
+    ("inner", "kind", "transposes"),
+    [
+        (nn.Conv2d(6, 6, 3, padding=1), "InnerFloatConv", 2),
+        (nn.Conv2d(6, 6, (3, 2), dilation=(1, 2), padding=2, bias=False), "InnerFloatConv", 2),
+        (nn.Sequential(nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6), RPReLU(6)), "InnerFloatConvRPReLURSign", 2),
+        (nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(6, 6, 1)), "MatMul", 2),  # 16 pixels
+        (nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(6, 6, 1, bias=False)), "MatMul", 2),
+        (nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(6, 6, 3, padding=1)), "Conv", 4),
+        (nn.Conv2d(6, 6, 5, padding=2), "Conv", 4),  # 150 values a window
+        (nn.Conv2d(6, 6, 3, padding=1, groups=2), "Conv", 4),
+    ],
+)
+def test_a_convolution_of_floats_between_binary_ones(inner: nn.Module, kind: str, transposes: int) -> None:
+    torch.manual_seed(4)
+    model, x = randomise(Between(inner)), torch.randn(3, *SHAPE)
+    graph = native(canonical(model, input_shape=SHAPE))
+    kinds = Counter(node.op_type for node in graph.graph)
+    assert sum(count for name, count in kinds.items() if name.startswith(kind)) == 1, kinds
+    assert kinds["Transpose"] == transposes
+    with torch.no_grad():
+        np.testing.assert_allclose(run(graph, x), model(x).numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
     ("name", "kept"),
     [("block_added_to_itself", "Add"), ("block_plus_channel_means", "Add"), ("block_scalars", "Mul")],
 )
@@ -313,7 +337,7 @@ class ReAct(nn.Module):
     def __init__(self, twist: str = "") -> None:
         super().__init__()
         self.twist = twist
-        scheme = Scheme("recu", "rsign")
+        scheme = Scheme("recu", "recu" if twist == "sign" else "rsign")
         self.stem = nn.Conv2d(6, 6, 3, padding=1)
         self.first, self.second, self.third = (conv(scheme=scheme) for _ in range(3))
         self.norm1, self.norm2 = nn.BatchNorm2d(6), nn.BatchNorm2d(6)
@@ -344,6 +368,7 @@ class ReAct(nn.Module):
             {"FloatConvRPReLURSign": 1, "BinaryConvThreshold": 1, "BinaryConvAddRPReLURSign": 1, "BinaryConv": 1},
         ),
         ("plain", {"FloatConvRPReLURSign": 1, "BinaryConvThreshold": 1, "BinaryConvRPReLURSign": 1, "BinaryConv": 1}),
+        ("sign", {"FloatConvRPReLUSign": 1, "BinaryConvThreshold": 1, "BinaryConvAddRPReLURSign": 1, "BinaryConv": 1}),
         ("falling", {"FloatConvRPReLURSign": 1, "BinaryConvRPReLURSign": 1, "BinaryConvAddRPReLURSign": 1}),
         ("read_again", {"FloatConvRPReLURSign": 1, "BinaryConvThreshold": 1, "BinaryConvAddRPReLURSign": 1, "Mul": 1}),
     ],

@@ -88,17 +88,17 @@ void Chain::add_pooling(int64_t x, Pooling pooling) {
     define({x, -1, 0, {}, nullptr, nullptr, std::unique_ptr<Pooling>(new Pooling(pooling))}, {made});
 }
 
-void Chain::add_float_convolution(int64_t planes, std::unique_ptr<FloatConvolution> convolution) {
+void Chain::add_float_convolution(int64_t x, std::unique_ptr<FloatConvolution> convolution) {
     const Attributes& a = convolution->attributes;
-    const Value& from = checked(planes, Value::kPlanes);
-    if (from.channels != a.channels) throw Error("the planes are another number than the weights' channels");
+    const Value& from = checked(x, convolution->last ? Value::kFloats : Value::kPlanes);
+    if (from.channels != a.channels) throw Error("the image has another number of channels than the weights");
     Value made{Value::kFloats, output_size(a, 0, from.height), output_size(a, 1, from.width), convolution->outputs};
     std::vector<Value> all{made};
     if (convolution->epilogue.sign) {
         made.form = Value::kSigns;
         all.push_back(made);
     }
-    define({planes, -1, 0, {}, nullptr, std::move(convolution), nullptr}, all);
+    define({x, -1, 0, {}, nullptr, std::move(convolution), nullptr}, all);
 }
 
 void Chain::add_convolution(int64_t signs, int64_t residual, std::unique_ptr<Convolution> convolution) {

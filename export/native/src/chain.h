@@ -36,7 +36,7 @@ class Chain {
     // level: of each channel, or none for 0.
     void add_sign(int64_t x, std::vector<float> level);
     void add_pooling(int64_t x, Pooling pooling);
-    void add_float_convolution(int64_t planes, std::unique_ptr<FloatConvolution> convolution);
+    void add_float_convolution(int64_t x, std::unique_ptr<FloatConvolution> convolution);
     void add_convolution(int64_t signs, int64_t residual, std::unique_ptr<Convolution> convolution);
     // After the last step; its values are the outputs. Raises Error where there is no step.
     void finish();

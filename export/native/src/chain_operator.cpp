@@ -8,7 +8,7 @@ namespace bnn {
 namespace {
 
 // Of a step.
-enum Code { kSignStep = 0, kPoolingStep = 1, kConvolutionStep = 2, kFloatStep = 3, kLevelStep = 4 };
+enum Code { kSignStep = 0, kPoolingStep = 1, kConvolutionStep = 2, kFloatStep = 3, kLevelStep = 4, kInnerStep = 5 };
 // Of a convolution.
 enum Form { kFloatForm = 1, kAddForm = 2, kClipForm = 4, kSignForm = 8, kRPReLUForm = 16, kLevelForm = 32 };
 
@@ -121,15 +121,16 @@ void Kernel::read_chain(const OrtKernelInfo* info) {
                 a.channels = chain->channels(x, Value::kSigns);
                 const size_t count = epilogue.kind == Kind::kThreshold ? 2 : 3, at = place(first, count + more(epilogue));
                 chain->add_convolution(x, residual, make_convolution(info, a, epilogue, at, at + count));
-            } else if (code == kFloatStep) {
+            } else if (code == kFloatStep || code == kInnerStep) {
                 const int64_t form = program.next(), first = program.next();
                 Epilogue epilogue = epilogue_of(form);
                 if (epilogue.kind != Kind::kFloat || epilogue.add) throw Error("an unknown form");
                 clip(epilogue);
                 Attributes a = next_window(program);
-                a.channels = chain->channels(x, Value::kPlanes);
+                const bool last = code == kInnerStep;
+                a.channels = chain->channels(x, last ? Value::kFloats : Value::kPlanes);
                 const size_t at = place(first, 2 + more(epilogue));
-                chain->add_float_convolution(x, make_float_convolution(info, a, epilogue, at));
+                chain->add_float_convolution(x, make_float_convolution(info, a, epilogue, last, at));
             } else {
                 throw Error("an unknown step " + std::to_string(code));
             }

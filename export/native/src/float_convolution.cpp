@@ -45,7 +45,8 @@ void row_task(void* data, size_t index) {
     const int64_t first = int64_t(index) * run.per_task, last = std::min(first + run.per_task, run.out_height);
     const int64_t bytes = (c.outputs + 7) / 8;
     bnn_float_job job = {};
-    job.offsets = run.offsets, job.depth = c.depth, job.step = c.attributes.strides[1];
+    job.offsets = run.offsets, job.depth = c.depth;
+    job.step = c.attributes.strides[1] * (c.last ? c.attributes.channels : 1);
     job.weights = c.weights.get(), job.bias = c.bias.get();
     job.blocks = c.blocks, job.outputs = c.outputs;
     job.pixels = run.out_width, job.stride = c.outputs, job.sign_stride = bytes;
@@ -69,9 +70,9 @@ void row_task(void* data, size_t index) {
 
 }  // namespace
 
-FloatConvolution::FloatConvolution(const Attributes& given, const Epilogue& what, const float* raw,
+FloatConvolution::FloatConvolution(const Attributes& given, const Epilogue& what, bool channels_last, const float* raw,
                                    const std::vector<int64_t>& shape, const Constants& constants)
-    : attributes(given), epilogue(what) {
+    : attributes(given), epilogue(what), last(channels_last) {
     given.check();
     if (given.group != 1 || given.padding_value != 0) throw Error("a float convolution has one group and pads zeros");
     if (shape.size() != 4 || shape[0] != given.kernel[0] || shape[1] != given.kernel[1] || shape[2] != given.channels ||
@@ -121,23 +122,26 @@ void FloatConvolution::run(const bnn_kernel* kernel, const float* x, int64_t ima
         if (bordered) space.planes = Aligned<float>(size);
         for (int64_t k = 0; k < depth; ++k) {
             const int64_t tap = k / a.channels, channel = k % a.channels;
-            space.offsets.push_back((channel * rows + tap / a.kernel[1] * a.dilations[0]) * columns +
-                                    tap % a.kernel[1] * a.dilations[1]);
+            const int64_t row = tap / a.kernel[1] * a.dilations[0], column = tap % a.kernel[1] * a.dilations[1];
+            space.offsets.push_back(last ? (row * columns + column) * a.channels + channel
+                                         : (channel * rows + row) * columns + column);
         }
         space.height = height, space.width = width;
     }
     const int64_t pixels = out_height * out_width, products = pixels * depth * blocks * kLanes;
-    Run run{this, kernel, nullptr, nullptr, nullptr, space.offsets.data(), columns, out_height, out_width, out_height};
+    // An image is `planes` of rows of `length` floats.
+    const int64_t planes = last ? 1 : a.channels, inner = last ? a.channels : 1, length = columns * inner;
+    Run run{this, kernel, nullptr, nullptr, nullptr, space.offsets.data(), length, out_height, out_width, out_height};
     if (!pool.single) run.per_task = std::max<int64_t>(1, out_height * kTaskProducts / std::max(products, kTaskProducts));
     const int64_t tasks = (out_height + run.per_task - 1) / run.per_task;
     for (int64_t image = 0; image < images; ++image) {
         run.x = x + image * a.channels * height * width;
         if (bordered) {
             const float* from = run.x;
-            for (int64_t channel = 0; channel < a.channels; ++channel) {
-                float* to = space.planes.get() + (channel * rows + a.pads[0]) * columns + a.pads[1];
-                for (int64_t row = 0; row < height; ++row, to += columns, from += width) {
-                    std::memcpy(to, from, size_t(width) * sizeof(float));
+            for (int64_t plane = 0; plane < planes; ++plane) {
+                float* to = space.planes.get() + (plane * rows + a.pads[0]) * length + a.pads[1] * inner;
+                for (int64_t row = 0; row < height; ++row, to += length, from += width * inner) {
+                    std::memcpy(to, from, size_t(width * inner) * sizeof(float));
                 }
             }
             run.x = space.planes.get();

@@ -127,18 +127,19 @@ void Kernel::read_float_convolution(const OrtKernelInfo* info) {
     const Attributes a = read_window(info);
     Epilogue epilogue = op.epilogue;
     if (epilogue.clip) set_limits(epilogue, number(api, info, "low"), number(api, info, "high"));
-    float_convolution = make_float_convolution(info, a, epilogue, 1);
+    float_convolution = make_float_convolution(info, a, epilogue, op.last, 1);
 }
 
 std::unique_ptr<FloatConvolution> Kernel::make_float_convolution(const OrtKernelInfo* info, const Attributes& a,
-                                                                 const Epilogue& epilogue, size_t first) const {
+                                                                 const Epilogue& epilogue, bool last,
+                                                                 size_t first) const {
     const Tensor weights = constant(api, info, first, ort::kFloat, "weights");
     const int64_t outputs = weights.shape.size() == 4 ? weights.shape[3] : 0;
     Constants constants;
     constants.bias = static_cast<const float*>(vector_constant(info, first + 1, ort::kFloat, "bias", outputs));
     read_further(info, epilogue, first + 2, outputs, constants);
     return std::unique_ptr<FloatConvolution>(
-        new FloatConvolution(a, epilogue, static_cast<const float*>(weights.data), weights.shape, constants));
+        new FloatConvolution(a, epilogue, last, static_cast<const float*>(weights.data), weights.shape, constants));
 }
 
 void Kernel::read_pooling(const OrtKernelInfo* info) {
@@ -232,17 +233,19 @@ void Kernel::compute_float_convolution(OrtKernelContext* context) const {
     const FloatConvolution& c = *float_convolution;
     const Attributes& a = c.attributes;
     const Tensor x = input(context, 0, ort::kFloat, "x");
-    if (x.shape[1] != a.channels || x.shape[2] != input_size[0] || x.shape[3] != input_size[1]) {
-        const int64_t wanted[3] = {a.channels, input_size[0], input_size[1]};
+    const int64_t first[3] = {a.channels, input_size[0], input_size[1]};
+    const int64_t last[3] = {input_size[0], input_size[1], a.channels};
+    const int64_t* const wanted = c.last ? last : first;
+    if (!std::equal(wanted, wanted + 3, x.shape.begin() + 1)) {
         throw Error("input x must have shape (batch, " + text(wanted, 3).substr(1) + ", got " +
                     text(x.shape.data(), 4));
     }
-    const int64_t shape[4] = {x.shape[0], output_size(a, 0, x.shape[2]), output_size(a, 1, x.shape[3]), c.outputs};
+    const int64_t shape[4] = {x.shape[0], output_size(a, 0, input_size[0]), output_size(a, 1, input_size[1]), c.outputs};
     auto* const y = static_cast<float*>(output(context, 0, shape));
     auto* const signs = c.epilogue.sign ? static_cast<uint8_t*>(output(context, 1, shape)) : nullptr;
     Threads threads{api, context};
     FloatConvolution::Workspace space;
-    c.run(kernel, static_cast<const float*>(x.data), x.shape[0], x.shape[2], x.shape[3], y, signs, threads.pool(),
+    c.run(kernel, static_cast<const float*>(x.data), x.shape[0], input_size[0], input_size[1], y, signs, threads.pool(),
           space);
 }
 

@@ -19,6 +19,7 @@ struct Operator : OrtCustomOp {
     Family family = Family::kSign;
     bool grouped = false;              // convolutions
     bool mean = false, zeros = false;  // poolings
+    bool last = false;                 // float convolutions: NHWC in
     Epilogue epilogue;
 
     bool thresholds() const { return epilogue.kind == Kind::kThreshold; }
@@ -69,7 +70,7 @@ class Kernel {
                                                   size_t first, size_t further) const;
     // The same: weights, bias, those of RPReLU and RSign.
     std::unique_ptr<FloatConvolution> make_float_convolution(const OrtKernelInfo*, const Attributes&, const Epilogue&,
-                                                             size_t first) const;
+                                                             bool last, size_t first) const;
     // Those of RPReLU and RSign, `outputs` numbers each.
     void read_further(const OrtKernelInfo*, const Epilogue&, size_t first, int64_t outputs, Constants&) const;
     const void* vector_constant(const OrtKernelInfo*, size_t index, ort::Type, const char* name, int64_t length) const;

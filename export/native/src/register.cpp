@@ -108,10 +108,13 @@ std::vector<Operator> make_all(const OrtApi* api) {
             if (e.add) allow_in_place(all.back());
         }
     }
-    for (const Epilogue& e : epilogues()) {
-        if (e.add) continue;
-        all.push_back(make(api, "FloatConv" + suffix(e), Family::kFloatConvolution));
-        all.back().epilogue = e;
+    for (const bool last : {false, true}) {
+        for (const Epilogue& e : epilogues()) {
+            if (e.add) continue;
+            const std::string name = std::string(last ? "InnerFloatConv" : "FloatConv") + suffix(e);
+            all.push_back(make(api, name, Family::kFloatConvolution));
+            all.back().last = last, all.back().epilogue = e;
+        }
     }
     // A name is one function in a file, so each chain of a file has a name of its own.
     for (int i = 0; i < kChains; ++i) {
