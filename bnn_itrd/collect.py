@@ -71,6 +71,13 @@ def _device(model: dict[str, Any]) -> str:
     return "CPU" if device == "cpu" else f"GPU ({device})"
 
 
+def _epochs(model: dict[str, Any], config: dict[str, Any], *, is_teacher: bool) -> int | None:
+    """Those of a first stage too, which the curve does not have."""
+    epochs: int | None = model.get("epochs")
+    first = 0 if is_teacher else (config.get("scheme") or {}).get("first_stage_epochs") or 0
+    return None if epochs is None else epochs + first
+
+
 def _trained(folder: Path, comparison: dict[str, Any]) -> list[_Trained]:
     data = comparison.get("dataset", {}).get("name", "")
     config = comparison.get("config") or {}
@@ -92,7 +99,7 @@ def _trained(folder: Path, comparison: dict[str, Any]) -> list[_Trained]:
                 data=data,
                 network=model["network"],
                 method=_method(folder, data, model) if own and len(models) <= 2 else model["name"],
-                epochs=model.get("epochs"),
+                epochs=_epochs(model, config, is_teacher=is_teacher),
                 device=_device(model),
                 split=split,
                 seed=(training or {}).get("seed"),

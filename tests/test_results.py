@@ -95,6 +95,13 @@ def test_seeds_become_one_row(tmp_path: Path) -> None:
     assert reference["method"] == "teacher" and reference["seeds"] == "one (?)" and reference["device"] == "-"
 
 
+def test_the_epochs_of_a_first_stage_count(tmp_path: Path) -> None:
+    networks = [model("teacher", 95.5, epochs=200), model("recu", 92.0, epochs=400), model("recu-kd", 93.0, epochs=400)]
+    (tmp_path / "mine").mkdir()
+    run = folder(tmp_path / "mine", "two_stage", networks, scheme={"first_stage_epochs": 200}, train={"seed": 0})
+    assert [row["epochs"] for row in collect([run])] == [200, 600, 600]
+
+
 def test_variants_lengths_devices_and_held_out_images_are_rows_of_their_own(tmp_path: Path) -> None:
     seed = {"train": {"seed": 0}}
     held = model("recu", 92.0, best_split="val", top1_best=90.5)
