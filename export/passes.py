@@ -225,7 +225,8 @@ def merge_prelu(model: ir.Model) -> int:
             if slope is None or inner is None or x is None or x is not _side(inner.producer(), ("Min", "Min"), 2):
                 continue
             # PRelu's slope takes on the shape of x, never the other way round.
-            if x.shape is None or len(constant(slope).shape) > len(x.shape):  # type: ignore[union-attr]
+            sizes = [None] if x.shape is None else list(x.shape)
+            if None in sizes or node.outputs[0].shape is None or list(node.outputs[0].shape) != sizes:
                 continue
             replace_value(model, node.outputs[0], insert(model, node, "PRelu", [x, slope]))
             count += 1

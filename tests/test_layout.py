@@ -417,6 +417,10 @@ def test_a_value_with_signs_of_several_levels_keeps_one_of_them() -> None:
         (lambda x: F.relu(x) + 0.3 * (x + 1).clamp(max=0), 0),
         (lambda x: F.relu(x) + x.clamp(max=0), 0),
         (lambda x: F.relu(x) + x.abs() * x.clamp(max=0), 0),
+        # One channel, and a slope that makes six of it.
+        (lambda x: (lambda y: F.relu(y) + torch.arange(6.0).reshape(6, 1, 1) * y.clamp(max=0))(x[:, :1]), 0),
+        # A zero of more axes than x.
+        (lambda x: (torch.maximum(x, torch.zeros((1,) * 5)) + 0.3 * torch.minimum(x, torch.zeros(())))[0], 0),
     ],
 )
 def test_a_prelu_in_parts_is_merged(bent: Callable[[Tensor], Tensor], merged: int) -> None:
