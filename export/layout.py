@@ -222,7 +222,7 @@ _BINARY_RULES: dict[str, Callable[[Walk], bool]] = {"BinaryConv2d": binary_conv,
 
 def _elementwise_after(model: ir.Model) -> int:
     """What reads one value (n, c, h, w) and is read in NHWC alone reads it in NHWC itself: the way there moves up."""
-    walk, count = Walk(model), 0
+    count = 0
     for node in reversed(list(model.graph)):
         out = node.outputs[0]
         ways = [use.node for use in out.uses()]
@@ -233,6 +233,8 @@ def _elementwise_after(model: ir.Model) -> int:
         read = [value for value in node.inputs if value is not None and constant(value) is None]
         if len(read) != 1 or len(sizes_of(read[0])) != 4:
             continue
+        # A way of its own: one made for an operation further down would lie behind this one.
+        walk = Walk(model)
         walk.node = node
         made = _in_last(walk)
         if made is None:

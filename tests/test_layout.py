@@ -384,6 +384,43 @@ def test_rprelu_and_rsign_go_into_the_convolution(twist: str, kinds: dict[str, i
         np.testing.assert_allclose(run(graph, x), model(x).numpy(), rtol=1e-5, atol=1e-5)
 
 
+class TwoWays(nn.Module):
+    """What the stem gives goes two ways to binary layers, each through operations of its own; and perhaps a third."""
+
+    def __init__(self, left: Callable[[Tensor], Tensor], right: Callable[[Tensor], Tensor], third: bool) -> None:
+        super().__init__()
+        self.left, self.right = left, right
+        self.stem = nn.Conv2d(6, 6, 3, padding=1)
+        self.first, self.second = conv(), conv()
+        self.row = nn.Parameter(torch.arange(8.0)) if third else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y: Tensor = self.first(self.left(x)) + self.second(self.right(x))
+        # A constant along the width of (n, c, h, w) has no place of its own in NHWC.
+        return y if self.row is None else y + (x + self.row)
+
+
+@pytest.mark.parametrize("third", [False, True])
+def test_a_value_goes_several_ways_to_channels_last(third: bool) -> None:
+    """The graph stays in order, and the value's ways to NHWC become one."""
+    torch.manual_seed(4)
+    model = TwoWays(lambda x: 2 * x - 0.1, lambda x: torch.sigmoid(x) - 0.5, third).eval()
+    x = torch.randn(3, *SHAPE)
+    graph = canonical(model, input_shape=SHAPE)
+    before = run(graph, x)
+    native(graph)
+    # onnxruntime puts a graph in order itself; onnx's checker refuses one that is not.
+    made: set[int] = set()
+    for node in graph.graph:
+        assert all(v is None or v.producer() is None or id(v.producer()) in made for v in node.inputs), node.op_type
+        made.add(id(node))
+    np.testing.assert_allclose(run(graph, x), before, rtol=1e-5, atol=1e-5)
+    kinds = Counter(node.op_type for node in graph.graph)
+    # Back at the end; with the third way also of the stem's value, once, and of the sum with the row.
+    assert kinds["FloatConv"] == (not third) and kinds["Transpose"] == (3 if third else 1)
+
+
 def test_a_value_with_signs_of_several_levels_keeps_one_of_them() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
