@@ -15,11 +15,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["CONVOLUTIONS", "DOMAIN", "FLOAT_CONVOLUTIONS", "POOLINGS", "SIGNS", "VERSION", "function_bodies"]
+__all__ = [
+    "CONVOLUTIONS",
+    "DOMAIN",
+    "FLOAT_CONVOLUTIONS",
+    "FORMAT_VERSION",
+    "POOLINGS",
+    "SIGNS",
+    "VERSION",
+    "function_bodies",
+]
 
 DOMAIN = "bnn_itrd"
 # Of the domain.
 VERSION = 1
+# Of the files this package writes; a file with a larger one is refused. One more with every new operation.
+FORMAT_VERSION = 3
 
 # Of a float by itself: from 0 on, or from a level of each channel on.
 SIGNS = ("Sign", "RSign")

@@ -82,12 +82,13 @@ def native(model: ir.Model, *, normalization: Normalization | None = None) -> ir
     """The canonical graph in the operations of docs/format.md, in place; `normalization` is baked in."""
     from bnn_itrd.export.fuse import fuse
     from bnn_itrd.export.layout import channels_last
-    from bnn_itrd.export.passes import merge_prelu
+    from bnn_itrd.export.passes import merge_prelu, split_prelu
 
     _fold(model)
     merge_prelu(model)
     channels_last(model)
     fuse(model)
+    split_prelu(model)
     if normalization is not None:
         _bake(model, *normalization)
     return model

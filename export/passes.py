@@ -9,6 +9,7 @@ from bnn_itrd.export.functions import DOMAIN
 from bnn_itrd.export.graph import (
     add_float32,
     add_initializer,
+    add_scalar,
     attribute,
     constant,
     insert,
@@ -27,6 +28,7 @@ __all__ = [
     "fold_batchnorm",
     "fold_batchnorm_into_next",
     "merge_prelu",
+    "split_prelu",
 ]
 
 
@@ -231,5 +233,21 @@ def merge_prelu(model: ir.Model) -> int:
             replace_value(model, node.outputs[0], insert(model, node, "PRelu", [x, slope]))
             count += 1
             break
+    remove_unused(model)
+    return count
+
+
+def split_prelu(model: ir.Model) -> int:
+    """PRelu becomes ``max(x, 0) + slope * min(x, 0)``, for which onnxruntime takes half the time: see `merge_prelu`."""
+    count = 0
+    for node in nodes_of(model, "PRelu"):
+        x, slope = node.inputs
+        above = insert(model, node, "Relu", [x])
+        below = insert(model, node, "Min", [x, add_scalar(model, "zero", 0.0)])
+        for value in (above, below):
+            value.shape, value.type = node.outputs[0].shape, node.outputs[0].type
+        product = insert(model, node, "Mul", [below, slope])
+        replace_value(model, node.outputs[0], insert(model, node, "Add", [above, product]))
+        count += 1
     remove_unused(model)
     return count

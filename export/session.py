@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnn_itrd.export.errors import ExportError
-from bnn_itrd.export.functions import DOMAIN
+from bnn_itrd.export.functions import DOMAIN, FORMAT_VERSION
 from bnn_itrd.export.seal import fits
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT_VERSION", "read_metadata", "session", "uses_native"]
 
-# Of the files this package writes; a file with a larger one is refused.
-FORMAT_VERSION = 3
 # From this one on a file holds its own checksum.
 _SEALED = 2
 

@@ -22,7 +22,7 @@ from bnn_itrd.export.fuse import fuse
 from bnn_itrd.export.layout import channels_last
 from bnn_itrd.export.lowering import lower_binary
 from bnn_itrd.export.onnx_file import native
-from bnn_itrd.export.passes import drop_clips, fold_batchnorm, merge_prelu
+from bnn_itrd.export.passes import drop_clips, fold_batchnorm, merge_prelu, split_prelu
 from bnn_itrd.export.thresholds import NEVER, fold_into_threshold, pack
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, BinaryWeight, RPReLU, Scheme, WeightBinarizer, sign
 
@@ -468,6 +468,9 @@ def test_a_prelu_in_parts_is_merged(bent: Callable[[Tensor], Tensor], merged: in
     assert merge_prelu(graph) == merged
     np.testing.assert_array_equal(run(graph, x), before)
     assert Counter(node.op_type for node in graph.graph)["PRelu"] == merged
+    assert split_prelu(graph) == merged
+    np.testing.assert_array_equal(run(graph, x), before)
+    assert not Counter(node.op_type for node in graph.graph)["PRelu"]
 
 
 def test_a_value_read_by_others_is_kept_beside_its_signs() -> None:

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+import bnn_itrd.export.native as native_module
 from bnn_itrd.export.functions import CONVOLUTIONS
 from bnn_itrd.export.native import kernel, library_path, why_unavailable
 from bnn_itrd.export.native.direct import KERNELS, DirectConvolution, direct_signs, load
@@ -365,6 +366,15 @@ def test_an_unknown_kernel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     path = Path(load.__globals__["__file__"]).with_name("libbnn_itrd.so.1")
     with pytest.raises(Exception, match='unknown kernel "neon"'):
         options.register_custom_ops_library(str(path))
+
+
+def test_a_library_of_other_sources_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, library = tmp_path / "old.c", tmp_path / "old.so"
+    source.write_text('const char* bnn_itrd_kernel(char* message, long size) { return "avx2"; }')
+    subprocess.run(["cc", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    monkeypatch.setattr(native_module, "_FILE", library)
+    assert "built from other sources than this bnn_itrd: install bnn_itrd again" in why_unavailable()
+    assert library_path() is None
 
 
 def test_concurrent_runs_of_one_session() -> None:

@@ -6,6 +6,8 @@ import ctypes
 import functools
 from pathlib import Path
 
+from bnn_itrd.export.functions import FORMAT_VERSION
+
 __all__ = ["kernel", "library_path", "why_unavailable"]
 
 _FILE = Path(__file__).resolve().parent / "libbnn_itrd.so.1"
@@ -24,6 +26,9 @@ def _load(file: Path) -> ctypes.CDLL | str:
         library.bnn_itrd_kernel.restype = ctypes.c_char_p
     except (OSError, AttributeError) as error:
         return f"the native library {file} cannot be loaded: {error}"
+    # One that knows some of a file's operations only would give signs in its own form to standard operations.
+    if getattr(library, "bnn_itrd_format", int)() != FORMAT_VERSION:
+        return f"the native library {file} was built from other sources than this bnn_itrd: install bnn_itrd again"
     return library
 
 

@@ -145,6 +145,9 @@ OrtCustomOpDomain* domain_of(const OrtApi* api) {
 
 }  // namespace
 
+// The newest `format_version` of files it knows all operations of.
+extern "C" __attribute__((visibility("default"))) int bnn_itrd_format() { return 3; }
+
 extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
                                                                                const OrtApiBase* base) {
     if (const OrtApi* const api = base->GetApi(ort::kOldest)) {
