@@ -528,11 +528,14 @@ def test_curves_of_runs(tmp_path: Path) -> None:
     # The median epoch takes a minute and a half; the second one was not evaluated.
     assert runs.minutes_curve(rows) == [(1.5, 40.0), (4.5, 50.0)]
     assert runs.epochs_curve(rows) == [(1, 40.0), (3, 50.0)]
+    assert runs.epochs_curve(rows, 2) == [(3, 40.0), (5, 50.0)]
     # ReCU, eq. 16: A exp(p) + B from tau_min to tau_max; half way it is below the middle, as exp is convex.
     scheme = {"weight": "recu", "tau_min": 0.85, "tau_max": 0.99}
     points = runs.tau_curve({"scheme": scheme}, 4)
     want = [0.85 + 0.14 * (math.exp(e / 4) - 1) / (math.e - 1) for e in range(5)]
     assert [x for x, _ in points] == [0, 1, 2, 3, 4] and [y for _, y in points] == pytest.approx(want, abs=1e-6)
+    late = runs.tau_curve({"scheme": {**scheme, "first_stage_epochs": 2}}, 4)
+    assert late == [(x + 2, y) for x, y in points]
     assert runs.tau_curve({"scheme": None}, 4) == [] == runs.tau_curve({"scheme": {"weight": "xnor"}}, 4)
 
     folders = sorted(path.parent for path in RESULTS.glob("cifar10-resnet20-recu*/metrics.csv"))[:2]

@@ -5,6 +5,7 @@ python -m bnn_itrd.plots.runs results/cifar10-resnet20-* --out curves.png [--epo
 
 from __future__ import annotations
 
+import re
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -34,6 +35,11 @@ def minutes_curve(rows: Sequence[Row]) -> list[Point]:
     return [(minutes * row["epoch"], row["top1"]) for row in rows if row["top1"] is not None]
 
 
+def _before(config: dict[str, Any]) -> int:
+    """Epochs of a first stage, which metrics.csv does not have."""
+    return int((config.get("scheme") or {}).get("first_stage_epochs") or 0)
+
+
 def tau_curve(config: dict[str, Any], epochs: int) -> list[Point]:
     """(epoch, tau at its end) of a network with ReCU's weights; empty of another."""
     from bnn_itrd.quant import recu_tau
@@ -42,21 +48,23 @@ def tau_curve(config: dict[str, Any], epochs: int) -> list[Point]:
     if scheme.get("weight") != "recu":
         return []
     ends = {key: float(scheme[key]) for key in ("tau_min", "tau_max")}
-    return [(float(e), float(recu_tau(torch.tensor(e / epochs), **ends))) for e in range(epochs + 1)]
+    first = _before(config)
+    return [(float(first + e), float(recu_tau(torch.tensor(e / epochs), **ends))) for e in range(epochs + 1)]
 
 
-def epochs_curve(rows: Sequence[Row]) -> list[Point]:
+def epochs_curve(rows: Sequence[Row], before: int = 0) -> list[Point]:
     """(epoch, top-1) of the epochs that were evaluated: for runs whose machine was shared unequally."""
-    return [(row["epoch"], row["top1"]) for row in rows if row["top1"] is not None]
+    return [(before + row["epoch"], row["top1"]) for row in rows if row["top1"] is not None]
 
 
-def _flips(rows: Sequence[Row]) -> list[Point]:
-    return [(row["epoch"], row["sign_flips"]) for row in rows if row.get("sign_flips") is not None]
+def _flips(rows: Sequence[Row], before: int) -> list[Point]:
+    return [(before + row["epoch"], row["sign_flips"]) for row in rows if row.get("sign_flips") is not None]
 
 
 def plot_runs(folders: Sequence[Path], path: Path, *, epochs: bool = False) -> Path:
     """PNG of a panel for each thing that any of the runs recorded; epochs: accuracy against those, not minutes.
 
+    Seeds of one run (folders that differ in ``-s<seed>`` alone) are lines of one colour. Epochs of a first stage count.
     Raises UserError on a folder without a run.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -67,16 +75,17 @@ def plot_runs(folders: Sequence[Path], path: Path, *, epochs: bool = False) -> P
         files = (folder / "metrics.csv", folder / "config.yaml")
         if not all(file.is_file() for file in files):
             raise UserError(f"no metrics.csv and config.yaml in {folder}: is it the folder of a trained network?")
-        runs.append((folder.name, read_metrics(files[0]), yaml.safe_load(files[1].read_text())))
+        runs.append((re.sub(r"-s\d+$", "", folder.name), read_metrics(files[0]), yaml.safe_load(files[1].read_text())))
     panels: list[tuple[str, str, Callable[[list[Row], dict[str, Any]], list[Point]]]] = [
         (
             "Top-1 after an epoch, %",
             "epoch" if epochs else "minutes of training (epochs of median length)",
-            lambda rows, _: epochs_curve(rows) if epochs else minutes_curve(rows),
+            lambda rows, config: epochs_curve(rows, _before(config)) if epochs else minutes_curve(rows),
         ),
         ("tau of ReCU", "epoch", lambda rows, config: tau_curve(config, len(rows))),
-        ("Signs that flipped in an epoch, %", "epoch", lambda rows, _: _flips(rows)),
+        ("Signs that flipped in an epoch, %", "epoch", lambda rows, config: _flips(rows, _before(config))),
     ]
+    places = {name: place for place, name in enumerate(dict.fromkeys(name for name, *_ in runs))}
     shown = [panel for panel in panels if any(panel[2](rows, config) for _, rows, config in runs)]
     figure = Figure(figsize=(5.2 * len(shown), 4.4), dpi=150)
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
@@ -90,8 +99,8 @@ def plot_runs(folders: Sequence[Path], path: Path, *, epochs: bool = False) -> P
         if x_label == "epoch":
             axes.xaxis.get_major_locator().set_params(integer=True)
         drawn: list[list[Point]] = []
-        for place, (name, rows, config) in enumerate(runs):
-            points = points_of(rows, config)
+        for name, rows, config in runs:
+            points, place = points_of(rows, config), places[name]
             if points and points not in drawn:  # one schedule may be that of all
                 drawn.append(points)
                 style = {"color": COLOURS[colour_index(place)][0], "linestyle": "--" if colour_repeats(place) else "-"}
