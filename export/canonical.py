@@ -193,13 +193,14 @@ def _simplify(model: ir.Model) -> None:
     import onnxscript.optimizer
     from onnx_ir.passes import common
 
-    from bnn_itrd.export import graph, passes
+    from bnn_itrd.export import graph
+    from bnn_itrd.export.passes import drop_zero_biases, fix_reshapes
 
     common.InlinePass()(model)
     onnxscript.optimizer.fold_constants(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    passes.fix_reshapes(model)
-    passes.drop_zero_biases(model)
+    fix_reshapes(model)
+    drop_zero_biases(model)
     graph.remove_unused(model)
 
 

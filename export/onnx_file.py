@@ -70,12 +70,13 @@ def _bake(model: ir.Model, mean: Sequence[float], std: Sequence[float]) -> None:
 
 
 def _fold(model: ir.Model) -> None:
-    from bnn_itrd.export import integer, passes
+    from bnn_itrd.export.integer import lower_quantizers
+    from bnn_itrd.export.passes import drop_clips, fold_batchnorm, fold_batchnorm_into_next
 
-    integer.lower_quantizers(model)
-    passes.fold_batchnorm(model)
-    passes.fold_batchnorm_into_next(model)
-    passes.drop_clips(model)
+    lower_quantizers(model)
+    fold_batchnorm(model)
+    fold_batchnorm_into_next(model)
+    drop_clips(model)
 
 
 def native(model: ir.Model, *, normalization: Normalization | None = None) -> ir.Model:
@@ -96,12 +97,13 @@ def native(model: ir.Model, *, normalization: Normalization | None = None) -> ir
 
 def portable(model: ir.Model, *, packed: bool = True, normalization: Normalization | None = None) -> ir.Model:
     """The canonical graph as standard ONNX alone, in place: folds, lowers, packs, and bakes `normalization` in."""
-    from bnn_itrd.export import lowering, packing
+    from bnn_itrd.export.lowering import lower_binary
+    from bnn_itrd.export.packing import pack_signs
 
     _fold(model)
-    lowering.lower_binary(model)
+    lower_binary(model)
     if packed:
-        packing.pack_signs(model)
+        pack_signs(model)
     if normalization is not None:
         _bake(model, *normalization)
     return model

@@ -1,4 +1,4 @@
-"""Runs in a foreign interpreter: ``runtime_child.py SCRIPT FOLDER`` calls the script's main. Needs NumPy only.
+"""Runs in a foreign interpreter: ``child.py SCRIPT FOLDER`` calls the script's main. Needs NumPy only.
 
 FOLDER holds arrays.npz and arguments.json; results.npz and results.json are written there (see `runtimes.call`).
 """

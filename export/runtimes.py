@@ -25,7 +25,7 @@ from bnn_itrd.export.errors import ExportError
 
 __all__ = ["RUNTIMES", "Runtime", "call", "find", "folder", "setup"]
 
-_CHILD = Path(__file__).with_name("runtime_child.py")
+_CHILD = Path(__file__).with_name("child.py")
 # pip's lines a user waits by; the rest is kept for the message of a failure.
 _PROGRESS = ("Collecting", "Downloading", "Installing", "Successfully")
 _UNREACHABLE = ("name resolution", "NewConnectionError", "Failed to establish", "timed out", "ProxyError", "SSLError")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,11 +52,13 @@ class Agreement:
     top1_file: float | None = None
 
 
-def _array(images: Images) -> np.ndarray:
-    return images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+def as_array(images: Any) -> np.ndarray:
+    """An array or a torch tensor on any device as a NumPy array, without torch."""
+    return images.detach().cpu().numpy() if hasattr(images, "detach") else np.asarray(images)
 
 
-def _check_count(array: np.ndarray, batch_size: int) -> None:
+def check_count(array: np.ndarray, batch_size: int) -> None:
+    """Raises ValueError on no images, or batch_size < 1."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, got {batch_size}")
     if not len(array):
@@ -64,25 +66,25 @@ def _check_count(array: np.ndarray, batch_size: int) -> None:
 
 
 def _truth(labels: Sequence[int] | Images, images: int) -> np.ndarray:
-    truth = _array(labels if isinstance(labels, Tensor) else np.asarray(labels))
+    truth = as_array(labels if isinstance(labels, Tensor) else np.asarray(labels))
     if truth.shape != (images,):
         raise ValueError(f"labels must be {images} class numbers, got shape {truth.shape}")
     return truth
 
 
-def predict_file(opened: onnxruntime.InferenceSession, images: Images, *, batch_size: int = 256) -> np.ndarray:
+def predict_file(opened: onnxruntime.InferenceSession, images: Any, *, batch_size: int = 256) -> np.ndarray:
     """Logits (n, classes), float32, of images (n, c, h, w) in the file's own input type: float32, or uint8.
 
     Raises ValueError on another type or shape, on no images, or batch_size < 1.
     """
     source = opened.get_inputs()[0]
     expected = np.dtype(np.uint8 if source.type == "tensor(uint8)" else np.float32)
-    array = _array(images)
+    array = as_array(images)
     takes = ["n", *source.shape[1:]]
     sizes = zip(array.shape[1:], takes[1:], strict=False)
     if array.ndim != len(takes) or any(isinstance(size, int) and got != size for got, size in sizes):
         raise ValueError(f"images must be ({', '.join(map(str, takes))}) for this file, got {array.shape}")
-    _check_count(array, batch_size)
+    check_count(array, batch_size)
     if array.dtype != expected:
         raise ValueError(f"images must be {expected} for this file, got {array.dtype}")
     output = opened.get_outputs()[0].name
@@ -99,8 +101,8 @@ def predict_model(model: nn.Module, images: Images, *, batch_size: int = 256) ->
 
     Raises ValueError on no images, or batch_size < 1.
     """
-    array = _array(images)
-    _check_count(array, batch_size)
+    array = as_array(images)
+    check_count(array, batch_size)
     twin = copy_for_export(model)
     parts = [
         first_output(twin(torch.from_numpy(np.ascontiguousarray(array[i : i + batch_size], np.float32)))).numpy()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from bnn_itrd.export import passes
+from bnn_itrd.export.passes import drop_clips, fold_batchnorm_into_next
 from bnn_itrd.export.batch import refuse_mixing
 from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.fpga.between import quantise_before_reshapes, to_older_opset, write_float_layers, write_pooling
@@ -117,8 +117,8 @@ def to_qonnx_graph(model: ir.Model) -> ir.Model:
     which the images of a batch meet, by layer.
     """
     refuse_mixing(model)
-    passes.fold_batchnorm_into_next(model)
-    passes.drop_clips(model)
+    fold_batchnorm_into_next(model)
+    drop_clips(model)
     quantise_before_reshapes(model)
     write_pooling(model)
     write_float_layers(model)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from bnn_itrd.export import integer, passes
+from bnn_itrd.export.integer import lower_quantizers, quantized_values
+from bnn_itrd.export.passes import drop_clips, fold_batchnorm, fold_batchnorm_into_next
 from bnn_itrd.export.batch import refuse_mixing
 from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.functions import DOMAIN
@@ -116,11 +117,11 @@ def translate(model: ir.Model) -> Translated:
     Raises ExportError on what LCE cannot carry, naming the layer and the way out.
     """
     refuse_mixing(model)
-    integer.lower_quantizers(model)
-    quantizers = {name: path for path, name, _ in integer.quantized_values(model)}
-    passes.fold_batchnorm(model)
-    passes.fold_batchnorm_into_next(model)
-    passes.drop_clips(model)
+    lower_quantizers(model)
+    quantizers = {name: path for path, name, _ in quantized_values(model)}
+    fold_batchnorm(model)
+    fold_batchnorm_into_next(model)
+    drop_clips(model)
     nodes = list(model.graph)
     if not nodes:
         raise ExportError("the network computes nothing: there is no operation in its graph")
