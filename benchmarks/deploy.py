@@ -25,7 +25,7 @@ from torch import nn
 from bnn_itrd.bench import SPINNING, machine
 from bnn_itrd.console import print_table
 from bnn_itrd.export import interleaved_seconds, session, to_onnx
-from bnn_itrd.export.native import kernel, why_unavailable
+from bnn_itrd.export.runtime.native import kernel, why_unavailable
 from bnn_itrd.models import resnet18, resnet20, vgg_small
 
 Pair = tuple[nn.Module, nn.Module, tuple[int, int, int]]

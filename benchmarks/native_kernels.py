@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from bnn_itrd.export.native import kernel
-from bnn_itrd.export.native.direct import KERNELS, DirectConvolution, aligned, load
+from bnn_itrd.export.runtime.native import kernel
+from bnn_itrd.export.runtime.native.direct import KERNELS, DirectConvolution, aligned, load
 
 # Channels, outputs, side of the input, stride, how many write signs by a threshold, how many floats and signs.
 LAYERS = (

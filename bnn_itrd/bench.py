@@ -25,7 +25,7 @@ def machine() -> dict[str, str]:
     """Processor, its features that matter here, cores, runtime, and which native kernel runs."""
     import onnxruntime
 
-    from bnn_itrd.export import native
+    from bnn_itrd.export.runtime import native
 
     found: set[str] = set()
     info = Path("/proc/cpuinfo")

@@ -15,15 +15,8 @@ import torch
 from bnn_itrd.artefacts import run_split
 from bnn_itrd.data import ImageData, Split
 from bnn_itrd.evaluation import Evaluation, confusion, score
-from bnn_itrd.export import (
-    Agreement,
-    ExportError,
-    agreement,
-    compare_milliseconds,
-    runtimes,
-    traced_once,
-    uses_native,
-)
+from bnn_itrd.export import Agreement, ExportError, agreement, compare_milliseconds, traced_once, uses_native
+from bnn_itrd.export.runtimes import environments as runtimes
 from bnn_itrd.members import Member
 from bnn_itrd.models import summary
 from bnn_itrd.targets import TARGETS, OpenFile, open_file, write_target

@@ -134,7 +134,7 @@ def validate(argv: Sequence[str]) -> int:
 
 def _set_up(names: Sequence[str], *, quiet: bool) -> None:
     """Makes the environments; what it tells goes to the error stream where the other one holds JSON."""
-    from bnn_itrd.export import runtimes
+    from bnn_itrd.export.runtimes import environments as runtimes
 
     out = sys.stderr if quiet else sys.stdout
 

@@ -25,12 +25,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from bnn_itrd.export.chains import chain
-from bnn_itrd.export.functions import DOMAIN, FLOAT_CONVOLUTIONS, POOLINGS, SIGNS, function_bodies
-from bnn_itrd.export.native import library_path, why_unavailable
+from bnn_itrd.export.ort.functions import function_bodies
+from bnn_itrd.export.passes.chains import chain
+from bnn_itrd.export.runtime.format import DOMAIN, FLOAT_CONVOLUTIONS, POOLINGS, SIGNS
+from bnn_itrd.export.runtime.native import library_path, why_unavailable
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ROOT / "export" / "native" / "src"
+SOURCES = ROOT / "export" / "runtime" / "native" / "src"
 
 pytestmark = pytest.mark.skipif(library_path() is None, reason=f"no native library: {why_unavailable()}")
 

@@ -25,8 +25,9 @@ from bnn_itrd.comparison import evaluate_member
 from bnn_itrd.config import DataConfig, RunConfig
 from bnn_itrd.data import load_data
 from bnn_itrd.errors import UserError
-from bnn_itrd.export import ExportError, runtimes, session
-from bnn_itrd.export.native import why_unavailable
+from bnn_itrd.export import ExportError, session
+from bnn_itrd.export.runtime.native import why_unavailable
+from bnn_itrd.export.runtimes import environments as runtimes
 from bnn_itrd.file_commands import validation_data
 from bnn_itrd.members import Member, load_member
 from bnn_itrd.options import run_config

@@ -23,7 +23,7 @@ import torchvision
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-import bnn_itrd.export.onnx_file as onnx_file
+import bnn_itrd.export.ort.file as onnx_file
 from bnn_itrd.export import (
     FORMAT_VERSION,
     ExportError,
@@ -42,11 +42,12 @@ from bnn_itrd.export import (
     validate,
 )
 from bnn_itrd.export.graph import attribute, constant, nodes_of
-from bnn_itrd.export.lowering import lower_binary
-from bnn_itrd.export.native import why_unavailable
-from bnn_itrd.export.packing import pack_signs, packed_bits
-from bnn_itrd.export.passes import drop_clips, fold_batchnorm, fold_batchnorm_into_next
-from bnn_itrd.export.seal import NO_DIGEST, seal
+from bnn_itrd.export.passes.batchnorm import fold_batchnorm, fold_batchnorm_into_next
+from bnn_itrd.export.passes.clips import drop_clips
+from bnn_itrd.export.passes.lower_binary import lower_binary
+from bnn_itrd.export.passes.pack_bits import pack_signs, packed_bits
+from bnn_itrd.export.runtime.checksum import NO_DIGEST, seal
+from bnn_itrd.export.runtime.native import why_unavailable
 from bnn_itrd.models import observe, resnet18, resnet20, vgg_small
 from bnn_itrd.quant import (
     ActivationBinarizer,
@@ -1076,8 +1077,8 @@ def test_every_flipped_bit_and_every_cut_is_found(tiny_file: Path, tmp_path: Pat
 
 def test_native_sessions(student_file: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not uses_native(session(student_file, native=False))
-    monkeypatch.setattr("bnn_itrd.export.native.library_path", lambda: None)
-    monkeypatch.setattr("bnn_itrd.export.native.why_unavailable", lambda: "made for another processor")
+    monkeypatch.setattr("bnn_itrd.export.runtime.native.library_path", lambda: None)
+    monkeypatch.setattr("bnn_itrd.export.runtime.native.why_unavailable", lambda: "made for another processor")
     with pytest.raises(ExportError, match="the native library cannot be used: made for another processor"):
         session(student_file, native=True)
     with warnings.catch_warnings(record=True) as told:
@@ -1101,7 +1102,7 @@ def test_native_has_nothing_to_do_in_a_float_network(folder: Path) -> None:
 
 @pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable() or "-")
 def test_native_and_stock_give_the_same_bits(student: nn.Module, student_file: Path, folder: Path) -> None:
-    # Nine images: more than a batch whose steps the threads share, see export/native/src/chain.cpp.
+    # Nine images: more than a batch whose steps the threads share, see export/runtime/native/src/chain.cpp.
     x = images(9)
     stock = predict_file(session(student_file, native=False), x)
     apart = to_onnx(student, folder / "apart.onnx", chains=False)
@@ -1134,7 +1135,7 @@ def test_import_is_light() -> None:
 
 
 def test_a_network_is_traced_once_for_all_targets(tiny: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules["bnn_itrd.export.canonical"]  # the package has the function under this name
+    module = sys.modules["bnn_itrd.export.tracing.trace"]  # the package has the function under this name
     traces = []
     trace = module._trace
 

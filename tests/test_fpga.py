@@ -25,8 +25,7 @@ from bnn_itrd import recipes
 from bnn_itrd.artefacts import compare_split
 from bnn_itrd.config import NetworkConfig, SchemeConfig
 from bnn_itrd.errors import UserError
-from bnn_itrd.export import ExportError, canonical, predict_model, read_metadata, runtimes, to_onnx, validate
-from bnn_itrd.export.batch import refuse_mixing
+from bnn_itrd.export import ExportError, canonical, predict_model, read_metadata, to_onnx, validate
 from bnn_itrd.export.fpga import (
     QonnxAgreement,
     check_fpga,
@@ -39,6 +38,8 @@ from bnn_itrd.export.fpga import (
 )
 from bnn_itrd.export.graph import add_initializer, attribute, nodes_of
 from bnn_itrd.export.lce import to_lce
+from bnn_itrd.export.runtimes import environments as runtimes
+from bnn_itrd.export.tracing.batch_check import refuse_mixing
 from bnn_itrd.models import ResNet, observe, resnet18, resnet20, summary, vgg_small
 from bnn_itrd.models.blocks import Style
 from bnn_itrd.networks import build

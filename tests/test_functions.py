@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from bnn_itrd.export.functions import CONVOLUTIONS, DOMAIN, POOLINGS, SIGNS, function_bodies
+from bnn_itrd.export.ort.functions import function_bodies
+from bnn_itrd.export.runtime.format import CONVOLUTIONS, DOMAIN, POOLINGS, SIGNS
 
 GEOMETRY: dict[str, Any] = {
     "channels": 5,

@@ -17,13 +17,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bnn_itrd.export import ExportError, canonical
-from bnn_itrd.export.functions import DOMAIN, function_bodies
-from bnn_itrd.export.fuse import fuse
-from bnn_itrd.export.layout import channels_last
-from bnn_itrd.export.lowering import lower_binary
-from bnn_itrd.export.onnx_file import native
-from bnn_itrd.export.passes import drop_clips, fold_batchnorm, merge_prelu, split_prelu
-from bnn_itrd.export.thresholds import NEVER, fold_into_threshold, pack
+from bnn_itrd.export.ort.file import native
+from bnn_itrd.export.ort.functions import function_bodies
+from bnn_itrd.export.passes.batchnorm import fold_batchnorm
+from bnn_itrd.export.passes.clips import drop_clips
+from bnn_itrd.export.passes.fuse import fuse
+from bnn_itrd.export.passes.lower_binary import lower_binary
+from bnn_itrd.export.passes.nhwc import channels_last
+from bnn_itrd.export.passes.prelu import merge_prelu, split_prelu
+from bnn_itrd.export.passes.thresholds import NEVER, fold_into_threshold, pack
+from bnn_itrd.export.runtime.format import DOMAIN
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, BinaryWeight, RPReLU, Scheme, WeightBinarizer, sign
 
 SHAPE = (6, 8, 8)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import bnn_itrd.export.lce.tflite_file as tflite_file
 import bnn_itrd.export.lce.translate as translate_module
-from bnn_itrd.export import ExportError, agreement, canonical, predict_model, runtimes
+from bnn_itrd.export import ExportError, agreement, canonical, predict_model
 from bnn_itrd.export.lce import read_lce_metadata, run_lce, time_lce, to_lce
 from bnn_itrd.export.lce.binary import pack_filter
 from bnn_itrd.export.lce.flatfile import pack
@@ -31,6 +31,7 @@ from bnn_itrd.export.lce.interpreter import call_interpreter
 from bnn_itrd.export.lce.reader import parse
 from bnn_itrd.export.lce.schema import load_schema
 from bnn_itrd.export.lce.windows import Axis, named_padding
+from bnn_itrd.export.runtimes import environments as runtimes
 from bnn_itrd.models import resnet18, resnet20, vgg_small
 from bnn_itrd.models.resnet import ResNetBuilder
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, BinaryWeight, ReCUWeight, Scheme, WeightBinarizer, binarize, sign

@@ -22,13 +22,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-import bnn_itrd.export.native as native_module
-from bnn_itrd.export.functions import CONVOLUTIONS
-from bnn_itrd.export.native import kernel, library_path, why_unavailable
-from bnn_itrd.export.native.direct import KERNELS, DirectConvolution, direct_signs, load
+import bnn_itrd.export.runtime.native as native_module
+from bnn_itrd.export.runtime.format import CONVOLUTIONS
+from bnn_itrd.export.runtime.native import kernel, library_path, why_unavailable
+from bnn_itrd.export.runtime.native.direct import KERNELS, DirectConvolution, direct_signs, load
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ROOT / "export" / "native" / "src"
+SOURCES = ROOT / "export" / "runtime" / "native" / "src"
 
 pytestmark = pytest.mark.skipif(library_path() is None, reason=f"no native library: {why_unavailable()}")
 
@@ -615,7 +615,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import numpy as np
-from bnn_itrd.export.native.direct import DirectConvolution, direct_signs, load
+from bnn_itrd.export.runtime.native.direct import DirectConvolution, direct_signs, load
 library, kernels = load(Path(sys.argv[1])), sys.argv[3].split(",")
 rng = np.random.default_rng(0)
 done = 0

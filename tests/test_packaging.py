@@ -71,7 +71,7 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def native_members(wheel: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
-        return [name for name in archive.namelist() if name.startswith("bnn_itrd/export/native/")]
+        return [name for name in archive.namelist() if name.startswith("bnn_itrd/export/runtime/native/")]
 
 
 @pytest.mark.skipif(
@@ -80,23 +80,23 @@ def native_members(wheel: Path) -> list[str]:
 )
 def test_the_native_library_is_in_the_wheel_and_ties_it_to_no_python(source: Path, wheel: Path, tmp_path: Path) -> None:
     assert wheel.name.endswith("-py3-none-linux_x86_64.whl")
-    assert "bnn_itrd/export/native/libbnn_itrd.so.1" in native_members(wheel)
+    assert "bnn_itrd/export/runtime/native/libbnn_itrd.so.1" in native_members(wheel)
     assert not any("/src/" in name for name in native_members(wheel)), "sources belong into the sdist"
     editable = build(source, "build_editable", tmp_path)
-    assert (tmp_path / "copy" / "export" / "native" / "libbnn_itrd.so.1").is_file(), editable
+    assert (tmp_path / "copy" / "export" / "runtime" / "native" / "libbnn_itrd.so.1").is_file(), editable
 
 
 def test_without_a_compiler_the_wheel_is_one_for_any_platform(source: Path, tmp_path: Path) -> None:
     wheel = build(source, "build_wheel", tmp_path, CXX="/nonexistent/c++")
     assert wheel.name.endswith("-py3-none-any.whl")
-    assert "bnn_itrd/export/native/libbnn_itrd.so.1" not in native_members(wheel)
-    assert "bnn_itrd/export/native/__init__.py" in native_members(wheel)
+    assert "bnn_itrd/export/runtime/native/libbnn_itrd.so.1" not in native_members(wheel)
+    assert "bnn_itrd/export/runtime/native/__init__.py" in native_members(wheel)
 
 
 def test_the_sdist_holds_the_native_sources(source: Path, tmp_path: Path) -> None:
     with tarfile.open(build(source, "build_sdist", tmp_path)) as archive:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
-    folder = source / "export" / "native" / "src"
+    folder = source / "export" / "runtime" / "native" / "src"
     native = {
         path.relative_to(source).as_posix() for end in ("cpp", "h", "py", "map") for path in folder.glob(f"*.{end}")
     }

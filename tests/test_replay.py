@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from bnn_itrd.config import DataConfig
 from bnn_itrd.data import load_data
 from bnn_itrd.export import to_onnx
-from bnn_itrd.export.functions import DOMAIN, function_bodies
-from bnn_itrd.export.native import library_path, why_unavailable
+from bnn_itrd.export.ort.functions import function_bodies
+from bnn_itrd.export.runtime.format import DOMAIN
+from bnn_itrd.export.runtime.native import library_path, why_unavailable
 from bnn_itrd.models import ResNet, resnet18
 
 # How near to 0 the oracle's value in front of a sign must be for the other sign to be no mistake.

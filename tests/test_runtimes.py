@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnn_itrd.export import ExportError, runtimes
-from bnn_itrd.export.runtimes import Runtime, call, find, folder, setup
+from bnn_itrd.export import ExportError
+from bnn_itrd.export.runtimes import environments as runtimes
+from bnn_itrd.export.runtimes.environments import Runtime, call, find, folder, setup
 
 THIS = Path(sys.executable)
 

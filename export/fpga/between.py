@@ -7,7 +7,6 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.fpga.writer import QONNX_DOMAIN, QONNX_VERSION, Writer, layer_path
 from bnn_itrd.export.graph import (
     attribute,
@@ -18,7 +17,8 @@ from bnn_itrd.export.graph import (
     remove_unused,
     replace_value,
 )
-from bnn_itrd.export.twins import DOMAIN
+from bnn_itrd.export.runtime.errors import ExportError
+from bnn_itrd.export.tracing.symbolic_layers import DOMAIN
 
 __all__ = ["QONNX_OPSET", "quantise_before_reshapes", "to_older_opset", "write_float_layers", "write_pooling"]
 

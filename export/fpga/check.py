@@ -10,12 +10,13 @@ import numpy as np
 import onnx_ir as ir
 from torch import nn
 
-from bnn_itrd.export.canonical import canonical
 from bnn_itrd.export.fpga.report import FpgaLayer, FpgaReport
 from bnn_itrd.export.graph import attribute, constant, optional_input
-from bnn_itrd.export.integer import quantizer_constants
-from bnn_itrd.export.passes import drop_clips, fold_batchnorm_into_next
-from bnn_itrd.export.twins import DOMAIN
+from bnn_itrd.export.passes.batchnorm import fold_batchnorm_into_next
+from bnn_itrd.export.passes.clips import drop_clips
+from bnn_itrd.export.passes.integers import quantizer_constants
+from bnn_itrd.export.tracing.symbolic_layers import DOMAIN
+from bnn_itrd.export.tracing.trace import canonical
 
 __all__ = ["check_fpga"]
 

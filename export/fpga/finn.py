@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.fpga.graph import move_watch
 from bnn_itrd.export.fpga.writer import QONNX_DOMAIN, layer_path
 from bnn_itrd.export.graph import (
@@ -18,6 +17,7 @@ from bnn_itrd.export.graph import (
     only_consumer,
     remove_unused,
 )
+from bnn_itrd.export.runtime.errors import ExportError
 
 __all__ = ["POOLED", "for_finn", "put_borders_back"]
 

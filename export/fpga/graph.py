@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from bnn_itrd.export.passes import drop_clips, fold_batchnorm_into_next
-from bnn_itrd.export.batch import refuse_mixing
-from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.fpga.between import quantise_before_reshapes, to_older_opset, write_float_layers, write_pooling
 from bnn_itrd.export.fpga.writer import Writer
 from bnn_itrd.export.graph import add_initializer, attribute, constant, optional_input, remove_unused
-from bnn_itrd.export.twins import DOMAIN
+from bnn_itrd.export.passes.batchnorm import fold_batchnorm_into_next
+from bnn_itrd.export.passes.clips import drop_clips
+from bnn_itrd.export.runtime.errors import ExportError
+from bnn_itrd.export.tracing.batch_check import refuse_mixing
+from bnn_itrd.export.tracing.symbolic_layers import DOMAIN
 
 __all__ = ["move_watch", "to_qonnx_graph", "watched_values"]
 

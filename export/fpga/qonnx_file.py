@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from bnn_itrd.export.canonical import canonical, check_input_shape, random_images
-from bnn_itrd.export.copies import unwrap
-from bnn_itrd.export.errors import ExportError
-from bnn_itrd.export.onnx_file import onnx_versions, texts, to_proto
-from bnn_itrd.export.replay import replay
-from bnn_itrd.export.seal import NO_DIGEST, seal
-from bnn_itrd.export.writing import (
+from bnn_itrd.export.checks.replay import replay
+from bnn_itrd.export.checks.writing import (
     CHECKED_IMAGES,
     Normalization,
     check_arguments,
@@ -23,6 +18,11 @@ from bnn_itrd.export.writing import (
     check_normalization,
     replacing,
 )
+from bnn_itrd.export.ort.file import onnx_versions, texts, to_proto
+from bnn_itrd.export.runtime.checksum import NO_DIGEST, seal
+from bnn_itrd.export.runtime.errors import ExportError
+from bnn_itrd.export.tracing.network_copy import unwrap
+from bnn_itrd.export.tracing.trace import canonical, check_input_shape, random_images
 
 if TYPE_CHECKING:
     import onnx

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnn_itrd.export import runtimes
-from bnn_itrd.export.copies import copy_for_export
-from bnn_itrd.export.errors import ExportError
+from bnn_itrd.export.checks.agreement import Agreement, agreement, predict_model
 from bnn_itrd.export.fpga.finn import POOLED
 from bnn_itrd.export.fpga.qonnx_file import QONNX_FORMAT_VERSION
-from bnn_itrd.export.session import read_metadata
-from bnn_itrd.export.validate import Agreement, agreement, predict_model
+from bnn_itrd.export.runtime.errors import ExportError
+from bnn_itrd.export.runtime.sessions import read_metadata
+from bnn_itrd.export.runtimes import environments as runtimes
+from bnn_itrd.export.tracing.network_copy import copy_for_export
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, IntegerQuantizer
 
 __all__ = [

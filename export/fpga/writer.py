@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnn_itrd.export.graph import add_initializer, add_scalar, attribute, replace_value
-from bnn_itrd.export.integer import quantizer_constants
+from bnn_itrd.export.passes.integers import quantizer_constants
 
 __all__ = ["QONNX_DOMAIN", "QONNX_VERSION", "Writer", "layer_path"]
 

@@ -15,13 +15,13 @@ import numpy as np
 import onnx_ir as ir
 from einops import rearrange, reduce
 
-from bnn_itrd.export.functions import DOMAIN
 from bnn_itrd.export.graph import attribute, constant, optional_input
 from bnn_itrd.export.lce.convolutions import PADDING, border, window_axes
 from bnn_itrd.export.lce.flatfile import Tensor
 from bnn_itrd.export.lce.frames import PLAIN, Flat, Image, Values, Watched, refuse, reverse_array, source
 from bnn_itrd.export.lce.windows import Axis, named_padding
-from bnn_itrd.export.thresholds import fold_into_threshold
+from bnn_itrd.export.passes.thresholds import fold_into_threshold
+from bnn_itrd.export.runtime.format import DOMAIN
 
 __all__ = ["LANES", "BinaryLayers", "carries_zero_padding", "pack_filter"]
 

@@ -13,9 +13,9 @@ import numpy as np
 import onnx_ir as ir
 from einops import rearrange
 
-from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.graph import constant
 from bnn_itrd.export.lce.flatfile import Network, Tensor
+from bnn_itrd.export.runtime.errors import ExportError
 
 __all__ = ["AXIS", "PLAIN", "Flat", "Form", "Image", "Values", "Watched", "refuse", "reverse_array", "source"]
 

@@ -10,9 +10,9 @@ import numpy as np
 from einops import rearrange
 from torch import Tensor
 
-from bnn_itrd.export import runtimes
-from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.lce.reader import input_shape, parse
+from bnn_itrd.export.runtime.errors import ExportError
+from bnn_itrd.export.runtimes import environments as runtimes
 
 __all__ = ["call_interpreter", "lce_python", "run_lce", "time_lce"]
 

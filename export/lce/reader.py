@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from bnn_itrd.export.errors import ExportError
 from bnn_itrd.export.lce.schema import load_schema
-from bnn_itrd.export.seal import fits
+from bnn_itrd.export.runtime.checksum import fits
+from bnn_itrd.export.runtime.errors import ExportError
 
 __all__ = ["LCE_FORMAT_VERSION", "METADATA", "input_shape", "parse", "read_lce_metadata"]
 

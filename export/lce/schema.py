@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from bnn_itrd.export import runtimes
-from bnn_itrd.export.errors import ExportError
+from bnn_itrd.export.runtime.errors import ExportError
+from bnn_itrd.export.runtimes import environments as runtimes
 
 __all__ = ["load_schema"]
 

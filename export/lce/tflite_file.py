@@ -15,17 +15,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from bnn_itrd.export import runtimes
-from bnn_itrd.export.canonical import canonical, check_input_shape, random_images
-from bnn_itrd.export.copies import unwrap
-from bnn_itrd.export.errors import ExportError
-from bnn_itrd.export.lce.flatfile import pack
-from bnn_itrd.export.lce.interpreter import as_stored, call_interpreter
-from bnn_itrd.export.lce.reader import LCE_FORMAT_VERSION, parse
-from bnn_itrd.export.lce.schema import load_schema
-from bnn_itrd.export.replay import replay_recorded
-from bnn_itrd.export.seal import NO_DIGEST, seal
-from bnn_itrd.export.writing import (
+from bnn_itrd.export.checks.replay import replay_recorded
+from bnn_itrd.export.checks.writing import (
     CHECKED_IMAGES,
     Normalization,
     check_arguments,
@@ -34,6 +25,15 @@ from bnn_itrd.export.writing import (
     replacing,
     versions,
 )
+from bnn_itrd.export.lce.flatfile import pack
+from bnn_itrd.export.lce.interpreter import as_stored, call_interpreter
+from bnn_itrd.export.lce.reader import LCE_FORMAT_VERSION, parse
+from bnn_itrd.export.lce.schema import load_schema
+from bnn_itrd.export.runtime.checksum import NO_DIGEST, seal
+from bnn_itrd.export.runtime.errors import ExportError
+from bnn_itrd.export.runtimes import environments as runtimes
+from bnn_itrd.export.tracing.network_copy import unwrap
+from bnn_itrd.export.tracing.trace import canonical, check_input_shape, random_images
 
 if TYPE_CHECKING:
     from bnn_itrd.export.lce.frames import Watched

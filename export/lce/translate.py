@@ -7,17 +7,18 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from bnn_itrd.export.integer import lower_quantizers, quantized_values
-from bnn_itrd.export.passes import drop_clips, fold_batchnorm, fold_batchnorm_into_next
-from bnn_itrd.export.batch import refuse_mixing
-from bnn_itrd.export.errors import ExportError
-from bnn_itrd.export.functions import DOMAIN
 from bnn_itrd.export.graph import attribute, constant
 from bnn_itrd.export.lce import convolutions, elementwise, pooling, shapes
 from bnn_itrd.export.lce.binary import BinaryLayers
 from bnn_itrd.export.lce.convolutions import window_axes
 from bnn_itrd.export.lce.flatfile import Network, Tensor
 from bnn_itrd.export.lce.frames import PLAIN, Form, Image, Values, Watched, refuse
+from bnn_itrd.export.passes.batchnorm import fold_batchnorm, fold_batchnorm_into_next
+from bnn_itrd.export.passes.clips import drop_clips
+from bnn_itrd.export.passes.integers import lower_quantizers, quantized_values
+from bnn_itrd.export.runtime.errors import ExportError
+from bnn_itrd.export.runtime.format import DOMAIN
+from bnn_itrd.export.tracing.batch_check import refuse_mixing
 
 __all__ = ["Translated", "translate"]
 

@@ -1,0 +1,112 @@
+"""What the writers of all targets share: checks of their arguments, versions, and a file that is whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bnn_itrd.export.runtime.errors import ExportError
+
+if TYPE_CHECKING:
+    from bnn_itrd.export.checks.replay import Replayed
+
+__all__ = [
+    "CHECKED_IMAGES",
+    "Normalization",
+    "check_arguments",
+    "check_function",
+    "check_normalization",
+    "replacing",
+    "versions",
+]
+
+Normalization = tuple[Sequence[float], Sequence[float]]
+
+# On so many random images a new file is held against its network.
+CHECKED_IMAGES = 3
+# Of the logits' spread and of a layer's input: rounding is a millionth of it, a miscompiled network as large.
+_TOLERANCE = 1e-2
+
+
+def check_normalization(
+    normalization: Normalization | None, shape: tuple[int, ...]
+) -> tuple[list[float], list[float]] | None:
+    """(mean, std) as floats. Raises ValueError where they do not fit images of this shape."""
+    if normalization is None:
+        return None
+    mean, std = ([float(v) for v in values] for values in normalization)
+    if len(shape) != 3:
+        raise ValueError(f"normalization is for images (c, h, w), and input_shape is {shape}")
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != shape[0]:
+            raise ValueError(f"normalization's {name} must have {shape[0]} values, one per channel, got {values}")
+    if min(std) <= 0:
+        raise ValueError(f"normalization's std must be > 0, got {std}")
+    return mean, std
+
+
+def check_arguments(
+    file: Path, *, own_keys: Sequence[str], metadata: Mapping[str, Any] | None, classes: Sequence[str] | None
+) -> None:
+    """Raises ValueError on metadata under a key of the export's own or a text for classes, FileNotFoundError."""
+    taken = sorted(set(metadata or {}) & set(own_keys))
+    if taken:
+        raise ValueError(f"metadata must not hold {', '.join(taken)}: written by the export itself")
+    if isinstance(classes, str):
+        raise ValueError("classes must be a list of names, got one text")
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"no such folder: {file.parent}")
+
+
+def versions() -> dict[str, str]:
+    """torch's and our own, for a file's metadata."""
+    try:
+        own = importlib.metadata.version("bnn-itrd")
+    except importlib.metadata.PackageNotFoundError:
+        own = "unknown"
+    return {"torch_version": torch.__version__, "bnn_itrd_version": own}
+
+
+def check_function(replayed: Replayed, *, where: str = "") -> None:
+    """Raises ExportError where a file differs from its network by more than rounding. where: for the message."""
+    # Written as "not smaller", so that a NaN fails too.
+    if not replayed.margin <= _TOLERANCE:
+        raise ExportError(
+            f"{replayed.layer}: {where}the signs in front of it differ from the network's by more than rounding "
+            f"({replayed.margin:.3g} of its input's size); nothing was written"
+        )
+    if replayed.too_many:
+        raise ExportError(
+            f"{replayed.flipped}: {where}{replayed.flips} of the {replayed.signs} signs in front of it differ from the "
+            "network's, more than rounding explains; nothing was written"
+        )
+    if not replayed.difference <= _TOLERANCE:
+        raise ExportError(
+            f"{where}the logits differ from the network's by {replayed.difference:.3g} of their standard deviation; "
+            "nothing was written"
+        )
+
+
+@contextlib.contextmanager
+def replacing(file: Path, data: bytes) -> Iterator[Path]:
+    """The data on the disk beside its place, to be checked in the block; behind it the file takes its place.
+
+    Whatever is raised in the block, or while writing, leaves an older file as it was.
+    """
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        yield temporary
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The portable artefact: one ONNX file that a stock onnxruntime runs."""

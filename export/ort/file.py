@@ -1,0 +1,228 @@
+"""The portable artefact: one .onnx file of standard operations, 1 bit per binary weight."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bnn_itrd.export.checks.replay import replay
+from bnn_itrd.export.checks.writing import (
+    CHECKED_IMAGES,
+    Normalization,
+    check_arguments,
+    check_function,
+    check_normalization,
+    replacing,
+    versions,
+)
+from bnn_itrd.export.ort.functions import function_bodies
+from bnn_itrd.export.passes.chains import chain
+from bnn_itrd.export.runtime.checksum import NO_DIGEST, seal
+from bnn_itrd.export.runtime.errors import ExportError
+from bnn_itrd.export.runtime.format import DOMAIN
+from bnn_itrd.export.runtime.predict import predict_file
+from bnn_itrd.export.runtime.sessions import FORMAT_VERSION, session
+from bnn_itrd.export.tracing.network_copy import unwrap
+from bnn_itrd.export.tracing.trace import canonical, check_input_shape, random_images
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+__all__ = ["native", "onnx_versions", "portable", "texts", "to_onnx", "to_proto"]
+
+_OWN_KEYS = (
+    "format_version",
+    "input_shape",
+    "classes",
+    "mean",
+    "std",
+    "normalization_baked",
+    "torch_version",
+    "onnx_version",
+    "bnn_itrd_version",
+    "sha256",
+)
+
+
+def _bake(model: ir.Model, mean: Sequence[float], std: Sequence[float]) -> None:
+    """uint8 images in: cast, / 255, - mean, / std, one by one as the data pipeline does it."""
+    import onnx_ir as ir
+
+    from bnn_itrd.export.graph import add_initializer, insert
+
+    images = model.graph.inputs[0]
+    first = next(iter(model.graph))
+    readers = list(images.uses())
+    y = insert(model, first, "Cast", [images], {"to": ir.DataType.FLOAT.value})
+    for op, name, values in (("Div", "white", [255.0]), ("Sub", "mean", mean), ("Div", "std", std)):
+        array = np.array(values, np.float32).reshape(-1, 1, 1)
+        y = insert(model, first, op, [y, add_initializer(model, f"normalization.{name}", array)])
+    for node, index in readers:
+        node.replace_input_with(index, y)
+    images.type = ir.TensorType(ir.DataType.UINT8)
+
+
+def _fold(model: ir.Model) -> None:
+    from bnn_itrd.export.passes.batchnorm import fold_batchnorm, fold_batchnorm_into_next
+    from bnn_itrd.export.passes.clips import drop_clips
+    from bnn_itrd.export.passes.integers import lower_quantizers
+
+    lower_quantizers(model)
+    fold_batchnorm(model)
+    fold_batchnorm_into_next(model)
+    drop_clips(model)
+
+
+def native(model: ir.Model, *, normalization: Normalization | None = None) -> ir.Model:
+    """The canonical graph in the operations of docs/format.md, in place; `normalization` is baked in."""
+    from bnn_itrd.export.passes.fuse import fuse
+    from bnn_itrd.export.passes.nhwc import channels_last
+    from bnn_itrd.export.passes.prelu import merge_prelu, split_prelu
+
+    _fold(model)
+    merge_prelu(model)
+    channels_last(model)
+    fuse(model)
+    split_prelu(model)
+    if normalization is not None:
+        _bake(model, *normalization)
+    return model
+
+
+def portable(model: ir.Model, *, packed: bool = True, normalization: Normalization | None = None) -> ir.Model:
+    """The canonical graph as standard ONNX alone, in place: folds, lowers, packs, and bakes `normalization` in."""
+    from bnn_itrd.export.passes.lower_binary import lower_binary
+    from bnn_itrd.export.passes.pack_bits import pack_signs
+
+    _fold(model)
+    lower_binary(model)
+    if packed:
+        pack_signs(model)
+    if normalization is not None:
+        _bake(model, *normalization)
+    return model
+
+
+def onnx_versions() -> dict[str, str]:
+    """torch's, onnx's and our own."""
+    import onnx
+
+    return {**versions(), "onnx_version": onnx.__version__}
+
+
+def texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata as strings: text as it is, everything else as JSON."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+
+
+def to_proto(model: ir.Model, metadata: dict[str, str]) -> onnx.ModelProto:
+    """The graph as it is written: without notes on nodes, with the functions it calls; checked by onnx."""
+    import onnx
+    import onnx_ir as ir
+
+    for node in model.graph:
+        node.metadata_props.clear()
+        for output in node.outputs:
+            # Sizes in between follow from the operations; onnxruntime works them out, if not behind our own.
+            if not output.is_graph_output() and node.domain != DOMAIN:
+                output.shape = output.type = None
+    model.metadata_props.clear()
+    model.metadata_props.update(metadata)
+    proto = ir.to_proto(model)
+    proto.functions.extend(function_bodies(node.op_type for node in model.graph if node.domain == DOMAIN))
+    onnx.checker.check_model(proto)
+    return proto
+
+
+def _inputs(shape: tuple[int, ...], baked: Normalization | None) -> tuple[np.ndarray, Tensor]:
+    """A few random images as the file takes them, and as the network does."""
+    if baked is None:
+        images = random_images(CHECKED_IMAGES, shape)
+        return images.numpy(), images
+    source = np.random.default_rng(0).integers(0, 256, (CHECKED_IMAGES, *shape), np.uint8)
+    mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in baked)
+    return source, (torch.from_numpy(source).float() / 255 - mean) / std
+
+
+def _check_file(path: Path, source: np.ndarray, classes: Sequence[str] | None) -> None:
+    """Opens and runs the file as a user would. Raises ExportError, or ValueError on the number of classes."""
+    logits = predict_file(session(path), source)
+    if not np.isfinite(logits).all():
+        raise ExportError("the network gives logits that are not finite: its weights are broken")
+    if classes is not None and logits.shape[-1] != len(classes):
+        raise ValueError(f"classes has {len(classes)} names, and the network gives {logits.shape[-1]} logits")
+
+
+def to_onnx(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    input_shape: Sequence[int] | None = None,
+    normalization: Normalization | None = None,
+    bake_normalization: bool = False,
+    classes: Sequence[str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    functions: bool = True,
+    chains: bool = True,
+    packed: bool = True,
+) -> Path:
+    """Writes the network as one ONNX file (opset 18, IR 8) that a stock onnxruntime runs; returns its path.
+
+    Binary layers are model-local functions of standard operations, which the native library replaces where it is
+    registered (docs/format.md); `chains` False leaves out the functions around several of them. `functions` False:
+    standard operations alone, binary layers as float convolutions, for tools that know no functions; there `packed`
+    False stores 32 bits per binary weight, same results bit for bit.
+    Input ``images`` (batch, c, h, w), float32, normalised; with `bake_normalization` uint8, and the file
+    itself divides by 255 and applies `normalization` = (mean, std), one value per channel. First output
+    ``logits``. Metadata: classes, mean, std, input_shape, format_version, versions, a checksum, and what `metadata`
+    adds (text as it is, else JSON).
+    The file is checked beside its place (onnx's checker, a session, a few images sign by sign against the
+    network, see `replay`), then moved there: a file that was there before is replaced whole or not at all.
+    Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError
+    where it cannot be written, ExportError on a network that cannot be exported.
+    """
+    file = Path(path)
+    shape = check_input_shape(unwrap(model), input_shape)
+    if bake_normalization and normalization is None:
+        raise ValueError("bake_normalization=True needs normalization=(mean, std)")
+    mean_std = check_normalization(normalization, shape)
+    check_arguments(file, own_keys=_OWN_KEYS, metadata=metadata, classes=classes)
+    from bnn_itrd.export.passes.channels_last_binary import layer_signs
+    from bnn_itrd.export.passes.integers import quantized_values
+    from bnn_itrd.export.passes.lower_binary import lowered_signs
+
+    baked = mean_std if bake_normalization else None
+    graph = canonical(model, input_shape=shape)
+    if functions:
+        native(graph, normalization=baked)
+        signs = layer_signs(graph)
+    else:
+        portable(graph, packed=packed, normalization=baked)
+        signs = lowered_signs(graph)
+    integers = quantized_values(graph)
+    values: dict[str, Any] = {"format_version": FORMAT_VERSION, "input_shape": list(shape)}
+    if classes is not None:
+        values["classes"] = list(classes)
+    if mean_std is not None:
+        values |= {"mean": mean_std[0], "std": mean_std[1], "normalization_baked": bake_normalization}
+    proto = to_proto(graph, texts({**values, **onnx_versions(), **(metadata or {}), "sha256": NO_DIGEST}))
+
+    # The replay looks at every sign, and inside a chain there are none to see.
+    chained = type(proto)()
+    chained.CopyFrom(proto)
+    if functions and chains:
+        chain(chained)
+
+    source, images = _inputs(shape, baked)
+    with replacing(file, seal(chained.SerializeToString())) as written:
+        _check_file(written, source, classes)
+        check_function(replay(model, proto, signs, source=source, images=images, integers=integers))
+    return file

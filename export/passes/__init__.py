@@ -1,0 +1,1 @@
+"""Passes over graphs: each changes the model and returns how many times."""

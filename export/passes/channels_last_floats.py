@@ -1,0 +1,96 @@
+"""Convolutions of floats in NHWC: the first layer, and those between binary ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from bnn_itrd.export.graph import add_initializer, attribute, constant, only_consumer, optional_input, replace_value
+from bnn_itrd.export.passes.channels_last_walk import TO_LAST, Walk, sizes_of
+from bnn_itrd.export.runtime.format import DOMAIN
+
+__all__ = ["float_convolution", "inner_convolution", "is_way"]
+
+
+def is_way(node: ir.Node) -> bool:
+    """Whether it brings a value to NHWC."""
+    return node.op_type == "Transpose" and not node.domain and list(attribute(node, "perm", ())) == TO_LAST
+
+
+# The depth of a matrix product that is one chain of sums, and the pixels that keep it from being another routine.
+_DEEPEST, _LEAST_PIXELS = 128, 64
+
+
+def _float_constants(conv: ir.Node) -> tuple[dict[str, Any], np.ndarray, np.ndarray] | None:
+    """(attributes, weights (kh, kw, c, o), bias (o)) of a Conv of one group and images of a fixed size."""
+    weights, bias = constant(optional_input(conv, 1)), constant(optional_input(conv, 2))
+    sizes, out = sizes_of(conv.inputs[0]), sizes_of(conv.outputs[0])
+    if weights is None or weights.dtype != np.float32 or weights.ndim != 4 or len(sizes) != 4 or len(out) != 4:
+        return None
+    if None in (*sizes[1:], *out[1:]) or (optional_input(conv, 2) is not None and bias is None):
+        return None
+    if int(attribute(conv, "group", 1)) != 1 or attribute(conv, "auto_pad", "NOTSET") != "NOTSET":
+        return None
+    attributes = {
+        "input_size": sizes[2:],
+        "channels": sizes[1],
+        "kernel_shape": list(weights.shape[2:]),
+        "strides": [int(v) for v in attribute(conv, "strides", (1, 1))],
+        "pads": [int(v) for v in attribute(conv, "pads", (0, 0, 0, 0))],
+        "dilations": [int(v) for v in attribute(conv, "dilations", (1, 1))],
+    }
+    last = np.ascontiguousarray(weights.transpose(2, 3, 1, 0))
+    return attributes, last, np.zeros(len(weights), np.float32) if bias is None else bias
+
+
+def _is_small(conv: ir.Node, weights: np.ndarray) -> bool:
+    """Whether the order of the sums is known."""
+    _, _, height, width = sizes_of(conv.outputs[0])
+    return weights[..., 0].size <= _DEEPEST and (height or 0) * (width or 0) >= _LEAST_PIXELS
+
+
+def float_convolution(walk: Walk, way: ir.Node) -> bool:
+    """Conv -> the way to NHWC, read by nobody else."""
+    x = way.inputs[0]
+    conv = x.producer() if x is not None else None
+    if x is None or conv is None or conv.op_type != "Conv" or conv.domain or only_consumer(x) is not way:
+        return False
+    found = _float_constants(conv)
+    if found is None or not _is_small(conv, found[1]):
+        return False
+    attributes, weights, bias = found
+    walk.node = way
+    name = conv.outputs[0].name
+    constants = [
+        add_initializer(walk.model, f"{name}.weights", weights),
+        add_initializer(walk.model, f"{name}.bias", bias),
+    ]
+    made = walk.emit("FloatConv", [conv.inputs[0], *constants], attributes, DOMAIN)
+    walk.set_shape(made, sizes_of(conv.outputs[0]))
+    made.type = x.type
+    replace_value(walk.model, way.outputs[0], made)
+    return True
+
+
+def inner_convolution(walk: Walk) -> bool:
+    """A Conv of what is NHWC already: one of ours with a small window, a matrix product where it is pointwise."""
+    conv = walk.node
+    x, found = conv.inputs[0], _float_constants(conv)
+    if x is None or not walk.is_last(x) or found is None:
+        return False
+    attributes, weights, bias = found
+    name = conv.outputs[0].name
+    if _is_small(conv, weights):
+        constants = [
+            add_initializer(walk.model, f"{name}.weights", weights),
+            add_initializer(walk.model, f"{name}.bias", bias),
+        ]
+        walk.give(walk.emit("InnerFloatConv", [walk.last(x), *constants], attributes, DOMAIN))
+        return True
+    if weights.shape[:2] != (1, 1) or attributes["strides"] != [1, 1] or any(attributes["pads"]):
+        return False
+    made = walk.emit("MatMul", [walk.last(x), add_initializer(walk.model, f"{name}.weights", weights[0, 0])])
+    walk.give(walk.emit("Add", [made, add_initializer(walk.model, f"{name}.bias", bias)]) if bias.any() else made)
+    return True

@@ -1,0 +1,110 @@
+"""Lowering: the binary nodes of the canonical graph as standard ONNX, with sums that stay exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from bnn_itrd.export.graph import (
+    add_float32,
+    add_initializer,
+    add_scalar,
+    attribute,
+    constant,
+    insert,
+    optional_input,
+    remove_unused,
+    replace_value,
+)
+from bnn_itrd.export.runtime.errors import ExportError
+from bnn_itrd.export.runtime.format import DOMAIN
+
+__all__ = ["lower_binary", "lowered_signs"]
+
+# Metadata of the node whose output is the sign in front of a layer: that layer's path.
+_SIGN_OF = "sign_of"
+
+
+def _lower_sign(model: ir.Model, node: ir.Node) -> ir.Value:
+    # Not ONNX Sign, which is 0 at 0.
+    positive = insert(model, node, "GreaterOrEqual", [node.inputs[0], add_scalar(model, "zero", 0.0)])
+    signs = [add_scalar(model, "plus_one", 1.0), add_scalar(model, "minus_one", -1.0)]
+    y = insert(model, node, "Where", [positive, *signs])
+    producer = y.producer()
+    if producer is not None:
+        producer.metadata_props[_SIGN_OF] = attribute(node, "path", "")
+    return y
+
+
+def _convolution(model: ir.Model, node: ir.Node) -> tuple[ir.Value | None, dict[str, object]]:
+    """The convolution's input, with a border of +-1 where the layer pads with that, and its attributes."""
+    x = node.inputs[0]
+    pads = [int(size) for size in attribute(node, "pads", (0, 0, 0, 0))]
+    padding_value = attribute(node, "padding_value", 0)
+    if padding_value and any(pads):
+        border = add_scalar(model, "plus_one" if padding_value > 0 else "minus_one", float(padding_value))
+        path = node.metadata_props.get("path") or node.op_type
+        sizes = np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64)
+        x = insert(model, node, "Pad", [x, add_initializer(model, f"{path}.pads", sizes), border])
+        pads = [0, 0, 0, 0]
+    attributes = {
+        "strides": list(attribute(node, "strides", (1, 1))),
+        "pads": pads,
+        "dilations": list(attribute(node, "dilations", (1, 1))),
+        "group": attribute(node, "group", 1),
+    }
+    return x, attributes
+
+
+def _lower_layer(model: ir.Model, node: ir.Node) -> ir.Value:
+    signs, scale, offset, bias = (constant(optional_input(node, i)) for i in range(1, 5))
+    if signs is None or scale is None:
+        raise ExportError(f"the signs or the scale of {attribute(node, 'path', node.name)} are not constants")
+    signs = signs.astype(np.float32)
+    is_conv = node.op_type == "BinaryConv2d"
+    x, attributes = _convolution(model, node) if is_conv else (node.inputs[0], {})
+
+    def per_channel(name: str, values: np.ndarray) -> ir.Value:
+        return add_float32(model, node, name, values.reshape(-1, 1, 1) if is_conv else values)
+
+    def product(name: str, weight: np.ndarray) -> ir.Value:
+        if is_conv:
+            return insert(model, node, "Conv", [x, add_float32(model, node, name, weight)], attributes)
+        return insert(model, node, "MatMul", [x, add_float32(model, node, name, weight.T)])
+
+    # Whole numbers first, then the scale, then what is added: sums of +-1 are exact in float32, so one that
+    # sits on a threshold gives the bit it gave in training. The constant is the FIRST input of Mul, because
+    # onnxruntime merges Conv -> Mul(y, constant) into the weights, and the sum would round at every term.
+    y = insert(model, node, "Mul", [per_channel("scale", scale), product("signs", signs)])
+    if offset is not None:
+        # The window's sum. With one group it is the same for every output channel, and one channel holds it.
+        ones = np.ones_like(signs if attribute(node, "group", 1) > 1 else signs[:1])
+        window = insert(model, node, "Mul", [per_channel("offset", offset), product("ones", ones)])
+        y = insert(model, node, "Add", [y, window])
+    if bias is not None:
+        y = insert(model, node, "Add", [per_channel("bias", bias), y])
+    return y
+
+
+def lower_binary(model: ir.Model) -> int:
+    """Binary nodes become GreaterOrEqual + Where, and [Pad +] Conv or MatMul, Mul [+ Conv, Mul, Add] [+ Add].
+
+    Raises ExportError where a layer's signs are computed in the graph.
+    """
+    count = 0
+    for node in list(model.graph):
+        if node.domain == DOMAIN:
+            lowered = _lower_sign(model, node) if node.op_type == "Sign" else _lower_layer(model, node)
+            replace_value(model, node.outputs[0], lowered)
+            count += 1
+    remove_unused(model)
+    return count
+
+
+def lowered_signs(model: ir.Model) -> list[tuple[str, str]]:
+    """(path of the layer, name of the value) of each sign in a lowered graph, in order."""
+    return [
+        (node.metadata_props[_SIGN_OF], node.outputs[0].name or "")
+        for node in model.graph
+        if _SIGN_OF in node.metadata_props
+    ]

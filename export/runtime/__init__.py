@@ -1,0 +1,1 @@
+"""What runs a file written by this package, without torch: NumPy and onnxruntime are all it needs."""

@@ -1,0 +1,13 @@
+"""`python -m bnn_itrd.export.runtime.native`: the path of the native library, or why there is none (exit status 1)."""
+
+from __future__ import annotations
+
+import sys
+
+from . import library_path, why_unavailable
+
+if __name__ == "__main__":
+    path = library_path()
+    if path is None:
+        sys.exit(why_unavailable())
+    print(path)

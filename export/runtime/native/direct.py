@@ -1,0 +1,153 @@
+"""The kernels of the native library without onnxruntime: for tests, sanitizers and benchmarks."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import library_path, why_unavailable
+
+__all__ = ["KERNELS", "DirectConvolution", "direct_signs", "load"]
+
+KERNELS = ("portable", "avx2", "avx512")
+
+
+def load(path: Path | None = None) -> ctypes.CDLL:
+    """The library at `path`, or the installed one. Raises ValueError where there is none."""
+    file = path or library_path()
+    if file is None:
+        raise ValueError(why_unavailable())
+    library = ctypes.CDLL(str(file))
+    library.bnn_itrd_create.restype = ctypes.c_void_p
+    library.bnn_itrd_run.restype = library.bnn_itrd_signs.restype = ctypes.c_int
+    return library
+
+
+def _pointer(array: np.ndarray | None) -> ctypes.c_void_p | None:
+    return None if array is None else array.ctypes.data_as(ctypes.c_void_p)
+
+
+class _Message:
+    """A buffer for the library's words, as the last two arguments of its functions."""
+
+    def __init__(self) -> None:
+        self.buffer = ctypes.create_string_buffer(1024)
+        self.arguments = (self.buffer, ctypes.c_int64(len(self.buffer)))
+
+    def error(self) -> ValueError:
+        return ValueError(self.buffer.value.decode())
+
+
+def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """Zeros that begin on a cache line, as onnxruntime's buffers do."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+class DirectConvolution:
+    """One convolution of docs/format.md with one kernel ("portable", "avx2", "avx512").
+
+    weights: uint8 (kh, kw, ceil(i / 8), o). With a threshold, int32 (o), it gives signs; with scale and bias, float32
+    (o), floats and signs; with neither, the raw sums. limits: of a clip; rprelu: before, slope, after, float32 (o)
+    each; level: of the signs, float32 (o), else 0. Raises ValueError where the library refuses.
+    """
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        kernel: str,
+        weights: np.ndarray,
+        *,
+        channels: int,
+        group: int = 1,
+        padding_value: int = 0,
+        strides: Sequence[int] = (1, 1),
+        dilations: Sequence[int] = (1, 1),
+        pads: Sequence[int] = (0, 0, 0, 0),
+        threshold: np.ndarray | None = None,
+        scale: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+        add: bool = False,
+        limits: tuple[float, float] | None = None,
+        rprelu: Sequence[np.ndarray] | None = None,
+        level: np.ndarray | None = None,
+    ) -> None:
+        self._library = library
+        self._handle: ctypes.c_void_p | None = None
+        self._kind = 1 if threshold is not None else 2 if scale is not None else 0
+        self.outputs = weights.shape[3]
+        weights = np.ascontiguousarray(weights)
+        attributes = [channels, group, padding_value, *weights.shape[:2], *strides, *dilations, *pads]
+        flags = [self._kind, add, limits is not None, rprelu is not None, self._kind == 2]
+        floats = [_pointer(array) for array in (scale, bias, *((None,) * 3 if rprelu is None else rprelu), level)]
+        message = _Message()
+        handle = library.bnn_itrd_create(
+            kernel.encode(),
+            _pointer(np.array(attributes, np.int64)),
+            _pointer(np.array(flags, np.int32)),
+            _pointer(np.array(limits or (0, 0), np.float32)),
+            _pointer(weights),
+            _pointer(np.array(weights.shape, np.int64)),
+            _pointer(threshold),
+            (ctypes.c_void_p * len(floats))(*floats),
+            *message.arguments,
+        )
+        if not handle:
+            raise message.error()
+        self._handle = ctypes.c_void_p(handle)
+
+    def __del__(self) -> None:
+        if self._handle is not None:
+            self._library.bnn_itrd_destroy(self._handle)
+            self._handle = None
+
+    def __call__(
+        self, signs: np.ndarray, residual: np.ndarray | None = None, *, repeats: int = 1
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """signs: uint8 (n, h, w, ceil(c / 8)) -> ({"raw" or "y", "signs": ...}, seconds of each run, (repeats,)).
+
+        raw: int32 and y: float32 (n, h', w', o); signs: uint8 (n, h', w', ceil(o / 8)).
+        """
+        shape, message, sides = np.array(signs.shape[:3], np.int64), _Message(), np.zeros(2, np.int64)
+        if self._library.bnn_itrd_output_size(self._handle, _pointer(shape), _pointer(sides), *message.arguments):
+            raise message.error()
+        pixels = (signs.shape[0], *(int(side) for side in sides))
+        outputs: dict[str, np.ndarray] = {}
+        if self._kind == 0:
+            outputs["raw"] = aligned((*pixels, self.outputs), np.int32)
+        if self._kind == 2:
+            outputs["y"] = aligned((*pixels, self.outputs), np.float32)
+        if self._kind > 0:
+            outputs["signs"] = aligned((*pixels, -(-self.outputs // 8)), np.uint8)
+        seconds = np.zeros(repeats)
+        failed = self._library.bnn_itrd_run(
+            self._handle,
+            _pointer(np.ascontiguousarray(signs)),
+            _pointer(shape),
+            _pointer(residual),
+            *(_pointer(outputs.get(name)) for name in ("y", "signs", "raw")),
+            ctypes.c_int64(repeats),
+            _pointer(seconds),
+            *message.arguments,
+        )
+        if failed:
+            raise message.error()
+        return outputs, seconds
+
+
+def direct_signs(library: ctypes.CDLL, kernel: str, x: np.ndarray, level: np.ndarray | None = None) -> np.ndarray:
+    """x: float32 (..., c) -> uint8 (..., ceil(c / 8)): bit k of byte b is 1 where x[..., 8 b + k] >= 0, or level."""
+    x, message = np.ascontiguousarray(x), _Message()
+    signs = np.empty((*x.shape[:-1], -(-x.shape[-1] // 8)), np.uint8)
+    pixels = ctypes.c_int64(x.size // x.shape[-1])
+    channels = ctypes.c_int64(x.shape[-1])
+    given = (_pointer(x), _pointer(level), pixels, channels, _pointer(signs))
+    if library.bnn_itrd_signs(kernel.encode(), *given, *message.arguments):
+        raise message.error()
+    return signs

@@ -1,0 +1,119 @@
+"""Compiling the native library: `compile_library(folder)`, and the setuptools commands that do it while installing.
+
+No part of the installed package: setuptools finds it by its path, before there is a package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from setuptools.command.build_py import build_py
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # setuptools before 70.1 takes it from wheel
+    from wheel.bdist_wheel import bdist_wheel
+
+__all__ = ["LIBRARY", "BdistWheel", "BuildPy", "compile_library"]
+
+SOURCES = Path(__file__).resolve().parent
+# No Python version in the name; and not the suffix of an extension module, which the import system would try to import.
+LIBRARY = "libbnn_itrd.so.1"
+_PACKAGE = "bnn_itrd.export.runtime.native"
+# A multiplication and an addition are two roundings, as in the file's standard operations. Nothing but the entry points
+# is visible (see exports.map too), so two copies of the library in a process do not mix.
+_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wno-maybe-uninitialized"]
+_FLAGS_OF = {
+    "avx2.cpp": ["-mavx2", "-mfma"],
+    "avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vpopcntdq"],
+}
+
+
+def supported() -> bool:
+    """Whether there is native code for this machine: Linux on x86-64."""
+    return sys.platform == "linux" and platform.machine() == "x86_64" and sys.maxsize > 2**32
+
+
+def compile_library(folder: Path, *, flags: tuple[str, ...] = (), name: str = LIBRARY) -> Path:
+    """Compiles the sources beside this file into `folder / name` and returns that path.
+
+    The compiler is the environment variable CXX, or c++. flags: further ones, for compiling and linking.
+    Raises RuntimeError with the compiler's words; an older library stays where it was.
+    """
+    compiler = shlex.split(os.environ.get("CXX") or "c++")
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def run(command: list[str]) -> None:
+            try:
+                done = subprocess.run(command, capture_output=True, text=True)
+            except OSError as error:
+                raise RuntimeError(f"no C++ compiler: {error}") from error
+            if done.returncode:
+                raise RuntimeError(f"{shlex.join(command)}\n{done.stderr.strip()}")
+
+        def compile_one(source: Path) -> str:
+            target = os.path.join(scratch, f"{source.stem}.o")
+            run([*compiler, *_FLAGS, *_FLAGS_OF.get(source.name, []), *flags, "-c", str(source), "-o", target])
+            return target
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(compile_one, sorted(SOURCES.glob("*.cpp"))))
+        folder.mkdir(parents=True, exist_ok=True)
+        # Beside its place, so that the last step is a rename: a running process keeps the library it has.
+        fresh = folder / f".{name}.{os.getpid()}"
+        try:
+            # nodelete: sessions keep pointers into the library, whatever becomes of the options it was registered with.
+            visible = f"-Wl,--version-script={SOURCES / 'exports.map'}"
+            run([*compiler, "-shared", "-Wl,-z,nodelete", visible, *flags, *objects, "-o", str(fresh)])
+            if not flags:  # one with a sanitizer in it does not open everywhere
+                ctypes.CDLL(str(fresh)).RegisterCustomOps  # noqa: B018
+            os.replace(fresh, folder / name)
+        finally:
+            fresh.unlink(missing_ok=True)
+    return folder / name
+
+
+class BuildPy(build_py):
+    """Copies the package's modules, and compiles the library where it can; elsewhere the wheel is one without it."""
+
+    def run(self) -> None:
+        super().run()
+        if not supported():
+            return
+        folder = SOURCES.parent if self.editable_mode else Path(self.build_lib, *_PACKAGE.split("."))
+        try:
+            compile_library(folder)
+        except (RuntimeError, OSError, AttributeError) as error:
+            self.warn(f"without the native library, the standard operations serve: {error}")
+            # One from an older version of the sources must not stay behind.
+            with contextlib.suppress(OSError):
+                (folder / LIBRARY).unlink(missing_ok=True)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        outputs: list[str] = super().get_outputs(include_bytecode)
+        library = Path(self.build_lib, *_PACKAGE.split("."), LIBRARY)
+        return [*outputs, str(library)] if library.exists() else outputs
+
+
+class BdistWheel(bdist_wheel):
+    """A wheel for this platform and any Python 3 where the library is in it, else one for any platform."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        tag: tuple[str, str, str] = super().get_tag()
+        build: Any = self.get_finalized_command("build_py")
+        if not Path(build.build_lib, *_PACKAGE.split("."), LIBRARY).exists():
+            return tag
+        self.root_is_pure = False
+        name = self.plat_name or sysconfig.get_platform()
+        return "py3", "none", name.replace("-", "_").replace(".", "_").lower()

@@ -1,0 +1,1 @@
+"""Foreign runtimes, each in a Python environment of its own."""

@@ -1,0 +1,1 @@
+"""From a network to the canonical graph: one node per binary layer, nothing folded."""

@@ -1,0 +1,106 @@
+"""A private copy of a network to export, and what is needed to run it and to say where it failed."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from bnn_itrd.export.runtime.errors import ExportError
+from bnn_itrd.models import Observed
+
+__all__ = ["ModuleStack", "copy_for_export", "first_output", "unwrap"]
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The network inside `observe`, ``torch.compile`` or a data-parallel wrapper."""
+    while True:
+        if isinstance(model, Observed):
+            model = model.model
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
+            return model
+
+
+def _is_torchs_own(hook: Any) -> bool:
+    """Pruning and the old weight_norm compute weights in a hook: part of the network, not a probe."""
+    module = getattr(hook, "__module__", None) or type(hook).__module__
+    return str(module).startswith("torch.nn.utils.")
+
+
+def copy_for_export(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, CPU, float32, no gradients, no foreign hooks; the model is left as it was.
+
+    Raises ExportError where the network cannot be copied.
+    """
+    model = unwrap(model)
+    # Hooks are left out while copying: what they hold (activations with a graph) may not be copyable.
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for name in _HOOKS:
+            hooks = getattr(module, name, None)
+            if isinstance(hooks, dict):
+                kept = {k: h for k, h in hooks.items() if _is_torchs_own(h)}
+                memo[id(hooks)] = OrderedDict(kept)
+    try:
+        twin = copy.deepcopy(model, memo)
+    except Exception as error:
+        raise ExportError(f"{type(model).__name__} cannot be copied for the export: {error}") from error
+    return twin.cpu().float().eval().requires_grad_(False)
+
+
+def first_output(output: Any) -> Tensor:
+    """The logits: a tensor as it is, else the first entry of a tuple, list or mapping."""
+    while not isinstance(output, Tensor):
+        if isinstance(output, Mapping):
+            output = list(output.values())
+        if not isinstance(output, (tuple, list)) or not output:
+            raise ExportError(f"the network returns {type(output).__name__}, with no tensor to take for logits")
+        output = output[0]
+    return output
+
+
+class ModuleStack:
+    """Paths of the modules being run, so that an error inside one can name it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.paths: list[str] = []
+        self._handles: list[Any] = []
+        for path, module in model.named_modules():
+            self._handles.append(module.register_forward_pre_hook(self._enter(path)))
+            self._handles.append(module.register_forward_hook(self._leave))
+
+    def _enter(self, path: str) -> Any:
+        def hook(module: nn.Module, args: Any) -> None:
+            self.paths.append(path)
+
+        return hook
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.paths.pop()
+
+    def where(self, model: nn.Module) -> str:
+        """``layer1.0.conv (MyConv)`` of the module that was left half-way, or the network's class."""
+        if not self.paths or not self.paths[-1]:
+            return type(model).__name__
+        return f"{self.paths[-1]} ({type(model.get_submodule(self.paths[-1])).__name__})"
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()

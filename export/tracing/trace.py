@@ -1,0 +1,277 @@
+"""The canonical graph: a network as ONNX, one node per binary layer, nothing lost. Targets start from it."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from bnn_itrd.export.runtime.errors import ExportError
+from bnn_itrd.export.tracing.network_copy import ModuleStack, copy_for_export, unwrap
+from bnn_itrd.export.tracing.symbolic_layers import replace_binary_layers, run_and_check
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["IR_VERSION", "OPSET", "canonical", "check_input_shape", "random_images", "traced_once"]
+
+# What every onnxruntime from 1.20 on loads (onnx's own defaults are newer than onnxruntime takes).
+IR_VERSION = 8
+OPSET = 18
+
+_ADVICE = "replace it by operations ONNX has, or compute it outside the network"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's progress lines, warnings and logs."""
+    disabled = logging.root.manager.disable
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
+
+
+def check_input_shape(model: nn.Module, input_shape: Sequence[int] | None) -> tuple[int, ...]:
+    """The shape of one image: as given, else ``model.input_shape``. Raises ValueError without either."""
+    shape = input_shape if input_shape is not None else getattr(model, "input_shape", None)
+    if shape is None:
+        raise ValueError(f"{type(model).__name__} has no input_shape: pass input_shape=(c, h, w)")
+    shape = tuple(int(size) for size in shape)
+    if not shape or min(shape) < 1:
+        raise ValueError(f"input_shape must be sizes >= 1, without the batch, got {shape}")
+    return shape
+
+
+def random_images(n: int, shape: Sequence[int]) -> Tensor:
+    """(n, *shape), standard normal, always the same; the global generator is left alone."""
+    return torch.randn((n, *shape), generator=torch.Generator().manual_seed(0))
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    """An attention mask is 0 or minus infinity, and means it."""
+    return not isinstance(tensor, nn.Parameter) and bool(((tensor == 0) | (tensor == -torch.inf)).all())
+
+
+def _check_finite(model: nn.Module) -> None:
+    """Raises ExportError on a weight or buffer that is not finite: a sign would hide it (sign(NaN) is -1)."""
+    for path, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if not bool(tensor.isfinite().all()) and not _is_mask(tensor):
+            raise ExportError(f"{path} holds values that are not finite in float32: the network is broken")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _takes_any_number(model: nn.Module) -> bool:
+    """Whether the images arrive in a ``*args`` of forward."""
+    first = next(iter(inspect.signature(model.forward).parameters.values()), None)
+    return first is not None and first.kind is inspect.Parameter.VAR_POSITIONAL
+
+
+def _capture(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    stack = ModuleStack(model)
+    try:
+        with _quiet():
+            return torch.export.export(
+                model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
+            )
+    except Exception as error:
+        text = str(error)
+        where = stack.where(model)
+        if "data-dependent" in text:
+            what = "takes a decision that depends on the values of a tensor (if, while, .item())"
+            advice = "write it with torch.where, or as a fixed number of steps"
+        elif "onstraints violated" in text:
+            what = "fixes the batch size"
+            advice = "reshape with -1 or x.shape[0] for the batch, never with a number"
+        elif _takes_any_number(model):
+            what = f"has the signature forward{inspect.signature(model.forward)}, which cannot be traced"
+            advice = "give the images an argument of their own, as in forward(self, x)"
+        else:
+            what, advice = "cannot be traced", _ADVICE
+        raise ExportError(f"{where} {what}: {advice} ({_first_line(error)})") from error
+    finally:
+        stack.remove()
+
+
+def _find_operation(program: torch.export.ExportedProgram, error: BaseException) -> tuple[str, str]:
+    """(module, operation) the exporter stopped at; each empty where its messages do not say."""
+    messages = []
+    cause: BaseException | None = error
+    while cause is not None:
+        messages.append(str(cause))
+        cause = cause.__cause__
+    found = re.search(r"target=torch\.ops\.([\w.]+)", "\n".join(messages))
+    if found is None:
+        return "", ""
+    operation = found.group(1).rsplit(".", 1)[0]
+    # The exporter names the operation after its own decompositions (aten._linalg_svd for aten.linalg_svd).
+    core = operation.split(".")[-1].strip("_")
+    calls = [node for node in program.graph.nodes if node.op == "call_function"]
+    exact = [node for node in calls if str(node.target).startswith(f"{operation}.")]
+    for node in exact or [node for node in calls if core in str(node.target)]:
+        modules = list((node.meta.get("nn_module_stack") or {}).values())
+        if modules:
+            path, kind = modules[-1][0], modules[-1][1]
+            kind = kind if isinstance(kind, str) else kind.__name__
+            return f"{path or 'the network'} ({kind.rsplit('.', 1)[-1]})", operation
+    return "", operation
+
+
+def _translate(program: torch.export.ExportedProgram) -> ir.Model:
+    try:
+        with _quiet():
+            result = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=["logits"],
+                external_data=False,
+                verbose=False,
+                optimize=False,
+            )
+    except Exception as error:
+        where, operation = _find_operation(program, error)
+        if not operation:
+            raise ExportError(f"torch.onnx.export failed: {_first_line(_root_cause(error))}") from error
+        raise ExportError(f"{where or 'the network'} uses {operation}, which ONNX has no form of: {_ADVICE}") from error
+    if result is None:
+        raise ExportError("torch.onnx.export gave no graph")
+    return result.model
+
+
+def _note_paths(model: ir.Model) -> None:
+    """Each node's module path as its metadata ``path``, from what the exporter noted."""
+    for node in model.graph:
+        scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
+        if scopes:
+            with contextlib.suppress(ValueError, SyntaxError, IndexError, TypeError):
+                node.metadata_props["path"] = str(ast.literal_eval(scopes)[-2])
+
+
+def _name_batch(model: ir.Model) -> None:
+    """The free axis is called ``batch`` wherever it appears alone; other computed sizes lose their names."""
+    import onnx_ir as ir
+
+    graph = model.graph
+    free = graph.inputs[0].shape
+    names = {} if free is None else {str(free[0]): "batch"}
+    for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]:
+        if value.shape is not None:
+            value.shape = ir.Shape([s if isinstance(s, int) else names.get(str(s)) for s in value.shape])
+
+
+def _simplify(model: ir.Model) -> None:
+    """Folds constants (shapes above all) and nothing else: the exporter's rewrites would fold BatchNorm."""
+    import onnxscript.optimizer
+    from onnx_ir.passes import common
+
+    from bnn_itrd.export import graph
+    from bnn_itrd.export.tracing.cleanup import drop_zero_biases, fix_reshapes
+
+    common.InlinePass()(model)
+    onnxscript.optimizer.fold_constants(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    fix_reshapes(model)
+    drop_zero_biases(model)
+    graph.remove_unused(model)
+
+
+def _finish(model: ir.Model, shape: tuple[int, ...]) -> None:
+    """From the exporter's graph to the canonical one."""
+    from bnn_itrd.export.graph import clean
+
+    del model.graph.outputs[1:]
+    _note_paths(model)
+    _simplify(model)
+    _name_batch(model)
+    model.graph.name = "network"
+    clean(model)
+    model.metadata_props.clear()
+    model.metadata_props["input_shape"] = str(list(shape))
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "bnn_itrd", None
+
+
+# (network, shape, graph) of the last trace, while `traced_once` is in force.
+_TRACED: ContextVar[list[tuple[nn.Module, tuple[int, ...], ir.Model]] | None] = ContextVar("traced", default=None)
+
+
+@contextlib.contextmanager
+def traced_once() -> Iterator[None]:
+    """Within it a network is traced once, for all targets: it must stay as it is."""
+    token = _TRACED.set([])
+    try:
+        yield
+    finally:
+        _TRACED.reset(token)
+
+
+def canonical(model: nn.Module, *, input_shape: Sequence[int] | None = None) -> ir.Model:
+    """The network as a graph ``images`` (batch, *input_shape) -> ``logits``: opset 18, nothing folded.
+
+    A binary layer is ``bnn_itrd::Sign(x)`` (+1 for x >= 0, else -1), behind what `presign` adds, and one of
+
+    - ``BinaryConv2d(a, signs int8 (o, i/g, kh, kw), scale (o,), [offset (o,)], [bias (o,)])`` with attributes
+      strides, pads (top, left, bottom, right), dilations, group, padding_value, path;
+    - ``BinaryLinear(a, signs int8 (o, c), scale (o,), [offset (o,)], [bias (o,)])`` with attribute path.
+
+    A quantiser of integers is ``Quant(x, scale ())`` with attributes bits, narrow (the range is symmetric), path: scale
+    times x / scale, clipped to the signed integers of `bits` bits and rounded, ties to even; of an activation, or of a
+    weight, which stays as it was in front.
+    All else is standard ONNX; a node's metadata ``path`` is that of its module. The network is copied:
+    evaluation mode, CPU, float32, without hooks. Of several outputs the first is exported.
+    Raises ValueError without an input shape, ExportError on what cannot be exported, naming the module, and on
+    weights or buffers that are not finite (a buffer of 0 and minus infinity is a mask and stays).
+    """
+    import onnx_ir as ir
+
+    network = unwrap(model)
+    shape = check_input_shape(network, input_shape)
+    traced = _TRACED.get()
+    for known, size, graph in traced or ():
+        if known is network and size == shape:
+            return ir.from_proto(ir.to_proto(graph))
+    graph = _trace(network, shape)
+    if traced is not None:
+        traced[:] = [(network, shape, ir.from_proto(ir.to_proto(graph)))]
+    return graph
+
+
+def _trace(model: nn.Module, shape: tuple[int, ...]) -> ir.Model:
+    twin = copy_for_export(model)
+    _check_finite(twin)
+    # Two images: with one, the tracer would take the batch size for a constant.
+    example = random_images(2, shape)
+    run_and_check(twin, example)
+    twin = replace_binary_layers(twin)
+    graph = _translate(_capture(twin, example))
+    _finish(graph, shape)
+    return graph
