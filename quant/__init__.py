@@ -1,11 +1,11 @@
 """Binarisation: sign with surrogate gradients, binarisers, binary layers, rewriting of a whole network."""
 
 from bnn_itrd.quant.adabin import AdaBinActivation, AdaBinWeight, adabin_weight
-from bnn_itrd.quant.basic import ClippedActivation, PolynomialActivation, XNORWeight
+from bnn_itrd.quant.basic import ClippedActivation, XNORWeight
 from bnn_itrd.quant.binarize import binarize
 from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBinarizer
 from bnn_itrd.quant.biper import BiPerSineWeight, BiPerWeight, biper_penalty
-from bnn_itrd.quant.bireal import BiRealWeight
+from bnn_itrd.quant.bireal import BiRealWeight, PolynomialActivation
 from bnn_itrd.quant.integer import IntegerQuantizer, WeightQuantizer, integer_quantize, integer_range
 from bnn_itrd.quant.integer_layers import IntegerConv2d, IntegerLinear
 from bnn_itrd.quant.irnet import IRNetActivation, IRNetWeight, ede_parameters, irnet_weight

@@ -1,4 +1,4 @@
-"""XNOR-Net's weights and the plain signs: the simplest binarisers, and the other half of a mixed scheme."""
+"""XNOR-Net's weights and the clipped straight-through activations: the simplest binarisers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBinarizer
 from bnn_itrd.quant.sign import sign
 
-__all__ = ["ClippedActivation", "PolynomialActivation", "XNORWeight"]
+__all__ = ["ClippedActivation", "XNORWeight"]
 
 
 class XNORWeight(WeightBinarizer):
@@ -28,10 +28,3 @@ class ClippedActivation(ActivationBinarizer):
 
     def forward(self, x: Tensor) -> Tensor:
         return sign(x, surrogate="clipped")
-
-
-class PolynomialActivation(ActivationBinarizer):
-    """sign(x), gradient max(2 - 2|x|, 0) (Bi-Real Net, Liu et al. 2018, eq. 7)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return sign(x, surrogate="polynomial")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bnn_itrd.quant.binarizer import BinaryWeight, WeightBinarizer
+from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBinarizer
 from bnn_itrd.quant.sign import sign
 
-__all__ = ["BiRealWeight"]
+__all__ = ["BiRealWeight", "PolynomialActivation"]
 
 
 class BiRealWeight(WeightBinarizer):
@@ -21,3 +21,10 @@ class BiRealWeight(WeightBinarizer):
     def forward(self, weight: Tensor) -> BinaryWeight:
         scale = weight.detach().abs().mean(tuple(range(1, weight.dim())))
         return BinaryWeight(sign(weight, surrogate="clipped"), scale)
+
+
+class PolynomialActivation(ActivationBinarizer):
+    """sign(x), gradient max(2 - 2|x|, 0) (Bi-Real Net, Liu et al. 2018, eq. 7)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sign(x, surrogate="polynomial")

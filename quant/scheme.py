@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from bnn_itrd.quant.adabin import AdaBinActivation, AdaBinWeight
-from bnn_itrd.quant.basic import ClippedActivation, PolynomialActivation, XNORWeight
+from bnn_itrd.quant.basic import ClippedActivation, XNORWeight
 from bnn_itrd.quant.binarizer import ActivationBinarizer, WeightBinarizer
 from bnn_itrd.quant.biper import BiPerSineWeight, BiPerWeight, check_biper
-from bnn_itrd.quant.bireal import BiRealWeight
+from bnn_itrd.quant.bireal import BiRealWeight, PolynomialActivation
 from bnn_itrd.quant.irnet import IRNetActivation, IRNetWeight, check_t
 from bnn_itrd.quant.rad import RAD, check_rad
 from bnn_itrd.quant.rbnn import RBNNActivation, RBNNWeight
