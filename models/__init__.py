@@ -6,6 +6,7 @@ from torch import nn
 
 from bnn_itrd.models.blocks import BasicBlock, PadShortcut
 from bnn_itrd.models.bottleneck import Bottleneck
+from bnn_itrd.models.cost import LayerSummary, Summary, summary
 from bnn_itrd.models.mobilenet import InvertedResidual, MobileNetV2, mobilenet_v2, mobilenet_v2_half
 from bnn_itrd.models.outputs import Observed, Outputs, find_head, observe
 from bnn_itrd.models.resnet import (
@@ -23,11 +24,9 @@ from bnn_itrd.models.resnet import (
     resnet56,
     resnet110,
 )
-from bnn_itrd.models.shufflenet_v1 import ShuffleNetV1, ShuffleUnit, shufflenet_v1
-from bnn_itrd.models.shufflenet_v2 import ShuffleNetV2, SplitUnit, shufflenet_v2
-from bnn_itrd.models.summary import LayerSummary, Summary, summary
-from bnn_itrd.models.vgg import VGGSmall, vgg_small
-from bnn_itrd.models.vgg_cifar import VGG, vgg8, vgg11, vgg13, vgg16, vgg19
+from bnn_itrd.models.shufflenetv1 import ShuffleNetV1, ShuffleUnit, shufflenet_v1
+from bnn_itrd.models.shufflenetv2 import ShuffleNetV2, SplitUnit, shufflenet_v2
+from bnn_itrd.models.small_vgg import VGG, VGGSmall, vgg8, vgg11, vgg13, vgg16, vgg19, vgg_small
 from bnn_itrd.models.wide_resnet import PreActivationBlock, WideResNet, wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
 
 MODELS: dict[str, Callable[..., nn.Module]] = {

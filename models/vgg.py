@@ -1,8 +1,9 @@
-"""VGG-small: the six-convolution network of the binary literature, teacher and student from one definition."""
+"""VGG-8/11/13/16/19 for small images: one linear layer behind a global pool; teacher and student, one definition."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,67 +12,115 @@ from bnn_itrd.models.blocks import Style
 from bnn_itrd.models.resnet import check_input
 from bnn_itrd.quant import Scheme, as_scheme
 
-__all__ = ["VGGSmall", "vgg_small"]
+__all__ = ["VGG", "VGGBuilder", "vgg8", "vgg11", "vgg13", "vgg16", "vgg19"]
+
+_WIDTHS = (64, 128, 256, 512, 512)
+# Above this height a fourth pool keeps the last maps small, as RepDistiller does for 64 x 64.
+_FOUR_POOLS = 64
 
 
-class VGGSmall(nn.Module):
-    """128-128-256-256-512-512, MaxPool after the 2nd, 4th and 6th convolution (before its BatchNorm), linear.
+class VGG(nn.Module):
+    """Five blocks of 3x3 convolution, BatchNorm, activation; MaxPool after the first three; global average; linear.
 
-    (n, c, h, w) -> (n, classes); h and w must be multiples of 8. `head`, `stages`: see `observe`.
+    (n, c, h, w) -> (n, classes). From 64 pixels of height on the fourth block is followed by a pool, too. The stage
+    maps (`stages`: block2 to block5) are the blocks' activations, before the pool, and the representation is the
+    pooled input of `head`: the places of RepDistiller's features f1 to f5 (its f0, block1's, is no stage).
     """
 
-    def __init__(self, *, num_classes: int, input_shape: tuple[int, int, int], style: Style) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        *,
+        num_classes: int,
+        input_shape: tuple[int, int, int],
+        style: Style,
+    ) -> None:
         super().__init__()
         channels, height, width = input_shape
-        if height % 8 or width % 8:
-            raise ValueError(f"vgg_small needs a height and width that are multiples of 8, got {height} x {width}")
+        pools = 4 if height >= _FOUR_POOLS else 3
+        if min(height, width) < 2**pools:
+            raise ValueError(f"input_shape must be at least {2**pools} pixels on each side, got {height} x {width}")
         self.input_shape = input_shape
         self.head = "linear"
-        self.stages = ("layer2", "layer4", "layer6")
-        self.layer1 = nn.Sequential(style.stem(channels, 128), nn.BatchNorm2d(128), style.activation(128))
-        previous = 128
-        for i, out in enumerate((128, 256, 256, 512, 512), start=2):
-            parts: list[nn.Module] = [style.conv3x3(previous, out)]
-            if i % 2 == 0:
-                # Between alpha and BatchNorm, as published: a scale may be negative, so it stays in front of the max.
-                parts.append(nn.MaxPool2d(2))
-            # A classifier of integers saturates its own input.
-            last = i == 6 and style.first_last_bits is not None
-            activation = nn.Identity() if last else style.activation(out)
-            setattr(self, f"layer{i}", nn.Sequential(*parts, nn.BatchNorm2d(out), activation))
-            previous = out
-        self.linear = style.classifier(512 * (height // 8) * (width // 8), num_classes, normalise=False)
+        self.stages = tuple(f"block{i + 1}" for i in range(1, len(depths)))
+        for i, (out, depth) in enumerate(zip(widths, depths, strict=True)):
+            parts: list[nn.Module] = []
+            for j in range(depth):
+                conv: nn.Module
+                if style.scheme is None:
+                    conv = nn.Conv2d(channels, out, 3, padding=1)  # with a bias, as published
+                else:
+                    conv = style.stem(channels, out) if i == j == 0 else style.conv3x3(channels, out)
+                parts += [conv, nn.BatchNorm2d(out), style.activation(out)]
+                channels = out
+            setattr(self, f"block{i + 1}", nn.Sequential(*parts))
+            setattr(self, f"pool{i + 1}", self._pool(channels, style) if i < pools else nn.Identity())
+        self.average = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(channels, num_classes)
+        nn.init.normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @staticmethod
+    def _pool(channels: int, style: Style) -> nn.Module:
+        if style.scheme is None:
+            return nn.MaxPool2d(2)
+        # The sign of a maximum is nearly always +1 (Rastegari et al. 2016, sec. 3.2): a student's is centred again.
+        return nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(channels), style.activation(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        for i in range(1, 7):
-            x = getattr(self, f"layer{i}")(x)
-        logits: Tensor = self.linear(torch.flatten(x, 1))
+        for i in range(1, len(self.stages) + 2):
+            x = getattr(self, f"pool{i}")(getattr(self, f"block{i}")(x))
+        logits: Tensor = self.linear(torch.flatten(self.average(x), 1))
         return logits
 
 
-def vgg_small(
-    num_classes: int = 10,
-    *,
-    binary: str | Scheme | None = None,
-    in_channels: int = 3,
-    input_shape: Sequence[int] | None = None,
-    padding_value: int = 0,
-    first_last_bits: int | None = None,
-) -> VGGSmall:
-    """VGG-small: the teacher (ReLU) or, with `binary`, its 1-bit student (hardtanh; Zhang et al. 2018, LQ-Nets' form).
+@dataclass(frozen=True)
+class VGGBuilder:
+    """Makes a VGG of one depth: the full-precision teacher or, with `binary`, its 1-bit student.
 
-    Input (n, *input_shape), by default (in_channels, 32, 32); output (n, num_classes). No BatchNorm1d.
-    For FPGAs (docs/fpga.md): ``padding_value=-1``, `first_last_bits` (weights and activations of the first convolution
-    and the classifier).
-    Raises ValueError on an unknown scheme or a shape that does not fit.
+    Call it: ``vgg13(num_classes=100)``, ``vgg8(num_classes=100, binary="recu")``. Simonyan and Zisserman 2015,
+    table 1 (A, B, D, E) without the hidden linear layers; VGG-8 has one convolution in each block (Tian et al. 2020).
     """
-    style = Style(
-        scheme=None if binary is None else as_scheme(binary),
-        padding_value=padding_value,
-        first_last_bits=first_last_bits,
-    )
-    return VGGSmall(
-        num_classes=num_classes,
-        input_shape=check_input(in_channels, input_shape, num_classes),
-        style=style,
-    )
+
+    depths: tuple[int, ...]
+
+    def __call__(
+        self,
+        num_classes: int = 10,
+        *,
+        binary: str | Scheme | None = None,
+        in_channels: int = 3,
+        input_shape: Sequence[int] | None = None,
+        width: float = 1.0,
+        padding_value: int = 0,
+    ) -> VGG:
+        """The network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
+
+        A student has every convolution but the first binary and without bias, hardtanh for ReLU, and BatchNorm and
+        hardtanh behind each pool. `width`: a factor on every number of channels; `padding_value`: what the borders
+        hold after the sign. Raises ValueError on an unknown scheme or a shape that does not fit.
+        """
+        if not width > 0:
+            raise ValueError(f"width must be > 0, got {width}")
+        style = Style(None if binary is None else as_scheme(binary), padding_value=padding_value)
+        return VGG(
+            tuple(max(1, round(w * width)) for w in _WIDTHS),
+            self.depths,
+            num_classes=num_classes,
+            input_shape=check_input(in_channels, input_shape, num_classes),
+            style=style,
+        )
+
+
+# Parameters at 100 classes, of the teachers: 3,965,028 (VGG-8) and 9,462,180 (VGG-13).
+vgg8 = VGGBuilder((1, 1, 1, 1, 1))
+vgg11 = VGGBuilder((1, 1, 2, 2, 2))
+vgg13 = VGGBuilder((2, 2, 2, 2, 2))
+vgg16 = VGGBuilder((2, 2, 3, 3, 3))
+vgg19 = VGGBuilder((2, 2, 4, 4, 4))

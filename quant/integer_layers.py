@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnn_itrd.quant.integer import IntegerQuantizer, WeightQuantizer
+from bnn_itrd.quant.integers import IntegerQuantizer, WeightQuantizer
 
 __all__ = ["IntegerConv2d", "IntegerLinear"]
 

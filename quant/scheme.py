@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from bnn_itrd.quant.adabin import AdaBinActivation, AdaBinWeight
-from bnn_itrd.quant.basic import ClippedActivation, XNORWeight
 from bnn_itrd.quant.binarizer import ActivationBinarizer, WeightBinarizer
-from bnn_itrd.quant.biper import BiPerSineWeight, BiPerWeight, check_biper
-from bnn_itrd.quant.bireal import BiRealWeight, PolynomialActivation
-from bnn_itrd.quant.irnet import IRNetActivation, IRNetWeight, check_t
-from bnn_itrd.quant.rad import RAD, check_rad
-from bnn_itrd.quant.rbnn import RBNNActivation, RBNNWeight
-from bnn_itrd.quant.reactnet import RPReLU, RSignActivation
-from bnn_itrd.quant.real import RealWeight
-from bnn_itrd.quant.recu import ReCUActivation, ReCUWeight, check_tau
-from bnn_itrd.quant.reste import ReSTEActivation, ReSTEWeight, check_o
-from bnn_itrd.quant.siman import SiMaNActivation, SiMaNWeight
+from bnn_itrd.quant.methods.adabin import AdaBinActivation, AdaBinWeight
+from bnn_itrd.quant.methods.biper import BiPerSineWeight, BiPerWeight, check_biper
+from bnn_itrd.quant.methods.bireal import BiRealWeight, PolynomialActivation
+from bnn_itrd.quant.methods.irnet import IRNetActivation, IRNetWeight, check_t
+from bnn_itrd.quant.methods.rad import RAD, check_rad
+from bnn_itrd.quant.methods.rbnn import RBNNActivation, RBNNWeight
+from bnn_itrd.quant.methods.reactnet import RPReLU, RSignActivation
+from bnn_itrd.quant.methods.real import RealWeight
+from bnn_itrd.quant.methods.recu import ReCUActivation, ReCUWeight, check_tau
+from bnn_itrd.quant.methods.reste import ReSTEActivation, ReSTEWeight, check_o
+from bnn_itrd.quant.methods.siman import SiMaNActivation, SiMaNWeight
+from bnn_itrd.quant.methods.xnor import ClippedActivation, XNORWeight
 
 __all__ = ["ACTIVATIONS", "NONLINEARITIES", "SCHEMES", "WEIGHTS", "Scheme", "as_scheme"]
 

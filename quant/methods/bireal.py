@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBinarizer
-from bnn_itrd.quant.sign import sign
+from bnn_itrd.quant.surrogates import sign
 
 __all__ = ["BiRealWeight", "PolynomialActivation"]
 

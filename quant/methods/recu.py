@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBinarizer
-from bnn_itrd.quant.sign import sign
+from bnn_itrd.quant.surrogates import sign
 
 __all__ = ["ReCUActivation", "ReCUWeight", "recu_activation", "recu_tau", "recu_weight"]
 

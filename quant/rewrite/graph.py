@@ -10,8 +10,8 @@ from torch import fx, nn
 from torch.nn.modules import batchnorm, conv, dropout, pooling
 
 from bnn_itrd.quant.layers import BinaryConv2d, BinaryLinear
-from bnn_itrd.quant.report import Action, Change
-from bnn_itrd.quant.tracing import _Inlined, owner_path
+from bnn_itrd.quant.rewrite.report import Action, Change
+from bnn_itrd.quant.rewrite.tracing import _Inlined, owner_path
 
 __all__ = ["CONV", "LINEAR", "RELU", "Net", "inputs", "symmetric_padding"]
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.quant.binarizer import BinaryWeight, WeightBinarizer
-from bnn_itrd.quant.centred import StandardisedActivation
-from bnn_itrd.quant.sign import sign
+from bnn_itrd.quant.methods._centred import StandardisedActivation
+from bnn_itrd.quant.surrogates import sign
 
 __all__ = ["SiMaNActivation", "SiMaNWeight", "siman_weight"]
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight
-from bnn_itrd.quant.irnet import EDEWeight
-from bnn_itrd.quant.sign import sign
-from bnn_itrd.quant.standardise import WEIGHT_EPS, wide
+from bnn_itrd.quant.methods._standardise import WEIGHT_EPS, wide
+from bnn_itrd.quant.methods.irnet import EDEWeight
+from bnn_itrd.quant.surrogates import sign
 
 __all__ = ["AdaBinActivation", "AdaBinWeight", "adabin_weight"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from bnn_itrd.quant.binarizer import ActivationBinarizer
-from bnn_itrd.quant.sign import sign
-from bnn_itrd.quant.standardise import standardise
+from bnn_itrd.quant.methods._standardise import standardise
+from bnn_itrd.quant.surrogates import sign
 
 __all__ = ["StandardisedActivation"]
 

@@ -11,10 +11,10 @@ from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from bnn_itrd.quant.binarizer import BinaryWeight, WeightBinarizer
-from bnn_itrd.quant.centred import StandardisedActivation
-from bnn_itrd.quant.irnet import check_t, ede_parameters
-from bnn_itrd.quant.sign import sign
-from bnn_itrd.quant.standardise import WEIGHT_EPS, standardise, wide
+from bnn_itrd.quant.methods._centred import StandardisedActivation
+from bnn_itrd.quant.methods._standardise import WEIGHT_EPS, standardise, wide
+from bnn_itrd.quant.methods.irnet import check_t, ede_parameters
+from bnn_itrd.quant.surrogates import sign
 
 __all__ = ["RBNNActivation", "RBNNWeight", "factors", "rbnn_rotations"]
 

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules import conv
 
-from bnn_itrd.quant.graph import CONV, LINEAR, RELU, Net, inputs, symmetric_padding
 from bnn_itrd.quant.layers import BinaryConv2d, BinaryLinear, _BinaryLayer
-from bnn_itrd.quant.report import WAY_OUT, Binarized, Change, Report
+from bnn_itrd.quant.rewrite.graph import CONV, LINEAR, RELU, Net, inputs, symmetric_padding
+from bnn_itrd.quant.rewrite.report import WAY_OUT, Binarized, Change, Report
+from bnn_itrd.quant.rewrite.tracing import SCALARS, owner_path, trace
 from bnn_itrd.quant.scheme import Scheme, as_scheme
-from bnn_itrd.quant.tracing import SCALARS, owner_path, trace
 
 __all__ = ["binarize"]
 

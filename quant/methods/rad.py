@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bnn_itrd.quant.binarizer import _Annealed
-from bnn_itrd.quant.penalty import Penalised
-from bnn_itrd.quant.standardise import wide
+from bnn_itrd.quant.methods._standardise import wide
+from bnn_itrd.quant.penalties import Penalised
 
 __all__ = ["RAD", "check_rad", "rad_penalty"]
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBinarizer
-from bnn_itrd.quant.sign import sign
-from bnn_itrd.quant.standardise import WEIGHT_EPS, standardise
+from bnn_itrd.quant.methods._standardise import WEIGHT_EPS, standardise
+from bnn_itrd.quant.surrogates import sign
 
 __all__ = ["EDEWeight", "IRNetActivation", "IRNetWeight", "check_t", "ede_parameters", "irnet_weight"]
 

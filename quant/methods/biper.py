@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.quant.binarizer import BinaryWeight, WeightBinarizer
-from bnn_itrd.quant.penalty import Penalised
-from bnn_itrd.quant.recu import recu_tau
-from bnn_itrd.quant.sign import sign
+from bnn_itrd.quant.methods.recu import recu_tau
+from bnn_itrd.quant.penalties import Penalised
+from bnn_itrd.quant.surrogates import sign
 
 __all__ = ["BiPerSineWeight", "BiPerWeight", "biper_penalty", "check_biper"]
 

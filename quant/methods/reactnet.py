@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn_itrd.quant.binarizer import ActivationBinarizer
-from bnn_itrd.quant.sign import sign
+from bnn_itrd.quant.surrogates import sign
 
 __all__ = ["RPReLU", "RSignActivation"]
 

@@ -1,0 +1,77 @@
+"""VGG-small: the six-convolution network of the binary literature, teacher and student from one definition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bnn_itrd.models.blocks import Style
+from bnn_itrd.models.resnet import check_input
+from bnn_itrd.quant import Scheme, as_scheme
+
+__all__ = ["VGGSmall", "vgg_small"]
+
+
+class VGGSmall(nn.Module):
+    """128-128-256-256-512-512, MaxPool after the 2nd, 4th and 6th convolution (before its BatchNorm), linear.
+
+    (n, c, h, w) -> (n, classes); h and w must be multiples of 8. `head`, `stages`: see `observe`.
+    """
+
+    def __init__(self, *, num_classes: int, input_shape: tuple[int, int, int], style: Style) -> None:
+        super().__init__()
+        channels, height, width = input_shape
+        if height % 8 or width % 8:
+            raise ValueError(f"vgg_small needs a height and width that are multiples of 8, got {height} x {width}")
+        self.input_shape = input_shape
+        self.head = "linear"
+        self.stages = ("layer2", "layer4", "layer6")
+        self.layer1 = nn.Sequential(style.stem(channels, 128), nn.BatchNorm2d(128), style.activation(128))
+        previous = 128
+        for i, out in enumerate((128, 256, 256, 512, 512), start=2):
+            parts: list[nn.Module] = [style.conv3x3(previous, out)]
+            if i % 2 == 0:
+                # Between alpha and BatchNorm, as published: a scale may be negative, so it stays in front of the max.
+                parts.append(nn.MaxPool2d(2))
+            # A classifier of integers saturates its own input.
+            last = i == 6 and style.first_last_bits is not None
+            activation = nn.Identity() if last else style.activation(out)
+            setattr(self, f"layer{i}", nn.Sequential(*parts, nn.BatchNorm2d(out), activation))
+            previous = out
+        self.linear = style.classifier(512 * (height // 8) * (width // 8), num_classes, normalise=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i in range(1, 7):
+            x = getattr(self, f"layer{i}")(x)
+        logits: Tensor = self.linear(torch.flatten(x, 1))
+        return logits
+
+
+def vgg_small(
+    num_classes: int = 10,
+    *,
+    binary: str | Scheme | None = None,
+    in_channels: int = 3,
+    input_shape: Sequence[int] | None = None,
+    padding_value: int = 0,
+    first_last_bits: int | None = None,
+) -> VGGSmall:
+    """VGG-small: the teacher (ReLU) or, with `binary`, its 1-bit student (hardtanh; Zhang et al. 2018, LQ-Nets' form).
+
+    Input (n, *input_shape), by default (in_channels, 32, 32); output (n, num_classes). No BatchNorm1d.
+    For FPGAs (docs/fpga.md): ``padding_value=-1``, `first_last_bits` (weights and activations of the first convolution
+    and the classifier).
+    Raises ValueError on an unknown scheme or a shape that does not fit.
+    """
+    style = Style(
+        scheme=None if binary is None else as_scheme(binary),
+        padding_value=padding_value,
+        first_last_bits=first_last_bits,
+    )
+    return VGGSmall(
+        num_classes=num_classes,
+        input_shape=check_input(in_channels, input_shape, num_classes),
+        style=style,
+    )

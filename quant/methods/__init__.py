@@ -1,0 +1,1 @@
+"""Published binarisers, one file for each paper."""

@@ -1,0 +1,1 @@
+"""Making a network that was written in full precision binary."""
