@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["compare", "recipes", "run", "summary", "train"]
 
 
-def _recipe(
+def recipe_config(
     command: str, description: str, argv: Sequence[str], extra: dict[str, str]
 ) -> tuple[str, RunConfig, dict[str, Any]]:
     if argv and not argv[0].startswith("-"):
@@ -30,7 +30,7 @@ def _recipe(
     raise UserError(f"bnn-itrd {command} needs a recipe: one of {', '.join(recipe_files.names())}, or a .yaml file")
 
 
-def _text(command: str, argv: Sequence[str]) -> int | None:
+def run_text_task(command: str, argv: Sequence[str]) -> int | None:
     """Runs a recipe that has a task of its own (question answering); None where it is one of images."""
     if not argv or argv[0].startswith("-"):
         return None
@@ -42,15 +42,15 @@ def _text(command: str, argv: Sequence[str]) -> int | None:
     return run_task(command, argv[0], tree, argv[1:])
 
 
-def _out(own: dict[str, Any], name: str) -> Path:
+def out_folder(own: dict[str, Any], name: str) -> Path:
     return Path(own["out"] or Path("runs") / Path(name).stem)
 
 
 def run(argv: Sequence[str]) -> int:
     """``run RECIPE --out DIR``: the whole road."""
-    if (status := _text("run", argv)) is not None:
+    if (status := run_text_task("run", argv)) is not None:
         return status
-    name, config, own = _recipe(
+    name, config, own = recipe_config(
         "run",
         "Train a teacher and its binary students, export each to ONNX, hold every file against its network on the "
         "test images, and compare: comparison.json, report.html and a table. It downloads nothing. The same command "
@@ -61,7 +61,7 @@ def run(argv: Sequence[str]) -> int:
     from bnn_itrd.comparison import table_rows
     from bnn_itrd.run import run as run_recipe
 
-    out = _out(own, name)
+    out = out_folder(own, name)
     comparison = run_recipe(config, out, recipe=name)
     if comparison is not None:
         print_table(
@@ -85,9 +85,9 @@ def _print_agreement(comparison: dict[str, Any]) -> None:
 
 def train(argv: Sequence[str]) -> int:
     """``train RECIPE --member NAME --out DIR``: one network of a recipe."""
-    if (status := _text("train", argv)) is not None:
+    if (status := run_text_task("train", argv)) is not None:
         return status
-    name, config, own = _recipe(
+    name, config, own = recipe_config(
         "train",
         "Train one member of a recipe in the folder DIR/MEMBER: 'teacher', or a student. A student takes its teacher "
         "from --teacher PATH, or from DIR/teacher where that was trained before.",
@@ -100,7 +100,7 @@ def train(argv: Sequence[str]) -> int:
     member = own["member"]
     if member is None:
         raise UserError(f"--member is missing: one of {', '.join(['teacher', *config.students])}")
-    comparison = run_recipe(config, _out(own, name), recipe=name, only=member)
+    comparison = run_recipe(config, out_folder(own, name), recipe=name, only=member)
     if comparison is not None:
         print_table(table_rows(comparison))
     return 0

@@ -93,7 +93,7 @@ def _validated(path: Path, target: str, data: ImageData, theirs: np.ndarray, lab
     except ExportError as error:
         return {"error": str(error)}
     assert ours is not None
-    return _checked(agreement(theirs[: len(ours)], ours, labels[: len(ours)]))
+    return agreement_row(agreement(theirs[: len(ours)], ours, labels[: len(ours)]))
 
 
 def _cannot_map(member: Member, data: ImageData) -> str:
@@ -114,7 +114,7 @@ def _cannot_map(member: Member, data: ImageData) -> str:
     return f"FINN cannot map it: {_FPGA_RECIPES}"
 
 
-def _checked(result: Agreement) -> dict[str, Any]:
+def agreement_row(result: Agreement) -> dict[str, Any]:
     """What validation says of a file, as keys of comparison.json."""
     return {
         "top1": None if result.top1_file is None else 100 * result.top1_file,
@@ -173,7 +173,7 @@ def model_row(entry: Entry, data: ImageData, teacher: Entry | None, ms: float | 
                 "target": "onnx",
                 "file": entry.file.name,
                 "bytes": size,
-                **_checked(entry.agreement),
+                **agreement_row(entry.agreement),
                 "ms_per_image": ms,
                 "session_ms": entry.session_ms,
                 "native": entry.opened.session is not None and uses_native(entry.opened.session),

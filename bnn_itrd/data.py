@@ -148,7 +148,7 @@ class ImageData:
 
 
 @dataclass(frozen=True)
-class _Arrays:
+class Arrays:
     x_train: np.ndarray[Any, Any]
     y_train: np.ndarray[Any, Any]
     x_test: np.ndarray[Any, Any]
@@ -156,7 +156,7 @@ class _Arrays:
     classes: tuple[str, ...]
 
 
-def _digits(config: DataConfig) -> _Arrays:
+def digits(config: DataConfig) -> Arrays:
     """scikit-learn's 1,797 handwritten digits, 8x8, 16 grey levels; every fifth of each class is for testing."""
     from sklearn.datasets import load_digits
 
@@ -166,10 +166,10 @@ def _digits(config: DataConfig) -> _Arrays:
     test = np.zeros(len(labels), dtype=bool)
     for c in range(10):
         test[np.flatnonzero(labels == c)[::5]] = True
-    return _Arrays(images[~test], labels[~test], images[test], labels[test], tuple("0123456789"))
+    return Arrays(images[~test], labels[~test], images[test], labels[test], tuple("0123456789"))
 
 
-def _check_images(where: str, key: str, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> None:
+def check_images(where: str, key: str, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> None:
     if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in (1, 3):
         raise UserError(
             f"{where}: x_{key} must be uint8 images (n, height, width, 1 or 3), "
@@ -184,7 +184,7 @@ def _check_images(where: str, key: str, images: np.ndarray[Any, Any], labels: np
         raise UserError(f"{where}: x_{key} holds no image")
 
 
-def _load_npz(path: Path) -> _Arrays:
+def load_npz(path: Path) -> Arrays:
     """x_train, x_test uint8 (n, h, w, c); y_train, y_test (n,); classes (k,), optional."""
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     try:
@@ -199,7 +199,7 @@ def _load_npz(path: Path) -> _Arrays:
     except Exception as error:  # zipfile, zlib, numpy and the system each have their own
         raise UserError(f"{path} cannot be read as .npz (is it cut short?): {error}") from error
     for split in ("train", "test"):
-        _check_images(str(path), split, arrays[f"x_{split}"], arrays[f"y_{split}"])
+        check_images(str(path), split, arrays[f"x_{split}"], arrays[f"y_{split}"])
     if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
         raise UserError(
             f"{path}: x_train has images of {arrays['x_train'].shape[1:]}, x_test of {arrays['x_test'].shape[1:]}"
@@ -214,7 +214,7 @@ def _load_npz(path: Path) -> _Arrays:
                 f"{path}: y_{split}[{outside[0]}] is {labels[outside[0]]}, but there are {len(classes)} classes "
                 f"(0 to {len(classes) - 1}); {len(outside)} labels are out of range"
             )
-    return _Arrays(
+    return Arrays(
         arrays["x_train"],
         arrays["y_train"].astype(np.int64),
         arrays["x_test"],
@@ -223,7 +223,7 @@ def _load_npz(path: Path) -> _Arrays:
     )
 
 
-def _cifar(config: DataConfig) -> _Arrays:
+def cifar(config: DataConfig) -> Arrays:
     """CIFAR-10 or CIFAR-100 from an .npz or from torchvision's layout."""
     from torchvision.datasets import CIFAR10, CIFAR100
 
@@ -238,7 +238,7 @@ def _cifar(config: DataConfig) -> _Arrays:
     if root.suffix == ".npz":
         if not root.is_file():
             raise UserError(f"no file {root}: {ways}")
-        return _load_npz(root)
+        return load_npz(root)
     if not root.is_dir() and not config.download:
         raise UserError(f"no folder {root}: {ways}")
     try:
@@ -248,7 +248,7 @@ def _cifar(config: DataConfig) -> _Arrays:
         raise UserError(
             f"{root} does not hold a whole {config.name} in torchvision's layout ({error}): {ways}"
         ) from error
-    return _Arrays(
+    return Arrays(
         train.data,
         np.asarray(train.targets, dtype=np.int64),
         test.data,
@@ -281,7 +281,7 @@ def resized(images: np.ndarray[Any, Any], size: int | None) -> np.ndarray[Any, A
     return rearrange(scaled.round().clamp(0, 255).byte(), "n c h w -> n h w c").numpy()
 
 
-def _from_arrays(config: DataConfig, arrays: _Arrays) -> ImageData:
+def from_arrays(config: DataConfig, arrays: Arrays) -> ImageData:
     x, y = resized(arrays.x_train, config.image_size), arrays.y_train
     x_test = resized(arrays.x_test, config.image_size)
     keep, held = choose(config, y, arrays.classes)
@@ -311,7 +311,7 @@ def _from_arrays(config: DataConfig, arrays: _Arrays) -> ImageData:
     )
 
 
-def _hold_out(labels: np.ndarray[Any, Any], fraction: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def hold_out(labels: np.ndarray[Any, Any], fraction: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Indices to train on and indices held out, the same share of each class, the same for every training seed."""
     held = np.zeros(len(labels), dtype=bool)
     rng = np.random.default_rng(0)
@@ -333,7 +333,7 @@ def choose(
     on `per_class`, and the images of a smaller `per_class` are among those of a larger one (Ahn et al. 2019 train on
     so few). Raises UserError where a class has fewer, or a share to hold out is not a single image.
     """
-    keep, held = _hold_out(labels, config.val_fraction)
+    keep, held = hold_out(labels, config.val_fraction)
     if config.val_fraction and not len(held):
         raise UserError(f"data.val_fraction {config.val_fraction} of the {len(labels)} training images holds out none")
     if config.per_class is None:
@@ -346,10 +346,10 @@ def choose(
             f"data.per_class must be at most {counts[fewest]}, the training images of class {classes[fewest]!r}{rest}, "
             f"got {config.per_class}"
         )
-    return keep if config.unlabelled else keep[_few(config, labels[keep])], held
+    return keep if config.unlabelled else keep[few_of_each(config, labels[keep])], held
 
 
-def _few(config: DataConfig, labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def few_of_each(config: DataConfig, labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The places of `per_class` images of each class, in order, of the labels (n,) of those not held out."""
     few = []
     for c in np.unique(labels):
@@ -358,11 +358,11 @@ def _few(config: DataConfig, labels: np.ndarray[Any, Any]) -> np.ndarray[Any, An
     return np.sort(np.concatenate(few))
 
 
-def _hide_labels(config: DataConfig, data: ImageData) -> ImageData:
+def hide_labels(config: DataConfig, data: ImageData) -> ImageData:
     """The data with labels on `per_class` training images of each class alone. Its split is changed in place."""
     labels = data.train.labels
     hidden = torch.ones(len(labels), dtype=torch.bool)
-    hidden[torch.from_numpy(_few(config, labels.numpy()))] = False
+    hidden[torch.from_numpy(few_of_each(config, labels.numpy()))] = False
     labels[hidden] = UNLABELLED
     return data
 
@@ -373,10 +373,10 @@ def _folder(config: DataConfig) -> ImageData:
     return load_folder(config)
 
 
-def _stl10(config: DataConfig) -> _Arrays:
+def _stl10(config: DataConfig) -> Arrays:
     from bnn_itrd.stl10 import load_stl10
 
-    return _Arrays(*load_stl10(config))
+    return Arrays(*load_stl10(config))
 
 
 def _published(config: DataConfig) -> ImageData:
@@ -385,10 +385,10 @@ def _published(config: DataConfig) -> ImageData:
     return load_published(config)
 
 
-DATASETS: dict[str, Callable[[DataConfig], _Arrays | ImageData]] = {
-    "digits": _digits,
-    "cifar10": _cifar,
-    "cifar100": _cifar,
+DATASETS: dict[str, Callable[[DataConfig], Arrays | ImageData]] = {
+    "digits": digits,
+    "cifar10": cifar,
+    "cifar100": cifar,
     "stl10": _stl10,
     "tiny-imagenet": _published,
     "imagenet": _published,
@@ -403,5 +403,5 @@ def load_data(config: DataConfig) -> ImageData:
     if config.name not in DATASETS:
         raise unknown("data set", config.name, DATASETS)
     loaded = DATASETS[config.name](config)
-    data = loaded if isinstance(loaded, ImageData) else _from_arrays(config, loaded)
-    return _hide_labels(config, data) if config.unlabelled else data
+    data = loaded if isinstance(loaded, ImageData) else from_arrays(config, loaded)
+    return hide_labels(config, data) if config.unlabelled else data

@@ -19,7 +19,7 @@ from bnn_itrd.data import (
     Batch,
     ImageData,
     TensorSplit,
-    _hold_out,
+    hold_out,
     channel_statistics,
     choose,
     mix_seed,
@@ -198,7 +198,7 @@ def load_folder(config: DataConfig) -> ImageData:
             raise UserError(f"{root} has a folder 'train' but neither 'test' nor 'val' beside it")
         return load_listing(config, scan_pair(root / "train", tests[0]))
     classes, paths, labels = scan(root)
-    train, test = _hold_out(labels, _TEST_SHARE)
+    train, test = hold_out(labels, _TEST_SHARE)
     if len(np.unique(labels[test])) < len(classes):
         raise UserError(f"{root}: a fifth of the images is kept for testing; give every class at least 3 images")
     listing = Listing(classes, [paths[i] for i in train], labels[train], [paths[i] for i in test], labels[test])

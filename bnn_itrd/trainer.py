@@ -47,7 +47,7 @@ def learning_rate(
 _PREPARATION = 1 << 20
 
 
-def _optimizer(config: TrainConfig, parameters: Any) -> torch.optim.Optimizer:
+def make_optimizer(config: TrainConfig, parameters: Any) -> torch.optim.Optimizer:
     # Lightning cannot unscale gradients for clipping where a fused optimiser would unscale them itself.
     fused = not (config.precision == "16-mixed" and config.clip_norm is not None)
     if config.optimizer == "adamw":
@@ -62,7 +62,7 @@ def _optimizer(config: TrainConfig, parameters: Any) -> torch.optim.Optimizer:
     )
 
 
-class _Average(AveragedModel):
+class MovingAverage(AveragedModel):
     """A moving average of parameters and buffers, after torch's, which at every step copies its number of updates to
     the device and waits for that copy. Whole numbers are the network's own."""
 
@@ -139,7 +139,7 @@ class Trainer:
         # Before anything observes the student: a copy would take the hooks along.
         self.ema: AveragedModel | None = None
         if train.ema is not None:
-            self.ema = _Average(self.student, train.ema)
+            self.ema = MovingAverage(self.student, train.ema)
         distillers = nn.ModuleDict()
         if distill.needs_teacher:
             if teacher is None:
@@ -160,7 +160,7 @@ class Trainer:
             label_smoothing=train.label_smoothing,
             unlabelled=labels is not None and bool((labels == UNLABELLED).any()),
         )
-        self.raw_optimizer = _optimizer(train, [p for p in self.objective.parameters() if p.requires_grad])
+        self.raw_optimizer = make_optimizer(train, [p for p in self.objective.parameters() if p.requires_grad])
         self._setup()
         # One Fabric serves a run's members one after the other: each begins with a loss scale of its own.
         scaler = getattr(fabric.strategy.precision, "scaler", None)

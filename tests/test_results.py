@@ -46,7 +46,7 @@ from bnn_itrd.plots import runs
 from bnn_itrd.published import PUBLISHED
 from bnn_itrd.quant import BinaryConv2d
 from bnn_itrd.records import read_metrics
-from bnn_itrd.trainer import Trainer, _Average
+from bnn_itrd.trainer import Trainer, MovingAverage
 from bnn_itrd.training import make_fabric, matching_state
 
 ROOT = Path(__file__).parents[1]
@@ -463,7 +463,7 @@ def test_moving_average_is_the_closed_form() -> None:
     """a_0 = w_0, a_t = d a_(t-1) + (1 - d) w_t, buffers too; whole numbers are the network's."""
     decay = 0.75
     net = nn.BatchNorm1d(2).double()
-    average = _Average(net, decay)
+    average = MovingAverage(net, decay)
     want: dict[str, np.ndarray] = {}
     for t in range(4):
         with torch.no_grad():
