@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnn_itrd.config import DataConfig
-from bnn_itrd.data import load_data
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.data.datasets import load_data
 from bnn_itrd.environment import environment
-from bnn_itrd.members import load_member
 from bnn_itrd.quant import BinaryConv2d
+from bnn_itrd.runs.load import load_member
 
 TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -16,15 +16,19 @@ from pathlib import Path
 
 import torch
 
-from bnn_itrd.artefacts import run_split
-from bnn_itrd.config import DataConfig, DistillConfig, FabricConfig, NetworkConfig, SchemeConfig, TrainConfig
-from bnn_itrd.data import load_data
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.config.distillers import DistillConfig
+from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.scheme import SchemeConfig
+from bnn_itrd.config.train import FabricConfig, TrainConfig
+from bnn_itrd.data.datasets import load_data
+from bnn_itrd.deploy.agreement import run_split
+from bnn_itrd.deploy.targets import open_file
 from bnn_itrd.environment import environment
 from bnn_itrd.export import agreement, to_onnx
-from bnn_itrd.networks import build
-from bnn_itrd.targets import open_file
-from bnn_itrd.trainer import Trainer
-from bnn_itrd.training import make_fabric
+from bnn_itrd.runs.networks import build
+from bnn_itrd.training.fabric import make_fabric
+from bnn_itrd.training.trainer import Trainer
 
 
 def main() -> None:

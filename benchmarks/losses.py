@@ -34,12 +34,14 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from bnn_itrd.config import FabricConfig, NetworkConfig, SchemeConfig, TrainConfig
-from bnn_itrd.distill_config import METHODS, ABConfig, DistillConfig, FTConfig, VIDConfig
+from bnn_itrd.config.distillers import METHODS, ABConfig, DistillConfig, FTConfig, VIDConfig
+from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.scheme import SchemeConfig
+from bnn_itrd.config.train import FabricConfig, TrainConfig
 from bnn_itrd.environment import environment
-from bnn_itrd.networks import build
-from bnn_itrd.trainer import Trainer
-from bnn_itrd.training import make_fabric
+from bnn_itrd.runs.networks import build
+from bnn_itrd.training.fabric import make_fabric
+from bnn_itrd.training.trainer import Trainer
 
 SHAPE, CLASSES, SAMPLES = (3, 32, 32), 10, 50_000
 _LARGEST_RKD = 512

@@ -24,23 +24,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from bnn_itrd.config import (
-    DistillConfig,
-    FabricConfig,
-    ITRDConfig,
-    KDConfig,
-    NetworkConfig,
-    SchemeConfig,
-    TrainConfig,
-)
-from bnn_itrd.data import TensorSplit
+from bnn_itrd.config.distillers import DistillConfig, ITRDConfig, KDConfig
+from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.scheme import SchemeConfig
+from bnn_itrd.config.train import FabricConfig, TrainConfig
+from bnn_itrd.data.splits import TensorSplit
 from bnn_itrd.environment import environment
 from bnn_itrd.losses import ITRD
 from bnn_itrd.models import observe
-from bnn_itrd.networks import build
 from bnn_itrd.quant import BinaryConv2d, set_progress
-from bnn_itrd.trainer import Trainer
-from bnn_itrd.training import make_fabric
+from bnn_itrd.runs.networks import build
+from bnn_itrd.training.fabric import make_fabric
+from bnn_itrd.training.trainer import Trainer
 
 SHAPE = (3, 32, 32)
 Step = Callable[[], None]

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bnn_itrd.members import load_member
 from bnn_itrd.quant import BinaryConv2d
+from bnn_itrd.runs.load import load_member
 
 DISTANCES = (0.01, 0.1, 0.5, 1.0, 2.0)
 

@@ -9,19 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnn_itrd.config import (
-    DataConfig,
-    DistillConfig,
-    FabricConfig,
-    ITRDConfig,
-    LogConfig,
-    TrainConfig,
-    to_dict,
-)
-from bnn_itrd.data import ImageData, load_data
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.config.distillers import DistillConfig, ITRDConfig
+from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
+from bnn_itrd.config.trees import to_dict
+from bnn_itrd.data.datasets import load_data
+from bnn_itrd.data.splits import ImageData
 from bnn_itrd.errors import UserError
-from bnn_itrd.members import data_identity, load_member, weights_hash, write_json, write_yaml
-from bnn_itrd.training import Fitted, fit, make_fabric
+from bnn_itrd.files import write_json, write_yaml
+from bnn_itrd.runs.identity import data_identity, weights_hash
+from bnn_itrd.runs.load import load_member
+from bnn_itrd.training.fabric import make_fabric
+from bnn_itrd.training.fit import Fitted, fit
 
 __all__ = ["distill", "load"]
 

@@ -26,7 +26,8 @@ from bnn_itrd.models.resnet import (
 )
 from bnn_itrd.models.shufflenetv1 import ShuffleNetV1, ShuffleUnit, shufflenet_v1
 from bnn_itrd.models.shufflenetv2 import ShuffleNetV2, SplitUnit, shufflenet_v2
-from bnn_itrd.models.small_vgg import VGG, VGGSmall, vgg8, vgg11, vgg13, vgg16, vgg19, vgg_small
+from bnn_itrd.models.small_vgg import VGGSmall, vgg_small
+from bnn_itrd.models.vgg import VGG, vgg8, vgg11, vgg13, vgg16, vgg19
 from bnn_itrd.models.wide_resnet import PreActivationBlock, WideResNet, wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
 
 MODELS: dict[str, Callable[..., nn.Module]] = {

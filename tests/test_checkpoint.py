@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnn_itrd.checkpoint import load_checkpoint, save_checkpoint, write_file
 from bnn_itrd.errors import UserError
+from bnn_itrd.files import write_file
+from bnn_itrd.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -39,7 +40,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pyte
 _FILL = """
 import resource, sys, torch
 from pathlib import Path
-from bnn_itrd.checkpoint import save_checkpoint
+from bnn_itrd.training.checkpoint import save_checkpoint
 from bnn_itrd.errors import UserError
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -18,22 +18,24 @@ from PIL import Image
 
 import bnn_itrd
 from bnn_itrd import recipes
-from bnn_itrd.artefacts import run_split
-from bnn_itrd.checkpoint import load_checkpoint, save_checkpoint
 from bnn_itrd.cli import main
-from bnn_itrd.comparison import evaluate_member
-from bnn_itrd.config import DataConfig, RunConfig
-from bnn_itrd.data import load_data
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.config.parse import run_config
+from bnn_itrd.config.run import RunConfig
+from bnn_itrd.data.datasets import load_data
+from bnn_itrd.deploy.agreement import run_split
+from bnn_itrd.deploy.predict import predict
+from bnn_itrd.deploy.targets import open_file, write_target
 from bnn_itrd.errors import UserError
 from bnn_itrd.export import ExportError, session
 from bnn_itrd.export.runtime.native import why_unavailable
 from bnn_itrd.export.runtimes import environments as runtimes
-from bnn_itrd.file_commands import validation_data
-from bnn_itrd.members import Member, load_member
-from bnn_itrd.options import run_config
-from bnn_itrd.predict import predict
 from bnn_itrd.quant import BinaryConv2d
-from bnn_itrd.targets import open_file, write_target
+from bnn_itrd.runs.comparison import evaluate_member
+from bnn_itrd.runs.load import load_member
+from bnn_itrd.runs.member import Member
+from bnn_itrd.runs.recorded import validation_data
+from bnn_itrd.training.checkpoint import load_checkpoint, save_checkpoint
 
 SMALL = [*TINY, "--data.image_size=16", "--network.width=0.5", "--log.tensorboard=false"]
 
@@ -509,7 +511,7 @@ def test_a_broken_runtime_costs_its_own_row_only(
         arguments[2].write_bytes(b"file")
         return Path(arguments[2])
 
-    monkeypatch.setattr("bnn_itrd.comparison.write_target", written)
+    monkeypatch.setattr("bnn_itrd.runs.comparison.write_target", written)
     monkeypatch.setattr(runtimes, "find", lambda *_, **__: Path("python"))
     monkeypatch.setattr("bnn_itrd.export.lce.run_lce", broken)
     model, identity, checkpoint = load_member(road / "recu")
@@ -537,7 +539,7 @@ def test_validate_says_how_to_get_a_runtime(
 def test_bench(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     student, teacher = str(road / "recu" / "student.onnx"), str(road / "teacher" / "teacher.onnx")
     arguments = ["bench", student, "--against", teacher, "--repeats", "3"]
-    monkeypatch.setattr("bnn_itrd.bench.SPINNING", 0.0)
+    monkeypatch.setattr("bnn_itrd.deploy.bench.SPINNING", 0.0)
     assert main([*arguments, "--threads", "1", "2", "--batch", "1", "4", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     forms = ["stock"] if why_unavailable() else ["native", "stock"]

@@ -10,11 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from bnn_itrd.augment import crop_and_flip, draw, normalise
-from bnn_itrd.config import DataConfig
-from bnn_itrd.data import UNLABELLED, ImageData, TensorSplit, channel_statistics, load_data, shuffled
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.data.arrays import channel_statistics
+from bnn_itrd.data.augment import crop_and_flip, draw, normalise
+from bnn_itrd.data.datasets import load_data
+from bnn_itrd.data.images import FolderSplit, read_image
+from bnn_itrd.data.splits import UNLABELLED, ImageData, TensorSplit, shuffled
 from bnn_itrd.errors import UserError
-from bnn_itrd.folder import FolderSplit, read_image
 
 CPU = torch.device("cpu")
 

@@ -19,21 +19,27 @@ from torch import Tensor, nn
 
 import bnn_itrd
 import bnn_itrd.losses as losses
-from bnn_itrd import distill_config as dc
-from bnn_itrd.checkpoint import load_checkpoint
-from bnn_itrd.config import DataConfig, FabricConfig, LogConfig, NetworkConfig, RunConfig, SchemeConfig, TrainConfig
-from bnn_itrd.data import UNLABELLED, ImageData, TensorSplit, load_data, mix_seed
-from bnn_itrd.distill_config import METHODS, DistillConfig
+from bnn_itrd.config import distillers as dc
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.config.distillers import METHODS, DistillConfig
+from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.parse import run_config
+from bnn_itrd.config.run import RunConfig
+from bnn_itrd.config.scheme import SchemeConfig
+from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
+from bnn_itrd.data.datasets import load_data
+from bnn_itrd.data.splits import UNLABELLED, ImageData, TensorSplit, mix_seed
 from bnn_itrd.distillers import DISTILLERS
 from bnn_itrd.errors import UserError
 from bnn_itrd.models import Outputs, observe
-from bnn_itrd.networks import build
-from bnn_itrd.options import run_config
 from bnn_itrd.quant import BinaryConv2d
-from bnn_itrd.records import read_metrics
-from bnn_itrd.run import run
-from bnn_itrd.trainer import Trainer
-from bnn_itrd.training import fit, make_fabric
+from bnn_itrd.runs.networks import build
+from bnn_itrd.runs.run import run
+from bnn_itrd.training.checkpoint import load_checkpoint
+from bnn_itrd.training.fabric import make_fabric
+from bnn_itrd.training.fit import fit
+from bnn_itrd.training.metrics import read_metrics
+from bnn_itrd.training.trainer import Trainer
 
 QUIET = LogConfig(tensorboard=False, progress=False)
 CPU = FabricConfig(accelerator="cpu", threads=1)
@@ -891,9 +897,9 @@ def test_no_other_distiller_reads_labels(npz: Path) -> None:
 _TWO = """
 import sys, torch
 from pathlib import Path
-from bnn_itrd.config import DataConfig, FabricConfig
-from bnn_itrd.data import load_data
-from bnn_itrd.training import make_fabric
+from bnn_itrd.config.data import DataConfig, FabricConfig
+from bnn_itrd.data.datasets import load_data
+from bnn_itrd.training.fabric import make_fabric
 from test_distillers import in_processes
 
 fabric = make_fabric(FabricConfig("cpu", 2, strategy="ddp", threads=1))

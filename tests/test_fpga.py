@@ -22,8 +22,11 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from bnn_itrd import recipes
-from bnn_itrd.artefacts import compare_split
-from bnn_itrd.config import NetworkConfig, SchemeConfig
+from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.parse import run_config
+from bnn_itrd.config.scheme import SchemeConfig
+from bnn_itrd.deploy.agreement import compare_split
+from bnn_itrd.deploy.targets import TARGETS, judge, open_file
 from bnn_itrd.errors import UserError
 from bnn_itrd.export import ExportError, canonical, predict_model, read_metadata, to_onnx, validate
 from bnn_itrd.export.fpga import (
@@ -42,9 +45,6 @@ from bnn_itrd.export.runtimes import environments as runtimes
 from bnn_itrd.export.tracing.batch_check import refuse_mixing
 from bnn_itrd.models import ResNet, observe, resnet18, resnet20, summary, vgg_small
 from bnn_itrd.models.blocks import Style
-from bnn_itrd.networks import build
-from bnn_itrd.objective import Objective
-from bnn_itrd.options import run_config
 from bnn_itrd.quant import (
     BinaryConv2d,
     BinaryLinear,
@@ -58,7 +58,8 @@ from bnn_itrd.quant import (
     integer_quantize,
     sign,
 )
-from bnn_itrd.targets import TARGETS, judge, open_file
+from bnn_itrd.runs.networks import build
+from bnn_itrd.training.objective import Objective
 
 READY: dict[str, Any] = {"binary": "recu", "padding_value": -1, "residual_bits": 4, "first_last_bits": 8}
 SHAPE = (3, 8, 8)

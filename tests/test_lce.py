@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 import bnn_itrd.export.lce.tflite_file as tflite_file
 import bnn_itrd.export.lce.translate as translate_module
+from bnn_itrd.deploy.targets import metadata_of, open_file, write_target
 from bnn_itrd.export import ExportError, agreement, canonical, predict_model
 from bnn_itrd.export.lce import read_lce_metadata, run_lce, time_lce, to_lce
 from bnn_itrd.export.lce.binary import pack_filter
@@ -35,7 +36,6 @@ from bnn_itrd.export.runtimes import environments as runtimes
 from bnn_itrd.models import resnet18, resnet20, vgg_small
 from bnn_itrd.models.resnet import ResNetBuilder
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, BinaryWeight, ReCUWeight, Scheme, WeightBinarizer, binarize, sign
-from bnn_itrd.targets import metadata_of, open_file, write_target
 
 pytestmark = pytest.mark.skipif(
     sys.version_info >= (3, 13) or sys.platform != "linux", reason="larq-compute-engine has no wheels here"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import bnn_itrd.losses
-from bnn_itrd.distill_config import METHODS
+from bnn_itrd.config.distillers import METHODS
 from bnn_itrd.losses import (
     AB,
     AT,

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from bnn_itrd.config import NetworkConfig, SchemeConfig
+from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.errors import UserError
 from bnn_itrd.export import to_onnx, validate
 from bnn_itrd.models import (
@@ -31,8 +32,8 @@ from bnn_itrd.models import (
     wrn_16_1,
     wrn_16_2,
 )
-from bnn_itrd.networks import build
 from bnn_itrd.quant import BinaryConv2d
+from bnn_itrd.runs.networks import build
 
 # RepDistiller's networks (github.com/HobbitLong/RepDistiller, commit b84f547) with 100 classes: parameters counted on
 # its `model_dict`, and the shapes of its features for a 3 x 32 x 32 image, without the first (the stem's).

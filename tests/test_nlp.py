@@ -18,7 +18,6 @@ import yaml
 from bnn_itrd import recipes
 from bnn_itrd.cli import main
 from bnn_itrd.errors import UserError
-from bnn_itrd.members import weights_hash
 from bnn_itrd.nlp import exact_match, f1, normalise_answer, read_squad, score
 from bnn_itrd.nlp.bert import layer_map, load_bert, load_tokenizer, make_student
 from bnn_itrd.nlp.config import LayerITRDConfig, LogitKDConfig, SquadConfig, SquadDataConfig, StudentConfig
@@ -28,6 +27,7 @@ from bnn_itrd.nlp.options import squad_config
 from bnn_itrd.nlp.spans import answers, best_spans
 from bnn_itrd.nlp.squad import Example
 from bnn_itrd.nlp.training import learning_rate
+from bnn_itrd.runs.identity import weights_hash
 
 # ---- metric
 

@@ -13,14 +13,18 @@ import scipy.optimize
 import torch
 from conftest import write_npz
 
-import bnn_itrd.probe
+import bnn_itrd.experiments.linear_probe
 from bnn_itrd.cli import main
-from bnn_itrd.config import DataConfig, FabricConfig, LogConfig, NetworkConfig, RunConfig, TrainConfig, member_config
-from bnn_itrd.data import load_data
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.run import RunConfig, member_config
+from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
+from bnn_itrd.data.datasets import load_data
 from bnn_itrd.errors import UserError
-from bnn_itrd.members import load_member, train_member
-from bnn_itrd.probe import linear_probe, probe_data, representations
-from bnn_itrd.training import make_fabric
+from bnn_itrd.experiments.linear_probe import linear_probe, probe_data, representations
+from bnn_itrd.runs.load import load_member
+from bnn_itrd.runs.member import train_member
+from bnn_itrd.training.fabric import make_fabric
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +156,7 @@ def test_two_classes_have_the_same_objective(monkeypatch: pytest.MonkeyPatch) ->
         return float((np.logaddexp.reduce(logits, axis=1) - logits[np.arange(60), y]).sum())
 
     best = scipy.optimize.minimize(lambda v: cross_entropy(v) + (v[:8] ** 2).sum() / (2 * c), np.zeros(10))
-    monkeypatch.setattr(bnn_itrd.probe, "representations", lambda *args: (x, y))
+    monkeypatch.setattr(bnn_itrd.experiments.linear_probe, "representations", lambda *args: (x, y))
     data = SimpleNamespace(train=None, test=None, name="two", classes=("a", "b"))
     result = linear_probe(torch.nn.Identity(), {"input_shape": (3, 8, 8)}, data, c=c)  # type: ignore[arg-type]
     assert result["train_loss"] == pytest.approx(cross_entropy(best.x) / 60, rel=1e-5)

@@ -18,36 +18,34 @@ import yaml
 from conftest import TINY
 from torch import Tensor, nn
 
-import bnn_itrd.members
+import bnn_itrd.runs.member
 from bnn_itrd import recipes
-from bnn_itrd.checkpoint import load_checkpoint
 from bnn_itrd.cli import main
-from bnn_itrd.config import (
-    DataConfig,
-    DistillConfig,
-    FabricConfig,
-    LogConfig,
-    MemberConfig,
-    NetworkConfig,
-    RunConfig,
-    SchemeConfig,
-    TrainConfig,
-    differences,
-    member_config,
-    to_dict,
-)
-from bnn_itrd.data import ImageData, TensorSplit, load_data
-from bnn_itrd.distill_config import ITRDConfig
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.config.distillers import DistillConfig, ITRDConfig
+from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.parse import run_config
+from bnn_itrd.config.run import MemberConfig, RunConfig, member_config
+from bnn_itrd.config.scheme import SchemeConfig
+from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
+from bnn_itrd.config.trees import differences, to_dict
+from bnn_itrd.data.datasets import load_data
+from bnn_itrd.data.splits import ImageData, TensorSplit
+from bnn_itrd.deploy.targets import open_file, write_target
 from bnn_itrd.errors import UserError
-from bnn_itrd.members import load_member, load_teacher, train_member
 from bnn_itrd.models import observe
-from bnn_itrd.networks import build
-from bnn_itrd.options import run_config
 from bnn_itrd.quant import WEIGHTS, BinaryConv2d, Scheme
-from bnn_itrd.records import Progress, read_metrics
-from bnn_itrd.targets import open_file, write_target
-from bnn_itrd.trainer import NonFinite, Trainer, learning_rate
-from bnn_itrd.training import make_fabric
+from bnn_itrd.runs.load import load_member
+from bnn_itrd.runs.member import train_member
+from bnn_itrd.runs.networks import build
+from bnn_itrd.runs.teachers import load_teacher
+from bnn_itrd.training.checkpoint import load_checkpoint
+from bnn_itrd.training.fabric import make_fabric
+from bnn_itrd.training.metrics import read_metrics
+from bnn_itrd.training.nonfinite import NonFinite
+from bnn_itrd.training.optimizer import learning_rate
+from bnn_itrd.training.progress import Progress
+from bnn_itrd.training.trainer import Trainer
 
 CPU = FabricConfig(accelerator="cpu", threads=1)
 QUIET = LogConfig(tensorboard=False, progress=False)
@@ -350,13 +348,13 @@ def test_the_second_stage_begins_with_what_the_first_learned(
 ) -> None:
     member, data = _two_stage(weight, first), load_data(DataConfig(name="cifar10", root=str(tiny_npz)))
     begun: dict[str, dict[str, Tensor]] = {}
-    fit = bnn_itrd.members.fit
+    fit = bnn_itrd.runs.member.fit
 
     def spy(model: nn.Module, *rest: Any, out: Path, **options: Any) -> Any:
         begun[out.name] = {k: v.clone() for k, v in model.state_dict().items()}
         return fit(model, *rest, out=out, **options)
 
-    monkeypatch.setattr(bnn_itrd.members, "fit", spy)
+    monkeypatch.setattr(bnn_itrd.runs.member, "fit", spy)
     train_member(member, data, None, fabric=make_fabric(CPU), out=tmp_path / "s")
     assert list(begun) == ["first-stage", "s"]
     learned = load_checkpoint(tmp_path / "s" / "first-stage" / "last.pt")["model"]

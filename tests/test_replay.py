@@ -21,8 +21,8 @@ from onnx import TensorProto, helper, numpy_helper
 from test_functions import sums
 from torch import Tensor, nn
 
-from bnn_itrd.config import DataConfig
-from bnn_itrd.data import load_data
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.data.datasets import load_data
 from bnn_itrd.export import to_onnx
 from bnn_itrd.export.ort.functions import function_bodies
 from bnn_itrd.export.runtime.format import DOMAIN

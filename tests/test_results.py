@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
 import shlex
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,37 +22,45 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import bnn_itrd
-from bnn_itrd import load, queue
-from bnn_itrd.checkpoint import load_checkpoint, save_checkpoint
+from bnn_itrd import load
 from bnn_itrd.cli import main
-from bnn_itrd.collect import collect, markdown
-from bnn_itrd.config import (
-    DataConfig,
-    DistillConfig,
-    FabricConfig,
-    ITRDConfig,
-    KDConfig,
-    LogConfig,
-    NetworkConfig,
-    SchemeConfig,
-    TrainConfig,
-    member_config,
-    to_dict,
-)
-from bnn_itrd.data import load_data
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.config.distillers import DistillConfig, ITRDConfig, KDConfig
+from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.run import member_config
+from bnn_itrd.config.scheme import SchemeConfig
+from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
+from bnn_itrd.config.trees import to_dict
+from bnn_itrd.data.datasets import load_data
 from bnn_itrd.errors import UserError
-from bnn_itrd.half import save_half
+from bnn_itrd.experiments import curves as runs
+from bnn_itrd.experiments.published import PUBLISHED
+from bnn_itrd.experiments.table import collect, markdown
 from bnn_itrd.models import resnet8
-from bnn_itrd.networks import build
-from bnn_itrd.plots import runs
-from bnn_itrd.published import PUBLISHED
 from bnn_itrd.quant import BinaryConv2d
-from bnn_itrd.records import read_metrics
-from bnn_itrd.trainer import Trainer, MovingAverage
-from bnn_itrd.training import make_fabric, matching_state
+from bnn_itrd.runs.half_precision import save_half
+from bnn_itrd.runs.networks import build
+from bnn_itrd.training.checkpoint import load_checkpoint, matching_state, save_checkpoint
+from bnn_itrd.training.fabric import make_fabric
+from bnn_itrd.training.metrics import read_metrics
+from bnn_itrd.training.optimizer import MovingAverage
+from bnn_itrd.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
+
+
+def _load_queue() -> Any:
+    """results/run_queue.py, which is a script beside the results and no part of the package."""
+    spec = importlib.util.spec_from_file_location("run_queue", RESULTS / "run_queue.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["run_queue"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+queue = _load_queue()
 QUIET = LogConfig(tensorboard=False, progress=False)
 CPU = FabricConfig(accelerator="cpu", threads=1)
 
@@ -345,7 +355,7 @@ def test_a_run_that_is_not_finished_is_not_kept(small_queue: Path) -> None:
     assert not queue.keep(run, small_queue / "runs", small_queue / "results")
 
 
-def finished(root: Path, **train: object) -> queue.Run:
+def finished(root: Path, **train: object) -> Any:
     """A run's folder as a finished training leaves it, with the queue's settings but for `train`."""
     (run,) = queue.read(root / "results" / "queue.yaml")[0].runs
     source = root / "runs" / run.name / run.member
@@ -437,8 +447,8 @@ def trainer_of(npz: Path, **train: Any) -> tuple[Trainer, Any]:
 
 def test_an_epoch_reads_nothing_from_the_device_before_its_end(tmp_path: Path) -> None:
     """The number of reads does not grow with the steps: 2 steps and 6, with a moving average and scheduled weights."""
-    from bnn_itrd.records import Progress
-    from bnn_itrd.trainer import NonFinite
+    from bnn_itrd.training.nonfinite import NonFinite
+    from bnn_itrd.training.progress import Progress
 
     counts = []
     for n in (32, 96):
@@ -481,8 +491,8 @@ def test_moving_average_is_the_closed_form() -> None:
 
 def test_sign_flips_are_recorded(tiny_npz: Path) -> None:
     """Against ReCU's sign(w - mean of its filter) in NumPy, from the weights before and after each epoch."""
-    from bnn_itrd.records import Progress
-    from bnn_itrd.trainer import NonFinite
+    from bnn_itrd.training.nonfinite import NonFinite
+    from bnn_itrd.training.progress import Progress
 
     trainer, data = trainer_of(tiny_npz, lr=0.3)
     quiet = Progress("", epochs=4, steps=6, names=(), batch_size=16, enabled=False, live=False)

@@ -16,16 +16,16 @@ import torch
 import yaml
 from conftest import TINY
 
-import bnn_itrd.sweep
+import bnn_itrd.experiments.sweep
 from bnn_itrd import recipes
-from bnn_itrd.checkpoint import load_checkpoint
 from bnn_itrd.cli import main
-from bnn_itrd.distill_config import METHODS
+from bnn_itrd.config.distillers import METHODS
 from bnn_itrd.errors import UserError
-from bnn_itrd.grid import make_points, parse_axis, student_trees
-from bnn_itrd.members import load_member
-from bnn_itrd.spread import notes, spread_table, std_interval, table_cells, welch
-from bnn_itrd.sweep import reference_of
+from bnn_itrd.experiments.grid import make_points, parse_axis, student_trees
+from bnn_itrd.experiments.statistics import notes, spread_table, std_interval, table_cells, welch
+from bnn_itrd.experiments.sweep import reference_of
+from bnn_itrd.runs.load import load_member
+from bnn_itrd.training.checkpoint import load_checkpoint
 
 SMALL = [
     *TINY,
@@ -114,7 +114,7 @@ def test_interrupted_sweep_resumes(
 ) -> None:
     """What is done is not touched, and the whole ends with the weights of the sweep that was not interrupted."""
     out = tmp_path / "out"
-    train_member = bnn_itrd.sweep.train_member
+    train_member = bnn_itrd.experiments.sweep.train_member
 
     def stops(config: Any, *args: Any, **kwargs: Any) -> Any:
         if config.name == NAMES[2]:
@@ -122,7 +122,7 @@ def test_interrupted_sweep_resumes(
         return train_member(config, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(bnn_itrd.sweep, "train_member", stops)
+        patch.setattr(bnn_itrd.experiments.sweep, "train_member", stops)
         assert sweep(tiny_npz, out) == 130
     assert list(states(out).values()) == ["done", "done", "running", "waiting"]
     before = snapshot(out)
@@ -142,7 +142,7 @@ def test_done_sweep_trains_nothing(copy: Path, tiny_npz: Path, monkeypatch: pyte
     def never(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(bnn_itrd.sweep, "train_member", never)
+    monkeypatch.setattr(bnn_itrd.experiments.sweep, "train_member", never)
     before = snapshot(copy)
     assert sweep(tiny_npz, copy) == 0
     assert snapshot(copy) == before
@@ -180,7 +180,7 @@ def test_a_failing_teacher(tiny_npz: Path, tmp_path: Path) -> None:
 
 def test_weights_of_a_library_teacher_are_told_apart() -> None:
     made = points("teacher_weights=a.pth,b.pth", methods=["kd"], argv=["--teacher=torchvision:resnet18"])[2:]
-    runner = bnn_itrd.sweep.Sweep(made, Path("out"), recipe="", reference="kd")
+    runner = bnn_itrd.experiments.sweep.Sweep(made, Path("out"), recipe="", reference="kd")
     assert len({runner._teacher_key(point) for point in made}) == 2
 
 
@@ -218,11 +218,11 @@ def test_another_given_teacher_is_noticed(copy: Path, tiny_npz: Path, tmp_path: 
 
 def test_two_sweeps_in_one_folder(tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    with bnn_itrd.sweep._alone(out):
+    with bnn_itrd.experiments.sweep._alone(out):
         assert sweep(tiny_npz, out) == 2
     assert "another sweep is at work in" in capsys.readouterr().err
     assert not list(out.iterdir())
-    with bnn_itrd.sweep._alone(out):  # let go of
+    with bnn_itrd.experiments.sweep._alone(out):  # let go of
         pass
 
 
@@ -350,7 +350,7 @@ def test_the_recipe_of_all_methods(tmp_path: Path, name: str) -> None:
     assert set(yaml.safe_load(path.read_text())["students"]) <= set(METHODS)
     kd = next(p for p in made if p.student == "kd").member.distill
     assert kd.kd is not None and (kd.ce, kd.kd.weight) == (0.1, 0.9)  # Tian et al. 2020: both, not the second alone
-    bnn_itrd.sweep.check_points([p for p in made if p.seed == 0])
+    bnn_itrd.experiments.sweep.check_points([p for p in made if p.seed == 0])
 
 
 # ---- what is refused before any training

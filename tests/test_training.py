@@ -20,26 +20,21 @@ from conftest import TINY, write_npz
 from torch import nn
 
 import bnn_itrd
-from bnn_itrd.checkpoint import load_checkpoint
-from bnn_itrd.config import (
-    DataConfig,
-    DistillConfig,
-    FabricConfig,
-    ITRDConfig,
-    KDConfig,
-    LogConfig,
-    NetworkConfig,
-    RunConfig,
-    TrainConfig,
-)
-from bnn_itrd.data import load_data
-from bnn_itrd.distill_config import ABConfig, FSPConfig
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.config.distillers import ABConfig, DistillConfig, FSPConfig, ITRDConfig, KDConfig
+from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.run import RunConfig
+from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
+from bnn_itrd.data.datasets import load_data
 from bnn_itrd.errors import UserError
 from bnn_itrd.models import resnet20
-from bnn_itrd.records import read_metrics
-from bnn_itrd.run import run
-from bnn_itrd.trainer import Trainer, learning_rate
-from bnn_itrd.training import fit, make_fabric
+from bnn_itrd.runs.run import run
+from bnn_itrd.training.checkpoint import load_checkpoint
+from bnn_itrd.training.fabric import make_fabric
+from bnn_itrd.training.fit import fit
+from bnn_itrd.training.metrics import read_metrics
+from bnn_itrd.training.optimizer import learning_rate
+from bnn_itrd.training.trainer import Trainer
 
 QUIET = LogConfig(tensorboard=False, progress=False)
 CPU = FabricConfig(accelerator="cpu", threads=1)
@@ -477,9 +472,9 @@ def _empty(folder: Path) -> Path:
 _TWO = """
 import sys, torch
 from bnn_itrd.config import *
-from bnn_itrd.data import load_data
-from bnn_itrd.trainer import Trainer
-from bnn_itrd.training import make_fabric
+from bnn_itrd.data.datasets import load_data
+from bnn_itrd.training.trainer import Trainer
+from bnn_itrd.training.fabric import make_fabric
 from test_training import TinyNet
 
 def main(npz, out, gather, processes):

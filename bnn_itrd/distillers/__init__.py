@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from bnn_itrd.distill_config import DistillConfig
+from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.distillers import logits, maps, representation
 from bnn_itrd.distillers.base import Distiller, Setting, Sizes, gather, measure
 from bnn_itrd.errors import UserError

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bnn_itrd.distill_config import DISTConfig, DKDConfig, KDConfig
+from bnn_itrd.config.distillers import DISTConfig, DKDConfig, KDConfig
 from bnn_itrd.distillers.base import Distiller, Setting
 from bnn_itrd.errors import UserError
 from bnn_itrd.losses import DIST, DKD, KD

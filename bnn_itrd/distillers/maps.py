@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from bnn_itrd.distill_config import (
+from bnn_itrd.config.distillers import (
     ABConfig,
     ATConfig,
     FitNetConfig,

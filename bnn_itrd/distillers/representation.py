@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bnn_itrd.distill_config import CCConfig, CRDConfig, ITRDConfig, PKTConfig, RKDConfig, SRDConfig, WCoRDConfig
+from bnn_itrd.config.distillers import CCConfig, CRDConfig, ITRDConfig, PKTConfig, RKDConfig, SRDConfig, WCoRDConfig
 from bnn_itrd.distillers.base import Distiller, Setting, gather
 from bnn_itrd.losses import CC, CRD, ITRD, RKD, SRD, WCoRD, pkt_loss
 from bnn_itrd.models import Outputs

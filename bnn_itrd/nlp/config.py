@@ -15,7 +15,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bnn_itrd.config import FabricConfig, LogConfig
+from bnn_itrd.config.train import FabricConfig, LogConfig
 from bnn_itrd.errors import UserError, require
 
 __all__ = [

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnn_itrd.checkpoint import file_hash
 from bnn_itrd.errors import UserError
+from bnn_itrd.files import file_hash
 from bnn_itrd.nlp.config import SquadDataConfig
 from bnn_itrd.nlp.features import Window, make_windows
 from bnn_itrd.nlp.squad import FILES, Example, read_squad

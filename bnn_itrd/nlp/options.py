@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from bnn_itrd.config import flatten, to_dict
+from bnn_itrd.config.parse import parse, parser
+from bnn_itrd.config.trees import flatten, to_dict
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.nlp.config import LayerITRDConfig, LogitKDConfig, SquadConfig, StudentConfig
-from bnn_itrd.options import parse, parser
 
 __all__ = ["squad_config"]
 

@@ -10,18 +10,20 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
-from bnn_itrd.config import to_dict
-from bnn_itrd.data import mix_seed
+from bnn_itrd.config.trees import to_dict
+from bnn_itrd.data.splits import mix_seed
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError, unknown
-from bnn_itrd.members import weights_hash, write_json, write_yaml
+from bnn_itrd.files import write_json, write_yaml
 from bnn_itrd.nlp.bert import layer_map, load_bert, load_tokenizer, make_student, save_bert, transformers
 from bnn_itrd.nlp.config import SquadConfig, SquadTrainConfig, StudentConfig
 from bnn_itrd.nlp.data import SquadData, load_squad
 from bnn_itrd.nlp.evaluation import Evaluation, evaluate
 from bnn_itrd.nlp.tiny import write_tiny
 from bnn_itrd.nlp.training import fit
-from bnn_itrd.training import make_fabric, matching_state
+from bnn_itrd.runs.identity import weights_hash
+from bnn_itrd.training.checkpoint import matching_state
+from bnn_itrd.training.fabric import make_fabric
 
 __all__ = ["MODEL", "run"]
 

@@ -10,7 +10,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from bnn_itrd.members import write_json
+from bnn_itrd.files import write_json
 from bnn_itrd.nlp.bert import transformers
 from bnn_itrd.nlp.squad import FILES
 

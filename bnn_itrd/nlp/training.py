@@ -15,17 +15,17 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
-from bnn_itrd.checkpoint import save_checkpoint
-from bnn_itrd.config import LogConfig
-from bnn_itrd.data import mix_seed
+from bnn_itrd.config.train import LogConfig
+from bnn_itrd.data.splits import mix_seed
 from bnn_itrd.errors import UserError
 from bnn_itrd.nlp.config import SquadTrainConfig, StudentConfig
 from bnn_itrd.nlp.data import SquadData
 from bnn_itrd.nlp.distil import QAObjective
 from bnn_itrd.nlp.evaluation import Evaluation, evaluate
 from bnn_itrd.nlp.features import train_batches
-from bnn_itrd.records import TensorBoard, write_metrics
-from bnn_itrd.training import matching_state
+from bnn_itrd.training.checkpoint import matching_state, save_checkpoint
+from bnn_itrd.training.metrics import write_metrics
+from bnn_itrd.training.progress import TensorBoard
 
 __all__ = ["Fitted", "fit", "learning_rate"]
 

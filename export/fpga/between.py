@@ -18,7 +18,7 @@ from bnn_itrd.export.graph import (
     replace_value,
 )
 from bnn_itrd.export.runtime.errors import ExportError
-from bnn_itrd.export.tracing.symbolic_layers import DOMAIN
+from bnn_itrd.export.runtime.format import DOMAIN
 
 __all__ = ["QONNX_OPSET", "quantise_before_reshapes", "to_older_opset", "write_float_layers", "write_pooling"]
 

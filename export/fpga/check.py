@@ -15,7 +15,7 @@ from bnn_itrd.export.graph import attribute, constant, optional_input
 from bnn_itrd.export.passes.batchnorm import fold_batchnorm_into_next
 from bnn_itrd.export.passes.clips import drop_clips
 from bnn_itrd.export.passes.integers import quantizer_constants
-from bnn_itrd.export.tracing.symbolic_layers import DOMAIN
+from bnn_itrd.export.runtime.format import DOMAIN
 from bnn_itrd.export.tracing.trace import canonical
 
 __all__ = ["check_fpga"]

@@ -13,8 +13,8 @@ from bnn_itrd.export.graph import add_initializer, attribute, constant, optional
 from bnn_itrd.export.passes.batchnorm import fold_batchnorm_into_next
 from bnn_itrd.export.passes.clips import drop_clips
 from bnn_itrd.export.runtime.errors import ExportError
+from bnn_itrd.export.runtime.format import DOMAIN
 from bnn_itrd.export.tracing.batch_check import refuse_mixing
-from bnn_itrd.export.tracing.symbolic_layers import DOMAIN
 
 __all__ = ["move_watch", "to_qonnx_graph", "watched_values"]
 

@@ -1,0 +1,104 @@
+"""The command line: `bnn-itrd COMMAND ...`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+
+from bnn_itrd.errors import UserError, unknown
+
+__all__ = ["COMMANDS", "main"]
+
+# Name -> (its module, what it takes, one line): the module's `command` takes the words behind the name.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "run": (
+        "bnn_itrd.cli.run",
+        "RECIPE",
+        "train a teacher and its binary students, export, validate, compare: the whole road",
+    ),
+    "train": ("bnn_itrd.cli.train", "RECIPE", "train one member of a recipe"),
+    "evaluate": (
+        "bnn_itrd.cli.evaluate",
+        "PATH",
+        "accuracy of a trained network or an exported file on the test images",
+    ),
+    "export": ("bnn_itrd.cli.export", "PATH", "a trained network to files: ONNX, Larq Compute Engine, QONNX"),
+    "validate": (
+        "bnn_itrd.cli.validate",
+        "FILE...",
+        "hold files against the network they came from, on the test images",
+    ),
+    "bench": ("bnn_itrd.cli.bench", "FILE...", "milliseconds per image, and how much faster than a reference"),
+    "predict": ("bnn_itrd.cli.predict", "FILE IMG", "class names and probabilities of image files"),
+    "summary": (
+        "bnn_itrd.cli.summary",
+        "WHAT",
+        "layers, bits, MACs and bytes of a recipe's networks or of a trained one",
+    ),
+    "compare": ("bnn_itrd.cli.compare", "DIR...", "one table of several runs"),
+    "sweep": (
+        "bnn_itrd.cli.sweep",
+        "RECIPE",
+        "a grid of trainings (methods x seeds, any fields): mean, spread, and what they can tell",
+    ),
+    "probe": (
+        "bnn_itrd.cli.probe",
+        "PATH",
+        "a linear classifier on a trained network's representation of another data set",
+    ),
+    "recipes": ("bnn_itrd.cli.recipes", "", "the recipes that come with the package"),
+}
+
+
+def _help() -> str:
+    """The text of ``bnn-itrd --help``, made from `COMMANDS`."""
+    lines = [f"  {f'{name} {takes}'.ljust(18)} {line}" for name, (_, takes, line) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "bnn-itrd: from a full-precision vision network to a 1-bit one, as a file that is proven to run.",
+            "",
+            "usage: bnn-itrd COMMAND ...        (bnn-itrd COMMAND --help says more)",
+            "",
+            *lines,
+            "",
+            "Start with:  bnn-itrd run digits",
+            "",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; 0 where all went well, 1 where a stated limit was passed, 2 on input that does not fit."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help(), end="")
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from bnn_itrd import __version__
+
+        print(f"bnn-itrd {__version__}")
+        return 0
+    try:
+        name = arguments[0]
+        if name not in COMMANDS:
+            raise unknown("command", name, COMMANDS)
+        command: Callable[[Sequence[str]], int] = importlib.import_module(COMMANDS[name][0]).command
+        return command(arguments[1:])
+    except UserError as error:
+        print(f"bnn-itrd: {error}", file=sys.stderr)
+        return 2
+    except (FileNotFoundError, PermissionError) as error:
+        print(f"bnn-itrd: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nbnn-itrd: stopped; the same command continues from the last finished epoch", file=sys.stderr)
+        return 130
+    except RuntimeError as error:
+        # Here, not at the top: the command line alone starts without torch.
+        from bnn_itrd.export import ExportError
+
+        if not isinstance(error, ExportError):
+            raise
+        print(f"bnn-itrd: {error}", file=sys.stderr)
+        return 2

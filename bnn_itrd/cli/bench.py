@@ -1,0 +1,71 @@
+"""``bnn-itrd bench``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bnn_itrd.config.parse import parse, parser
+from bnn_itrd.console import print_table
+from bnn_itrd.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["command"]
+
+
+def command(argv: Sequence[str]) -> int:
+    """``bench FILE... --threads 1 2 --batch 1 32 --against FILE``: latencies, interleaved in one process."""
+    p = parser(
+        "bnn-itrd bench",
+        "Milliseconds per image of exported files, in turns in one process, as ratios to a reference: the first file, "
+        "or --against. An .onnx file of a binary network is timed twice where the native library is there: with it, "
+        "and as a stock onnxruntime runs it. A .tflite runs in LCE's own process, at batch 1.",
+    )
+    p.usage = "bnn-itrd bench FILE... [--against FILE] [--threads N...] [--batch N...] [--repeats N] [--json]"
+    p.add_argument("files", nargs="+", help="files written by bnn-itrd")
+    p.add_argument("--against", type=str, default=None, help="the reference, a teacher's .onnx file for instance")
+    p.add_argument("--threads", type=int, nargs="+", default=[1], help="of the runtime")
+    p.add_argument("--batch", type=int, nargs="+", default=[1], help="images per call")
+    p.add_argument("--repeats", type=int, default=40, help="turns")
+    p.add_argument("--lce_python", "--lce-python", type=str, default=None, help="a python with larq-compute-engine")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    args = parse(p, argv)
+    if min([*args.threads, *args.batch, args.repeats]) < 1:
+        raise UserError("--threads, --batch and --repeats must be >= 1")
+    from bnn_itrd.deploy.bench import bench as measure
+    from bnn_itrd.deploy.bench import machine
+
+    files = [Path(file) for file in args.files]
+    against = Path(args.against) if args.against else None
+    rows = measure(
+        files,
+        against=against,
+        threads=args.threads,
+        batches=args.batch,
+        repeats=args.repeats,
+        lce_python=args.lce_python,
+    )
+    if args.json:
+        print(json.dumps({"machine": machine(), "rows": rows}, indent=1))
+        return 0
+    print_table(
+        [
+            {
+                "file": row["file"],
+                "form": row["form"],
+                "threads": str(row["threads"]),
+                "batch": str(row["batch"]),
+                "ms/image": f"{row['ms_per_image']:.3f}",
+                "faster": "-" if row["ratio"] is None else f"{row['ratio']:.2f}x",
+                "10-90 %": "-" if row["ratio_low"] is None else f"{row['ratio_low']:.2f}-{row['ratio_high']:.2f}",
+                "bytes": f"{row['bytes']:,}",
+            }
+            for row in rows
+        ]
+    )
+    print(", ".join(f"{key} {value}" for key, value in machine().items()))
+    return 0

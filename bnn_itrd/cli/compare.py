@@ -1,0 +1,35 @@
+"""``bnn-itrd compare``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bnn_itrd.config.parse import parse, parser
+from bnn_itrd.console import print_table
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["command"]
+
+
+def command(argv: Sequence[str]) -> int:
+    """``compare DIR...``: one table of several runs."""
+    p = parser("bnn-itrd compare", "One table of several runs: folders that hold a comparison.json.")
+    p.add_argument("folders", nargs="+", help="run folders")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    p.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    args = parse(p, argv)
+    from bnn_itrd.experiments.table import collect, markdown
+
+    rows = collect([Path(f) for f in args.folders])
+    if args.json:
+        print(json.dumps(rows, indent=1))
+    elif args.markdown:
+        print(markdown(rows))
+    else:
+        print_table([{k: str(v) for k, v in row.items()} for row in rows])
+    return 0

@@ -1,0 +1,64 @@
+"""``bnn-itrd evaluate``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bnn_itrd.config.parse import data_config, parser
+
+if TYPE_CHECKING:
+    pass
+from bnn_itrd.runs.recorded import recorded, validation_data
+
+__all__ = ["command"]
+
+
+def command(argv: Sequence[str]) -> int:
+    """``evaluate PATH [--data ...]``: accuracy on the test images, in float32."""
+    p = parser("bnn-itrd evaluate", "Accuracy of a trained network (run folder, checkpoint) or an exported file.")
+    p.usage = "bnn-itrd evaluate PATH [--best] [--data NAME] [--data.root ROOT] [--json]"
+    p.add_argument("path", help="run folder, checkpoint or exported file")
+    p.add_argument("--best", action="store_true", help="the epoch with the best top-1, not the last")
+    p.add_argument("--lce_python", "--lce-python", type=str, default=None, help="a python with larq-compute-engine")
+    p.add_argument("--fpga_python", "--fpga-python", type=str, default=None, help="a python with qonnx")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    args, given = data_config(p, argv)
+    import torch
+
+    from bnn_itrd.deploy.agreement import check_fits, run_split
+    from bnn_itrd.deploy.targets import TARGETS, metadata_of, open_file, target_of
+    from bnn_itrd.runs.load import load_member
+    from bnn_itrd.training.evaluation import score
+
+    path = Path(args.path)
+    if any(path.name.endswith(target.suffix) for target in TARGETS.values()):
+        python = {"lce": args.lce_python, "fpga": args.fpga_python}.get(target_of(path).runtime or "")
+        known = metadata_of(path, python=python)
+        data = validation_data(known, recorded(path), given)
+        check_fits(path, known, data)
+        _, logits, labels = run_split(None, open_file(path, python=python), data)
+    else:
+        model, known, path = load_member(path, best=args.best)
+        data = validation_data(known, known, given)
+        check_fits(path, known, data)
+        logits, _, labels = run_split(model, None, data)
+    assert logits is not None
+    result = score(torch.from_numpy(logits), torch.from_numpy(labels))
+    values = {
+        "path": str(path),
+        "images": len(labels),
+        "top1": result.top1,
+        "top5": result.top5,
+        "loss": result.loss,
+    }
+    if args.json:
+        print(json.dumps(values, indent=1))
+    else:
+        print(
+            f"{path}: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, cross-entropy {result.loss:.4f} "
+            f"on {len(labels)} test images of {data.name}"
+        )
+    return 0

@@ -1,0 +1,31 @@
+"""``bnn-itrd predict``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bnn_itrd.config.parse import parse, parser
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["command"]
+
+
+def command(argv: Sequence[str]) -> int:
+    """``predict FILE IMAGE...``: class names and probabilities."""
+    p = parser("bnn-itrd predict", "Classify image files with an .onnx file written by bnn-itrd.")
+    p.add_argument("file", help=".onnx file")
+    p.add_argument("images", nargs="+", help="image files")
+    p.add_argument("--top", type=int, default=3, help="how many classes to show")
+    args = parse(p, argv)
+    from bnn_itrd.deploy.predict import predict as classify
+
+    for result in classify(Path(args.file), [Path(i) for i in args.images], top=max(1, args.top)):
+        guesses = ", ".join(
+            f"{name} {100 * share:.1f} %" for name, share in zip(result.classes, result.probabilities, strict=True)
+        )
+        print(f"{result.path}: {guesses}")
+    return 0

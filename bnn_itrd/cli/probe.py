@@ -1,0 +1,47 @@
+"""``bnn-itrd probe``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from bnn_itrd.config.parse import data_config, parser
+from bnn_itrd.errors import UserError
+
+__all__ = ["command"]
+
+
+def command(argv: Sequence[str]) -> int:
+    """``probe CHECKPOINT --data NAME``: how much a linear classifier makes of the frozen representation."""
+    p = parser(
+        "bnn-itrd probe",
+        "Linear probe: the representation of a trained network, teacher or student, on the images of another data set, "
+        "and a linear classifier trained on it; top-1 on the test images.",
+    )
+    p.usage = "bnn-itrd probe PATH --data NAME [--data.root ROOT] [--c C] [--best] [--json]"
+    p.add_argument("path", help="run folder or checkpoint")
+    p.add_argument("--c", type=float, default=1.0, help="inverse of the L2 penalty on the classifier's weights")
+    p.add_argument("--max_iterations", type=int, default=1000, help="of L-BFGS")
+    p.add_argument("--best", action="store_true", help="the epoch with the best top-1, not the last")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    args, given = data_config(p, argv)
+    if "name" not in given:
+        raise UserError("probe needs the data set to probe with: --data NAME")
+    from bnn_itrd.experiments.linear_probe import linear_probe, probe_data
+    from bnn_itrd.runs.load import load_member
+
+    model, known, path = load_member(args.path, best=args.best)
+    data = probe_data(known, given)
+    result = linear_probe(model, known, data, c=args.c, max_iterations=args.max_iterations)
+    values = {"path": str(path), "data": data.name, **result}
+    if args.json:
+        print(json.dumps(values, indent=1))
+    else:
+        print(
+            f"{path}: top-1 {result['top1']:.2f} % on {result['test']} test images of {data.name} "
+            f"({result['classes']} classes), a linear classifier on {result['dimensions']} features of "
+            f"{result['train']} training images ({result['train_top1']:.2f} % of these)"
+        )
+        if not result["converged"]:
+            print(f"L-BFGS did not converge in {args.max_iterations} iterations: give more with --max_iterations")
+    return 0

@@ -1,0 +1,38 @@
+"""``bnn-itrd train``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bnn_itrd.console import print_table
+from bnn_itrd.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+from bnn_itrd.cli.recipe import out_folder, recipe_config, run_text_task
+
+__all__ = ["command"]
+
+
+def command(argv: Sequence[str]) -> int:
+    """``train RECIPE --member NAME --out DIR``: one network of a recipe."""
+    if (status := run_text_task("train", argv)) is not None:
+        return status
+    name, config, own = recipe_config(
+        "train",
+        "Train one member of a recipe in the folder DIR/MEMBER: 'teacher', or a student. A student takes its teacher "
+        "from --teacher PATH, or from DIR/teacher where that was trained before.",
+        argv,
+        {"out": "folder of the run; runs/RECIPE by default", "member": "teacher, or the name of a student"},
+    )
+    from bnn_itrd.runs.rows import table_rows
+    from bnn_itrd.runs.run import run as run_recipe
+
+    member = own["member"]
+    if member is None:
+        raise UserError(f"--member is missing: one of {', '.join(['teacher', *config.students])}")
+    comparison = run_recipe(config, out_folder(own, name), recipe=name, only=member)
+    if comparison is not None:
+        print_table(table_rows(comparison))
+    return 0

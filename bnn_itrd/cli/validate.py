@@ -1,0 +1,246 @@
+"""``bnn-itrd validate``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnn_itrd.config.parse import data_config, parser
+from bnn_itrd.console import print_table
+from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.runs.recorded import recorded, validation_data
+
+if TYPE_CHECKING:
+    from bnn_itrd.data.splits import ImageData
+    from bnn_itrd.deploy.targets import OpenFile
+
+__all__ = ["command"]
+
+
+def command(argv: Sequence[str]) -> int:
+    """``validate FILE... --data ...``: files against their network; exit 1 past the stated limits."""
+    p = parser(
+        "bnn-itrd validate",
+        "Run exported files and the network they came from on the test images and compare them. Without a network "
+        "(only the file was kept), the file's accuracy is compared with the row of comparison.json beside it. A "
+        ".tflite runs in Larq Compute Engine's own interpreter and a .qonnx.onnx in qonnx, each in an environment of "
+        "its own that only --setup makes.",
+    )
+    p.usage = "bnn-itrd validate FILE... [--checkpoint PATH] [--data NAME] [--data.root ROOT] [--min_agreement PERCENT]"
+    p.add_argument("files", nargs="*", help="files written by bnn-itrd")
+    p.add_argument("--setup", nargs="+", default=[], help="make the environment of a runtime first: lce, fpga")
+    p.add_argument("--checkpoint", type=str, default=None, help="the network; last.pt beside the file by default")
+    p.add_argument(
+        "--min_agreement", type=float, default=None, help="percent of same classes; 99.9 (lce: 99) or one image"
+    )
+    p.add_argument("--max_difference", type=float, default=None, help="of a logit, at most; no limit by default")
+    p.add_argument("--threads", type=int, default=1, help="of the runtime")
+    p.add_argument(
+        "--images", type=int, default=None, help="only so many test images; 200 by default for qonnx, else all"
+    )
+    p.add_argument("--stock", action="store_true", help="without the native library")
+    p.add_argument("--lce_python", "--lce-python", type=str, default=None, help="a python with larq-compute-engine")
+    p.add_argument("--fpga_python", "--fpga-python", type=str, default=None, help="a python with qonnx")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    args, given = data_config(p, argv)
+    if args.threads < 1 or (args.images is not None and args.images < 1):
+        raise UserError("--threads and --images must be >= 1")
+    if not args.files and not args.setup:
+        raise UserError("bnn-itrd validate needs a file, or --setup lce or fpga")
+    _set_up(args.setup, quiet=args.json)
+    results = [_validated(Path(file), args, given) for file in args.files]
+    if args.json:
+        told = [{"file": file, **values} for file, (values, _) in zip(args.files, results, strict=True)]
+        print(json.dumps(told[0] if len(told) == 1 else told, indent=1))
+    elif results:
+        columns = [key for key in _COLUMNS if any(key in values for values, _ in results)]
+        print_table(
+            [
+                {"file": file, **{key: _cell(key, values.get(key)) for key in columns}}
+                for file, (values, _) in zip(args.files, results, strict=True)
+            ]
+        )
+        for file, (values, lines) in zip(args.files, results, strict=True):
+            for line in [*lines, *(f"FAILED: {line}" for line in values["failed"])]:
+                print(line if len(results) == 1 else f"{file}: {line}")
+    return 1 if any(values["failed"] for values, _ in results) else 0
+
+
+def _set_up(names: Sequence[str], *, quiet: bool) -> None:
+    """Makes the environments; what it tells goes to the error stream where the other one holds JSON."""
+    from bnn_itrd.export.runtimes import environments as runtimes
+
+    out = sys.stderr if quiet else sys.stdout
+
+    for name in names:
+        if name not in runtimes.RUNTIMES:
+            raise unknown("runtime", name, runtimes.RUNTIMES)
+        print(f"{name}: {runtimes.setup(name, report=lambda line: print(line, file=out))}", file=out)
+
+
+# Single images a file's lines tell of.
+_SHOWN = 10
+_COLUMNS = {
+    "images": ",",
+    "top1_pytorch": ".2f",
+    "top1_file": ".2f",
+    "top1_recorded": ".2f",
+    "agreement": ".3f",
+    "max_difference": ".2e",
+    "median_difference": ".2e",
+}
+
+
+def _cell(key: str, value: float | None) -> str:
+    return "-" if value is None else format(value, _COLUMNS[key])
+
+
+def _validated(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """`_validate_one`; of several files, one that cannot be used is a failed row, and the others are shown."""
+    from bnn_itrd.export import ExportError
+
+    try:
+        return _validate_one(path, args, given)
+    except (UserError, ExportError, FileNotFoundError) as error:
+        if len(args.files) == 1:
+            raise
+        return {"failed": [str(error)]}, []
+
+
+def _validate_one(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """(values, lines) of one file."""
+    from bnn_itrd.deploy.agreement import check_fits
+    from bnn_itrd.deploy.targets import metadata_of, open_file, target_of
+    from bnn_itrd.runs.load import load_member
+
+    target = target_of(path)
+    python = {"lce": args.lce_python, "fpga": args.fpga_python}.get(target.runtime or "")
+    opened = open_file(path, threads=args.threads, native=False if args.stock else None, python=python)
+    known = metadata_of(path, python=python)
+    checkpoint = Path(args.checkpoint) if args.checkpoint else path.parent / "last.pt"
+    member = load_member(checkpoint) if args.checkpoint or checkpoint.is_file() else None
+    # How the data was prepared: the run's own record, else what the checkpoint remembers of it.
+    data = validation_data(known, recorded(path) or (member[1] if member else {}), given)
+    check_fits(path, known, data)
+    limit = args.images or target.images
+    if member is None:
+        return _against_record(opened, data, limit)
+    check_fits(member[2], member[1], data)
+    _check_source(path, known, member[2])
+    values, lines = _against_network(member[0], opened, data, limit, args.min_agreement, args.max_difference)
+    values = {"target": target.name, "checkpoint": str(member[2]), **values}
+    if target.name == "qonnx":
+        values["cost"], line = _cost(path, python)
+        lines.insert(0, line)
+    return values, lines
+
+
+def _check_source(path: Path, known: dict[str, Any], checkpoint: Path) -> None:
+    """Says so where the file was exported from another state of the checkpoint than the one it is held against."""
+    from bnn_itrd.files import file_hash
+
+    source = known.get("source_sha256")
+    if source and checkpoint.is_file() and file_hash(checkpoint) != source:
+        print(f"note: {path} was exported from another state of {checkpoint}", file=sys.stderr)
+
+
+def _against_network(
+    model: Any, opened: OpenFile, data: ImageData, limit: int | None, least: float | None, most: float | None
+) -> tuple[dict[str, Any], list[str]]:
+    """The file and its network on the same images: (values, lines on single images)."""
+    from bnn_itrd.deploy.agreement import compare_split
+    from bnn_itrd.deploy.targets import judge
+    from bnn_itrd.export import agreement
+
+    compared = compare_split(model, opened, data, limit=limit)
+    result = agreement(compared.theirs, compared.ours, compared.labels)
+    share = 100 * result.argmax_agreement
+    reason = judge(opened.target, share, result.images, result.median_difference, min_agreement=least)
+    failed = [reason] if reason else []
+    # Not >: a difference that is not a number fails too.
+    if most is not None and not result.max_difference <= most:
+        failed.append(f"largest difference {result.max_difference:.3g} is above {most:.3g}")
+    values = {
+        "images": result.images,
+        "top1_pytorch": 100 * (result.top1_model or 0.0),
+        "top1_file": 100 * (result.top1_file or 0.0),
+        "agreement": share,
+        "max_difference": result.max_difference,
+        "median_difference": result.median_difference,
+        "disagreements": [
+            {"index": d.image, "torch": d.model_class, "file": d.file_class} for d in result.disagreements
+        ],
+        "failed": failed,
+    }
+    lines = [
+        f"image {d.image}: PyTorch says {data.classes[d.model_class]}, the file {data.classes[d.file_class]} "
+        f"(PyTorch's margin {d.margin:.2e})"
+        for d in result.disagreements[:_SHOWN]
+    ]
+    if compared.outliers is not None:
+        values["outliers"] = [
+            {"index": o.image, "difference": o.difference, "differing": o.differing, "layer": o.layer}
+            for o in compared.outliers
+        ]
+        lines += [
+            f"image {o.image}: logits differ by {o.difference:.2e}, {o.differing} values first at "
+            f"{o.layer or 'no layer'}"
+            for o in compared.outliers[:_SHOWN]
+        ]
+        if len(compared.outliers) > _SHOWN:
+            lines.append(f"{len(compared.outliers) - _SHOWN} more images with other logits: --json lists them")
+    return values, lines
+
+
+def _cost(path: Path, python: str | None) -> tuple[dict[str, Any], str]:
+    """Inference cost by qonnx, and in words."""
+    from bnn_itrd.export.fpga import inference_cost
+
+    cost = inference_cost(path, python=python)
+    line = (
+        f"by qonnx's inference_cost: {cost['total_bops'] / 1e9:.4g} G BOPs, "
+        f"{cost['total_mem_w_bits'] / 1e6:.4g} Mbit of weights"
+    )
+    return dict(cost), line
+
+
+def _against_record(opened: OpenFile, data: ImageData, limit: int | None) -> tuple[dict[str, Any], list[str]]:
+    """The file alone: its accuracy against the row that was recorded when it was made."""
+    import torch
+
+    from bnn_itrd.deploy.agreement import run_split
+    from bnn_itrd.training.evaluation import score
+
+    _, ours, labels = run_split(None, opened, data, limit=limit)
+    assert ours is not None
+    result = score(torch.from_numpy(ours), torch.from_numpy(labels))
+    known = _recorded_top1(opened.path)
+    whole = len(labels) == len(data.test)
+    failed = []
+    if known is not None and whole and abs(result.top1 - known) > 0.1:
+        failed.append(f"top-1 {result.top1:.2f} % is not the recorded {known:.2f} %")
+    values = {
+        "target": opened.target.name,
+        "images": len(labels),
+        "top1_file": result.top1,
+        "top1_recorded": known,
+        "failed": failed,
+    }
+    lines = ["no checkpoint beside the file: its network was not run (--checkpoint PATH names one)"]
+    if known is not None and not whole:
+        lines.append("not all test images: the recorded top-1 is shown, not compared")
+    return values, lines
+
+
+def _recorded_top1(path: Path) -> float | None:
+    record = path.parent / "comparison.json"
+    if not record.is_file():
+        return None
+    for model in json.loads(record.read_text())["models"]:
+        for artefact in model.get("artefacts") or []:
+            if artefact["file"] == path.name and artefact.get("top1") is not None:
+                return float(artefact["top1"])
+    return None

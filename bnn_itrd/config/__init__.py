@@ -1,0 +1,27 @@
+"""Every setting, as frozen dataclasses, without torch: what the command line, recipes and run folders hold."""
+
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.config.distillers import DistillConfig, ITRDConfig, KDConfig
+from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.run import MemberConfig, RunConfig, member_config
+from bnn_itrd.config.scheme import SchemeConfig
+from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
+from bnn_itrd.config.trees import differences, flatten, to_dict
+
+__all__ = [
+    "DataConfig",
+    "DistillConfig",
+    "FabricConfig",
+    "ITRDConfig",
+    "KDConfig",
+    "LogConfig",
+    "MemberConfig",
+    "NetworkConfig",
+    "RunConfig",
+    "SchemeConfig",
+    "TrainConfig",
+    "differences",
+    "flatten",
+    "member_config",
+    "to_dict",
+]

@@ -1,0 +1,52 @@
+"""Which images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bnn_itrd.errors import require
+
+__all__ = ["DataConfig"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images.
+
+    Args:
+        name: data set: digits (embedded), cifar10, cifar100, stl10, tiny-imagenet, imagenet, mit67, cub200, or folder
+            (your own images, one folder per class)
+        root: where it lies: an .npz, the folder of torchvision's download, or an image folder
+        download: let torchvision fetch cifar10, cifar100 or stl10 into root
+        val_fraction: share of the training images held out for choosing things, in [0, 1)
+        per_class: train on that many images of each class (those not held out); all by default
+        per_class_seed: which ones: more images with the same seed include the fewer
+        unlabelled: train on the other images too, without their labels: only distillers learn from those
+        image_size: height and width the images are brought to; their own size by default
+        crop_padding: pixels of zero padding before the random crop of small images; 0: no crop
+        flip: mirror images at random
+        workers: processes that read large images from disk
+    """
+
+    name: str = "digits"
+    root: str | None = None
+    download: bool = False
+    val_fraction: float = 0.0
+    per_class: int | None = None
+    per_class_seed: int = 0
+    unlabelled: bool = False
+    image_size: int | None = None
+    crop_padding: int = 4
+    flip: bool = True
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        require(0 <= self.val_fraction < 1, "data.val_fraction", "in [0, 1)", self.val_fraction)
+        require(self.per_class is None or self.per_class >= 1, "data.per_class", ">= 1", self.per_class)
+        rule = "false without data.per_class, which says how many keep their labels"
+        require(not self.unlabelled or self.per_class is not None, "data.unlabelled", rule, self.unlabelled)
+        require(0 <= self.per_class_seed < 2**31, "data.per_class_seed", "in [0, 2^31)", self.per_class_seed)
+        require(self.crop_padding >= 0, "data.crop_padding", ">= 0", self.crop_padding)
+        require(self.workers >= 0, "data.workers", ">= 0", self.workers)
+        size = self.image_size
+        require(size is None or size >= 1, "data.image_size", ">= 1", size)

@@ -1,0 +1,130 @@
+"""One training, where it runs, and what is kept of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from bnn_itrd.errors import require
+
+__all__ = ["FabricConfig", "LogConfig", "TrainConfig"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training.
+
+    Args:
+        epochs: passes over the training images
+        batch_size: images per step, over all processes together
+        optimizer: sgd or adamw
+        lr: peak learning rate, reached after the warm-up
+        schedule: of the learning rate after the warm-up: cosine to 0, or step: times `decay` at each milestone
+        milestones: step: the epochs after which the learning rate falls
+        decay: step: what it is multiplied with, in (0, 1]
+        momentum: sgd
+        nesterov: sgd
+        weight_decay: L2, on every parameter as the published recipes have it
+        warmup_epochs: epochs of linear warm-up; by default a tenth of all, 5 at the most
+        label_smoothing: of the cross-entropy, in [0, 1)
+        ema: decay of an exponential moving average of the weights, which is then the network that is kept
+        clip_norm: largest norm of the gradient
+        precision: 32-true, bf16-mixed or 16-mixed; accuracy is always evaluated in float32
+        compile: torch.compile the training step
+        compile_mode: of torch.compile; reduce-overhead replays CUDA graphs, for steps that a GPU ends before their
+            kernels are launched (small networks, small batches)
+        channels_last: memory format of images and convolutions
+        eval_every: epochs between evaluations; the last epoch is always evaluated
+        seed: of the initial weights, the order of the images and their augmentation
+    """
+
+    epochs: int = 60
+    batch_size: int = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    schedule: Literal["cosine", "step"] = "cosine"
+    milestones: tuple[int, ...] = (150, 180, 210)
+    decay: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    warmup_epochs: float | None = None
+    label_smoothing: float = 0.0
+    ema: float | None = None
+    clip_norm: float | None = None
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = False
+    compile_mode: Literal["reduce-overhead", "max-autotune"] | None = None
+    channels_last: bool = False
+    eval_every: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "train.epochs", ">= 1", self.epochs)
+        require(self.batch_size >= 1, "train.batch_size", ">= 1", self.batch_size)
+        require(self.lr > 0, "train.lr", "> 0", self.lr)
+        if self.schedule == "step":
+            rising = all(a < b for a, b in pairwise((0, *self.milestones, self.epochs)))
+            rule = f"whole numbers that rise within (0, epochs) = (0, {self.epochs})"
+            require(rising, "train.milestones", rule, list(self.milestones))
+        require(0 < self.decay <= 1, "train.decay", "in (0, 1]", self.decay)
+        require(0 <= self.momentum < 1, "train.momentum", "in [0, 1)", self.momentum)
+        require(self.weight_decay >= 0, "train.weight_decay", ">= 0", self.weight_decay)
+        rule = f"in [0, epochs) = [0, {self.epochs}): give a shorter one with fewer epochs"
+        require(0 <= self.warmup < self.epochs, "train.warmup_epochs", rule, self.warmup_epochs)
+        require(not (self.nesterov and self.momentum == 0), "train.momentum", "> 0 with nesterov", self.momentum)
+        require(0 <= self.label_smoothing < 1, "train.label_smoothing", "in [0, 1)", self.label_smoothing)
+        require(self.ema is None or 0 <= self.ema < 1, "train.ema", "in [0, 1)", self.ema)
+        require(self.clip_norm is None or self.clip_norm > 0, "train.clip_norm", "> 0", self.clip_norm)
+        require(self.compile or self.compile_mode is None, "train.compile", "true with compile_mode", self.compile)
+        require(self.eval_every >= 1, "train.eval_every", ">= 1", self.eval_every)
+        require(0 <= self.seed < 2**31, "train.seed", "in [0, 2^31)", self.seed)
+
+    @property
+    def warmup(self) -> float:
+        """Epochs of warm-up, as given or by default."""
+        return min(5.0, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
+
+    def of_length(self, epochs: int) -> TrainConfig:
+        """The same training over another number of epochs, its milestones in proportion. Raises UserError."""
+        scaled = sorted({m * epochs // self.epochs for m in self.milestones} - {0})
+        return dataclasses.replace(self, epochs=epochs, milestones=tuple(scaled))
+
+
+@dataclass(frozen=True)
+class FabricConfig:
+    """Where it runs (Lightning Fabric's own settings).
+
+    Args:
+        accelerator: cpu, cuda, mps or auto
+        devices: how many processes (devices) on each node
+        num_nodes: how many machines
+        strategy: auto, ddp, ...
+        threads: CPU threads per process; all cores by default
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self.devices >= 1, "fabric.devices", ">= 1", self.devices)
+        require(self.num_nodes >= 1, "fabric.num_nodes", ">= 1", self.num_nodes)
+        require(self.threads is None or self.threads >= 1, "fabric.threads", ">= 1", self.threads)
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is shown and kept besides the CSV.
+
+    Args:
+        tensorboard: write TensorBoard event files
+        progress: a progress bar on a terminal
+    """
+
+    tensorboard: bool = True
+    progress: bool = True

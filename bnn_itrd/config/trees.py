@@ -1,0 +1,63 @@
+"""Configurations as nested plain values: for files, for comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.config.distillers import METHODS
+from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.scheme import SchemeConfig
+from bnn_itrd.config.train import TrainConfig
+
+__all__ = ["differences", "flatten", "to_dict"]
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dict of a configuration: what is written to YAML and into checkpoints."""
+    result: dict[str, Any] = dataclasses.asdict(config)
+    return result
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}; an empty mapping stays as a value."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{name}."))
+        else:
+            # A file gives a tuple back as a list.
+            flat[name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+# A resumed run may move to another place or machine; its numbers may not change.
+_FREE = ("data.root", "data.download", "data.workers", "fabric.", "log.")
+
+
+_GROUPS = {"data": DataConfig, "network": NetworkConfig, "scheme": SchemeConfig, "train": TrainConfig}
+
+
+def _defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the groups that a saved configuration has: a field it lacks, of a later version, had this value."""
+    groups = {group: to_dict(kind()) for group, kind in _GROUPS.items() if isinstance(saved.get(group), Mapping)}
+    distill = saved.get("distill")
+    if isinstance(distill, Mapping):
+        methods = {name: kind for name, kind in METHODS.items() if isinstance(distill.get(name), Mapping)}
+        groups["distill"] = {name: to_dict(kind()) for name, kind in methods.items()}
+    return flatten(groups)
+
+
+def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """One line per field that differs between two configurations and may not: ``train.lr: 0.1 there, 0.2 given``."""
+    new = flatten(given)
+    old = {key: value for key, value in _defaults(saved).items() if key in new} | flatten(saved)
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        if key.startswith(_FREE) or old.get(key) == new.get(key):
+            continue
+        lines.append(f"{key}: {old.get(key, 'absent')!r} there, {new.get(key, 'absent')!r} given")
+    return lines

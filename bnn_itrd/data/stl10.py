@@ -1,0 +1,62 @@
+"""STL-10 (Coates et al. 2011), from the binary files it is published in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.errors import UserError
+
+__all__ = ["load_stl10"]
+
+Array = np.ndarray[Any, Any]
+
+_SIDE = 96
+
+
+def _split(folder: Path, split: str, classes: int) -> tuple[Array, Array]:
+    """Images uint8 (n, 96, 96, 3) and labels from 0 of ``train`` or ``test``; the files hold columns, labels from 1."""
+    x, y = (np.fromfile(folder / f"{split}_{part}.bin", dtype=np.uint8) for part in ("X", "y"))
+    image = 3 * _SIDE**2
+    if len(x) == 0 or len(x) % image:
+        raise UserError(f"{folder / f'{split}_X.bin'} must hold whole images of {image} bytes, got {len(x)} bytes")
+    images = rearrange(x, "(n c w h) -> n h w c", c=3, w=_SIDE, h=_SIDE)
+    if len(y) != len(images) or not ((y >= 1) & (y <= classes)).all():
+        raise UserError(
+            f"{folder / f'{split}_y.bin'} must hold {len(images)} labels from 1 to {classes}, a byte for each image of "
+            f"{split}_X.bin; got {len(y)}" + (f" from {y.min()} to {y.max()}" if len(y) else "")
+        )
+    return np.ascontiguousarray(images), y.astype(np.int64) - 1
+
+
+def load_stl10(config: DataConfig) -> tuple[Array, Array, Array, Array, tuple[str, ...]]:
+    """Images uint8 (n, 96, 96, 3) and labels (n,) to train on, the same to test on, and the classes.
+
+    5,000 and 8,000 labelled images, from the binary files torchvision downloads; the unlabelled ones are not read.
+    Raises UserError: no folder, a missing file, one that holds no whole images or other labels.
+    """
+    files = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "class_names.txt")
+    ways = (
+        f"give --data.root the folder stl10_binary with {', '.join(files)}, or the one that holds it, or let "
+        "torchvision fetch it with --data.download true"
+    )
+    if config.root is None and not config.download:
+        raise UserError(f"data set 'stl10' needs its images: {ways}")
+    root = Path(config.root or "data")
+    if config.download:
+        from torchvision.datasets import STL10
+
+        try:
+            STL10(root, split="train", download=True)
+        except (RuntimeError, OSError) as error:
+            raise UserError(f"stl10 could not be fetched into {root} ({error}): {ways}") from error
+    folder = root / "stl10_binary" if (root / "stl10_binary").is_dir() else root
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"no file {folder / missing[0]}: {ways}")
+    classes = tuple((folder / "class_names.txt").read_text().split())
+    return *_split(folder, "train", len(classes)), *_split(folder, "test", len(classes)), classes

@@ -1,0 +1,67 @@
+"""From image files to class names, with an exported file alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnn_itrd.data.arrays import resized
+from bnn_itrd.data.images import read_image, resize
+from bnn_itrd.errors import UserError
+from bnn_itrd.export import predict_file, read_metadata, session
+
+__all__ = ["Prediction", "predict", "prepare"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image, best first, with softmax probabilities in [0, 1]."""
+
+    path: Path
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+def prepare(image: np.ndarray[Any, Any], metadata: dict[str, Any], *, raw: bool) -> np.ndarray[Any, Any]:
+    """RGB uint8 (h, w, 3) -> (c, h', w') as the file expects it: resized, grey where c is 1, normalised unless raw."""
+    channels, height, width = metadata["input_shape"]
+    if channels == 1:
+        # ITU-R 601 luma, as Pillow's convert("L"); before resizing, as a grey data set is stored.
+        image = np.round(image @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
+    if image.shape[:2] != (height, width):
+        if height != width:
+            raise UserError(
+                f"images must be {height} x {width} pixels for this file, got {image.shape[0]} x {image.shape[1]}"
+            )
+        centre = metadata.get("resize") == "centre"
+        image = resize(image, height) if centre else resized(image[None], height)[0]
+    pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
+    if raw:
+        return pixels
+    mean = np.asarray(metadata["mean"], np.float32)[:, None, None]
+    std = np.asarray(metadata["std"], np.float32)[:, None, None]
+    return (pixels.astype(np.float32) / np.float32(255) - mean) / std
+
+
+def predict(file: Path, images: list[Path], *, top: int = 3, threads: int = 1) -> list[Prediction]:
+    """Classifies image files with an ONNX file written by this package. Raises UserError: no metadata, bad image."""
+    metadata = read_metadata(file)
+    missing = [key for key in ("classes", "mean", "std", "input_shape") if key not in metadata]
+    if missing:
+        raise UserError(f"{file} has no {', '.join(missing)} in its metadata: was it exported by bnn-itrd?")
+    opened = session(file, threads=threads)
+    raw = opened.get_inputs()[0].type == "tensor(uint8)"
+    batch = np.stack([prepare(read_image(path), metadata, raw=raw) for path in images])
+    logits = predict_file(opened, batch)
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    probabilities = shifted / shifted.sum(1, keepdims=True)
+    result = []
+    for path, row in zip(images, probabilities, strict=True):
+        order = np.argsort(-row)[:top]
+        result.append(
+            Prediction(path, tuple(metadata["classes"][i] for i in order), tuple(float(row[i]) for i in order))
+        )
+    return result

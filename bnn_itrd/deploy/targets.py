@@ -1,0 +1,176 @@
+"""Deployment targets: which file each is, how it is written, and what runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from bnn_itrd.data.splits import ImageData
+from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.files import file_hash
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from bnn_itrd.export.fpga import QonnxValues
+
+__all__ = ["TARGETS", "OpenFile", "Target", "judge", "metadata_of", "open_file", "target_of", "write_target"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of file. runtime: the environment that runs it (`export.runtimes`), None for onnxruntime; min_agreement:
+    percent of images with the network's class below which `validate` fails; images: how many it runs by default;
+    max_median: the largest median difference of a logit it lets pass, None for any (see `judge`)."""
+
+    name: str
+    suffix: str
+    what: str
+    runtime: str | None
+    min_agreement: float
+    images: int | None = None
+    max_median: float | None = None
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("onnx", ".onnx", "onnxruntime: servers, desktops, browsers, phones", None, 99.9),
+        Target("lce", ".tflite", "Larq Compute Engine: ARM phones and boards", "lce", 99.0, max_median=1e-4),
+        # qonnx executes node by node: ten thousand images would take hours.
+        Target("qonnx", ".qonnx.onnx", "QONNX: FPGA flows", "fpga", 99.9, 200, 1e-4),
+        Target("finn", ".finn.onnx", "QONNX as FINN reads it, its padding standing for -1", "fpga", 99.9, 200, 1e-4),
+    )
+}
+
+
+def judge(
+    target: Target, agreement: float, images: int, median: float, *, min_agreement: float | None = None
+) -> str | None:
+    """Why a file fails `validate`, or None where it passes.
+
+    agreement: percent of `images` with the network's class; median: of the differences of all logits; min_agreement:
+    in place of the target's own. One image may always differ, but where 100 % are asked for: a value within rounding
+    of a threshold may fall on either side, and below a thousand images one is more than 0.1 %. The median hardly moves
+    with such images; a file that computes something else moves it. Not a number fails.
+    """
+    least = target.min_agreement if min_agreement is None else min_agreement
+    differing = round(images * (100 - agreement) / 100) if np.isfinite(agreement) else images
+    if not agreement >= least and (differing > 1 or least >= 100):
+        return f"agreement {agreement:.3f} % is below {least} %"
+    if target.max_median is not None and not median <= target.max_median:
+        return f"median difference {median:.3g} is above {target.max_median:.3g}"
+    return None
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """A file ready to run: `predict` takes images (n, c, h, w), float32 normalised or, with `takes_raw`, uint8.
+
+    values: where the runtime shows them, logits and every sign and integer on the way, in one execution.
+    """
+
+    target: Target
+    path: Path
+    takes_raw: bool
+    predict: Callable[[Any], np.ndarray]
+    session: onnxruntime.InferenceSession | None = None
+    values: Callable[[Any], QonnxValues] | None = None
+
+
+def target_of(path: Path) -> Target:
+    """By the file's name. Raises UserError where it is none of ours."""
+    for target in sorted(TARGETS.values(), key=lambda t: -len(t.suffix)):
+        if path.name.endswith(target.suffix):
+            return target
+    known = ", ".join(t.suffix for t in TARGETS.values())
+    raise UserError(f"{path} is no file of a known target: its name must end in one of {known}")
+
+
+def metadata_of(path: Path, *, python: str | None = None) -> dict[str, Any]:
+    """What the file says of itself. python: an interpreter that has the target's runtime: a .tflite is read with the
+    schema that comes with LCE, where this Python has none.
+
+    Raises FileNotFoundError, ExportError on a damaged or newer file.
+    """
+    if target_of(path).name == "lce":
+        from bnn_itrd.export.lce import read_lce_metadata
+
+        return read_lce_metadata(path, python=python)
+    from bnn_itrd.export import read_metadata
+
+    return read_metadata(path)
+
+
+def write_target(
+    name: str,
+    model: nn.Module,
+    data: ImageData,
+    path: Path,
+    *,
+    member: str,
+    checkpoint: Path | None,
+    uint8: bool = False,
+    python: str | None = None,
+) -> Path:
+    """The network as a file of this target, with what `predict` and `validate` need in its metadata.
+
+    uint8: bakes the normalisation in (ONNX). python: an interpreter that has the target's runtime. Raises UserError on
+    an unknown target, ExportError where the target cannot carry the network (which layer, and the way out).
+    """
+    if name not in TARGETS:
+        raise unknown("target", name, TARGETS)
+    if uint8 and name != "onnx":
+        raise UserError(f"--uint8 is for ONNX files: {name} takes normalised images")
+    metadata = {"member": member, "dataset": data.name, "resize": data.resize}
+    if checkpoint is not None and checkpoint.is_file():
+        metadata["source_sha256"] = file_hash(checkpoint)
+    common: dict[str, Any] = {
+        "input_shape": data.input_shape,
+        "normalization": (data.mean, data.std),
+        "classes": data.classes,
+        "metadata": metadata,
+    }
+    if name == "lce":
+        from bnn_itrd.export.lce import to_lce
+
+        return to_lce(model, path, python=python, **common)
+    if name in ("qonnx", "finn"):
+        from bnn_itrd.export.fpga import to_qonnx
+
+        return to_qonnx(model, path, flavor=name, **common)
+    from bnn_itrd.export import to_onnx
+
+    return to_onnx(model, path, bake_normalization=uint8, **common)
+
+
+def open_file(path: Path, *, threads: int = 1, native: bool | None = None, python: str | None = None) -> OpenFile:
+    """The file in its runtime. native: see `export.session`; python: an interpreter that has the target's runtime.
+
+    Raises UserError on a file of no target, FileNotFoundError, ExportError where it or its runtime cannot be used.
+    """
+    target = target_of(path)
+    if target.name == "lce":
+        from bnn_itrd.export.lce import run_lce
+
+        return OpenFile(target, path, False, lambda images: run_lce(path, images, python=python, threads=threads))
+    if target.name in ("qonnx", "finn"):
+        from bnn_itrd.export.fpga import qonnx_values, run_qonnx
+
+        return OpenFile(
+            target,
+            path,
+            False,
+            lambda images: run_qonnx(path, images, python=python),
+            values=lambda images: qonnx_values(path, images, python=python),
+        )
+    from bnn_itrd.export import predict_file, session
+
+    opened = session(path, threads=threads, native=native)
+    takes_raw = opened.get_inputs()[0].type == "tensor(uint8)"
+    return OpenFile(target, path, takes_raw, lambda images: predict_file(opened, images), opened)

@@ -1,0 +1,1 @@
+"""Many runs: sweeps, probes, and their tables."""

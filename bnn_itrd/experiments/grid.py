@@ -1,0 +1,201 @@
+"""The grid of a sweep: from ``--grid FIELD=A,B`` and ``--methods`` to points, each one training with a name."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bnn_itrd.config.distillers import METHODS
+from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.parse import run_config
+from bnn_itrd.config.run import MemberConfig, RunConfig, member_config
+from bnn_itrd.config.trees import flatten, to_dict
+from bnn_itrd.errors import UserError, unknown
+
+__all__ = ["Axis", "Point", "make_points", "parse_axis", "student_trees"]
+
+PLAIN = "plain"
+_SEED, _WEIGHT = "train.seed", "scheme.weight"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A field and the values it takes, as they were written."""
+
+    field: str
+    values: tuple[str, ...]
+
+    @property
+    def student(self) -> str | None:
+        """The one student that it concerns; None: all of them."""
+        return self.field.split(".")[1] if self.field.startswith("students.") else None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One student with one value on each axis. row: its name without the seed, alike for the seeds of a method.
+
+    fields: what the axes say, field -> value as written.
+    """
+
+    name: str
+    row: str
+    teacher: str
+    student: str
+    fields: dict[str, str]
+    config: RunConfig
+
+    @property
+    def seed(self) -> int:
+        return self.config.train.seed
+
+    @property
+    def member(self) -> MemberConfig:
+        return dataclasses.replace(member_config(self.config, self.student), name=self.name)
+
+    @property
+    def trains_teacher(self) -> bool:
+        return self.config.teacher is None and self.member.distill.needs_teacher
+
+    @property
+    def teacher_member(self) -> MemberConfig:
+        """Of the teacher that is trained for it; without what concerns students alone, so that points share it."""
+        made = member_config(self.config, "teacher")
+        shared = NetworkConfig(made.network.name, made.network.width, teacher_shortcut=made.network.teacher_shortcut)
+        return dataclasses.replace(made, network=shared)
+
+
+def _split(text: str) -> list[str]:
+    """At the commas that stand in no bracket: ``{a: 1, b: 2},3`` are two values."""
+    parts, depth, start = [], 0, 0
+    for i, character in enumerate(text):
+        depth += (character in "[{(") - (character in "]})")
+        if character == "," and depth == 0:
+            parts.append(text[start:i])
+            start = i + 1
+    return [part.strip() for part in [*parts, text[start:]]]
+
+
+def parse_axis(text: str) -> Axis:
+    """``train.seed=0,1,2``. Raises UserError: no field, an unknown one, no value, an empty or a repeated one."""
+    field, equals, values = text.partition("=")
+    known = list(flatten({k: v for k, v in to_dict(RunConfig(students={})).items() if k != "students"}))
+    if not equals or not field:
+        raise UserError(f"--grid must be FIELD=VALUE,VALUE (train.seed=0,1,2), got {text!r}")
+    if field not in known and not re.fullmatch(r"students\.[^.]+\.[^.]+(\.[^.]+)?", field):
+        raise unknown("field in --grid", field, [*known, "students.NAME.METHOD.FIELD"])
+    if not values.strip():
+        raise UserError(f"--grid {field} is empty: give it values, {field}=A,B")
+    found = _split(values)
+    if "" in found:
+        raise UserError(f"--grid {field} has an empty value in {values!r}")
+    return Axis(field, tuple(found))
+
+
+def student_trees(methods: Sequence[str] | None, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The students to compare: the recipe's, or a plain one and one for each of the named distillers.
+
+    A student of the recipe with a distiller's name stands for that distiller, with the options it has there.
+    Raises UserError on an unknown or repeated name.
+    """
+    own = recipe.get("students", to_dict(RunConfig())["students"])
+    if methods is None:
+        return dict(own) if isinstance(own, Mapping) else own
+    if not methods:
+        raise UserError(f"--methods is empty: name some of {', '.join([PLAIN, *METHODS])}, or all")
+    names = list(METHODS) if "all" in methods else [name for name in methods if name != PLAIN]
+    for name in names:
+        if name not in METHODS:
+            raise unknown("method", name, [PLAIN, *METHODS, "all"])
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--methods names {repeated[0]} more than once")
+    own = own if isinstance(own, Mapping) else {}
+    return {PLAIN: {}, **{name: own.get(name, {name: {}}) for name in names}}
+
+
+def _labels(axes: Sequence[Axis]) -> dict[str, str]:
+    """A short name of each field: the end of its path that no other axis has."""
+    labels = {}
+    for axis in axes:
+        parts = axis.field.split(".")
+        others = [other.field.split(".") for other in axes if other is not axis]
+        length = next(n for n in range(1, len(parts) + 1) if all(o[-n:] != parts[-n:] for o in others))
+        labels[axis.field] = "_".join(parts[-length:])
+    return labels
+
+
+def _part(label: str, value: str) -> str:
+    label = "" if label.split("_")[-1] == "name" else label  # resnet8, not nameresnet8
+    return label + re.sub(r"[^A-Za-z0-9._+]+", "_", value).strip("_")
+
+
+def _check_axes(axes: Sequence[Axis], students: Mapping[str, Any]) -> None:
+    fields = [axis.field for axis in axes]
+    for axis in axes:
+        if fields.count(axis.field) > 1:
+            raise UserError(f"--grid {axis.field} is given more than once: give all its values at once")
+        if axis.student is not None and axis.student not in students:
+            raise unknown(f"student in --grid {axis.field}:", axis.student, students)
+
+
+def make_points(
+    recipe: Mapping[str, Any],
+    students: Mapping[str, Any],
+    axes: Sequence[Axis],
+    argv: Sequence[str] = (),
+    *,
+    teacher_per_seed: bool = False,
+) -> list[Point]:
+    """All points, the seeds outermost: when a sweep stops early, every method has as many of them.
+
+    An axis of one student's field multiplies that student only. `argv`: fields of the recipe that are given otherwise.
+    A point is named weight scheme (of binary students), student, other axes, seed (``recu-kd-s1``): its name stays
+    when the grid grows.
+    Raises UserError: no student, an unknown field or student, a value that does not fit, two points of one name.
+    """
+    tree = {**recipe, "students": dict(students)}
+    base, _ = run_config("sweep", "", tree, argv, extra={})
+    if not base.students:
+        raise UserError("the grid is empty: the recipe has no students, and no --methods are named")
+    _check_axes(axes, base.students)
+    labels = _labels([axis for axis in axes if axis.field not in (_SEED, _WEIGHT)])
+    order = sorted(axes, key=lambda axis: axis.field != _SEED)
+    seeds = [axis for axis in order if axis.field == _SEED]
+    configs: dict[tuple[str, ...], RunConfig] = {}
+    points = []
+    for seed in itertools.product(*(axis.values for axis in seeds)):
+        for student in base.students:
+            own = [axis for axis in order if axis not in seeds and axis.student in (None, student)]
+            for values in itertools.product(*(axis.values for axis in own)):
+                fields = dict(zip([a.field for a in [*seeds, *own]], [*seed, *values], strict=True))
+                tokens = tuple(f"--{field}={value}" for field, value in fields.items())
+                if tokens not in configs:
+                    configs[tokens] = run_config("sweep", "", tree, [*argv, *tokens], extra={})[0]
+                points.append(_point(student, fields, labels, configs[tokens], teacher_per_seed))
+    seen: set[str] = set()
+    for point in points:
+        if point.name in seen:
+            raise UserError(f"two points of the grid are called {point.name}: is a value there twice?")
+        seen.add(point.name)
+    return points
+
+
+def _point(
+    student: str, fields: dict[str, str], labels: Mapping[str, str], config: RunConfig, teacher_per_seed: bool
+) -> Point:
+    if teacher_per_seed:
+        config = dataclasses.replace(
+            config, teacher_train=dataclasses.replace(config.teacher_train, seed=config.train.seed)
+        )
+    parts = {field: _part(labels[field], value) for field, value in fields.items() if field in labels}
+    scheme = config.scheme.weight
+    named = not config.scheme.binary or student == scheme or student.startswith(f"{scheme}-")
+    row = "-".join([*([] if named else [scheme]), student, *parts.values()])
+    shared = ("network.name", "network.width", "network.teacher_shortcut")
+    of_teacher = [part for f, part in parts.items() if f.startswith(("data.", "teacher_train.")) or f in shared[1:]]
+    teacher = "-".join([config.network.of_teacher().name, *of_teacher, f"s{config.teacher_train.seed}"])
+    return Point(f"{row}-s{config.train.seed}", row, teacher, student, fields, config)

@@ -1,0 +1,95 @@
+"""What can be known of a grid's points before any training: networks, distillers and teachers that fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.config.run import MemberConfig
+from bnn_itrd.config.trees import differences, to_dict
+from bnn_itrd.data.datasets import load_data
+from bnn_itrd.data.splits import ImageData
+from bnn_itrd.distillers import Setting, Sizes, make_distillers, measure
+from bnn_itrd.errors import UserError
+from bnn_itrd.experiments.grid import Point
+from bnn_itrd.runs.networks import build
+from bnn_itrd.runs.teachers import load_teacher
+
+__all__ = ["check_points"]
+
+_META = torch.device("meta")
+
+
+def check_points(points: Sequence[Point]) -> dict[DataConfig, ImageData]:
+    """The data sets of all points. Raises UserError, naming the point, on what would fail in training.
+
+    Networks and distillers are built on the meta device, which takes neither memory nor arithmetic, each once.
+    """
+    check = _Check()
+    for point in points:
+        try:
+            check.point(point)
+        except UserError as error:
+            raise UserError(f"{point.name}: {error}") from error
+    return check.data
+
+
+class _Check:
+    def __init__(self) -> None:
+        self.data: dict[DataConfig, ImageData] = {}
+        self.sizes: dict[tuple[Any, ...], Sizes] = {}
+        self.distillers: set[tuple[Any, ...]] = set()
+        self.teachers: dict[str, MemberConfig] = {}
+
+    def point(self, point: Point) -> None:
+        config, member = point.config, point.member
+        if config.fabric.devices > 1 or config.fabric.num_nodes > 1:
+            raise UserError("a sweep runs in one process: leave fabric.devices and fabric.num_nodes at 1")
+        if config.data not in self.data:
+            self.data[config.data] = load_data(config.data)
+        self._batch_size(member, "train")
+        student = self._sizes(member)
+        if not member.distill.needs_teacher:
+            return
+        teacher = self._teacher(point)
+        key = (student, teacher, str(member.distill), config.data)
+        if key not in self.distillers:
+            with _META:
+                make_distillers(member.distill, Setting(student, teacher, self.data[config.data].train.labels))
+            self.distillers.add(key)
+
+    def _batch_size(self, member: MemberConfig, field: str) -> None:
+        size, images = member.train.batch_size, len(self.data[member.data].train)
+        if size > images:
+            raise UserError(f"{field}.batch_size {size} is larger than the {images} training images")
+
+    def _sizes(self, member: MemberConfig) -> Sizes:
+        """Of the network; one that begins with a first stage is built for that too."""
+        key = (member.network, member.scheme, member.data)
+        if key not in self.sizes:
+            data, scheme = self.data[member.data], member.scheme
+            first = [] if scheme is None or not scheme.first_stage_epochs else [scheme.of_first_stage()]
+            for each in [*first, scheme]:
+                with _META:
+                    model = build(member.network, each, num_classes=len(data.classes), input_shape=data.input_shape)
+            self.sizes[key] = measure(model, data.input_shape)
+        return self.sizes[key]
+
+    def _teacher(self, point: Point) -> Sizes:
+        """Of the teacher that will be trained, or of the one that is given."""
+        config = point.config
+        if config.teacher is not None:
+            key = (config.teacher, config.teacher_weights, config.data)
+            if key not in self.sizes:
+                data = self.data[config.data]
+                model = load_teacher(config.teacher, config.teacher_weights, data).model
+                self.sizes[key] = measure(model, data.input_shape)
+            return self.sizes[key]
+        member = point.teacher_member
+        self._batch_size(member, "teacher_train")
+        if lines := differences(to_dict(self.teachers.setdefault(point.teacher, member)), to_dict(member)):
+            raise UserError(f"two teachers would be called {point.teacher}: {'; '.join(lines)}")
+        return self._sizes(member)

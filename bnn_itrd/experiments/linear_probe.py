@@ -1,0 +1,132 @@
+"""Linear-probe transfer: what a frozen network's representation is worth on images that it was not trained on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from einops import einsum, repeat
+from torch import Tensor, nn
+
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.data.datasets import load_data
+from bnn_itrd.data.splits import ImageData, Split
+from bnn_itrd.errors import UserError
+from bnn_itrd.models import observe
+
+__all__ = ["linear_probe", "probe_data", "representations"]
+
+# ITU-R 601 luma, as an exported file turns colour into grey.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def probe_data(known: Mapping[str, Any], given: Mapping[str, Any]) -> ImageData:
+    """The data set of the command line, at the size of the network's input; known: the network's identity.
+
+    Raises UserError where it cannot be brought to that size, or as `load_data` does.
+    """
+    height, width = known["input_shape"][1:]
+    fields = dict(given)
+    if height == width:
+        fields.setdefault("image_size", height)
+    saved = dict(known.get("data") or {})
+    if fields["name"] == saved.get("name") and saved.get("root") is not None:
+        fields.setdefault("root", saved["root"])
+    data = load_data(DataConfig(**fields))
+    if tuple(data.input_shape[1:]) != (height, width):
+        raise UserError(
+            f"the network takes images of {height} x {width} pixels, {data.name} has "
+            f"{data.input_shape[1]} x {data.input_shape[2]}"
+        )
+    return data
+
+
+def _as_learned(images: Tensor, data: ImageData, known: Mapping[str, Any]) -> Tensor:
+    """(n, c, h, w) under the data's own statistics -> (n, c', h, w) under the network's, grey or colour as it takes."""
+
+    def channels(values: Any) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=images.device)[:, None, None]
+
+    pixels = images * channels(data.std) + channels(data.mean)
+    wanted = known["input_shape"][0]
+    if pixels.shape[1] == 1 and wanted == 3:
+        pixels = repeat(pixels, "n 1 h w -> n c h w", c=3)
+    elif pixels.shape[1] == 3 and wanted == 1:
+        luma = torch.tensor(_LUMA, device=images.device)
+        pixels = einsum(pixels, luma, "n c h w, c -> n h w")[:, None]
+    return (pixels - channels(known["mean"])) / channels(known["std"])
+
+
+@torch.no_grad()
+def representations(
+    model: nn.Module, split: Split, data: ImageData, known: Mapping[str, Any], *, batch_size: int = 256
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The classifier's input for every image of a split, float32 (n, d), and the labels (n,); in eval mode."""
+    device = next(model.parameters()).device
+    features, labels = [], []
+    was_training = model.training
+    model.eval()
+    observed = observe(model)
+    try:
+        for images, truth, _ in split.eval_batches(batch_size, device=device):
+            features.append(observed(_as_learned(images, data, known)).representation.float().cpu())
+            labels.append(truth.cpu())
+    finally:
+        observed.remove()
+        model.train(was_training)
+    return torch.cat(features).numpy(), torch.cat(labels).numpy()
+
+
+def linear_probe(
+    model: nn.Module, known: Mapping[str, Any], data: ImageData, *, c: float = 1.0, max_iterations: int = 1000
+) -> dict[str, Any]:
+    """Multinomial logistic regression on standardised features, by L-BFGS: the one optimum of
+
+        sum_i cross-entropy(W z_i + b, y_i) + |W|^2 / (2 c)
+
+    z: features with mean 0 and variance 1 over the training images (a constant one stays 0). known: the network's
+    identity (input_shape, mean, std). Images are not augmented. Percent: top1 (test), train_top1;
+    loss (test), train_loss: mean cross-entropy in nats.
+    Raises UserError: c <= 0, max_iterations < 1, training labels of one class, a test label that none of them has.
+    """
+    for name, value in (("c", c), ("max_iterations", max_iterations)):
+        if not value > 0:
+            raise UserError(f"{name} must be > 0, got {value!r}")
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    train, train_labels = representations(model, data.train, data, known)
+    test, test_labels = representations(model, data.test, data, known)
+    if not (np.isfinite(train).all() and np.isfinite(test).all()):
+        raise UserError(f"the network's representation of {data.name} is not finite")
+    if len(np.unique(train_labels)) < 2:
+        raise UserError(f"{data.name} must have training images of at least two classes")
+    if absent := sorted(set(test_labels.tolist()) - set(train_labels.tolist())):
+        raise UserError(f"{data.name} has no training image of class {data.classes[absent[0]]!r}, but test images")
+    # Of two classes scikit-learn fits the difference w of their rows alone: |W|^2 is then |w|^2 / 2.
+    regression = LogisticRegression(C=c if len(np.unique(train_labels)) > 2 else 2 * c, max_iter=max_iterations)
+    classifier = make_pipeline(StandardScaler(), regression)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # said in the result
+        classifier.fit(train, train_labels)
+    iterations = int(np.max(regression.n_iter_))
+    return {
+        "top1": 100 * float(classifier.score(test, test_labels)),
+        "train_top1": 100 * float(classifier.score(train, train_labels)),
+        "loss": float(log_loss(test_labels, classifier.predict_proba(test), labels=regression.classes_)),
+        "train_loss": float(log_loss(train_labels, classifier.predict_proba(train), labels=regression.classes_)),
+        "classes": len(data.classes),
+        "train": len(train_labels),
+        "test": len(test_labels),
+        "dimensions": int(train.shape[1]),
+        "input_shape": list(known["input_shape"]),
+        "c": c,
+        "iterations": iterations,
+        "converged": iterations < max_iterations,
+    }

@@ -1,0 +1,309 @@
+"""A sweep: every point of a grid trained in a folder of its own; what is done is skipped, what fails is recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric import Fabric
+
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.config.train import FabricConfig
+from bnn_itrd.config.trees import differences, to_dict
+from bnn_itrd.data.splits import ImageData
+from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.experiments.grid import Point
+from bnn_itrd.experiments.grid_check import check_points
+from bnn_itrd.experiments.statistics import notes, spread_table, table_cells
+from bnn_itrd.experiments.table import markdown
+from bnn_itrd.files import write_file, write_json
+from bnn_itrd.runs.identity import data_identity, weights_hash
+from bnn_itrd.runs.member import Member, train_member
+from bnn_itrd.runs.teachers import load_teacher
+from bnn_itrd.training.checkpoint import matching_state
+from bnn_itrd.training.evaluation import evaluate
+from bnn_itrd.training.fabric import make_fabric
+
+__all__ = ["Sweep", "reference_of"]
+
+
+def reference_of(points: Sequence[Point], wanted: str | None = None) -> str:
+    """The student, or the row, that the others are held against: the plain student, or the first row of a single one.
+
+    Raises UserError on a name that the grid does not have.
+    """
+    students = list(dict.fromkeys(p.student for p in points))
+    rows = list(dict.fromkeys(p.row for p in points))
+    if wanted is not None:
+        if wanted not in [*students, *rows]:
+            raise unknown("--reference", wanted, [*students, *rows])
+        return wanted
+    if len(students) == 1:
+        return rows[0]
+    plain = [p.student for p in points if not p.member.distill.needs_teacher]
+    return plain[0] if plain else students[0]
+
+
+class Sweep:
+    """Points and a folder. `check` first: it raises what is wrong with any point; then `run`, which does not.
+
+    Teachers are trained once for each distinct configuration, in DIR/teachers/NAME; points in DIR/NAME, where
+    result.json says that one is done. sweep.json, sweep.csv and sweep.md are written whenever a state changes.
+    """
+
+    def __init__(self, points: Sequence[Point], out: Path, *, recipe: str, reference: str) -> None:
+        self.points, self.out, self.recipe, self.reference = points, out, recipe, reference
+        self.records: dict[str, dict[str, Any]] = {}
+        self._data: dict[DataConfig, ImageData] = {}
+        self._fabrics: dict[tuple[FabricConfig, str], Fabric] = {}
+        self._teachers: dict[str, Member] = {}
+        self._failed_teachers: dict[str, str] = {}
+
+    def check(self) -> None:
+        """Builds every point without memory, and reads what its folder holds. Raises UserError, naming the point."""
+        self._data = check_points(self.points)
+        for point in self.points:
+            try:
+                self._check_folder(point)
+            except UserError as error:
+                raise UserError(f"{point.name}: {error}") from error
+
+    def _check_folder(self, point: Point) -> None:
+        data = data_identity(self._data[point.config.data])
+        done, last = self._result(point), self.out / point.name / "last.pt"
+        given = {**to_dict(point.member), **data}
+        if done is not None:
+            saved = {k: v for k, v in done["identity"].items() if k != "teacher_sha256"}
+            if lines := differences(saved, given):
+                raise UserError(
+                    f"{last.parent} belongs to another configuration; choose another --out, or give the same "
+                    "settings:\n  " + "\n  ".join(lines)
+                )
+        elif last.exists():
+            matching_state(last, given, later=("teacher_sha256",))
+        teacher = self.out / "teachers" / point.teacher / "last.pt"
+        if point.trains_teacher and teacher.exists():
+            matching_state(teacher, {**to_dict(point.teacher_member), **data})
+
+    def _result(self, point: Point) -> dict[str, Any] | None:
+        """What result.json of a point's folder holds; None where the point is not done."""
+        path = self.out / point.name / "result.json"
+        if not path.is_file():
+            return None
+        try:
+            result = json.loads(path.read_text())
+            if isinstance(result["identity"], dict) and isinstance(result["top1"], float):
+                return dict(result)
+        except (ValueError, KeyError, TypeError):
+            pass
+        raise UserError(f"{path} is not the result of a sweep: remove it to train this point again")
+
+    # ---- training
+
+    def run(self, say: Callable[[str], None] = print) -> dict[str, Any]:
+        """Trains what is not done; returns what sweep.json holds. A failing point is recorded, and the others go on.
+
+        Raises UserError where another sweep is at work in the folder.
+        """
+        with _alone(self.out):
+            return self._run(say)
+
+    def _run(self, say: Callable[[str], None]) -> dict[str, Any]:
+        for point in self.points:
+            result = self._result(point)
+            state = "waiting" if result is None else "done"
+            self.records[point.name] = self._record(point, state, result)
+            if result is not None and point.member.distill.needs_teacher:
+                self._find_teacher(point)
+        self._check_teachers()
+        waiting = [p for p in self.points if self.records[p.name]["state"] == "waiting"]
+        done = sum(record["state"] == "done" for record in self.records.values())
+        say(f"{len(self.points)} points, {done} done before")
+        self._write()
+        for i, point in enumerate(waiting):
+            self.records[point.name]["state"] = "running"
+            self._write()
+            started = time.perf_counter()
+            try:
+                result = self._train(point)
+                self.records[point.name] = self._record(point, "done", result)
+                seconds = time.perf_counter() - started
+                say(f"{i + 1}/{len(waiting)} {point.name}: top-1 {result['top1']:.2f} %, {seconds:.1f} s")
+            except Exception as error:  # one that fails must not cost the others
+                message = _message(error)
+                self.records[point.name] = self._record(point, "failed", None, message)
+                say(f"{i + 1}/{len(waiting)} {point.name} failed: {message}")
+                # The training that was cut short may still observe it.
+                self._teachers.pop(self._teacher_key(point), None)
+            self._write()
+        self._check_teachers()
+        return self._write()
+
+    def _fabric(self, point: Point, precision: str) -> Fabric:
+        key = (point.config.fabric, precision)
+        if key not in self._fabrics:
+            self._fabrics[key] = make_fabric(point.config.fabric, precision=precision)
+        if self._fabrics[key].world_size > 1:
+            raise UserError("a sweep runs in one process")
+        return self._fabrics[key]
+
+    def _teacher_key(self, point: Point) -> str:
+        config = point.config
+        return point.teacher if config.teacher is None else str((config.teacher, config.teacher_weights, config.data))
+
+    def _teacher(self, point: Point) -> Member:
+        key = self._teacher_key(point)
+        if key not in self._teachers and key not in self._failed_teachers:
+            try:
+                self._teachers[key] = self._make_teacher(point)
+            except Exception as error:
+                self._failed_teachers[key] = _message(error)
+        if key in self._failed_teachers:
+            raise UserError(f"its teacher failed: {self._failed_teachers[key]}")
+        return self._teachers[key]
+
+    def _find_teacher(self, point: Point) -> None:
+        """Loads the teacher that is given, or was trained here to its end; nothing where there is none."""
+        key, config, data = self._teacher_key(point), point.config, self._data[point.config.data]
+        if key in self._teachers:
+            return
+        if config.teacher is not None:
+            self._teachers[key] = load_teacher(config.teacher, config.teacher_weights, data)
+            return
+        folder, member = self.out / "teachers" / point.teacher, point.teacher_member
+        if (folder / "last.pt").exists():
+            state = matching_state(folder / "last.pt", {**to_dict(member), **data_identity(data)})
+            if state["epoch"] == member.train.epochs:  # done: its files stay as they are
+                self._teachers[key] = load_teacher(str(folder), None, data)
+
+    def _make_teacher(self, point: Point) -> Member:
+        self._find_teacher(point)
+        if (found := self._teachers.get(self._teacher_key(point))) is not None:
+            return found
+        data, fabric = self._data[point.config.data], self._fabric(point, point.config.teacher_train.precision)
+        return train_member(point.teacher_member, data, None, fabric=fabric, out=self.out / "teachers" / point.teacher)
+
+    def _train(self, point: Point) -> dict[str, Any]:
+        data, member = self._data[point.config.data], point.member
+        identity = {**to_dict(member), **data_identity(data)}
+        teacher = None
+        if member.distill.needs_teacher:
+            teacher = self._teacher(point).model
+            identity["teacher_sha256"] = weights_hash(teacher)
+        fabric = self._fabric(point, member.train.precision)
+        trained = train_member(member, data, teacher, fabric=fabric, out=self.out / point.name)
+        fitted = trained.fitted
+        assert fitted is not None
+        test = fitted.final if data.val is None else evaluate(trained.model, data.test, device=fabric.device)
+        result = {
+            "format": 1,
+            "name": point.name,
+            "top1": test.top1,
+            "top5": test.top5,
+            "loss": test.loss,
+            "epochs": len(fitted.history),
+            "best": {"split": fitted.best["split"], "top1": fitted.best["top1"], "epoch": fitted.best["epoch"]},
+            "seconds": sum(row["seconds"] for row in fitted.history),
+            "identity": identity,
+        }
+        write_json(self.out / point.name / "result.json", result)
+        return result
+
+    def _check_teachers(self) -> None:
+        """A result that another teacher's student left here is not one of this sweep."""
+        hashes = {key: weights_hash(teacher.model) for key, teacher in self._teachers.items()}
+        for point in self.points:
+            result = self._result(point) if self.records[point.name]["state"] == "done" else None
+            learned_from = {} if result is None else result["identity"]
+            now = hashes.get(self._teacher_key(point))
+            if "teacher_sha256" in learned_from and now not in (None, learned_from["teacher_sha256"]):
+                message = f"it learned from another teacher: remove {self.out / point.name} to train it again"
+                self.records[point.name] = self._record(point, "failed", None, message)
+
+    # ---- what is written
+
+    def _record(
+        self, point: Point, state: str, result: dict[str, Any] | None, error: str | None = None
+    ) -> dict[str, Any]:
+        known = {} if result is None else result
+        teacher = None
+        if point.member.distill.needs_teacher:
+            teacher = point.config.teacher or f"teachers/{point.teacher}"
+        return {
+            "name": point.name,
+            "row": point.row,
+            "student": point.student,
+            "fields": {f: v for f, v in point.fields.items() if f != "train.seed"},
+            "seed": point.seed,
+            "teacher": teacher,
+            "state": state,
+            "error": error,
+            **{key: known.get(key) for key in ("top1", "top5", "loss", "epochs", "seconds")},
+        }
+
+    def _write(self) -> dict[str, Any]:
+        records = list(self.records.values())
+        table = spread_table(records, self.reference)
+        lines = notes(table)
+        value = {
+            "format": 1,
+            "recipe": self.recipe,
+            "reference": self.reference,
+            "points": records,
+            "table": table,
+            "notes": lines,
+        }
+        write_json(self.out / "sweep.json", value)
+        text = f"{markdown(table_cells(table))}\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"
+        write_file(self.out / "sweep.md", lambda file: file.write(text.encode()))
+        write_file(self.out / "sweep.csv", lambda file: file.write(_csv(records).encode()))
+        return value
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps a second sweep out of the folder for as long as this one runs; the system lets go of a killed one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except ImportError:  # Windows: unguarded
+        yield
+        return
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise UserError(f"another sweep is at work in {folder}: wait for its end, or choose another --out") from error
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _message(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
+def _csv(records: Sequence[dict[str, Any]]) -> str:
+    """A line per point; the fields of the axes as columns of their own."""
+    fields = dict.fromkeys(field for record in records for field in record["fields"])
+    columns = ["name", "row", "student", *fields, "seed", "state", "top1", "top5", "loss", "epochs", "seconds", "error"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for record in records:
+        writer.writerow({**record, **record["fields"]})
+    return text.getvalue()

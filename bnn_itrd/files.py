@@ -1,0 +1,61 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import yaml
+
+from bnn_itrd.errors import UserError
+
+__all__ = ["file_hash", "write_file", "write_json", "write_yaml"]
+
+
+def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file whole or not at all: into a temporary one beside it, synced, then renamed over the old one.
+
+    Raises UserError (disk full, no permission) and then leaves the old file as it was.
+    """
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            kept = "; the file that was there is untouched" if path.exists() else ""
+            raise UserError(f"cannot write {path}: {error}{kept}. Free some space or choose another --out") from error
+        raise
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_yaml(path: Path, value: dict[str, Any]) -> None:
+    """A nested dict as YAML, written whole or not at all."""
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    write_file(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A plain value as indented JSON, written whole or not at all."""
+    write_file(path, lambda file: file.write((json.dumps(value, indent=1) + "\n").encode()))

@@ -1,0 +1,161 @@
+"""What a comparison says: every network of a run on the same test images, and every file it was exported to."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bnn_itrd.data.splits import ImageData, Split
+from bnn_itrd.deploy.agreement import run_split
+from bnn_itrd.deploy.targets import TARGETS, open_file, write_target
+from bnn_itrd.export import ExportError, agreement, compare_milliseconds, traced_once
+from bnn_itrd.export.runtimes import environments as runtimes
+from bnn_itrd.runs.member import Member
+from bnn_itrd.training.evaluation import score
+
+if TYPE_CHECKING:
+    import numpy as np
+from bnn_itrd.runs.rows import Entry, agreement_row, model_row
+
+__all__ = ["compare", "evaluate_member"]
+
+
+_MOST_DIFFERENCES = 48
+_FPGA_RECIPES = "see check_fpga, and the recipes fpga-resnet18 and fpga-vgg_small"
+
+
+def evaluate_member(member: Member, data: ImageData, file: Path) -> Entry:
+    """Exports, runs the network and the file on the test images, and holds one against the other."""
+    with traced_once():
+        write_target("onnx", member.model.cpu(), data, file, member=member.name, checkpoint=member.checkpoint)
+        others, missing = _other_targets(member, data, file)
+    started = time.perf_counter()
+    opened = open_file(file)
+    session_ms = 1000 * (time.perf_counter() - started)
+    theirs, ours, labels = run_split(member.model, opened, data)
+    assert theirs is not None and ours is not None
+    test = score(torch.from_numpy(theirs), torch.from_numpy(labels))
+    for row in others:
+        row |= _validated(file.with_name(row["file"]), row["target"], data, theirs, labels)
+    checked = agreement(theirs, ours, labels)
+    return Entry(member, test, file, checked, opened, session_ms, tuple(others), tuple(missing))
+
+
+def _other_targets(member: Member, data: ImageData, file: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """(artefacts, targets it cannot have and why): a student as every other file it can be."""
+    artefacts: list[dict[str, Any]] = []
+    missing: list[dict[str, str]] = []
+    if member.method == "teacher":
+        return artefacts, missing
+    for name in ("lce", "qonnx", "finn"):
+        reason = _cannot_map(member, data) if name == "finn" else ""
+        path = file.with_name(f"{file.name.removesuffix('.onnx')}{TARGETS[name].suffix}")
+        if not reason:
+            try:
+                write_target(name, member.model, data, path, member=member.name, checkpoint=member.checkpoint)
+            except ExportError as error:
+                reason = str(error)
+        if reason:
+            missing.append({"target": name, "reason": reason})
+        else:
+            artefacts.append({"target": name, "file": path.name, "bytes": path.stat().st_size})
+    return artefacts, missing
+
+
+def _validated(path: Path, target: str, data: ImageData, theirs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """What a run of the file says, where its runtime is there; a broken runtime costs this row, not the comparison."""
+    runtime = TARGETS[target].runtime
+    if runtime is None or runtimes.find(runtime) is None:
+        return {}
+    try:
+        _, ours, _ = run_split(None, open_file(path), data, limit=TARGETS[target].images)
+    except ExportError as error:
+        return {"error": str(error)}
+    assert ours is not None
+    return agreement_row(agreement(theirs[: len(ours)], ours, labels[: len(ours)]))
+
+
+def _cannot_map(member: Member, data: ImageData) -> str:
+    """Why FINN cannot map the network, or an empty text."""
+    from bnn_itrd.export.fpga import check_fpga
+    from bnn_itrd.quant import BinaryConv2d
+
+    # The usual reason, told without the seconds that a trace of the network takes.
+    layers = [m for m in member.model.modules() if isinstance(m, BinaryConv2d)]
+    if any(any(layer.padding) and layer.padding_value != -1 for layer in layers):
+        return f"FINN cannot map it: its borders are not -1 (padding_value=-1); {_FPGA_RECIPES}"
+    try:
+        report = check_fpga(member.model, input_shape=data.input_shape)
+    except ExportError as error:
+        return str(error)
+    if report.ok:
+        return ""
+    return f"FINN cannot map it: {_FPGA_RECIPES}"
+
+
+def _png(split: Split, index: int) -> str:
+    from PIL import Image
+
+    pixels = split.raw(index)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _differences(entries: Sequence[Entry], data: ImageData) -> list[dict[str, Any]]:
+    """Test images on which a student and the teacher do not agree, the first ones of each pattern."""
+    if not entries:
+        return []
+    predictions = torch.stack([e.test.predictions for e in entries])
+    labels = entries[0].test.labels
+    differ = (predictions != predictions[0]).any(0).nonzero().flatten().tolist()
+    step = max(1, len(differ) // _MOST_DIFFERENCES)
+    return [
+        {
+            "index": i,
+            "label": int(labels[i]),
+            "predictions": {e.member.name: int(p[i]) for e, p in zip(entries, predictions, strict=True)},
+            "png": _png(data.test, i),
+        }
+        for i in differ[::step][:_MOST_DIFFERENCES]
+    ]
+
+
+def compare(
+    members: Sequence[Member],
+    data: ImageData,
+    *,
+    files: dict[str, Path],
+    recipe: str,
+    environment: dict[str, Any],
+    config: dict[str, Any],
+) -> dict[str, Any]:
+    """The comparison of a teacher (first) and its students: exports each to its file, validates, times.
+
+    Latencies are measured in turns in one process. The result is plain values; docs/run-folder.md names the keys.
+    """
+    entries = [evaluate_member(m, data, files[m.name]) for m in members]
+    times = compare_milliseconds({e.member.name: e.opened.session for e in entries if e.opened.session is not None})
+    teacher = entries[0] if entries and entries[0].member.method == "teacher" else None
+    return {
+        "format": 1,
+        "recipe": recipe,
+        "dataset": {
+            "name": data.name,
+            "classes": list(data.classes),
+            "train": len(data.train),
+            "val": 0 if data.val is None else len(data.val),
+            "test": len(data.test),
+            "input_shape": list(data.input_shape),
+        },
+        "environment": environment,
+        "models": [model_row(e, data, None if e is teacher else teacher, times[e.member.name]) for e in entries],
+        "differences": _differences(entries, data),
+        "config": config,
+    }

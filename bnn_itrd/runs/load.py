@@ -1,0 +1,77 @@
+"""A trained network from its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.scheme import SchemeConfig
+from bnn_itrd.errors import UserError
+from bnn_itrd.runs.member import FIRST_STAGE
+from bnn_itrd.runs.networks import build
+from bnn_itrd.training.checkpoint import load_checkpoint
+
+__all__ = ["find_checkpoint", "load_member"]
+
+
+def _from_identity(identity: dict[str, Any], where: Path) -> nn.Module:
+    if "network" not in identity:
+        raise UserError(f"{where} was trained on a network of your own: pass it as model=...")
+    scheme = identity["scheme"]
+    try:
+        return build(
+            NetworkConfig(**identity["network"]),
+            None if scheme is None else SchemeConfig(**scheme),
+            num_classes=len(identity["classes"]),
+            input_shape=tuple(identity["input_shape"]),
+        )
+    except TypeError as error:
+        raise UserError(f"{where} was written by another version of bnn-itrd: {error}") from error
+
+
+def find_checkpoint(path: Path, *, prefer: str = "last.pt") -> Path:
+    """The checkpoint meant by a path: the file itself, a member's folder, or a run's folder with one student in it."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"no such file or folder: {path}")
+    if (path / prefer).is_file():
+        return path / prefer
+    members = sorted(p.parent.name for p in path.glob(f"*/{prefer}"))
+    if members == [FIRST_STAGE]:
+        raise UserError(
+            f"{path} has finished nothing but its first stage: name {path / FIRST_STAGE} if you mean that one"
+        )
+    members = [name for name in members if name != "teacher"] or members
+    if len(members) == 1:
+        return path / members[0] / prefer
+    found = f"it holds the runs {', '.join(members)}: name one, {path}/{members[-1]}" if members else "it is empty"
+    raise UserError(f"no {prefer} in {path}: {found}" if members else f"no {prefer} in {path}")
+
+
+def load_member(
+    path: Path | str, *, model: nn.Module | None = None, best: bool = False
+) -> tuple[nn.Module, dict[str, Any], Path]:
+    """(network in eval mode, its identity, its checkpoint) of a run folder or a checkpoint file.
+
+    `model`: the network to fill, where it is not one of ours. `best`: the epoch with the best top-1, not the last.
+    Raises UserError: nothing there, a file that is cut or newer, another architecture.
+    """
+    file = find_checkpoint(Path(path), prefer="best.pt" if best else "last.pt")
+    state = load_checkpoint(file)
+    if "identity" not in state or "model" not in state:
+        raise UserError(f"{file} holds no network of bnn-itrd")
+    identity = state["identity"]
+    if state.get("epoch") == 0:
+        raise UserError(f"{file} is still in the preparation of its distillers: no epoch of training is done yet")
+    network = _from_identity(identity, file) if model is None else model
+    try:
+        network.load_state_dict(state["model"])
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        detail = "; ".join(line.strip() for line in lines[1:3])
+        raise UserError(f"{file} holds another architecture than {type(network).__name__}: {detail}") from error
+    return network.eval(), identity, file

@@ -1,0 +1,90 @@
+"""One network of a run and its folder: training it there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+from torch import nn
+
+from bnn_itrd.config.run import MemberConfig
+from bnn_itrd.config.trees import to_dict
+from bnn_itrd.data.splits import ImageData, mix_seed
+from bnn_itrd.environment import environment
+from bnn_itrd.errors import UserError
+from bnn_itrd.files import write_json, write_yaml
+from bnn_itrd.quant import load_stage
+from bnn_itrd.runs.identity import data_identity, weights_hash
+from bnn_itrd.runs.networks import build
+from bnn_itrd.training.fit import Fitted, fit
+
+__all__ = ["FIRST_STAGE", "Member", "train_member"]
+
+
+# In a member's folder: that of the first of two stages of training.
+FIRST_STAGE = "first-stage"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trained network in eval mode. `checkpoint` is None for one from another library; fitted: how it was trained.
+
+    method: 'teacher' or the student's name; network: what it is called ('resnet20', 'torchvision:resnet18');
+    other_task: a teacher of other classes, whose answers cannot be compared with those of its students.
+    """
+
+    name: str
+    model: nn.Module
+    method: str
+    network: str
+    checkpoint: Path | None = None
+    fitted: Fitted | None = None
+    other_task: bool = False
+
+
+def train_member(
+    config: MemberConfig, data: ImageData, teacher: nn.Module | None, *, fabric: Fabric, out: Path
+) -> Member:
+    """Trains a member of a run in its folder, or continues it there; UserErrors are `fit`'s and `build`'s.
+
+    Two-stage training: the same network is first trained with the weights of the first stage in `out`/first-stage,
+    and begins with what it learned.
+    """
+    torch.manual_seed(mix_seed(config.train.seed, 0))
+    model = build(
+        config.network,
+        config.scheme,
+        num_classes=len(data.classes),
+        input_shape=data.input_shape,
+    )
+    identity = to_dict(config)
+    if config.distill.needs_teacher:
+        if teacher is None:
+            raise UserError(f"{config.name} learns from a teacher: give --teacher PATH, or train it in the same run")
+        identity["teacher_sha256"] = weights_hash(teacher)
+    identity |= data_identity(data)
+    # A run that is past its first stage continues with its own state.
+    if (first := config.of_first_stage()) is not None and not (out / "last.pt").exists():
+        stage = train_member(first, data, teacher, fabric=fabric, out=out / FIRST_STAGE)
+        load_stage(model, stage.model.state_dict())
+
+    def begin() -> None:
+        write_yaml(out / "config.yaml", identity)
+        write_json(out / "environment.json", environment(fabric.device))
+
+    fitted = fit(
+        model,
+        teacher,
+        data,
+        train=config.train,
+        distill=config.distill,
+        fabric=fabric,
+        log=config.log,
+        out=out,
+        identity=identity,
+        title=config.name,
+        begin=begin,
+    )
+    return Member(config.name, fitted.model, config.name, config.network.name, out / "last.pt", fitted)

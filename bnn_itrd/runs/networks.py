@@ -1,0 +1,171 @@
+"""From a configuration, or a teacher's address, to a network."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.scheme import SchemeConfig
+from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.models import MODELS, find_head, observe
+from bnn_itrd.quant import Scheme, binarize
+
+__all__ = ["LIBRARIES", "build", "foreign"]
+
+LIBRARIES = ("torchvision", "timm")
+
+
+def build(
+    network: NetworkConfig,
+    scheme: SchemeConfig | None,
+    *,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+) -> nn.Module:
+    """The full-precision network (scheme None) or the binary one of a member's definition, untrained.
+
+    Raises UserError: unknown name, an option the network does not have, a shape it does not take.
+    """
+    if network.name.partition(":")[0] in LIBRARIES:
+        return _of_library(network, scheme, num_classes=num_classes, input_shape=input_shape)
+    if network.name not in MODELS:
+        raise unknown("network", network.name, [*MODELS, *(f"{library}:NAME" for library in LIBRARIES)])
+    options = _options(network, scheme)
+    try:
+        return MODELS[network.name](num_classes, in_channels=input_shape[0], input_shape=input_shape, **options)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"network {network.name}: {error}") from error
+
+
+# Not an option of any builder.
+_NAMES = ("name", "teacher", "teacher_shortcut")
+
+
+def _options(network: NetworkConfig, scheme: SchemeConfig | None) -> dict[str, Any]:
+    """The builder's arguments. Raises UserError on an option that was set for a network that does not have it."""
+    accepted = inspect.signature(MODELS[network.name]).parameters
+    fields = [f for f in dataclasses.fields(network) if f.name not in _NAMES]
+    strange = [f.name for f in fields if getattr(network, f.name) != f.default and f.name not in accepted]
+    if network.teacher_shortcut is not None and "shortcut" not in accepted:
+        strange.append("teacher_shortcut")
+    if strange:
+        has = ", ".join(f.name for f in fields if f.name in accepted) or "none"
+        raise UserError(f"network.{strange[0]} is not an option of {network.name}, whose options are: {has}")
+    if scheme is None:  # what the other fields say is about students
+        given = {"width": network.width, "shortcut": network.teacher_shortcut}
+    else:
+        given = {f.name: getattr(network, f.name) for f in fields} | {"binary": _scheme(scheme)}
+    return {name: value for name, value in given.items() if name in accepted}
+
+
+def _scheme(config: SchemeConfig) -> Scheme:
+    try:
+        names = {field.name for field in dataclasses.fields(Scheme)}
+        scheme = Scheme(**{k: v for k, v in dataclasses.asdict(config).items() if k in names})
+        # Draws a number, which the runs in results/ and the README's table were initialised behind.
+        scheme.make_weight(1)
+    except ValueError as error:
+        raise UserError(f"scheme: {error}") from error
+    return scheme
+
+
+# With their side exits, a training step of these gives several logits.
+_SIDE_EXITS = ("googlenet", "inception_v3")
+
+
+def _of_library(
+    network: NetworkConfig, scheme: SchemeConfig | None, *, num_classes: int, input_shape: tuple[int, int, int]
+) -> nn.Module:
+    """Another library's network as that library has it, or rewritten by `binarize`."""
+    for field in dataclasses.fields(network):
+        if field.name not in ("name", "teacher", "padding_value") and getattr(network, field.name) != field.default:
+            raise UserError(
+                f"network.{field.name} is an option of our own networks; {network.name} has padding_value alone"
+            )
+    model = _untrained(network.name, num_classes=num_classes, in_channels=input_shape[0], side_exits=False)
+    if not hasattr(model, "stages"):
+        with contextlib.suppress(ValueError):  # without a linear layer there is nothing to observe
+            seen = observe(model)
+            seen.remove()
+            # By name: the rewritten network has no Sequential any more in which they could be found.
+            model.stages = seen.stage_names  # type: ignore[assignment]
+    if scheme is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the report says the same
+            model, report = binarize(model, _scheme(scheme), padding_value=network.padding_value)
+        if report.binary_weights == 0:
+            why = report.reason or "it has no convolution or linear layer between its first and its last"
+            raise UserError(f"network {network.name} cannot be made binary: {why}")
+    model.input_shape = tuple(input_shape)  # type: ignore[assignment]
+    return model
+
+
+def _untrained(address: str, *, num_classes: int, in_channels: int = 3, side_exits: bool = True) -> nn.Module:
+    """``torchvision:NAME`` or ``timm:NAME``. Raises UserError: unknown name, another number of channels."""
+    library, _, name = address.partition(":")
+    if library == "torchvision":
+        import torchvision
+
+        names = torchvision.models.list_models(module=torchvision.models)
+        if name not in names:
+            raise unknown("torchvision network", name, names)
+        if in_channels != 3:
+            raise UserError(f"{address} takes images of 3 channels, and these have {in_channels}")
+        own = {"aux_logits": side_exits, "init_weights": True} if name in _SIDE_EXITS else {}
+        model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **own)
+        return model
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError("a timm: network needs the package timm: pip install timm") from error
+    if name not in timm.list_models():
+        raise unknown("timm network", name, timm.list_models())
+    made: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels)
+    return made
+
+
+def foreign(
+    address: str, weights: str | None, *, num_classes: int, other_classes: bool = False
+) -> tuple[nn.Module, int]:
+    """``torchvision:NAME`` or ``timm:NAME``, with its state dict from a local file: nothing is downloaded.
+
+    Returns the network and its number of classes: num_classes or, with `other_classes`, as many as the file has.
+    Raises UserError: unknown name, missing file, a state dict that does not fit.
+    """
+    model = _untrained(address, num_classes=num_classes)
+    if weights is None:
+        raise UserError(f"teacher {address!r} is untrained: give its state dict with --teacher_weights FILE")
+    if not Path(weights).is_file():
+        raise UserError(f"no file {weights} for --teacher_weights")
+    try:
+        state = _read_state(Path(weights))
+        if other_classes:
+            # The rows of the classifier, whose place does not depend on their number.
+            head = state.get(f"{find_head(model)}.weight")
+            if head is not None and len(head) != num_classes:
+                num_classes = len(head)
+                model = _untrained(address, num_classes=num_classes)
+        model.load_state_dict(state)
+    except Exception as error:
+        raise UserError(f"{weights} is not the state dict of {address} with {num_classes} classes: {error}") from error
+    return model, num_classes
+
+
+def _read_state(path: Path) -> Mapping[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state

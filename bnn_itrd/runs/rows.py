@@ -1,0 +1,152 @@
+"""The rows of a comparison: of comparison.json and of the terminal's table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnn_itrd.data.splits import ImageData
+from bnn_itrd.deploy.targets import OpenFile
+from bnn_itrd.export import Agreement, uses_native
+from bnn_itrd.models import summary
+from bnn_itrd.runs.member import Member
+from bnn_itrd.training.evaluation import Evaluation, confusion
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["Entry", "agreement_row", "model_row", "table_rows"]
+
+_MS_WHAT = "onnxruntime, 1 thread, batch 1"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A member, evaluated on the test images, with its file and what validation said of it."""
+
+    member: Member
+    test: Evaluation
+    file: Path
+    agreement: Agreement
+    opened: OpenFile
+    session_ms: float
+    others: tuple[dict[str, Any], ...]
+    not_exported: tuple[dict[str, str], ...]
+
+
+def agreement_row(result: Agreement) -> dict[str, Any]:
+    """What validation says of a file, as keys of comparison.json."""
+    return {
+        "top1": None if result.top1_file is None else 100 * result.top1_file,
+        "agreement": 100 * result.argmax_agreement,
+        "max_difference": result.max_difference,
+        "median_difference": result.median_difference,
+        "images": result.images,
+        "disagreements": [
+            {"index": d.image, "torch": d.model_class, "file": d.file_class, "margin": d.margin}
+            for d in result.disagreements
+        ],
+    }
+
+
+def model_row(entry: Entry, data: ImageData, teacher: Entry | None, ms: float | None) -> dict[str, Any]:
+    """One model of comparison.json; accuracies in percent, times in ms, sizes in bytes. See docs/run-folder.md."""
+    member, test = entry.member, entry.test
+    cost = summary(member.model, data.input_shape)
+    classes = len(data.classes)
+    matrix = confusion(test.predictions, test.labels, classes)
+    per_class = 100 * matrix.diag() / matrix.sum(1).clamp(min=1)
+    history = [] if member.fitted is None else member.fitted.history
+    best = None if member.fitted is None else member.fitted.best
+    size = entry.file.stat().st_size
+    agrees = None if teacher is None else 100 * float((teacher.test.predictions == test.predictions).float().mean())
+    compression = 1.0 if member.method == "teacher" else None
+    if teacher is not None:
+        compression = teacher.file.stat().st_size / size
+    return {
+        "name": member.name,
+        "network": member.network,
+        "method": member.method,
+        "binary": cost.binary_macs > 0,
+        "reference": None if teacher is None else "teacher",
+        "epochs": len(history) or None,
+        "top1_last": test.top1,
+        "top1_best": None if best is None else best["top1"],
+        "best_epoch": None if best is None else best["epoch"],
+        "best_split": None if best is None else best["split"],
+        "top5_last": test.top5,
+        "loss_last": test.loss,
+        "parameters": cost.parameters,
+        "bytes": size,
+        "fp32_bytes": cost.fp32_bytes,
+        "compression": compression,
+        "binary_macs": cost.binary_macs,
+        "float_macs": cost.float_macs,
+        "ms_per_image": ms,
+        "ms_what": _MS_WHAT,
+        "agreement_with_teacher": agrees,
+        "per_class": [round(float(v), 4) for v in per_class],
+        "confusion": matrix.tolist(),
+        "curve": [_curve_point(row) for row in history],
+        "artefacts": [
+            {
+                "target": "onnx",
+                "file": entry.file.name,
+                "bytes": size,
+                **agreement_row(entry.agreement),
+                "ms_per_image": ms,
+                "session_ms": entry.session_ms,
+                "native": entry.opened.session is not None and uses_native(entry.opened.session),
+            },
+            *entry.others,
+        ],
+        "not_exported": list(entry.not_exported),
+    }
+
+
+def _curve_point(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the history under the names of comparison.json."""
+    parts = {k.removeprefix("loss_"): v for k, v in row.items() if k.startswith("loss_")}
+    split = row["split"]
+    return {
+        "epoch": row["epoch"],
+        "loss": row["loss"],
+        "train_loss_parts": parts,
+        "train_top1": row["train_top1"],
+        "split": split,
+        "test_top1": row["top1"],
+        "test_top5": row["top5"],
+        "test_loss": row["eval_loss"],
+        "lr": row["lr"],
+        "seconds": row["seconds"],
+        "images_per_s": row["images_per_s"],
+    }
+
+
+def table_rows(comparison: dict[str, Any]) -> list[dict[str, str]]:
+    """The terminal's table: one row per model, as text."""
+
+    def cell(value: Any, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    rows = []
+    for model in comparison["models"]:
+        artefact = (model.get("artefacts") or [{}])[0]
+        rows.append(
+            {
+                "model": model["name"],
+                "top-1 %": cell(model.get("top1_last"), ".2f"),
+                "best %": cell(model.get("top1_best"), ".2f"),
+                "top-5 %": cell(model.get("top5_last"), ".2f"),
+                "parameters": cell(model.get("parameters"), ","),
+                "binary MACs": cell(model.get("binary_macs"), ","),
+                "float MACs": cell(model.get("float_macs"), ","),
+                "ONNX bytes": cell(model.get("bytes"), ","),
+                "smaller": cell(model.get("compression"), ".1f") + "x" if model.get("compression") else "-",
+                "ms/image": cell(model.get("ms_per_image"), ".3f"),
+                "same as teacher %": cell(model.get("agreement_with_teacher"), ".2f"),
+                "ONNX = PyTorch %": cell(artefact.get("agreement"), ".2f"),
+            }
+        )
+    return rows

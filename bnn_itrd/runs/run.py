@@ -1,0 +1,197 @@
+"""The whole road: data -> teacher -> students -> ONNX -> validation -> one comparison."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import nn
+
+from bnn_itrd.config.run import MemberConfig, RunConfig, member_config
+from bnn_itrd.config.train import TrainConfig
+from bnn_itrd.config.trees import to_dict
+from bnn_itrd.data.datasets import load_data
+from bnn_itrd.data.splits import ImageData
+from bnn_itrd.distillers import Setting, Sizes, make_distillers, measure
+from bnn_itrd.environment import environment
+from bnn_itrd.errors import UserError
+from bnn_itrd.files import write_json, write_yaml
+from bnn_itrd.runs.identity import data_identity
+from bnn_itrd.runs.member import FIRST_STAGE, Member, train_member
+from bnn_itrd.runs.networks import build
+from bnn_itrd.runs.teachers import load_teacher
+from bnn_itrd.training.checkpoint import matching_state
+from bnn_itrd.training.fabric import make_fabric, steps_in_epoch
+
+__all__ = ["run"]
+
+
+def _check_folder(config: RunConfig, data: ImageData, out: Path) -> None:
+    """Refuses a folder that another run began, before anything in it is touched."""
+    for name in ("teacher", *config.students):
+        member = member_config(config, name)
+        for stage, folder in ((member, out / name), (member.of_first_stage(), out / name / FIRST_STAGE)):
+            if stage is not None and (folder / "last.pt").exists():
+                given = {**to_dict(stage), **data_identity(data)}
+                # The hash is known only once there is a teacher.
+                matching_state(folder / "last.pt", given, later=("teacher_sha256",))
+
+
+def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher: Member | None) -> None:
+    """Makes every network and distiller once, without memory: what does not fit is told before hours of training.
+
+    teacher: one that is trained already; else the run's own.
+    """
+    if only is not None:
+        member_config(config, only)  # refuses a name that is no member's
+    students = [member_config(config, name) for name in config.students if only in (None, name)]
+    learning = [member for member in students if member.distill.needs_teacher]
+    teacher_sizes = None
+    if learning or (teacher is None and only in (None, "teacher")):
+        model = _empty(member_config(config, "teacher"), data) if teacher is None else teacher.model
+        teacher_sizes = _sizes("teacher", model, data)
+    if not students:
+        return
+    # They differ in what they learn from alone.
+    if (first := students[0].of_first_stage()) is not None:
+        _empty(first, data)
+    sizes = _sizes(students[0].name, _empty(students[0], data), data)
+    for member in students:
+        try:
+            member.distill.check_learns()
+        except UserError as error:
+            raise UserError(f"students.{member.name}: {error}") from error
+    for member in learning:
+        assert teacher_sizes is not None
+        try:
+            with torch.device("meta"):
+                make_distillers(member.distill, Setting(sizes, teacher_sizes, data.train.labels))
+        except UserError as error:
+            raise UserError(f"students.{member.name}: {error}") from error
+
+
+def _empty(member: MemberConfig, data: ImageData) -> nn.Module:
+    """The member's network without memory. Raises UserError."""
+    try:
+        with torch.device("meta"):
+            return build(member.network, member.scheme, num_classes=len(data.classes), input_shape=data.input_shape)
+    except UserError as error:
+        raise UserError(f"{member.name}: {error}") from error
+
+
+def _sizes(name: str, model: nn.Module, data: ImageData) -> Sizes:
+    """Of its outputs, for images of the data's shape. Raises UserError where it cannot take them."""
+    try:
+        return measure(model, data.input_shape)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        shape = "x".join(map(str, data.input_shape))
+        raise UserError(f"{name}: the network cannot be used on images of {shape}: {first}") from error
+
+
+def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = None) -> dict[str, Any] | None:
+    """Trains what is not trained yet, exports, validates, compares; returns the comparison (main process only).
+
+    `only`: train this one member ('teacher' or a student) and stop there. The same call continues a run that was
+    interrupted. Raises UserError on anything the user can mend.
+    """
+    data = load_data(config.data)
+    _check_folder(config, data, out)
+    teacher = _given_teacher(config, data, out, only)
+    _check_members(config, data, only, teacher)
+    trainings = _trainings(config, only, teacher)
+    precisions = [train.precision for train in trainings.values()] or [config.train.precision]
+    fabric = make_fabric(config.fabric, precision=precisions[-1])
+    for field, train in trainings.items():
+        steps_in_epoch(train, len(data.train), fabric.world_size, field=field)
+    if precisions[0] != precisions[-1] and fabric.world_size > 1:
+        raise UserError("with several processes, teacher_train.precision and train.precision must be the same")
+    if fabric.is_global_zero:
+        write_yaml(out / "config.yaml", {"recipe": recipe, **to_dict(config)})
+    fabric.barrier()
+    teacher_fabric = fabric
+    if precisions[0] != precisions[-1]:
+        teacher_fabric = make_fabric(config.fabric, precision=precisions[0])
+    if "teacher_train" in trainings:
+        member = member_config(config, "teacher")
+        teacher = train_member(member, data, None, fabric=teacher_fabric, out=out / "teacher")
+    members = [teacher] if teacher is not None and not teacher.other_task else []
+    for name in config.students if only is None else [only]:
+        if name == "teacher":
+            continue
+        member = member_config(config, name)
+        model = None if teacher is None else teacher.model
+        members.append(train_member(member, data, model, fabric=fabric, out=out / name))
+    if not fabric.is_global_zero:
+        return None
+    return _report(members, data, config, out, recipe, fabric, whole=only is None)
+
+
+def _trainings(config: RunConfig, only: str | None, teacher: Member | None) -> dict[str, TrainConfig]:
+    """What will be trained, by the name of its field: the teacher first, then the students."""
+    trainings = {}
+    if teacher is None and only in (None, "teacher"):
+        trainings["teacher_train"] = config.teacher_train
+    if config.students and only != "teacher":
+        trainings["train"] = config.train
+    return trainings
+
+
+def _given_teacher(config: RunConfig, data: ImageData, out: Path, only: str | None) -> Member | None:
+    """The teacher that need not be trained: the one named, or for a single student the one in the run's folder."""
+    if config.teacher is not None and only == "teacher":
+        raise UserError(f"teacher {config.teacher} is given, so none is trained: leave it out, or name a student")
+    if config.teacher is not None:
+        students = config.students if only is None else {k: v for k, v in config.students.items() if k == only}
+        other = not any(student.compares_logits for student in students.values())
+        return load_teacher(config.teacher, config.teacher_weights, data, other_classes=other)
+    if only not in (None, "teacher") and (out / "teacher" / "last.pt").exists():
+        return load_teacher(str(out / "teacher"), None, data)
+    return None
+
+
+def _report(
+    members: list[Member],
+    data: ImageData,
+    config: RunConfig,
+    out: Path,
+    recipe: str,
+    fabric: Fabric,
+    *,
+    whole: bool,
+) -> dict[str, Any]:
+    from bnn_itrd.report import plot_curves, write_report
+    from bnn_itrd.runs.comparison import compare
+
+    files = {}
+    for m in members:
+        folder = out / m.name
+        folder.mkdir(parents=True, exist_ok=True)
+        files[m.name] = folder / ("teacher.onnx" if m.method == "teacher" else "student.onnx")
+    comparison = compare(
+        members,
+        data,
+        files=files,
+        recipe=recipe,
+        environment=environment(fabric.device),
+        config=to_dict(config),
+    )
+    for model in comparison["models"]:
+        # Where it was trained, which need not be where it was compared.
+        record = out / model["name"] / "environment.json"
+        model["trained_on"] = json.loads(record.read_text()) if record.is_file() else None
+    reference = [m for m in comparison["models"] if m["method"] == "teacher"]
+    for model in comparison["models"]:
+        if model["method"] == "teacher" and not (out / model["name"] / "last.pt").exists():
+            continue
+        own = {**comparison, "models": [*(r for r in reference if r is not model), model], "differences": []}
+        write_json(out / model["name"] / "comparison.json", own)
+        plot_curves(own, out / model["name"] / "curves.png")
+    if whole:
+        write_json(out / "comparison.json", comparison)
+        plot_curves(comparison, out / "curves.png")
+        write_report(comparison, out / "report.html")
+    return comparison

@@ -1,0 +1,93 @@
+"""A trained teacher from a run, torchvision or timm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnn_itrd.data.splits import ImageData
+from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.models import find_head
+from bnn_itrd.runs.load import load_member
+from bnn_itrd.runs.member import Member
+from bnn_itrd.runs.networks import LIBRARIES, foreign
+from bnn_itrd.training.checkpoint import load_checkpoint
+
+__all__ = ["load_teacher"]
+
+
+class _Renormalise(nn.Module):
+    """Images normalised with one mean and standard deviation -> with another; (n, c, h, w) -> the same."""
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, data: ImageData, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        have_mean, have_std, want_mean, want_std = (
+            torch.tensor(v, dtype=torch.float32).reshape(-1, 1, 1) for v in (data.mean, data.std, mean, std)
+        )
+        self.register_buffer("scale", have_std / want_std)
+        self.register_buffer("offset", (have_mean - want_mean) / want_std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * self.scale + self.offset
+
+
+def _see_as_trained(model: nn.Module, data: ImageData, identity: dict[str, Any]) -> None:
+    """A teacher of another task is shown the images under the statistics of its own training."""
+    model.add_module("renormalise", _Renormalise(data, identity["mean"], identity["std"]))
+    model.register_forward_pre_hook(lambda module, images: (module.renormalise(images[0]), *images[1:]))
+
+
+def load_teacher(address: str, weights: str | None, data: ImageData, *, other_classes: bool = False) -> Member:
+    """A trained teacher: a run folder (its teacher), a checkpoint, torchvision:NAME or timm:NAME.
+
+    other_classes: it may know others than the data's, for students that do not compare logits with it.
+    Raises UserError where it is not there or was trained for other classes or another image shape.
+    """
+    library, colon, _ = address.partition(":")
+    if colon and library in LIBRARIES:
+        model, classes = foreign(address, weights, num_classes=len(data.classes), other_classes=other_classes)
+        try:
+            find_head(model)
+        except ValueError as error:
+            raise UserError(f"teacher {address}: {error}") from error
+        return Member("teacher", model.eval(), "teacher", address, other_task=classes != len(data.classes))
+    if colon and not Path(address).exists() and library.isalpha() and len(library) > 1:
+        raise unknown("library of teachers", library, LIBRARIES)
+    if weights is not None:
+        raise UserError(f"teacher_weights belong to torchvision:NAME and timm:NAME; teacher {address} has its own")
+    path = Path(address)
+    if (path / "teacher").is_dir():
+        path = path / "teacher"
+    model, identity, file = load_member(path)
+    done, planned = load_checkpoint(file).get("epoch"), identity.get("train", {}).get("epochs")
+    if done is not None and planned is not None and done < planned and file.name == "last.pt":
+        raise UserError(
+            f"teacher {file} is at epoch {done} of {planned}: finish its training first, or name its best.pt"
+        )
+    if identity.get("input_shape") != list(data.input_shape):
+        raise UserError(
+            f"teacher {file} was trained for input_shape {identity.get('input_shape')}, but the data has "
+            f"{list(data.input_shape)}"
+        )
+    other = identity.get("classes") != list(data.classes)
+    if other and not other_classes:
+        raise UserError(
+            f"teacher {file} was trained for classes {_few(identity.get('classes') or [])}, but the data has "
+            f"{_few(data.classes)}: only students without kd, dkd and dist, which compare logits, can learn from it"
+        )
+    if other:
+        _see_as_trained(model, data, identity)
+    network = identity["network"]["name"] if "network" in identity else type(model).__name__
+    return Member("teacher", model, "teacher", network, file, other_task=other)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"{list(names[:8])}{more}"

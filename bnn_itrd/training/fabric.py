@@ -1,0 +1,56 @@
+"""Lightning Fabric: devices, processes and precision."""
+
+from __future__ import annotations
+
+import atexit
+
+import torch
+import torch.distributed
+from lightning.fabric import Fabric
+
+from bnn_itrd.config.train import FabricConfig, TrainConfig
+from bnn_itrd.errors import UserError
+
+__all__ = ["make_fabric", "steps_in_epoch"]
+
+
+def make_fabric(config: FabricConfig, *, precision: str = "32-true") -> Fabric:
+    """The one Fabric of a command, launched: with several processes, each of them runs the command from here on."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    try:
+        fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            strategy=config.strategy,
+            precision=precision,  # type: ignore[arg-type]
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"fabric: {error}") from error
+    except Exception as error:  # lightning raises its own MisconfigurationException, which has no public base
+        if type(error).__name__ != "MisconfigurationException":
+            raise
+        raise UserError(f"fabric: {error}") from error
+    if (have := fabric.strategy.precision.precision) != precision:  # fp16 becomes bf16 on a CPU, with a warning
+        raise UserError(f"precision {precision} is not possible on this device ({fabric.device.type}): use {have}")
+    fabric.launch()
+    if fabric.world_size > 1:
+        atexit.register(_leave)
+    return fabric
+
+
+def _leave() -> None:
+    """Closes the process group: left to the interpreter's last moments, gloo's threads may abort the process."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def steps_in_epoch(train: TrainConfig, images: int, processes: int, *, field: str = "train") -> int:
+    """Full batches in a pass over so many images. Raises UserError, naming the field, where they cannot be made."""
+    size = train.batch_size
+    if size > images:
+        raise UserError(f"{field}.batch_size {size} is larger than the {images} training images")
+    if size % processes:
+        raise UserError(f"{field}.batch_size {size} must be a multiple of the {processes} processes")
+    return images // size

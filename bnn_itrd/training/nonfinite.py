@@ -1,0 +1,37 @@
+"""Noticing a loss that is not finite without waiting for the device."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from bnn_itrd.errors import UserError
+
+__all__ = ["NonFinite"]
+
+
+class NonFinite:
+    """Remembers, on the device, the step and the part of the first loss that was not finite."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.first = torch.full((), -1, dtype=torch.int64, device=device)
+
+    def look(self, step: int, parts: Tensor) -> None:
+        bad = ~torch.isfinite(parts)
+        code = step * len(parts) + bad.int().argmax()
+        self.first = torch.where((self.first < 0) & bad.any(), code, self.first)
+
+    def check(self, names: tuple[str, ...], steps_per_epoch: int, kept: str) -> None:
+        """Raises UserError on the process that saw one, and on all the others."""
+        first = self.first.clone()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            seen = torch.where(first < 0, torch.iinfo(torch.int64).max, first)
+            torch.distributed.all_reduce(seen, op=torch.distributed.ReduceOp.MIN)
+            first = torch.where(seen == torch.iinfo(torch.int64).max, -1, seen)
+        if (code := int(first)) >= 0:
+            step, part = divmod(code, len(names))
+            raise UserError(
+                f"the loss part {names[part]!r} was not finite at step {step} (epoch {step // steps_per_epoch + 1}): "
+                f"training stopped. {kept} Lower train.lr, or set train.clip_norm"
+            )

@@ -1,0 +1,107 @@
+"""What a training step computes: the student's forward pass, the teacher's, and the weighted losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnn_itrd.data.splits import UNLABELLED
+from bnn_itrd.distillers import Distiller, gather
+from bnn_itrd.models import Observed, observe
+from bnn_itrd.quant import penalty
+
+__all__ = ["Objective"]
+
+
+class Objective(nn.Module):
+    """What a training step computes: the student's forward pass, the teacher's, and the weighted losses.
+
+    (images, labels, indices) -> (loss (), parts (k,), correct ()). `parts` are the weighted terms, in the order of
+    `names`; `correct` counts right answers. Its parameters are the student's and the distillers'. While `preparing`,
+    the terms are those of the distillers' phases of preparation, and the others are 0. `unlabelled`: some labels are
+    `data.UNLABELLED`; those samples take part in the distillers' terms alone.
+    """
+
+    factors: Tensor
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        distillers: nn.ModuleDict,
+        *,
+        ce_weight: float,
+        label_smoothing: float,
+        unlabelled: bool = False,
+    ) -> None:
+        super().__init__()
+        self.unlabelled = unlabelled
+        self.student = student
+        self.distillers = distillers
+        self.ce_weight, self.label_smoothing = ce_weight, label_smoothing
+        self.penalised = any(callable(getattr(type(m), "penalty", None)) for m in student.modules())
+        self.names = ("ce", *distillers, *(["penalty"] if self.penalised else []))
+        # What a schedule makes of each weight at this step; in a buffer, so that a compiled step reads it.
+        self.register_buffer("factors", torch.ones(len(self.names)), persistent=False)
+        self.preparing: tuple[str, ...] = ()
+        self._observed: tuple[Observed, Observed] | None = None
+        if len(distillers):
+            if teacher is None:
+                raise ValueError(f"distillers {', '.join(distillers)} need a teacher")
+            # In a tuple: neither the student's view nor the teacher belongs to the parameters or the checkpoint.
+            self._observed = (observe(student), observe(teacher))
+
+    def release(self) -> None:
+        """Takes the observing hooks off both networks: they are the user's again."""
+        for observed in self._observed or ():
+            observed.remove()
+
+    def forward(self, images: Tensor, labels: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.preparing:
+            return self._prepare(images, labels, indices)
+        terms = []
+        if self._observed is None:
+            logits = self.student(images)
+        else:
+            student, teacher = self._observed
+            with torch.no_grad():
+                t = teacher(images)
+            s = student(images)
+            logits = s.logits
+            for distiller in self.distillers.values():
+                off = isinstance(distiller, Distiller) and distiller.only_prepares
+                terms.append(torch.zeros((), device=images.device) if off else distiller(s, t, labels, indices))
+        ce = self._cross_entropy(logits.float(), labels)
+        parts = [self.ce_weight * ce, *terms]
+        if self.penalised:
+            added = penalty(self.student)
+            parts.append(torch.zeros((), device=images.device) if added is None else added)
+        weighted = torch.stack([part.float() for part in parts]) * self.factors
+        correct = (logits.detach().argmax(1) == labels).sum()
+        return weighted.sum(), weighted.detach(), correct
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the samples that have a label, of all processes together; 0 where a batch has none."""
+        if not self.unlabelled:
+            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        total = F.cross_entropy(
+            logits, labels, ignore_index=UNLABELLED, reduction="sum", label_smoothing=self.label_smoothing
+        )
+        counts = gather((labels != UNLABELLED).sum().reshape(1))
+        # Data-parallel training takes the mean of the processes' gradients, and their labelled samples are not as many.
+        return total * len(counts) / counts.sum().clamp(min=1)
+
+    def _prepare(self, images: Tensor, labels: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        assert self._observed is not None
+        student, teacher = self._observed
+        with torch.no_grad():
+            t = teacher(images)
+        active: dict[str, Any] = {name: self.distillers[name] for name in self.preparing}
+        s = student(images) if any(distiller.prepares_student for distiller in active.values()) else None
+        terms = {name: distiller.prepare(s, t, labels, indices) for name, distiller in active.items()}
+        zero = torch.zeros((), device=images.device)
+        parts = torch.stack([terms.get(name, zero).float() for name in self.names])
+        return parts.sum(), parts.detach(), torch.zeros((), dtype=torch.int64, device=images.device)

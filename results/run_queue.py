@@ -1,0 +1,295 @@
+"""The queue of a folder of results: which runs it shall hold, the command of each, and what is missing.
+
+    python results/run_queue.py [results] [--device gpu] [--commands] [--keep]
+
+Prints the runs that are not there yet. `--commands` prints their commands alone, for a shell: each is resumable, so
+``python results/run_queue.py --device gpu --commands | bash`` may be stopped and called again. `--keep` copies what is
+finished from runs/ (the small files: see `KEPT`; and half-precision weights where the queue says so) and writes
+QUEUE.md and the table of README.md anew.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bnn_itrd import recipes
+from bnn_itrd.config.parse import parse, parser, run_config
+from bnn_itrd.config.run import RunConfig, member_config
+from bnn_itrd.config.trees import differences, to_dict
+from bnn_itrd.console import print_table
+from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.experiments.table import collect, markdown
+from bnn_itrd.files import write_file
+from bnn_itrd.runs.half_precision import save_half
+
+__all__ = ["KEPT", "Block", "Run", "command", "configuration", "done", "keep", "main", "minutes", "read", "render"]
+
+# What a folder of results holds of a run; not the curves as a picture (the CSV has them), nor files for other runtimes.
+# comparison.json comes last: a run that has it is there with all its files, even if the copying is interrupted.
+KEPT = ("config.yaml", "environment.json", "metrics.csv", "student.onnx", "teacher.onnx", "comparison.json")
+# Start, compilation, export and validation of one run, roughly.
+_FIXED_MINUTES = 1.0
+_TRAINING_IMAGES = 50_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: `name` is its folder under results/ and runs/; fields: over the recipe's; weights: kept too."""
+
+    name: str
+    recipe: str
+    member: str
+    seed: int
+    images_per_s: float
+    root: str
+    teacher: str | None = None
+    fields: tuple[tuple[str, Any], ...] = ()
+    weights: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """Runs that belong together, in order; device: gpu or cpu."""
+
+    title: str
+    why: str
+    device: str
+    runs: tuple[Run, ...]
+
+
+def _runs(entry: dict[str, Any], images_per_s: float, paths: dict[str, str]) -> Iterator[Run]:
+    data = entry["name"].partition("-")[0]
+    for seed in entry["seeds"]:
+        yield Run(
+            name=f"{entry['name']}-s{seed}",
+            recipe=entry["recipe"],
+            member=entry["member"],
+            seed=seed,
+            images_per_s=float(entry.get("images_per_s", images_per_s)),
+            root=paths[data],
+            teacher=entry.get("teacher"),
+            fields=tuple((entry.get("fields") or {}).items()),
+            weights=bool(entry.get("weights", False)),
+        )
+
+
+def read(path: Path) -> list[Block]:
+    """The blocks of a queue.yaml. Raises UserError: no such file, not a queue, a name or teacher that does not fit."""
+    if not path.is_file():
+        raise UserError(f"no {path}: is it a folder of results with a queue?")
+    try:
+        tree = yaml.safe_load(path.read_text())
+        blocks = [
+            Block(
+                block["title"],
+                " ".join(block["why"].split()),
+                block["device"],
+                tuple(run for entry in block["runs"] for run in _runs(entry, block["images_per_s"], tree["paths"])),
+            )
+            for block in tree["blocks"]
+        ]
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not a queue of runs: {error!r}") from error
+    seen: set[str] = set()
+    for run in (run for block in blocks for run in block.runs):
+        if run.name in seen:
+            raise UserError(f"{path}: two runs are called {run.name}")
+        if run.teacher is not None and run.teacher not in seen:
+            raise UserError(f"{path}: {run.name} needs its teacher {run.teacher} to come before it")
+        seen.add(run.name)
+    return blocks
+
+
+def _arguments(run: Run) -> list[str]:
+    teacher = [] if run.teacher is None else [f"--teacher=runs/{run.teacher}/teacher"]
+    return [
+        run.recipe,
+        f"--member={run.member}",
+        f"--out=runs/{run.name}",
+        *teacher,
+        f"--data.root={run.root}",
+        f"--seed={run.seed}",
+        *(f"--{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in run.fields),
+    ]
+
+
+def command(run: Run) -> str:
+    """The run's shell command."""
+    return shlex.join(["bnn-itrd", "train", *_arguments(run)])
+
+
+@cache
+def configuration(run: Run) -> RunConfig:
+    """What the command trains. Raises UserError where the command would be refused."""
+    recipe, *rest = _arguments(run)
+    config, _ = run_config("train", "", recipes.read(recipe), rest, extra={"out": "", "member": ""})
+    member_config(config, run.member)
+    return config
+
+
+def minutes(run: Run) -> float:
+    """Expected length: images to train on, over the assumed speed, and what every run costs besides."""
+    config = configuration(run)
+    member = member_config(config, run.member)
+    stage = 0 if member.scheme is None else member.scheme.first_stage_epochs
+    images = _TRAINING_IMAGES * (1 - config.data.val_fraction) * (member.train.epochs + stage)
+    return images / run.images_per_s / 60 + _FIXED_MINUTES
+
+
+def done(run: Run, results: Path) -> bool:
+    """Whether the folder of results holds the run, trained to its end."""
+    path = results / run.name / "comparison.json"
+    if not path.is_file():
+        return False
+    try:
+        model = json.loads(path.read_text())["models"][-1]
+        return bool(model["name"] == run.member and len(model["curve"]) == _epochs(run))
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(f"{path} is not a comparison of bnn-itrd: {error!r}") from error
+
+
+def _epochs(run: Run) -> int:
+    return member_config(configuration(run), run.member).train.epochs
+
+
+def keep(run: Run, runs: Path, results: Path) -> bool:
+    """Copies a finished run's small files into the results; False where it is not finished.
+
+    Raises UserError where the run was trained with other settings than the queue's.
+    """
+    source = runs / run.name / run.member
+    if not (source / "comparison.json").is_file() or not (source / "metrics.csv").is_file():
+        return False
+    if len((source / "metrics.csv").read_text().splitlines()) != _epochs(run) + 1:
+        return False
+    if lines := _strange(run, source / "config.yaml"):
+        raise UserError(
+            f"{source} is not kept: it was trained with other settings than the queue's: {'; '.join(lines)}"
+        )
+    if run.weights:
+        save_half(source / "last.pt", results / run.name / "last.pt")
+    for name in KEPT:
+        if (source / name).is_file():
+            _copy(source / name, results / run.name / name)
+    return True
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Whole or not at all."""
+    content = source.read_bytes()
+    write_file(target, lambda file: file.write(content))
+
+
+def _strange(run: Run, path: Path) -> list[str]:
+    """A line for each setting of a run's config.yaml that is not the queue's."""
+    if not path.is_file():
+        return [f"no {path.name}"]
+    given = to_dict(member_config(configuration(run), run.member))
+    try:
+        saved = dict(yaml.safe_load(path.read_text()))
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not the configuration of a run: {error}") from error
+    return differences({key: value for key, value in saved.items() if key in given}, given)
+
+
+def render(blocks: Sequence[Block], results: Path) -> str:
+    """QUEUE.md: every run in order, its state, its expected minutes and its command."""
+    runs = [run for block in blocks for run in block.runs]
+    finished = sum(done(run, results) for run in runs)
+    lines = [
+        "# Queue",
+        "",
+        "Made from queue.yaml by `python results/run_queue.py --keep`; `python results/run_queue.py` prints what is missing. "
+        f"{finished} of {len(runs)} runs are done.",
+        "",
+        "Minutes are expected ones: images over an assumed speed, and one minute for start, compilation and export. On "
+        "a GPU the assumption is the speed this project aims at, which no measurement has confirmed yet. Every command "
+        "is resumable and writes to runs/; teachers stay there, as students of the same teacher need its weights.",
+    ]
+    for block in blocks:
+        total = sum(minutes(run) for run in block.runs)
+        lines += ["", f"## {block.title} ({block.device.upper()}, {total:.0f} minutes)", "", block.why, ""]
+        for run in block.runs:
+            state = "x" if done(run, results) else " "
+            lines += [f"- [{state}] {run.name}, {minutes(run):.0f} min", "", f"      {command(run)}", ""]
+        lines.pop()
+    return "\n".join(lines) + "\n"
+
+
+_TABLE = re.compile(r"(<!-- bnn-itrd compare results/\* --markdown -->\n)(?:\|.*\n)*")
+
+
+def table(readme: str, folders: Sequence[Path]) -> str:
+    """The README with its table made anew, below the comment that names the command."""
+    return _TABLE.sub(lambda match: match[1] + markdown(collect(folders)) + "\n", readme)
+
+
+def _update(blocks: Sequence[Block], runs: Path, results: Path) -> None:
+    for run in (run for block in blocks for run in block.runs):
+        try:
+            if not done(run, results) and keep(run, runs, results):
+                print(f"kept {results / run.name}")
+        except UserError as error:  # one that is odd must not cost the others
+            print(f"run_queue: {error}", file=sys.stderr)
+    text = render(blocks, results)
+    write_file(results / "QUEUE.md", lambda file: file.write(text.encode()))
+    readme = results / "README.md"
+    folders = sorted(path.parent for path in results.glob("*/comparison.json"))
+    if readme.is_file() and folders:
+        new = table(readme.read_text(), folders)
+        write_file(readme, lambda file: file.write(new.encode()))
+
+
+def _started(run: Run, runs: Path) -> str:
+    path = runs / run.name / run.member / "metrics.csv"
+    if not path.is_file():
+        return "-"
+    return f"epoch {len(path.read_text().splitlines()) - 1} of {_epochs(run)}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints what is missing, or the commands for it; see the module. 2 on input that does not fit."""
+    p = parser("python results/run_queue.py", "The runs that a folder of results does not hold yet.")
+    p.add_argument("results", nargs="?", default="results", help="folder of results, with queue.yaml")
+    p.add_argument("--runs", default="runs", help="folder of the runs")
+    p.add_argument("--device", default=None, help="only those meant for it: gpu or cpu")
+    p.add_argument("--commands", action="store_true", help="print the commands alone")
+    p.add_argument("--keep", action="store_true", help="copy finished runs into the results and rewrite its tables")
+    try:
+        args = parse(p, list(sys.argv[1:] if argv is None else argv))
+        results, runs = Path(args.results), Path(args.runs)
+        blocks = read(results / "queue.yaml")
+        if args.device not in (None, "gpu", "cpu"):
+            raise unknown("device", args.device, ["gpu", "cpu"])
+        if args.keep:
+            _update(blocks, runs, results)
+        chosen = [run for block in blocks if args.device in (None, block.device) for run in block.runs]
+        missing = [run for run in chosen if not done(run, results)]
+    except UserError as error:
+        print(f"run_queue: {error}", file=sys.stderr)
+        return 2
+    if args.commands:
+        print("\n".join(command(run) for run in missing))
+    elif missing:
+        rows = [
+            {"run": run.name, "state": _started(run, runs), "expected minutes": f"{minutes(run):.0f}"}
+            for run in missing
+        ]
+        print_table(rows, f"{len(missing)} of {len(chosen)} runs are missing")
+    else:
+        print(f"all {len(chosen)} runs are there")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
