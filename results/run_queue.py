@@ -209,7 +209,7 @@ def render(blocks: Sequence[Block], results: Path) -> str:
     lines = [
         "# Queue",
         "",
-        "Made from queue.yaml by `python results/run_queue.py --keep`; `python results/run_queue.py` prints what is missing. "
+        "Made from queue.yaml by `python results/run_queue.py --keep`; without it the script prints what is missing. "
         f"{finished} of {len(runs)} runs are done.",
         "",
         "Minutes are expected ones: images over an assumed speed, and one minute for start, compilation and export. On "
