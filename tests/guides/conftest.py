@@ -18,7 +18,7 @@ _NAME = re.compile(r"^# ([\w/.-]+\.(?:py|yaml))\n")
 
 
 class Guide:
-    """The blocks of a guide. One whose first line is ``# path/name.py`` (or .yaml) is that file; `commands` are those of
+    """The blocks of a guide: one whose first line is ``# path/name.py`` (or .yaml) is a file, `commands` are those of
     the ``sh`` blocks, one a line. `write` puts the files into a folder."""
 
     def __init__(self, name: str) -> None:
