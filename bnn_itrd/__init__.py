@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "distill", "load"]
+__all__ = ["Distilled", "__version__", "distill", "load"]
 
 if TYPE_CHECKING:
-    from bnn_itrd.api import distill, load
+    from bnn_itrd.api import Distilled, distill, load
 
 
 def __getattr__(name: str) -> Any:
     # Light on purpose: torch, lightning and onnx are imported when a function is first used.
-    if name in ("distill", "load"):
+    if name in ("Distilled", "distill", "load"):
         from bnn_itrd import api
 
         return getattr(api, name)

@@ -1,28 +1,57 @@
-"""The Python interface: what the command line does, with your own networks and data."""
+"""The Python interface: what the command line does, with your own networks, losses and data."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric import Fabric
 from torch import nn
 
+from bnn_itrd.config.addresses import address_of, is_address
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.distillers import DistillConfig, ITRDConfig
 from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
 from bnn_itrd.config.trees import to_dict
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.data.splits import ImageData
+from bnn_itrd.deploy.targets import write_target
+from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
 from bnn_itrd.files import write_json, write_yaml
+from bnn_itrd.quant import BinaryConv2d, BinaryLinear
 from bnn_itrd.runs.identity import data_identity, weights_hash
 from bnn_itrd.runs.load import load_member
+from bnn_itrd.runs.member import Member
 from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.fit import Fitted, fit
 
-__all__ = ["distill", "load"]
+__all__ = ["Distilled", "distill", "load"]
+
+
+@dataclass(frozen=True)
+class Distilled(Fitted):
+    """A trained network, the data it was trained on, and its run's folder; see `distill`."""
+
+    data: ImageData
+    folder: Path
+
+    def to_onnx(self, path: str | Path | None = None, *, uint8: bool = False) -> Path:
+        """Writes the network as an ONNX file that `bnn-itrd predict` takes; returns its path.
+
+        The file holds the class names and the normalisation of the data. path: student.onnx in the run's folder by
+        default. uint8: the file takes uint8 images and normalises them itself.
+        Raises ExportError on a network that cannot be exported, FileNotFoundError where the folder does not exist.
+        """
+        file = self.folder / "student.onnx" if path is None else Path(path)
+        checkpoint = self.folder / "last.pt"
+        return write_target(
+            "onnx", self.model, self.data, file, member=self.folder.name, checkpoint=checkpoint, uint8=uint8
+        )
 
 
 def distill(
@@ -35,22 +64,21 @@ def distill(
     out: str | Path = "runs/distill",
     fabric: FabricConfig | None = None,
     log: LogConfig | None = None,
-) -> Fitted:
+    report: bool = False,
+) -> Distilled:
     """Trains a student on labels and a teacher, exactly as the command does; the student is changed in place.
 
     student, teacher: any classifiers of the data's classes, (n, c, h, w) -> (n, classes). A teacher of None trains on
     labels alone; another is put in eval mode and moved to the device. data: a name ('digits'), a `DataConfig` or loaded
     `ImageData`. distill: ITRD with the paper's weights by default. The run goes into the folder `out`; the same call
-    continues it there.
-    Returns `Fitted`: the trained model, the history per epoch, the last evaluation.
+    continues it there. report: also export both networks, compare them on the test images, and write comparison.json,
+    curves.png and report.html into `out`, as ``bnn-itrd run`` does.
+    Returns `Distilled`: the trained model, the history per epoch, the last evaluation; its `to_onnx` writes the file.
     Raises UserError: bad configuration, a student that does not answer with (n, classes) or is its own teacher, another
     run in `out`, a loss that is not finite.
     """
-    from bnn_itrd.environment import environment
-
     if student is teacher:
         raise UserError("student and teacher are the same network: give a copy, copy.deepcopy(student), as the teacher")
-
     if isinstance(data, str):
         data = DataConfig(name=data, crop_padding=1, flip=False) if data == "digits" else DataConfig(name=data)
     source: dict[str, Any] | None = None
@@ -65,22 +93,15 @@ def distill(
     identity = {
         "name": folder.name,
         "data": source or {"name": data.name},
-        "custom_network": type(student).__name__,
-        # Every layer with its sizes, scheme and padding: another network of the same class is another run.
-        "layers_sha256": hashlib.sha256(repr(student).encode()).hexdigest(),
+        **_network_identity(student),
         "train": to_dict(train),
         "distill": to_dict(distill),
         **data_identity(data),
     }
     if distill.needs_teacher and teacher is not None:
         identity["teacher_sha256"] = weights_hash(teacher)
-
-    def begin() -> None:
-        write_yaml(folder / "config.yaml", identity)
-        write_json(folder / "environment.json", environment(launched.device))
-
     torch.manual_seed(train.seed)
-    return fit(
+    fitted = fit(
         student,
         teacher,
         data,
@@ -91,8 +112,65 @@ def distill(
         out=folder,
         identity=identity,
         title=folder.name,
-        begin=begin,
+        begin=lambda: _begin(folder, identity, launched),
     )
+    if report and launched.is_global_zero:
+        _report(fitted, teacher, data, folder, identity, launched.device)
+    return Distilled(fitted.model, fitted.history, fitted.final, data, folder)
+
+
+def _begin(folder: Path, identity: dict[str, Any], fabric: Fabric) -> None:
+    write_yaml(folder / "config.yaml", identity)
+    write_json(folder / "environment.json", environment(fabric.device))
+
+
+def _network_identity(student: nn.Module) -> dict[str, Any]:
+    """Which network a run belongs to, and how it can be made again, where that is known.
+
+    made_by: its definition, where a builder of this package made it; else the address of its class, where that can be
+    imported.
+    """
+    definition = getattr(student, "definition", None)
+    address = address_of(type(student))
+    if isinstance(definition, dict):
+        made_by = definition
+    else:
+        made_by = {"address": address} if _can_be_imported(type(student), address) else None
+    return {
+        "custom_network": type(student).__name__,
+        # Every layer with its sizes, scheme and padding: another network of the same class is another run.
+        "layers_sha256": hashlib.sha256(repr(student).encode()).hexdigest(),
+        "made_by": made_by,
+    }
+
+
+def _can_be_imported(kind: type, address: str) -> bool:
+    """Whether a class is found again under its name: one of a script, a function or a rewritten graph is not."""
+    module, _, name = address.partition(":")
+    if module in ("__main__", "torch.fx.graph_module") or not is_address(address):
+        return False
+    return getattr(importlib.import_module(module), name, None) is kind
+
+
+def _report(
+    fitted: Fitted,
+    teacher: nn.Module | None,
+    data: ImageData,
+    folder: Path,
+    identity: dict[str, Any],
+    device: torch.device,
+) -> None:
+    """Exports and compares the student and its teacher; see `distill`."""
+    from bnn_itrd.runs.report import report_run
+
+    network, checkpoint = identity["custom_network"], folder / "last.pt"
+    binary = any(isinstance(m, (BinaryConv2d, BinaryLinear)) for m in fitted.model.modules())
+    alone = teacher is None and not binary
+    members = [] if teacher is None else [Member("teacher", teacher.eval(), "teacher", type(teacher).__name__)]
+    method = "teacher" if alone else folder.name
+    members.append(Member(folder.name, fitted.model, method, network, checkpoint, fitted))
+    folders = {m.name: folder if m.name == folder.name else folder / m.name for m in members}
+    report_run(members, data, folders, recipe="", device=device, config=identity, out=folder)
 
 
 @torch.no_grad()
@@ -118,10 +196,14 @@ def _check_student(student: nn.Module, data: ImageData) -> None:
         )
 
 
-def load(path: str | Path, *, model: nn.Module | None = None, best: bool = False) -> nn.Module:
+def load(
+    path: str | Path, *, model: nn.Module | str | None = None, best: bool = False, trust: bool = False
+) -> nn.Module:
     """The trained network of a run folder or checkpoint, in eval mode on the CPU.
 
-    model: a network of your own to fill, where the run was made with one (`distill`). best: the best epoch's weights
-    instead of the last's. Raises UserError: nothing there, a file cut short or newer, another architecture.
+    model: a network of your own to fill, or the address of a function that makes it (``mypkg.nets:make``), where the
+    run was made with one. best: the best epoch's weights instead of the last's. trust: import code of your own that
+    only the run's folder names.
+    Raises UserError: nothing there, a file cut short or newer, another architecture, code that is not trusted.
     """
-    return load_member(path, model=model, best=best)[0]
+    return load_member(path, model=model, best=best, trust=trust)[0]

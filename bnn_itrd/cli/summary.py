@@ -31,10 +31,11 @@ def command(argv: Sequence[str]) -> int:
 
         print(describe(load_member(args.what)[0]))
         return 0
+    from bnn_itrd.config.addresses import LIBRARIES
     from bnn_itrd.config.network import NetworkConfig
     from bnn_itrd.config.run import member_config
     from bnn_itrd.config.scheme import SchemeConfig
-    from bnn_itrd.runs.networks import LIBRARIES, build
+    from bnn_itrd.runs.networks import build
 
     config, _ = run_config("summary", "", recipe_files.read(args.what), [], extra={})
     digits = config.data.name == "digits"

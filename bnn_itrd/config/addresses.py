@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from bnn_itrd.errors import UserError
 
-__all__ = ["LIBRARIES", "address_of", "check_trusted", "import_address", "is_address"]
+__all__ = ["LIBRARIES", "address_of", "call_named", "check_trusted", "import_address", "is_address", "named_addresses"]
 
 # What stands in front of the colon in the address of another library's network; no module of a user.
 LIBRARIES = ("torchvision", "timm")
@@ -73,6 +74,46 @@ def address_of(thing: Any) -> str:
     """
     named = thing if hasattr(thing, "__qualname__") else type(thing)
     return f"{named.__module__}:{named.__qualname__}"
+
+
+def call_named(make: Callable[..., Any], offered: Mapping[str, Any], *, what: str) -> Any:
+    """Calls a user's class or function with those of the offered arguments that its signature names.
+
+    Raises UserError where it needs one that is not offered. What it raises itself passes through.
+
+    >>> call_named(lambda num_classes: num_classes + 1, {"num_classes": 10, "input_shape": (3, 32, 32)}, what="example")
+    11
+    """
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{what}: {make!r} cannot be called with {', '.join(offered)}: {error}") from error
+    positional = [p for p in parameters if p.kind is p.POSITIONAL_ONLY]
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    missing = [name for name in needed if name not in offered]
+    if missing or positional:
+        name = (missing or [p.name for p in positional])[0]
+        raise UserError(
+            f"{what}: {getattr(make, '__name__', make)} needs the argument {name!r}, and is called with those of "
+            f"{', '.join(offered)} that it names: give the others a default"
+        )
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return make(**offered)
+    names = {p.name for p in parameters}
+    return make(**{name: value for name, value in offered.items() if name in names})
+
+
+def named_addresses(tree: Any) -> frozenset[str]:
+    """Returns all addresses among the keys and texts of nested plain values, such as a configuration as a dict.
+
+    >>> sorted(named_addresses({"network": {"name": "mypkg.nets:make"}, "students": {"s": {"mypkg:Loss": None}}}))
+    ['mypkg.nets:make', 'mypkg:Loss']
+    """
+    if isinstance(tree, Mapping):
+        return named_addresses([*tree.keys(), *tree.values()])
+    if isinstance(tree, (list, tuple)):
+        return frozenset().union(*map(named_addresses, tree))
+    return frozenset([tree]) if is_address(tree) else frozenset()
 
 
 def check_trusted(address: str, trust: bool | Collection[str], *, where: str) -> None:

@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from bnn_itrd.config.addresses import check_trusted, import_address, named_addresses
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.errors import UserError
 from bnn_itrd.runs.member import FIRST_STAGE
-from bnn_itrd.runs.networks import build
+from bnn_itrd.runs.networks import build, own_network
 from bnn_itrd.training.checkpoint import load_checkpoint
 
-__all__ = ["find_checkpoint", "load_member"]
+__all__ = ["find_checkpoint", "load_member", "named_network"]
 
 
-def _from_identity(identity: dict[str, Any], where: Path) -> nn.Module:
-    if "network" not in identity:
-        raise UserError(f"{where} was trained on a network of your own: pass it as model=...")
-    scheme = identity["scheme"]
-    try:
-        return build(
-            NetworkConfig(**identity["network"]),
-            None if scheme is None else SchemeConfig(**scheme),
-            num_classes=len(identity["classes"]),
-            input_shape=tuple(identity["input_shape"]),
+def _from_identity(identity: dict[str, Any], where: Path, trust: bool | Collection[str]) -> nn.Module:
+    """The untrained network that a checkpoint's identity describes; `trust`: see `load_member`."""
+    made = identity if "network" in identity else identity.get("made_by") or {}
+    shape = tuple(identity["input_shape"])
+    if "network" in made:
+        network, scheme = made["network"], made["scheme"]
+        for address in sorted(named_addresses([network, scheme])):
+            check_trusted(address, trust, where=str(where))
+        try:
+            return build(
+                NetworkConfig(**network),
+                None if scheme is None else SchemeConfig(**scheme),
+                num_classes=len(identity["classes"]),
+                input_shape=shape,
+            )
+        except TypeError as error:
+            raise UserError(f"{where} was written by another version of bnn-itrd: {error}") from error
+    if (address := made.get("address")) is None:
+        raise UserError(
+            f"{where} was trained on a network of your own, {identity.get('custom_network', 'unnamed')}, which it "
+            "cannot make again: name a function that makes one with --model package.module:NAME, or in Python pass "
+            "model=... to bnn_itrd.load"
         )
-    except TypeError as error:
-        raise UserError(f"{where} was written by another version of bnn-itrd: {error}") from error
+    check_trusted(address, trust, where=str(where))
+    return named_network(address, identity, what=f"{where}: {address}")
+
+
+def named_network(address: str, identity: dict[str, Any], *, what: str) -> nn.Module:
+    """A user's network by the address of its class or of a function, to be filled from a checkpoint.
+
+    It is called with those of num_classes and input_shape that it names. Raises UserError.
+    """
+    make = import_address(address, what=what)
+    shape = tuple(identity["input_shape"])
+    return own_network(make, num_classes=len(identity["classes"]), input_shape=shape, options={}, what=what)
 
 
 def find_checkpoint(path: Path, *, prefer: str = "last.pt") -> Path:
@@ -53,12 +77,18 @@ def find_checkpoint(path: Path, *, prefer: str = "last.pt") -> Path:
 
 
 def load_member(
-    path: Path | str, *, model: nn.Module | None = None, best: bool = False
+    path: Path | str,
+    *,
+    model: nn.Module | str | None = None,
+    best: bool = False,
+    trust: bool | Collection[str] = False,
 ) -> tuple[nn.Module, dict[str, Any], Path]:
     """(network in eval mode, its identity, its checkpoint) of a run folder or a checkpoint file.
 
-    `model`: the network to fill, where it is not one of ours. `best`: the epoch with the best top-1, not the last.
-    Raises UserError: nothing there, a file that is cut or newer, another architecture.
+    `model`: the network to fill, or the address of a function that makes it, where it is not one of ours. `best`: the
+    epoch with the best top-1, not the last. `trust`: True, or addresses of the user's own code that may be imported
+    although only the checkpoint names them.
+    Raises UserError: nothing there, a file that is cut or newer, another architecture, code that is not trusted.
     """
     file = find_checkpoint(Path(path), prefer="best.pt" if best else "last.pt")
     state = load_checkpoint(file)
@@ -67,7 +97,10 @@ def load_member(
     identity = state["identity"]
     if state.get("epoch") == 0:
         raise UserError(f"{file} is still in the preparation of its distillers: no epoch of training is done yet")
-    network = _from_identity(identity, file) if model is None else model
+    if isinstance(model, str):
+        network = named_network(model, identity, what=f"model {model}")
+    else:
+        network = _from_identity(identity, file, trust) if model is None else model
     try:
         network.load_state_dict(state["model"])
     except RuntimeError as error:

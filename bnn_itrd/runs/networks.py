@@ -13,15 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bnn_itrd.config.addresses import LIBRARIES, call_named, import_address, is_address
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.models import MODELS, find_head, observe
-from bnn_itrd.quant import Scheme, binarize
+from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Scheme, binarize
 
-__all__ = ["LIBRARIES", "build", "foreign"]
-
-LIBRARIES = ("torchvision", "timm")
+__all__ = ["build", "foreign", "own_network"]
 
 
 def build(
@@ -33,13 +32,17 @@ def build(
 ) -> nn.Module:
     """The full-precision network (scheme None) or the binary one of a member's definition, untrained.
 
+    A name that is an address (``mypkg.nets:make``) is imported and called: see `own_network`.
     Raises UserError: unknown name, an option the network does not have, a shape it does not take.
     """
+    if is_address(network.name):
+        return _of_user(network, scheme, num_classes=num_classes, input_shape=input_shape)
     if network.name.partition(":")[0] in LIBRARIES:
         return _of_library(network, scheme, num_classes=num_classes, input_shape=input_shape)
     if network.name not in MODELS:
-        raise unknown("network", network.name, [*MODELS, *(f"{library}:NAME" for library in LIBRARIES)])
-    options = _options(network, scheme)
+        others = [*(f"{library}:NAME" for library in LIBRARIES), "package.module:NAME"]
+        raise unknown("network", network.name, [*MODELS, *others])
+    options = _options(network, scheme, MODELS[network.name])
     try:
         return MODELS[network.name](num_classes, in_channels=input_shape[0], input_shape=input_shape, **options)
     except UserError:
@@ -52,9 +55,9 @@ def build(
 _NAMES = ("name", "teacher", "teacher_shortcut")
 
 
-def _options(network: NetworkConfig, scheme: SchemeConfig | None) -> dict[str, Any]:
+def _options(network: NetworkConfig, scheme: SchemeConfig | None, make: Any) -> dict[str, Any]:
     """The builder's arguments. Raises UserError on an option that was set for a network that does not have it."""
-    accepted = inspect.signature(MODELS[network.name]).parameters
+    accepted = inspect.signature(make).parameters
     fields = [f for f in dataclasses.fields(network) if f.name not in _NAMES]
     strange = [f.name for f in fields if getattr(network, f.name) != f.default and f.name not in accepted]
     if network.teacher_shortcut is not None and "shortcut" not in accepted:
@@ -94,20 +97,71 @@ def _of_library(
                 f"network.{field.name} is an option of our own networks; {network.name} has padding_value alone"
             )
     model = _untrained(network.name, num_classes=num_classes, in_channels=input_shape[0], side_exits=False)
+    if scheme is not None:
+        model = _made_binary(model, network, _scheme(scheme))
+    model.input_shape = tuple(input_shape)  # type: ignore[assignment]
+    return model
+
+
+def _made_binary(model: nn.Module, network: NetworkConfig, scheme: Scheme) -> nn.Module:
+    """The network as `binarize` rewrites it; the maps of its stages are found as before. Raises UserError."""
     if not hasattr(model, "stages"):
         with contextlib.suppress(ValueError):  # without a linear layer there is nothing to observe
             seen = observe(model)
             seen.remove()
             # By name: the rewritten network has no Sequential any more in which they could be found.
             model.stages = seen.stage_names  # type: ignore[assignment]
-    if scheme is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the report says the same
-            model, report = binarize(model, _scheme(scheme), padding_value=network.padding_value)
-        if report.binary_weights == 0:
-            why = report.reason or "it has no convolution or linear layer between its first and its last"
-            raise UserError(f"network {network.name} cannot be made binary: {why}")
-    model.input_shape = tuple(input_shape)  # type: ignore[assignment]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the report says the same
+        model, report = binarize(model, scheme, padding_value=network.padding_value)
+    if report.binary_weights == 0:
+        why = report.reason or "it has no convolution or linear layer between its first and its last"
+        raise UserError(f"network {network.name} cannot be made binary: {why}")
+    return model
+
+
+def own_network(
+    make: Any, *, num_classes: int, input_shape: tuple[int, int, int], options: Mapping[str, Any], what: str
+) -> nn.Module:
+    """Calls a user's class or function with those of num_classes, input_shape and the options that it names.
+
+    `what` says which field named it, for messages. Raises UserError where it fails, or makes no network.
+    """
+    offered = {"num_classes": num_classes, "input_shape": tuple(input_shape), **options}
+    try:
+        made = call_named(make, offered, what=what)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what}: it failed to make a network: {type(error).__name__}: {error}") from error
+    if not isinstance(made, nn.Module):
+        raise UserError(f"{what}: it must return a network, a torch.nn.Module, got {type(made).__name__}")
+    if not hasattr(made, "input_shape"):
+        made.input_shape = tuple(input_shape)  # type: ignore[assignment]
+    return made
+
+
+def _of_user(
+    network: NetworkConfig, scheme: SchemeConfig | None, *, num_classes: int, input_shape: tuple[int, int, int]
+) -> nn.Module:
+    """A user's network: as its function makes it, or rewritten by `binarize` where that knows no ``binary=``.
+
+    A network that holds binary layers already, of its own accord, is left as it is.
+    """
+    what = f"network.name {network.name}"
+    make = import_address(network.name, what="network.name")
+    if not callable(make):
+        raise UserError(f"{what}: it must be a class or function that makes a network, got {type(make).__name__}")
+    own = dataclasses.replace(network, padding_value=0)  # `binarize` has it where the function has not
+    options = _options(own if "padding_value" not in inspect.signature(make).parameters else network, scheme, make)
+    if scheme is None and "binary" in inspect.signature(make).parameters:
+        options["binary"] = None
+    model = own_network(make, num_classes=num_classes, input_shape=input_shape, options=options, what=what)
+    if scheme is None or any(isinstance(m, (BinaryConv2d, BinaryLinear)) for m in model.modules()):
+        return model
+    shape = model.input_shape
+    model = _made_binary(model, network, _scheme(scheme))
+    model.input_shape = shape
     return model
 
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
 from torch import nn
 
+from bnn_itrd.config.addresses import is_address, named_addresses
 from bnn_itrd.config.run import MemberConfig, RunConfig, member_config
 from bnn_itrd.config.train import TrainConfig
 from bnn_itrd.config.trees import to_dict
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.distillers import Setting, Sizes, make_distillers, measure
-from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
-from bnn_itrd.files import write_json, write_yaml
+from bnn_itrd.files import write_yaml
 from bnn_itrd.runs.identity import data_identity
 from bnn_itrd.runs.member import FIRST_STAGE, Member, train_member
 from bnn_itrd.runs.networks import build
@@ -74,10 +73,13 @@ def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher
 
 
 def _empty(member: MemberConfig, data: ImageData) -> nn.Module:
-    """The member's network without memory. Raises UserError."""
+    """The member's network without memory; a user's own with memory where it needs that. Raises UserError."""
+    shape, classes = data.input_shape, len(data.classes)
     try:
-        with torch.device("meta"):
-            return build(member.network, member.scheme, num_classes=len(data.classes), input_shape=data.input_shape)
+        forgiving = contextlib.suppress(Exception) if is_address(member.network.name) else contextlib.nullcontext()
+        with forgiving, torch.device("meta"):
+            return build(member.network, member.scheme, num_classes=classes, input_shape=shape)
+        return build(member.network, member.scheme, num_classes=classes, input_shape=shape)
     except UserError as error:
         raise UserError(f"{member.name}: {error}") from error
 
@@ -92,15 +94,18 @@ def _sizes(name: str, model: nn.Module, data: ImageData) -> Sizes:
         raise UserError(f"{name}: the network cannot be used on images of {shape}: {first}") from error
 
 
-def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = None) -> dict[str, Any] | None:
+def run(
+    config: RunConfig, out: Path, *, recipe: str = "", only: str | None = None, trust: bool = False
+) -> dict[str, Any] | None:
     """Trains what is not trained yet, exports, validates, compares; returns the comparison (main process only).
 
-    `only`: train this one member ('teacher' or a student) and stop there. The same call continues a run that was
+    `only`: train this one member ('teacher' or a student) and stop there. `trust`: a given teacher's folder may name
+    code of its own; what the configuration names itself is imported anyway. The same call continues a run that was
     interrupted. Raises UserError on anything the user can mend.
     """
     data = load_data(config.data)
     _check_folder(config, data, out)
-    teacher = _given_teacher(config, data, out, only)
+    teacher = _given_teacher(config, data, out, only, trust)
     _check_members(config, data, only, teacher)
     trainings = _trainings(config, only, teacher)
     precisions = [train.precision for train in trainings.values()] or [config.train.precision]
@@ -127,7 +132,17 @@ def run(config: RunConfig, out: Path, *, recipe: str = "", only: str | None = No
         members.append(train_member(member, data, model, fabric=fabric, out=out / name))
     if not fabric.is_global_zero:
         return None
-    return _report(members, data, config, out, recipe, fabric, whole=only is None)
+    from bnn_itrd.runs.report import report_run
+
+    return report_run(
+        members,
+        data,
+        {m.name: out / m.name for m in members},
+        recipe=recipe,
+        device=fabric.device,
+        config=to_dict(config),
+        out=out if only is None else None,
+    )
 
 
 def _trainings(config: RunConfig, only: str | None, teacher: Member | None) -> dict[str, TrainConfig]:
@@ -140,58 +155,15 @@ def _trainings(config: RunConfig, only: str | None, teacher: Member | None) -> d
     return trainings
 
 
-def _given_teacher(config: RunConfig, data: ImageData, out: Path, only: str | None) -> Member | None:
+def _given_teacher(config: RunConfig, data: ImageData, out: Path, only: str | None, trust: bool) -> Member | None:
     """The teacher that need not be trained: the one named, or for a single student the one in the run's folder."""
+    trusted = trust or named_addresses(to_dict(config))
     if config.teacher is not None and only == "teacher":
         raise UserError(f"teacher {config.teacher} is given, so none is trained: leave it out, or name a student")
     if config.teacher is not None:
         students = config.students if only is None else {k: v for k, v in config.students.items() if k == only}
         other = not any(student.compares_logits for student in students.values())
-        return load_teacher(config.teacher, config.teacher_weights, data, other_classes=other)
+        return load_teacher(config.teacher, config.teacher_weights, data, other_classes=other, trust=trusted)
     if only not in (None, "teacher") and (out / "teacher" / "last.pt").exists():
-        return load_teacher(str(out / "teacher"), None, data)
+        return load_teacher(str(out / "teacher"), None, data, trust=trusted)
     return None
-
-
-def _report(
-    members: list[Member],
-    data: ImageData,
-    config: RunConfig,
-    out: Path,
-    recipe: str,
-    fabric: Fabric,
-    *,
-    whole: bool,
-) -> dict[str, Any]:
-    from bnn_itrd.report import plot_curves, write_report
-    from bnn_itrd.runs.comparison import compare
-
-    files = {}
-    for m in members:
-        folder = out / m.name
-        folder.mkdir(parents=True, exist_ok=True)
-        files[m.name] = folder / ("teacher.onnx" if m.method == "teacher" else "student.onnx")
-    comparison = compare(
-        members,
-        data,
-        files=files,
-        recipe=recipe,
-        environment=environment(fabric.device),
-        config=to_dict(config),
-    )
-    for model in comparison["models"]:
-        # Where it was trained, which need not be where it was compared.
-        record = out / model["name"] / "environment.json"
-        model["trained_on"] = json.loads(record.read_text()) if record.is_file() else None
-    reference = [m for m in comparison["models"] if m["method"] == "teacher"]
-    for model in comparison["models"]:
-        if model["method"] == "teacher" and not (out / model["name"] / "last.pt").exists():
-            continue
-        own = {**comparison, "models": [*(r for r in reference if r is not model), model], "differences": []}
-        write_json(out / model["name"] / "comparison.json", own)
-        plot_curves(own, out / model["name"] / "curves.png")
-    if whole:
-        write_json(out / "comparison.json", comparison)
-        plot_curves(comparison, out / "curves.png")
-        write_report(comparison, out / "report.html")
-    return comparison

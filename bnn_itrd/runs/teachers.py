@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bnn_itrd.config.addresses import LIBRARIES
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.models import find_head
 from bnn_itrd.runs.load import load_member
 from bnn_itrd.runs.member import Member
-from bnn_itrd.runs.networks import LIBRARIES, foreign
+from bnn_itrd.runs.networks import foreign
 from bnn_itrd.training.checkpoint import load_checkpoint
 
 __all__ = ["load_teacher"]
@@ -44,10 +45,18 @@ def _see_as_trained(model: nn.Module, data: ImageData, identity: dict[str, Any])
     model.register_forward_pre_hook(lambda module, images: (module.renormalise(images[0]), *images[1:]))
 
 
-def load_teacher(address: str, weights: str | None, data: ImageData, *, other_classes: bool = False) -> Member:
+def load_teacher(
+    address: str,
+    weights: str | None,
+    data: ImageData,
+    *,
+    other_classes: bool = False,
+    trust: bool | Collection[str] = False,
+) -> Member:
     """A trained teacher: a run folder (its teacher), a checkpoint, torchvision:NAME or timm:NAME.
 
-    other_classes: it may know others than the data's, for students that do not compare logits with it.
+    other_classes: it may know others than the data's, for students that do not compare logits with it. trust: True, or
+    addresses of the user's own code that may be imported although only the teacher's folder names them.
     Raises UserError where it is not there or was trained for other classes or another image shape.
     """
     library, colon, _ = address.partition(":")
@@ -65,7 +74,7 @@ def load_teacher(address: str, weights: str | None, data: ImageData, *, other_cl
     path = Path(address)
     if (path / "teacher").is_dir():
         path = path / "teacher"
-    model, identity, file = load_member(path)
+    model, identity, file = load_member(path, trust=trust)
     done, planned = load_checkpoint(file).get("epoch"), identity.get("train", {}).get("epochs")
     if done is not None and planned is not None and done < planned and file.name == "last.pt":
         raise UserError(

@@ -1,0 +1,58 @@
+"""What a run leaves behind once its networks are trained: exported files, comparison.json, curves and report.html."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bnn_itrd.data.splits import ImageData
+from bnn_itrd.environment import environment
+from bnn_itrd.files import write_json
+from bnn_itrd.report import plot_curves, write_report
+from bnn_itrd.runs.comparison import compare
+from bnn_itrd.runs.member import Member
+
+__all__ = ["report_run"]
+
+
+def report_run(
+    members: Sequence[Member],
+    data: ImageData,
+    folders: Mapping[str, Path],
+    *,
+    recipe: str,
+    device: torch.device,
+    config: dict[str, Any],
+    out: Path | None,
+) -> dict[str, Any]:
+    """Exports and compares trained networks, and writes what was found; returns the comparison.
+
+    folders: name of a network -> its folder, which gets its files and a comparison.json of this network beside its
+    teacher. out: the folder of the whole run, which gets comparison.json, curves.png and report.html; None: nowhere.
+    """
+    files = {}
+    for m in members:
+        folders[m.name].mkdir(parents=True, exist_ok=True)
+        files[m.name] = folders[m.name] / ("teacher.onnx" if m.method == "teacher" else "student.onnx")
+    comparison = compare(members, data, files=files, recipe=recipe, environment=environment(device), config=config)
+    for model in comparison["models"]:
+        # Where it was trained, which need not be where it was compared.
+        record = folders[model["name"]] / "environment.json"
+        model["trained_on"] = json.loads(record.read_text()) if record.is_file() else None
+    reference = [m for m in comparison["models"] if m["method"] == "teacher"]
+    for model in comparison["models"]:
+        folder = folders[model["name"]]
+        if model["method"] == "teacher" and not (folder / "last.pt").exists():
+            continue
+        own = {**comparison, "models": [*(r for r in reference if r is not model), model], "differences": []}
+        write_json(folder / "comparison.json", own)
+        plot_curves(own, folder / "curves.png")
+    if out is not None:
+        write_json(out / "comparison.json", comparison)
+        plot_curves(comparison, out / "curves.png")
+        write_report(comparison, out / "report.html")
+    return comparison
