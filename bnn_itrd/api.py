@@ -84,9 +84,8 @@ def distill(
     source: dict[str, Any] | None = None
     if isinstance(data, DataConfig):
         source, data = to_dict(data), load_data(data)
-    train = TrainConfig() if train is None else train
-    if distill is None:
-        distill = DistillConfig(itrd=ITRDConfig()) if teacher is not None else DistillConfig()
+    train = train or TrainConfig()
+    distill = distill or (DistillConfig() if teacher is None else DistillConfig(itrd=ITRDConfig()))
     _check_student(student, data)
     launched = make_fabric(fabric or FabricConfig(), precision=train.precision)
     folder = Path(out)

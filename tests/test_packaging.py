@@ -167,25 +167,6 @@ def test_import_is_light() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
-def test_nothing_imports_upward() -> None:
-    """quant imports none of the others, models only quant, export only these two, losses none."""
-    allowed = {
-        "quant": ("bnn_itrd.quant",),
-        "models": ("bnn_itrd.quant", "bnn_itrd.models"),
-        "export": ("bnn_itrd.quant", "bnn_itrd.models", "bnn_itrd.export"),
-        "bnn_itrd/losses": ("bnn_itrd.losses",),
-    }
-    import re
-
-    for folder, prefixes in allowed.items():
-        for path in (ROOT / folder).rglob("*.py"):
-            text = path.read_text()
-            for found in re.findall(r"^\s*(?:from|import) (bnn_itrd[\w.]*)", text, re.M):
-                assert found.startswith(prefixes), f"{path.relative_to(ROOT)} imports {found}"
-            # one dot stays in its folder; two leave it
-            assert not re.search(r"^\s*from \.\.", text, re.M), f"{path.relative_to(ROOT)} imports upward"
-
-
 def test_versions_agree() -> None:
     import bnn_itrd
 
