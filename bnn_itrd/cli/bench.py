@@ -1,18 +1,15 @@
-"""``bnn-itrd bench``."""
+"""``bnn-itrd bench`` measures the latency of exported files."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from bnn_itrd.cli.options import add_json, add_python, add_threads
 from bnn_itrd.config.parse import parse, parser
 from bnn_itrd.console import print_table
 from bnn_itrd.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["command"]
 
@@ -28,11 +25,11 @@ def command(argv: Sequence[str]) -> int:
     p.usage = "bnn-itrd bench FILE... [--against FILE] [--threads N...] [--batch N...] [--repeats N] [--json]"
     p.add_argument("files", nargs="+", help="files written by bnn-itrd")
     p.add_argument("--against", type=str, default=None, help="the reference, a teacher's .onnx file for instance")
-    p.add_argument("--threads", type=int, nargs="+", default=[1], help="of the runtime")
+    add_threads(p, several=True)
     p.add_argument("--batch", type=int, nargs="+", default=[1], help="images per call")
     p.add_argument("--repeats", type=int, default=40, help="turns")
-    p.add_argument("--lce_python", "--lce-python", type=str, default=None, help="a python with larq-compute-engine")
-    p.add_argument("--json", action="store_true", help="print JSON")
+    add_python(p, "lce")
+    add_json(p)
     args = parse(p, argv)
     if min([*args.threads, *args.batch, args.repeats]) < 1:
         raise UserError("--threads, --batch and --repeats must be >= 1")

@@ -1,17 +1,14 @@
-"""``bnn-itrd compare``."""
+"""``bnn-itrd compare`` prints one table of several runs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from bnn_itrd.cli.options import add_json
 from bnn_itrd.config.parse import parse, parser
 from bnn_itrd.console import print_table
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["command"]
 
@@ -20,7 +17,7 @@ def command(argv: Sequence[str]) -> int:
     """``compare DIR...``: one table of several runs."""
     p = parser("bnn-itrd compare", "One table of several runs: folders that hold a comparison.json.")
     p.add_argument("folders", nargs="+", help="run folders")
-    p.add_argument("--json", action="store_true", help="print JSON")
+    add_json(p)
     p.add_argument("--markdown", action="store_true", help="print a Markdown table")
     args = parse(p, argv)
     from bnn_itrd.experiments.table import collect, markdown

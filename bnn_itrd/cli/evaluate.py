@@ -1,16 +1,13 @@
-"""``bnn-itrd evaluate``."""
+"""``bnn-itrd evaluate`` prints the accuracy of a trained network or an exported file."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from bnn_itrd.cli.options import add_best, add_json, add_python, python_of
 from bnn_itrd.config.parse import data_config, parser
-
-if TYPE_CHECKING:
-    pass
 from bnn_itrd.runs.recorded import recorded, validation_data
 
 __all__ = ["command"]
@@ -21,10 +18,10 @@ def command(argv: Sequence[str]) -> int:
     p = parser("bnn-itrd evaluate", "Accuracy of a trained network (run folder, checkpoint) or an exported file.")
     p.usage = "bnn-itrd evaluate PATH [--best] [--data NAME] [--data.root ROOT] [--json]"
     p.add_argument("path", help="run folder, checkpoint or exported file")
-    p.add_argument("--best", action="store_true", help="the epoch with the best top-1, not the last")
-    p.add_argument("--lce_python", "--lce-python", type=str, default=None, help="a python with larq-compute-engine")
-    p.add_argument("--fpga_python", "--fpga-python", type=str, default=None, help="a python with qonnx")
-    p.add_argument("--json", action="store_true", help="print JSON")
+    add_best(p)
+    add_python(p, "lce")
+    add_python(p, "fpga")
+    add_json(p)
     args, given = data_config(p, argv)
     import torch
 
@@ -35,7 +32,7 @@ def command(argv: Sequence[str]) -> int:
 
     path = Path(args.path)
     if any(path.name.endswith(target.suffix) for target in TARGETS.values()):
-        python = {"lce": args.lce_python, "fpga": args.fpga_python}.get(target_of(path).runtime or "")
+        python = python_of(args, target_of(path).runtime)
         known = metadata_of(path, python=python)
         data = validation_data(known, recorded(path), given)
         check_fits(path, known, data)

@@ -1,15 +1,11 @@
-"""``bnn-itrd predict``."""
+"""``bnn-itrd predict`` classifies image files with an exported file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bnn_itrd.config.parse import parse, parser
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["command"]
 

@@ -1,10 +1,11 @@
-"""``bnn-itrd probe``."""
+"""``bnn-itrd probe`` trains a linear classifier on a trained network's representation."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 
+from bnn_itrd.cli.options import add_best, add_json
 from bnn_itrd.config.parse import data_config, parser
 from bnn_itrd.errors import UserError
 
@@ -22,8 +23,8 @@ def command(argv: Sequence[str]) -> int:
     p.add_argument("path", help="run folder or checkpoint")
     p.add_argument("--c", type=float, default=1.0, help="inverse of the L2 penalty on the classifier's weights")
     p.add_argument("--max_iterations", type=int, default=1000, help="of L-BFGS")
-    p.add_argument("--best", action="store_true", help="the epoch with the best top-1, not the last")
-    p.add_argument("--json", action="store_true", help="print JSON")
+    add_best(p)
+    add_json(p)
     args, given = data_config(p, argv)
     if "name" not in given:
         raise UserError("probe needs the data set to probe with: --data NAME")

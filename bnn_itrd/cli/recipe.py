@@ -1,4 +1,4 @@
-"""What the commands that take a recipe share."""
+"""The commands that take a recipe: reading it, its options, its folder."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ __all__ = ["out_folder", "recipe_config", "run_text_task"]
 def recipe_config(
     command: str, description: str, argv: Sequence[str], extra: dict[str, str]
 ) -> tuple[str, RunConfig, dict[str, Any]]:
+    """Reads the recipe and the fields behind it: (its name, the configuration, the values of the command's options).
+
+    extra: the command's own options, name -> help. Raises UserError: no recipe, and what `run_config` does.
+    """
     if argv and not argv[0].startswith("-"):
         name, rest = argv[0], list(argv[1:])
         config, own = run_config(command, description, recipe_files.read(name), rest, extra=extra)
@@ -41,4 +45,5 @@ def run_text_task(command: str, argv: Sequence[str]) -> int | None:
 
 
 def out_folder(own: dict[str, Any], name: str) -> Path:
+    """Returns the run's folder: what --out names, or runs/RECIPE."""
     return Path(own["out"] or Path("runs") / Path(name).stem)

@@ -1,14 +1,10 @@
-"""``bnn-itrd recipes``."""
+"""``bnn-itrd recipes`` lists the recipes that come with the package."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from bnn_itrd import recipes as recipe_files
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["command"]
 

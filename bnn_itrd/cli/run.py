@@ -1,21 +1,19 @@
-"""``bnn-itrd run``."""
+"""``bnn-itrd run`` trains a recipe's networks, exports, validates and compares them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bnn_itrd.console import print_table
-
-if TYPE_CHECKING:
-    pass
+from bnn_itrd.cli.options import OUT
 from bnn_itrd.cli.recipe import out_folder, recipe_config, run_text_task
+from bnn_itrd.console import print_table
 
 __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """``run RECIPE --out DIR``: the whole road."""
+    """``run RECIPE --out DIR``: trains what is not trained yet, exports, validates and compares; 0."""
     if (status := run_text_task("run", argv)) is not None:
         return status
     name, config, own = recipe_config(
@@ -24,7 +22,7 @@ def command(argv: Sequence[str]) -> int:
         "test images, and compare: comparison.json, report.html and a table. It downloads nothing. The same command "
         "continues a run that was interrupted.",
         argv,
-        {"out": "folder of the run; runs/RECIPE by default"},
+        OUT,
     )
     from bnn_itrd.runs.rows import table_rows
     from bnn_itrd.runs.run import run as run_recipe
@@ -42,6 +40,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _print_agreement(comparison: dict[str, Any]) -> None:
+    """Prints the test images on which a file and its network do not agree."""
     for model in comparison["models"]:
         for artefact in model["artefacts"]:
             odd = artefact.get("disagreements")

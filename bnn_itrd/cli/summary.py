@@ -1,16 +1,12 @@
-"""``bnn-itrd summary``."""
+"""``bnn-itrd summary`` prints layers, bits, MACs and bytes of networks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bnn_itrd import recipes as recipe_files
 from bnn_itrd.config.parse import parse, parser, run_config
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["command"]
 

@@ -1,4 +1,4 @@
-"""``bnn-itrd sweep``."""
+"""``bnn-itrd sweep`` trains a grid of methods, seeds and fields, and compares them."""
 
 from __future__ import annotations
 

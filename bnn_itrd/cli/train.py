@@ -1,22 +1,19 @@
-"""``bnn-itrd train``."""
+"""``bnn-itrd train`` trains one network of a recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from bnn_itrd.cli.options import OUT
+from bnn_itrd.cli.recipe import out_folder, recipe_config, run_text_task
 from bnn_itrd.console import print_table
 from bnn_itrd.errors import UserError
-
-if TYPE_CHECKING:
-    pass
-from bnn_itrd.cli.recipe import out_folder, recipe_config, run_text_task
 
 __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """``train RECIPE --member NAME --out DIR``: one network of a recipe."""
+    """``train RECIPE --member NAME --out DIR``: trains one network of a recipe; 0."""
     if (status := run_text_task("train", argv)) is not None:
         return status
     name, config, own = recipe_config(
@@ -24,7 +21,7 @@ def command(argv: Sequence[str]) -> int:
         "Train one member of a recipe in the folder DIR/MEMBER: 'teacher', or a student. A student takes its teacher "
         "from --teacher PATH, or from DIR/teacher where that was trained before.",
         argv,
-        {"out": "folder of the run; runs/RECIPE by default", "member": "teacher, or the name of a student"},
+        {**OUT, "member": "teacher, or the name of a student"},
     )
     from bnn_itrd.runs.rows import table_rows
     from bnn_itrd.runs.run import run as run_recipe

@@ -1,4 +1,4 @@
-"""``bnn-itrd validate``."""
+"""``bnn-itrd validate`` compares exported files with the network that they came from."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnn_itrd.cli.options import add_json, add_python, add_threads, python_of
 from bnn_itrd.config.parse import data_config, parser
 from bnn_itrd.console import print_table
 from bnn_itrd.errors import UserError, unknown
@@ -37,14 +38,14 @@ def command(argv: Sequence[str]) -> int:
         "--min_agreement", type=float, default=None, help="percent of same classes; 99.9 (lce: 99) or one image"
     )
     p.add_argument("--max_difference", type=float, default=None, help="of a logit, at most; no limit by default")
-    p.add_argument("--threads", type=int, default=1, help="of the runtime")
+    add_threads(p)
     p.add_argument(
         "--images", type=int, default=None, help="only so many test images; 200 by default for qonnx, else all"
     )
     p.add_argument("--stock", action="store_true", help="without the native library")
-    p.add_argument("--lce_python", "--lce-python", type=str, default=None, help="a python with larq-compute-engine")
-    p.add_argument("--fpga_python", "--fpga-python", type=str, default=None, help="a python with qonnx")
-    p.add_argument("--json", action="store_true", help="print JSON")
+    add_python(p, "lce")
+    add_python(p, "fpga")
+    add_json(p)
     args, given = data_config(p, argv)
     if args.threads < 1 or (args.images is not None and args.images < 1):
         raise UserError("--threads and --images must be >= 1")
@@ -117,7 +118,7 @@ def _validate_one(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[st
     from bnn_itrd.runs.load import load_member
 
     target = target_of(path)
-    python = {"lce": args.lce_python, "fpga": args.fpga_python}.get(target.runtime or "")
+    python = python_of(args, target.runtime)
     opened = open_file(path, threads=args.threads, native=False if args.stock else None, python=python)
     known = metadata_of(path, python=python)
     checkpoint = Path(args.checkpoint) if args.checkpoint else path.parent / "last.pt"

@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 
     from bnn_itrd.export.fpga import QonnxValues
 
-__all__ = ["TARGETS", "OpenFile", "Target", "judge", "metadata_of", "open_file", "target_of", "write_target"]
+__all__ = [
+    "TARGETS",
+    "OpenFile",
+    "Target",
+    "check_target",
+    "judge",
+    "metadata_of",
+    "open_file",
+    "target_of",
+    "write_target",
+]
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,14 @@ TARGETS = {
         Target("finn", ".finn.onnx", "QONNX as FINN reads it, its padding standing for -1", "fpga", 99.9, 200, 1e-4),
     )
 }
+
+
+def check_target(name: str, *, uint8: bool = False) -> None:
+    """Raises UserError on an unknown target, and on one whose files cannot take uint8 images where they are to."""
+    if name not in TARGETS:
+        raise unknown("target", name, TARGETS)
+    if uint8 and name != "onnx":
+        raise UserError(f"--uint8 is for ONNX files: {name} takes normalised images")
 
 
 def judge(
@@ -123,10 +141,7 @@ def write_target(
     uint8: bakes the normalisation in (ONNX). python: an interpreter that has the target's runtime. Raises UserError on
     an unknown target, ExportError where the target cannot carry the network (which layer, and the way out).
     """
-    if name not in TARGETS:
-        raise unknown("target", name, TARGETS)
-    if uint8 and name != "onnx":
-        raise UserError(f"--uint8 is for ONNX files: {name} takes normalised images")
+    check_target(name, uint8=uint8)
     metadata = {"member": member, "dataset": data.name, "resize": data.resize}
     if checkpoint is not None and checkpoint.is_file():
         metadata["source_sha256"] = file_hash(checkpoint)

@@ -1,0 +1,50 @@
+"""Options that several commands have, each defined once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+__all__ = ["OUT", "add_best", "add_json", "add_python", "add_threads", "python_of"]
+
+# The option of `run` and `train` that names the run's folder.
+OUT = {"out": "folder of the run; runs/RECIPE by default"}
+
+# A file's runtime (`deploy.targets.Target.runtime`) -> what a Python that has it must have installed.
+_PYTHONS = {"lce": "larq-compute-engine", "fpga": "qonnx"}
+
+
+def add_json(p: ArgumentParser) -> None:
+    """Adds --json: the result as JSON in the place of a table."""
+    p.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_best(p: ArgumentParser) -> None:
+    """Adds --best: the checkpoint best.pt in the place of last.pt."""
+    p.add_argument("--best", action="store_true", help="the epoch with the best top-1, not the last")
+
+
+def add_python(p: ArgumentParser, runtime: str) -> None:
+    """Adds --lce_python or --fpga_python: an interpreter that has a runtime which this one lacks."""
+    names = f"--{runtime}_python", f"--{runtime}-python"
+    p.add_argument(*names, type=str, default=None, help=f"a python with {_PYTHONS[runtime]}")
+
+
+def python_of(args: Any, runtime: str | None) -> str | None:
+    """Returns the interpreter that the options name for a runtime, None where they name none.
+
+    >>> import argparse
+    >>> python_of(argparse.Namespace(lce_python="/opt/lce/bin/python"), "lce")
+    '/opt/lce/bin/python'
+    """
+    chosen: str | None = getattr(args, f"{runtime}_python", None)
+    return chosen
+
+
+def add_threads(p: ArgumentParser, *, several: bool = False) -> None:
+    """Adds --threads: how many the runtime of a file has; `several`: numbers to try in turn."""
+    if several:
+        p.add_argument("--threads", type=int, nargs="+", default=[1], help="of the runtime")
+    else:
+        p.add_argument("--threads", type=int, default=1, help="of the runtime")
