@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable
 
-__all__ = ["UserError", "require", "unknown"]
+__all__ = ["FieldError", "UserError", "require", "unknown"]
 
 
 class UserError(ValueError):
     """Something the user gave does not fit; the message says what, where, and what to do."""
 
 
+class FieldError(UserError):
+    """A field of a configuration holds a value that does not fit.
+
+    field: its name in its group (``train.lr``); problem: what the message says behind it; got: the value, where the
+    message ends in it; fits: a value that would do, where one is known.
+    """
+
+    def __init__(self, field: str, problem: str, *, got: object = ..., fits: object = None, hint: str = "") -> None:
+        super().__init__(f"{field} {problem}{hint}" + ("" if got is ... else f", got {got!r}"))
+        self.field, self.problem, self.got, self.fits = field, problem, got, fits
+
+    def at(self, where: str, *, fits: object = None) -> FieldError:
+        """Returns the same error of the group `where`, with the option that sets the field to a value that fits.
+
+        >>> str(FieldError("train.lr", "must be > 0", got=-1.0).at("teacher_train", fits=0.1))
+        'teacher_train.lr must be > 0 (--teacher_train.lr 0.1), got -1.0'
+        """
+        field = ".".join([where, self.field.rpartition(".")[2]] if where else [self.field])
+        fits = self.fits if fits is None else fits
+        value = fits if isinstance(fits, str) else json.dumps(fits, separators=(",", ":"))
+        hint = "" if fits is None else f" (--{field} {value})"
+        return FieldError(field, self.problem, got=self.got, fits=fits, hint=hint)
+
+
 def require(condition: bool, name: str, rule: str, value: object) -> None:
-    """Raises ``NAME must be RULE, got VALUE`` unless the condition holds."""
+    """Raises ``NAME must be RULE, got VALUE`` unless the condition holds.
+
+    >>> require(0.5 > 0, "train.lr", "> 0", 0.5)
+    """
     if not condition:
-        raise UserError(f"{name} must be {rule}, got {value!r}")
+        raise FieldError(name, f"must be {rule}", got=value)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

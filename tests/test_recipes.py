@@ -106,8 +106,8 @@ def test_the_rate_falls_at_the_milestones() -> None:
 
 def test_a_shorter_first_stage_keeps_the_proportions() -> None:
     train = TrainConfig(epochs=240, schedule="step", warmup_epochs=0)
-    assert train.of_length(80).milestones == (50, 60, 70) and train.of_length(80).epochs == 80
-    assert train.of_length(1).milestones == ()
+    assert train.of_first_stage(80).milestones == (50, 60, 70) and train.of_first_stage(80).epochs == 80
+    assert train.of_first_stage(1).milestones == ()
 
 
 @pytest.mark.parametrize("milestones", [(30, 20), (20, 20), (0, 20), (20, 60), (-5,)])
@@ -487,15 +487,15 @@ def test_a_library_teacher_of_other_classes(tmp_path: Path) -> None:
         ("digits", ["--network.name=torchvision:resnet18", "--network.width=0.5"],
          r"network\.width is an option of our own networks; torchvision:resnet18 has padding_value alone"),
         ("digits", ["--train.schedule=step", "--train.milestones=[20, 10]", "--train.epochs=30"],
-         r"train\.milestones must be .* rise within \(0, epochs\) = \(0, 30\), got \[20, 10\]"),
+         r"train\.milestones must be .* = \(0, 30\) \(--train\.milestones \[15,22\]\), got \[20, 10\]"),
         ("digits", ["--train.schedule=steps"], r"train\.schedule must be one of \['cosine', 'step'\], got steps"),
-        ("digits", ["--train.decay=0"], r"train\.decay must be in \(0, 1\], got 0"),
+        ("digits", ["--train.decay=0"], r"train\.decay must be in \(0, 1\] \(--train\.decay 0\.1\), got 0"),
         ("digits", ["--scheme.binary=false", "--network.padding_value=1"],
          r"network\.padding_value is an option of binary students, and scheme\.binary is false"),
         ("digits", ["--scheme.binary=false", "--scheme.first_stage_epochs=2"],
-         r"scheme\.first_stage_epochs must be 0 with scheme\.binary false, got 2"),
+         r"scheme\.first_stage_epochs must be 0 with scheme\.binary false \(--scheme\.first_stage_epochs 0\), got 2"),
         ("digits", ["--scheme.first_stage_epochs=1", "--train.warmup_epochs=1"],
-         r"train\.warmup_epochs must be in \[0, epochs\) = \[0, 1\)"),
+         r"train\.warmup_epochs is 1 but the first stage has 1 epoch: .* \(--train\.warmup_epochs 0\.5\)"),
         ("digits", ["--scheme.first_stage=reall", "--scheme.first_stage_epochs=1"],
          r"unknown weight binariser 'reall'.*did you mean 'real'"),
         # ResNet-18 has four stages, ResNet-20 three.

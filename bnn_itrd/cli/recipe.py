@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from bnn_itrd.errors import UserError
 if TYPE_CHECKING:
     from bnn_itrd.config.run import RunConfig
 
-__all__ = ["out_folder", "recipe_config", "run_text_task"]
+__all__ = ["line_printer", "no_recipe", "out_folder", "recipe_config", "run_text_task"]
 
 
 def recipe_config(
@@ -25,11 +27,32 @@ def recipe_config(
     """
     if argv and not argv[0].startswith("-"):
         name, rest = argv[0], list(argv[1:])
-        config, own = run_config(command, description, recipe_files.read(name), rest, extra=extra)
+        config, own = run_config(command, description, recipe_files.read(name), rest, extra=extra, say=line_printer())
         return name, config, own
     if any(token in ("-h", "--help") for token in argv):
         run_config(command, description, {}, argv, extra=extra)
-    raise UserError(f"bnn-itrd {command} needs a recipe: one of {', '.join(recipe_files.names())}, or a .yaml file")
+    raise no_recipe(command)
+
+
+def no_recipe(command: str) -> UserError:
+    """Returns the error of a command that was called without a recipe."""
+    names = ", ".join(recipe_files.names())
+    return UserError(f"bnn-itrd {command} needs a recipe: one of {names}, or a .yaml file")
+
+
+def line_printer(*, quiet: bool = False) -> Callable[[str], None]:
+    """Returns a function that prints a line, the same one once; of several processes the first one's alone prints.
+
+    quiet: to the error stream, where the other one holds JSON.
+    """
+    printed: set[str] = set()
+
+    def say(line: str) -> None:
+        if line not in printed and os.environ.get("LOCAL_RANK", "0") == "0":
+            print(line, file=sys.stderr if quiet else sys.stdout)
+        printed.add(line)
+
+    return say
 
 
 def run_text_task(command: str, argv: Sequence[str]) -> int | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from bnn_itrd import recipes as recipe_files
+from bnn_itrd.cli.recipe import line_printer, no_recipe
 from bnn_itrd.config.parse import run_config
+from bnn_itrd.config.tokens import given_options
 from bnn_itrd.console import print_table
 from bnn_itrd.errors import UserError
 
@@ -31,33 +34,38 @@ _OPTIONS = {
 }
 
 
-def _own_options(argv: Sequence[str]) -> tuple[list[str], list[str], list[str] | None, set[str]]:
-    """(the other tokens, axes, methods, flags). Raises UserError where a value is missing or out of place."""
-    rest: list[str] = []
-    axes: list[str] = []
+@dataclasses.dataclass
+class _Own:
+    """The command's own options, and the fields of the recipe as words."""
+
+    grid: list[str] = dataclasses.field(default_factory=list)
     methods: list[str] | None = None
-    flags: set[str] = set()
-    tokens = list(argv)
-    while tokens:
-        token = tokens.pop(0)
-        name, equals, value = token.partition("=")
-        if name in ("--json", "--teacher_per_seed"):
-            if equals:
-                raise UserError(f"{name} takes no value, got {value!r}")
-            flags.add(name[2:])
-        elif name in ("--grid", "--methods"):
-            given = [value] if equals else []
-            while not equals and tokens and not tokens[0].startswith("--"):
-                given.append(tokens.pop(0))
-            if name == "--grid":
-                if not given:
-                    raise UserError("--grid needs an axis: --grid train.seed=0,1,2")
-                axes += given
-            else:
-                methods = [*(methods or []), *(m for text in given for m in text.split(",") if m)]
+    out: str | None = None
+    reference: str | None = None
+    teacher_per_seed: bool = False
+    json: bool = False
+    fields: list[str] = dataclasses.field(default_factory=list)
+
+
+def _own_options(argv: Sequence[str]) -> _Own:
+    """Takes the command's own options from the recipe's fields. Raises UserError on a value missing or out of place."""
+    own = _Own()
+    for option in given_options(argv):
+        if option.key in ("json", "teacher_per_seed"):
+            option.check_flag()
+            setattr(own, option.key, True)
+        elif option.key in ("out", "reference"):
+            setattr(own, option.key, option.value())
+        elif option.key == "grid":
+            if not option.values:
+                raise UserError("--grid needs an axis: --grid train.seed=0,1,2")
+            own.grid += option.values
+        elif option.key == "methods":
+            names = [name for text in option.values for name in text.split(",") if name]
+            own.methods = [*(own.methods or []), *names]
         else:
-            rest.append(token)
-    return rest, axes, methods, flags
+            own.fields += option.words
+    return own
 
 
 def command(argv: Sequence[str]) -> int:
@@ -65,28 +73,26 @@ def command(argv: Sequence[str]) -> int:
     if any(token in ("-h", "--help") for token in argv):
         run_config("sweep", _SWEEP, {}, ["--help"], extra=_OPTIONS)
     if not argv or argv[0].startswith("-"):
-        raise UserError(f"bnn-itrd sweep needs a recipe: one of {', '.join(recipe_files.names())}, or a .yaml file")
+        raise no_recipe("sweep")
     name = argv[0]
-    rest, axis_texts, methods, flags = _own_options(argv[1:])
+    own = _own_options(argv[1:])
     recipe = recipe_files.read(name)
-    if not axis_texts and methods is None:
+    run_config("sweep", "", recipe, own.fields, extra=_OPTIONS)  # a word that is no option is told first
+    if not own.grid and own.methods is None:
         raise UserError("the grid is empty: give --grid FIELD=VALUE,VALUE (train.seed=0,1,2), or --methods NAME...")
     from bnn_itrd.experiments.grid import make_points, parse_axis, student_trees
 
-    axes = [parse_axis(text) for text in axis_texts]
-    students = student_trees(methods, recipe)
-    own = {key: text for key, text in _OPTIONS.items() if key in ("out", "reference")}
-    _, values = run_config("sweep", "", {**recipe, "students": students}, rest, extra=own)
-    fields = _without(rest, own)
-    points = make_points(recipe, students, axes, fields, teacher_per_seed="teacher_per_seed" in flags)
+    axes = [parse_axis(text) for text in own.grid]
+    students = student_trees(own.methods, recipe)
+    say = line_printer(quiet=own.json)
+    points = make_points(recipe, students, axes, own.fields, teacher_per_seed=own.teacher_per_seed, say=say)
     from bnn_itrd.experiments.sweep import Sweep, reference_of
 
-    out = Path(values["out"] or Path("sweeps") / Path(name).stem)
-    made = Sweep(points, out, recipe=name, reference=reference_of(points, values["reference"]))
+    out = Path(own.out or Path("sweeps") / Path(name).stem)
+    made = Sweep(points, out, recipe=name, reference=reference_of(points, own.reference))
     made.check()
-    quiet = "json" in flags
-    result = made.run(say=(lambda text: None) if quiet else (lambda text: print(text, flush=True)))
-    if quiet:
+    result = made.run(say=(lambda text: None) if own.json else (lambda text: print(text, flush=True)))
+    if own.json:
         print(json.dumps(result, indent=1))
     else:
         from bnn_itrd.experiments.statistics import table_cells
@@ -96,17 +102,3 @@ def command(argv: Sequence[str]) -> int:
             print(f"- {line}")
         print(f"{out}/sweep.md  {out}/sweep.csv  {out}/sweep.json")
     return int(any(point["state"] == "failed" for point in result["points"]))
-
-
-def _without(argv: Sequence[str], names: Sequence[str] | dict[str, str]) -> list[str]:
-    """The tokens that are fields of the recipe."""
-    rest: list[str] = []
-    tokens = list(argv)
-    while tokens:
-        token = tokens.pop(0)
-        key, equals, _ = token.removeprefix("--").partition("=")
-        if token.startswith("--") and key in names:
-            del tokens[: 0 if equals else 1]
-        else:
-            rest.append(token)
-    return rest

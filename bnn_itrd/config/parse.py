@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -13,9 +15,12 @@ from jsonargparse import ArgumentParser
 
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.distillers import METHODS, DistillConfig
+from bnn_itrd.config.groups import make_groups
 from bnn_itrd.config.run import RunConfig
+from bnn_itrd.config.schedules import shorten_schedules, too_long
+from bnn_itrd.config.tokens import Given, given_options, set_field
 from bnn_itrd.config.trees import flatten, to_dict
-from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.errors import FieldError, UserError, unknown
 
 __all__ = ["data_config", "parse", "parser", "run_config"]
 
@@ -28,10 +33,10 @@ def parser(prog: str, description: str) -> ArgumentParser:
     )
 
 
-def parse(p: ArgumentParser, argv: Sequence[str]) -> Any:
-    """The parsed namespace. Raises UserError on what does not fit."""
+def parse(p: ArgumentParser, argv: Sequence[str], *, defaults: bool = True) -> Any:
+    """The parsed namespace; defaults: with what was not given. Raises UserError on what does not fit."""
     try:
-        return p.parse_args(list(argv))
+        return p.parse_args(list(argv), defaults=defaults)
     except Exception as error:
         # jsonargparse wraps what our own checks raise; the message is what the user needs.
         raise UserError(_plain(str(error))) from error
@@ -41,6 +46,7 @@ def parse(p: ArgumentParser, argv: Sequence[str]) -> Any:
 _OPTIONAL_ERROR = re.compile(
     r'Parser key "([^"]+)":.*Expected a <class \'(?!NoneType)(\w+)\'>.*Given value: (.*)', re.DOTALL
 )
+_GROUP_ERROR = re.compile(r'Parser key "([^"]+)": Unable to load config "(.*)"')
 _TYPE_ERROR = re.compile(r'Parser key "([^"]+)":\s+Expected an? (.+?)\. Got value: (.*)', re.DOTALL)
 
 
@@ -49,22 +55,14 @@ def _plain(message: str) -> str:
     if (optional := _OPTIONAL_ERROR.search(message)) is not None:
         field, kind, value = (part.strip() for part in optional.groups())
         return f"{field} must be {kind} or null, got {value}"
+    if (group := _GROUP_ERROR.search(message)) is not None:
+        return f"{group[1]} must hold fields, {{NAME: VALUE}}, got {group[2]}"
     found = _TYPE_ERROR.search(message)
     if found is None:
         return message.strip()
     field, kind, value = (part.strip() for part in found.groups())
     kind = re.sub(r"<class '([^']+)'>", r"\1", kind).replace("typing.Literal", "one of ")
     return f"{field} must be {kind}, got {value}"
-
-
-def _set(tree: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        below = tree.get(parent)
-        if not isinstance(below, dict):
-            below = tree[parent] = {}
-        tree = below
-    tree[last] = value
 
 
 def _fields() -> list[str]:
@@ -84,54 +82,42 @@ def _check_known(tree: Mapping[str, Any], where: str) -> None:
     for key, value in flatten({k: v for k, v in tree.items() if k != "students"}).items():
         if key in groups and (value is None or value == {}):
             continue
+        if key in groups:
+            raise UserError(f"{key} in {where} must hold fields, {{NAME: VALUE}}, got {value!r}")
         if key not in known:
             raise unknown(f"field in {where}", key, known)
 
 
-def _split_tokens(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Tokens for the parser, and (key, value) pairs of ``--students.NAME.FIELD VALUE``."""
-    rest: list[str] = []
-    pairs: list[tuple[str, str]] = []
-    tokens = list(argv)
-    while tokens:
-        token = tokens.pop(0)
-        if token == "--students" or token.startswith(("--students.", "--students=")):
-            key, equals, value = token[2:].partition("=")
-            if not equals:
-                if not tokens:
-                    raise UserError(f"{token} needs a value")
-                value = tokens.pop(0)
-            pairs.append((key, value))
-        else:
-            rest.append(token)
-    return rest, pairs
+def _own_fields(
+    argv: Sequence[str], extra: Collection[str], flags: Collection[str]
+) -> tuple[list[str], list[Given], dict[str, Any]]:
+    """The words for the parser, the students' fields, and the values of the command's own options.
 
-
-def _seeds(tokens: Sequence[str]) -> list[str]:
-    """``--seed N`` is short for the seeds of the teacher's and of the students' training."""
-    result: list[str] = []
-    for i, token in enumerate(tokens):
-        if i and tokens[i - 1] == "--seed":
-            continue
-        value = token.removeprefix("--seed=") if token.startswith("--seed=") else "".join(tokens[i + 1 : i + 2])
-        if token == "--seed" or token.startswith("--seed="):
-            result += [f"--train.seed={value}", f"--teacher_train.seed={value}"]
-        else:
-            result.append(token)
-    return result
-
-
-def _check_tokens(argv: Sequence[str], extra: Sequence[str]) -> None:
+    ``--seed N`` is short for the seeds of the teacher's and of the students' training. Raises UserError on an unknown
+    option, with the nearest that there is, and on one without its value.
+    """
     known = _fields()
-    for token in argv:
-        if not token.startswith("--"):
-            continue
-        key = token[2:].partition("=")[0]
-        groups = {name.split(".")[0] for name in known if "." in name}
-        if key not in known and key not in extra and key not in groups:
-            raise unknown(
-                "option", f"--{key}", [f"--{name}" for name in [*known, "students.NAME.FIELD", "seed", *extra]]
-            )
+    groups = {name.split(".")[0] for name in known if "." in name}
+    words: list[str] = []
+    students: list[Given] = []
+    own: dict[str, Any] = {**dict.fromkeys(extra), **dict.fromkeys(flags, False)}
+    for option in given_options(argv):
+        key = option.key
+        if key in flags:
+            option.check_flag()
+            own[key] = True
+        elif key in extra:
+            own[key] = option.value()
+        elif key == "students" or key.startswith("students."):
+            students.append(option)
+        elif key == "seed":
+            words += [f"--train.seed={option.value()}", f"--teacher_train.seed={option.value()}"]
+        elif key in known or key in groups:
+            words.append(f"--{key}={option.value()}")
+        else:
+            names = [*known, "students.NAME.FIELD", "seed", *extra, *flags]
+            raise unknown("option", f"--{key}", [f"--{name}" for name in names])
+    return words, students, own
 
 
 def _students(tree: Any) -> dict[str, DistillConfig]:
@@ -172,36 +158,43 @@ def _methods_help() -> str:
 
 
 def run_config(
-    command: str, description: str, recipe: dict[str, Any], argv: Sequence[str], *, extra: dict[str, str]
+    command: str,
+    description: str,
+    recipe: dict[str, Any],
+    argv: Sequence[str],
+    *,
+    extra: Mapping[str, str],
+    flags: Mapping[str, str] = MappingProxyType({}),
+    say: Callable[[str], None] | None = None,
 ) -> tuple[RunConfig, dict[str, Any]]:
     """(configuration, values of the command's own options) from a recipe's tree and the fields given after it.
 
-    extra: the command's own options, name -> help. Raises UserError: unknown field (with the nearest), wrong type,
-    value out of range.
+    extra, flags: the command's own options with and without a value, name -> help. `say` is told in a line what of the
+    recipe was changed to fit the fields: a warm-up or milestones longer than the training that was asked for.
+    Raises UserError: unknown field (with the nearest), wrong type, value out of range.
     """
     if "task" in recipe:
         raise UserError(f"bnn-itrd {command} takes recipes of images; run and train take this one ({recipe['task']})")
     _check_known(recipe, "the recipe")
-    wants_help = any(token in ("-h", "--help") for token in argv)
-    rest, pairs = _split_tokens([t for t in argv if t not in ("-h", "--help")])
-    rest = _seeds(rest)
-    _check_tokens(rest, list(extra))
-    tree = dict(recipe)
+    words, pairs, own = _own_fields(argv, extra, flags)
+    tree = {key: value for key, value in recipe.items() if value is not None}
     students: Any = tree.pop("students", to_dict(RunConfig())["students"])
     holder = {"students": json.loads(json.dumps(students))}
-    for key, value in pairs:
+    for option in pairs:
         try:
-            _set(holder, key, yaml.safe_load(value))
+            set_field(holder, option.key, yaml.safe_load(option.value()))
         except yaml.YAMLError as error:
-            raise UserError(f"--{key}: {value!r} is not YAML: {error}") from error
+            raise UserError(f"--{option.key}: {option.value()!r} is not YAML: {error}") from error
 
     p = parser(f"bnn-itrd {command}", description)
     p.usage = f"bnn-itrd {command} RECIPE [--out DIR] [--FIELD VALUE ...]"
     p.add_argument("--config", action="config", help=argparse.SUPPRESS)  # how the recipe reaches the parser
     for name, text in extra.items():
         p.add_argument(f"--{name}", type=str, default=None, help=text)
+    for name, text in flags.items():
+        p.add_argument(f"--{name}", action="store_true", help=text)
     p.add_class_arguments(RunConfig, None, skip={"students"})
-    if wants_help:
+    if any(token in ("-h", "--help") for token in argv):
         p.epilog = (
             "--seed N sets teacher_train.seed and train.seed. "
             "Students are fields too: --students.NAME.ce 1, --students.NAME.kd.tau 4, "
@@ -210,17 +203,23 @@ def run_config(
         )
         p.print_help()
         raise SystemExit(0)
-    parsed = parse(p, [*(["--config", json.dumps(tree)] if tree else []), *rest])
+    as_recipe = ["--config", json.dumps(tree)] if tree else []
+    values = parse(p, [*as_recipe, *words]).as_dict()
+    if words and too_long(values):
+        given = flatten(parse(p, words, defaults=False).as_dict())
+        shorten_schedules(values, parse(p, as_recipe).as_dict(), given, say or (lambda line: None))
+    return _configuration(values, _students(holder["students"])), own
+
+
+def _configuration(values: Mapping[str, Any], students: dict[str, DistillConfig]) -> RunConfig:
+    """The configuration of parsed values: groups of fields, and single ones. Raises FieldError."""
+    groups = make_groups(RunConfig, values)
     try:
-        made = p.instantiate(parsed)
-        fields = {k: getattr(made, k) for k in RunConfig.__dataclass_fields__ if k != "students"}
-        fields["scheme"] = made.scheme.resolved()
-        config = RunConfig(students=_students(holder["students"]), **fields)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(_plain(str(error))) from error
-    return config, {name: getattr(made, name) for name in extra}
+        config = RunConfig(students=students, **groups)
+    except FieldError as error:
+        # Of several groups together, and of no group: it names the field in full.
+        raise error.at(error.field.rpartition(".")[0]) from error
+    return dataclasses.replace(config, scheme=config.scheme.resolved())
 
 
 def data_config(p: ArgumentParser, argv: Sequence[str]) -> tuple[Any, dict[str, Any]]:
@@ -246,7 +245,7 @@ def data_config(p: ArgumentParser, argv: Sequence[str]) -> tuple[Any, dict[str, 
         name = "data.name" if key == "data" else key
         if name not in known:
             raise unknown("option", f"--{key}", [f"--{n}" for n in known])
-        _set(given, name, value)
+        set_field(given, name, value)
     checker = parser("data", "")
     checker.add_class_arguments(DataConfig, "data")
     flat = flatten(given)

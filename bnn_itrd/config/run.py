@@ -10,7 +10,7 @@ from bnn_itrd.config.distillers import DistillConfig, ITRDConfig
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
-from bnn_itrd.errors import UserError, require
+from bnn_itrd.errors import UserError, require, unknown
 
 __all__ = ["MemberConfig", "RunConfig", "member_config"]
 
@@ -56,6 +56,8 @@ class RunConfig:
                     "use letters, digits, '-', '_' and '.'"
                 )
         self.network.of_students(binary=self.scheme.binary)
+        if self.students and self.scheme.first_stage_epochs:
+            self.train.of_first_stage(self.scheme.first_stage_epochs)
         rule = "given with a teacher, torchvision:NAME or timm:NAME"
         require(self.teacher_weights is None or self.teacher is not None, "teacher_weights", rule, self.teacher_weights)
 
@@ -77,7 +79,7 @@ class MemberConfig:
         """The first of two stages of training, None where there is one. Raises UserError on a schedule too long."""
         if self.scheme is None or not self.scheme.first_stage_epochs:
             return None
-        train = self.train.of_length(self.scheme.first_stage_epochs)
+        train = self.train.of_first_stage(self.scheme.first_stage_epochs)
         return dataclasses.replace(self, scheme=self.scheme.of_first_stage(), train=train)
 
 
@@ -90,7 +92,5 @@ def member_config(run: RunConfig, name: str) -> MemberConfig:
         network, train, distill = run.network.of_students(binary=run.scheme.binary), run.train, run.students[name]
         scheme = run.scheme if run.scheme.binary else None
     else:
-        from bnn_itrd.errors import unknown
-
         raise unknown("member", name, ["teacher", *run.students])
     return MemberConfig(name, run.data, network, scheme, train, distill, run.fabric, run.log)

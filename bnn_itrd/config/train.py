@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from bnn_itrd.errors import require
+from bnn_itrd.errors import FieldError, require
 
-__all__ = ["FabricConfig", "LogConfig", "TrainConfig"]
+__all__ = ["FabricConfig", "LogConfig", "TrainConfig", "check_warmup", "scaled_milestones"]
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,15 @@ class TrainConfig:
         require(self.lr > 0, "train.lr", "> 0", self.lr)
         if self.schedule == "step":
             rising = all(a < b for a, b in pairwise((0, *self.milestones, self.epochs)))
-            rule = f"whole numbers that rise within (0, epochs) = (0, {self.epochs})"
-            require(rising, "train.milestones", rule, list(self.milestones))
+            if not rising:
+                problem = f"must be whole numbers that rise within (0, epochs) = (0, {self.epochs})"
+                fits = [self.epochs // 2, 3 * self.epochs // 4] if self.epochs >= 4 else None
+                raise FieldError("train.milestones", problem, got=list(self.milestones), fits=fits)
         require(0 < self.decay <= 1, "train.decay", "in (0, 1]", self.decay)
         require(0 <= self.momentum < 1, "train.momentum", "in [0, 1)", self.momentum)
         require(self.weight_decay >= 0, "train.weight_decay", ">= 0", self.weight_decay)
-        rule = f"in [0, epochs) = [0, {self.epochs}): give a shorter one with fewer epochs"
-        require(0 <= self.warmup < self.epochs, "train.warmup_epochs", rule, self.warmup_epochs)
+        require(self.warmup >= 0, "train.warmup_epochs", ">= 0", self.warmup_epochs)
+        check_warmup(self.warmup, self.epochs, "training")
         require(not (self.nesterov and self.momentum == 0), "train.momentum", "> 0 with nesterov", self.momentum)
         require(0 <= self.label_smoothing < 1, "train.label_smoothing", "in [0, 1)", self.label_smoothing)
         require(self.ema is None or 0 <= self.ema < 1, "train.ema", "in [0, 1)", self.ema)
@@ -87,10 +89,31 @@ class TrainConfig:
         """Epochs of warm-up, as given or by default."""
         return min(5.0, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
 
-    def of_length(self, epochs: int) -> TrainConfig:
-        """The same training over another number of epochs, its milestones in proportion. Raises UserError."""
-        scaled = sorted({m * epochs // self.epochs for m in self.milestones} - {0})
-        return dataclasses.replace(self, epochs=epochs, milestones=tuple(scaled))
+    def of_first_stage(self, epochs: int) -> TrainConfig:
+        """Returns the first of two stages of this training, its milestones in proportion.
+
+        >>> TrainConfig(epochs=240, schedule="step").of_first_stage(80).milestones
+        (50, 60, 70)
+
+        Raises FieldError where the warm-up, which is that of both stages, is too long for it.
+        """
+        if self.warmup_epochs is not None:
+            check_warmup(self.warmup_epochs, epochs, "first stage")
+        milestones = scaled_milestones(self.milestones, epochs, self.epochs)
+        return dataclasses.replace(self, epochs=epochs, milestones=milestones)
+
+
+def scaled_milestones(milestones: tuple[int, ...], epochs: int, of: int) -> tuple[int, ...]:
+    """Returns the milestones of a training of `of` epochs for one of `epochs`, those that fall on 0 left out."""
+    return tuple(sorted({m * epochs // of for m in milestones} - {0}))
+
+
+def check_warmup(warmup: float, epochs: int, what: str) -> None:
+    """Raises FieldError unless a warm-up is shorter than a training, or what it is called, of so many epochs."""
+    if warmup >= epochs:
+        length = f"{epochs} epochs" if epochs > 1 else "1 epoch"
+        problem = f"is {warmup:g} but the {what} has {length}: it must be shorter"
+        raise FieldError("train.warmup_epochs", problem, fits=epochs // 2 if epochs > 1 else 0.5)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,12 +149,13 @@ def make_points(
     argv: Sequence[str] = (),
     *,
     teacher_per_seed: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> list[Point]:
     """All points, the seeds outermost: when a sweep stops early, every method has as many of them.
 
     An axis of one student's field multiplies that student only. `argv`: fields of the recipe that are given otherwise.
     A point is named weight scheme (of binary students), student, other axes, seed (``recu-kd-s1``): its name stays
-    when the grid grows.
+    when the grid grows. `say` is told what of the recipe was changed to fit the fields, as by `run_config`.
     Raises UserError: no student, an unknown field or student, a value that does not fit, two points of one name.
     """
     tree = {**recipe, "students": dict(students)}
@@ -174,7 +175,7 @@ def make_points(
                 fields = dict(zip([a.field for a in [*seeds, *own]], [*seed, *values], strict=True))
                 tokens = tuple(f"--{field}={value}" for field, value in fields.items())
                 if tokens not in configs:
-                    configs[tokens] = run_config("sweep", "", tree, [*argv, *tokens], extra={})[0]
+                    configs[tokens] = run_config("sweep", "", tree, [*argv, *tokens], extra={}, say=say)[0]
                 points.append(_point(student, fields, labels, configs[tokens], teacher_per_seed))
     seen: set[str] = set()
     for point in points:

@@ -9,7 +9,9 @@ from typing import Any
 
 import yaml
 
+from bnn_itrd.config.groups import make_groups
 from bnn_itrd.config.parse import parse, parser
+from bnn_itrd.config.tokens import given_options, set_field
 from bnn_itrd.config.trees import flatten, to_dict
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.nlp.config import LayerITRDConfig, LogitKDConfig, SquadConfig, StudentConfig
@@ -32,7 +34,7 @@ def squad_config(
     for key in flatten(tree):
         if key not in known:
             raise unknown("field in the recipe", key, [*known, "students"])
-    rest, students = _split(argv, given, [*known, *extra])
+    words, students, own = _own_fields(argv, given, known, extra)
 
     p = parser(f"bnn-itrd {command}", description)
     p.usage = f"bnn-itrd {command} RECIPE [--out DIR] [--FIELD VALUE ...]"
@@ -47,49 +49,38 @@ def squad_config(
         )
         p.print_help()
         raise SystemExit(0)
-    made = p.instantiate(parse(p, [*(["--config", json.dumps(tree)] if tree else []), *rest]))
-    fields = {name: getattr(made, name) for name in SquadConfig.__dataclass_fields__ if name != "students"}
-    config = SquadConfig(students=_students(students), **fields)
-    return config, {name: getattr(made, name) for name in extra}
+    values = parse(p, [*(["--config", json.dumps(tree)] if tree else []), *words]).as_dict()
+    return SquadConfig(students=_students(students), **make_groups(SquadConfig, values)), own
 
 
-def _split(argv: Sequence[str], students: Any, known: Sequence[str]) -> tuple[list[str], Any]:
-    """(tokens for the parser, the students with what --students[.NAME.FIELD] says). UserError: unknown option."""
+def _own_fields(
+    argv: Sequence[str], students: Any, known: Sequence[str], extra: Mapping[str, str]
+) -> tuple[list[str], Any, dict[str, Any]]:
+    """(words for the parser, the students with what --students[.NAME.FIELD] says, the command's own options).
+
+    Raises UserError: unknown option.
+    """
     holder: dict[str, Any] = {"students": json.loads(json.dumps(students))}
-    rest: list[str] = []
-    tokens = list(argv)
-    while tokens:
-        token = tokens.pop(0)
-        key, equals, value = token.removeprefix("--").partition("=")
-        if token in ("-h", "--help"):
-            continue
-        if not token.startswith("--"):
-            raise UserError(f"unexpected {token!r}: fields are given as --FIELD VALUE")
-        if key not in known and key != "seed" and key.split(".")[0] != "students":
-            raise unknown("option", f"--{key}", [f"--{name}" for name in [*known, "students.NAME.FIELD", "seed"]])
-        if not equals:
-            if not tokens:
-                raise UserError(f"{token} needs a value")
-            value = tokens.pop(0)
-        if key.split(".")[0] == "students":
+    words: list[str] = []
+    own: dict[str, Any] = dict.fromkeys(extra)
+    for option in given_options(argv):
+        key = option.key
+        if key not in [*known, *extra, "seed"] and key.split(".")[0] != "students":
+            names = [*known, *extra, "students.NAME.FIELD", "seed"]
+            raise unknown("option", f"--{key}", [f"--{name}" for name in names])
+        value = option.value()
+        if key in extra:
+            own[key] = value
+        elif key == "seed":
+            words += [f"--train.seed={value}", f"--teacher_train.seed={value}"]
+        elif key in known:
+            words.append(f"--{key}={value}")
+        else:
             try:
-                _set(holder, key.split("."), yaml.safe_load(value))
+                set_field(holder, key, yaml.safe_load(value))
             except yaml.YAMLError as error:
                 raise UserError(f"--{key}: {value!r} is not YAML: {error}") from error
-        elif key == "seed":
-            rest += [f"--train.seed={value}", f"--teacher_train.seed={value}"]
-        else:
-            rest.append(f"--{key}={value}")
-    return rest, holder["students"]
-
-
-def _set(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    *parents, last = keys
-    for parent in parents:
-        if not isinstance(tree.get(parent), dict):
-            tree[parent] = {}
-        tree = tree[parent]
-    tree[last] = value
+    return words, holder["students"], own
 
 
 def _students(tree: Any) -> dict[str, StudentConfig]:

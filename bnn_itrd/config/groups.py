@@ -1,0 +1,60 @@
+"""From the fields of a group to its dataclass, with errors that name the field where it stood."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_type_hints
+
+from bnn_itrd.errors import FieldError, UserError
+
+__all__ = ["make_group", "make_groups"]
+
+T = TypeVar("T")
+
+
+def make_groups(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of the dataclass `kind`, those that are groups as dataclasses; fields without a value are not.
+
+    >>> from bnn_itrd.config.run import RunConfig
+    >>> make_groups(RunConfig, {"network": {"name": "resnet8"}, "teacher": None})["network"].name
+    'resnet8'
+
+    Raises FieldError as `make_group` does.
+    """
+    kinds = {name: hint for name, hint in get_type_hints(kind).items() if name in values}
+    return {
+        name: make_group(hint, name, values[name]) if dataclasses.is_dataclass(hint) else values[name]
+        for name, hint in kinds.items()
+    }
+
+
+def make_group(kind: type[T], where: str, values: Mapping[str, Any]) -> T:
+    """Returns the dataclass `kind` of a group's values; `where` is the group's name, ``teacher_train``.
+
+    >>> from bnn_itrd.config.train import TrainConfig
+    >>> make_group(TrainConfig, "teacher_train", {"epochs": 0})
+    Traceback (most recent call last):
+    bnn_itrd.errors.FieldError: teacher_train.epochs must be >= 1 (--teacher_train.epochs 60), got 0
+
+    Raises FieldError on a value that does not fit, with an option that would: the field's default, of a flag the other
+    value.
+    """
+    try:
+        return kind(**values)
+    except FieldError as error:
+        raise error.at(where, fits=_fitting(kind, values, error)) from error
+
+
+def _fitting(kind: type[Any], values: Mapping[str, Any], error: FieldError) -> Any:
+    """A value of the field with which the group would be made, None where neither error nor default is one."""
+    field = error.field.rpartition(".")[2]
+    defaults = {f.name: f.default for f in dataclasses.fields(kind)}
+    if error.fits is not None or defaults.get(field) in (None, dataclasses.MISSING):
+        return error.fits
+    value = not values[field] if isinstance(defaults[field], bool) else defaults[field]
+    try:
+        kind(**{**values, field: value})
+    except UserError:
+        return None
+    return value

@@ -1,0 +1,88 @@
+"""The words behind a command as options with their values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bnn_itrd.errors import UserError
+
+__all__ = ["Given", "given_options", "set_field"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """An option as it was written: ``--KEY=VALUE``, ``--KEY VALUE VALUE`` or a flag, ``--KEY``."""
+
+    key: str
+    values: tuple[str, ...]
+
+    @property
+    def words(self) -> list[str]:
+        """The option as it can be written again."""
+        return [f"--{self.key}={self.values[0]}"] if len(self.values) == 1 else [f"--{self.key}", *self.values]
+
+    def value(self) -> str:
+        """Returns the one value. Raises UserError where there is none, or more than one."""
+        if not self.values:
+            raise UserError(f"--{self.key} needs a value")
+        if len(self.values) > 1:
+            raise UserError(f"--{self.key} takes one value, got {' '.join(self.values)}")
+        return self.values[0]
+
+    def check_flag(self) -> None:
+        """Raises UserError where a flag was given a value."""
+        if self.values:
+            raise UserError(f"--{self.key} takes no value, got {self.values[0]!r}")
+
+
+def given_options(argv: Sequence[str]) -> list[Given]:
+    """Returns the options among the words of a command that takes nothing else; -h and --help are left out.
+
+    >>> given_options(["--train.lr=0.1", "--grid", "train.seed=0,1", "data.flip=true", "--json"])[1:]
+    [Given(key='grid', values=('train.seed=0,1', 'data.flip=true')), Given(key='json', values=())]
+
+    Raises UserError on a word that belongs to no option.
+    """
+    options: list[tuple[str, list[str], bool]] = []
+    for word in argv:
+        if word in ("-h", "--help"):
+            continue
+        if word.startswith("--"):
+            key, equals, value = word[2:].partition("=")
+            options.append((key, [value] if equals else [], bool(equals)))
+        elif options and not options[-1][2]:
+            options[-1][1].append(word)
+        else:
+            raise UserError(f"unexpected {word!r}: fields are given as --FIELD VALUE")
+    return [Given(key, tuple(values)) for key, values, _ in options]
+
+
+def set_field(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a field of nested dicts by its name; what stands in the way of a group gives way to it.
+
+    The address of a user's own code (``package.module:Name``) is one part of the name.
+
+    >>> tree = {}
+    >>> set_field(tree, "students.mine.pkg.losses:Mine.weight", 2)
+    >>> tree
+    {'students': {'mine': {'pkg.losses:Mine': {'weight': 2}}}}
+    """
+    *parents, last = _parts(key)
+    for parent in parents:
+        below = tree.get(parent)
+        if not isinstance(below, dict):
+            below = tree[parent] = {}
+        tree = below
+    tree[last] = value
+
+
+def _parts(key: str) -> list[str]:
+    """The parts of a field's name; the module of an address keeps its dots, behind ``students.NAME``."""
+    before, colon, behind = key.partition(":")
+    if not colon:
+        return key.split(".")
+    first, *names = behind.split(".")
+    group, student, module = [*before.split(".", 2), "", ""][:3]
+    return [group, student, f"{module}:{first}", *names]
