@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TINY
+from helpers import TINY
 from PIL import Image
 
 import bnn_itrd

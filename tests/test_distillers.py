@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import write_npz
 from einops import rearrange
+from helpers import write_npz
 from torch import Tensor, nn
 
 import bnn_itrd

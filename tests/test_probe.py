@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
-from conftest import write_npz
+from helpers import write_npz
 
 import bnn_itrd.experiments.linear_probe
 from bnn_itrd.cli import main

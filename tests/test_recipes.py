@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TINY
+from helpers import TINY
 from torch import Tensor, nn
 
 import bnn_itrd.runs.member

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import write_npz
+from helpers import write_npz
 from PIL import Image
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode

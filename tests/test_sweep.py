@@ -14,7 +14,7 @@ import pytest
 import scipy.stats
 import torch
 import yaml
-from conftest import TINY
+from helpers import TINY
 
 import bnn_itrd.experiments.sweep
 from bnn_itrd import recipes

@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from conftest import TINY, write_npz
+from helpers import TINY, write_npz
 from torch import nn
 
 import bnn_itrd
