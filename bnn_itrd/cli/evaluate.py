@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from bnn_itrd.cli.options import add_best, add_json, add_python, python_of
+from bnn_itrd.cli.options import add_best, add_json, add_own_network, add_python, python_of
 from bnn_itrd.config.parse import data_config, parser
 from bnn_itrd.runs.recorded import recorded, validation_data
 
@@ -19,6 +19,7 @@ def command(argv: Sequence[str]) -> int:
     p.usage = "bnn-itrd evaluate PATH [--best] [--data NAME] [--data.root ROOT] [--json]"
     p.add_argument("path", help="run folder, checkpoint or exported file")
     add_best(p)
+    add_own_network(p)
     add_python(p, "lce")
     add_python(p, "fpga")
     add_json(p)
@@ -38,7 +39,7 @@ def command(argv: Sequence[str]) -> int:
         check_fits(path, known, data)
         _, logits, labels = run_split(None, open_file(path, python=python), data)
     else:
-        model, known, path = load_member(path, best=args.best)
+        model, known, path = load_member(path, model=args.model, best=args.best, trust=args.trust)
         data = validation_data(known, known, given)
         check_fits(path, known, data)
         logits, _, labels = run_split(model, None, data)

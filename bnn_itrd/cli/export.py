@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnn_itrd.cli.options import add_best, add_json, add_python, python_of
+from bnn_itrd.cli.options import add_best, add_json, add_own_network, add_python, python_of
 from bnn_itrd.config.parse import data_config, parser
 from bnn_itrd.console import print_table
 from bnn_itrd.runs.recorded import validation_data
@@ -32,6 +32,7 @@ def command(argv: Sequence[str]) -> int:
     p.add_argument("--to", nargs="+", default=["onnx"], help="onnx, lce, qonnx, finn; onnx by default")
     p.add_argument("--out", type=str, default=None, help="a folder, or for one target a file; beside the checkpoint")
     add_best(p)
+    add_own_network(p)
     p.add_argument("--uint8", action="store_true", help="uint8 images in: the ONNX file normalises them itself")
     add_python(p, "lce")
     add_json(p)
@@ -42,7 +43,7 @@ def command(argv: Sequence[str]) -> int:
 
     for name in args.to:
         check_target(name, uint8=args.uint8)
-    model, identity, checkpoint = load_member(Path(args.path), best=args.best)
+    model, identity, checkpoint = load_member(args.path, model=args.model, best=args.best, trust=args.trust)
     out = Path(args.out) if args.out else checkpoint.parent
     data = validation_data(identity, identity, given)
     check_fits(checkpoint, identity, data)

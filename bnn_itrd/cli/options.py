@@ -6,10 +6,13 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-__all__ = ["OUT", "add_best", "add_json", "add_python", "add_threads", "python_of"]
+__all__ = ["OUT", "TRUST", "add_best", "add_json", "add_own_network", "add_python", "add_threads", "python_of"]
 
 # The option of `run` and `train` that names the run's folder.
 OUT = {"out": "folder of the run; runs/RECIPE by default"}
+
+# A flag of every command that may meet the name of a user's own code in a run's folder, which is imported only with it.
+TRUST = {"trust": "run the code of your own that this run or file names"}
 
 # A file's runtime (`deploy.targets.Target.runtime`) -> what a Python that has it must have installed.
 _PYTHONS = {"lce": "larq-compute-engine", "fpga": "qonnx"}
@@ -23,6 +26,17 @@ def add_json(p: ArgumentParser) -> None:
 def add_best(p: ArgumentParser) -> None:
     """Adds --best: the checkpoint best.pt in the place of last.pt."""
     p.add_argument("--best", action="store_true", help="the epoch with the best top-1, not the last")
+
+
+def add_own_network(p: ArgumentParser) -> None:
+    """Adds --model and --trust, the two ways to load a run whose network is of a user's own code."""
+    p.add_argument(
+        "--model",
+        type=str,
+        default=None,
+        help="package.module:NAME, a class or function of your own that makes the network of this run",
+    )
+    p.add_argument("--trust", action="store_true", help=TRUST["trust"])
 
 
 def add_python(p: ArgumentParser, runtime: str) -> None:

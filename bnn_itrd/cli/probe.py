@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from bnn_itrd.cli.options import add_best, add_json
+from bnn_itrd.cli.options import add_best, add_json, add_own_network
 from bnn_itrd.config.parse import data_config, parser
 from bnn_itrd.errors import UserError
 
@@ -24,6 +24,7 @@ def command(argv: Sequence[str]) -> int:
     p.add_argument("--c", type=float, default=1.0, help="inverse of the L2 penalty on the classifier's weights")
     p.add_argument("--max_iterations", type=int, default=1000, help="of L-BFGS")
     add_best(p)
+    add_own_network(p)
     add_json(p)
     args, given = data_config(p, argv)
     if "name" not in given:
@@ -31,7 +32,7 @@ def command(argv: Sequence[str]) -> int:
     from bnn_itrd.experiments.linear_probe import linear_probe, probe_data
     from bnn_itrd.runs.load import load_member
 
-    model, known, path = load_member(args.path, best=args.best)
+    model, known, path = load_member(args.path, model=args.model, best=args.best, trust=args.trust)
     data = probe_data(known, given)
     result = linear_probe(model, known, data, c=args.c, max_iterations=args.max_iterations)
     values = {"path": str(path), "data": data.name, **result}

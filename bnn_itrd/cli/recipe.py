@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnn_itrd import recipes as recipe_files
+from bnn_itrd.cli.options import TRUST
 from bnn_itrd.config.parse import run_config
 from bnn_itrd.errors import UserError
 
@@ -23,14 +24,16 @@ def recipe_config(
 ) -> tuple[str, RunConfig, dict[str, Any]]:
     """Reads the recipe and the fields behind it: (its name, the configuration, the values of the command's options).
 
-    extra: the command's own options, name -> help. Raises UserError: no recipe, and what `run_config` does.
+    extra: the command's own options, name -> help; it also has --trust. Raises UserError: no recipe, and what
+    `run_config` does.
     """
     if argv and not argv[0].startswith("-"):
         name, rest = argv[0], list(argv[1:])
-        config, own = run_config(command, description, recipe_files.read(name), rest, extra=extra, say=line_printer())
+        tree = recipe_files.read(name)
+        config, own = run_config(command, description, tree, rest, extra=extra, flags=TRUST, say=line_printer())
         return name, config, own
     if any(token in ("-h", "--help") for token in argv):
-        run_config(command, description, {}, argv, extra=extra)
+        run_config(command, description, {}, argv, extra=extra, flags=TRUST)
     raise no_recipe(command)
 
 

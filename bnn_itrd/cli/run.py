@@ -28,7 +28,7 @@ def command(argv: Sequence[str]) -> int:
     from bnn_itrd.runs.run import run as run_recipe
 
     out = out_folder(own, name)
-    comparison = run_recipe(config, out, recipe=name)
+    comparison = run_recipe(config, out, recipe=name, trust=own["trust"])
     if comparison is not None:
         print_table(
             table_rows(comparison),

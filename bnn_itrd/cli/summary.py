@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bnn_itrd import recipes as recipe_files
+from bnn_itrd.cli.options import add_own_network
 from bnn_itrd.config.parse import parse, parser, run_config
 
 __all__ = ["command"]
@@ -19,13 +20,14 @@ def command(argv: Sequence[str]) -> int:
     )
     p.add_argument("what", help="recipe, run folder or checkpoint")
     p.add_argument("--classes", type=int, default=10, help="a recipe's number of classes")
+    add_own_network(p)
     args = parse(p, argv)
     from bnn_itrd.models import summary as describe
 
     if Path(args.what).exists() and not args.what.endswith((".yaml", ".yml")):
         from bnn_itrd.runs.load import load_member
 
-        print(describe(load_member(args.what)[0]))
+        print(describe(load_member(args.what, model=args.model, trust=args.trust)[0]))
         return 0
     from bnn_itrd.config.addresses import LIBRARIES
     from bnn_itrd.config.network import NetworkConfig

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bnn_itrd import recipes as recipe_files
+from bnn_itrd.cli.options import TRUST
 from bnn_itrd.cli.recipe import line_printer, no_recipe
 from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.tokens import given_options
@@ -44,6 +45,7 @@ class _Own:
     reference: str | None = None
     teacher_per_seed: bool = False
     json: bool = False
+    trust: bool = False
     fields: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -51,7 +53,7 @@ def _own_options(argv: Sequence[str]) -> _Own:
     """Takes the command's own options from the recipe's fields. Raises UserError on a value missing or out of place."""
     own = _Own()
     for option in given_options(argv):
-        if option.key in ("json", "teacher_per_seed"):
+        if option.key in ("json", "teacher_per_seed", "trust"):
             option.check_flag()
             setattr(own, option.key, True)
         elif option.key in ("out", "reference"):
@@ -71,13 +73,13 @@ def _own_options(argv: Sequence[str]) -> _Own:
 def command(argv: Sequence[str]) -> int:
     """``sweep RECIPE --grid FIELD=A,B --methods NAME... --out DIR``: 0, or 1 where a point failed."""
     if any(token in ("-h", "--help") for token in argv):
-        run_config("sweep", _SWEEP, {}, ["--help"], extra=_OPTIONS)
+        run_config("sweep", _SWEEP, {}, ["--help"], extra=_OPTIONS, flags=TRUST)
     if not argv or argv[0].startswith("-"):
         raise no_recipe("sweep")
     name = argv[0]
     own = _own_options(argv[1:])
     recipe = recipe_files.read(name)
-    run_config("sweep", "", recipe, own.fields, extra=_OPTIONS)  # a word that is no option is told first
+    run_config("sweep", "", recipe, own.fields, extra=_OPTIONS, flags=TRUST)  # a word that is no option is told first
     if not own.grid and own.methods is None:
         raise UserError("the grid is empty: give --grid FIELD=VALUE,VALUE (train.seed=0,1,2), or --methods NAME...")
     from bnn_itrd.experiments.grid import make_points, parse_axis, student_trees
@@ -89,7 +91,7 @@ def command(argv: Sequence[str]) -> int:
     from bnn_itrd.experiments.sweep import Sweep, reference_of
 
     out = Path(own.out or Path("sweeps") / Path(name).stem)
-    made = Sweep(points, out, recipe=name, reference=reference_of(points, own.reference))
+    made = Sweep(points, out, recipe=name, reference=reference_of(points, own.reference), trust=own.trust)
     made.check()
     result = made.run(say=(lambda text: None) if own.json else (lambda text: print(text, flush=True)))
     if own.json:

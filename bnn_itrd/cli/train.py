@@ -29,7 +29,7 @@ def command(argv: Sequence[str]) -> int:
     member = own["member"]
     if member is None:
         raise UserError(f"--member is missing: one of {', '.join(['teacher', *config.students])}")
-    comparison = run_recipe(config, out_folder(own, name), recipe=name, only=member)
+    comparison = run_recipe(config, out_folder(own, name), recipe=name, only=member, trust=own["trust"])
     if comparison is not None:
         print_table(table_rows(comparison))
     return 0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnn_itrd.cli.options import add_json, add_python, add_threads, python_of
+from bnn_itrd.cli.options import add_json, add_own_network, add_python, add_threads, python_of
 from bnn_itrd.config.parse import data_config, parser
 from bnn_itrd.console import print_table
 from bnn_itrd.errors import UserError, unknown
@@ -34,6 +34,7 @@ def command(argv: Sequence[str]) -> int:
     p.add_argument("files", nargs="*", help="files written by bnn-itrd")
     p.add_argument("--setup", nargs="+", default=[], help="make the environment of a runtime first: lce, fpga")
     p.add_argument("--checkpoint", type=str, default=None, help="the network; last.pt beside the file by default")
+    add_own_network(p)
     p.add_argument(
         "--min_agreement", type=float, default=None, help="percent of same classes; 99.9 (lce: 99) or one image"
     )
@@ -122,7 +123,9 @@ def _validate_one(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[st
     opened = open_file(path, threads=args.threads, native=False if args.stock else None, python=python)
     known = metadata_of(path, python=python)
     checkpoint = Path(args.checkpoint) if args.checkpoint else path.parent / "last.pt"
-    member = load_member(checkpoint) if args.checkpoint or checkpoint.is_file() else None
+    member = None
+    if args.checkpoint or checkpoint.is_file():
+        member = load_member(checkpoint, model=args.model, trust=args.trust)
     # How the data was prepared: the run's own record, else what the checkpoint remembers of it.
     data = validation_data(known, recorded(path) or (member[1] if member else {}), given)
     check_fits(path, known, data)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bnn_itrd.config.addresses import named_addresses
 from bnn_itrd.config.distillers import METHODS
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.parse import run_config
@@ -56,6 +57,11 @@ class Point:
     @property
     def member(self) -> MemberConfig:
         return dataclasses.replace(member_config(self.config, self.student), name=self.name)
+
+    @property
+    def named(self) -> frozenset[str]:
+        """The addresses of the user's own code that the configuration names."""
+        return named_addresses(to_dict(self.config))
 
     @property
     def trains_teacher(self) -> bool:

@@ -56,10 +56,12 @@ class Sweep:
 
     Teachers are trained once for each distinct configuration, in DIR/teachers/NAME; points in DIR/NAME, where
     result.json says that one is done. sweep.json, sweep.csv and sweep.md are written whenever a state changes.
+    `trust`: a teacher's folder may name code of the user's own beside what the points themselves name.
     """
 
-    def __init__(self, points: Sequence[Point], out: Path, *, recipe: str, reference: str) -> None:
+    def __init__(self, points: Sequence[Point], out: Path, *, recipe: str, reference: str, trust: bool = False) -> None:
         self.points, self.out, self.recipe, self.reference = points, out, recipe, reference
+        self.trust = trust
         self.records: dict[str, dict[str, Any]] = {}
         self._data: dict[DataConfig, ImageData] = {}
         self._fabrics: dict[tuple[FabricConfig, str], Fabric] = {}
@@ -68,7 +70,7 @@ class Sweep:
 
     def check(self) -> None:
         """Builds every point without memory, and reads what its folder holds. Raises UserError, naming the point."""
-        self._data = check_points(self.points)
+        self._data = check_points(self.points, trust=self.trust)
         for point in self.points:
             try:
                 self._check_folder(point)
@@ -174,14 +176,15 @@ class Sweep:
         key, config, data = self._teacher_key(point), point.config, self._data[point.config.data]
         if key in self._teachers:
             return
+        trust = self.trust or point.named
         if config.teacher is not None:
-            self._teachers[key] = load_teacher(config.teacher, config.teacher_weights, data)
+            self._teachers[key] = load_teacher(config.teacher, config.teacher_weights, data, trust=trust)
             return
         folder, member = self.out / "teachers" / point.teacher, point.teacher_member
         if (folder / "last.pt").exists():
             state = matching_state(folder / "last.pt", {**to_dict(member), **data_identity(data)})
             if state["epoch"] == member.train.epochs:  # done: its files stay as they are
-                self._teachers[key] = load_teacher(str(folder), None, data)
+                self._teachers[key] = load_teacher(str(folder), None, data, trust=trust)
 
     def _make_teacher(self, point: Point) -> Member:
         self._find_teacher(point)
