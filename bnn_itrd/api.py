@@ -144,9 +144,10 @@ def _network_identity(student: nn.Module) -> dict[str, Any]:
 
 
 def _can_be_imported(kind: type, address: str) -> bool:
-    """Whether a class is found again under its name: one of a script, a function or a rewritten graph is not."""
+    """Whether a class is found again under its name, and that says which network it is: one of a script or a function
+    is not found, and torch's own (a Sequential, a rewritten graph) say nothing of what they hold."""
     module, _, name = address.partition(":")
-    if module in ("__main__", "torch.fx.graph_module") or not is_address(address):
+    if module.partition(".")[0] in ("__main__", "torch") or not is_address(address):
         return False
     return getattr(importlib.import_module(module), name, None) is kind
 

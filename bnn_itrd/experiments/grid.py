@@ -92,7 +92,9 @@ def parse_axis(text: str) -> Axis:
     known = list(flatten({k: v for k, v in to_dict(RunConfig(students={})).items() if k != "students"}))
     if not equals or not field:
         raise UserError(f"--grid must be FIELD=VALUE,VALUE (train.seed=0,1,2), got {text!r}")
-    if field not in known and not re.fullmatch(r"students\.[^.]+\.[^.]+(\.[^.]+)?", field):
+    if field not in known and not re.fullmatch(
+        r"students\.[^.]+\.[^.]+(\.[^.]+)?|students\.[^.]+\.[\w.]+:\w+\.[^.]+", field
+    ):
         raise unknown("field in --grid", field, [*known, "students.NAME.METHOD.FIELD"])
     if not values.strip():
         raise UserError(f"--grid {field} is empty: give it values, {field}=A,B")
@@ -199,7 +201,7 @@ def _point(
             config, teacher_train=dataclasses.replace(config.teacher_train, seed=config.train.seed)
         )
     parts = {field: _part(labels[field], value) for field, value in fields.items() if field in labels}
-    scheme = config.scheme.weight
+    scheme = _part("", config.scheme.weight)
     named = not config.scheme.binary or student == scheme or student.startswith(f"{scheme}-")
     row = "-".join([*([] if named else [scheme]), student, *parts.values()])
     shared = ("network.name", "network.width", "network.teacher_shortcut")

@@ -106,5 +106,7 @@ def load_member(
     except RuntimeError as error:
         lines = str(error).splitlines()
         detail = "; ".join(line.strip() for line in lines[1:3])
-        raise UserError(f"{file} holds another architecture than {type(network).__name__}: {detail}") from error
+        own = model is None and "network" not in identity
+        hint = "; name a function that makes this one with --model package.module:NAME" if own else ""
+        raise UserError(f"{file} holds another architecture than {type(network).__name__}: {detail}{hint}") from error
     return network.eval(), identity, file

@@ -39,8 +39,8 @@ def test_its_run_is_a_run_like_any_other(trained: tuple[Any, Path]) -> None:
     models = json.loads((folder / "runs/small/comparison.json").read_text())["models"]
     assert [m["network"] for m in models] == ["mynets:small"] * 3
     assert [m["binary"] for m in models] == [False, True, True]
-    # 16 * 9 * 32 + 32 * 9 * 32 weights on 16 pixels each.
-    assert models[1]["binary_macs"] == (16 * 9 * 32 + 32 * 9 * 32) * 16
+    # 16 * 9 * 32 + 32 * 9 * 32 weights on 64 pixels each.
+    assert models[1]["binary_macs"] == (16 * 9 * 32 + 32 * 9 * 32) * 64
     assert all(a["agreement"] == 100 for m in models for a in m["artefacts"] if a["target"] == "onnx")
     assert (folder / "runs/small/report.html").is_file()
     for command in guide.commands[1:]:
