@@ -93,7 +93,7 @@ def parse_axis(text: str) -> Axis:
     if not equals or not field:
         raise UserError(f"--grid must be FIELD=VALUE,VALUE (train.seed=0,1,2), got {text!r}")
     if field not in known and not re.fullmatch(
-        r"students\.[^.]+\.[^.]+(\.[^.]+)?|students\.[^.]+\.[\w.]+:\w+\.[^.]+", field
+        r"students\.[^.]+\.([^.]+|[\w.]+:\w+)(\.[^.]+)?", field
     ):
         raise unknown("field in --grid", field, [*known, "students.NAME.METHOD.FIELD"])
     if not values.strip():
