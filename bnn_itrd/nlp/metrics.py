@@ -7,7 +7,7 @@ import string
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["exact_match", "f1", "normalise_answer", "score"]
+__all__ = ["exact_match", "f1", "normalise_answer", "score_answers"]
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -47,7 +47,7 @@ def _f1(prediction: str, answer: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def score(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
+def score_answers(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
     """{"em": ..., "f1": ...} in percent, the mean over all questions of `answers` (question id -> gold texts).
 
     A question without a prediction counts 0. Raises ValueError where there is no question.
