@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PUBLISHED", "published"]
+__all__ = ["PUBLISHED", "published_accuracy"]
 
 _ITRD = "Miles et al. 2022, table 3"
 
@@ -29,7 +29,7 @@ PUBLISHED: dict[tuple[str, str, str], tuple[float, str]] = {
 }
 
 
-def published(data: str, network: str, method: str) -> str:
+def published_accuracy(data: str, network: str, method: str) -> str:
     """The figure as it is shown, or '-' where none is known of exactly this method on this network."""
     known = PUBLISHED.get((data, network, method))
     return "-" if known is None else f"{known[0]:g}"
