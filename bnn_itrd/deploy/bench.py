@@ -14,14 +14,14 @@ from bnn_itrd.deploy.targets import target_of
 from bnn_itrd.environment import cpu_name
 from bnn_itrd.errors import UserError
 
-__all__ = ["SPINNING", "bench", "machine"]
+__all__ = ["SPINNING", "describe_machine", "time_files"]
 
 # Seconds after which the idle threads of an onnxruntime session sleep.
 SPINNING = 0.5
 _FEATURES = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_vpopcntdq", "asimd")
 
 
-def machine() -> dict[str, str]:
+def describe_machine() -> dict[str, str]:
     """Processor, its features that matter here, cores, runtime, and which native kernel runs."""
     import onnxruntime
 
@@ -74,7 +74,7 @@ def _row(
     }
 
 
-def bench(
+def time_files(
     files: Sequence[Path],
     *,
     against: Path | None = None,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 from bnn_itrd.runs.rows import Entry, agreement_row, model_row
 
-__all__ = ["compare", "evaluate_member"]
+__all__ = ["compare_networks", "evaluate_member"]
 
 
 _MOST_DIFFERENCES = 48
@@ -127,7 +127,7 @@ def _differences(entries: Sequence[Entry], data: ImageData) -> list[dict[str, An
     ]
 
 
-def compare(
+def compare_networks(
     members: Sequence[Member],
     data: ImageData,
     *,
