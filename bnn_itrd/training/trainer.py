@@ -127,7 +127,12 @@ class Trainer(BaseTrainer):
     def evaluate_epoch(self, data: ImageData) -> dict[str, Any]:
         """Evaluates the kept network where it is the epoch's turn; returns the row's columns, None where it is not."""
         config = self.config
-        row = {"split": "test" if data.val is None else "val", "top1": None, "top5": None, "eval_loss": None}
+        row: dict[str, Any] = {
+            "split": "test" if data.val is None else "val",
+            "top1": None,
+            "top5": None,
+            "eval_loss": None,
+        }
         if self.epoch % config.eval_every == 0 or self.epoch == config.epochs:
             set_progress(self.kept, self.epoch / config.epochs)
             final = self.final = self.evaluate(data)
