@@ -26,7 +26,8 @@ class Prediction:
 
 
 def prepare_image(image: np.ndarray[Any, Any], metadata: dict[str, Any], *, raw: bool) -> np.ndarray[Any, Any]:
-    """RGB uint8 (h, w, 3) -> (c, h', w') as the file expects it: resized, grey where c is 1, normalised unless raw."""
+    """Makes of an RGB image, uint8 (h, w, 3), what the file expects, (c, h', w'): resized, grey where c is 1, and
+    normalised unless `raw`. Raises UserError on another size where the file's images are not square."""
     channels, height, width = metadata["input_shape"]
     if channels == 1:
         # ITU-R 601 luma, as Pillow's convert("L"); before resizing, as a grey data set is stored.

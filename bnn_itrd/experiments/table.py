@@ -148,7 +148,7 @@ def _row(group: Sequence[_Trained]) -> dict[str, Any]:
 
 
 def summarise_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """A row per method, network, length and device, over the seeds it was trained with: mean ± sample deviation.
+    """Summarises runs: a row per method, network, length and device, with mean ± sample deviation over its seeds.
 
     Every trained network counts once: a student's folder also holds its teacher's figures. The last epoch comes first:
     the best one was picked on the same images. Networks trained with held-out images (data.val_fraction) have rows of
@@ -185,7 +185,13 @@ def _own_folder(reference: _Trained, trained: Sequence[_Trained]) -> _Trained:
 
 
 def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a Markdown table."""
+    """Returns rows of the same keys as a Markdown table.
+
+    >>> print(markdown_table([{"method": "kd", "seeds": 3, "top-1 %": 72.9, "bytes": 70}]))
+    | method | seeds | top-1 % | bytes |
+    | --- | --- | --- | ---: |
+    | kd | 3 | 72.9 | 70 |
+    """
     if not rows:
         return ""
     head = list(rows[0])

@@ -22,7 +22,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class AnswerEvaluation:
-    """em, f1: percent; answers: question id -> its n best, best first."""
+    """What a network answers, and how good that is. em, f1: percent; answers: question id -> its n best, best first."""
 
     em: float
     f1: float
@@ -34,7 +34,7 @@ class AnswerEvaluation:
 
 
 def evaluate_answers(model: nn.Module, data: SquadData, *, device: torch.device) -> AnswerEvaluation:
-    """Every dev question answered, in float32 and eval mode (the model's mode is put back)."""
+    """Answers every dev question, in float32 and eval mode (the model's mode is put back), and scores the answers."""
     logits: list[Any] = [None] * len(data.dev_windows)
     was_training = model.training
     model.eval()

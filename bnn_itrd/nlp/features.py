@@ -114,7 +114,7 @@ def _answer_tokens(example: Example, offsets: np.ndarray[Any, Any]) -> tuple[int
 
 
 def pad_windows(windows: Sequence[Window], *, pad_id: int, max_rows: int | None = None, seed: int = 0) -> Batch:
-    """Windows as one batch. `max_rows`: of more tokens than that, so many are drawn for `Batch.rows`, by the seed.
+    """Pads windows to one batch. `max_rows`: of more tokens than that, so many are drawn for `Batch.rows`, by the seed.
 
     `rows` are found here, on the host, where the lengths are known: removing the padding costs the device no wait.
     """

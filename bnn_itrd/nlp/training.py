@@ -93,7 +93,7 @@ class _ReaderTrainer(BaseTrainer):
                 step, steps=total, warmup=round(config.warmup * total), peak=config.lr, schedule="linear"
             )
             (parts,) = self.step(batch.to(self.fabric.device), lr=rate)
-            self.non_finite.look(step, parts)
+            self.non_finite.record(step, parts)
             sums += parts
             progress.step(i + 1, parts)
         losses = loss_columns(self.names, sums.tolist(), steps)

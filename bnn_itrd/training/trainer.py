@@ -248,7 +248,7 @@ class Trainer(BaseTrainer):
             parts, correct = self.step(images, labels, indices, lr=lr, synchronise=not preparing)
             if self.ema is not None and not preparing:
                 self.ema.update_parameters(self.student)
-            self.non_finite.look(step, parts)
+            self.non_finite.record(step, parts)
             labelled = (labels != UNLABELLED).sum()
             sums += torch.cat([parts.float(), torch.stack([correct, labelled]).float()])
             progress.step(i + 1, parts)
