@@ -45,7 +45,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def _sessions(files: Sequence[Path], threads: int) -> dict[tuple[Path, str], Any]:
-    """Opens the files, (file, form) -> session: one with operations of ours in both forms, where the library is there."""
+    """Opens the files, (file, form) -> session: one with our operations in both forms, where the library is there."""
     from bnn_itrd.export import session, uses_native
 
     opened: dict[tuple[Path, str], Any] = {}
