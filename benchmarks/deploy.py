@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from bnn_itrd.console import print_table
-from bnn_itrd.deploy.bench import SPINNING, machine
+from bnn_itrd.deploy.bench import SPINNING, describe_machine
 from bnn_itrd.export import interleaved_seconds, session, to_onnx
 from bnn_itrd.export.runtime.native import kernel, why_unavailable
 from bnn_itrd.models import resnet18, resnet20, vgg_small
@@ -137,9 +137,9 @@ def main() -> None:
             for row in rows
         ]
     )
-    print(machine())
+    print(describe_machine())
     if args.out is not None:
-        args.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+        args.out.write_text(json.dumps({"machine": describe_machine(), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

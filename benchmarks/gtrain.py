@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import lightning.fabric  # noqa: F401  # it replaces torch.compile: before we do
 import torch
 
 import bnn_itrd.runs.report as report
-import bnn_itrd.training.fit as fit
 from bnn_itrd.cli import main
+from bnn_itrd.training.files import TrainingFiles
 from bnn_itrd.training.objective import Objective
 
 _SECONDS = 90.0
@@ -26,18 +25,18 @@ _SECONDS = 90.0
 
 def _patch() -> None:
     """Replaces what is named above, in this process."""
-    compiled, save, last = torch.compile, fit._save, [time.monotonic()]
+    compiled, save, last = torch.compile, TrainingFiles.save, [time.monotonic()]
 
     def compile_the_step_alone(model: Any = None, **options: Any) -> Any:
         return compiled(model, **options) if isinstance(model, Objective) else model
 
-    def save_now_and_then(trainer: Any, out: Path, identity: dict[str, Any]) -> None:
+    def save_now_and_then(self: TrainingFiles, trainer: Any) -> None:
         if trainer.epoch == trainer.config.epochs or time.monotonic() - last[0] > _SECONDS:
-            save(trainer, out, identity)
+            save(self, trainer)
             last[0] = time.monotonic()
 
     torch.compile = compile_the_step_alone
-    fit._save = save_now_and_then
+    TrainingFiles.save = save_now_and_then  # type: ignore[method-assign]
     report.report_run = lambda *_, **__: None
 
 

@@ -28,9 +28,9 @@ from bnn_itrd.config.run import RunConfig, member_config
 from bnn_itrd.config.trees import differences, to_dict
 from bnn_itrd.console import print_table
 from bnn_itrd.errors import UserError, unknown
-from bnn_itrd.experiments.table import collect, markdown
+from bnn_itrd.experiments.table import markdown_table, summarise_runs
 from bnn_itrd.files import write_file
-from bnn_itrd.runs.half_precision import save_half
+from bnn_itrd.runs.half_precision import save_half_precision
 
 __all__ = ["KEPT", "Block", "Run", "command", "configuration", "done", "keep", "main", "minutes", "read", "render"]
 
@@ -177,7 +177,7 @@ def keep(run: Run, runs: Path, results: Path) -> bool:
             f"{source} is not kept: it was trained with other settings than the queue's: {'; '.join(lines)}"
         )
     if run.weights:
-        save_half(source / "last.pt", results / run.name / "last.pt")
+        save_half_precision(source / "last.pt", results / run.name / "last.pt")
     for name in KEPT:
         if (source / name).is_file():
             _copy(source / name, results / run.name / name)
@@ -231,7 +231,7 @@ _TABLE = re.compile(r"(<!-- bnn-itrd compare results/\* --markdown -->\n)(?:\|.*
 
 def table(readme: str, folders: Sequence[Path]) -> str:
     """The README with its table made anew, below the comment that names the command."""
-    return _TABLE.sub(lambda match: match[1] + markdown(collect(folders)) + "\n", readme)
+    return _TABLE.sub(lambda match: match[1] + markdown_table(summarise_runs(folders)) + "\n", readme)
 
 
 def _update(blocks: Sequence[Block], runs: Path, results: Path) -> None:

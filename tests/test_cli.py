@@ -24,7 +24,7 @@ from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.run import RunConfig
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.deploy.agreement import run_split
-from bnn_itrd.deploy.predict import predict
+from bnn_itrd.deploy.predict import classify_images
 from bnn_itrd.deploy.targets import open_file, write_target
 from bnn_itrd.errors import UserError
 from bnn_itrd.export import ExportError, session
@@ -176,7 +176,7 @@ def test_predict_sees_an_image_as_evaluation_does(road: Path, tiny_npz: Path, tm
     _, logits, _ = run_split(None, open_file(file), data)
     assert logits is not None
     expected = torch.from_numpy(logits).softmax(1)
-    for result, row in zip(predict(file, paths, top=1), expected, strict=True):
+    for result, row in zip(classify_images(file, paths, top=1), expected, strict=True):
         assert result.probabilities[0] == pytest.approx(float(row.max()), abs=1e-4)
         assert result.classes[0] == f"class{int(row.argmax())}"
 

@@ -34,7 +34,7 @@ from bnn_itrd.errors import UserError
 from bnn_itrd.models import Outputs, observe
 from bnn_itrd.quant import BinaryConv2d
 from bnn_itrd.runs.networks import build
-from bnn_itrd.runs.run import run
+from bnn_itrd.runs.run import run_recipe
 from bnn_itrd.training.checkpoint import load_checkpoint
 from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.fit import fit
@@ -687,7 +687,7 @@ def test_a_run_tells_it_before_its_teacher_is_trained(npz: Path, tmp_path: Path)
         log=QUIET,
     )
     with pytest.raises(UserError, match=r"students\.mine: crd\.negatives must be in \[1, 64\]"):
-        run(config, tmp_path / "run")
+        run_recipe(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -869,7 +869,7 @@ def test_a_distiller_that_reads_labels_is_refused_without_them(npz: Path, tmp_pa
     )
     message = rf"students\.mine: {name} reads the label of every training image, and 84 of 96 have none"
     with pytest.raises(UserError, match=message):
-        run(config, tmp_path / "run")
+        run_recipe(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

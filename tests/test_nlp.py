@@ -18,16 +18,16 @@ import yaml
 from bnn_itrd import recipes
 from bnn_itrd.cli import main
 from bnn_itrd.errors import UserError
-from bnn_itrd.nlp import exact_match, f1, normalise_answer, read_squad, score
+from bnn_itrd.nlp import exact_match, f1, normalise_answer, read_squad, score_answers
 from bnn_itrd.nlp.bert import layer_map, load_bert, load_tokenizer, make_student
 from bnn_itrd.nlp.config import LayerITRDConfig, LogitKDConfig, SquadConfig, SquadDataConfig, StudentConfig
-from bnn_itrd.nlp.distil import QAObjective
-from bnn_itrd.nlp.features import Batch, Window, make_windows, pad, train_batches
+from bnn_itrd.nlp.features import Batch, Window, make_windows, pad_windows, train_batches
+from bnn_itrd.nlp.objective import QAObjective
 from bnn_itrd.nlp.options import squad_config
 from bnn_itrd.nlp.spans import answers, best_spans
 from bnn_itrd.nlp.squad import Example
-from bnn_itrd.nlp.training import learning_rate
 from bnn_itrd.runs.identity import weights_hash
+from bnn_itrd.training.optimizer import learning_rate
 
 # ---- metric
 
@@ -66,11 +66,11 @@ def test_exact_match_and_f1_by_hand(prediction: str, golds: list[str], em: float
 
 def test_score_is_the_mean_over_all_questions() -> None:
     golds = {"1": ["Rome"], "2": ["red hat"], "3": ["1990"], "4": ["x"]}
-    made = score({"1": "Rome.", "2": "hat", "3": "in 1990"}, golds)  # nothing for 4
+    made = score_answers({"1": "Rome.", "2": "hat", "3": "in 1990"}, golds)  # nothing for 4
     assert made["em"] == pytest.approx(25.0)
     assert made["f1"] == pytest.approx(100 * (1 + 2 / 3 + 2 / 3) / 4)
     with pytest.raises(ValueError, match="at least one question, got none"):
-        score({}, {})
+        score_answers({}, {})
 
 
 # ---- JSON
@@ -278,7 +278,7 @@ def test_a_short_context_is_one_window_as_the_tokenizer_makes_it(bert: Path, que
         assert example.start is not None
         ends = (example.start, example.start + len(example.answers[0]) - 1)
         assert window.target == tuple(pair.char_to_token(0, place, sequence_index=1) for place in ends)
-        batch = pad([window], pad_id=0)
+        batch = pad_windows([window], pad_id=0)
         assert batch.segments[0].tolist() == pair["token_type_ids"]
         assert 1 not in window.ids, "every word of the hand-made file is in its vocabulary"
 
@@ -328,7 +328,7 @@ def test_answers_inside_a_token_and_without_one(bert: Path) -> None:
 
 def batch_of(bert: Path, questions: list[Example], *, max_rows: int | None = None, seed: int = 0) -> Batch:
     windows = make_windows(questions, load_tokenizer(bert), SMALL)
-    return pad([windows[i] for i in (0, 5, 9)], pad_id=0, max_rows=max_rows, seed=seed)
+    return pad_windows([windows[i] for i in (0, 5, 9)], pad_id=0, max_rows=max_rows, seed=seed)
 
 
 def test_rows_are_the_tokens_that_are_not_padding(bert: Path, questions: list[Example]) -> None:
@@ -515,9 +515,9 @@ def test_a_term_that_is_off_is_not_computed(bert: Path, questions: list[Example]
 
 
 def test_learning_rate_rises_and_falls_linearly() -> None:
-    rates = [learning_rate(s, steps=10, warmup=4, peak=2.0) for s in range(10)]
+    rates = [learning_rate(s, steps=10, warmup=4, peak=2.0, schedule="linear") for s in range(10)]
     assert rates == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0, 2 * 5 / 6, 2 * 4 / 6, 1.0, 2 * 2 / 6, 2 / 6])
-    assert learning_rate(0, steps=3, warmup=0, peak=1.0) == 1.0
+    assert learning_rate(0, steps=3, warmup=0, peak=1.0, schedule="linear") == 1.0
 
 
 # ---- the road
@@ -628,7 +628,7 @@ def test_a_run_that_was_killed_continues_exactly(
     from bnn_itrd.nlp import training
 
     seen = 0
-    plain = training.evaluate
+    plain = training.evaluate_answers
 
     def killed(*given: Any, **named: Any) -> Any:
         nonlocal seen
@@ -640,7 +640,7 @@ def test_a_run_that_was_killed_continues_exactly(
     more = ["--member=s2-itrd", f"--teacher={road}"]
     command = ["train", *arguments(squad, bert, tmp_path, *more)[1:]]
     with monkeypatch.context() as patch:
-        patch.setattr(training, "evaluate", killed)
+        patch.setattr(training, "evaluate_answers", killed)
         assert main(command) == 130
     assert len((tmp_path / "s2-itrd" / "metrics.csv").read_text().splitlines()) == 5
     assert main(command) == 0

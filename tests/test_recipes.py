@@ -42,7 +42,6 @@ from bnn_itrd.runs.teachers import load_teacher
 from bnn_itrd.training.checkpoint import load_checkpoint
 from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.metrics import read_metrics
-from bnn_itrd.training.nonfinite import NonFinite
 from bnn_itrd.training.optimizer import learning_rate
 from bnn_itrd.training.progress import Progress
 from bnn_itrd.training.trainer import Trainer
@@ -99,7 +98,8 @@ def images_like(recipe: str) -> ImageData:
 def test_the_rate_falls_at_the_milestones() -> None:
     """240 epochs of 3 steps, warm-up of 2 steps."""
     drops = [450, 540, 630]
-    rates = [learning_rate(s, steps=720, warmup=2, peak=0.05, drops=drops, decay=0.1) for s in range(720)]
+    options: dict[str, Any] = {"steps": 720, "warmup": 2, "peak": 0.05, "schedule": "step", "decay": 0.1}
+    rates = [learning_rate(s, drops=drops, **options) for s in range(720)]
     expected = [0.025, 0.05] + [0.05] * 448 + [0.005] * 90 + [0.0005] * 90 + [0.00005] * 90
     np.testing.assert_allclose(rates, expected, rtol=1e-12)
 
@@ -209,7 +209,7 @@ def two_steps(member: MemberConfig, model: nn.Module, teacher: nn.Module | None,
     )  # fmt: skip
     before = [p.detach().clone() for p in model.parameters()]
     with Progress("", epochs=1, steps=2, names=trainer.objective.names, batch_size=2, enabled=False, live=False) as bar:
-        row = trainer.train_epoch(data, 2, NonFinite(fabric.device), bar)
+        row = trainer.train_epoch(data, bar)
     trainer.objective.release()
     assert math.isfinite(row["loss"]) and set(trainer.objective.names) >= {"ce", *distill.methods}
     moved = [not torch.equal(p, q) for p, q in zip(before, model.parameters(), strict=True)]

@@ -35,10 +35,10 @@ from bnn_itrd.data.datasets import load_data
 from bnn_itrd.errors import UserError
 from bnn_itrd.experiments import curves as runs
 from bnn_itrd.experiments.published import PUBLISHED
-from bnn_itrd.experiments.table import collect, markdown
+from bnn_itrd.experiments.table import markdown_table, summarise_runs
 from bnn_itrd.models import resnet8
 from bnn_itrd.quant import BinaryConv2d
-from bnn_itrd.runs.half_precision import save_half
+from bnn_itrd.runs.half_precision import save_half_precision
 from bnn_itrd.runs.networks import build
 from bnn_itrd.training.checkpoint import load_checkpoint, matching_state, save_checkpoint
 from bnn_itrd.training.fabric import make_fabric
@@ -93,7 +93,7 @@ def test_seeds_become_one_row(tmp_path: Path) -> None:
         for seed, top1 in enumerate((94.0, 94.3, 94.6))
     ]  # fmt: skip
     folders.append(folder(tmp_path, "cifar10-resnet18-recu-s3", [teacher, model("recu", 92.71)], train={"seed": 3}))
-    reference, distilled, plain = collect(folders)
+    reference, distilled, plain = summarise_runs(folders)
     assert distilled["method"] == "recu-itrd" and distilled["seeds"] == "0, 1, 2" and distilled["epochs"] == 600
     # 94.0, 94.3, 94.6: mean 94.3, squared deviations 0.09 + 0 + 0.09 over n - 1 = 2.
     assert distilled["top-1 last %"] == "94.30 ± 0.30" and math.sqrt(0.18 / 2) == pytest.approx(0.3)
@@ -109,7 +109,7 @@ def test_the_epochs_of_a_first_stage_count(tmp_path: Path) -> None:
     networks = [model("teacher", 95.5, epochs=200), model("recu", 92.0, epochs=400), model("recu-kd", 93.0, epochs=400)]
     (tmp_path / "mine").mkdir()
     run = folder(tmp_path / "mine", "two_stage", networks, scheme={"first_stage_epochs": 200}, train={"seed": 0})
-    assert [row["epochs"] for row in collect([run])] == [200, 600, 600]
+    assert [row["epochs"] for row in summarise_runs([run])] == [200, 600, 600]
 
 
 def test_variants_lengths_devices_and_held_out_images_are_rows_of_their_own(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_variants_lengths_devices_and_held_out_images_are_rows_of_their_own(tmp_
         folder(tmp_path, "cifar10-resnet18-recu-val-s0", [held], **seed),
         folder(tmp_path, "mine", [model("recu", 92.0, trained_on={"device": "cpu"})], **seed),
     ]
-    rows = collect(folders)
+    rows = summarise_runs(folders)
     shown = [(r["method"], r["epochs"], r["images"], r["device"].split()[0], r["top-1 last %"]) for r in rows]
     assert shown == [
         ("recu", 600, "test", "GPU", "92.00"),
@@ -141,7 +141,7 @@ def test_a_teacher_with_a_folder_of_its_own_is_shown_from_there(tmp_path: Path) 
         folder(tmp_path, "cifar10-resnet18-recu-s1", [again, model("recu", 92.0)], teacher="x", train={"seed": 1}),
         folder(tmp_path, "cifar10-resnet18-teacher-s7", [model("teacher", 95.5)], teacher_train={"seed": 7}),
     ]
-    rows = collect(folders)
+    rows = summarise_runs(folders)
     assert [(r["method"], r["seeds"], r["top-1 last %"]) for r in rows] == [
         ("teacher", "one (7)", "95.50"), ("recu", "one (1)", "92.00"),
     ]  # fmt: skip
@@ -150,13 +150,13 @@ def test_a_teacher_with_a_folder_of_its_own_is_shown_from_there(tmp_path: Path) 
 def test_damaged_folders_are_told(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# Results\n")
     whole = folder(tmp_path, "whole", [model("recu", 92.0)])
-    assert len(collect([tmp_path / "README.md", whole])) == 1
+    assert len(summarise_runs([tmp_path / "README.md", whole])) == 1
     broken = model("recu", 92.0)
     del broken["top1_last"]
     with pytest.raises(UserError, match=r"broken is not a comparison of bnn-itrd: KeyError\('top1_last'\)"):
-        collect([whole, folder(tmp_path, "broken", [broken])])
+        summarise_runs([whole, folder(tmp_path, "broken", [broken])])
     with pytest.raises(UserError, match=r"is not a comparison of bnn-itrd"):
-        collect([tmp_path / "README.md"])
+        summarise_runs([tmp_path / "README.md"])
 
 
 def test_the_papers_table_is_the_published_one() -> None:
@@ -181,8 +181,8 @@ def test_the_papers_table_is_the_published_one() -> None:
 def test_the_readmes_table_is_that_of_the_folders() -> None:
     folders = sorted(path.parent for path in RESULTS.glob("*/comparison.json"))
     text = (RESULTS / "README.md").read_text()
-    rows = collect(folders)
-    assert markdown(rows) in text and queue.table(text, folders) == text
+    rows = summarise_runs(folders)
+    assert markdown_table(rows) in text and queue.table(text, folders) == text
     # The same folders read by hand.
     for path in folders:
         own = json.loads((path / "comparison.json").read_text())["models"][-1]
@@ -330,19 +330,19 @@ def test_half_precision_keeps_every_sign(tmp_path: Path) -> None:
                for w, m in zip(rounded, layers, strict=True)]  # fmt: skip
     assert all(float(c.float().mean()) > 0.1 for c in crossed), "plain rounding would lose them"
     save_checkpoint(tmp_path / "whole.pt", {"model": model.state_dict(), "identity": identity})
-    save_half(tmp_path / "whole.pt", tmp_path / "half.pt")
+    save_half_precision(tmp_path / "whole.pt", tmp_path / "half.pt")
     images = torch.randn(16, 3, 8, 8)
     assert torch.equal(load(tmp_path / "half.pt")(images), model.eval()(images))
 
     teacher = build(network, None, num_classes=2, input_shape=(3, 8, 8))
     save_checkpoint(tmp_path / "whole.pt", {"model": teacher.state_dict(), "identity": {**identity, "scheme": None}})
-    save_half(tmp_path / "whole.pt", tmp_path / "half.pt")
+    save_half_precision(tmp_path / "whole.pt", tmp_path / "half.pt")
     kept = load_checkpoint(tmp_path / "half.pt")["model"]
     assert all((v.dtype == torch.float16) == (v.ndim > 1) for v in kept.values())
     teacher.get_parameter(next(k for k, v in teacher.named_parameters() if v.ndim == 4)).data.fill_(1e5)
     save_checkpoint(tmp_path / "whole.pt", {"model": teacher.state_dict(), "identity": {**identity, "scheme": None}})
     with pytest.raises(UserError, match="beyond float16's largest, 65504"):
-        save_half(tmp_path / "whole.pt", tmp_path / "half.pt")
+        save_half_precision(tmp_path / "whole.pt", tmp_path / "half.pt")
 
 
 def test_a_run_that_is_not_finished_is_not_kept(small_queue: Path) -> None:
@@ -447,7 +447,6 @@ def trainer_of(npz: Path, **train: Any) -> tuple[Trainer, Any]:
 
 def test_an_epoch_reads_nothing_from_the_device_before_its_end(tmp_path: Path) -> None:
     """The number of reads does not grow with the steps: 2 steps and 6, with a moving average and scheduled weights."""
-    from bnn_itrd.training.nonfinite import NonFinite
     from bnn_itrd.training.progress import Progress
 
     counts = []
@@ -455,7 +454,7 @@ def test_an_epoch_reads_nothing_from_the_device_before_its_end(tmp_path: Path) -
         trainer, data = trainer_of(write_npz(tmp_path / f"{n}.npz", n=n), ema=0.9, channels_last=True)
         quiet = Progress("", epochs=4, steps=n // 16, names=(), batch_size=16, enabled=False, live=False)
         with _Reads() as reads:
-            trainer.train_epoch(data, n // 16, NonFinite(torch.device("cpu")), quiet)
+            trainer.train_epoch(data, quiet)
         # The count of the average's updates lies on the CPU, whatever the device.
         assert trainer.ema is not None and trainer.ema.n_averaged.device.type == "cpu"
         assert int(trainer.ema.n_averaged) == n // 16
@@ -491,7 +490,6 @@ def test_moving_average_is_the_closed_form() -> None:
 
 def test_sign_flips_are_recorded(tiny_npz: Path) -> None:
     """Against ReCU's sign(w - mean of its filter) in NumPy, from the weights before and after each epoch."""
-    from bnn_itrd.training.nonfinite import NonFinite
     from bnn_itrd.training.progress import Progress
 
     trainer, data = trainer_of(tiny_npz, lr=0.3)
@@ -507,7 +505,7 @@ def test_sign_flips_are_recorded(tiny_npz: Path) -> None:
 
     for _ in range(2):
         before = positive()
-        row = trainer.train_epoch(data, 6, NonFinite(torch.device("cpu")), quiet)
+        row = trainer.train_epoch(data, quiet)
         changed = 100 * np.mean(before != positive())
         # Float32 may put a weight at its filter's mean on the other side.
         assert changed > 0.1 and row["sign_flips"] == pytest.approx(changed, abs=0.01)

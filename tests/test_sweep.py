@@ -22,7 +22,8 @@ from bnn_itrd.cli import main
 from bnn_itrd.config.distillers import METHODS
 from bnn_itrd.errors import UserError
 from bnn_itrd.experiments.grid import make_points, parse_axis, student_trees
-from bnn_itrd.experiments.statistics import notes, spread_table, std_interval, table_cells, welch
+from bnn_itrd.experiments.lock import exclusive_folder
+from bnn_itrd.experiments.statistics import method_statistics, std_interval, table_cells, table_notes, welch
 from bnn_itrd.experiments.sweep import reference_of
 from bnn_itrd.runs.load import load_member
 from bnn_itrd.training.checkpoint import load_checkpoint
@@ -218,11 +219,11 @@ def test_another_given_teacher_is_noticed(copy: Path, tiny_npz: Path, tmp_path: 
 
 def test_two_sweeps_in_one_folder(tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    with bnn_itrd.experiments.sweep._alone(out):
+    with exclusive_folder(out):
         assert sweep(tiny_npz, out) == 2
     assert "another sweep is at work in" in capsys.readouterr().err
     assert not list(out.iterdir())
-    with bnn_itrd.experiments.sweep._alone(out):  # let go of
+    with exclusive_folder(out):  # let go of
         pass
 
 
@@ -447,7 +448,7 @@ def results(values: dict[str, list[float | None]], fields: dict[str, str] | None
 
 def test_table_is_numpys() -> None:
     values = {"plain": [80.0, 81.0, 79.5], "kd": [84.0, 84.5, 83.9], "at": [80.4, 81.9, 79.0]}
-    table = spread_table(results(values), "plain")
+    table = method_statistics(results(values), "plain")
     for row, (name, column) in zip(table, values.items(), strict=True):
         assert row["row"] == name and row["top1"] == column and row["seeds"] == [0, 1, 2]
         assert row["mean"] == pytest.approx(np.mean(column))
@@ -471,11 +472,11 @@ def test_reference_of_the_same_setting() -> None:
         | {"fields": {"scheme.weight": weight, f"students.{student}.kd.tau": "2"}}
         for weight, student, top1 in table
     ]
-    by_student = spread_table(rows, "plain")
+    by_student = method_statistics(rows, "plain")
     assert [row["reference"] for row in by_student] == [None, None, "recu-plain", "xnor-plain"]
     assert [row["difference"] for row in by_student] == [None, None, 3.0, 6.0]
     assert by_student[2]["verdict"] == "not to be told"  # one seed
-    assert [row["difference"] for row in spread_table(rows, "xnor-plain")] == [-1.0, None, 2.0, 6.0]
+    assert [row["difference"] for row in method_statistics(rows, "xnor-plain")] == [-1.0, None, 2.0, 6.0]
 
 
 def test_a_reference_that_is_a_student_and_a_row() -> None:
@@ -489,24 +490,27 @@ def test_a_reference_that_is_a_student_and_a_row() -> None:
             ("xnor-recu-itrd", "recu-itrd", "xnor", 8.0),
         ]
     ]
-    assert [row["reference"] for row in spread_table(rows, "recu")] == [None, None, "recu", "xnor-recu"]
-    assert [row["reference"] for row in spread_table(rows[:2], "recu")] == [None, "recu"]  # schemes of one student
+    assert [row["reference"] for row in method_statistics(rows, "recu")] == [None, None, "recu", "xnor-recu"]
+    assert [row["reference"] for row in method_statistics(rows[:2], "recu")] == [None, "recu"]  # schemes of one student
 
 
 def test_missing_results() -> None:
-    table = spread_table(results({"plain": [None, None], "kd": [80.0, None]}), "plain")
+    table = method_statistics(results({"plain": [None, None], "kd": [80.0, None]}), "plain")
     assert table[0]["mean"] is None and table[1]["difference"] is None and table[1]["std"] is None
     assert table_cells(table)[1]["seeds"] == "1 of 2"
-    assert any("missing" in line for line in notes(table))
+    assert any("missing" in line for line in table_notes(table))
 
 
 def test_notes_say_how_little() -> None:
-    few = " ".join(notes(spread_table(results({"plain": [1.0, 2.0], "a": [1.0, 3.0], "b": [2.0, 4.0]}), "plain")))
+    def notes(values: dict[str, list[float | None]]) -> str:
+        return " ".join(table_notes(method_statistics(results(values), "plain")))
+
+    few = notes({"plain": [1.0, 2.0], "a": [1.0, 3.0], "b": [2.0, 4.0]})
     assert "2 seeds are few" in few and "2 comparisons" in few and "0.1 of them" in few
-    one = " ".join(notes(spread_table(results({"plain": [1.0], "a": [2.0]}), "plain")))
+    one = notes({"plain": [1.0], "a": [2.0]})
     assert "one seed there is no spread" in one and "Welch" not in one
     values = list(np.random.default_rng(0).normal(size=12))
-    assert "are few" not in " ".join(notes(spread_table(results({"plain": values, "a": values[::-1]}), "plain")))
+    assert "are few" not in notes({"plain": values, "a": values[::-1]})
 
 
 # ---- the sweeps of the repository
@@ -517,7 +521,7 @@ def test_the_methods_table_is_that_of_the_results(folder: str, column: int) -> N
     """results/: every distiller with 3 seeds, the table made of its points; docs/sweep.md shows the same numbers."""
     root = Path(__file__).parents[1]
     record = json.loads((root / "results" / folder / "sweep.json").read_text())
-    made = spread_table(record["points"], record["reference"])
+    made = method_statistics(record["points"], record["reference"])
     assert made == record["table"] and table_cells(made)
     by_student = {row["student"]: row for row in made}
     assert by_student.keys() == {"plain", *METHODS}

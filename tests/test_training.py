@@ -28,7 +28,7 @@ from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.errors import UserError
 from bnn_itrd.models import resnet20
-from bnn_itrd.runs.run import run
+from bnn_itrd.runs.run import run_recipe
 from bnn_itrd.training.checkpoint import load_checkpoint
 from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.fit import fit
@@ -334,7 +334,7 @@ def test_a_student_that_would_learn_nothing_is_refused(tiny_npz: Path, tmp_path:
     assert not (tmp_path / "a").exists()
     config = RunConfig(data=DataConfig(name="cifar10", root=str(tiny_npz)), students={"mine": distill}, fabric=CPU)
     with pytest.raises(UserError, match=r"students\.mine: ce is 0"):
-        run(config, tmp_path / "b")
+        run_recipe(config, tmp_path / "b")
     assert not (tmp_path / "b").exists()
 
 
@@ -369,7 +369,7 @@ def test_batches_and_precisions_are_checked_before_the_teacher_is_trained(
     message: str,
 ) -> None:
     if processes > 1:
-        monkeypatch.setattr("bnn_itrd.run.make_fabric", lambda *_, **__: _World())
+        monkeypatch.setattr("bnn_itrd.runs.run.make_fabric", lambda *_, **__: _World())
     trainings = {
         name: TrainConfig(**{"epochs": 1, "batch_size": 32, **changes.get(name, {})})
         for name in ("train", "teacher_train")
@@ -379,7 +379,7 @@ def test_batches_and_precisions_are_checked_before_the_teacher_is_trained(
         students={"plain": DistillConfig()}, fabric=CPU, log=QUIET, **trainings,
     )  # fmt: skip
     with pytest.raises(UserError, match=message):
-        run(config, tmp_path / "run")
+        run_recipe(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -33,12 +33,11 @@ def command(argv: Sequence[str]) -> int:
     args = parse(p, argv)
     if min([*args.threads, *args.batch, args.repeats]) < 1:
         raise UserError("--threads, --batch and --repeats must be >= 1")
-    from bnn_itrd.deploy.bench import bench as measure
-    from bnn_itrd.deploy.bench import machine
+    from bnn_itrd.deploy.bench import describe_machine, time_files
 
     files = [Path(file) for file in args.files]
     against = Path(args.against) if args.against else None
-    rows = measure(
+    rows = time_files(
         files,
         against=against,
         threads=args.threads,
@@ -47,7 +46,7 @@ def command(argv: Sequence[str]) -> int:
         lce_python=args.lce_python,
     )
     if args.json:
-        print(json.dumps({"machine": machine(), "rows": rows}, indent=1))
+        print(json.dumps({"machine": describe_machine(), "rows": rows}, indent=1))
         return 0
     print_table(
         [
@@ -64,5 +63,5 @@ def command(argv: Sequence[str]) -> int:
             for row in rows
         ]
     )
-    print(", ".join(f"{key} {value}" for key, value in machine().items()))
+    print(", ".join(f"{key} {value}" for key, value in describe_machine().items()))
     return 0

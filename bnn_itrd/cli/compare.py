@@ -20,13 +20,13 @@ def command(argv: Sequence[str]) -> int:
     add_json(p)
     p.add_argument("--markdown", action="store_true", help="print a Markdown table")
     args = parse(p, argv)
-    from bnn_itrd.experiments.table import collect, markdown
+    from bnn_itrd.experiments.table import markdown_table, summarise_runs
 
-    rows = collect([Path(f) for f in args.folders])
+    rows = summarise_runs([Path(f) for f in args.folders])
     if args.json:
         print(json.dumps(rows, indent=1))
     elif args.markdown:
-        print(markdown(rows))
+        print(markdown_table(rows))
     else:
         print_table([{k: str(v) for k, v in row.items()} for row in rows])
     return 0

@@ -17,9 +17,9 @@ def command(argv: Sequence[str]) -> int:
     p.add_argument("images", nargs="+", help="image files")
     p.add_argument("--top", type=int, default=3, help="how many classes to show")
     args = parse(p, argv)
-    from bnn_itrd.deploy.predict import predict as classify
+    from bnn_itrd.deploy.predict import classify_images
 
-    for result in classify(Path(args.file), [Path(i) for i in args.images], top=max(1, args.top)):
+    for result in classify_images(Path(args.file), [Path(i) for i in args.images], top=max(1, args.top)):
         guesses = ", ".join(
             f"{name} {100 * share:.1f} %" for name, share in zip(result.classes, result.probabilities, strict=True)
         )

@@ -65,9 +65,9 @@ def run_text_task(command: str, argv: Sequence[str]) -> int | None:
     tree = recipe_files.read(argv[0])
     if "task" not in tree:
         return None
-    from bnn_itrd.nlp.commands import command as run_task
+    from bnn_itrd.nlp.command import squad_command
 
-    return run_task(command, argv[0], tree, argv[1:])
+    return squad_command(command, argv[0], tree, argv[1:])
 
 
 def out_folder(own: dict[str, Any], name: str) -> Path:

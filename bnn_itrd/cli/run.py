@@ -25,7 +25,7 @@ def command(argv: Sequence[str]) -> int:
         OUT,
     )
     from bnn_itrd.runs.rows import table_rows
-    from bnn_itrd.runs.run import run as run_recipe
+    from bnn_itrd.runs.run import run_recipe
 
     out = out_folder(own, name)
     comparison = run_recipe(config, out, recipe=name, trust=own["trust"])

@@ -24,7 +24,7 @@ def command(argv: Sequence[str]) -> int:
         {**OUT, "member": "teacher, or the name of a student"},
     )
     from bnn_itrd.runs.rows import table_rows
-    from bnn_itrd.runs.run import run as run_recipe
+    from bnn_itrd.runs.run import run_recipe
 
     member = own["member"]
     if member is None:

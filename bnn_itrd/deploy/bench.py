@@ -14,15 +14,15 @@ from bnn_itrd.deploy.targets import target_of
 from bnn_itrd.environment import cpu_name
 from bnn_itrd.errors import UserError
 
-__all__ = ["SPINNING", "bench", "machine"]
+__all__ = ["SPINNING", "describe_machine", "time_files"]
 
 # Seconds after which the idle threads of an onnxruntime session sleep.
 SPINNING = 0.5
 _FEATURES = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_vpopcntdq", "asimd")
 
 
-def machine() -> dict[str, str]:
-    """Processor, its features that matter here, cores, runtime, and which native kernel runs."""
+def describe_machine() -> dict[str, str]:
+    """Returns the processor, its features that matter here, cores, the runtime, and which native kernel runs."""
     import onnxruntime
 
     from bnn_itrd.export.runtime import native
@@ -45,7 +45,7 @@ def machine() -> dict[str, str]:
 
 
 def _sessions(files: Sequence[Path], threads: int) -> dict[tuple[Path, str], Any]:
-    """(file, form) -> session; a file with operations of ours in both forms where the native library can be used."""
+    """Opens the files, (file, form) -> session: one with our operations in both forms, where the library is there."""
     from bnn_itrd.export import session, uses_native
 
     opened: dict[tuple[Path, str], Any] = {}
@@ -74,7 +74,7 @@ def _row(
     }
 
 
-def bench(
+def time_files(
     files: Sequence[Path],
     *,
     against: Path | None = None,
@@ -83,7 +83,7 @@ def bench(
     repeats: int = 40,
     lce_python: str | None = None,
 ) -> list[dict[str, Any]]:
-    """A row per file, form, number of threads and batch size; times in ms per image, ratios against the reference.
+    """Times exported files; returns a row per file, form, number of threads and batch size, in ms per image.
 
     In every turn each candidate runs a few times, so what slows the machine slows them all. `ratio` is that of the
     medians, `ratio_low` and `ratio_high` are the 10 and 90 % quantiles of the ratio within a turn. The reference

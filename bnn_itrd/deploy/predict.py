@@ -13,7 +13,7 @@ from bnn_itrd.data.images import read_image, resize
 from bnn_itrd.errors import UserError
 from bnn_itrd.export import predict_file, read_metadata, session
 
-__all__ = ["Prediction", "predict", "prepare"]
+__all__ = ["Prediction", "classify_images", "prepare_image"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class Prediction:
     probabilities: tuple[float, ...]
 
 
-def prepare(image: np.ndarray[Any, Any], metadata: dict[str, Any], *, raw: bool) -> np.ndarray[Any, Any]:
-    """RGB uint8 (h, w, 3) -> (c, h', w') as the file expects it: resized, grey where c is 1, normalised unless raw."""
+def prepare_image(image: np.ndarray[Any, Any], metadata: dict[str, Any], *, raw: bool) -> np.ndarray[Any, Any]:
+    """Makes of an RGB image, uint8 (h, w, 3), what the file expects, (c, h', w'): resized, grey where c is 1, and
+    normalised unless `raw`. Raises UserError on another size where the file's images are not square."""
     channels, height, width = metadata["input_shape"]
     if channels == 1:
         # ITU-R 601 luma, as Pillow's convert("L"); before resizing, as a grey data set is stored.
@@ -46,7 +47,7 @@ def prepare(image: np.ndarray[Any, Any], metadata: dict[str, Any], *, raw: bool)
     return (pixels.astype(np.float32) / np.float32(255) - mean) / std
 
 
-def predict(file: Path, images: list[Path], *, top: int = 3, threads: int = 1) -> list[Prediction]:
+def classify_images(file: Path, images: list[Path], *, top: int = 3, threads: int = 1) -> list[Prediction]:
     """Classifies image files with an ONNX file written by this package. Raises UserError: no metadata, bad image."""
     metadata = read_metadata(file)
     missing = [key for key in ("classes", "mean", "std", "input_shape") if key not in metadata]
@@ -54,7 +55,7 @@ def predict(file: Path, images: list[Path], *, top: int = 3, threads: int = 1) -
         raise UserError(f"{file} has no {', '.join(missing)} in its metadata: was it exported by bnn-itrd?")
     opened = session(file, threads=threads)
     raw = opened.get_inputs()[0].type == "tensor(uint8)"
-    batch = np.stack([prepare(read_image(path), metadata, raw=raw) for path in images])
+    batch = np.stack([prepare_image(read_image(path), metadata, raw=raw) for path in images])
     logits = predict_file(opened, batch)
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     probabilities = shifted / shifted.sum(1, keepdims=True)

@@ -35,7 +35,7 @@ def minutes_curve(rows: Sequence[Row]) -> list[Point]:
     return [(minutes * row["epoch"], row["top1"]) for row in rows if row["top1"] is not None]
 
 
-def _before(config: dict[str, Any]) -> int:
+def _first_stage_epochs(config: dict[str, Any]) -> int:
     """Epochs of a first stage, which metrics.csv does not have."""
     return int((config.get("scheme") or {}).get("first_stage_epochs") or 0)
 
@@ -48,7 +48,7 @@ def tau_curve(config: dict[str, Any], epochs: int) -> list[Point]:
     if scheme.get("weight") != "recu":
         return []
     ends = {key: float(scheme[key]) for key in ("tau_min", "tau_max")}
-    first = _before(config)
+    first = _first_stage_epochs(config)
     return [(float(first + e), float(recu_tau(torch.tensor(e / epochs), **ends))) for e in range(epochs + 1)]
 
 
@@ -80,10 +80,10 @@ def plot_runs(folders: Sequence[Path], path: Path, *, epochs: bool = False) -> P
         (
             "Top-1 after an epoch, %",
             "epoch" if epochs else "minutes of training (epochs of median length)",
-            lambda rows, config: epochs_curve(rows, _before(config)) if epochs else minutes_curve(rows),
+            lambda rows, config: epochs_curve(rows, _first_stage_epochs(config)) if epochs else minutes_curve(rows),
         ),
         ("tau of ReCU", "epoch", lambda rows, config: tau_curve(config, len(rows))),
-        ("Signs that flipped in an epoch, %", "epoch", lambda rows, config: _flips(rows, _before(config))),
+        ("Signs that flipped in an epoch, %", "epoch", lambda rows, config: _flips(rows, _first_stage_epochs(config))),
     ]
     places = {name: place for place, name in enumerate(dict.fromkeys(name for name, *_ in runs))}
     shown = [panel for panel in panels if any(panel[2](rows, config) for _, rows, config in runs)]

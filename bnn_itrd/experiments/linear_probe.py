@@ -44,7 +44,7 @@ def probe_data(known: Mapping[str, Any], given: Mapping[str, Any]) -> ImageData:
     return data
 
 
-def _as_learned(images: Tensor, data: ImageData, known: Mapping[str, Any]) -> Tensor:
+def _normalised_as_trained(images: Tensor, data: ImageData, known: Mapping[str, Any]) -> Tensor:
     """(n, c, h, w) under the data's own statistics -> (n, c', h, w) under the network's, grey or colour as it takes."""
 
     def channels(values: Any) -> Tensor:
@@ -72,7 +72,7 @@ def representations(
     observed = observe(model)
     try:
         for images, truth, _ in split.eval_batches(batch_size, device=device):
-            features.append(observed(_as_learned(images, data, known)).representation.float().cpu())
+            features.append(observed(_normalised_as_trained(images, data, known)).representation.float().cpu())
             labels.append(truth.cpu())
     finally:
         observed.remove()

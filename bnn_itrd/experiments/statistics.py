@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Welch", "notes", "spread_table", "std_interval", "table_cells", "welch"]
+__all__ = ["Welch", "method_statistics", "std_interval", "table_cells", "table_notes", "welch"]
 
 LEVEL = 0.05
 LARGER, WITHIN, CANNOT = "larger than the spread", "within the spread", "not to be told"
@@ -71,8 +71,8 @@ def _reference_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], ref
     return ""
 
 
-def spread_table(results: Sequence[Mapping[str, Any]], reference: str) -> list[dict[str, Any]]:
-    """A row per method and setting, in the order of the results, top-1 on the test images in percent.
+def method_statistics(results: Sequence[Mapping[str, Any]], reference: str) -> list[dict[str, Any]]:
+    """Returns a row per method and setting, in the order of the results: top-1 on the test images in percent.
 
     results: row, student, fields (without the seed), seed, and top1, None where there is none (yet).
     Each: row, student, fields, seeds, top1 (a list), mean, std (of the sample, n - 1; None with fewer than two), and
@@ -112,8 +112,8 @@ def spread_table(results: Sequence[Mapping[str, Any]], reference: str) -> list[d
     return table
 
 
-def notes(table: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the numbers of a table can and cannot say, a sentence or two each."""
+def table_notes(table: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns what the numbers of a table can and cannot say, a sentence or two each."""
     counts = [len(row["top1"]) for row in table if row["top1"]]
     tested = [row for row in table if row["p"] is not None]
     lines = ["Top-1 of the last epoch on the test images; ± is the sample standard deviation over seeds (n - 1)."]
@@ -143,7 +143,7 @@ def notes(table: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def table_cells(table: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """The table as text: for the terminal and Markdown."""
+    """Returns the table as text, for the terminal and Markdown."""
 
     def cell(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)

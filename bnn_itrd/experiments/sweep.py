@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
-import json
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +16,9 @@ from bnn_itrd.data.splits import ImageData
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.experiments.grid import Point
 from bnn_itrd.experiments.grid_check import check_points
-from bnn_itrd.experiments.statistics import notes, spread_table, table_cells
-from bnn_itrd.experiments.table import markdown
-from bnn_itrd.files import write_file, write_json
+from bnn_itrd.experiments.lock import exclusive_folder
+from bnn_itrd.experiments.sweep_files import point_record, read_result, write_sweep
+from bnn_itrd.files import write_json
 from bnn_itrd.runs.identity import data_identity, weights_hash
 from bnn_itrd.runs.member import Member, train_member
 from bnn_itrd.runs.teachers import load_teacher
@@ -79,7 +74,7 @@ class Sweep:
 
     def _check_folder(self, point: Point) -> None:
         data = data_identity(self._data[point.config.data])
-        done, last = self._result(point), self.out / point.name / "last.pt"
+        done, last = read_result(self.out / point.name), self.out / point.name / "last.pt"
         given = {**to_dict(point.member), **data}
         if done is not None:
             saved = {k: v for k, v in done["identity"].items() if k != "teacher_sha256"}
@@ -94,19 +89,6 @@ class Sweep:
         if point.trains_teacher and teacher.exists():
             matching_state(teacher, {**to_dict(point.teacher_member), **data})
 
-    def _result(self, point: Point) -> dict[str, Any] | None:
-        """What result.json of a point's folder holds; None where the point is not done."""
-        path = self.out / point.name / "result.json"
-        if not path.is_file():
-            return None
-        try:
-            result = json.loads(path.read_text())
-            if isinstance(result["identity"], dict) and isinstance(result["top1"], float):
-                return dict(result)
-        except (ValueError, KeyError, TypeError):
-            pass
-        raise UserError(f"{path} is not the result of a sweep: remove it to train this point again")
-
     # ---- training
 
     def run(self, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -114,14 +96,14 @@ class Sweep:
 
         Raises UserError where another sweep is at work in the folder.
         """
-        with _alone(self.out):
+        with exclusive_folder(self.out):
             return self._run(say)
 
     def _run(self, say: Callable[[str], None]) -> dict[str, Any]:
         for point in self.points:
-            result = self._result(point)
+            result = read_result(self.out / point.name)
             state = "waiting" if result is None else "done"
-            self.records[point.name] = self._record(point, state, result)
+            self.records[point.name] = point_record(point, state, result)
             if result is not None and point.member.distill.needs_teacher:
                 self._find_teacher(point)
         self._check_teachers()
@@ -135,12 +117,12 @@ class Sweep:
             started = time.perf_counter()
             try:
                 result = self._train(point)
-                self.records[point.name] = self._record(point, "done", result)
+                self.records[point.name] = point_record(point, "done", result)
                 seconds = time.perf_counter() - started
                 say(f"{i + 1}/{len(waiting)} {point.name}: top-1 {result['top1']:.2f} %, {seconds:.1f} s")
             except Exception as error:  # one that fails must not cost the others
-                message = _message(error)
-                self.records[point.name] = self._record(point, "failed", None, message)
+                message = _error_text(error)
+                self.records[point.name] = point_record(point, "failed", None, message)
                 say(f"{i + 1}/{len(waiting)} {point.name} failed: {message}")
                 # The training that was cut short may still observe it.
                 self._teachers.pop(self._teacher_key(point), None)
@@ -166,7 +148,7 @@ class Sweep:
             try:
                 self._teachers[key] = self._make_teacher(point)
             except Exception as error:
-                self._failed_teachers[key] = _message(error)
+                self._failed_teachers[key] = _error_text(error)
         if key in self._failed_teachers:
             raise UserError(f"its teacher failed: {self._failed_teachers[key]}")
         return self._teachers[key]
@@ -223,90 +205,16 @@ class Sweep:
         """A result that another teacher's student left here is not one of this sweep."""
         hashes = {key: weights_hash(teacher.model) for key, teacher in self._teachers.items()}
         for point in self.points:
-            result = self._result(point) if self.records[point.name]["state"] == "done" else None
+            result = read_result(self.out / point.name) if self.records[point.name]["state"] == "done" else None
             learned_from = {} if result is None else result["identity"]
             now = hashes.get(self._teacher_key(point))
             if "teacher_sha256" in learned_from and now not in (None, learned_from["teacher_sha256"]):
                 message = f"it learned from another teacher: remove {self.out / point.name} to train it again"
-                self.records[point.name] = self._record(point, "failed", None, message)
-
-    # ---- what is written
-
-    def _record(
-        self, point: Point, state: str, result: dict[str, Any] | None, error: str | None = None
-    ) -> dict[str, Any]:
-        known = {} if result is None else result
-        teacher = None
-        if point.member.distill.needs_teacher:
-            teacher = point.config.teacher or f"teachers/{point.teacher}"
-        return {
-            "name": point.name,
-            "row": point.row,
-            "student": point.student,
-            "fields": {f: v for f, v in point.fields.items() if f != "train.seed"},
-            "seed": point.seed,
-            "teacher": teacher,
-            "state": state,
-            "error": error,
-            **{key: known.get(key) for key in ("top1", "top5", "loss", "epochs", "seconds")},
-        }
+                self.records[point.name] = point_record(point, "failed", None, message)
 
     def _write(self) -> dict[str, Any]:
-        records = list(self.records.values())
-        table = spread_table(records, self.reference)
-        lines = notes(table)
-        value = {
-            "format": 1,
-            "recipe": self.recipe,
-            "reference": self.reference,
-            "points": records,
-            "table": table,
-            "notes": lines,
-        }
-        write_json(self.out / "sweep.json", value)
-        text = f"{markdown(table_cells(table))}\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"
-        write_file(self.out / "sweep.md", lambda file: file.write(text.encode()))
-        write_file(self.out / "sweep.csv", lambda file: file.write(_csv(records).encode()))
-        return value
+        return write_sweep(self.out, list(self.records.values()), recipe=self.recipe, reference=self.reference)
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps a second sweep out of the folder for as long as this one runs; the system lets go of a killed one."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        import fcntl
-
-        handle = os.open(folder, os.O_RDONLY)
-    except ImportError:  # Windows: unguarded
-        yield
-        return
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error}") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise UserError(f"another sweep is at work in {folder}: wait for its end, or choose another --out") from error
-    except OSError:  # a file system without locks
-        pass
-    try:
-        yield
-    finally:
-        os.close(handle)
-
-
-def _message(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-
-
-def _csv(records: Sequence[dict[str, Any]]) -> str:
-    """A line per point; the fields of the axes as columns of their own."""
-    fields = dict.fromkeys(field for record in records for field in record["fields"])
-    columns = ["name", "row", "student", *fields, "seed", "state", "top1", "top5", "loss", "epochs", "seconds", "error"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    for record in records:
-        writer.writerow({**record, **record["fields"]})
-    return text.getvalue()

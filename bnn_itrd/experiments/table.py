@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bnn_itrd.errors import UserError
-from bnn_itrd.experiments.published import published
+from bnn_itrd.experiments.published import published_accuracy
 
-__all__ = ["collect", "markdown"]
+__all__ = ["markdown_table", "summarise_runs"]
 
 # A teacher that was evaluated again beside each of its students may differ by some images.
 _SAME_TEACHER = 0.05
@@ -112,7 +112,7 @@ def _trained(folder: Path, comparison: dict[str, Any]) -> list[_Trained]:
     return result
 
 
-def _spread(values: Sequence[float | None], form: str = "{:.2f}") -> str:
+def _mean_and_deviation(values: Sequence[float | None], form: str = "{:.2f}") -> str:
     """Mean and sample standard deviation; the value alone where there is one, '-' where one is missing."""
     known = [value for value in values if value is not None]
     if len(known) < len(values) or not known:
@@ -122,7 +122,7 @@ def _spread(values: Sequence[float | None], form: str = "{:.2f}") -> str:
 
 
 def _mean(values: Sequence[float | None], form: str) -> str:
-    return _spread(values, form).partition(" ")[0]
+    return _mean_and_deviation(values, form).partition(" ")[0]
 
 
 def _row(group: Sequence[_Trained]) -> dict[str, Any]:
@@ -137,18 +137,18 @@ def _row(group: Sequence[_Trained]) -> dict[str, Any]:
         "device": first.device,
         "seeds": f"one ({seeds})" if len(group) == 1 else seeds,
         "images": "held out" if first.split == "val" else "test",
-        "top-1 last %": _spread([t.last for t in group]),
-        "top-1 best %": _spread([t.best for t in group]),
-        "published %": published(first.data, first.network, first.method),
-        "same as teacher %": _spread([m.get("agreement_with_teacher") for m in models]),
+        "top-1 last %": _mean_and_deviation([t.last for t in group]),
+        "top-1 best %": _mean_and_deviation([t.best for t in group]),
+        "published %": published_accuracy(first.data, first.network, first.method),
+        "same as teacher %": _mean_and_deviation([m.get("agreement_with_teacher") for m in models]),
         "ONNX bytes": _mean([m["bytes"] for m in models], "{:,.0f}"),
         "smaller": "-" if models[0].get("compression") is None else f"{models[0]['compression']:.1f}x",
         "ms/image": _mean([m.get("ms_per_image") for m in models], "{:.3f}"),
     }
 
 
-def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """A row per method, network, length and device, over the seeds it was trained with: mean ± sample deviation.
+def summarise_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Summarises runs: a row per method, network, length and device, with mean ± sample deviation over its seeds.
 
     Every trained network counts once: a student's folder also holds its teacher's figures. The last epoch comes first:
     the best one was picked on the same images. Networks trained with held-out images (data.val_fraction) have rows of
@@ -184,8 +184,14 @@ def _own_folder(reference: _Trained, trained: Sequence[_Trained]) -> _Trained:
     return reference
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a Markdown table."""
+def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns rows of the same keys as a Markdown table.
+
+    >>> print(markdown_table([{"method": "kd", "seeds": 3, "top-1 %": 72.9, "bytes": 70}]))
+    | method | seeds | top-1 % | bytes |
+    | --- | --- | --- | ---: |
+    | kd | 3 | 72.9 | 70 |
+    """
     if not rows:
         return ""
     head = list(rows[0])

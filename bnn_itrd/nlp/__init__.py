@@ -3,7 +3,7 @@
 The metric and the data's reader need no other library; everything else needs Hugging Face transformers (extra `nlp`).
 """
 
-from .metrics import exact_match, f1, normalise_answer, score
+from .metrics import exact_match, f1, normalise_answer, score_answers
 from .squad import Example, read_squad
 
-__all__ = ["Example", "exact_match", "f1", "normalise_answer", "read_squad", "score"]
+__all__ = ["Example", "exact_match", "f1", "normalise_answer", "read_squad", "score_answers"]

@@ -10,19 +10,19 @@ import torch
 from torch import nn
 
 from bnn_itrd.nlp.data import SquadData
-from bnn_itrd.nlp.distil import run_bert
 from bnn_itrd.nlp.features import eval_batches
-from bnn_itrd.nlp.metrics import score
+from bnn_itrd.nlp.metrics import score_answers
+from bnn_itrd.nlp.objective import run_bert
 from bnn_itrd.nlp.spans import Answer, answers
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["AnswerEvaluation", "evaluate_answers"]
 
 _BATCH = 64
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """em, f1: percent; answers: question id -> its n best, best first."""
+class AnswerEvaluation:
+    """What a network answers, and how good that is. em, f1: percent; answers: question id -> its n best, best first."""
 
     em: float
     f1: float
@@ -33,8 +33,8 @@ class Evaluation:
         return {key: best[0].text for key, best in self.answers.items()}
 
 
-def evaluate(model: nn.Module, data: SquadData, *, device: torch.device) -> Evaluation:
-    """Every dev question answered, in float32 and eval mode (the model's mode is put back)."""
+def evaluate_answers(model: nn.Module, data: SquadData, *, device: torch.device) -> AnswerEvaluation:
+    """Answers every dev question, in float32 and eval mode (the model's mode is put back), and scores the answers."""
     logits: list[Any] = [None] * len(data.dev_windows)
     was_training = model.training
     model.eval()
@@ -47,5 +47,5 @@ def evaluate(model: nn.Module, data: SquadData, *, device: torch.device) -> Eval
     model.train(was_training)
     found = answers(data.dev, data.dev_windows, logits, n_best=data.config.n_best, max_answer=data.config.max_answer)
     texts = {key: best[0].text for key, best in found.items()}
-    values = score(texts, {example.id: example.answers for example in data.dev})
-    return Evaluation(values["em"], values["f1"], found)
+    values = score_answers(texts, {example.id: example.answers for example in data.dev})
+    return AnswerEvaluation(values["em"], values["f1"], found)

@@ -15,7 +15,7 @@ from bnn_itrd.errors import UserError
 from bnn_itrd.nlp.config import SquadDataConfig
 from bnn_itrd.nlp.squad import Example
 
-__all__ = ["Batch", "Window", "eval_batches", "make_windows", "pad", "train_batches"]
+__all__ = ["Batch", "Window", "eval_batches", "make_windows", "pad_windows", "train_batches"]
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def _answer_tokens(example: Example, offsets: np.ndarray[Any, Any]) -> tuple[int
     return (first, last) if first <= last else None
 
 
-def pad(windows: Sequence[Window], *, pad_id: int, max_rows: int | None = None, seed: int = 0) -> Batch:
-    """Windows as one batch. `max_rows`: of more tokens than that, so many are drawn for `Batch.rows`, by the seed.
+def pad_windows(windows: Sequence[Window], *, pad_id: int, max_rows: int | None = None, seed: int = 0) -> Batch:
+    """Pads windows to one batch. `max_rows`: of more tokens than that, so many are drawn for `Batch.rows`, by the seed.
 
     `rows` are found here, on the host, where the lengths are known: removing the padding costs the device no wait.
     """
@@ -141,7 +141,7 @@ def train_batches(
     order = shuffled(len(windows), seed=seed, epoch=epoch).tolist()
     for step, first in enumerate(range(0, len(order) - batch_size + 1, batch_size)):
         chosen = [windows[i] for i in order[first : first + batch_size]]
-        yield pad(chosen, pad_id=pad_id, max_rows=max_rows, seed=mix_seed(seed, epoch, 3, step))
+        yield pad_windows(chosen, pad_id=pad_id, max_rows=max_rows, seed=mix_seed(seed, epoch, 3, step))
 
 
 def eval_batches(windows: Sequence[Window], batch_size: int, *, pad_id: int) -> Iterator[tuple[list[int], Batch]]:
@@ -149,4 +149,4 @@ def eval_batches(windows: Sequence[Window], batch_size: int, *, pad_id: int) -> 
     order = sorted(range(len(windows)), key=lambda i: (-len(windows[i].ids), i))
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
-        yield chosen, pad([windows[i] for i in chosen], pad_id=pad_id)
+        yield chosen, pad_windows([windows[i] for i in chosen], pad_id=pad_id)

@@ -7,7 +7,7 @@ import string
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["exact_match", "f1", "normalise_answer", "score"]
+__all__ = ["exact_match", "f1", "normalise_answer", "score_answers"]
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -47,10 +47,13 @@ def _f1(prediction: str, answer: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def score(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """{"em": ..., "f1": ...} in percent, the mean over all questions of `answers` (question id -> gold texts).
+def score_answers(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Returns {"em": ..., "f1": ...} in percent, means over all questions of `answers` (question id -> gold texts).
 
     A question without a prediction counts 0. Raises ValueError where there is no question.
+
+    >>> score_answers({"1": "the Eiffel Tower", "2": "1912"}, {"1": ["Eiffel Tower"], "2": ["in 1912"]})
+    {'em': 50.0, 'f1': 83.33333333333333}
     """
     if not answers:
         raise ValueError("answers must hold at least one question, got none")

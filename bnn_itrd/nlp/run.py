@@ -18,14 +18,14 @@ from bnn_itrd.files import write_json, write_yaml
 from bnn_itrd.nlp.bert import layer_map, load_bert, load_tokenizer, make_student, save_bert, transformers
 from bnn_itrd.nlp.config import SquadConfig, SquadTrainConfig, StudentConfig
 from bnn_itrd.nlp.data import SquadData, load_squad
-from bnn_itrd.nlp.evaluation import Evaluation, evaluate
+from bnn_itrd.nlp.evaluation import AnswerEvaluation, evaluate_answers
 from bnn_itrd.nlp.tiny import write_tiny
-from bnn_itrd.nlp.training import fit
+from bnn_itrd.nlp.training import fit_reader
 from bnn_itrd.runs.identity import weights_hash
 from bnn_itrd.training.checkpoint import matching_state
 from bnn_itrd.training.fabric import make_fabric
 
-__all__ = ["MODEL", "run"]
+__all__ = ["MODEL", "run_squad"]
 
 # The folder, within a member's, that transformers reads.
 MODEL = "model"
@@ -35,7 +35,7 @@ MODEL = "model"
 class _Member:
     name: str
     model: Any
-    final: Evaluation
+    final: AnswerEvaluation
     history: list[dict[str, Any]]
     learns: StudentConfig | None = None
 
@@ -88,7 +88,7 @@ def _check(config: SquadConfig, model: Any, data: SquadData) -> None:
         raise UserError(f"the tokenizer has {len(data.tokenizer)} tokens, the BERT knows {bert.vocab_size}")
 
 
-def run(config: SquadConfig, out: Path, *, recipe: str = "", only: str | None = None) -> dict[str, Any]:
+def run_squad(config: SquadConfig, out: Path, *, recipe: str = "", only: str | None = None) -> dict[str, Any]:
     """Trains what is not trained yet and compares; the same call continues a run that was interrupted.
 
     `only`: train this one member ('teacher' or a student) and stop there; a student then needs a teacher: --teacher,
@@ -110,7 +110,7 @@ def run(config: SquadConfig, out: Path, *, recipe: str = "", only: str | None = 
     fabric = make_fabric(config.fabric, precision=config.train.precision)
     if fine_tuned:
         model = model.to(fabric.device).eval()
-        teacher = _Member("teacher", model, evaluate(model, data, device=fabric.device), [])
+        teacher = _Member("teacher", model, evaluate_answers(model, data, device=fabric.device), [])
     else:
         first = fabric
         if config.teacher_train.precision != config.train.precision:
@@ -154,12 +154,12 @@ def _train(
     out: Path,
     identity: dict[str, Any],
 ) -> _Member:
-    """Trains one member in its folder: what `fit` writes, its answers, and the folder that transformers reads."""
+    """Trains one member in its folder and writes its answers there, and the folder that transformers reads."""
     folder = out / name
     if not (folder / "last.pt").exists():
         write_yaml(folder / "config.yaml", identity)
         write_json(folder / "environment.json", _environment(fabric))
-    fitted = fit(
+    fitted = fit_reader(
         model,
         teacher,
         data,

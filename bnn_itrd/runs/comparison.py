@@ -17,44 +17,44 @@ from bnn_itrd.deploy.targets import TARGETS, open_file, write_target
 from bnn_itrd.export import ExportError, agreement, compare_milliseconds, traced_once
 from bnn_itrd.export.runtimes import environments as runtimes
 from bnn_itrd.runs.member import Member
+from bnn_itrd.runs.rows import EvaluatedMember, agreement_row, model_row
 from bnn_itrd.training.evaluation import score
 
 if TYPE_CHECKING:
     import numpy as np
-from bnn_itrd.runs.rows import Entry, agreement_row, model_row
 
-__all__ = ["compare", "evaluate_member"]
+__all__ = ["compare_networks", "evaluate_member"]
 
 
 _MOST_DIFFERENCES = 48
 _FPGA_RECIPES = "see check_fpga, and the recipes fpga-resnet18 and fpga-vgg_small"
 
 
-def evaluate_member(member: Member, data: ImageData, file: Path) -> Entry:
-    """Exports, runs the network and the file on the test images, and holds one against the other."""
+def evaluate_member(member: Member, data: ImageData, file: Path) -> EvaluatedMember:
+    """Exports a network to every file it can be, and compares network and files on the test images."""
     with traced_once():
         write_target("onnx", member.model.cpu(), data, file, member=member.name, checkpoint=member.checkpoint)
         others, missing = _other_targets(member, data, file)
     started = time.perf_counter()
     opened = open_file(file)
     session_ms = 1000 * (time.perf_counter() - started)
-    theirs, ours, labels = run_split(member.model, opened, data)
-    assert theirs is not None and ours is not None
-    test = score(torch.from_numpy(theirs), torch.from_numpy(labels))
+    network_logits, file_logits, labels = run_split(member.model, opened, data)
+    assert network_logits is not None and file_logits is not None
+    test = score(torch.from_numpy(network_logits), torch.from_numpy(labels))
     for row in others:
-        row |= _validated(file.with_name(row["file"]), row["target"], data, theirs, labels)
-    checked = agreement(theirs, ours, labels)
-    return Entry(member, test, file, checked, opened, session_ms, tuple(others), tuple(missing))
+        row |= _file_row(file.with_name(row["file"]), row["target"], data, network_logits, labels)
+    checked = agreement(network_logits, file_logits, labels)
+    return EvaluatedMember(member, test, file, checked, opened, session_ms, tuple(others), tuple(missing))
 
 
 def _other_targets(member: Member, data: ImageData, file: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """(artefacts, targets it cannot have and why): a student as every other file it can be."""
+    """Writes a student as every other file it can be; returns (their rows, the targets it cannot have and why)."""
     artefacts: list[dict[str, Any]] = []
     missing: list[dict[str, str]] = []
     if member.method == "teacher":
         return artefacts, missing
     for name in ("lce", "qonnx", "finn"):
-        reason = _cannot_map(member, data) if name == "finn" else ""
+        reason = _why_not_finn(member, data) if name == "finn" else ""
         path = file.with_name(f"{file.name.removesuffix('.onnx')}{TARGETS[name].suffix}")
         if not reason:
             try:
@@ -68,21 +68,23 @@ def _other_targets(member: Member, data: ImageData, file: Path) -> tuple[list[di
     return artefacts, missing
 
 
-def _validated(path: Path, target: str, data: ImageData, theirs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """What a run of the file says, where its runtime is there; a broken runtime costs this row, not the comparison."""
+def _file_row(
+    path: Path, target: str, data: ImageData, network_logits: np.ndarray, labels: np.ndarray
+) -> dict[str, Any]:
+    """Returns what a run of the file says, where its runtime is there; a broken one costs this row, nothing else."""
     runtime = TARGETS[target].runtime
     if runtime is None or runtimes.find(runtime) is None:
         return {}
     try:
-        _, ours, _ = run_split(None, open_file(path), data, limit=TARGETS[target].images)
+        _, logits, _ = run_split(None, open_file(path), data, limit=TARGETS[target].images)
     except ExportError as error:
         return {"error": str(error)}
-    assert ours is not None
-    return agreement_row(agreement(theirs[: len(ours)], ours, labels[: len(ours)]))
+    assert logits is not None
+    return agreement_row(agreement(network_logits[: len(logits)], logits, labels[: len(logits)]))
 
 
-def _cannot_map(member: Member, data: ImageData) -> str:
-    """Why FINN cannot map the network, or an empty text."""
+def _why_not_finn(member: Member, data: ImageData) -> str:
+    """Returns why FINN cannot map the network, or an empty text."""
     from bnn_itrd.export.fpga import check_fpga
     from bnn_itrd.quant import BinaryConv2d
 
@@ -108,8 +110,8 @@ def _png(split: Split, index: int) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _differences(entries: Sequence[Entry], data: ImageData) -> list[dict[str, Any]]:
-    """Test images on which a student and the teacher do not agree, the first ones of each pattern."""
+def _differences(entries: Sequence[EvaluatedMember], data: ImageData) -> list[dict[str, Any]]:
+    """Returns test images on which the networks do not agree, evenly picked where there are many."""
     if not entries:
         return []
     predictions = torch.stack([e.test.predictions for e in entries])
@@ -127,7 +129,7 @@ def _differences(entries: Sequence[Entry], data: ImageData) -> list[dict[str, An
     ]
 
 
-def compare(
+def compare_networks(
     members: Sequence[Member],
     data: ImageData,
     *,
@@ -136,7 +138,7 @@ def compare(
     environment: dict[str, Any],
     config: dict[str, Any],
 ) -> dict[str, Any]:
-    """The comparison of a teacher (first) and its students: exports each to its file, validates, times.
+    """Compares a teacher (first) and its students: exports each to its file, validates, and times it.
 
     Latencies are measured in turns in one process. The result is plain values; docs/run-folder.md names the keys.
     """

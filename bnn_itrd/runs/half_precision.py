@@ -12,12 +12,12 @@ from bnn_itrd.quant import BinaryConv2d, BinaryLinear
 from bnn_itrd.runs.load import load_member
 from bnn_itrd.training.checkpoint import save_checkpoint
 
-__all__ = ["save_half"]
+__all__ = ["save_half_precision"]
 
 _ATTEMPTS = 8
 
 
-def save_half(source: Path, target: Path) -> None:
+def save_half_precision(source: Path, target: Path) -> None:
     """The network of a checkpoint alone, latent weights as float16; all kernels of a network without binary layers.
 
     The signs are those of float32: a weight that rounding takes across its threshold goes to the next float16 on the

@@ -13,7 +13,7 @@ from bnn_itrd.data.splits import ImageData
 from bnn_itrd.environment import environment
 from bnn_itrd.files import write_json
 from bnn_itrd.report import plot_curves, write_report
-from bnn_itrd.runs.comparison import compare
+from bnn_itrd.runs.comparison import compare_networks
 from bnn_itrd.runs.member import Member
 
 __all__ = ["report_run"]
@@ -38,7 +38,9 @@ def report_run(
     for m in members:
         folders[m.name].mkdir(parents=True, exist_ok=True)
         files[m.name] = folders[m.name] / ("teacher.onnx" if m.method == "teacher" else "student.onnx")
-    comparison = compare(members, data, files=files, recipe=recipe, environment=environment(device), config=config)
+    comparison = compare_networks(
+        members, data, files=files, recipe=recipe, environment=environment(device), config=config
+    )
     for model in comparison["models"]:
         # Where it was trained, which need not be where it was compared.
         record = folders[model["name"]] / "environment.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.deploy.targets import OpenFile
@@ -13,16 +13,13 @@ from bnn_itrd.models import summary
 from bnn_itrd.runs.member import Member
 from bnn_itrd.training.evaluation import Evaluation, confusion
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["Entry", "agreement_row", "model_row", "table_rows"]
+__all__ = ["EvaluatedMember", "agreement_row", "model_row", "table_rows"]
 
 _MS_WHAT = "onnxruntime, 1 thread, batch 1"
 
 
 @dataclass(frozen=True)
-class Entry:
+class EvaluatedMember:
     """A member, evaluated on the test images, with its file and what validation said of it."""
 
     member: Member
@@ -36,7 +33,7 @@ class Entry:
 
 
 def agreement_row(result: Agreement) -> dict[str, Any]:
-    """What validation says of a file, as keys of comparison.json."""
+    """Returns what validation says of a file, as keys of comparison.json."""
     return {
         "top1": None if result.top1_file is None else 100 * result.top1_file,
         "agreement": 100 * result.argmax_agreement,
@@ -50,8 +47,10 @@ def agreement_row(result: Agreement) -> dict[str, Any]:
     }
 
 
-def model_row(entry: Entry, data: ImageData, teacher: Entry | None, ms: float | None) -> dict[str, Any]:
-    """One model of comparison.json; accuracies in percent, times in ms, sizes in bytes. See docs/run-folder.md."""
+def model_row(
+    entry: EvaluatedMember, data: ImageData, teacher: EvaluatedMember | None, ms: float | None
+) -> dict[str, Any]:
+    """Returns one model of comparison.json; accuracies in percent, times in ms, sizes in bytes (docs/run-folder.md)."""
     member, test = entry.member, entry.test
     cost = summary(member.model, data.input_shape)
     classes = len(data.classes)
@@ -125,7 +124,7 @@ def _curve_point(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def table_rows(comparison: dict[str, Any]) -> list[dict[str, str]]:
-    """The terminal's table: one row per model, as text."""
+    """Returns the rows of the terminal's table, one per model, as text."""
 
     def cell(value: Any, form: str) -> str:
         return "-" if value is None else format(value, form)

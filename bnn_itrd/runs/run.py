@@ -25,7 +25,7 @@ from bnn_itrd.runs.teachers import load_teacher
 from bnn_itrd.training.checkpoint import matching_state
 from bnn_itrd.training.fabric import make_fabric, steps_in_epoch
 
-__all__ = ["run"]
+__all__ = ["run_recipe"]
 
 
 def _check_folder(config: RunConfig, data: ImageData, out: Path) -> None:
@@ -94,7 +94,7 @@ def _sizes(name: str, model: nn.Module, data: ImageData) -> Sizes:
         raise UserError(f"{name}: the network cannot be used on images of {shape}: {first}") from error
 
 
-def run(
+def run_recipe(
     config: RunConfig, out: Path, *, recipe: str = "", only: str | None = None, trust: bool = False
 ) -> dict[str, Any] | None:
     """Trains what is not trained yet, exports, validates, compares; returns the comparison (main process only).

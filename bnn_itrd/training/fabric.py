@@ -11,7 +11,7 @@ from lightning.fabric import Fabric
 from bnn_itrd.config.train import FabricConfig, TrainConfig
 from bnn_itrd.errors import UserError
 
-__all__ = ["make_fabric", "steps_in_epoch"]
+__all__ = ["make_fabric", "reset_loss_scale", "steps_in_epoch"]
 
 
 def make_fabric(config: FabricConfig, *, precision: str = "32-true") -> Fabric:
@@ -38,6 +38,13 @@ def make_fabric(config: FabricConfig, *, precision: str = "32-true") -> Fabric:
     if fabric.world_size > 1:
         atexit.register(_leave)
     return fabric
+
+
+def reset_loss_scale(fabric: Fabric) -> None:
+    """Gives the Fabric's loss scaling its first value: one Fabric serves several trainings, one after the other."""
+    scaler = getattr(fabric.strategy.precision, "scaler", None)
+    if scaler is not None and scaler.is_enabled():
+        scaler.load_state_dict(torch.amp.GradScaler(fabric.device.type).state_dict())
 
 
 def _leave() -> None:

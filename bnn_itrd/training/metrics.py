@@ -10,7 +10,22 @@ from typing import Any
 
 from bnn_itrd.files import write_file
 
-__all__ = ["read_metrics", "write_metrics"]
+__all__ = ["loss_columns", "read_metrics", "write_metrics"]
+
+
+def loss_columns(
+    names: Sequence[str], sums: Sequence[float], steps: int, *, shown: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Returns the columns `loss` and `loss_NAME` of an epoch: the means over its steps of the loss and of its parts.
+
+    sums: of each part over the epoch, in the order of `names`. shown: the parts that get a column, by default all.
+
+    >>> loss_columns(["ce", "kd"], [6.0, 3.0], steps=3)
+    {'loss': 3.0, 'loss_ce': 2.0, 'loss_kd': 1.0}
+    """
+    means = {name: total / steps for name, total in zip(names, sums, strict=True)}
+    columns = {f"loss_{name}": mean for name, mean in means.items() if shown is None or name in shown}
+    return {"loss": sum(sums) / steps, **columns}
 
 
 def write_metrics(path: Path, history: Sequence[dict[str, Any]]) -> None:

@@ -17,13 +17,17 @@ class NonFinite:
     def __init__(self, device: torch.device) -> None:
         self.first = torch.full((), -1, dtype=torch.int64, device=device)
 
-    def look(self, step: int, parts: Tensor) -> None:
+    def record(self, step: int, parts: Tensor) -> None:
+        """Looks at the parts (k,) of a step's loss; it waits for nothing."""
         bad = ~torch.isfinite(parts)
         code = step * len(parts) + bad.int().argmax()
         self.first = torch.where((self.first < 0) & bad.any(), code, self.first)
 
     def check(self, names: tuple[str, ...], steps_per_epoch: int, kept: str) -> None:
-        """Raises UserError on the process that saw one, and on all the others."""
+        """Raises UserError, on all processes, where one of them saw such a loss.
+
+        names: of the parts; kept: a sentence that says what the last checkpoint holds.
+        """
         first = self.first.clone()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             seen = torch.where(first < 0, torch.iinfo(torch.int64).max, first)

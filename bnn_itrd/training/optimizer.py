@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed
@@ -17,20 +17,34 @@ __all__ = ["MovingAverage", "learning_rate", "make_optimizer"]
 
 
 def learning_rate(
-    step: int, *, steps: int, warmup: int, peak: float, drops: Sequence[int] | None = None, decay: float = 0.1
+    step: int,
+    *,
+    steps: int,
+    warmup: int,
+    peak: float,
+    schedule: Literal["cosine", "linear", "step"] = "cosine",
+    drops: Sequence[int] = (),
+    decay: float = 0.1,
 ) -> float:
-    """Linear from peak / warmup to the peak, then cosine towards 0: at step in [0, steps).
+    """Returns the learning rate at a step in [0, steps).
 
-    drops: steps from which on the rate is `decay` times what it was, in the place of the cosine.
+    It rises linearly from peak / warmup to the peak in `warmup` steps. Then it falls towards 0 at `steps`, as a cosine
+    or linearly; the schedule ``step`` multiplies it with `decay` at each step of `drops` instead.
+
+    >>> [learning_rate(s, steps=6, warmup=2, peak=1.0, schedule="linear") for s in range(6)]
+    [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
     """
     if step < warmup:
         return peak * (step + 1) / warmup
-    if drops is not None:
+    if schedule == "step":
         return peak * decay ** sum(step >= drop for drop in drops)
+    if schedule == "linear":
+        return peak * (steps - step) / (steps - warmup)
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def make_optimizer(config: TrainConfig, parameters: Any) -> torch.optim.Optimizer:
+    """Returns the optimiser that a training's configuration names, over the parameters."""
     # Lightning cannot unscale gradients for clipping where a fused optimiser would unscale them itself.
     fused = not (config.precision == "16-mixed" and config.clip_norm is not None)
     if config.optimizer == "adamw":

@@ -1,4 +1,4 @@
-"""The state of one training, and its epochs: the learning rate, the step, the moving average, what a checkpoint holds.
+"""The training of one image network: what an epoch passes over, and how the network is evaluated after it.
 
 Everything random in an epoch is a function of (seed, epoch): so a run that was killed continues exactly.
 """
@@ -6,7 +6,7 @@ Everything random in an epoch is a function of (seed, epoch): so a run that was 
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,7 +22,10 @@ from bnn_itrd.data.splits import UNLABELLED, ImageData, mix_seed
 from bnn_itrd.distillers import Distiller, Setting, make_distillers, measure
 from bnn_itrd.errors import UserError
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, set_progress, start_epoch
-from bnn_itrd.training.nonfinite import NonFinite
+from bnn_itrd.training.base import BaseTrainer
+from bnn_itrd.training.evaluation import Evaluation, evaluate
+from bnn_itrd.training.fabric import steps_in_epoch
+from bnn_itrd.training.metrics import loss_columns
 from bnn_itrd.training.objective import Objective
 from bnn_itrd.training.optimizer import MovingAverage, learning_rate, make_optimizer
 from bnn_itrd.training.progress import Progress
@@ -35,15 +38,20 @@ _PREPARATION = 1 << 20
 
 
 @torch.no_grad()
-def _positive(model: nn.Module) -> Tensor | None:
-    """Which weights of the binary layers are +1, (weights,) bool; None of a network without such layers."""
+def _positive_weights(model: nn.Module) -> Tensor | None:
+    """Returns which weights of the binary layers are +1, (weights,) bool; None of a network without such layers."""
     layers = [m for m in model.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))]
     signs = [layer.binary_weight().signs.flatten() >= 0 for layer in layers]
     return torch.cat(signs) if signs else None
 
 
-class Trainer:
-    """The state of one training: what is stepped, and what a checkpoint holds."""
+class Trainer(BaseTrainer):
+    """Trains one network on images: the teacher, the plain student or a distilled one.
+
+    labels: those of all training images, for distillers that keep a bank of them.
+    """
+
+    objective: Objective
 
     def __init__(
         self,
@@ -56,7 +64,7 @@ class Trainer:
         fabric: Fabric,
         labels: Tensor | None = None,
     ) -> None:
-        self.config, self.fabric, self.distill = train, fabric, distill
+        self.config, self.distill = train, distill
         memory = torch.channels_last if train.channels_last else torch.contiguous_format
         self.student = student.to(fabric.device, memory_format=memory)  # type: ignore[call-overload]
         # Before anything observes the student: a copy would take the hooks along.
@@ -75,7 +83,7 @@ class Trainer:
                 torch.zeros(0, dtype=torch.int64) if labels is None else labels,
             )
             distillers = make_distillers(distill, setting).to(fabric.device)
-        self.objective = Objective(
+        objective = Objective(
             self.student,
             teacher,
             distillers,
@@ -83,32 +91,92 @@ class Trainer:
             label_smoothing=train.label_smoothing,
             unlabelled=labels is not None and bool((labels == UNLABELLED).any()),
         )
-        self.raw_optimizer = make_optimizer(train, [p for p in self.objective.parameters() if p.requires_grad])
-        self._setup()
-        # One Fabric serves a run's members one after the other: each begins with a loss scale of its own.
-        scaler = getattr(fabric.strategy.precision, "scaler", None)
-        if scaler is not None and scaler.is_enabled():
-            scaler.load_state_dict(torch.amp.GradScaler(fabric.device.type).state_dict())
-        self.history: list[dict[str, Any]] = []
-        self.epoch = 0
-        self.preparation: list[dict[str, Any]] = []
+        optimizer = make_optimizer(train, [p for p in objective.parameters() if p.requires_grad])
+        super().__init__(
+            objective, optimizer, fabric, names=objective.names, seed=train.seed, clip_norm=train.clip_norm
+        )
+        self.final: Evaluation | None = None
 
-    def _setup(self) -> None:
-        """Wraps what is stepped: for precision, several processes and compilation."""
+    def step_target(self) -> nn.Module:
+        """Returns what a step calls: the objective, compiled where the configuration says so."""
         if self.fabric.world_size > 1:
             distillers = self.objective.distillers.items()
             names = [f"distillers.{name}.{b}" for name, d in distillers for b in getattr(d, "replicated", ())]
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.objective, names)
-        step_module: nn.Module = self.objective
         if self.config.compile:
-            step_module = torch.compile(self.objective, mode=self.config.compile_mode)  # type: ignore[assignment]
-        self.step_module, self.optimizer = self.fabric.setup(step_module, self.raw_optimizer)
+            return torch.compile(self.objective, mode=self.config.compile_mode)  # type: ignore[return-value]
+        return self.objective
+
+    # ---- the network that is kept
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is evaluated and kept: the student, or its moving average."""
+        return self.student if self.ema is None else self.ema.module
+
+    @cached_property
+    def _predictor(self) -> nn.Module:
+        # A compiled copy of the same module: the weights are shared, evaluation stays in float32.
+        return torch.compile(self.kept) if self.config.compile else self.kept  # type: ignore[return-value]
+
+    def evaluate(self, data: ImageData) -> Evaluation:
+        """Evaluates the kept network on the held-out images, or on the test images where none are held out."""
+        split = data.test if data.val is None else data.val
+        return evaluate(self._predictor, split, device=self.fabric.device, channels_last=self.config.channels_last)
+
+    def evaluate_epoch(self, data: ImageData) -> dict[str, Any]:
+        """Evaluates the kept network where it is the epoch's turn; returns the row's columns, None where it is not."""
+        config = self.config
+        row: dict[str, Any] = {
+            "split": "test" if data.val is None else "val",
+            "top1": None,
+            "top5": None,
+            "eval_loss": None,
+        }
+        if self.epoch % config.eval_every == 0 or self.epoch == config.epochs:
+            set_progress(self.kept, self.epoch / config.epochs)
+            final = self.final = self.evaluate(data)
+            row |= {"top1": final.top1, "top5": final.top5, "eval_loss": final.loss}
+        return row
+
+    def share_buffers(self) -> None:
+        """Gives every process the first one's running statistics: those that are saved and evaluated."""
+        if self.fabric.world_size > 1:
+            for buffer in self.kept.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+    # ---- the checkpoint
+
+    def stateful(self) -> dict[str, Any]:
+        return {**super().stateful(), "ema": self.ema}
+
+    def state(self) -> dict[str, Any]:
+        return {"model": self.kept.state_dict(), **super().state(), "preparation": self.preparation}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self.preparation = state.get("preparation", [])
+
+    # ---- the distillers' preparation
 
     @property
     def preparation_epochs(self) -> dict[str, int]:
         """The distillers that have a phase before the training, and how long it is."""
         lengths = {name: int(getattr(d, "preparation_epochs", 0)) for name, d in self.objective.distillers.items()}
         return {name: length for name, length in lengths.items() if length}
+
+    def prepare_epoch(self, data: ImageData, progress: Progress) -> dict[str, Any]:
+        """Makes one pass of the distillers' preparation, at the peak learning rate; returns its row."""
+        done = len(self.preparation)
+        active = tuple(name for name, epochs in self.preparation_epochs.items() if done < epochs)
+        set_progress(self.objective, 0.0)
+        if any(getattr(self.objective.distillers[name], "prepares_student", False) for name in active):
+            start_epoch(self.student)
+        self.objective.preparing = active
+        try:
+            return self._pass(data, progress, number=done, preparing=True)
+        finally:
+            self.objective.preparing = ()
 
     def end_preparation(self) -> None:
         """Freezes what the phases trained for themselves."""
@@ -117,124 +185,47 @@ class Trainer:
                 distiller.prepared()
         if self.preparation_epochs and self.fabric.world_size > 1:
             # Data-parallel training waits for the gradients of all parameters that were not frozen when it was set up.
-            self._setup()
+            self.setup()
 
-    @property
-    def kept(self) -> nn.Module:
-        """The network that is evaluated and kept: the student, or its moving average."""
-        return self.student if self.ema is None else self.ema.module
+    # ---- an epoch
 
-    def state(self) -> dict[str, Any]:
-        scaler = self.fabric.strategy.precision.state_dict()
-        return {
-            "objective": self.objective.state_dict(),
-            "optimizer": self.raw_optimizer.state_dict(),
-            "ema": None if self.ema is None else self.ema.state_dict(),
-            "precision": scaler,
-            "epoch": self.epoch,
-            "history": self.history,
-            "preparation": self.preparation,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Raises UserError where the state is another network's."""
-        try:
-            self.objective.load_state_dict(state["objective"])
-            self.raw_optimizer.load_state_dict(state["optimizer"])
-            if self.ema is not None:
-                self.ema.load_state_dict(state["ema"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise UserError(f"the checkpoint holds another architecture: {error}") from error
-        if state["precision"]:
-            self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.epoch, self.history = state["epoch"], state["history"]
-        self.preparation = state.get("preparation", [])
-
-    def finite(self) -> bool:
-        """Whether all numbers are, the kept network's and what is trained, in every process: one look, at the end of
-        an epoch."""
-        states = [self.objective.state_dict(), *([] if self.ema is None else [self.ema.module.state_dict()])]
-        tensors = [t for state in states for t in state.values() if t.is_floating_point()]
-        finite = torch.stack([torch.isfinite(t).all() for t in tensors]).all()
-        if self.fabric.world_size > 1:
-            # Running statistics are each process's own: one that stopped alone would leave the others waiting.
-            everywhere = finite.int()
-            torch.distributed.all_reduce(everywhere, op=torch.distributed.ReduceOp.MIN)
-            finite = everywhere.bool()
-        return bool(finite)
-
-    def share_buffers(self) -> None:
-        """Every process keeps the first one's running statistics: those that are saved and evaluated."""
-        if self.fabric.world_size > 1:
-            for buffer in self.kept.buffers():
-                torch.distributed.broadcast(buffer, 0)
-
-    def prepare_epoch(
-        self, data: ImageData, steps_per_epoch: int, non_finite: NonFinite, progress: Progress
-    ) -> dict[str, Any]:
-        """One pass of the distillers' preparation, at the peak learning rate; its numbers as of `train_epoch`."""
-        done = len(self.preparation)
-        active = tuple(name for name, epochs in self.preparation_epochs.items() if done < epochs)
-        set_progress(self.objective, 0.0)
-        if any(getattr(self.objective.distillers[name], "prepares_student", False) for name in active):
-            start_epoch(self.student)
-        self.objective.preparing = active
-        try:
-            row = self._pass(data, steps_per_epoch, non_finite, progress, epoch=_PREPARATION + done, preparing=True)
-        finally:
-            self.objective.preparing = ()
-        return row
-
-    def train_epoch(
-        self, data: ImageData, steps_per_epoch: int, non_finite: NonFinite, progress: Progress
-    ) -> dict[str, Any]:
-        """One pass; the mean of each loss part, the training accuracy, the speed, and how many signs are others now
-        than before it. Nothing in it waits for the device before its end."""
-        before = _positive(self.student)
+    def train_epoch(self, data: ImageData, progress: Progress) -> dict[str, Any]:
+        """Makes one pass; returns the mean of each loss part, the training accuracy, the speed, and the share of signs
+        that differ from those before it. Nothing in it waits for the device before its end."""
+        before = _positive_weights(self.student)
         start_epoch(self.student)
-        row = self._pass(data, steps_per_epoch, non_finite, progress, epoch=self.epoch, preparing=False)
-        if (after := _positive(self.student)) is not None and before is not None:
+        row = self._pass(data, progress, number=self.epoch, preparing=False)
+        if (after := _positive_weights(self.student)) is not None and before is not None:
             row["sign_flips"] = 100 * float((before != after).float().mean())
         return row
 
-    def _before_step(self, step: int, steps: int, steps_per_epoch: int) -> float:
-        """Sets what changes from step to step: the learning rate (which it returns), annealing, scheduled weights."""
+    def _before_step(self, step: int, steps_per_epoch: int) -> float:
+        """Sets what changes from step to step: annealing, scheduled weights; returns the learning rate."""
         config = self.config
-        drops = [m * steps_per_epoch for m in config.milestones] if config.schedule == "step" else None
-        warmup = round(config.warmup * steps_per_epoch)
-        lr = learning_rate(step, steps=steps, warmup=warmup, peak=config.lr, drops=drops, decay=config.decay)
+        steps = config.epochs * steps_per_epoch
         set_progress(self.objective, step / steps)
         methods = self.distill.methods
         if any(method.scheduled for method in methods.values()):
             epoch = step / steps_per_epoch
             factors = [methods[n].factor(epoch, config.epochs) if n in methods else 1.0 for n in self.objective.names]
             self.objective.factors.copy_(torch.tensor(factors), non_blocking=True)
-        return lr
+        return learning_rate(
+            step,
+            steps=steps,
+            warmup=round(config.warmup * steps_per_epoch),
+            peak=config.lr,
+            schedule=config.schedule,
+            drops=[m * steps_per_epoch for m in config.milestones],
+            decay=config.decay,
+        )
 
-    def _average_gradients(self) -> None:
-        """Of all processes, where the wrapper was told not to."""
-        if self.fabric.world_size > 1:
-            for parameter in self.objective.parameters():
-                if parameter.grad is not None:
-                    torch.distributed.all_reduce(parameter.grad)
-                    parameter.grad /= self.fabric.world_size
-
-    def _pass(
-        self,
-        data: ImageData,
-        steps_per_epoch: int,
-        non_finite: NonFinite,
-        progress: Progress,
-        *,
-        epoch: int,
-        preparing: bool,
-    ) -> dict[str, Any]:
+    def _pass(self, data: ImageData, progress: Progress, *, number: int, preparing: bool) -> dict[str, Any]:
+        """Steps through the training images once, in epoch `number` (from 0) of the preparation or of the training."""
         config, fabric = self.config, self.fabric
-        # What a network draws by itself (dropout) depends on (seed, epoch) too.
-        torch.manual_seed(mix_seed(config.seed, epoch, 2 + fabric.global_rank))
-        self.objective.train()
-        steps = config.epochs * steps_per_epoch
-        sums = torch.zeros(len(self.objective.names) + 2, device=fabric.device)
+        steps_per_epoch = steps_in_epoch(config, len(data.train), fabric.world_size)
+        epoch = _PREPARATION + number if preparing else number
+        self.begin_pass(epoch)
+        sums = torch.zeros(len(self.names) + 2, device=fabric.device)
         started = time.perf_counter()
         batches = data.train.train_batches(
             config.batch_size,
@@ -246,47 +237,32 @@ class Trainer:
         )
         lr = config.lr
         for i, (images, labels, indices) in enumerate(batches):
-            step = (len(self.preparation) if preparing else epoch) * steps_per_epoch + i
+            step = number * steps_per_epoch + i
             if not preparing:
-                lr = self._before_step(step, steps, steps_per_epoch)
-            for group in self.raw_optimizer.param_groups:
-                group["lr"] = lr
+                lr = self._before_step(step, steps_per_epoch)
             if config.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             if config.compile_mode is not None:
                 torch.compiler.cudagraph_mark_step_begin()
             # In a preparation many parameters have no gradient, which data-parallel training would wait for.
-            with fabric.no_backward_sync(self.step_module) if preparing else nullcontext():
-                loss, parts, correct = self.step_module(images, labels, indices)
-                fabric.backward(loss)
-            if preparing:
-                self._average_gradients()
-            if config.clip_norm is not None:
-                fabric.clip_gradients(
-                    self.step_module, self.optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
-                )
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            parts, correct = self.step(images, labels, indices, lr=lr, synchronise=not preparing)
             if self.ema is not None and not preparing:
                 self.ema.update_parameters(self.student)
-            non_finite.look(step, parts)
+            self.non_finite.record(step, parts)
             labelled = (labels != UNLABELLED).sum()
             sums += torch.cat([parts.float(), torch.stack([correct, labelled]).float()])
             progress.step(i + 1, parts)
         if fabric.world_size > 1:
             torch.distributed.all_reduce(sums)
             sums[:-2] /= fabric.world_size
-        *values, right, labelled_seen = sums.tolist()
+        *losses, right, labelled_seen = sums.tolist()
         seconds = time.perf_counter() - started
-        images_seen = steps_per_epoch * config.batch_size
-        number = (len(self.preparation) if preparing else epoch) + 1
-        row: dict[str, Any] = {"epoch": number, "lr": lr, "loss": sum(values) / steps_per_epoch}
-        shown = self.objective.preparing if preparing else self.objective.names
-        for name, value in zip(self.objective.names, values, strict=True):
-            if name in shown:
-                row[f"loss_{name}"] = value / steps_per_epoch
-        if not preparing:
-            row["train_top1"] = 100 * right / max(1, labelled_seen)
-        row["seconds"] = seconds
-        row["images_per_s"] = images_seen / seconds
-        return row
+        shown = self.objective.preparing if preparing else self.names
+        return {
+            "epoch": number + 1,
+            "lr": lr,
+            **loss_columns(self.names, losses, steps_per_epoch, shown=shown),
+            **({} if preparing else {"train_top1": 100 * right / max(1, labelled_seen)}),
+            "seconds": seconds,
+            "images_per_s": steps_per_epoch * config.batch_size / seconds,
+        }

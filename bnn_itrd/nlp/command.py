@@ -10,7 +10,7 @@ from bnn_itrd.console import print_table
 from bnn_itrd.errors import UserError
 from bnn_itrd.nlp.options import squad_config
 
-__all__ = ["command"]
+__all__ = ["squad_command"]
 
 _DESCRIPTION = (
     "Fine-tune a BERT on SQuAD 1.1 (or take a fine-tuned one), train students with fewer layers, and compare their "
@@ -18,7 +18,7 @@ _DESCRIPTION = (
 )
 
 
-def command(name: str, recipe: str, tree: Mapping[str, Any], argv: Sequence[str]) -> int:
+def squad_command(name: str, recipe: str, tree: Mapping[str, Any], argv: Sequence[str]) -> int:
     """``run squad`` and ``train squad --member NAME``; tree: what the recipe holds."""
     if tree.get("task") != "squad":
         raise UserError(f"{recipe}: task must be 'squad' or absent, got {tree.get('task')!r}")
@@ -29,11 +29,11 @@ def command(name: str, recipe: str, tree: Mapping[str, Any], argv: Sequence[str]
     if name == "train" and own["member"] is None:
         raise UserError(f"--member is missing: one of {', '.join(['teacher', *config.students])}")
     from bnn_itrd.nlp.bert import transformers
-    from bnn_itrd.nlp.run import run
+    from bnn_itrd.nlp.run import run_squad
 
     transformers().utils.logging.disable_progress_bar()  # its bars, one for each file, would break up our lines
     out = Path(own["out"] or Path("runs") / Path(recipe).stem)
-    comparison = run(config, out, recipe=recipe, only=own.get("member"))
+    comparison = run_squad(config, out, recipe=recipe, only=own.get("member"))
     rows = [
         {
             "network": row["name"],

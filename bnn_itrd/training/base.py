@@ -1,0 +1,153 @@
+"""What every training shares: the step, the state of a checkpoint, and the check that all numbers are finite."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.distributed
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from bnn_itrd.data.splits import mix_seed
+from bnn_itrd.errors import UserError
+from bnn_itrd.training.fabric import reset_loss_scale
+from bnn_itrd.training.nonfinite import NonFinite
+from bnn_itrd.training.progress import Progress
+
+__all__ = ["BaseTrainer"]
+
+
+class BaseTrainer:
+    """Steps an objective with an optimiser under Lightning Fabric, and knows what a checkpoint must hold.
+
+    The objective is a module that takes a batch and returns the loss (), the weighted parts of it (k,) in the order of
+    its `names`, and what else the subclass reads. A subclass says what an epoch passes over (`train_epoch`) and how the
+    network is evaluated (`evaluate_epoch`); `training.fit.fit_epochs` walks through the epochs.
+    """
+
+    objective: nn.Module
+    names: tuple[str, ...]
+
+    def __init__(
+        self,
+        objective: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        fabric: Fabric,
+        *,
+        names: tuple[str, ...],
+        seed: int,
+        clip_norm: float | None,
+    ) -> None:
+        self.objective, self.names = objective, names
+        self.raw_optimizer, self.fabric = optimizer, fabric
+        self.seed, self.clip_norm = seed, clip_norm
+        self.non_finite = NonFinite(fabric.device)
+        self.history: list[dict[str, Any]] = []
+        self.epoch = 0
+        self.preparation: list[dict[str, Any]] = []
+        self.setup()
+        reset_loss_scale(fabric)
+
+    def setup(self) -> None:
+        """Wraps what is stepped, for precision and several processes."""
+        self.step_module, self.optimizer = self.fabric.setup(self.step_target(), self.raw_optimizer)
+
+    def step_target(self) -> nn.Module:
+        """Returns the module that a step calls: the objective, or a compiled form of it."""
+        return self.objective
+
+    def train_epoch(self, data: Any, progress: Progress) -> dict[str, Any]:
+        """Trains for one epoch and returns its row of metrics.csv, without the evaluation."""
+        raise NotImplementedError
+
+    def evaluate_epoch(self, data: Any) -> dict[str, Any]:
+        """Evaluates the network after `epoch` epochs and returns what that adds to the row."""
+        raise NotImplementedError
+
+    def begin_pass(self, epoch: int) -> None:
+        """Puts the objective in training mode; what a network draws by itself (dropout) depends on (seed, epoch)."""
+        torch.manual_seed(mix_seed(self.seed, epoch, 2 + self.fabric.global_rank))
+        self.objective.train()
+
+    def step(self, *batch: Any, lr: float, synchronise: bool = True) -> list[Tensor]:
+        """Makes one step of the optimiser; returns what the objective returns beside the loss.
+
+        Without `synchronise`, data-parallel training does not wait for the gradients of all parameters: those that
+        there are get averaged here.
+        """
+        for group in self.raw_optimizer.param_groups:
+            group["lr"] = lr
+        with nullcontext() if synchronise else self.fabric.no_backward_sync(self.step_module):
+            loss, *rest = self.step_module(*batch)
+            self.fabric.backward(loss)
+        if not synchronise:
+            self._average_gradients()
+        if self.clip_norm is not None:
+            self.fabric.clip_gradients(
+                self.step_module, self.optimizer, max_norm=self.clip_norm, error_if_nonfinite=False
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return rest
+
+    def _average_gradients(self) -> None:
+        """Averages the gradients over all processes, where data-parallel training was told not to do it itself."""
+        if self.fabric.world_size > 1:
+            for parameter in self.objective.parameters():
+                if parameter.grad is not None:
+                    torch.distributed.all_reduce(parameter.grad)
+                    parameter.grad /= self.fabric.world_size
+
+    def stateful(self) -> dict[str, Any]:
+        """Returns the parts that have a state of their own, by their keys in the checkpoint; None for one left out."""
+        return {"objective": self.objective, "optimizer": self.raw_optimizer}
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint holds."""
+        return {
+            **{key: None if part is None else part.state_dict() for key, part in self.stateful().items()},
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "epoch": self.epoch,
+            "history": self.history,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continues from a checkpoint. Raises UserError where the state is another network's."""
+        try:
+            for key, part in self.stateful().items():
+                if part is not None:
+                    part.load_state_dict(state[key])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise UserError(f"the checkpoint holds another architecture: {error}") from error
+        if state["precision"]:
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.epoch, self.history = state["epoch"], state["history"]
+
+    def check_finite(self, epoch: int, steps_per_epoch: int, kept: str) -> None:
+        """Raises UserError where a part of the loss or a weight was not finite in the epoch (from 0).
+
+        kept: a sentence that says what the last checkpoint holds.
+        """
+        self.non_finite.check(self.names, steps_per_epoch, kept)
+        if not self.finite():  # the last update of an epoch shows in no loss any more
+            raise UserError(
+                f"the weights were not finite at the end of epoch {epoch + 1}: training stopped. {kept} "
+                "Lower train.lr, or set train.clip_norm"
+            )
+
+    def finite(self) -> bool:
+        """Returns whether all numbers of the checkpoint's modules are finite, in every process.
+
+        It waits for the device, so it is asked once, at the end of an epoch.
+        """
+        states = [part.state_dict() for part in self.stateful().values() if isinstance(part, nn.Module)]
+        tensors = [t for state in states for t in state.values() if t.is_floating_point()]
+        finite = torch.stack([torch.isfinite(t).all() for t in tensors]).all()
+        if self.fabric.world_size > 1:
+            # Running statistics are each process's own: one that stopped alone would leave the others waiting.
+            everywhere = finite.int()
+            torch.distributed.all_reduce(everywhere, op=torch.distributed.ReduceOp.MIN)
+            finite = everywhere.bool()
+        return bool(finite)

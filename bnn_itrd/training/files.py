@@ -1,0 +1,81 @@
+"""The files of one training: checkpoints, metrics.csv, and TensorBoard's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric import Fabric
+
+from bnn_itrd.errors import UserError
+from bnn_itrd.training.base import BaseTrainer
+from bnn_itrd.training.checkpoint import matching_state, save_checkpoint
+from bnn_itrd.training.metrics import write_metrics
+from bnn_itrd.training.progress import TensorBoard
+
+__all__ = ["TrainingFiles"]
+
+
+class TrainingFiles:
+    """Reads and writes what a training keeps in its folder; of several processes the main one alone writes.
+
+    last.pt holds everything that continues the training, best.pt the network of the epoch with the best top-1 (where
+    rows have one), metrics.csv a line per epoch, and preparation.csv a line per epoch of the distillers' preparation.
+    `identity`: the configuration that must agree for a training to be continued.
+    """
+
+    def __init__(self, out: Path, identity: dict[str, Any], fabric: Fabric) -> None:
+        self.out, self.identity, self.fabric = out, identity, fabric
+        self.last = out / "last.pt"
+
+    def restore(self, trainer: BaseTrainer) -> None:
+        """Continues where last.pt stands, if there is one. Raises UserError: another configuration or network."""
+        if self.last.exists():
+            trainer.restore(matching_state(self.last, self.identity))
+        stands = trainer.epoch, len(trainer.preparation)
+        if self.fabric.broadcast(stands) != stands:
+            raise UserError(f"all processes must see the same {self.last}: put --out on a disk they share")
+
+    def open(self, trainer: BaseTrainer, *, tensorboard: bool, begin: Callable[[], None] | None = None) -> None:
+        """Calls `begin` where the training is new, and puts right what a process that was killed left behind."""
+        main = self.fabric.is_global_zero
+        if main:
+            if begin is not None and not self.last.exists():
+                begin()
+            for stale in self.out.glob(".*.tmp"):  # what a killed process was writing
+                stale.unlink()
+            self._write_rows(trainer)
+        self.board = TensorBoard(self.out, enabled=tensorboard and main, purge_step=trainer.epoch)
+
+    def _write_rows(self, trainer: BaseTrainer) -> None:
+        for name, rows in (("metrics.csv", trainer.history), ("preparation.csv", trainer.preparation)):
+            if rows:
+                write_metrics(self.out / name, rows)
+
+    def kept(self, epoch: int) -> str:
+        """Returns the sentence of an error message that says what is kept: last.pt after so many epochs, or nothing."""
+        return f"{self.last} holds epoch {epoch}." if self.last.exists() else "No checkpoint was written yet."
+
+    def save_preparation(self, trainer: BaseTrainer) -> None:
+        """Saves the end of an epoch of preparation; every process waits for it."""
+        if self.fabric.is_global_zero:
+            save_checkpoint(self.last, {"identity": self.identity, **trainer.state()})
+            write_metrics(self.out / "preparation.csv", trainer.preparation)
+        self.fabric.barrier()
+
+    def save(self, trainer: BaseTrainer) -> None:
+        """Saves the end of an epoch, the last of the history; every process waits for it."""
+        if self.fabric.is_global_zero:
+            row, state = trainer.history[-1], trainer.state()
+            scored = [r["top1"] for r in trainer.history[:-1] if r.get("top1") is not None]
+            if row.get("top1") is not None and row["top1"] > max(scored, default=-1.0):
+                best = {"model": state["model"], "epoch": trainer.epoch, "top1": row["top1"]}
+                save_checkpoint(self.out / "best.pt", {**best, "identity": self.identity})
+            save_checkpoint(self.last, {"identity": self.identity, **state})
+            write_metrics(self.out / "metrics.csv", trainer.history)
+            self.board.write(row)
+        self.fabric.barrier()
+
+    def close(self) -> None:
+        self.board.close()
