@@ -13,7 +13,7 @@ from torch.nn.modules.utils import _pair
 from bnn_itrd.quant.binarizer import BinaryWeight
 from bnn_itrd.quant.scheme import Scheme, as_scheme
 
-__all__ = ["BinaryConv2d", "BinaryLinear"]
+__all__ = ["BinaryConv2d", "BinaryLayer", "BinaryLinear"]
 
 
 def _per_channel(v: Tensor, dim: int) -> Tensor:
@@ -21,7 +21,7 @@ def _per_channel(v: Tensor, dim: int) -> Tensor:
     return v.reshape(-1, *([1] * (dim - 2)))
 
 
-class _BinaryLayer(nn.Module):
+class BinaryLayer(nn.Module):
     """What the two layers share: the latent weight, its binariser, the activations' binariser."""
 
     weight: nn.Parameter
@@ -80,7 +80,7 @@ class _BinaryLayer(nn.Module):
         return signs
 
 
-class BinaryConv2d(_BinaryLayer):
+class BinaryConv2d(BinaryLayer):
     """``scale_o * conv2d(sign(x), signs_o) (+ offset_o * window sum) (+ bias_o)``.
 
     (n, c, h, w) -> (n, o, h', w').
@@ -160,7 +160,7 @@ class BinaryConv2d(_BinaryLayer):
         return y.to(sums.dtype)
 
 
-class BinaryLinear(_BinaryLayer):
+class BinaryLinear(BinaryLayer):
     """``scale_o * sign(x) @ signs_o (+ offset_o * sum of signs) (+ bias_o)``; (n, c) -> (n, o), or (..., c).
 
     Raises ValueError on a size < 1 or an unknown scheme.

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from bnn_itrd.quant.binarizer import _Annealed
+from bnn_itrd.quant.binarizer import Annealed
 from bnn_itrd.quant.methods._standardise import wide
 from bnn_itrd.quant.penalties import Penalised
 
@@ -38,7 +38,7 @@ def rad_penalty(x: Tensor, *, axis: int = 1) -> Tensor:
     return saturation + mismatch + (mu.square() - square).clamp(min=0).mean()
 
 
-class RAD(Penalised, _Annealed):
+class RAD(Penalised, Annealed):
     """Notes ``weight * rad_penalty(x)`` in training while progress < until, 0 after; returns nothing.
 
     x is what the sign is taken of (`ActivationBinarizer.presign`). The published weight is 2, on the mean over the
