@@ -11,10 +11,10 @@ from bnn_itrd.quant.binarizer import Annealed
 from bnn_itrd.quant.methods._standardise import wide
 from bnn_itrd.quant.penalties import Penalised
 
-__all__ = ["RAD", "check_rad", "rad_penalty"]
+__all__ = ["RAD", "rad_penalty"]
 
 
-def check_rad(weight: float, until: float) -> None:
+def _check_rad(weight: float, until: float) -> None:
     """Raises ValueError unless weight >= 0 and until is in [0, 1]."""
     if not 0 <= weight < math.inf:
         raise ValueError(f"rad must be >= 0, got {weight}")
@@ -50,7 +50,7 @@ class RAD(Penalised, Annealed):
 
     def __init__(self, *, axis: int = 1, weight: float = 2.0, until: float = 0.9) -> None:
         super().__init__()
-        check_rad(weight, until)
+        _check_rad(weight, until)
         self.axis, self.weight, self.until = axis, weight, until
 
     def extra_repr(self) -> str:

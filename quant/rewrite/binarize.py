@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 import warnings
 from collections.abc import Iterable
 from typing import NamedTuple, cast
@@ -13,10 +14,11 @@ from torch import fx, nn
 from torch.nn.modules import conv
 
 from bnn_itrd.quant.layers import BinaryConv2d, BinaryLayer, BinaryLinear
+from bnn_itrd.quant.parts import part_name
 from bnn_itrd.quant.rewrite.graph import CONV, LINEAR, RELU, Net, inputs, symmetric_padding
 from bnn_itrd.quant.rewrite.report import WAY_OUT, Binarized, Change, Report
 from bnn_itrd.quant.rewrite.tracing import SCALARS, owner_path, trace
-from bnn_itrd.quant.scheme import Scheme, as_scheme
+from bnn_itrd.quant.scheme import AnyScheme, Scheme, as_scheme
 
 __all__ = ["binarize"]
 
@@ -74,17 +76,20 @@ def _traced(model: nn.Module) -> tuple[Net | None, str]:
 
 def _replace_relu(net: Net, node: fx.Node, scheme: Scheme) -> str:
     """Puts the scheme's nonlinearity, or hardtanh where that needs channels nobody knows; the name of what it put."""
-    channels = None if scheme.nonlinearity == "hardtanh" else net.channels(node)
+    wanted = part_name(scheme.nonlinearity)
+    channels = None if wanted == "hardtanh" else net.channels(node)
     with net.graph.inserting_after(node):
         if channels is None:
             name = "hardtanh"
             new = net.graph.call_function(F.hardtanh, tuple(inputs(node)), {"inplace": net.in_place(node)})
         else:
-            name = scheme.nonlinearity
+            name = wanted
             like = next(iter(net.root.parameters()))
             made = scheme.make_nonlinearity(channels).to(device=like.device, dtype=like.dtype)
             owner = str(node.target).rpartition(".")[0] if node.op == "call_module" else owner_path(node)
-            path = f"{owner}.{name}_{node.name}".lstrip(".")
+            # Of a user's own nonlinearity, module:Name, the name: it becomes part of the names of parameters.
+            short = re.sub(r"\W", "_", name.rpartition(":")[2])
+            path = f"{owner}.{short}_{node.name}".lstrip(".")
             net.root.set_submodule(path, made.train(net.root.training))
             new = net.graph.call_module(path, tuple(inputs(node)))
     new.meta = dict(node.meta)
@@ -133,7 +138,8 @@ def _plan(net: Net, named: set[str], inside: set[str], roles: dict[str, str]) ->
 def _replace_activations(net: Net, plan: _Plan, named: set[str], scheme: Scheme) -> list[Change]:
     """Replaces the ReLUs that the plan names; returns what becomes of every step, and adds to the plan's notes."""
     kept, changes = plan.kept, list[Change]()
-    made = f"{scheme.weight} weights, {scheme.activation} activations"
+    made = f"{part_name(scheme.weight)} weights, {part_name(scheme.activation)} activations"
+    nonlinearity = part_name(scheme.nonlinearity)
     for node in list(net.graph.nodes):
         path = net.path(node)
         if path in kept:
@@ -144,9 +150,9 @@ def _replace_activations(net: Net, plan: _Plan, named: set[str], scheme: Scheme)
             change = net.change(node, "replaced", "")
             name = _replace_relu(net, node, scheme)
             changes.append(change._replace(reason=f"{name}: feeds {plan.feeds[node]}"))
-            if name != scheme.nonlinearity:
+            if name != nonlinearity:
                 plan.notes.append(
-                    f"{change.path} became {name}: {scheme.nonlinearity} needs a number of channels it cannot see"
+                    f"{change.path} became {name}: {nonlinearity} needs a number of channels it cannot see"
                 )
         elif net.is_a(node, RELU):
             why = "named in keep" if path in named else "feeds no binary layer"
@@ -187,7 +193,7 @@ def _finish(net: Net, model: nn.Module) -> fx.GraphModule:
 
 def binarize(
     model: nn.Module,
-    scheme: str | Scheme = "recu",
+    scheme: AnyScheme = "recu",
     *,
     padding_value: int = 0,
     keep_first: bool = True,
