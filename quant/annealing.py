@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from bnn_itrd.quant.binarizer import _Annealed
+from bnn_itrd.quant.binarizer import Annealed
 
 __all__ = ["set_progress", "start_epoch"]
 
@@ -18,7 +18,7 @@ def set_progress(model: nn.Module, p: float) -> None:
     """
     if not 0 <= p <= 1:
         raise ValueError(f"progress must be in [0, 1], got {p}")
-    buffers = [m.progress for m in model.modules() if isinstance(m, _Annealed)]
+    buffers = [m.progress for m in model.modules() if isinstance(m, Annealed)]
     if buffers:
         torch._foreach_zero_(buffers)
         torch._foreach_add_(buffers, float(p))

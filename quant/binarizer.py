@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ActivationBinarizer", "BinaryWeight", "WeightBinarizer"]
+__all__ = ["ActivationBinarizer", "Annealed", "BinaryWeight", "WeightBinarizer"]
 
 
 class BinaryWeight(NamedTuple):
@@ -23,7 +23,7 @@ class BinaryWeight(NamedTuple):
     offset: Tensor | None = None
 
 
-class _Annealed(nn.Module):
+class Annealed(nn.Module):
     """State that anneals: one buffer ``progress`` in [0, 1], saved, moved and compiled with the module."""
 
     progress: Tensor
@@ -33,7 +33,7 @@ class _Annealed(nn.Module):
         self.register_buffer("progress", torch.zeros(()))
 
 
-class WeightBinarizer(_Annealed):
+class WeightBinarizer(Annealed):
     """Turns a latent weight (o, ...) into a `BinaryWeight`. Subclasses implement `forward`.
 
     The same call serves training, evaluation and export: the values never differ, only gradients are
@@ -60,7 +60,7 @@ class WeightBinarizer(_Annealed):
         raise NotImplementedError
 
 
-class ActivationBinarizer(_Annealed):
+class ActivationBinarizer(Annealed):
     """Turns activations (n, c, ...) into {-1, +1}: ``sign(presign(x))``. Subclasses implement `forward`.
 
     A binariser whose signs are those of something other than x itself overrides `presign`, which the

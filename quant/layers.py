@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from bnn_itrd.quant.binarizer import BinaryWeight
-from bnn_itrd.quant.scheme import Scheme, as_scheme
+from bnn_itrd.quant.parts import part_name
+from bnn_itrd.quant.scheme import AnyScheme, as_scheme
 
-__all__ = ["BinaryConv2d", "BinaryLinear"]
+__all__ = ["BinaryConv2d", "BinaryLayer", "BinaryLinear"]
 
 
 def _per_channel(v: Tensor, dim: int) -> Tensor:
@@ -21,13 +22,13 @@ def _per_channel(v: Tensor, dim: int) -> Tensor:
     return v.reshape(-1, *([1] * (dim - 2)))
 
 
-class _BinaryLayer(nn.Module):
+class BinaryLayer(nn.Module):
     """What the two layers share: the latent weight, its binariser, the activations' binariser."""
 
     weight: nn.Parameter
     bias: nn.Parameter | None
 
-    def __init__(self, weight: Tensor, *, channels: int, axis: int, bias: bool, scheme: str | Scheme) -> None:
+    def __init__(self, weight: Tensor, *, channels: int, axis: int, bias: bool, scheme: AnyScheme) -> None:
         super().__init__()
         self.scheme = as_scheme(scheme)
         self.weight = nn.Parameter(weight)
@@ -50,8 +51,16 @@ class _BinaryLayer(nn.Module):
         self.weight_binarizer.update(self.weight)
 
     def binary_weight(self) -> BinaryWeight:
-        """(signs, scale, offset or None): the one place where the latent weight becomes what is deployed."""
-        binary: BinaryWeight = self.weight_binarizer(self.weight)
+        """(signs, scale, offset or None): the one place where the latent weight becomes what is deployed.
+
+        Raises TypeError where a binariser of a user's own returns anything but a `BinaryWeight`.
+        """
+        binary = self.weight_binarizer(self.weight)
+        if not isinstance(binary, BinaryWeight):
+            raise TypeError(
+                f"{type(self.weight_binarizer).__name__} must return a BinaryWeight(signs, scale), got a "
+                f"{type(binary).__name__}"
+            )
         return binary
 
     def folded(self) -> tuple[BinaryWeight, Tensor | None]:
@@ -71,6 +80,9 @@ class _BinaryLayer(nn.Module):
         bias = centre * taps if self.bias is None else self.bias + centre * taps
         return BinaryWeight(signs, scale * half, None if offset is None else offset * half), bias
 
+    def _scheme_repr(self) -> str:
+        return f"scheme={part_name(self.scheme.weight)}/{part_name(self.scheme.activation)}"
+
     def _signs_of(self, x: Tensor) -> Tensor:
         """The activations' signs; in training their distribution's penalty is noted."""
         if self.regularizer is not None:
@@ -80,13 +92,14 @@ class _BinaryLayer(nn.Module):
         return signs
 
 
-class BinaryConv2d(_BinaryLayer):
+class BinaryConv2d(BinaryLayer):
     """``scale_o * conv2d(sign(x), signs_o) (+ offset_o * window sum) (+ bias_o)``.
 
     (n, c, h, w) -> (n, o, h', w').
     `padding_value` is what the border holds AFTER the sign: 0 (taps that contribute nothing), +1 or -1 (FPGA
     datapaths have no zero). Where the activations have levels ``a * sign + b`` the border is a * padding_value + b,
-    with which b is a constant of each channel. `scheme` is a name or a `Scheme`. Gradients are the scheme's.
+    with which b is a constant of each channel. `scheme` is a name, a `Scheme` or a binariser's class (`as_scheme`), and
+    the gradients are the scheme's.
     Raises ValueError on a size < 1, on groups that do not divide the channels, on another padding value or
     scheme.
     """
@@ -103,7 +116,7 @@ class BinaryConv2d(_BinaryLayer):
         bias: bool = False,
         *,
         padding_value: int = 0,
-        scheme: str | Scheme = "recu",
+        scheme: AnyScheme = "recu",
     ) -> None:
         sizes: dict[str, Any] = {
             "in_channels": in_channels,
@@ -136,7 +149,7 @@ class BinaryConv2d(_BinaryLayer):
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
             f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, "
-            f"padding_value={self.padding_value}, scheme={self.scheme.weight}/{self.scheme.activation}"
+            f"padding_value={self.padding_value}, {self._scheme_repr()}"
         )
 
     def _convolve(self, signs_in: Tensor, weight: Tensor) -> Tensor:
@@ -160,15 +173,13 @@ class BinaryConv2d(_BinaryLayer):
         return y.to(sums.dtype)
 
 
-class BinaryLinear(_BinaryLayer):
+class BinaryLinear(BinaryLayer):
     """``scale_o * sign(x) @ signs_o (+ offset_o * sum of signs) (+ bias_o)``; (n, c) -> (n, o), or (..., c).
 
     Raises ValueError on a size < 1 or an unknown scheme.
     """
 
-    def __init__(
-        self, in_features: int, out_features: int, bias: bool = False, *, scheme: str | Scheme = "recu"
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = False, *, scheme: AnyScheme = "recu") -> None:
         for name, value in (("in_features", in_features), ("out_features", out_features)):
             if value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
@@ -177,7 +188,7 @@ class BinaryLinear(_BinaryLayer):
         self.in_features, self.out_features = in_features, out_features
 
     def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}, scheme={self.scheme.weight}/{self.scheme.activation}"
+        return f"{self.in_features}, {self.out_features}, {self._scheme_repr()}"
 
     def forward(self, x: Tensor) -> Tensor:
         (signs, scale, offset), bias = self.folded()

@@ -54,8 +54,10 @@ _PARAMETERS = {"ede": 2, "triangle": 2, "reste": 1}
 
 
 class _Sign(torch.autograd.Function):
+    # As many arguments as it is ever given, and no *parameters: torch.compile tells by their number whether forward
+    # takes a context.
     @staticmethod
-    def forward(x: Tensor, surrogate: str, *parameters: Tensor) -> Tensor:
+    def forward(x: Tensor, surrogate: str, first: Tensor | None, second: Tensor | None) -> Tensor:
         one = torch.ones((), dtype=x.dtype, device=x.device)
         return torch.where(x >= 0, one, -one)
 
@@ -63,12 +65,13 @@ class _Sign(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, ctx.surrogate, *parameters = inputs
         # The identity needs nothing from the forward pass: keep no activation alive for it.
-        ctx.save_for_backward(*(() if ctx.surrogate == "identity" else (x, *parameters)))
+        kept = () if ctx.surrogate == "identity" else (x, *(p for p in parameters if p is not None))
+        ctx.save_for_backward(*kept)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors or (grad,)
-        return SURROGATES[ctx.surrogate](grad, x, *parameters), None, *[None for _ in parameters]
+        return SURROGATES[ctx.surrogate](grad, x, *parameters), None, None, None
 
 
 def sign(x: Tensor, *, surrogate: str = "identity", parameters: tuple[Tensor, ...] = ()) -> Tensor:
@@ -92,5 +95,6 @@ def sign(x: Tensor, *, surrogate: str = "identity", parameters: tuple[Tensor, ..
     count = _PARAMETERS.get(surrogate, 0)
     if len(parameters) != count:
         raise ValueError(f"parameters of {surrogate!r} must be {count} tensors, got {len(parameters)}")
-    result: Tensor = _Sign.apply(x, surrogate, *parameters)
+    first, second, *_ = (*parameters, None, None)
+    result: Tensor = _Sign.apply(x, surrogate, first, second)
     return result

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from bnn_itrd.quant.layers import _BinaryLayer
+from bnn_itrd.quant.layers import BinaryLayer
 
 __all__ = ["load_stage"]
 
@@ -28,7 +28,7 @@ def load_stage(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     ``progress`` stays as it is: each stage anneals anew.
     Raises ValueError, before anything changes, on names missing, unknown or of other shapes.
     """
-    layers = {path: m for path, m in model.named_modules() if isinstance(m, _BinaryLayer)}
+    layers = {path: m for path, m in model.named_modules() if isinstance(m, BinaryLayer)}
     prefixes = tuple(f"{path}.{name}.".lstrip(".") for path in layers for name in _OWN)
     ours = model.state_dict()
     missing = sorted(name for name in ours if name not in state)

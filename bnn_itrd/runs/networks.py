@@ -19,6 +19,7 @@ from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.models import MODELS, find_head, observe
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Scheme, binarize
+from bnn_itrd.quant.options import PARTS, SchemeOptions
 
 __all__ = ["build", "foreign", "own_network"]
 
@@ -73,11 +74,16 @@ def _options(network: NetworkConfig, scheme: SchemeConfig | None, make: Any) -> 
 
 
 def _scheme(config: SchemeConfig) -> Scheme:
+    """The scheme of a configuration, with a user's own binarisers imported."""
+    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(SchemeOptions)}
+    for name in PARTS:
+        if is_address(given[name]):
+            given[name] = import_address(given[name], what=f"scheme.{name}")
     try:
-        names = {field.name for field in dataclasses.fields(Scheme)}
-        scheme = Scheme(**{k: v for k, v in dataclasses.asdict(config).items() if k in names})
-        # Draws a number, which the runs in results/ and the README's table were initialised behind.
-        scheme.make_weight(1)
+        scheme = Scheme(**given)
+        if isinstance(scheme.weight, str):
+            # Draws a number, which the runs in results/ and the README's table were initialised behind.
+            scheme.make_weight(1)
     except ValueError as error:
         raise UserError(f"scheme: {error}") from error
     return scheme

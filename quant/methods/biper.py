@@ -12,10 +12,10 @@ from bnn_itrd.quant.methods.recu import recu_tau
 from bnn_itrd.quant.penalties import Penalised
 from bnn_itrd.quant.surrogates import sign
 
-__all__ = ["BiPerSineWeight", "BiPerWeight", "biper_penalty", "check_biper"]
+__all__ = ["BiPerSineWeight", "BiPerWeight", "biper_penalty"]
 
 
-def check_biper(omega: float, tau_min: float, tau_max: float) -> None:
+def _check_biper(omega: float, tau_min: float, tau_max: float) -> None:
     """Raises ValueError unless omega > 0 and 0 <= tau_min <= tau_max."""
     if not 0 < omega < math.inf:
         raise ValueError(f"omega must be > 0, got {omega}")
@@ -44,7 +44,7 @@ class BiPerWeight(Penalised, WeightBinarizer):
         self, out_channels: int, *, omega: float = 20.0, tau_min: float = 0.0468, tau_max: float = 0.0468
     ) -> None:
         super().__init__(out_channels)
-        check_biper(omega, tau_min, tau_max)
+        _check_biper(omega, tau_min, tau_max)
         self.omega, self.tau_min, self.tau_max = omega, tau_min, tau_max
         self.alpha = nn.Parameter(torch.rand(out_channels))
 

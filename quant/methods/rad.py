@@ -7,14 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from bnn_itrd.quant.binarizer import _Annealed
+from bnn_itrd.quant.binarizer import Annealed
 from bnn_itrd.quant.methods._standardise import wide
 from bnn_itrd.quant.penalties import Penalised
 
-__all__ = ["RAD", "check_rad", "rad_penalty"]
+__all__ = ["RAD", "rad_penalty"]
 
 
-def check_rad(weight: float, until: float) -> None:
+def _check_rad(weight: float, until: float) -> None:
     """Raises ValueError unless weight >= 0 and until is in [0, 1]."""
     if not 0 <= weight < math.inf:
         raise ValueError(f"rad must be >= 0, got {weight}")
@@ -38,7 +38,7 @@ def rad_penalty(x: Tensor, *, axis: int = 1) -> Tensor:
     return saturation + mismatch + (mu.square() - square).clamp(min=0).mean()
 
 
-class RAD(Penalised, _Annealed):
+class RAD(Penalised, Annealed):
     """Notes ``weight * rad_penalty(x)`` in training while progress < until, 0 after; returns nothing.
 
     x is what the sign is taken of (`ActivationBinarizer.presign`). The published weight is 2, on the mean over the
@@ -50,7 +50,7 @@ class RAD(Penalised, _Annealed):
 
     def __init__(self, *, axis: int = 1, weight: float = 2.0, until: float = 0.9) -> None:
         super().__init__()
-        check_rad(weight, until)
+        _check_rad(weight, until)
         self.axis, self.weight, self.until = axis, weight, until
 
     def extra_repr(self) -> str:

@@ -32,7 +32,7 @@ def recu_tau(progress: Tensor, *, tau_min: float = 0.85, tau_max: float = 0.99) 
     return a * torch.exp(progress) + (tau_min - a)
 
 
-def check_tau(tau_min: float, tau_max: float) -> None:
+def _check_tau(tau_min: float, tau_max: float) -> None:
     """Raises ValueError unless 0.5 < tau_min <= tau_max < 1 (below 0.5 the clamp's bound is negative)."""
     if not 0.5 < tau_min < 1:
         raise ValueError(f"tau_min must be in (0.5, 1), got {tau_min}")
@@ -78,7 +78,7 @@ class ReCUWeight(WeightBinarizer):
 
     def __init__(self, out_channels: int, *, tau_min: float = 0.85, tau_max: float = 0.99) -> None:
         super().__init__(out_channels)
-        check_tau(tau_min, tau_max)
+        _check_tau(tau_min, tau_max)
         self.tau_min, self.tau_max = tau_min, tau_max
         self.alpha = torch.nn.Parameter(torch.rand(out_channels))
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBinarizer
 from bnn_itrd.quant.surrogates import sign
 
-__all__ = ["ReSTEActivation", "ReSTEWeight", "check_o", "reste_o"]
+__all__ = ["ReSTEActivation", "ReSTEWeight", "reste_o"]
 
 
-def check_o(o_max: float) -> None:
+def _check_o(o_max: float) -> None:
     """Raises ValueError unless o_max >= 1."""
     if not 1 <= o_max < math.inf:
         raise ValueError(f"o_max must be >= 1, got {o_max}")
@@ -38,7 +38,7 @@ class ReSTEWeight(WeightBinarizer):
 
     def __init__(self, out_channels: int, *, o_max: float = 3.0) -> None:
         super().__init__(out_channels)
-        check_o(o_max)
+        _check_o(o_max)
         self.o_max = o_max
 
     def forward(self, weight: Tensor) -> BinaryWeight:
@@ -52,7 +52,7 @@ class ReSTEActivation(ActivationBinarizer):
 
     def __init__(self, channels: int, *, axis: int = 1, o_max: float = 3.0) -> None:
         super().__init__(channels, axis=axis)
-        check_o(o_max)
+        _check_o(o_max)
         self.o_max = o_max
 
     def forward(self, x: Tensor) -> Tensor:

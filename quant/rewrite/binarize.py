@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 import warnings
 from collections.abc import Iterable
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules import conv
 
-from bnn_itrd.quant.layers import BinaryConv2d, BinaryLinear, _BinaryLayer
+from bnn_itrd.quant.layers import BinaryConv2d, BinaryLayer, BinaryLinear
+from bnn_itrd.quant.parts import part_name
 from bnn_itrd.quant.rewrite.graph import CONV, LINEAR, RELU, Net, inputs, symmetric_padding
 from bnn_itrd.quant.rewrite.report import WAY_OUT, Binarized, Change, Report
 from bnn_itrd.quant.rewrite.tracing import SCALARS, owner_path, trace
-from bnn_itrd.quant.scheme import Scheme, as_scheme
+from bnn_itrd.quant.scheme import AnyScheme, Scheme, as_scheme
 
 __all__ = ["binarize"]
 
 
-def _binary(m: nn.Conv2d | nn.Linear, scheme: Scheme, padding_value: int) -> _BinaryLayer:
+def _binary(m: nn.Conv2d | nn.Linear, scheme: Scheme, padding_value: int) -> BinaryLayer:
     """The binary layer that owns m's own weight and bias from now on."""
-    new: _BinaryLayer
+    new: BinaryLayer
     if isinstance(m, nn.Linear):
         new = BinaryLinear(m.in_features, m.out_features, scheme=scheme)
     else:
@@ -60,25 +62,106 @@ def _resolve(model: nn.Module, keep: Iterable[str]) -> tuple[set[str], set[str]]
     return named, inside
 
 
+def _traced(model: nn.Module) -> tuple[Net | None, str]:
+    """A copy of the network with its graph, or None and why torch.fx cannot follow it."""
+    copied, twin = copy.deepcopy(model), copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    try:
+        graph = trace(copied, twin)
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}"
+    net = Net(model, copied, graph)
+    net.say_aliases()
+    return net, ""
+
+
 def _replace_relu(net: Net, node: fx.Node, scheme: Scheme) -> str:
     """Puts the scheme's nonlinearity, or hardtanh where that needs channels nobody knows; the name of what it put."""
-    channels = None if scheme.nonlinearity == "hardtanh" else net.channels(node)
+    wanted = part_name(scheme.nonlinearity)
+    channels = None if wanted == "hardtanh" else net.channels(node)
     with net.graph.inserting_after(node):
         if channels is None:
             name = "hardtanh"
             new = net.graph.call_function(F.hardtanh, tuple(inputs(node)), {"inplace": net.in_place(node)})
         else:
-            name = scheme.nonlinearity
+            name = wanted
             like = next(iter(net.root.parameters()))
             made = scheme.make_nonlinearity(channels).to(device=like.device, dtype=like.dtype)
             owner = str(node.target).rpartition(".")[0] if node.op == "call_module" else owner_path(node)
-            path = f"{owner}.{name}_{node.name}".lstrip(".")
+            # Of a user's own nonlinearity, module:Name, the name: it becomes part of the names of parameters.
+            short = re.sub(r"\W", "_", name.rpartition(":")[2])
+            path = f"{owner}.{short}_{node.name}".lstrip(".")
             net.root.set_submodule(path, made.train(net.root.training))
             new = net.graph.call_module(path, tuple(inputs(node)))
     new.meta = dict(node.meta)
     node.replace_all_uses_with(new)
     net.graph.erase_node(node)
     return name
+
+
+class _Plan(NamedTuple):
+    """What is to become of a network's layers and activations, decided before any of them is replaced.
+
+    kept: path of a convolution or linear layer -> why it stays in full precision, empty where it does not; layers:
+    those to binarise; binary: the paths of these and of the layers that are binary already; feeds: the ReLUs to
+    replace, each with a binary layer that reads it; notes: the report's warnings.
+    """
+
+    kept: dict[str, str]
+    layers: dict[str, nn.Conv2d | nn.Linear]
+    binary: set[str]
+    feeds: dict[fx.Node, str]
+    notes: list[str]
+
+
+def _plan(net: Net, named: set[str], inside: set[str], roles: dict[str, str]) -> _Plan:
+    kept = {
+        path: "named in keep" if path in inside else roles.get(path) or net.obstacle(path)
+        for path, m in net.original.items()
+        if isinstance(m, (conv._ConvNd, nn.Linear))
+    }
+    layers = {path: m for path, m in net.modules.items() if isinstance(m, (nn.Conv2d, nn.Linear)) and not kept[path]}
+    binary = {path for path, m in net.modules.items() if path in layers or isinstance(m, BinaryLayer)}
+    feeds: dict[fx.Node, str] = {}
+    notes: list[str] = []
+    for layer in [node for node in net.graph.nodes if net.path(node) in binary]:
+        for source in net.sources(layer):
+            where = net.path(source)
+            if source.op == "placeholder":
+                notes.append(f"{layer.target} reads the network's input: all signs are +1 if it is never negative")
+            elif net.is_a(source, RELU) and where not in named:
+                feeds.setdefault(source, str(layer.target))
+            elif net.is_a(source, RELU) or net.is_one_sided(source):
+                notes.append(f"{layer.target} reads {where}, whose values all have the same sign")
+    return _Plan(kept, layers, binary, feeds, notes)
+
+
+def _replace_activations(net: Net, plan: _Plan, named: set[str], scheme: Scheme) -> list[Change]:
+    """Replaces the ReLUs that the plan names; returns what becomes of every step, and adds to the plan's notes."""
+    kept, changes = plan.kept, list[Change]()
+    made = f"{part_name(scheme.weight)} weights, {part_name(scheme.activation)} activations"
+    nonlinearity = part_name(scheme.nonlinearity)
+    for node in list(net.graph.nodes):
+        path = net.path(node)
+        if path in kept:
+            changes.append(net.change(node, "kept" if kept[path] else "binarised", kept[path] or made))
+        elif path in plan.binary:
+            changes.append(net.change(node, "kept", "already binary"))
+        elif node in plan.feeds:
+            change = net.change(node, "replaced", "")
+            name = _replace_relu(net, node, scheme)
+            changes.append(change._replace(reason=f"{name}: feeds {plan.feeds[node]}"))
+            if name != nonlinearity:
+                plan.notes.append(
+                    f"{change.path} became {name}: {nonlinearity} needs a number of channels it cannot see"
+                )
+        elif net.is_a(node, RELU):
+            why = "named in keep" if path in named else "feeds no binary layer"
+            changes.append(net.change(node, "kept", why))
+        elif (net.is_a(node, CONV) or net.is_a(node, LINEAR)) and not net.weight_owners(node) & kept.keys():
+            changes.append(net.change(node, "kept", "called as a function, not as a module"))
+    for path in [p for p in kept if p not in net.called]:
+        changes.append(Change(path, type(net.original[path]).__name__, "kept", kept[path]))
+    return changes
 
 
 def _is_plain(value: object) -> bool:
@@ -110,7 +193,7 @@ def _finish(net: Net, model: nn.Module) -> fx.GraphModule:
 
 def binarize(
     model: nn.Module,
-    scheme: str | Scheme = "recu",
+    scheme: AnyScheme = "recu",
     *,
     padding_value: int = 0,
     keep_first: bool = True,
@@ -150,67 +233,21 @@ def binarize(
         raise ValueError(f"padding_value must be -1, 0 or 1, got {padding_value}")
     named, inside = _resolve(model, keep)
     weights = sum(p.numel() for p in model.parameters() if p.dim() > 1)
-    copied, twin = copy.deepcopy(model), copy.deepcopy(model, {id(p): p for p in model.parameters()})
-    try:
-        graph = trace(copied, twin)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+    net, reason = _traced(model)
+    if net is None:
         kind = type(model).__name__
         warnings.warn(f"nothing binarised, {kind} is not traceable: {reason}; {WAY_OUT}", stacklevel=2)
         return Binarized(copy.deepcopy(model), Report([], [], weights, 0, traced=False, reason=reason))
-    net = Net(model, copied, graph)
-    net.say_aliases()
 
     roles = net.roles(keep_first, keep_last, keep_downsample)
-    kept = {  # path -> why, empty for the layers to binarise
-        path: "named in keep" if path in inside else roles.get(path) or net.obstacle(path)
-        for path, m in net.original.items()
-        if isinstance(m, (conv._ConvNd, nn.Linear))
-    }
-    layers = {path: m for path, m in net.modules.items() if isinstance(m, (nn.Conv2d, nn.Linear)) and not kept[path]}
-    binary = {path for path, m in net.modules.items() if path in layers or isinstance(m, _BinaryLayer)}
-
-    feeds: dict[fx.Node, str] = {}  # ReLU -> a binary layer that reads it
-    notes: list[str] = []
-    for layer in [node for node in graph.nodes if net.path(node) in binary]:
-        for source in net.sources(layer):
-            where = net.path(source)
-            if source.op == "placeholder":
-                notes.append(f"{layer.target} reads the network's input: all signs are +1 if it is never negative")
-            elif net.is_a(source, RELU) and where not in named:
-                feeds.setdefault(source, str(layer.target))
-            elif net.is_a(source, RELU) or net.is_one_sided(source):
-                notes.append(f"{layer.target} reads {where}, whose values all have the same sign")
-
-    changes: list[Change] = []
-    made = f"{scheme.weight} weights, {scheme.activation} activations"
-    for node in list(graph.nodes):
-        path = net.path(node)
-        if path in kept:
-            changes.append(net.change(node, "kept" if kept[path] else "binarised", kept[path] or made))
-        elif path in binary:
-            changes.append(net.change(node, "kept", "already binary"))
-        elif node in feeds:
-            change = net.change(node, "replaced", "")
-            name = _replace_relu(net, node, scheme)
-            changes.append(change._replace(reason=f"{name}: feeds {feeds[node]}"))
-            if name != scheme.nonlinearity:
-                notes.append(
-                    f"{change.path} became {name}: {scheme.nonlinearity} needs a number of channels it cannot see"
-                )
-        elif net.is_a(node, RELU):
-            why = "named in keep" if path in named else "feeds no binary layer"
-            changes.append(net.change(node, "kept", why))
-        elif (net.is_a(node, CONV) or net.is_a(node, LINEAR)) and not net.weight_owners(node) & kept.keys():
-            changes.append(net.change(node, "kept", "called as a function, not as a module"))
-    for path in [p for p in kept if p not in net.called]:
-        changes.append(Change(path, type(net.original[path]).__name__, "kept", kept[path]))
-    for path, m in layers.items():
-        copied.set_submodule(path, _binary(m, scheme, padding_value))
+    plan = _plan(net, named, inside, roles)
+    changes = _replace_activations(net, plan, named, scheme)
+    for path, m in plan.layers.items():
+        net.root.set_submodule(path, _binary(m, scheme, padding_value))
 
     result = _finish(net, model)
-    binary_weights = sum(m.weight.numel() for m in result.modules() if isinstance(m, _BinaryLayer))
+    binary_weights = sum(m.weight.numel() for m in result.modules() if isinstance(m, BinaryLayer))
     if not any(change.action == "binarised" for change in changes):
         warnings.warn(f"nothing in {type(model).__name__} was binarised; the report says why", stacklevel=2)
-    changes, notes = list(dict.fromkeys(changes)), list(dict.fromkeys(notes))
+    changes, notes = list(dict.fromkeys(changes)), list(dict.fromkeys(plan.notes))
     return Binarized(result, Report(changes, notes, weights, binary_weights))

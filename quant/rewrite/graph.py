@@ -11,7 +11,7 @@ from torch.nn.modules import batchnorm, conv, dropout, pooling
 
 from bnn_itrd.quant.layers import BinaryConv2d, BinaryLinear
 from bnn_itrd.quant.rewrite.report import Action, Change
-from bnn_itrd.quant.rewrite.tracing import _Inlined, owner_path
+from bnn_itrd.quant.rewrite.tracing import Inlined, owner_path
 
 __all__ = ["CONV", "LINEAR", "RELU", "Net", "inputs", "symmetric_padding"]
 
@@ -38,7 +38,7 @@ PASSING = Kind(
     (
         *(pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveMaxPoolNd, pooling._AdaptiveAvgPoolNd),
         *(dropout._DropoutNd, nn.Identity, nn.Flatten, nn.Unflatten, nn.Upsample, nn.ZeroPad2d),
-        *(nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, _Inlined),
+        *(nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, Inlined),
     ),
     {"max_pool2d", "avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d", "mean", "amax"}
     | {"dropout", "dropout_", "dropout2d", "dropout2d_", "feature_dropout", "stochastic_depth"}
@@ -50,7 +50,7 @@ PASSING = Kind(
 
 _KEEPS_CHANNELS = (
     *(pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveMaxPoolNd, pooling._AdaptiveAvgPoolNd),
-    *(dropout._DropoutNd, nn.Identity, _Inlined),
+    *(dropout._DropoutNd, nn.Identity, Inlined),
 )
 
 
@@ -204,7 +204,7 @@ class Net:
         """Why a convolution or linear layer has no binary form; empty where it has one."""
         m, inner = self.original[path], [p for p in self.attributes if p.startswith(f"{path}.")]
         for outer in [p for p in self.called if path.startswith(f"{p}.")]:
-            if not isinstance(self.modules[outer], _Inlined):
+            if not isinstance(self.modules[outer], Inlined):
                 return f"inside {outer} ({type(self.modules[outer]).__name__}), which is called whole"
         if path not in self.called:
             return "its parameters are used without calling it" if inner else "not called in the forward pass"

@@ -10,14 +10,14 @@ from torch import fx, nn
 from torch.fx.proxy import TraceError
 from torch.utils import _pytree as pytree
 
-from bnn_itrd.quant.layers import _BinaryLayer
+from bnn_itrd.quant.layers import BinaryLayer
 
-__all__ = ["SCALARS", "owner_path", "trace"]
+__all__ = ["SCALARS", "Inlined", "owner_path", "trace"]
 
 SCALARS = (bool, int, float, str, type(None))
 
 
-class _Inlined(nn.Module):
+class Inlined(nn.Module):
     """The children of a module whose own forward is now part of the graph; hands on what that returned.
 
     So forward hooks on `layer1` and the like still see its output.
@@ -49,7 +49,7 @@ class _Tracer(fx.Tracer):
     """Stops at torch's own layers and at binary ones; notes where the forward of any other module ended."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        ours = isinstance(m, (_BinaryLayer, _Inlined, _ByMode))
+        ours = isinstance(m, (BinaryLayer, Inlined, _ByMode))
         return ours or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
@@ -110,5 +110,5 @@ def trace(model: nn.Module, twin: nn.Module) -> fx.Graph:
         if node.op == "call_module":
             module = model.get_submodule(node.target)
             if not _Tracer().is_leaf_module(module, node.target):
-                model.set_submodule(node.target, _Inlined(module))
+                model.set_submodule(node.target, Inlined(module))
     return graph

@@ -1,0 +1,119 @@
+"""The parts of a scheme: found by their name or given as a class or function, and called with what that asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from torch import nn
+
+from bnn_itrd.quant.options import PARTS, Part, SchemeOptions
+
+__all__ = ["PartKind", "part_name", "part_parameters", "unknown_name"]
+
+Module = TypeVar("Module", bound=nn.Module)
+
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(SchemeOptions) if field.name not in PARTS}
+_UNNAMED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:
+    """Returns the error ``unknown KIND 'name', expected one of ...; did you mean 'x'?``."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"unknown {kind} {name!r}, expected one of {', '.join(known)}{hint}")
+
+
+def part_name(part: object) -> str:
+    """Returns the name of a published part, and ``module:Name`` of a user's own.
+
+    >>> part_name("recu"), part_name(nn.PReLU)
+    ('recu', 'torch.nn.modules.activation:PReLU')
+    """
+    if isinstance(part, str):
+        return part
+    named = part if hasattr(part, "__qualname__") else type(part)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def part_parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Returns the parameters that a class or function names, by their names."""
+    return {n: p for n, p in inspect.signature(factory).parameters.items() if p.kind not in _UNNAMED}
+
+
+@dataclass(frozen=True)
+class PartKind(Generic[Module]):
+    """One of a scheme's three parts: what makes one.
+
+    field: of the scheme; word: for messages; known: the published ones; base: what is made is an instance of it;
+    sizes: what a class or function may ask for beside the options of the scheme.
+    """
+
+    field: str
+    word: str
+    known: Mapping[str, Callable[..., Module]]
+    base: type[Module]
+    sizes: tuple[str, ...]
+
+    def find(self, part: Part) -> Callable[..., Module]:
+        """Returns the class or function that a part is made by.
+
+        Raises ValueError on an unknown name, and on what is neither a subclass of `base` nor a function.
+        """
+        if isinstance(part, str):
+            if part not in self.known:
+                raise unknown_name(self.word, part, self.known)
+            return self.known[part]
+        if isinstance(part, type):
+            fits, got = issubclass(part, self.base), f"the class {part_name(part)}"
+        else:
+            fits = callable(part) and not isinstance(part, nn.Module)
+            got = f"an instance of {part_name(type(part))}"
+        if not fits:
+            raise ValueError(
+                f"{self.field} must be one of {', '.join(self.known)}, or a subclass of {self.base.__name__}, or a "
+                f"function that makes one, got {got}"
+            )
+        return part
+
+    def make(self, part: Part, options: SchemeOptions, **sizes: int) -> Module:
+        """Returns a new part, made with the sizes and options that the signature of its class or function names.
+
+        An option that has its default in the scheme leaves the class its own. Raises ValueError where a signature asks
+        for anything else, and where something else is made than it should be; ValueErrors are the class' own.
+        """
+        factory = self.find(part)
+        given, first = dict[str, Any](), list[Any]()
+        for name, parameter in part_parameters(factory).items():
+            required = parameter.default is parameter.empty
+            if name in sizes:
+                given[name] = sizes[name]
+            elif name in _DEFAULTS and (required or getattr(options, name) != _DEFAULTS[name]):
+                given[name] = self._option(name, part, options)
+            elif required and name not in _DEFAULTS:
+                if first or len(sizes) > 1:
+                    raise ValueError(
+                        f"{self.field} {part_name(part)} asks for {name!r}, and a scheme has "
+                        f"{', '.join([*sizes, *_DEFAULTS])}: name it so, or give it a default"
+                    )
+                first = [*sizes.values()]  # the one size there is, whatever it is called
+        made = factory(*first, **given)
+        if not isinstance(made, self.base):
+            raise ValueError(
+                f"{self.field} {part_name(part)} made an object of {part_name(type(made))}, and what is wanted is an "
+                f"instance of {self.base.__name__}"
+            )
+        return made
+
+    def _option(self, name: str, part: Part, options: SchemeOptions) -> Any:
+        value = getattr(options, name)
+        if value is None:
+            raise ValueError(
+                f"{self.field} {part_name(part)} asks for {name!r}, which has no value: give it to the scheme, or give "
+                "the parameter a default"
+            )
+        return value
