@@ -10,7 +10,7 @@ import numpy as np
 from einops import rearrange
 from torch import Tensor
 
-from bnn_itrd.export.lce.reader import input_shape, parse
+from bnn_itrd.export.lce.reader import input_shape, read_lce_model
 from bnn_itrd.export.runtime.errors import ExportError
 from bnn_itrd.export.runtimes import environments as runtimes
 
@@ -88,7 +88,7 @@ def run_lce(
     """
     if threads < 1:
         raise ValueError(f"threads must be >= 1, got {threads}")
-    model, _ = parse(path, python=python)
+    model, _ = read_lce_model(path, python=python)
     stored = _checked(images, input_shape(model))
     outputs, _ = call_interpreter(lce_python(python), Path(path), stored, threads=threads)
     return outputs[0]
@@ -109,7 +109,7 @@ def time_lce(
     for name, value, low in (("threads", threads, 1), ("repeats", repeats, 1), ("warmup", warmup, 0)):
         if value < low:
             raise ValueError(f"{name} must be >= {low}, got {value}")
-    model, _ = parse(path, python=python)
+    model, _ = read_lce_model(path, python=python)
     shape = input_shape(model)
     images = np.random.default_rng(0).standard_normal((1, *shape[1:]), np.float32)
     _, results = call_interpreter(

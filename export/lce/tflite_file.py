@@ -25,9 +25,9 @@ from bnn_itrd.export.checks.writing import (
     replacing,
     versions,
 )
-from bnn_itrd.export.lce.flatfile import pack
 from bnn_itrd.export.lce.interpreter import as_stored, call_interpreter
-from bnn_itrd.export.lce.reader import LCE_FORMAT_VERSION, parse
+from bnn_itrd.export.lce.network import to_flatbuffer
+from bnn_itrd.export.lce.reader import LCE_FORMAT_VERSION, read_lce_model
 from bnn_itrd.export.lce.schema import load_schema
 from bnn_itrd.export.runtime.checksum import NO_DIGEST, seal
 from bnn_itrd.export.runtime.errors import ExportError
@@ -36,7 +36,7 @@ from bnn_itrd.export.tracing.network_copy import unwrap
 from bnn_itrd.export.tracing.trace import canonical, check_input_shape, random_images
 
 if TYPE_CHECKING:
-    from bnn_itrd.export.lce.frames import Watched
+    from bnn_itrd.export.lce.tensor_layout import Watched
     from bnn_itrd.export.lce.translate import Translated
 
 __all__ = ["to_lce"]
@@ -56,7 +56,7 @@ _OWN_KEYS = (
 
 def _check_written(file: Path, translated: Translated, python: Path | None) -> None:
     """Parses the file back and counts: every binary layer must be there as LCE's operation, none as a float one."""
-    model, _ = parse(file, python=python)
+    model, _ = read_lce_model(file, python=python)
     names = [(code.customCode or b"").decode() for code in model.operatorCodes]
     graph = model.subgraphs[0]
     counted = Counter(names[operator.opcodeIndex] for operator in graph.operators)["LceBconv2d"]
@@ -71,7 +71,7 @@ def _check_written(file: Path, translated: Translated, python: Path | None) -> N
 
 def _recorded(values: np.ndarray, watched: Watched) -> Tensor:
     """What the network goes on from, in PyTorch's order: the signs of a value, or the integers it holds."""
-    from bnn_itrd.export.lce.frames import Image, reverse_array
+    from bnn_itrd.export.lce.tensor_layout import Image, reverse_array
 
     if isinstance(watched.form, Image):
         values = rearrange(reverse_array(values, watched.form), "n h w c -> n c h w")
@@ -85,7 +85,7 @@ def _check_function(
     images = random_images(CHECKED_IMAGES, shape)
     watched = translated.network.model(schema, b"{}", watch=[entry.tensor for entry in translated.watched])
     try:
-        place.write_bytes(pack(schema, watched))
+        place.write_bytes(to_flatbuffer(schema, watched))
         (logits, *recorded), _ = call_interpreter(python, place, as_stored(images.numpy()))
     finally:
         place.unlink(missing_ok=True)
@@ -145,7 +145,7 @@ def to_lce(
         text = json.dumps(values, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
         raise ValueError(f"metadata must hold what JSON can: {error}") from error
-    data = seal(pack(schema, translated.network.model(schema, text)))
+    data = seal(to_flatbuffer(schema, translated.network.model(schema, text)))
 
     with replacing(file, data) as written:
         _check_written(written, translated, interpreter)

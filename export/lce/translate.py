@@ -11,8 +11,8 @@ from bnn_itrd.export.graph import attribute, constant
 from bnn_itrd.export.lce import convolutions, elementwise, pooling, shapes
 from bnn_itrd.export.lce.binary import BinaryLayers
 from bnn_itrd.export.lce.convolutions import window_axes
-from bnn_itrd.export.lce.flatfile import Network, Tensor
-from bnn_itrd.export.lce.frames import PLAIN, Form, Image, Values, Watched, refuse
+from bnn_itrd.export.lce.network import Network, Tensor
+from bnn_itrd.export.lce.tensor_layout import PLAIN, Form, Image, Values, Watched, refuse
 from bnn_itrd.export.passes.batchnorm import fold_batchnorm, fold_batchnorm_into_next
 from bnn_itrd.export.passes.clips import drop_clips
 from bnn_itrd.export.passes.integers import lower_quantizers, quantized_values
