@@ -766,9 +766,9 @@ def test_arguments_of_to_qonnx(options: Any, error: type[Exception], message: st
 
 
 def test_a_graph_that_computes_something_else_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import bnn_itrd.export.fpga.graph as fpga_graph
+    import bnn_itrd.export.fpga.qonnx_graph as qonnx_graph
 
-    monkeypatch.setattr(fpga_graph, "_positive", lambda signs, scale: (signs, np.abs(scale)))
+    monkeypatch.setattr(qonnx_graph, "_positive", lambda signs, scale: (signs, np.abs(scale)))
     file = tmp_path / "net.onnx"
     file.write_bytes(b"the old one")
     with pytest.raises(ExportError, match="nothing was written"):

@@ -68,7 +68,7 @@ def _check_graph(
     import onnx_ir as ir
 
     from bnn_itrd.export.fpga.finn import put_borders_back
-    from bnn_itrd.export.fpga.graph import watched_values
+    from bnn_itrd.export.fpga.qonnx_graph import watched_values
     from bnn_itrd.export.fpga.standard import to_standard
 
     logits = graph.graph.outputs[0].shape
@@ -129,7 +129,7 @@ def to_qonnx(
     mean_std = check_normalization(normalization, shape)
     check_arguments(file, own_keys=_OWN_KEYS, metadata=metadata, classes=classes)
     from bnn_itrd.export.fpga.finn import for_finn
-    from bnn_itrd.export.fpga.graph import to_qonnx_graph
+    from bnn_itrd.export.fpga.qonnx_graph import to_qonnx_graph
 
     graph = to_qonnx_graph(canonical(model, input_shape=shape))
     if flavor == "finn":

@@ -23,7 +23,6 @@ from bnn_itrd.export.checks.writing import (
     versions,
 )
 from bnn_itrd.export.ort.functions import function_bodies
-from bnn_itrd.export.passes.chains import chain
 from bnn_itrd.export.runtime.checksum import NO_DIGEST, seal
 from bnn_itrd.export.runtime.errors import ExportError
 from bnn_itrd.export.runtime.format import DOMAIN
@@ -70,28 +69,11 @@ def _bake(model: ir.Model, mean: Sequence[float], std: Sequence[float]) -> None:
     images.type = ir.TensorType(ir.DataType.UINT8)
 
 
-def _fold(model: ir.Model) -> None:
-    from bnn_itrd.export.passes.batchnorm import fold_batchnorm, fold_batchnorm_into_next
-    from bnn_itrd.export.passes.clips import drop_clips
-    from bnn_itrd.export.passes.integers import lower_quantizers
-
-    lower_quantizers(model)
-    fold_batchnorm(model)
-    fold_batchnorm_into_next(model)
-    drop_clips(model)
-
-
 def native(model: ir.Model, *, normalization: Normalization | None = None) -> ir.Model:
     """The canonical graph in the operations of docs/format.md, in place; `normalization` is baked in."""
-    from bnn_itrd.export.passes.fuse import fuse
-    from bnn_itrd.export.passes.nhwc import channels_last
-    from bnn_itrd.export.passes.prelu import merge_prelu, split_prelu
+    from bnn_itrd.export import passes
 
-    _fold(model)
-    merge_prelu(model)
-    channels_last(model)
-    fuse(model)
-    split_prelu(model)
+    passes.apply(model, passes.ONNX)
     if normalization is not None:
         _bake(model, *normalization)
     return model
@@ -99,13 +81,9 @@ def native(model: ir.Model, *, normalization: Normalization | None = None) -> ir
 
 def portable(model: ir.Model, *, packed: bool = True, normalization: Normalization | None = None) -> ir.Model:
     """The canonical graph as standard ONNX alone, in place: folds, lowers, packs, and bakes `normalization` in."""
-    from bnn_itrd.export.passes.lower_binary import lower_binary
-    from bnn_itrd.export.passes.pack_bits import pack_signs
+    from bnn_itrd.export import passes
 
-    _fold(model)
-    lower_binary(model)
-    if packed:
-        pack_signs(model)
+    passes.apply(model, passes.PORTABLE if packed else passes.UNPACKED)
     if normalization is not None:
         _bake(model, *normalization)
     return model
@@ -195,6 +173,7 @@ def to_onnx(
         raise ValueError("bake_normalization=True needs normalization=(mean, std)")
     mean_std = check_normalization(normalization, shape)
     check_arguments(file, own_keys=_OWN_KEYS, metadata=metadata, classes=classes)
+    from bnn_itrd.export.passes.chains import chain
     from bnn_itrd.export.passes.channels_last_binary import layer_signs
     from bnn_itrd.export.passes.integers import quantized_values
     from bnn_itrd.export.passes.lower_binary import lowered_signs

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from bnn_itrd.export.fpga.between import quantise_before_reshapes, to_older_opset, write_float_layers, write_pooling
+from bnn_itrd.export import passes
+from bnn_itrd.export.fpga.float_layers import write_float_layers
+from bnn_itrd.export.fpga.opset import to_older_opset
 from bnn_itrd.export.fpga.writer import Writer
 from bnn_itrd.export.graph import add_initializer, attribute, constant, optional_input, remove_unused
-from bnn_itrd.export.passes.batchnorm import fold_batchnorm_into_next
-from bnn_itrd.export.passes.clips import drop_clips
 from bnn_itrd.export.runtime.errors import ExportError
 from bnn_itrd.export.runtime.format import DOMAIN
 from bnn_itrd.export.tracing.batch_check import refuse_mixing
@@ -118,10 +118,7 @@ def to_qonnx_graph(model: ir.Model) -> ir.Model:
     which the images of a batch meet, by layer.
     """
     refuse_mixing(model)
-    fold_batchnorm_into_next(model)
-    drop_clips(model)
-    quantise_before_reshapes(model)
-    write_pooling(model)
+    passes.apply(model, passes.QONNX)
     write_float_layers(model)
     for node in list(model.graph):
         if node.domain == DOMAIN:
