@@ -10,10 +10,10 @@ from bnn_itrd.export.fpga.report import FpgaLayer
 from bnn_itrd.export.graph import layer_path
 from bnn_itrd.export.runtime.format import DOMAIN
 
-__all__ = ["FLOAT", "FinnWalk", "Kind"]
+__all__ = ["FLOAT", "FinnWalk", "ValueKind"]
 
 
-class Kind(NamedTuple):
+class ValueKind(NamedTuple):
     """What a value is to FINN.
 
     name: ``sign`` or ``integer`` (whole numbers times `scale`), ``sum`` (of integers: scale and shift per channel may
@@ -25,23 +25,23 @@ class Kind(NamedTuple):
     bits: int = 0
 
 
-FLOAT = Kind("float")
+FLOAT = ValueKind("float")
 
 
 class FinnWalk:
     """One walk over the graph that is written as QONNX, noting each value's kind and each layer's verdict."""
 
     def __init__(self, model: ir.Model) -> None:
-        self.kinds: dict[int, Kind] = {id(value): Kind("image") for value in model.graph.inputs}
+        self.kinds: dict[int, ValueKind] = {id(value): ValueKind("image") for value in model.graph.inputs}
         self.layers: list[FpgaLayer] = []
         self.node: ir.Node
         self.seen_weighted = False
         self.any_binary = any(node.domain == DOMAIN and node.op_type.startswith("Binary") for node in model.graph)
 
-    def kind(self, value: ir.Value | None) -> Kind:
+    def kind(self, value: ir.Value | None) -> ValueKind:
         return FLOAT if value is None else self.kinds.get(id(value), FLOAT)
 
-    def give(self, kind: Kind) -> None:
+    def give(self, kind: ValueKind) -> None:
         for output in self.node.outputs:
             self.kinds[id(output)] = kind
 

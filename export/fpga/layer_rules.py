@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from bnn_itrd.export.fpga import ways_out
-from bnn_itrd.export.fpga.finn_walk import FLOAT, FinnWalk, Kind
+from bnn_itrd.export.fpga.finn_walk import FLOAT, FinnWalk, ValueKind
 from bnn_itrd.export.graph import attribute, constant, optional_input
 from bnn_itrd.export.passes.integers import quantizer_constants
 
@@ -44,7 +44,7 @@ def check_binary_layer(walk: FinnWalk) -> None:
     walk.seen_weighted = True
     operation = f"binary {kernel} conv" if kernel else "binary linear"
     walk.note(operation, "XNOR-popcount matrix unit", *_binary_problems(walk, kernel))
-    walk.give(Kind("sum"))
+    walk.give(ValueKind("sum"))
 
 
 def check_sign(walk: FinnWalk) -> None:
@@ -52,7 +52,7 @@ def check_sign(walk: FinnWalk) -> None:
     if walk.kind(walk.node.inputs[0]).name == "image":
         walk.note("sign of the image", "on the host, or thresholds on its pixels")
     # A sign of floats is not a fault of its own: what made them is on the list.
-    walk.give(Kind("sign"))
+    walk.give(ValueKind("sign"))
 
 
 def check_integers(walk: FinnWalk) -> None:
@@ -65,7 +65,7 @@ def check_integers(walk: FinnWalk) -> None:
         becomes = "on the host" if walk.kind(node.inputs[0]).name == "image" else thresholds
         problems = [(f"{bits} bits are {thresholds}", f"take at most {_MOST_BITS} bits")] if bits > _MOST_BITS else []
         walk.note(f"INT{bits}", becomes, *problems)
-    walk.give(Kind("integer", scale, bits))
+    walk.give(ValueKind("integer", scale, bits))
 
 
 def _is_constant_weight(value: ir.Value | None) -> bool:
@@ -92,7 +92,7 @@ def check_weighted_layer(walk: FinnWalk) -> None:
         problems = [("multiplies two values that follow from the image", "use layers with constant weights")]
     walk.note(operation, "integer matrix unit", *problems)
     walk.seen_weighted = True
-    walk.give(Kind("sum") if whole else FLOAT)
+    walk.give(ValueKind("sum") if whole else FLOAT)
 
 
 def check_batchnorm(walk: FinnWalk) -> None:
@@ -108,4 +108,4 @@ def check_batchnorm(walk: FinnWalk) -> None:
     if producer is not None and producer.op_type == "MaxPool" and negative:
         # FINN can turn the signs of a matrix unit's rows, but not through a maximum.
         walk.note("BatchNorm", f"{negative} negative factors behind a MaxPool: a ChannelwiseOp more in FINN's steps")
-    walk.give(Kind("sum") if walk.kind(x).name in ("sum", "integer", "sign") else FLOAT)
+    walk.give(ValueKind("sum") if walk.kind(x).name in ("sum", "integer", "sign") else FLOAT)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnn_itrd.export.fpga import ways_out
-from bnn_itrd.export.fpga.finn_walk import FLOAT, FinnWalk, Kind
+from bnn_itrd.export.fpga.finn_walk import FLOAT, FinnWalk, ValueKind
 from bnn_itrd.export.graph import attribute, constant
 
 __all__ = [
@@ -47,7 +47,7 @@ def _constant_arithmetic(walk: FinnWalk, array: np.ndarray, value: ir.Value | No
         walk.note(walk.node.op_type, "", (why, ways_out.PER_CHANNEL))
         walk.give(FLOAT)
         return
-    walk.give(Kind("sum") if kind.name in ("sum", "integer", "sign") else FLOAT)
+    walk.give(ValueKind("sum") if kind.name in ("sum", "integer", "sign") else FLOAT)
 
 
 def check_arithmetic(walk: FinnWalk) -> None:
@@ -69,7 +69,7 @@ def check_arithmetic(walk: FinnWalk) -> None:
         way_out = "give both operands one scale: IntegerQuantizer.tied"
         problems.append((f"adds integers of different scales or widths {what}", way_out))
     walk.note("addition", f"AddStreams of INT{a.bits}", *problems)
-    walk.give(FLOAT if problems else Kind("integer", a.scale, a.bits + 1))
+    walk.give(FLOAT if problems else ValueKind("integer", a.scale, a.bits + 1))
 
 
 def check_clip(walk: FinnWalk) -> None:
@@ -99,7 +99,7 @@ def check_mean(walk: FinnWalk) -> None:
     elif walk.kind(node.inputs[0]).name not in ("integer", "sign"):
         problems.append(("averages floats", ways_out.RESIDUAL))
     walk.note("global average", "GlobalAccPool", *problems)
-    walk.give(FLOAT if problems else Kind("sum"))
+    walk.give(FLOAT if problems else ValueKind("sum"))
 
 
 def check_average_pool(walk: FinnWalk) -> None:

@@ -15,21 +15,21 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from bnn_itrd.export.checks.file_metadata import file_metadata
 from bnn_itrd.export.checks.replay import replay_recorded
 from bnn_itrd.export.checks.writing import (
     CHECKED_IMAGES,
     Normalization,
-    check_arguments,
+    check_folder,
     check_function,
     check_normalization,
     replacing,
-    versions,
 )
 from bnn_itrd.export.lce.interpreter import as_stored, call_interpreter
 from bnn_itrd.export.lce.network import to_flatbuffer
 from bnn_itrd.export.lce.reader import LCE_FORMAT_VERSION, read_lce_model
 from bnn_itrd.export.lce.schema import load_schema
-from bnn_itrd.export.runtime.checksum import NO_DIGEST, seal
+from bnn_itrd.export.runtime.checksum import seal
 from bnn_itrd.export.runtime.errors import ExportError
 from bnn_itrd.export.runtimes import environments as runtimes
 from bnn_itrd.export.tracing.network_copy import unwrap
@@ -40,18 +40,6 @@ if TYPE_CHECKING:
     from bnn_itrd.export.lce.translate import Translated
 
 __all__ = ["to_lce"]
-
-_OWN_KEYS = (
-    "format_version",
-    "input_shape",
-    "classes",
-    "mean",
-    "std",
-    "binary_layers",
-    "sha256",
-    "torch_version",
-    "bnn_itrd_version",
-)
 
 
 def _check_written(file: Path, translated: Translated, python: Path | None) -> None:
@@ -126,7 +114,15 @@ def to_lce(
     file = Path(path)
     shape = check_input_shape(unwrap(model), input_shape)
     mean_std = check_normalization(normalization, shape)
-    check_arguments(file, own_keys=_OWN_KEYS, metadata=metadata, classes=classes)
+    check_folder(file)
+    values = file_metadata(
+        {"format_version": LCE_FORMAT_VERSION},
+        input_shape=shape,
+        classes=classes,
+        mean_std=mean_std,
+        own={"binary_layers": 0},  # counted below
+        added=metadata,
+    )
     interpreter = runtimes.find("lce", python=python)
     schema = load_schema(interpreter)
 
@@ -134,13 +130,7 @@ def to_lce(
     logits = translated.network.outputs[0].shape
     if classes is not None and logits[-1] != len(classes):
         raise ValueError(f"classes has {len(classes)} names, and the network gives {logits[-1]} logits")
-    values: dict[str, Any] = {"format_version": LCE_FORMAT_VERSION, "input_shape": list(shape)}
-    if classes is not None:
-        values["classes"] = list(classes)
-    if mean_std is not None:
-        values |= {"mean": mean_std[0], "std": mean_std[1]}
-    values |= {"binary_layers": translated.layers, "sha256": NO_DIGEST}
-    values |= {**versions(), **(metadata or {})}
+    values["binary_layers"] = translated.layers
     try:
         text = json.dumps(values, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
