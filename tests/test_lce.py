@@ -32,7 +32,7 @@ from bnn_itrd.export.lce.network import to_flatbuffer
 from bnn_itrd.export.lce.reader import read_lce_model
 from bnn_itrd.export.lce.schema import load_schema
 from bnn_itrd.export.lce.windows import WindowAxis, named_padding
-from bnn_itrd.export.runtimes import environments as runtimes
+from bnn_itrd.export.runtimes import environments
 from bnn_itrd.models import resnet18, resnet20, vgg_small
 from bnn_itrd.models.resnet import ResNetBuilder
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, BinaryWeight, ReCUWeight, Scheme, WeightBinarizer, binarize, sign
@@ -53,13 +53,13 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def lce(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The interpreter of LCE's environment: the user's, else one made for this run (a download of 75 MB)."""
-    found = runtimes.find("lce")
+    found = environments.find("lce")
     if found is not None:
         yield found
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield runtimes.setup("lce")
+        yield environments.setup("lce")
 
 
 def randomised(model: Any, seed: int = 0) -> Any:
@@ -1025,7 +1025,7 @@ def test_damaged_results_of_a_runtime(name: str, content: bytes | None, tmp_path
         "def main(arrays, arguments):\n    return arrays, arguments\n"
     )
     with pytest.raises(ExportError, match=r"child\.py left no results that can be read"):
-        runtimes.call(sys.executable, script, arrays={"x": np.zeros(3)})
+        environments.call(sys.executable, script, arrays={"x": np.zeros(3)})
 
 
 def test_a_runtime_that_hangs_is_stopped(tiny_file: Path, lce: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1035,7 +1035,7 @@ def test_a_runtime_that_hangs_is_stopped(tiny_file: Path, lce: Path, monkeypatch
         asked.append(timeout)
         return {"output0": np.zeros((2, 3), np.float32)}, {"milliseconds": 1.0}
 
-    monkeypatch.setattr(runtimes, "call", call)
+    monkeypatch.setattr(environments, "call", call)
     run_lce(tiny_file, images(2, (3, 8, 8)))
     time_lce(tiny_file, repeats=30, warmup=0)
     assert all(seconds is not None and 300 < seconds < 3600 for seconds in asked) and asked[0] < asked[1]  # type: ignore[operator]

@@ -15,7 +15,7 @@ from bnn_itrd.data.splits import ImageData, Split
 from bnn_itrd.deploy.agreement import run_split
 from bnn_itrd.deploy.targets import TARGETS, open_file, write_target
 from bnn_itrd.export import ExportError, agreement, compare_milliseconds, traced_once
-from bnn_itrd.export.runtimes import environments as runtimes
+from bnn_itrd.export.runtimes import environments
 from bnn_itrd.runs.member import Member
 from bnn_itrd.training.evaluation import score
 
@@ -71,7 +71,7 @@ def _other_targets(member: Member, data: ImageData, file: Path) -> tuple[list[di
 def _validated(path: Path, target: str, data: ImageData, theirs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """What a run of the file says, where its runtime is there; a broken runtime costs this row, not the comparison."""
     runtime = TARGETS[target].runtime
-    if runtime is None or runtimes.find(runtime) is None:
+    if runtime is None or environments.find(runtime) is None:
         return {}
     try:
         _, ours, _ = run_split(None, open_file(path), data, limit=TARGETS[target].images)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bnn_itrd.export.lce.reader import input_shape, read_lce_model
 from bnn_itrd.export.runtime.errors import ExportError
-from bnn_itrd.export.runtimes import environments as runtimes
+from bnn_itrd.export.runtimes import environments
 
 __all__ = ["call_interpreter", "lce_python", "run_lce", "time_lce"]
 
@@ -23,7 +23,7 @@ _CHILD = Path(__file__).with_name("interpreter_child.py")
 
 def lce_python(python: str | os.PathLike[str] | None = None) -> Path:
     """The interpreter of the runtime lce. Raises ExportError where there is none, with the way to get it."""
-    found = runtimes.find("lce", python=python)
+    found = environments.find("lce", python=python)
     if found is None:
         raise ExportError(
             "LCE's interpreter is not there: `bnn-itrd validate --setup lce` makes its environment (about 290 MB), or "
@@ -50,7 +50,9 @@ def call_interpreter(
     arguments = {"file": str(file.absolute()), "threads": threads, "repeats": repeats, "warmup": warmup}
     arguments |= {"indirect": indirect, "xnnpack": xnnpack}
     timeout = _STARTING + _PER_RUN * (len(images) + repeats + warmup)
-    outputs, results = runtimes.call(python, _CHILD, arrays={"images": images}, arguments=arguments, timeout=timeout)
+    outputs, results = environments.call(
+        python, _CHILD, arrays={"images": images}, arguments=arguments, timeout=timeout
+    )
     return [outputs[f"output{i}"] for i in range(len(outputs))], results
 
 

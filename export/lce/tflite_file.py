@@ -31,7 +31,7 @@ from bnn_itrd.export.lce.reader import LCE_FORMAT_VERSION, read_lce_model
 from bnn_itrd.export.lce.schema import load_schema
 from bnn_itrd.export.runtime.checksum import seal
 from bnn_itrd.export.runtime.errors import ExportError
-from bnn_itrd.export.runtimes import environments as runtimes
+from bnn_itrd.export.runtimes import environments
 from bnn_itrd.export.tracing.network_copy import unwrap
 from bnn_itrd.export.tracing.trace import canonical, check_input_shape, random_images
 
@@ -123,7 +123,7 @@ def to_lce(
         own={"binary_layers": 0},  # counted below
         added=metadata,
     )
-    interpreter = runtimes.find("lce", python=python)
+    interpreter = environments.find("lce", python=python)
     schema = load_schema(interpreter)
 
     translated = translate(canonical(model, input_shape=shape))

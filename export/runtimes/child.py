@@ -1,6 +1,6 @@
 """Runs in a foreign interpreter: ``child.py SCRIPT FOLDER`` calls the script's main. Needs NumPy only.
 
-FOLDER holds arrays.npz and arguments.json; results.npz and results.json are written there (see `runtimes.call`).
+FOLDER holds arrays.npz and arguments.json; results.npz and results.json are written there (see `environments.call`).
 """
 
 from __future__ import annotations
