@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bnn_itrd.export.runtime.native import kernel
-from bnn_itrd.export.runtime.native.direct import KERNELS, DirectConvolution, aligned, load
+from bnn_itrd.export.runtime.native.direct import KERNELS, DirectConvolution, aligned, load_library
 
 # Channels, outputs, side of the input, stride, how many write signs by a threshold, how many floats and signs.
 LAYERS = (
@@ -89,8 +89,10 @@ def layer_seconds(name: str, layer: tuple[int, ...], *, batch: int, repeats: int
     common: dict[str, Any] = {"channels": channels, "strides": (stride, stride), "pads": (1, 1, 1, 1)}
     scale = generator.standard_normal(outputs, np.float32)
     threshold = generator.integers(-20, 20, outputs).astype(np.int32)
-    first = DirectConvolution(load(), name, weights, threshold=threshold, **common)
-    second = DirectConvolution(load(), name, weights, scale=scale, bias=scale, add=True, limits=(-1, 1), **common)
+    first = DirectConvolution(load_library(), name, weights, threshold=threshold, **common)
+    second = DirectConvolution(
+        load_library(), name, weights, scale=scale, bias=scale, add=True, limits=(-1, 1), **common
+    )
     _, thresholds = first(signs, repeats=repeats)
     _, floats = second(signs, residual, repeats=repeats)
     return float(np.median(thresholds)) / batch, float(np.median(floats)) / batch

@@ -16,6 +16,8 @@ __all__ = [
     "clean",
     "constant",
     "insert",
+    "insert_named",
+    "layer_path",
     "nodes_of",
     "only_consumer",
     "optional_input",
@@ -81,6 +83,40 @@ def insert(
     node = ir.node(op_type, list(inputs), attributes or {})
     node.metadata_props.update(before.metadata_props)
     model.graph.insert_before(before, node)
+    return node.outputs[0]
+
+
+def layer_path(node: ir.Node) -> str:
+    """The path of the module a node is for, or the name of its operation where the graph notes none."""
+    return str(attribute(node, "path", "") or node.metadata_props.get("path") or node.op_type)
+
+
+def insert_named(
+    model: ir.Model,
+    before: ir.Node,
+    op_type: str,
+    inputs: Sequence[ir.Value | None],
+    attributes: dict[str, Any] | None = None,
+    *,
+    name: str,
+    domain: str = "",
+    version: int | None = None,
+) -> ir.Value:
+    """`insert` with a name, for files whose readers look at names; the new node's one output.
+
+    The node and its output are called PATH.name, where PATH is the `layer_path` of `before`; a name that is taken gets
+    a number behind it. version: of the operations of `domain`.
+    """
+    node = ir.node(op_type, list(inputs), attributes or {}, domain=domain, version=version)
+    node.metadata_props.update(before.metadata_props)
+    model.graph.insert_before(before, node)
+    taken = {output.name for other in model.graph for output in other.outputs}
+    base = unique = f"{layer_path(before)}.{name}"
+    count = 1
+    while unique in taken:
+        count += 1
+        unique = f"{base}.{count}"
+    node.name = node.outputs[0].name = unique
     return node.outputs[0]
 
 

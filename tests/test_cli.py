@@ -29,7 +29,7 @@ from bnn_itrd.deploy.targets import open_file, write_target
 from bnn_itrd.errors import UserError
 from bnn_itrd.export import ExportError, session
 from bnn_itrd.export.runtime.native import why_unavailable
-from bnn_itrd.export.runtimes import environments as runtimes
+from bnn_itrd.export.runtimes import environments
 from bnn_itrd.quant import BinaryConv2d
 from bnn_itrd.runs.comparison import evaluate_member
 from bnn_itrd.runs.load import load_member
@@ -514,7 +514,7 @@ def test_a_broken_runtime_costs_its_own_row_only(
         return Path(arguments[2])
 
     monkeypatch.setattr("bnn_itrd.runs.comparison.write_target", written)
-    monkeypatch.setattr(runtimes, "find", lambda *_, **__: Path("python"))
+    monkeypatch.setattr(environments, "find", lambda *_, **__: Path("python"))
     monkeypatch.setattr("bnn_itrd.export.lce.run_lce", broken)
     model, identity, checkpoint = load_member(road / "recu")
     data = validation_data(identity, identity, {"root": str(tiny_npz)})

@@ -41,7 +41,7 @@ from bnn_itrd.export.fpga import (
 )
 from bnn_itrd.export.graph import add_initializer, attribute, nodes_of
 from bnn_itrd.export.lce import to_lce
-from bnn_itrd.export.runtimes import environments as runtimes
+from bnn_itrd.export.runtimes import environments
 from bnn_itrd.export.tracing.batch_check import refuse_mixing
 from bnn_itrd.models import ResNet, observe, resnet18, resnet20, summary, vgg_small
 from bnn_itrd.models.blocks import Style
@@ -76,13 +76,13 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def qonnx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The interpreter of qonnx's environment: the user's, else one made for this run."""
-    found = runtimes.find("fpga")
+    found = environments.find("fpga")
     if found is not None:
         yield found
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield runtimes.setup("fpga")
+        yield environments.setup("fpga")
 
 
 def rand(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -625,13 +625,13 @@ def test_one_execution_gives_agreement_and_outliers(
     with torch.no_grad():
         model.layer1[0].bn1.bias += 0.5
     executed = []
-    call = runtimes.call
+    call = environments.call
 
     def counted(*args: Any, arrays: Any, **more: Any) -> Any:
         executed.append(len(arrays["images"]))
         return call(*args, arrays=arrays, **more)
 
-    monkeypatch.setattr(runtimes, "call", counted)
+    monkeypatch.setattr(environments, "call", counted)
     found = compare_split(model, open_file(file, python=str(qonnx)), data)
     assert executed == [4, 2]
     monkeypatch.undo()
@@ -766,9 +766,9 @@ def test_arguments_of_to_qonnx(options: Any, error: type[Exception], message: st
 
 
 def test_a_graph_that_computes_something_else_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import bnn_itrd.export.fpga.graph as fpga_graph
+    import bnn_itrd.export.fpga.qonnx_graph as qonnx_graph
 
-    monkeypatch.setattr(fpga_graph, "_positive", lambda signs, scale: (signs, np.abs(scale)))
+    monkeypatch.setattr(qonnx_graph, "_positive", lambda signs, scale: (signs, np.abs(scale)))
     file = tmp_path / "net.onnx"
     file.write_bytes(b"the old one")
     with pytest.raises(ExportError, match="nothing was written"):

@@ -25,7 +25,7 @@ from bnn_itrd.export.passes.fuse import fuse
 from bnn_itrd.export.passes.lower_binary import lower_binary
 from bnn_itrd.export.passes.nhwc import channels_last
 from bnn_itrd.export.passes.prelu import merge_prelu, split_prelu
-from bnn_itrd.export.passes.thresholds import NEVER, fold_into_threshold, pack
+from bnn_itrd.export.passes.thresholds import NEVER, fold_into_threshold, pack_weights
 from bnn_itrd.export.runtime.format import DOMAIN
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, BinaryWeight, RPReLU, Scheme, WeightBinarizer, sign
 
@@ -573,7 +573,7 @@ def test_thresholds_at_ties_and_without_a_scale() -> None:
 def test_packing_puts_channel_k_at_bit_k() -> None:
     signs = -np.ones((2, 11, 1, 2), np.int8)
     signs[0, 0, 0, 0] = signs[0, 9, 0, 1] = signs[1, 7, 0, 1] = 1
-    packed = pack(signs)
+    packed = pack_weights(signs)
     assert packed.shape == (1, 2, 2, 2) and packed.dtype == np.uint8
     expected = np.zeros_like(packed)
     expected[0, 0, 0, 0], expected[0, 1, 1, 0], expected[0, 1, 0, 1] = 1, 2, 128

@@ -27,12 +27,12 @@ from bnn_itrd.deploy.targets import metadata_of, open_file, write_target
 from bnn_itrd.export import ExportError, agreement, canonical, predict_model
 from bnn_itrd.export.lce import read_lce_metadata, run_lce, time_lce, to_lce
 from bnn_itrd.export.lce.binary import pack_filter
-from bnn_itrd.export.lce.flatfile import pack
 from bnn_itrd.export.lce.interpreter import call_interpreter
-from bnn_itrd.export.lce.reader import parse
+from bnn_itrd.export.lce.network import to_flatbuffer
+from bnn_itrd.export.lce.reader import read_lce_model
 from bnn_itrd.export.lce.schema import load_schema
-from bnn_itrd.export.lce.windows import Axis, named_padding
-from bnn_itrd.export.runtimes import environments as runtimes
+from bnn_itrd.export.lce.windows import WindowAxis, named_padding
+from bnn_itrd.export.runtimes import environments
 from bnn_itrd.models import resnet18, resnet20, vgg_small
 from bnn_itrd.models.resnet import ResNetBuilder
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, BinaryWeight, ReCUWeight, Scheme, WeightBinarizer, binarize, sign
@@ -53,13 +53,13 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def lce(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The interpreter of LCE's environment: the user's, else one made for this run (a download of 75 MB)."""
-    found = runtimes.find("lce")
+    found = environments.find("lce")
     if found is not None:
         yield found
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield runtimes.setup("lce")
+        yield environments.setup("lce")
 
 
 def randomised(model: Any, seed: int = 0) -> Any:
@@ -87,7 +87,7 @@ def images(n: int, shape: tuple[int, ...], seed: int = 0) -> Tensor:
 
 def operations(file: Path) -> list[tuple[str, Any]]:
     """(name, operator) of each operation in the file, in order."""
-    model, _ = parse(file)
+    model, _ = read_lce_model(file)
     schema = load_schema()
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     codes = [
@@ -103,7 +103,7 @@ def count(file: Path) -> Counter[str]:
 
 def stored(file: Path, operator: Any, index: int, dtype: Any = np.float32) -> np.ndarray:
     """A constant input of an operator."""
-    model, _ = parse(file)
+    model, _ = read_lce_model(file)
     tensor = model.subgraphs[0].tensors[operator.inputs[index]]
     data = np.asarray(model.buffers[tensor.buffer].data, np.uint8)
     return data.view(dtype).reshape(tensor.shape)
@@ -130,7 +130,7 @@ def test_named_paddings_mean_the_same_windows(turned: bool) -> None:
                     out = (size + 2 * border - reach) // stride + 1
                     if out < 1:
                         continue
-                    axis = Axis(size, reach, stride, border, out)
+                    axis = WindowAxis(size, reach, stride, border, out)
                     starts = [i * stride - border for i in range(out)]
                     if turned:
                         axis = axis.reversed()
@@ -149,7 +149,7 @@ def test_named_paddings_mean_the_same_windows(turned: bool) -> None:
 
 
 def test_stride_two_with_padding_one_needs_the_reversed_image() -> None:
-    axis = Axis(32, 3, 2, 1, 16)
+    axis = WindowAxis(32, 3, 2, 1, 16)
     assert named_padding([axis, axis]) is None
     assert named_padding([axis.reversed()] * 2) == "SAME"
 
@@ -250,7 +250,7 @@ def test_operations_and_constants(tiny: Any, tiny_file: Path) -> None:
 
 
 def test_shapes_and_alignment(tiny_file: Path) -> None:
-    model, _ = parse(tiny_file)
+    model, _ = read_lce_model(tiny_file)
     graph = model.subgraphs[0]
     source, result = graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
     assert (list(source.shape), list(source.shapeSignature)) == ([1, 8, 8, 3], [-1, 8, 8, 3])
@@ -572,8 +572,8 @@ def test_many_flips_without_a_margin_are_refused(folder: Path, lce: Path, monkey
     model = Ties(BinaryConv2d(4, 8, 3, padding=1)).eval()
     with torch.no_grad():
         model.first.weight_binarizer.alpha.uniform_(0.01, 1.0)  # type: ignore[operator, union-attr]
-    monkeypatch.setattr(binary, "_only_signs_read", lambda value: False)
-    monkeypatch.setattr(binary, "_zero_decides", lambda value: False)
+    monkeypatch.setattr(binary, "only_signs_read", lambda value: False)
+    monkeypatch.setattr(binary, "zero_decides", lambda value: False)
     with pytest.raises(ExportError, match=r"^second: in LCE's interpreter \d+ of the 1152 signs .* than rounding"):
         to_lce(model, folder / "wrong.tflite", input_shape=(4, 8, 6))
     assert not (folder / "wrong.tflite").exists()
@@ -729,11 +729,11 @@ def test_users_own_network(mixed: nn.Module, mixed_file: Path) -> None:
 
 def test_batch_can_be_resized(tiny: nn.Module, tiny_file: Path, folder: Path, lce: Path) -> None:
     """The interpreter works every size out again from the input's."""
-    model, _ = parse(tiny_file)
+    model, _ = read_lce_model(tiny_file)
     graph = model.subgraphs[0]
     graph.tensors[graph.inputs[0]].shape = [5, 8, 8, 3]
     larger = folder / "batch.tflite"
-    larger.write_bytes(pack(load_schema(), model))
+    larger.write_bytes(to_flatbuffer(load_schema(), model))
     x = images(10, (3, 8, 8))
     (logits,), _ = call_interpreter(lce, larger, np.ascontiguousarray(x.numpy().transpose(0, 2, 3, 1)))
     np.testing.assert_allclose(logits, run_lce(tiny_file, x), rtol=1e-5, atol=1e-5)
@@ -886,16 +886,16 @@ def test_files_that_cannot_be_used(tiny_file: Path, tmp_path: Path) -> None:
 
 
 def test_a_newer_file_and_a_foreign_one(tiny_file: Path, tmp_path: Path) -> None:
-    model, metadata = parse(tiny_file)
+    model, metadata = read_lce_model(tiny_file)
     file = tmp_path / "model.tflite"
     entry = model.metadata[0]
     text = json.dumps({**metadata, "format_version": 2}).encode()
     model.buffers[entry.buffer].data = np.frombuffer(text, np.uint8)
-    file.write_bytes(pack(load_schema(), model))
+    file.write_bytes(to_flatbuffer(load_schema(), model))
     with pytest.raises(ExportError, match="has format version 2, this bnn_itrd reads 1: update bnn_itrd"):
         read_lce_metadata(file)
     model.metadata = []
-    file.write_bytes(pack(load_schema(), model))
+    file.write_bytes(to_flatbuffer(load_schema(), model))
     with pytest.raises(ExportError, match="was not written by bnn_itrd"):
         read_lce_metadata(file)
 
@@ -1025,7 +1025,7 @@ def test_damaged_results_of_a_runtime(name: str, content: bytes | None, tmp_path
         "def main(arrays, arguments):\n    return arrays, arguments\n"
     )
     with pytest.raises(ExportError, match=r"child\.py left no results that can be read"):
-        runtimes.call(sys.executable, script, arrays={"x": np.zeros(3)})
+        environments.call(sys.executable, script, arrays={"x": np.zeros(3)})
 
 
 def test_a_runtime_that_hangs_is_stopped(tiny_file: Path, lce: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1035,7 +1035,7 @@ def test_a_runtime_that_hangs_is_stopped(tiny_file: Path, lce: Path, monkeypatch
         asked.append(timeout)
         return {"output0": np.zeros((2, 3), np.float32)}, {"milliseconds": 1.0}
 
-    monkeypatch.setattr(runtimes, "call", call)
+    monkeypatch.setattr(environments, "call", call)
     run_lce(tiny_file, images(2, (3, 8, 8)))
     time_lce(tiny_file, repeats=30, warmup=0)
     assert all(seconds is not None and 300 < seconds < 3600 for seconds in asked) and asked[0] < asked[1]  # type: ignore[operator]

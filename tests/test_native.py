@@ -25,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 import bnn_itrd.export.runtime.native as native_module
 from bnn_itrd.export.runtime.format import CONVOLUTIONS
 from bnn_itrd.export.runtime.native import kernel, library_path, why_unavailable
-from bnn_itrd.export.runtime.native.direct import KERNELS, DirectConvolution, direct_signs, load
+from bnn_itrd.export.runtime.native.direct import KERNELS, DirectConvolution, direct_signs, load_library
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "export" / "runtime" / "native" / "src"
@@ -108,7 +108,9 @@ def test_raw_sums_are_those_of_conv2d(case: dict[str, Any]) -> None:
     x, weights, attributes, _ = tensors(case)
     expected = sums(x, weights, attributes)
     for name in kernels():
-        convolution = DirectConvolution(load(), name, packed(weights, axis=2), channels=x.shape[-1], **attributes)
+        convolution = DirectConvolution(
+            load_library(), name, packed(weights, axis=2), channels=x.shape[-1], **attributes
+        )
         outputs, _ = convolution(packed(x))
         np.testing.assert_array_equal(outputs["raw"], expected, err_msg=name)
 
@@ -133,12 +135,12 @@ def test_epilogues_are_those_of_numpy_bit_for_bit(case: dict[str, Any], add: boo
     for name in kernels():
         common = {"channels": x.shape[-1], **attributes}
         bits = packed(weights, axis=2)
-        thresholded, _ = DirectConvolution(load(), name, bits, threshold=threshold, **common)(packed(x))
+        thresholded, _ = DirectConvolution(load_library(), name, bits, threshold=threshold, **common)(packed(x))
         signs = np.where(expected.astype(np.int64) >= threshold, 1, -1)
         np.testing.assert_array_equal(thresholded["signs"], packed(signs), err_msg=name)
         limits = (-0.7, 0.9) if bend == "Clip" else None
         bends: dict[str, Any] = {"limits": limits, "rprelu": numbers, "level": level}
-        scaled = DirectConvolution(load(), name, bits, scale=scale, bias=bias, add=add, **bends, **common)
+        scaled = DirectConvolution(load_library(), name, bits, scale=scale, bias=bias, add=add, **bends, **common)
         results, _ = scaled(packed(x), residual)
         np.testing.assert_array_equal(results["y"].view(np.int32), y.view(np.int32), err_msg=name)
         signs = np.where(y >= (0 if level is None else level), 1, -1)
@@ -155,7 +157,9 @@ def test_a_window_too_large_for_the_stack_and_images_too_many_for_the_cache() ->
         attributes = {"group": 1, "padding_value": 0, "strides": (1, 2), "dilations": (1, 1), "pads": (1, 1, 1, 1)}
         expected = sums(x, weights, attributes)
         for name in kernels()[1:]:
-            convolution = DirectConvolution(load(), name, packed(weights, axis=2), channels=channels, **attributes)
+            convolution = DirectConvolution(
+                load_library(), name, packed(weights, axis=2), channels=channels, **attributes
+            )
             np.testing.assert_array_equal(convolution(packed(x))[0]["raw"], expected, err_msg=name)
 
 
@@ -164,7 +168,7 @@ def test_one_convolution_takes_images_of_changing_size() -> None:
     weights = signs_of((3, 3, 40, 20), generator)
     attributes = {"group": 1, "padding_value": 1, "strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1)}
     for name in kernels():
-        convolution = DirectConvolution(load(), name, packed(weights, axis=2), channels=40, **attributes)
+        convolution = DirectConvolution(load_library(), name, packed(weights, axis=2), channels=40, **attributes)
         for shape in ((1, 8, 8), (3, 8, 8), (2, 5, 17), (1, 8, 8), (1, 1, 1)):
             x = signs_of((*shape, 40), generator)
             expected = sums(x, weights, attributes)
@@ -176,10 +180,12 @@ def test_signs_of_special_floats() -> None:
     for channels in (1, 7, 8, 11, 16, 24, 64, 100):
         x = np.resize(values, (3, 5, channels))
         for name in kernels():
-            np.testing.assert_array_equal(direct_signs(load(), name, x), packed(np.where(x >= 0, 1, -1)), err_msg=name)
+            np.testing.assert_array_equal(
+                direct_signs(load_library(), name, x), packed(np.where(x >= 0, 1, -1)), err_msg=name
+            )
             level = np.resize(np.array([0.0, 3, -1e-45, np.inf, -3], np.float32), channels)
             expected = packed(np.where(x >= level, 1, -1))
-            np.testing.assert_array_equal(direct_signs(load(), name, x, level), expected, err_msg=name)
+            np.testing.assert_array_equal(direct_signs(load_library(), name, x, level), expected, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -199,14 +205,16 @@ def test_signs_of_special_floats() -> None:
 def test_impossible_attributes_are_named(change: dict[str, Any], message: str) -> None:
     weights = np.zeros((3, 3, 8, 16), np.uint8)
     with pytest.raises(ValueError, match=message):
-        DirectConvolution(load(), "portable", weights, **{"channels": 64, **change})
+        DirectConvolution(load_library(), "portable", weights, **{"channels": 64, **change})
 
 
 def test_impossible_images_are_named() -> None:
-    convolution = DirectConvolution(load(), kernel(), np.zeros((5, 5, 8, 16), np.uint8), channels=64)
+    convolution = DirectConvolution(load_library(), kernel(), np.zeros((5, 5, 8, 16), np.uint8), channels=64)
     with pytest.raises(ValueError, match="the window is larger than the padded image: 5 against 4 pixels along axis 1"):
         convolution(np.zeros((1, 4, 9, 8), np.uint8))
-    huge = DirectConvolution(load(), kernel(), np.zeros((1, 1, 8, 16), np.uint8), channels=64, pads=(2**30,) * 4)
+    huge = DirectConvolution(
+        load_library(), kernel(), np.zeros((1, 1, 8, 16), np.uint8), channels=64, pads=(2**30,) * 4
+    )
     with pytest.raises(ValueError, match="the image is too large"):
         _run_blind(huge)
 
@@ -363,7 +371,7 @@ def test_an_unknown_kernel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         kernel()
     assert library_path() is None
     options = onnxruntime.SessionOptions()
-    path = Path(load.__globals__["__file__"]).with_name("libbnn_itrd.so.1")
+    path = Path(load_library.__globals__["__file__"]).with_name("libbnn_itrd.so.1")
     with pytest.raises(Exception, match='unknown kernel "neon"'):
         options.register_custom_ops_library(str(path))
 
@@ -615,8 +623,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import numpy as np
-from bnn_itrd.export.runtime.native.direct import DirectConvolution, direct_signs, load
-library, kernels = load(Path(sys.argv[1])), sys.argv[3].split(",")
+from bnn_itrd.export.runtime.native.direct import DirectConvolution, direct_signs, load_library
+library, kernels = load_library(Path(sys.argv[1])), sys.argv[3].split(",")
 rng = np.random.default_rng(0)
 done = 0
 while done < int(sys.argv[4]):

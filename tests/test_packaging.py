@@ -119,7 +119,8 @@ def test_the_wheel_holds_one_top_level_name(wheel: Path) -> None:
         names = archive.namelist()
     top = {name.split("/")[0] for name in names}
     assert {t for t in top if not t.endswith(".dist-info")} == {"bnn_itrd"}
-    assert "bnn_itrd/recipes/digits.yaml" in names and "bnn_itrd/py.typed" in names
+    for name in ("recipes/digits.yaml", "py.typed", "export/__init__.pyi"):
+        assert f"bnn_itrd/{name}" in names
 
 
 _IMPORT = """

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import bnn_itrd
+import bnn_itrd.export
 from bnn_itrd import load
 from bnn_itrd.cli import main
 from bnn_itrd.config.data import DataConfig
@@ -583,7 +583,7 @@ def test_a_student_of_the_repository_has_its_accuracy(tmp_path: Path) -> None:
     shutil.copyfile(folder / "student.onnx", tmp_path / "student.onnx")
     with np.load(str(CIFAR10)) as arrays:
         images, labels = arrays["x_test"][:500], arrays["y_test"][:500]
-    session = bnn_itrd.export.runtime.sessions(tmp_path / "student.onnx", threads=1)
+    session = bnn_itrd.export.session(tmp_path / "student.onnx", threads=1)
     known = bnn_itrd.export.read_metadata(tmp_path / "student.onnx")
     mean, std = (np.asarray(known[key], np.float32) for key in ("mean", "std"))
     batch = ((images.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2)

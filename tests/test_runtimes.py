@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bnn_itrd.export import ExportError
-from bnn_itrd.export.runtimes import environments as runtimes
+from bnn_itrd.export.runtimes import environments
 from bnn_itrd.export.runtimes.environments import Runtime, call, find, folder, setup
 
 THIS = Path(sys.executable)
@@ -40,7 +40,7 @@ def _wheel(place: Path) -> Path:
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Runtime:
     runtime = Runtime("tiny", (str(_wheel(tmp_path)),), "import tiny_thing; assert tiny_thing.answer == 42")
-    monkeypatch.setitem(runtimes.RUNTIMES, "tiny", runtime)
+    monkeypatch.setitem(environments.RUNTIMES, "tiny", runtime)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     return runtime
 
@@ -54,7 +54,7 @@ def test_folder(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     before = folder("fpga")
     other = Runtime("fpga", ("qonnx>=2",), "import qonnx")
     with monkeypatch.context() as patch:
-        patch.setitem(runtimes.RUNTIMES, "fpga", other)
+        patch.setitem(environments.RUNTIMES, "fpga", other)
         assert folder("fpga") != before
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for ignored in ("", "relative/cache"):
@@ -81,7 +81,7 @@ def test_setup_find_and_setup_again(tiny: Runtime, cache: Path, monkeypatch: pyt
     assert lines[0].startswith("tiny: making a virtual environment in ") and lines[-1] == "tiny: ready"
     assert any("Installing collected packages: tiny-thing" in line for line in lines)
     # There already: nothing is built.
-    monkeypatch.setattr(runtimes, "_build", None)
+    monkeypatch.setattr(environments, "_build", None)
     lines.clear()
     assert setup("tiny", report=lines.append) == python
     assert lines == [f"tiny: {folder('tiny')} is there already"]
@@ -95,8 +95,8 @@ def _fake_build(runtime: Runtime, place: Path, report: Callable[[str], None]) ->
 def test_an_environment_whose_interpreter_is_gone_is_made_again(
     tiny: Runtime, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtimes, "_build", _fake_build)
-    monkeypatch.setattr(runtimes, "_check", lambda runtime, python: None)
+    monkeypatch.setattr(environments, "_build", _fake_build)
+    monkeypatch.setattr(environments, "_check", lambda runtime, python: None)
     python = setup("tiny", report=lambda line: None)
     python.unlink()
     python.symlink_to(cache / "an interpreter of last year")
@@ -111,8 +111,8 @@ def test_another_process_was_faster(tiny: Runtime, cache: Path, monkeypatch: pyt
         _fake_build(runtime, folder("tiny"), report)
         (folder("tiny") / "theirs").touch()
 
-    monkeypatch.setattr(runtimes, "_build", build)
-    monkeypatch.setattr(runtimes, "_check", lambda runtime, python: None)
+    monkeypatch.setattr(environments, "_build", build)
+    monkeypatch.setattr(environments, "_check", lambda runtime, python: None)
     assert setup("tiny", report=lambda line: None) == find("tiny")
     assert (folder("tiny") / "theirs").exists()
     assert [entry.name for entry in cache.iterdir()] == [folder("tiny").name]
@@ -126,7 +126,7 @@ def test_a_package_without_a_wheel(cache: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def _pip(arguments: list[str]) -> None:
-    runtimes._pip(runtimes.RUNTIMES["fpga"], THIS, arguments, lambda line: None)
+    environments._pip(environments.RUNTIMES["fpga"], THIS, arguments, lambda line: None)
 
 
 def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,13 +141,13 @@ def test_an_environment_that_does_not_work_is_not_kept(
     tiny: Runtime, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = Runtime("tiny", tiny.requirements, "import another_thing")
-    monkeypatch.setitem(runtimes.RUNTIMES, "tiny", broken)
+    monkeypatch.setitem(environments.RUNTIMES, "tiny", broken)
 
     def build(runtime: Runtime, place: Path, report: Callable[[str], None]) -> None:
         _fake_build(runtime, place, report)
-        runtimes._check(runtime, place / "bin" / "python")
+        environments._check(runtime, place / "bin" / "python")
 
-    monkeypatch.setattr(runtimes, "_build", build)
+    monkeypatch.setattr(environments, "_build", build)
     with pytest.raises(ExportError, match=r"cannot serve as runtime tiny: .*No module named 'another_thing'"):
         setup("tiny", report=lambda line: None)
     assert find("tiny") is None and not list(cache.iterdir())
@@ -159,7 +159,7 @@ def test_an_environment_that_does_not_work_is_not_kept(
 def test_named_interpreters(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     probes = {"good": "import numpy", "bad": "import no_such_module_anywhere"}
     for name, probe in probes.items():
-        monkeypatch.setitem(runtimes.RUNTIMES, name, Runtime(name, ("something>=1",), probe))
+        monkeypatch.setitem(environments.RUNTIMES, name, Runtime(name, ("something>=1",), probe))
     # The link itself, not what it points to: that is what makes it an environment's.
     assert find("good", python=sys.executable) == THIS.absolute()
     with pytest.raises(ExportError, match=r"runtime bad: .*'no_such_module_anywhere'; it needs something>=1"):
@@ -175,7 +175,7 @@ def test_named_interpreters(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_a_package_of_pythonpath_does_not_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "qonnx_of_mine.py").touch()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setitem(runtimes.RUNTIMES, "mine", Runtime("mine", ("x",), "import qonnx_of_mine"))
+    monkeypatch.setitem(environments.RUNTIMES, "mine", Runtime("mine", ("x",), "import qonnx_of_mine"))
     with pytest.raises(ExportError, match="No module named 'qonnx_of_mine'"):
         find("mine", python=sys.executable)
 

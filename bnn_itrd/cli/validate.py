@@ -73,14 +73,14 @@ def command(argv: Sequence[str]) -> int:
 
 def _set_up(names: Sequence[str], *, quiet: bool) -> None:
     """Makes the environments; what it tells goes to the error stream where the other one holds JSON."""
-    from bnn_itrd.export.runtimes import environments as runtimes
+    from bnn_itrd.export.runtimes import environments
 
     out = sys.stderr if quiet else sys.stdout
 
     for name in names:
-        if name not in runtimes.RUNTIMES:
-            raise unknown("runtime", name, runtimes.RUNTIMES)
-        print(f"{name}: {runtimes.setup(name, report=lambda line: print(line, file=out))}", file=out)
+        if name not in environments.RUNTIMES:
+            raise unknown("runtime", name, environments.RUNTIMES)
+        print(f"{name}: {environments.setup(name, report=lambda line: print(line, file=out))}", file=out)
 
 
 # Single images a file's lines tell of.

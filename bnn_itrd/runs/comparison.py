@@ -15,7 +15,7 @@ from bnn_itrd.data.splits import ImageData, Split
 from bnn_itrd.deploy.agreement import run_split
 from bnn_itrd.deploy.targets import TARGETS, open_file, write_target
 from bnn_itrd.export import ExportError, agreement, compare_milliseconds, traced_once
-from bnn_itrd.export.runtimes import environments as runtimes
+from bnn_itrd.export.runtimes import environments
 from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.rows import EvaluatedMember, agreement_row, model_row
 from bnn_itrd.training.evaluation import score
@@ -73,7 +73,7 @@ def _file_row(
 ) -> dict[str, Any]:
     """Returns what a run of the file says, where its runtime is there; a broken one costs this row, nothing else."""
     runtime = TARGETS[target].runtime
-    if runtime is None or runtimes.find(runtime) is None:
+    if runtime is None or environments.find(runtime) is None:
         return {}
     try:
         _, logits, _ = run_split(None, open_file(path), data, limit=TARGETS[target].images)

@@ -17,7 +17,7 @@ from bnn_itrd.export.tracing.network_copy import copy_for_export, first_output
 
 if TYPE_CHECKING:
     import onnxruntime
-from bnn_itrd.export.runtime.predict import as_array, check_count, predict_file
+from bnn_itrd.export.runtime.predict import as_array, check_batches, predict_file
 
 __all__ = ["Agreement", "Disagreement", "agreement", "predict_model", "validate"]
 
@@ -68,7 +68,7 @@ def predict_model(model: nn.Module, images: Images, *, batch_size: int = 256) ->
     Raises ValueError on no images, or batch_size < 1.
     """
     array = as_array(images)
-    check_count(array, batch_size)
+    check_batches(array, batch_size)
     twin = copy_for_export(model)
     parts = [
         first_output(twin(torch.from_numpy(np.ascontiguousarray(array[i : i + batch_size], np.float32)))).numpy()

@@ -1,16 +1,13 @@
-"""What the writers of all targets share: checks of their arguments, versions, and a file that is whole or not there."""
+"""What the writers of all targets share: checks of arguments and of the new file, which is whole or not there."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import TYPE_CHECKING
 
 from bnn_itrd.export.runtime.errors import ExportError
 
@@ -20,11 +17,10 @@ if TYPE_CHECKING:
 __all__ = [
     "CHECKED_IMAGES",
     "Normalization",
-    "check_arguments",
+    "check_folder",
     "check_function",
     "check_normalization",
     "replacing",
-    "versions",
 ]
 
 Normalization = tuple[Sequence[float], Sequence[float]]
@@ -52,26 +48,10 @@ def check_normalization(
     return mean, std
 
 
-def check_arguments(
-    file: Path, *, own_keys: Sequence[str], metadata: Mapping[str, Any] | None, classes: Sequence[str] | None
-) -> None:
-    """Raises ValueError on metadata under a key of the export's own or a text for classes, FileNotFoundError."""
-    taken = sorted(set(metadata or {}) & set(own_keys))
-    if taken:
-        raise ValueError(f"metadata must not hold {', '.join(taken)}: written by the export itself")
-    if isinstance(classes, str):
-        raise ValueError("classes must be a list of names, got one text")
+def check_folder(file: Path) -> None:
+    """Raises FileNotFoundError where the folder a file is written to does not exist."""
     if not file.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {file.parent}")
-
-
-def versions() -> dict[str, str]:
-    """torch's and our own, for a file's metadata."""
-    try:
-        own = importlib.metadata.version("bnn-itrd")
-    except importlib.metadata.PackageNotFoundError:
-        own = "unknown"
-    return {"torch_version": torch.__version__, "bnn_itrd_version": own}
 
 
 def check_function(replayed: Replayed, *, where: str = "") -> None:

@@ -1,18 +1,10 @@
 """FPGAs: can FINN map a network, its QONNX file, and that file executed by qonnx."""
 
+from bnn_itrd.export.fpga.agreement import Outlier, QonnxAgreement, compare_values, validate_qonnx
 from bnn_itrd.export.fpga.check import check_fpga
+from bnn_itrd.export.fpga.execution import QonnxValues, inference_cost, qonnx_values, run_qonnx
 from bnn_itrd.export.fpga.qonnx_file import FLAVORS, QONNX_FORMAT_VERSION, to_qonnx
 from bnn_itrd.export.fpga.report import FpgaLayer, FpgaReport
-from bnn_itrd.export.fpga.run import (
-    Outlier,
-    QonnxAgreement,
-    QonnxValues,
-    compare_values,
-    inference_cost,
-    qonnx_values,
-    run_qonnx,
-    validate_qonnx,
-)
 
 __all__ = [
     "FLAVORS",

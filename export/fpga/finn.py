@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from bnn_itrd.export.fpga.graph import move_watch
-from bnn_itrd.export.fpga.writer import QONNX_DOMAIN, layer_path
+from bnn_itrd.export.fpga.qonnx_graph import move_watch
+from bnn_itrd.export.fpga.writer import QONNX_DOMAIN
 from bnn_itrd.export.graph import (
     add_initializer,
     add_scalar,
     attribute,
     constant,
     insert,
+    layer_path,
     nodes_of,
     only_consumer,
     remove_unused,

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from bnn_itrd.export.checks.file_metadata import file_metadata
 from bnn_itrd.export.checks.replay import replay
 from bnn_itrd.export.checks.writing import (
     CHECKED_IMAGES,
     Normalization,
-    check_arguments,
+    check_folder,
     check_function,
     check_normalization,
     replacing,
 )
-from bnn_itrd.export.ort.file import onnx_versions, texts, to_proto
-from bnn_itrd.export.runtime.checksum import NO_DIGEST, seal
+from bnn_itrd.export.ort.file import texts, to_proto
+from bnn_itrd.export.runtime.checksum import seal
 from bnn_itrd.export.runtime.errors import ExportError
 from bnn_itrd.export.tracing.network_copy import unwrap
 from bnn_itrd.export.tracing.trace import canonical, check_input_shape, random_images
@@ -41,20 +42,6 @@ _BORDERS = {
     "would be 0 and the numbers others",
 }
 
-_OWN_KEYS = (
-    "border",
-    "bnn_itrd_version",
-    "classes",
-    "flavor",
-    "input_shape",
-    "mean",
-    "onnx_version",
-    "qonnx_format_version",
-    "sha256",
-    "std",
-    "torch_version",
-)
-
 
 def _check_graph(
     model: nn.Module, graph: ir.Model, shape: tuple[int, ...], classes: Sequence[str] | None, flavor: str
@@ -68,7 +55,7 @@ def _check_graph(
     import onnx_ir as ir
 
     from bnn_itrd.export.fpga.finn import put_borders_back
-    from bnn_itrd.export.fpga.graph import watched_values
+    from bnn_itrd.export.fpga.qonnx_graph import watched_values
     from bnn_itrd.export.fpga.standard import to_standard
 
     logits = graph.graph.outputs[0].shape
@@ -122,28 +109,28 @@ def to_qonnx(
     Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError where
     it cannot be written, ExportError on a network that cannot be exported, for ``finn`` on a border that is not -1.
     """
+    import onnx
+
+    from bnn_itrd.export.fpga.finn import for_finn
+    from bnn_itrd.export.fpga.qonnx_graph import to_qonnx_graph
+
     file = Path(path)
     if flavor not in FLAVORS:
         raise ValueError(f"flavor must be one of {', '.join(FLAVORS)}, got {flavor!r}")
     shape = check_input_shape(unwrap(model), input_shape)
     mean_std = check_normalization(normalization, shape)
-    check_arguments(file, own_keys=_OWN_KEYS, metadata=metadata, classes=classes)
-    from bnn_itrd.export.fpga.finn import for_finn
-    from bnn_itrd.export.fpga.graph import to_qonnx_graph
-
+    check_folder(file)
+    values = file_metadata(
+        {"qonnx_format_version": QONNX_FORMAT_VERSION},
+        input_shape=shape,
+        classes=classes,
+        mean_std=mean_std,
+        own={"flavor": flavor, "border": _BORDERS[flavor], "onnx_version": onnx.__version__},
+        added=metadata,
+    )
     graph = to_qonnx_graph(canonical(model, input_shape=shape))
     if flavor == "finn":
         for_finn(graph)
     _check_graph(model, graph, shape, classes, flavor)
-    values: dict[str, Any] = {
-        "qonnx_format_version": QONNX_FORMAT_VERSION,
-        "flavor": flavor,
-        "border": _BORDERS[flavor],
-        "input_shape": list(shape),
-    }
-    if classes is not None:
-        values["classes"] = list(classes)
-    if mean_std is not None:
-        values |= {"mean": mean_std[0], "std": mean_std[1]}
-    _write(to_proto(graph, texts({**values, **onnx_versions(), **(metadata or {}), "sha256": NO_DIGEST})), file)
+    _write(to_proto(graph, texts(values)), file)
     return file

@@ -7,19 +7,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from bnn_itrd.export.graph import add_initializer, add_scalar, attribute, replace_value
+from bnn_itrd.export.graph import add_initializer, add_scalar, attribute, insert_named, layer_path, replace_value
 from bnn_itrd.export.passes.integers import quantizer_constants
 
-__all__ = ["QONNX_DOMAIN", "QONNX_VERSION", "Writer", "layer_path"]
+__all__ = ["QONNX_DOMAIN", "QONNX_VERSION", "Writer"]
 
 QONNX_DOMAIN = "qonnx.custom_op.general"
 # The version Brevitas writes.
 QONNX_VERSION = 2
-
-
-def layer_path(node: ir.Node) -> str:
-    """The module a node is for, or its operation."""
-    return str(attribute(node, "path", "") or node.metadata_props.get("path") or node.op_type)
 
 
 class Writer:
@@ -38,19 +33,9 @@ class Writer:
         domain: str = "",
     ) -> ir.Value:
         version = QONNX_VERSION if domain else None
-        node = ir.node(op_type, inputs, attributes or {}, domain=domain, version=version)
-        node.metadata_props.update(self.node.metadata_props)
-        self.model.graph.insert_before(self.node, node)
-        node.name = node.outputs[0].name = self._unique(f"{self.path}.{name}")
-        return node.outputs[0]
-
-    def _unique(self, name: str) -> str:
-        taken = {output.name for node in self.model.graph for output in node.outputs}
-        count, unique = 1, name
-        while unique in taken:
-            count += 1
-            unique = f"{name}.{count}"
-        return unique
+        return insert_named(
+            self.model, self.node, op_type, inputs, attributes, name=name, domain=domain, version=version
+        )
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         return add_initializer(self.model, f"{self.path}.{name}", np.asarray(array, np.float32))

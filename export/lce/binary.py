@@ -17,11 +17,11 @@ from einops import rearrange, reduce
 
 from bnn_itrd.export.graph import attribute, constant, optional_input
 from bnn_itrd.export.lce.convolutions import PADDING, border, window_axes
-from bnn_itrd.export.lce.flatfile import Tensor
-from bnn_itrd.export.lce.frames import PLAIN, Flat, Image, Values, Watched, refuse, reverse_array, source
-from bnn_itrd.export.lce.windows import Axis, named_padding
+from bnn_itrd.export.lce.exact_zeros import may_be_zero, only_signs_read, zero_decides
+from bnn_itrd.export.lce.network import Tensor
+from bnn_itrd.export.lce.tensor_layout import PLAIN, Flat, Image, Values, Watched, refuse, reverse_array, source
+from bnn_itrd.export.lce.windows import WindowAxis, named_padding
 from bnn_itrd.export.passes.thresholds import fold_into_threshold
-from bnn_itrd.export.runtime.format import DOMAIN
 
 __all__ = ["LANES", "BinaryLayers", "carries_zero_padding", "pack_filter"]
 
@@ -38,7 +38,7 @@ def pack_filter(signs: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.pad(bits, [(0, 0)] * 3 + [(0, missing)])).view("<i4")
 
 
-def carries_zero_padding(axes: Sequence[Axis]) -> bool:
+def carries_zero_padding(axes: Sequence[WindowAxis]) -> bool:
     """Whether LCE's own padding with zeros means these windows.
 
     It corrects the border for the taps outside the image, one side at a time: a window larger than the image sticks
@@ -47,51 +47,11 @@ def carries_zero_padding(axes: Sequence[Axis]) -> bool:
     return named_padding(axes) == "SAME" and all(axis.reach <= axis.size for axis in axes)
 
 
-def _taps_outside(axis: Axis, kernel: int) -> np.ndarray:
+def _taps_outside(axis: WindowAxis, kernel: int) -> np.ndarray:
     """(out, kernel) bool: which taps of each window lie outside the image."""
     dilation = (axis.reach - 1) // (kernel - 1) if kernel > 1 else 1
     places = np.arange(axis.out)[:, None] * axis.stride - axis.before + np.arange(kernel)[None] * dilation
     return (places < 0) | (places >= axis.size)
-
-
-def _is_sign(node: ir.Node) -> bool:
-    return node.domain == DOMAIN and node.op_type == "Sign"
-
-
-def _only_signs_read(value: ir.Value) -> bool:
-    readers = [use.node for use in value.uses()]
-    return bool(readers) and not value.is_graph_output() and all(_is_sign(reader) for reader in readers)
-
-
-def _moves_zero(node: ir.Node) -> bool:
-    """Whether an operation makes of 0 what is not 0: then a sign behind it does not hang on the 0."""
-    if node.op_type in ("Conv", "Gemm", "MatMul"):
-        return True
-    numbers = [constant(value) for value in node.inputs[1:5]] if node.op_type == "BatchNormalization" else []
-    if len(numbers) < 4 or any(n is None for n in numbers):
-        return False
-    gamma, beta, mean, variance = (np.asarray(n, np.float64) for n in numbers)
-    return bool((beta - mean * gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))).all())
-
-
-def _zero_decides(value: ir.Value) -> bool:
-    """Whether a sign further on may hang on this value's being exactly 0."""
-    found, todo = {value}, [value]
-    while todo:
-        for node in {use.node for use in todo.pop().uses()}:
-            if _is_sign(node):
-                return True
-            if not _moves_zero(node):
-                todo += [output for output in node.outputs if output not in found]
-                found.update(node.outputs)
-    return False
-
-
-def _may_be_zero(scale: np.ndarray, bias: np.ndarray, largest: int) -> bool:
-    """Whether ``scale * sum + bias`` is exactly 0 in float32 for a whole sum of at most `largest`, in any channel."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        nearest = np.where(scale == 0, 0, np.round(-bias / scale)).clip(-largest, largest).astype(np.float32)
-    return bool((nearest * scale.astype(np.float32) + bias.astype(np.float32) == 0).any())
 
 
 class _Part(NamedTuple):
@@ -153,7 +113,7 @@ class BinaryLayers:
         return self._packed[key]
 
     def _bconv(
-        self, packed: Tensor, part: _Part, axes: Sequence[Axis], padding: str, dilations: Sequence[int]
+        self, packed: Tensor, part: _Part, axes: Sequence[WindowAxis], padding: str, dilations: Sequence[int]
     ) -> Tensor:
         from flatbuffers import flexbuffers
 
@@ -179,7 +139,7 @@ class BinaryLayers:
         self.expected += 1
         return network.emit("LceBconv2d", inputs, shape, custom=bytes(flexbuffers.Dumps(options)))
 
-    def _corrected(self, tensor: Tensor, part: _Part, axes: Sequence[Axis]) -> np.ndarray:
+    def _corrected(self, tensor: Tensor, part: _Part, axes: Sequence[WindowAxis]) -> np.ndarray:
         """(1, h', w', o): the bias, less what taps outside the image add where the border holds +1 in place of 0."""
         taps = reduce(part.signs.astype(np.int64), "o h w i -> o h w", "sum")
         rows, columns = (_taps_outside(axis, taps.shape[1 + i]) for i, axis in enumerate(axes))
@@ -191,7 +151,7 @@ class BinaryLayers:
         self,
         node: ir.Node,
         tensor: Tensor,
-        axes: Sequence[Axis],
+        axes: Sequence[WindowAxis],
         signs: np.ndarray,
         multiplier: np.ndarray,
         bias: np.ndarray,
@@ -224,19 +184,19 @@ class BinaryLayers:
         self,
         node: ir.Node,
         tensor: Tensor,
-        axes: Sequence[Axis],
+        axes: Sequence[WindowAxis],
         signs: np.ndarray,
         numbers: tuple[np.ndarray, np.ndarray | None, np.ndarray],
     ) -> Tensor:
         """(n, h', w', o) of a layer with signs (o, h, w, i): the sum of the window, where it has an offset, added."""
         scale, offset, bias = numbers
         result, largest = node.outputs[0], signs[0].size
-        if offset is None and _only_signs_read(result):
+        if offset is None and only_signs_read(result):
             threshold, flip = fold_into_threshold(scale.astype(np.float32), bias.astype(np.float32), largest)
             # Whole and half numbers far below 2^24: nothing LCE does with them is rounded.
             level = threshold.clip(-largest - 1, largest + 1) - 0.5
             y = self._convolve(node, tensor, axes, signs, np.where(flip, -1.0, 1.0), -level)
-        elif _may_be_zero(scale, bias, largest) and _zero_decides(result):
+        elif may_be_zero(scale, bias, largest) and zero_decides(result):
             y = self._exact(node, tensor, axes, signs, numbers)
         else:
             y = self._convolve(node, tensor, axes, signs, scale, bias)
@@ -251,7 +211,7 @@ class BinaryLayers:
         self,
         node: ir.Node,
         tensor: Tensor,
-        axes: Sequence[Axis],
+        axes: Sequence[WindowAxis],
         signs: np.ndarray,
         numbers: tuple[np.ndarray, np.ndarray | None, np.ndarray],
     ) -> Tensor:
@@ -292,7 +252,7 @@ class BinaryLayers:
         kernel = reverse_array(rearrange(signs, "o i h w -> o h w i"), form)
         values.put(node.outputs[0], self._layer(node, tensor, axes, kernel, (scale, offset, bias)), form)
 
-    def _turned(self, axes: Sequence[Axis], form: Image) -> Image | None:
+    def _turned(self, axes: Sequence[WindowAxis], form: Image) -> Image | None:
         """The image form in which LCE's own zero padding fits, where another than this one does."""
         if not any(axis.before > 0 or axis.after > 0 for axis in axes):
             return None
@@ -314,7 +274,7 @@ class BinaryLayers:
         values.watched.append(Watched(attribute(node, "path", ""), values.fetch(x, node, PLAIN), PLAIN, True))
         pixels = int(np.prod(outer[1:]))
         image = values.reshape(tensor, [-1, 1, pixels, channels], [outer[0], 1, pixels, channels])
-        axes = [Axis(size, 1, 1, 0, size) for size in image.shape[1:3]]
+        axes = [WindowAxis(size, 1, 1, 0, size) for size in image.shape[1:3]]
         y = self._layer(node, image, axes, signs[:, None, None], (scale, offset, bias))
         out = node.outputs[0]
         values.put(out, values.reshape(y, values.target(out, node), values.sizes(out, node)))

@@ -9,11 +9,11 @@ import onnx_ir as ir
 from einops import rearrange
 
 from bnn_itrd.export.graph import attribute, constant, optional_input
-from bnn_itrd.export.lce.flatfile import Network, Tensor
-from bnn_itrd.export.lce.frames import PLAIN, Flat, Image, Values, refuse, reverse_array, source
-from bnn_itrd.export.lce.windows import Axis, named_padding
+from bnn_itrd.export.lce.network import Network, Tensor
+from bnn_itrd.export.lce.tensor_layout import PLAIN, Flat, Image, Values, refuse, reverse_array, source
+from bnn_itrd.export.lce.windows import WindowAxis, named_padding
 
-__all__ = ["PADDING", "add_conv", "add_gemm", "add_matmul", "border", "fit", "pad", "window_axes"]
+__all__ = ["PADDING", "add_conv", "add_gemm", "add_matmul", "border", "choose_padding", "window_axes"]
 
 # Of the schema.
 PADDING = {"SAME": 0, "VALID": 1}
@@ -21,7 +21,7 @@ PADDING = {"SAME": 0, "VALID": 1}
 _TWO_D = "LCE's files hold 2-d images: use 2-d layers, or keep this part out of the network"
 
 
-def window_axes(values: Values, node: ir.Node, kernel: Sequence[int], form: Image) -> list[Axis]:
+def window_axes(values: Values, node: ir.Node, kernel: Sequence[int], form: Image) -> list[WindowAxis]:
     """The windows of a convolution or pooling along h and w, as they stand on an image of that form."""
     x, y = source(node), node.outputs[0]
     sizes, out = values.sizes(x, node), values.sizes(y, node)
@@ -34,12 +34,12 @@ def window_axes(values: Values, node: ir.Node, kernel: Sequence[int], form: Imag
     axes = []
     for i in range(2):
         reach = (kernel[i] - 1) * dilations[i] + 1
-        axis = Axis(sizes[2 + i], reach, strides[i], pads[i], out[2 + i])
+        axis = WindowAxis(sizes[2 + i], reach, strides[i], pads[i], out[2 + i])
         axes.append(axis.reversed() if form[i] else axis)
     return axes
 
 
-def pad(network: Network, tensor: Tensor, axes: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+def _pad(network: Network, tensor: Tensor, axes: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
     """(n, h, w, c) with (before, after) rows and columns of `value` around it."""
     if not any(sum(axis) for axis in axes):
         return tensor
@@ -52,7 +52,7 @@ def pad(network: Network, tensor: Tensor, axes: Sequence[tuple[int, int]], value
     return network.emit("PADV2", [*inputs, network.constant(np.array(value, np.float32))], shape)
 
 
-def crop(network: Network, tensor: Tensor, starts: Sequence[int]) -> Tensor:
+def _crop(network: Network, tensor: Tensor, starts: Sequence[int]) -> Tensor:
     """(n, h, w, c) without the first rows and columns."""
     if not any(starts):
         return tensor
@@ -63,13 +63,15 @@ def crop(network: Network, tensor: Tensor, starts: Sequence[int]) -> Tensor:
     return network.emit("STRIDED_SLICE", [tensor, begin, end, ones], shape, {"endMask": 0b1111})
 
 
-def border(network: Network, tensor: Tensor, axes: Sequence[Axis], value: float = 0.0) -> Tensor:
+def border(network: Network, tensor: Tensor, axes: Sequence[WindowAxis], value: float = 0.0) -> Tensor:
     """The input with rows added and taken away so that VALID means these windows."""
-    tensor = crop(network, tensor, [max(-axis.before, 0) for axis in axes])
-    return pad(network, tensor, [(max(axis.before, 0), max(axis.after, 0)) for axis in axes], value)
+    tensor = _crop(network, tensor, [max(-axis.before, 0) for axis in axes])
+    return _pad(network, tensor, [(max(axis.before, 0), max(axis.after, 0)) for axis in axes], value)
 
 
-def fit(network: Network, tensor: Tensor, axes: Sequence[Axis], value: float = 0.0) -> tuple[Tensor, str]:
+def choose_padding(
+    network: Network, tensor: Tensor, axes: Sequence[WindowAxis], value: float = 0.0
+) -> tuple[Tensor, str]:
     """The input and the padding TFLite is given for these windows: a named one, else a border of `value` and VALID."""
     name = named_padding(axes)
     return (border(network, tensor, axes, value), "VALID") if name is None else (tensor, name)
@@ -86,7 +88,7 @@ def add_conv(values: Values, node: ir.Node) -> None:
         raise refuse(node, f"{node.op_type} of {weight.ndim - 2} dimensions", _TWO_D)
     form = values.image_form(x)
     axes = window_axes(values, node, weight.shape[2:], form)
-    tensor, padding = fit(network, values.fetch(x, node, form), axes)
+    tensor, padding = choose_padding(network, values.fetch(x, node, form), axes)
     groups, channels = attribute(node, "group", 1), values.sizes(x, node)[1]
     kernel = reverse_array(rearrange(weight, "o i h w -> o h w i"), form)
     strides, dilations = attribute(node, "strides", (1, 1)), attribute(node, "dilations", (1, 1))

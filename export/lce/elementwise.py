@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from bnn_itrd.export.graph import attribute, constant, only_consumer, optional_input
-from bnn_itrd.export.lce.flatfile import Tensor
-from bnn_itrd.export.lce.frames import PLAIN, Form, Image, Values, refuse, source
+from bnn_itrd.export.lce.network import Tensor
+from bnn_itrd.export.lce.tensor_layout import PLAIN, Form, Image, Values, refuse, source
 
 __all__ = ["add_activation", "add_batchnorm", "add_binary", "add_clip", "add_prelu", "add_same", "add_softmax"]
 

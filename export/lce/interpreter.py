@@ -10,9 +10,9 @@ import numpy as np
 from einops import rearrange
 from torch import Tensor
 
-from bnn_itrd.export.lce.reader import input_shape, parse
+from bnn_itrd.export.lce.reader import input_shape, read_lce_model
 from bnn_itrd.export.runtime.errors import ExportError
-from bnn_itrd.export.runtimes import environments as runtimes
+from bnn_itrd.export.runtimes import environments
 
 __all__ = ["call_interpreter", "lce_python", "run_lce", "time_lce"]
 
@@ -23,7 +23,7 @@ _CHILD = Path(__file__).with_name("interpreter_child.py")
 
 def lce_python(python: str | os.PathLike[str] | None = None) -> Path:
     """The interpreter of the runtime lce. Raises ExportError where there is none, with the way to get it."""
-    found = runtimes.find("lce", python=python)
+    found = environments.find("lce", python=python)
     if found is None:
         raise ExportError(
             "LCE's interpreter is not there: `bnn-itrd validate --setup lce` makes its environment (about 290 MB), or "
@@ -50,7 +50,9 @@ def call_interpreter(
     arguments = {"file": str(file.absolute()), "threads": threads, "repeats": repeats, "warmup": warmup}
     arguments |= {"indirect": indirect, "xnnpack": xnnpack}
     timeout = _STARTING + _PER_RUN * (len(images) + repeats + warmup)
-    outputs, results = runtimes.call(python, _CHILD, arrays={"images": images}, arguments=arguments, timeout=timeout)
+    outputs, results = environments.call(
+        python, _CHILD, arrays={"images": images}, arguments=arguments, timeout=timeout
+    )
     return [outputs[f"output{i}"] for i in range(len(outputs))], results
 
 
@@ -88,7 +90,7 @@ def run_lce(
     """
     if threads < 1:
         raise ValueError(f"threads must be >= 1, got {threads}")
-    model, _ = parse(path, python=python)
+    model, _ = read_lce_model(path, python=python)
     stored = _checked(images, input_shape(model))
     outputs, _ = call_interpreter(lce_python(python), Path(path), stored, threads=threads)
     return outputs[0]
@@ -109,7 +111,7 @@ def time_lce(
     for name, value, low in (("threads", threads, 1), ("repeats", repeats, 1), ("warmup", warmup, 0)):
         if value < low:
             raise ValueError(f"{name} must be >= {low}, got {value}")
-    model, _ = parse(path, python=python)
+    model, _ = read_lce_model(path, python=python)
     shape = input_shape(model)
     images = np.random.default_rng(0).standard_normal((1, *shape[1:]), np.float32)
     _, results = call_interpreter(

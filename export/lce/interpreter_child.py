@@ -1,4 +1,4 @@
-"""Runs in the environment of LCE: a .tflite file on images, one at a time; see `runtimes.environments.call`.
+"""Runs in the environment of LCE: a .tflite file on images, one at a time; see `environments.call`.
 
 The interpreter's library is loaded by its path: importing the package would import TensorFlow.
 """

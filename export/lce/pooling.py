@@ -8,16 +8,16 @@ import numpy as np
 import onnx_ir as ir
 
 from bnn_itrd.export.graph import attribute, constant, optional_input
-from bnn_itrd.export.lce.convolutions import PADDING, border, fit, window_axes
-from bnn_itrd.export.lce.frames import AXIS, PLAIN, Values, refuse, source
-from bnn_itrd.export.lce.windows import Axis, named_padding
+from bnn_itrd.export.lce.convolutions import PADDING, border, choose_padding, window_axes
+from bnn_itrd.export.lce.tensor_layout import AXIS, PLAIN, Values, refuse, source
+from bnn_itrd.export.lce.windows import WindowAxis, named_padding
 
 __all__ = ["add_average_pool", "add_global_pool", "add_max_pool", "add_reduction"]
 
 _LOWEST = float(np.finfo(np.float32).min)
 
 
-def _options(axes: Sequence[Axis], padding: str) -> dict[str, int]:
+def _options(axes: Sequence[WindowAxis], padding: str) -> dict[str, int]:
     return {
         "padding": PADDING[padding],
         "strideH": axes[0].stride,
@@ -36,12 +36,12 @@ def add_max_pool(values: Values, node: ir.Node) -> None:
         raise refuse(node, "the indices of a max pooling", "use its values only")
     form = values.image_form(x)
     axes = window_axes(values, node, attribute(node, "kernel_shape", (1, 1)), form)
-    tensor, padding = fit(values.network, values.fetch(x, node, form), axes, _LOWEST)
+    tensor, padding = choose_padding(values.network, values.fetch(x, node, form), axes, _LOWEST)
     shape = [tensor.shape[0], axes[0].out, axes[1].out, tensor.shape[3]]
     values.put(y, values.network.emit("MAX_POOL_2D", [tensor], shape, _options(axes, padding)), form)
 
 
-def _counted(axis: Axis, before: int, after: int) -> np.ndarray:
+def _counted(axis: WindowAxis, before: int, after: int) -> np.ndarray:
     """(out,): how many pixels of each window are counted, where `before` and `after` rows of the border are."""
     starts = np.arange(axis.out) * axis.stride - axis.before
     last = np.minimum(starts + axis.reach, axis.size + after)

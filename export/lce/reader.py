@@ -13,7 +13,7 @@ from bnn_itrd.export.lce.schema import load_schema
 from bnn_itrd.export.runtime.checksum import fits
 from bnn_itrd.export.runtime.errors import ExportError
 
-__all__ = ["LCE_FORMAT_VERSION", "METADATA", "input_shape", "parse", "read_lce_metadata"]
+__all__ = ["LCE_FORMAT_VERSION", "METADATA", "input_shape", "read_lce_metadata", "read_lce_model"]
 
 # Of the files this package writes; a file with a larger one is refused.
 LCE_FORMAT_VERSION = 1
@@ -30,7 +30,9 @@ def _metadata(model: Any) -> dict[str, Any] | None:
     return None
 
 
-def parse(path: str | os.PathLike[str], *, python: str | os.PathLike[str] | None = None) -> tuple[Any, dict[str, Any]]:
+def read_lce_model(
+    path: str | os.PathLike[str], *, python: str | os.PathLike[str] | None = None
+) -> tuple[Any, dict[str, Any]]:
     """(the schema's ModelT, metadata) of a file this package wrote; python: see `load_schema`.
 
     Raises FileNotFoundError, ExportError on a file that is no TFLite file, is not of this package, was damaged, or is
@@ -64,9 +66,9 @@ def parse(path: str | os.PathLike[str], *, python: str | os.PathLike[str] | None
 def read_lce_metadata(path: str | os.PathLike[str], *, python: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """classes, mean, std, input_shape, format_version, binary_layers, versions, and what the export added.
 
-    python: see `load_schema`. Raises FileNotFoundError, ExportError as `parse`.
+    python: see `load_schema`. Raises FileNotFoundError, ExportError as `read_lce_model`.
     """
-    return parse(path, python=python)[1]
+    return read_lce_model(path, python=python)[1]
 
 
 def input_shape(model: Any) -> tuple[int, ...]:

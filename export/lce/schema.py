@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from bnn_itrd.export.runtime.errors import ExportError
-from bnn_itrd.export.runtimes import environments as runtimes
+from bnn_itrd.export.runtimes import environments
 
 __all__ = ["load_schema"]
 
@@ -39,7 +39,7 @@ def load_schema(python: str | os.PathLike[str] | None = None) -> ModuleType:
     """
     file = _in_this_python()
     if file is None:
-        file = _in_environment_of(runtimes.find("lce") if python is None else Path(python))
+        file = _in_environment_of(environments.find("lce") if python is None else Path(python))
     if file is None:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise ExportError(

@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from bnn_itrd.export.graph import attribute, constant, optional_input
-from bnn_itrd.export.lce.flatfile import Tensor
-from bnn_itrd.export.lce.frames import AXIS, PLAIN, Flat, Form, Image, Values, refuse, source
+from bnn_itrd.export.lce.network import Tensor
+from bnn_itrd.export.lce.tensor_layout import AXIS, PLAIN, Flat, Form, Image, Values, refuse, source
 
 __all__ = ["add_concat", "add_pad", "add_reshape", "add_slice", "add_split", "add_transpose"]
 

@@ -15,48 +15,36 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from bnn_itrd.export.checks.file_metadata import file_metadata
 from bnn_itrd.export.checks.replay import replay_recorded
 from bnn_itrd.export.checks.writing import (
     CHECKED_IMAGES,
     Normalization,
-    check_arguments,
+    check_folder,
     check_function,
     check_normalization,
     replacing,
-    versions,
 )
-from bnn_itrd.export.lce.flatfile import pack
 from bnn_itrd.export.lce.interpreter import as_stored, call_interpreter
-from bnn_itrd.export.lce.reader import LCE_FORMAT_VERSION, parse
+from bnn_itrd.export.lce.network import to_flatbuffer
+from bnn_itrd.export.lce.reader import LCE_FORMAT_VERSION, read_lce_model
 from bnn_itrd.export.lce.schema import load_schema
-from bnn_itrd.export.runtime.checksum import NO_DIGEST, seal
+from bnn_itrd.export.runtime.checksum import seal
 from bnn_itrd.export.runtime.errors import ExportError
-from bnn_itrd.export.runtimes import environments as runtimes
+from bnn_itrd.export.runtimes import environments
 from bnn_itrd.export.tracing.network_copy import unwrap
 from bnn_itrd.export.tracing.trace import canonical, check_input_shape, random_images
 
 if TYPE_CHECKING:
-    from bnn_itrd.export.lce.frames import Watched
+    from bnn_itrd.export.lce.tensor_layout import Watched
     from bnn_itrd.export.lce.translate import Translated
 
 __all__ = ["to_lce"]
 
-_OWN_KEYS = (
-    "format_version",
-    "input_shape",
-    "classes",
-    "mean",
-    "std",
-    "binary_layers",
-    "sha256",
-    "torch_version",
-    "bnn_itrd_version",
-)
-
 
 def _check_written(file: Path, translated: Translated, python: Path | None) -> None:
     """Parses the file back and counts: every binary layer must be there as LCE's operation, none as a float one."""
-    model, _ = parse(file, python=python)
+    model, _ = read_lce_model(file, python=python)
     names = [(code.customCode or b"").decode() for code in model.operatorCodes]
     graph = model.subgraphs[0]
     counted = Counter(names[operator.opcodeIndex] for operator in graph.operators)["LceBconv2d"]
@@ -71,7 +59,7 @@ def _check_written(file: Path, translated: Translated, python: Path | None) -> N
 
 def _recorded(values: np.ndarray, watched: Watched) -> Tensor:
     """What the network goes on from, in PyTorch's order: the signs of a value, or the integers it holds."""
-    from bnn_itrd.export.lce.frames import Image, reverse_array
+    from bnn_itrd.export.lce.tensor_layout import Image, reverse_array
 
     if isinstance(watched.form, Image):
         values = rearrange(reverse_array(values, watched.form), "n h w c -> n c h w")
@@ -85,7 +73,7 @@ def _check_function(
     images = random_images(CHECKED_IMAGES, shape)
     watched = translated.network.model(schema, b"{}", watch=[entry.tensor for entry in translated.watched])
     try:
-        place.write_bytes(pack(schema, watched))
+        place.write_bytes(to_flatbuffer(schema, watched))
         (logits, *recorded), _ = call_interpreter(python, place, as_stored(images.numpy()))
     finally:
         place.unlink(missing_ok=True)
@@ -126,26 +114,28 @@ def to_lce(
     file = Path(path)
     shape = check_input_shape(unwrap(model), input_shape)
     mean_std = check_normalization(normalization, shape)
-    check_arguments(file, own_keys=_OWN_KEYS, metadata=metadata, classes=classes)
-    interpreter = runtimes.find("lce", python=python)
+    check_folder(file)
+    values = file_metadata(
+        {"format_version": LCE_FORMAT_VERSION},
+        input_shape=shape,
+        classes=classes,
+        mean_std=mean_std,
+        own={"binary_layers": 0},  # counted below
+        added=metadata,
+    )
+    interpreter = environments.find("lce", python=python)
     schema = load_schema(interpreter)
 
     translated = translate(canonical(model, input_shape=shape))
     logits = translated.network.outputs[0].shape
     if classes is not None and logits[-1] != len(classes):
         raise ValueError(f"classes has {len(classes)} names, and the network gives {logits[-1]} logits")
-    values: dict[str, Any] = {"format_version": LCE_FORMAT_VERSION, "input_shape": list(shape)}
-    if classes is not None:
-        values["classes"] = list(classes)
-    if mean_std is not None:
-        values |= {"mean": mean_std[0], "std": mean_std[1]}
-    values |= {"binary_layers": translated.layers, "sha256": NO_DIGEST}
-    values |= {**versions(), **(metadata or {})}
+    values["binary_layers"] = translated.layers
     try:
         text = json.dumps(values, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
         raise ValueError(f"metadata must hold what JSON can: {error}") from error
-    data = seal(pack(schema, translated.network.model(schema, text)))
+    data = seal(to_flatbuffer(schema, translated.network.model(schema, text)))
 
     with replacing(file, data) as written:
         _check_written(written, translated, interpreter)

@@ -7,15 +7,14 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
+from bnn_itrd.export import passes
 from bnn_itrd.export.graph import attribute, constant
 from bnn_itrd.export.lce import convolutions, elementwise, pooling, shapes
 from bnn_itrd.export.lce.binary import BinaryLayers
 from bnn_itrd.export.lce.convolutions import window_axes
-from bnn_itrd.export.lce.flatfile import Network, Tensor
-from bnn_itrd.export.lce.frames import PLAIN, Form, Image, Values, Watched, refuse
-from bnn_itrd.export.passes.batchnorm import fold_batchnorm, fold_batchnorm_into_next
-from bnn_itrd.export.passes.clips import drop_clips
-from bnn_itrd.export.passes.integers import lower_quantizers, quantized_values
+from bnn_itrd.export.lce.network import Network, Tensor
+from bnn_itrd.export.lce.tensor_layout import PLAIN, Form, Image, Values, Watched, refuse
+from bnn_itrd.export.passes.integers import quantized_values
 from bnn_itrd.export.runtime.errors import ExportError
 from bnn_itrd.export.runtime.format import DOMAIN
 from bnn_itrd.export.tracing.batch_check import refuse_mixing
@@ -118,11 +117,8 @@ def translate(model: ir.Model) -> Translated:
     Raises ExportError on what LCE cannot carry, naming the layer and the way out.
     """
     refuse_mixing(model)
-    lower_quantizers(model)
+    passes.apply(model, passes.LCE)
     quantizers = {name: path for path, name, _ in quantized_values(model)}
-    fold_batchnorm(model)
-    fold_batchnorm_into_next(model)
-    drop_clips(model)
     nodes = list(model.graph)
     if not nodes:
         raise ExportError("the network computes nothing: there is no operation in its graph")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Axis", "named_padding"]
+__all__ = ["WindowAxis", "named_padding"]
 
 
-class Axis(NamedTuple):
+class WindowAxis(NamedTuple):
     """A convolution or pooling along one axis.
 
     size: of the input; reach: of the window, (kernel - 1) * dilation + 1; before: how far the first window starts
@@ -26,7 +26,7 @@ class Axis(NamedTuple):
         """How far the last window ends behind the image; negative where rows are left over."""
         return (self.out - 1) * self.stride + self.reach - self.size - self.before
 
-    def reversed(self) -> Axis:
+    def reversed(self) -> WindowAxis:
         """The same windows seen from the other end."""
         return self._replace(before=self.after)
 
@@ -40,7 +40,7 @@ class Axis(NamedTuple):
         return self.out == -(-self.size // self.stride) and self.before == border // 2
 
 
-def named_padding(axes: Sequence[Axis]) -> str | None:
+def named_padding(axes: Sequence[WindowAxis]) -> str | None:
     """``VALID`` or ``SAME`` where that means exactly these windows, else None."""
     if all(axis.is_valid() for axis in axes):
         return "VALID"

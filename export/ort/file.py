@@ -12,19 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bnn_itrd.export.checks.file_metadata import file_metadata
 from bnn_itrd.export.checks.replay import replay
 from bnn_itrd.export.checks.writing import (
     CHECKED_IMAGES,
     Normalization,
-    check_arguments,
+    check_folder,
     check_function,
     check_normalization,
     replacing,
-    versions,
 )
 from bnn_itrd.export.ort.functions import function_bodies
-from bnn_itrd.export.passes.chains import chain
-from bnn_itrd.export.runtime.checksum import NO_DIGEST, seal
+from bnn_itrd.export.runtime.checksum import seal
 from bnn_itrd.export.runtime.errors import ExportError
 from bnn_itrd.export.runtime.format import DOMAIN
 from bnn_itrd.export.runtime.predict import predict_file
@@ -36,20 +35,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-__all__ = ["native", "onnx_versions", "portable", "texts", "to_onnx", "to_proto"]
-
-_OWN_KEYS = (
-    "format_version",
-    "input_shape",
-    "classes",
-    "mean",
-    "std",
-    "normalization_baked",
-    "torch_version",
-    "onnx_version",
-    "bnn_itrd_version",
-    "sha256",
-)
+__all__ = ["native", "portable", "texts", "to_onnx", "to_proto"]
 
 
 def _bake(model: ir.Model, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -70,28 +56,11 @@ def _bake(model: ir.Model, mean: Sequence[float], std: Sequence[float]) -> None:
     images.type = ir.TensorType(ir.DataType.UINT8)
 
 
-def _fold(model: ir.Model) -> None:
-    from bnn_itrd.export.passes.batchnorm import fold_batchnorm, fold_batchnorm_into_next
-    from bnn_itrd.export.passes.clips import drop_clips
-    from bnn_itrd.export.passes.integers import lower_quantizers
-
-    lower_quantizers(model)
-    fold_batchnorm(model)
-    fold_batchnorm_into_next(model)
-    drop_clips(model)
-
-
 def native(model: ir.Model, *, normalization: Normalization | None = None) -> ir.Model:
     """The canonical graph in the operations of docs/format.md, in place; `normalization` is baked in."""
-    from bnn_itrd.export.passes.fuse import fuse
-    from bnn_itrd.export.passes.nhwc import channels_last
-    from bnn_itrd.export.passes.prelu import merge_prelu, split_prelu
+    from bnn_itrd.export import passes
 
-    _fold(model)
-    merge_prelu(model)
-    channels_last(model)
-    fuse(model)
-    split_prelu(model)
+    passes.apply(model, passes.ONNX)
     if normalization is not None:
         _bake(model, *normalization)
     return model
@@ -99,23 +68,12 @@ def native(model: ir.Model, *, normalization: Normalization | None = None) -> ir
 
 def portable(model: ir.Model, *, packed: bool = True, normalization: Normalization | None = None) -> ir.Model:
     """The canonical graph as standard ONNX alone, in place: folds, lowers, packs, and bakes `normalization` in."""
-    from bnn_itrd.export.passes.lower_binary import lower_binary
-    from bnn_itrd.export.passes.pack_bits import pack_signs
+    from bnn_itrd.export import passes
 
-    _fold(model)
-    lower_binary(model)
-    if packed:
-        pack_signs(model)
+    passes.apply(model, passes.PORTABLE if packed else passes.UNPACKED)
     if normalization is not None:
         _bake(model, *normalization)
     return model
-
-
-def onnx_versions() -> dict[str, str]:
-    """torch's, onnx's and our own."""
-    import onnx
-
-    return {**versions(), "onnx_version": onnx.__version__}
 
 
 def texts(values: Mapping[str, Any]) -> dict[str, str]:
@@ -161,6 +119,28 @@ def _check_file(path: Path, source: np.ndarray, classes: Sequence[str] | None) -
         raise ValueError(f"classes has {len(classes)} names, and the network gives {logits.shape[-1]} logits")
 
 
+def _lower(
+    graph: ir.Model, *, functions: bool, packed: bool, normalization: Normalization | None
+) -> list[tuple[str, str]]:
+    """Brings the canonical graph to what the file holds; (path of the layer, name of the value) of each sign in it."""
+    from bnn_itrd.export.passes.channels_last_binary import layer_signs
+    from bnn_itrd.export.passes.lower_binary import lowered_signs
+
+    if functions:
+        return layer_signs(native(graph, normalization=normalization))
+    return lowered_signs(portable(graph, packed=packed, normalization=normalization))
+
+
+def _with_chains(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which operations in a row are chains."""
+    from bnn_itrd.export.passes.chains import chain
+
+    copy = type(proto)()
+    copy.CopyFrom(proto)
+    chain(copy)
+    return copy
+
+
 def to_onnx(
     model: nn.Module,
     path: str | os.PathLike[str],
@@ -189,40 +169,34 @@ def to_onnx(
     Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError
     where it cannot be written, ExportError on a network that cannot be exported.
     """
+    import onnx
+
+    from bnn_itrd.export.passes.integers import quantized_values
+
     file = Path(path)
     shape = check_input_shape(unwrap(model), input_shape)
     if bake_normalization and normalization is None:
         raise ValueError("bake_normalization=True needs normalization=(mean, std)")
     mean_std = check_normalization(normalization, shape)
-    check_arguments(file, own_keys=_OWN_KEYS, metadata=metadata, classes=classes)
-    from bnn_itrd.export.passes.channels_last_binary import layer_signs
-    from bnn_itrd.export.passes.integers import quantized_values
-    from bnn_itrd.export.passes.lower_binary import lowered_signs
-
+    check_folder(file)
+    values = file_metadata(
+        {"format_version": FORMAT_VERSION},
+        input_shape=shape,
+        classes=classes,
+        mean_std=mean_std,
+        own={"normalization_baked": bake_normalization if mean_std else None, "onnx_version": onnx.__version__},
+        added=metadata,
+    )
     baked = mean_std if bake_normalization else None
     graph = canonical(model, input_shape=shape)
-    if functions:
-        native(graph, normalization=baked)
-        signs = layer_signs(graph)
-    else:
-        portable(graph, packed=packed, normalization=baked)
-        signs = lowered_signs(graph)
+    signs = _lower(graph, functions=functions, packed=packed, normalization=baked)
     integers = quantized_values(graph)
-    values: dict[str, Any] = {"format_version": FORMAT_VERSION, "input_shape": list(shape)}
-    if classes is not None:
-        values["classes"] = list(classes)
-    if mean_std is not None:
-        values |= {"mean": mean_std[0], "std": mean_std[1], "normalization_baked": bake_normalization}
-    proto = to_proto(graph, texts({**values, **onnx_versions(), **(metadata or {}), "sha256": NO_DIGEST}))
-
+    proto = to_proto(graph, texts(values))
     # The replay looks at every sign, and inside a chain there are none to see.
-    chained = type(proto)()
-    chained.CopyFrom(proto)
-    if functions and chains:
-        chain(chained)
+    written_proto = _with_chains(proto) if functions and chains else proto
 
     source, images = _inputs(shape, baked)
-    with replacing(file, seal(chained.SerializeToString())) as written:
+    with replacing(file, seal(written_proto.SerializeToString())) as written:
         _check_file(written, source, classes)
         check_function(replay(model, proto, signs, source=source, images=images, integers=integers))
     return file

@@ -1,330 +1,27 @@
-"""Bodies of the operations of docs/format.md, in standard ONNX: what a stock onnxruntime runs.
-
-Two ways to the exact sum of +-1, both without ``ConvInteger`` (20 times slower). A float result: im2col by Gather, then
-MatMulInteger with zero point 1. A threshold: QLinearConv, whose int32 bias is minus the threshold and whose steep
-output scale saturates, so that its 8 bits are the sign. Everything that depends on weights and attributes alone (the
-indices of the Gather, unpacked weights) is folded when the session is made; `input_size` is an attribute for that
-reason, because onnxruntime folds no Shape of a value whose batch is free.
-"""
+"""The operations of docs/format.md as functions of standard ONNX, which a stock onnxruntime runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from bnn_itrd.export.ort.convolution_bodies import binary_convolution_function, float_convolution_function
+from bnn_itrd.export.ort.pooling_bodies import pooling_function
+from bnn_itrd.export.ort.sign_bodies import sign_function
+from bnn_itrd.export.runtime.format import CONVOLUTIONS, DOMAIN, FLOAT_CONVOLUTIONS, POOLINGS, SIGNS
+
 if TYPE_CHECKING:
     import onnx
-from bnn_itrd.export.runtime.format import CONVOLUTIONS, DOMAIN, FLOAT_CONVOLUTIONS, POOLINGS, SIGNS
 
 __all__ = ["function_bodies"]
 
-
-_WINDOW = "input_size, channels, kernel_shape, strides, pads, dilations"
-_ATTRIBUTES = f"{_WINDOW}, group, padding_value"
-
-_SIGN = """
-  {0}_plus = Constant <value = uint8 {{2}}> ()
-  {0}_minus = Constant <value = uint8 {{0}}> ()
-  {0}_hit = GreaterOrEqual ({0}, {2})
-  {1} = Where ({0}_hit, {0}_plus, {0}_minus)
-"""
-_ZERO = """
-  {0}_zero = Constant <value = float {{0.}}> ()
-"""
-
-_CLIP = """
-  low = Constant <value_float: float = @low> ()
-  high = Constant <value_float: float = @high> ()
-  y = Clip ({0}, low, high)
-"""
-
-# Not a PRelu, for which onnxruntime takes twice the time.
-_RPRELU = """
-  moved = Add ({0}, before)
-  origin = Constant <value = float {{0.}}> ()
-  above = Relu (moved)
-  below = Min (moved, origin)
-  sloped = Mul (below, slope)
-  bent = Add (above, sloped)
-  y = Add (bent, after)
-"""
-
-_PADS = """
-  i0 = Constant <value_ints = [0]> ()
-  i1 = Constant <value_ints = [1]> ()
-  i2 = Constant <value_ints = [2]> ()
-  i3 = Constant <value_ints = [3]> ()
-  i4 = Constant <value_ints = [4]> ()
-  rest = Constant <value_ints = [-1]> ()
-  kernel = Constant <value_ints: ints = @kernel_shape> ()
-  pads = Constant <value_ints: ints = @pads> ()
-  top_left = Slice (pads, i0, i2)
-  bottom_right = Slice (pads, i2, i4)
-  pad_sizes = Concat <axis = 0> (i0, top_left, i0, i0, bottom_right, i0)
-  u = Constant <value_int = 1> ()
-"""
-
-_COMMON = (
-    _PADS
-    + """
-  zero_point = Constant <value = uint8 {1}> ()
-  padding_value = Constant <value_int: int = @padding_value> ()
-  padding_code = Add (padding_value, u)
-  padding = Cast <to = 2> (padding_code)
-  padded = Pad (s, pad_sizes, padding)
-"""
-)
-
-# (kh, kw, bytes, o) -> the bits of each byte, lowest first -> {0, 1} of shape (kh kw, i, o), int32.
-_UNPACK = """
-  shifts = Constant <value = uint8[8, 1] {7, 6, 5, 4, 3, 2, 1, 0}> ()
-  seven = Constant <value = uint8 {7}> ()
-  apart = Unsqueeze (w, i3)
-  left = BitShift <direction = "LEFT"> (apart, shifts)
-  bits = BitShift <direction = "RIGHT"> (left, seven)
-  outputs = Shape <start = 3, end = 4> (w)
-  taps = ReduceProd <keepdims = 1> (kernel)
-  channels_number = Constant <value_int: int = @channels> ()
-  groups = Constant <value_int: int = @group> ()
-  all_channels = Unsqueeze (channels_number, i0)
-  channels = Div (all_channels, groups)
-  planes = Concat <axis = 0> (taps, rest, outputs)
-  by_tap = Reshape (bits, planes)
-  kept = Slice (by_tap, i0, channels, i1)
-  whole = Cast <to = 6> (kept)
-  two = Constant <value = int32 {2}> ()
-  one = Constant <value = int32 {1}> ()
-  doubled = Mul (whole, two)
-  signs = Sub (doubled, one)
-"""
-
-# Offsets into the padded image of every tap of every window: (oh, ow, kh kw).
-_INDEX = """
-  z = Constant <value_int = 0> ()
-  input_size = Constant <value_ints: ints = @input_size> ()
-  border = Add (top_left, bottom_right)
-  size = Add (input_size, border)
-  stride = Constant <value_ints: ints = @strides> ()
-  dilation = Constant <value_ints: ints = @dilations> ()
-  steps = Sub (kernel, i1)
-  reach = Mul (steps, dilation)
-  free = Sub (size, reach)
-  free_less = Sub (free, i1)
-  moves = Div (free_less, stride)
-  out_size = Add (moves, i1)
-  oh = Gather (out_size, z)
-  ow = Gather (out_size, u)
-  kh = Gather (kernel, z)
-  kw = Gather (kernel, u)
-  sh = Gather (stride, z)
-  sw = Gather (stride, u)
-  dh = Gather (dilation, z)
-  dw = Gather (dilation, u)
-  row_length = Gather (size, u)
-  window_y = Range (z, oh, u)
-  window_x = Range (z, ow, u)
-  tap_y = Range (z, kh, u)
-  tap_x = Range (z, kw, u)
-  from_y = Mul (window_y, sh)
-  from_x = Mul (window_x, sw)
-  by_y = Mul (tap_y, dh)
-  by_x = Mul (tap_x, dw)
-  axes_oh = Constant <value_ints = [1, 2, 3]> ()
-  axes_ow = Constant <value_ints = [0, 2, 3]> ()
-  axes_kh = Constant <value_ints = [0, 1, 3]> ()
-  axes_kw = Constant <value_ints = [0, 1, 2]> ()
-  at_oh = Unsqueeze (from_y, axes_oh)
-  at_ow = Unsqueeze (from_x, axes_ow)
-  at_kh = Unsqueeze (by_y, axes_kh)
-  at_kw = Unsqueeze (by_x, axes_kw)
-  row = Add (at_oh, at_kh)
-  row_start = Mul (row, row_length)
-  column = Add (at_ow, at_kw)
-  offset = Add (row_start, column)
-  index_shape = Concat <axis = 0> (out_size, taps)
-  index = Reshape (offset, index_shape)
-"""
-
-# Windows as rows: (n, oh, ow, kh kw c). The number of pixels is written out, so that a batch of none has a shape too.
-_ROWS = """
-  area = ReduceProd <keepdims = 1> (size)
-  flat = Concat <axis = 0> (i0, area, all_channels)
-  pixels = Reshape (padded, flat)
-  gathered = Gather <axis = 1> (pixels, index)
-  depth = Mul (taps, all_channels)
-  rows = Concat <axis = 0> (rest, out_size, depth)
-  a = Reshape (gathered, rows)
-  b_shape = Concat <axis = 0> (depth, outputs)
-"""
-
-_MATMUL_SUM = (
-    _ROWS
-    + """
-  b_whole = Reshape (signs, b_shape)
-  b = Cast <to = 3> (b_whole)
-  dot = MatMulInteger (a, b, zero_point)
-  acc = Cast <to = 1> (dot)
-"""
-)
-
-# Not a Conv: the order of a matrix product's sums is known (docs/format.md), so the native operator has the same bits.
-_FLOAT_CONV = (
-    _PADS
-    + """
-  padded = Pad (nhwc, pad_sizes)
-  taps = ReduceProd <keepdims = 1> (kernel)
-  channels_number = Constant <value_int: int = @channels> ()
-  all_channels = Unsqueeze (channels_number, i0)
-  outputs = Shape <start = 3, end = 4> (w)
-"""
-    + _INDEX
-    + _ROWS
-    + """
-  b = Reshape (w, b_shape)
-  dot = MatMul (a, b)
-"""
-)
-
-_OIHW = """
-  hwio = Concat <axis = 0> (kernel, channels, outputs)
-  by_position = Reshape (signs, hwio)
-  oihw = Transpose <perm = [3, 2, 0, 1]> (by_position)
-"""
-
-# Groups: a float convolution, whose sums of +-1 are exact as well.
-_GROUPED_SUM = (
-    _OIHW
-    + """
-  codes = Cast <to = 1> (padded)
-  zero_code = Constant <value = float {1.}> ()
-  values = Sub (codes, zero_code)
-  nchw = Transpose <perm = [0, 3, 1, 2]> (values)
-  float_weights = Cast <to = 1> (oihw)
-  sums = Conv <strides: ints = @strides, dilations: ints = @dilations, group: int = @group> (nchw, float_weights)
-  acc = Transpose <perm = [0, 2, 3, 1]> (sums)
-"""
-)
-
-_THRESHOLD = (
-    _OIHW
-    + """
-  weights = Cast <to = 3> (oihw)
-  nchw = Transpose <perm = [0, 3, 1, 2]> (padded)
-  unit = Constant <value = float {1.}> ()
-  steep = Constant <value = float {0.00390625}> ()
-  plus = Constant <value = uint8 {2}> ()
-  centred = Constant <value = int8 {0}> ()
-  bias = Neg (threshold)
-  saturated = QLinearConv <strides: ints = @strides, dilations: ints = @dilations, group: int = @group>
-    (nchw, unit, zero_point, weights, unit, centred, steep, plus, bias)
-  codes = Transpose <perm = [0, 2, 3, 1]> (saturated)
-  none = Constant <value = uint8 {0}> ()
-  t = Clip (codes, none, plus)
-"""
-)
-
-
-def _float_body(name: str, grouped: bool) -> tuple[str, str, str, str]:
-    """(inputs, outputs, further attributes, body) of a convolution with a float result."""
-    add = "Add" in name
-    body = _COMMON + _UNPACK + (_GROUPED_SUM if grouped else _INDEX + _MATMUL_SUM)
-    body += "  scaled = Mul (acc, scale)\n"
-    inputs, outputs, more, end = _end(name, "scaled", ["bias", *(["residual"] if add else [])])
-    return f"s, w, scale, {inputs}", outputs, more, body + end
-
-
-def _float_conv_text(name: str) -> str:
-    """A convolution of floats (n, c, h, w), or with "Inner" (n, h, w, c)."""
-    inputs, outputs, more, end = _end(name, "dot", ["bias"])
-    inner = name.startswith("Inner")
-    way = "" if inner else "  nhwc = Transpose <perm = [0, 2, 3, 1]> (x)"
-    return (
-        f"{name} <{_WINDOW}{more}> ({'nhwc' if inner else 'x'}, w, {inputs}) => ({outputs}) {{{way}{_FLOAT_CONV}{end}}}"
-    )
-
-
-def _end(name: str, value: str, added: list[str]) -> tuple[str, str, str, str]:
-    """(inputs, outputs, further attributes, body) of what follows a sum, `added` first; y and the signs t."""
-    clip, rprelu, rsign = "Clip" in name, "RPReLU" in name, name.endswith("RSign")
-    body, inputs = "", list(added)
-    for i, other in enumerate(added):
-        last = i == len(added) - 1 and not clip and not rprelu
-        body += f"  {'y' if last else f'v{i}'} = Add ({value}, {other})\n"
-        value = f"v{i}"
-    if clip:
-        body += _CLIP.format(value)
-    if rprelu:
-        body += _RPRELU.format(value)
-        inputs += ["before", "slope", "after"]
-    if rsign:
-        body += _SIGN.format("y", "t", "level")
-        inputs.append("level")
-    elif name.endswith("Sign"):
-        body += _ZERO.format("y") + _SIGN.format("y", "t", "y_zero")
-    outputs = "y, t" if name.endswith("Sign") else "y"
-    return ", ".join(inputs), outputs, ", low, high" if clip else "", body
-
-
-def _pooling_body(name: str) -> str:
-    """Over the rows of a window, then over its columns: reductions of the middle axis, which onnxruntime does fast.
-
-    It adds up to four numbers in their order; eight it adds in another one, which depends on the batch, so a mean of
-    eight is two poolings (see layout.py).
-    """
-    reduce = "ReduceMean" if name.startswith("Average") else "ReduceMax"
-    body = f"""
-  i0 = Constant <value_ints = [0]> ()
-  i1 = Constant <value_ints = [1]> ()
-  i2 = Constant <value_ints = [2]> ()
-  rest = Constant <value_ints = [-1]> ()
-  size = Constant <value_ints: ints = @input_size> ()
-  kernel = Constant <value_ints: ints = @kernel_shape> ()
-  channels_number = Constant <value_int: int = @channels> ()
-  channels = Unsqueeze (channels_number, i0)
-  kh = Slice (kernel, i0, i1)
-  kw = Slice (kernel, i1, i2)
-  width = Slice (size, i1, i2)
-  row = Mul (width, channels)
-  by_row = Concat <axis = 0> (rest, kh, row)
-  by_column = Concat <axis = 0> (rest, kw, channels)
-  out_size = Div (size, kernel)
-  out_shape = Concat <axis = 0> (rest, out_size, channels)
-  rows = Reshape (x, by_row)
-  row_result = {reduce} <keepdims = 0> (rows, i1)
-  columns = Reshape (row_result, by_column)
-  result = {reduce} <keepdims = 0> (columns, i1)
-"""
-    if not name.endswith("Pad"):
-        return body + "  y = Reshape (result, out_shape)\n"
-    return (
-        body
-        + """
-  pooled = Reshape (result, out_shape)
-  zeros = Constant <value_ints: ints = @zeros> ()
-  zeros_before = Slice (zeros, i0, i1)
-  zeros_after = Slice (zeros, i1, i2)
-  pads = Concat <axis = 0> (i0, i0, i0, zeros_before, i0, i0, i0, zeros_after)
-  y = Pad (pooled, pads)
-"""
-    )
-
-
-def _text(name: str) -> str:
-    if name == "Sign":
-        return "Sign (x) => (t) {" + _ZERO.format("x") + _SIGN.format("x", "t", "x_zero") + "}"
-    if name == "RSign":
-        return "RSign (x, level) => (t) {" + _SIGN.format("x", "t", "level") + "}"
-    if name in POOLINGS:
-        more = ", zeros" if name.endswith("Pad") else ""
-        return f"{name} <input_size, channels, kernel_shape{more}> (x) => (y) {{{_pooling_body(name)}}}"
-    if name in FLOAT_CONVOLUTIONS:
-        return _float_conv_text(name)
-    grouped = name.startswith("Grouped")
-    if name.endswith("Threshold"):
-        inputs, outputs, more, body = "s, w, threshold", "t", "", _COMMON + _UNPACK + _THRESHOLD
-    else:
-        inputs, outputs, more, body = _float_body(name, grouped)
-    return f"{name} <{_ATTRIBUTES}{more}> ({inputs}) => ({outputs}) {{{body}}}"
+# Which text makes the function of a name.
+_FUNCTIONS = {
+    **dict.fromkeys(SIGNS, sign_function),
+    **dict.fromkeys(POOLINGS, pooling_function),
+    **dict.fromkeys(FLOAT_CONVOLUTIONS, float_convolution_function),
+    **dict.fromkeys(CONVOLUTIONS, binary_convolution_function),
+}
 
 
 def function_bodies(names: Iterable[str]) -> list[onnx.FunctionProto]:
@@ -332,8 +29,8 @@ def function_bodies(names: Iterable[str]) -> list[onnx.FunctionProto]:
     import onnx.parser
 
     wanted = sorted(set(names))
-    unknown = [name for name in wanted if name not in (*SIGNS, *POOLINGS, *FLOAT_CONVOLUTIONS, *CONVOLUTIONS)]
+    unknown = [name for name in wanted if name not in _FUNCTIONS]
     if unknown:
         raise ValueError(f"the domain {DOMAIN} has no operation {', '.join(unknown)}")
     header = f'<opset_import: ["" : 18], domain: "{DOMAIN}"> '
-    return [onnx.parser.parse_function(header + _text(name)) for name in wanted]
+    return [onnx.parser.parse_function(header + _FUNCTIONS[name](name)) for name in wanted]

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from bnn_itrd.export.graph import add_initializer, attribute, constant, optional_input, replace_value
 from bnn_itrd.export.passes.channels_last_walk import Walk, sizes_of
-from bnn_itrd.export.passes.thresholds import pack
+from bnn_itrd.export.passes.thresholds import pack_weights
 from bnn_itrd.export.runtime.errors import ExportError
 from bnn_itrd.export.runtime.format import DOMAIN
 
@@ -45,7 +45,7 @@ def _convolve(walk: Walk, signs_in: ir.Value, image: tuple[int, int, int], attri
 
     def product(name: str, weights: np.ndarray, factor: np.ndarray, added: np.ndarray) -> ir.Value:
         constants = [
-            add_initializer(walk.model, f"{path}.{name}", pack(weights)),
+            add_initializer(walk.model, f"{path}.{name}", pack_weights(weights)),
             add_initializer(walk.model, f"{path}.{name}.scale", factor),
             add_initializer(walk.model, f"{path}.{name}.bias", added),
         ]

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 from einops import rearrange
 
-__all__ = ["NEVER", "fold_into_threshold", "pack"]
+__all__ = ["NEVER", "fold_into_threshold", "pack_weights"]
 
 # A sum no window reaches: a channel that gives one sign always has it as its threshold, or minus it.
 NEVER = 2**30
 
 
-def pack(signs: np.ndarray) -> np.ndarray:
+def pack_weights(signs: np.ndarray) -> np.ndarray:
     """Signs (o, i, kh, kw) as bits, uint8 (kh, kw, ceil(i / 8), o): channel k is bit k % 8 of byte k / 8, 1 is +1."""
     bits = rearrange(signs > 0, "o i kh kw -> kh kw i o")
     return np.ascontiguousarray(np.packbits(bits, axis=2, bitorder="little"))

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["CONVOLUTIONS", "DOMAIN", "FLOAT_CONVOLUTIONS", "FORMAT_VERSION", "POOLINGS", "SIGNS", "VERSION"]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["as_array", "check_count", "predict_file"]
+__all__ = ["as_array", "check_batches", "predict_file"]
 
 
 def as_array(images: Any) -> np.ndarray:
@@ -17,7 +17,7 @@ def as_array(images: Any) -> np.ndarray:
     return images.detach().cpu().numpy() if hasattr(images, "detach") else np.asarray(images)
 
 
-def check_count(array: np.ndarray, batch_size: int) -> None:
+def check_batches(array: np.ndarray, batch_size: int) -> None:
     """Raises ValueError on no images, or batch_size < 1."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, got {batch_size}")
@@ -37,7 +37,7 @@ def predict_file(opened: onnxruntime.InferenceSession, images: Any, *, batch_siz
     sizes = zip(array.shape[1:], takes[1:], strict=False)
     if array.ndim != len(takes) or any(isinstance(size, int) and got != size for got, size in sizes):
         raise ValueError(f"images must be ({', '.join(map(str, takes))}) for this file, got {array.shape}")
-    check_count(array, batch_size)
+    check_batches(array, batch_size)
     if array.dtype != expected:
         raise ValueError(f"images must be {expected} for this file, got {array.dtype}")
     output = opened.get_outputs()[0].name

@@ -1,6 +1,6 @@
 """Runs in a foreign interpreter: ``child.py SCRIPT FOLDER`` calls the script's main. Needs NumPy only.
 
-FOLDER holds arrays.npz and arguments.json; results.npz and results.json are written there (see `runtimes.call`).
+FOLDER holds arrays.npz and arguments.json; results.npz and results.json are written there (see `environments.call`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["run"]
+__all__ = ["run_script"]
 
 
-def run(script: str, folder: Path) -> None:
+def run_script(script: str, folder: Path) -> None:
     """``main(arrays, arguments) -> (arrays, results)`` of the script, on the files in the folder."""
     with np.load(folder / "arrays.npz", allow_pickle=False) as loaded:
         arrays = {key: loaded[key] for key in loaded.files}
@@ -26,4 +26,4 @@ def run(script: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(sys.argv[1], Path(sys.argv[2]))
+    run_script(sys.argv[1], Path(sys.argv[2]))

@@ -11,12 +11,12 @@ import numpy as np
 
 from . import library_path, why_unavailable
 
-__all__ = ["KERNELS", "DirectConvolution", "direct_signs", "load"]
+__all__ = ["KERNELS", "DirectConvolution", "direct_signs", "load_library"]
 
 KERNELS = ("portable", "avx2", "avx512")
 
 
-def load(path: Path | None = None) -> ctypes.CDLL:
+def load_library(path: Path | None = None) -> ctypes.CDLL:
     """The library at `path`, or the installed one. Raises ValueError where there is none."""
     file = path or library_path()
     if file is None:

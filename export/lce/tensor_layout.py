@@ -14,7 +14,7 @@ import onnx_ir as ir
 from einops import rearrange
 
 from bnn_itrd.export.graph import constant
-from bnn_itrd.export.lce.flatfile import Network, Tensor
+from bnn_itrd.export.lce.network import Network, Tensor
 from bnn_itrd.export.runtime.errors import ExportError
 
 __all__ = ["AXIS", "PLAIN", "Flat", "Form", "Image", "Values", "Watched", "refuse", "reverse_array", "source"]

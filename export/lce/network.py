@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CUSTOM", "Network", "Operator", "Tensor", "pack"]
+__all__ = ["CUSTOM", "Network", "Operator", "Tensor", "to_flatbuffer"]
 
 # LCE's operations; every other is one of TFLite's own.
 CUSTOM = ("LceQuantize", "LceBconv2d")
@@ -220,7 +220,7 @@ def _vector(builder: Any, offsets: Sequence[int]) -> int:
     return int(builder.EndVector())
 
 
-def pack(schema: ModuleType, model: Any) -> bytes:
+def to_flatbuffer(schema: ModuleType, model: Any) -> bytes:
     """A ModelT as the bytes of a .tflite file, every buffer aligned to 16 bytes."""
     import flatbuffers
 

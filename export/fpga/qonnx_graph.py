@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from bnn_itrd.export.fpga.between import quantise_before_reshapes, to_older_opset, write_float_layers, write_pooling
-from bnn_itrd.export.fpga.writer import Writer
-from bnn_itrd.export.graph import add_initializer, attribute, constant, optional_input, remove_unused
-from bnn_itrd.export.passes.batchnorm import fold_batchnorm_into_next
-from bnn_itrd.export.passes.clips import drop_clips
+from bnn_itrd.export import passes
+from bnn_itrd.export.fpga.float_layers import write_float_layers
+from bnn_itrd.export.fpga.writer import QONNX_DOMAIN, QONNX_VERSION, Writer
+from bnn_itrd.export.graph import add_initializer, attribute, constant, layer_path, optional_input, remove_unused
 from bnn_itrd.export.runtime.errors import ExportError
 from bnn_itrd.export.runtime.format import DOMAIN
 from bnn_itrd.export.tracing.batch_check import refuse_mixing
 
 __all__ = ["move_watch", "to_qonnx_graph", "watched_values"]
+
+# FINN's transformations read the operations' older forms (axes as attributes).
+_OPSET = 13
 
 _LAYER = "layer"
 _KIND = "kind"
@@ -109,6 +111,35 @@ _RULES = {
 }
 
 
+def _to_older_opset(model: ir.Model) -> None:
+    """Version _OPSET of ONNX. Raises ExportError on an operation, or a form of one, that is newer, by layer."""
+    import onnx
+
+    for node in model.graph:
+        if node.domain:
+            continue
+        node.version = None
+        if node.op_type == "BatchNormalization":
+            node.attributes.pop("training_mode", None)
+        if node.op_type == "Reshape":
+            node.attributes.pop("allowzero", None)
+        if node.op_type == "AveragePool":
+            node.attributes.pop("dilations", None)
+        try:
+            schema = onnx.defs.get_schema(node.op_type, _OPSET)
+        except onnx.defs.SchemaError as error:
+            raise ExportError(f"{layer_path(node)}: {node.op_type} does not exist in ONNX {_OPSET}") from error
+        axes = constant(optional_input(node, 1)) if "axes" in schema.attributes else None
+        if axes is not None and schema.max_input == 1:
+            node.attributes["axes"] = ir.AttrInt64s("axes", [int(axis) for axis in axes])
+            node.attributes.pop("noop_with_empty_axes", None)
+            node.resize_inputs(1)
+        if len(node.inputs) > schema.max_input or set(node.attributes) - set(schema.attributes):
+            raise ExportError(f"{layer_path(node)}: this form of {node.op_type} does not exist in ONNX {_OPSET}")
+    model.graph.opset_imports.clear()
+    model.graph.opset_imports.update({"": _OPSET, QONNX_DOMAIN: QONNX_VERSION})
+
+
 def to_qonnx_graph(model: ir.Model) -> ir.Model:
     """The canonical graph as QONNX, in place: conv -> Mul(alpha) -> BatchNormalization -> BipolarQuant, one image.
 
@@ -118,16 +149,13 @@ def to_qonnx_graph(model: ir.Model) -> ir.Model:
     which the images of a batch meet, by layer.
     """
     refuse_mixing(model)
-    fold_batchnorm_into_next(model)
-    drop_clips(model)
-    quantise_before_reshapes(model)
-    write_pooling(model)
+    passes.apply(model, passes.QONNX)
     write_float_layers(model)
     for node in list(model.graph):
         if node.domain == DOMAIN:
             _RULES[node.op_type](model, node)
     remove_unused(model)
-    to_older_opset(model)
+    _to_older_opset(model)
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.shape is not None:
             value.shape = ir.Shape([1, *list(value.shape)[1:]])

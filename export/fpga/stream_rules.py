@@ -1,0 +1,145 @@
+"""What becomes in FINN of what lies between layers: arithmetic, poolings, reshapes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from bnn_itrd.export.fpga import ways_out
+from bnn_itrd.export.fpga.finn_walk import FLOAT, FinnWalk, ValueKind
+from bnn_itrd.export.graph import attribute, constant
+
+__all__ = [
+    "check_arithmetic",
+    "check_average_pool",
+    "check_clip",
+    "check_max_pool",
+    "check_mean",
+    "check_pad",
+    "check_reshape",
+    "check_unknown",
+    "keep_kind",
+]
+
+
+def _is_per_channel(array: np.ndarray, value: ir.Value | None) -> bool:
+    """Whether a constant is one number for each channel of the value it is broadcast against, or one for all."""
+    if array.size == 1:
+        return value is not None and value.shape is not None and array.ndim <= len(value.shape)
+    shape = [] if value is None or value.shape is None else list(value.shape)
+    if len(shape) not in (2, 4) or array.ndim > len(shape):
+        return False
+    full = (1,) * (len(shape) - array.ndim) + array.shape
+    return full[1] == shape[1] and array.size == full[1]
+
+
+def _constant_arithmetic(walk: FinnWalk, array: np.ndarray, value: ir.Value | None, *, first: bool) -> None:
+    """A constant with which a value is added, multiplied, ...: the thresholds absorb it where it is one per channel."""
+    if first and walk.node.op_type == "Div":
+        walk.note("Div", "", ("divides by a value that follows from the image", "multiply or divide by constants only"))
+        walk.give(FLOAT)
+        return
+    kind = walk.kind(value)
+    if kind.name != "image" and not _is_per_channel(array, value):
+        why = f"a constant of shape {tuple(array.shape)}, and thresholds are one set per channel"
+        walk.note(walk.node.op_type, "", (why, ways_out.PER_CHANNEL))
+        walk.give(FLOAT)
+        return
+    walk.give(ValueKind("sum") if kind.name in ("sum", "integer", "sign") else FLOAT)
+
+
+def check_arithmetic(walk: FinnWalk) -> None:
+    """Adds two streams of integers of one scale; a constant per channel is absorbed by the next thresholds."""
+    first, second = walk.node.inputs[:2]
+    a, b = walk.kind(first), walk.kind(second)
+    for index, array in enumerate((constant(first), constant(second))):
+        if array is not None:
+            _constant_arithmetic(walk, array, (second, first)[index], first=index == 0)
+            return
+    if walk.node.op_type != "Add":
+        check_unknown(walk)
+        return
+    problems = []
+    if a.name != "integer" or b.name != "integer":
+        problems.append(("adds values that are not integers", ways_out.RESIDUAL))
+    elif a.bits != b.bits or not np.isclose(a.scale, b.scale, rtol=1e-6, atol=0):
+        what = f"({a.scale:.4g}, {b.scale:.4g}; {a.bits}, {b.bits} bits)"
+        way_out = "give both operands one scale: IntegerQuantizer.tied"
+        problems.append((f"adds integers of different scales or widths {what}", way_out))
+    walk.note("addition", f"AddStreams of INT{a.bits}", *problems)
+    walk.give(FLOAT if problems else ValueKind("integer", a.scale, a.bits + 1))
+
+
+def check_clip(walk: FinnWalk) -> None:
+    """A hardtanh that more than signs read does not map: it saturates floats."""
+    into_last = any(use.node.op_type in ("Reshape", "Flatten", "Gemm") for use in walk.node.outputs[0].uses())
+    way_out = ways_out.FIRST_LAST if into_last else ways_out.RESIDUAL
+    walk.note("hardtanh", "", ("saturates floats that more than signs read", way_out))
+    walk.give(FLOAT)
+
+
+def check_max_pool(walk: FinnWalk) -> None:
+    """A MaxPool maps where its windows tile the image."""
+    node = walk.node
+    kernel = list(attribute(node, "kernel_shape", ()))
+    tiles = kernel == list(attribute(node, "strides", [1] * len(kernel))) and not any(attribute(node, "pads", (0,)))
+    problem = ("its windows overlap or are padded", "take stride = kernel size and no padding")
+    walk.note("MaxPool", "StreamingMaxPool", *([] if tiles else [problem]))
+    walk.give(walk.kind(node.inputs[0]))
+
+
+def check_mean(walk: FinnWalk) -> None:
+    """A mean maps over whole images of integers; the passes have named that one GlobalAveragePool."""
+    node = walk.node
+    problems = []
+    if node.op_type != "GlobalAveragePool":
+        problems.append(("averages over something other than the whole image", ways_out.SHORTCUT))
+    elif walk.kind(node.inputs[0]).name not in ("integer", "sign"):
+        problems.append(("averages floats", ways_out.RESIDUAL))
+    walk.note("global average", "GlobalAccPool", *problems)
+    walk.give(FLOAT if problems else ValueKind("sum"))
+
+
+def check_average_pool(walk: FinnWalk) -> None:
+    """An average over windows does not map."""
+    why = "FINN's needs a truncation behind it, which is not what the network computes"
+    walk.note("average pool", "", (why, ways_out.SHORTCUT))
+    walk.give(FLOAT)
+
+
+def check_pad(walk: FinnWalk) -> None:
+    """Pad and Slice do not map."""
+    why = "there is no hardware layer that pads or cuts channels and pixels"
+    walk.note(walk.node.op_type.lower(), "", (why, ways_out.SHORTCUT))
+    walk.give(FLOAT)
+
+
+def keep_kind(walk: FinnWalk) -> None:
+    """The operation changes nothing: its output is what its input is."""
+    walk.give(walk.kind(walk.node.inputs[0]))
+
+
+def check_reshape(walk: FinnWalk) -> None:
+    """A reshape maps where it flattens: another one brings values to the thresholds of another channel."""
+    x, y = walk.node.inputs[0], walk.node.outputs[0]
+    before, after = ([] if v is None or v.shape is None else list(v.shape) for v in (x, y))
+    sizes = [size for size in before[1:] if isinstance(size, int)]
+    flattens = len(sizes) == len(before) - 1 and len(after) == 2 and after[1] == math.prod(sizes)
+    if not flattens and (not before or before != after):
+        why = "changes the shape of its input to another than a flat one"
+        walk.note(walk.node.op_type.lower(), "", (why, ways_out.FLATTEN))
+        # Integers of one scale are that in any shape; of a sum, scale and shift belong to its channels.
+        kind = walk.kind(x)
+        walk.give(kind if kind.name in ("sign", "integer") else FLOAT)
+        return
+    keep_kind(walk)
+
+
+def check_unknown(walk: FinnWalk) -> None:
+    """An operation without a rule does not map."""
+    op = walk.node.op_type
+    way_out = f"build the network without {op}" if walk.any_binary else ways_out.BINARY
+    walk.note(op, "", (f"{op} is none of the operations FINN maps in a binary network", way_out))
+    walk.give(FLOAT)

@@ -1,0 +1,13 @@
+"""What to do about a layer that FINN cannot map."""
+
+from __future__ import annotations
+
+__all__ = ["BINARY", "FIRST_LAST", "FLATTEN", "PADDING", "PER_CHANNEL", "RESIDUAL", "SHORTCUT"]
+
+FIRST_LAST = "give the first and last layer integers: first_last_bits=8"
+RESIDUAL = "quantise the residual stream: residual_bits=4"
+PADDING = "train with borders of -1: padding_value=-1"
+SHORTCUT = "down-sample by a binary 1x1 convolution: shortcut='binary'"
+BINARY = "train a binary student of it: binary='recu'"
+PER_CHANNEL = "use one value per channel"
+FLATTEN = "reshape only to flatten: x.flatten(1)"

@@ -1,0 +1,51 @@
+"""Results that are exactly 0 in the network: whether a layer has them, and whether a sign depends on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from bnn_itrd.export.graph import attribute, constant
+from bnn_itrd.export.runtime.format import DOMAIN
+
+__all__ = ["may_be_zero", "only_signs_read", "zero_decides"]
+
+
+def _is_sign(node: ir.Node) -> bool:
+    return node.domain == DOMAIN and node.op_type == "Sign"
+
+
+def only_signs_read(value: ir.Value) -> bool:
+    readers = [use.node for use in value.uses()]
+    return bool(readers) and not value.is_graph_output() and all(_is_sign(reader) for reader in readers)
+
+
+def _moves_zero(node: ir.Node) -> bool:
+    """Whether an operation makes of 0 what is not 0: then a sign behind it does not hang on the 0."""
+    if node.op_type in ("Conv", "Gemm", "MatMul"):
+        return True
+    numbers = [constant(value) for value in node.inputs[1:5]] if node.op_type == "BatchNormalization" else []
+    if len(numbers) < 4 or any(n is None for n in numbers):
+        return False
+    gamma, beta, mean, variance = (np.asarray(n, np.float64) for n in numbers)
+    return bool((beta - mean * gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))).all())
+
+
+def zero_decides(value: ir.Value) -> bool:
+    """Whether a sign further on may hang on this value's being exactly 0."""
+    found, todo = {value}, [value]
+    while todo:
+        for node in {use.node for use in todo.pop().uses()}:
+            if _is_sign(node):
+                return True
+            if not _moves_zero(node):
+                todo += [output for output in node.outputs if output not in found]
+                found.update(node.outputs)
+    return False
+
+
+def may_be_zero(scale: np.ndarray, bias: np.ndarray, largest: int) -> bool:
+    """Whether ``scale * sum + bias`` is exactly 0 in float32 for a whole sum of at most `largest`, in any channel."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        nearest = np.where(scale == 0, 0, np.round(-bias / scale)).clip(-largest, largest).astype(np.float32)
+    return bool((nearest * scale.astype(np.float32) + bias.astype(np.float32) == 0).any())
