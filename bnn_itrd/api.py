@@ -14,12 +14,13 @@ from torch import nn
 
 from bnn_itrd.config.addresses import address_of, is_address
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.config.distillers import DistillConfig, ITRDConfig
+from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
 from bnn_itrd.config.trees import to_dict
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.deploy.targets import write_target
+from bnn_itrd.distillers.representation.itrd import ITRDConfig
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
 from bnn_itrd.files import write_json, write_yaml

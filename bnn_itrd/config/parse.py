@@ -12,9 +12,10 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.config.distillers import METHODS, DistillConfig
+from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.run import RunConfig
 from bnn_itrd.config.trees import flatten, to_dict
+from bnn_itrd.distillers.methods import METHODS
 from bnn_itrd.errors import UserError, unknown
 
 __all__ = ["data_config", "parse", "parser", "run_config"]

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.config.distillers import METHODS
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.config.train import TrainConfig
+from bnn_itrd.distillers.methods import METHODS
 
 __all__ = ["differences", "flatten", "to_dict"]
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bnn_itrd.config.distillers import METHODS
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.run import MemberConfig, RunConfig, member_config
 from bnn_itrd.config.trees import flatten, to_dict
+from bnn_itrd.distillers.methods import METHODS
 from bnn_itrd.errors import UserError, unknown
 
 __all__ = ["Axis", "Point", "make_points", "parse_axis", "student_trees"]

@@ -1,0 +1,52 @@
+"""From a configuration to its distillers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from bnn_itrd.distillers.methods import METHODS
+from bnn_itrd.distillers.setting import Setting
+from bnn_itrd.errors import UserError
+
+if TYPE_CHECKING:
+    from bnn_itrd.config.distillers import DistillConfig
+
+__all__ = ["make_distillers"]
+
+
+def make_distillers(config: DistillConfig, setting: Setting) -> nn.ModuleDict:
+    """Returns the distillers of a configuration, by their names there.
+
+    A user's own is imported, made on the CPU and tried here (`OwnConfig.make`); the others are made on the device that
+    torch is told, so that the meta device makes them without memory.
+    Raises UserError where one does not fit the networks, or a user's own is none.
+    """
+    made: dict[str, nn.Module] = {}
+    for name, options in config.methods.items():
+        if hasattr(nn.ModuleDict(), name):
+            raise UserError(f"a distiller cannot be called {name!r}: give it another name")
+        _check_labels(name, options, setting)
+        try:
+            made[name] = options.make(setting)
+        except UserError:
+            raise
+        except ValueError as error:
+            # A loss names its own argument; where that is an option of the method, the message names the option.
+            argument, space, rest = str(error).partition(" ")
+            argument = options.renamed.get(argument, argument)
+            dot = "." if hasattr(options, argument) else ": "
+            raise UserError(f"{name}{dot}{argument}{space}{rest}") from error
+        _check_labels(name, made[name], setting)
+    return nn.ModuleDict(made)
+
+
+def _check_labels(name: str, asked: object, setting: Setting) -> None:
+    """Raises UserError where a method or distiller reads labels and some images have none."""
+    if getattr(asked, "reads_labels", False) and (without := int((setting.labels < 0).sum())):
+        readers = ", ".join(known for known, method in METHODS.items() if method.reads_labels)
+        raise UserError(
+            f"{name} reads the label of every training image, and {without} of {len(setting.labels)} have none: "
+            f"leave out data.unlabelled, or use another distiller than {readers}"
+        )
