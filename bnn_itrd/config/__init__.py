@@ -3,6 +3,7 @@
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.own import OwnConfig
 from bnn_itrd.config.run import MemberConfig, RunConfig, member_config
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
@@ -19,6 +20,7 @@ __all__ = [
     "LogConfig",
     "MemberConfig",
     "NetworkConfig",
+    "OwnConfig",
     "RunConfig",
     "SchemeConfig",
     "TrainConfig",

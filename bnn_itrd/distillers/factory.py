@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from torch import nn
 
+from bnn_itrd.distillers.method import Method
 from bnn_itrd.distillers.methods import METHODS
 from bnn_itrd.distillers.setting import Setting
+from bnn_itrd.distillers.term import Term
 from bnn_itrd.errors import UserError
-
-if TYPE_CHECKING:
-    from bnn_itrd.config.distillers import DistillConfig
 
 __all__ = ["make_distillers"]
 
 
-def make_distillers(config: DistillConfig, setting: Setting) -> nn.ModuleDict:
+class Learning(Protocol):
+    """What distillers are made of: a `DistillConfig`."""
+
+    @property
+    def methods(self) -> Mapping[str, Any]:
+        """Name -> a `Method`, or what makes a distiller itself."""
+
+
+def make_distillers(config: Learning, setting: Setting) -> nn.ModuleDict:
     """Returns the distillers of a configuration, by their names there.
 
     A user's own is imported, made on the CPU and tried here (`OwnConfig.make`); the others are made on the device that
@@ -29,7 +37,7 @@ def make_distillers(config: DistillConfig, setting: Setting) -> nn.ModuleDict:
             raise UserError(f"a distiller cannot be called {name!r}: give it another name")
         _check_labels(name, options, setting)
         try:
-            made[name] = options.make(setting)
+            made[name] = Term(options, setting) if isinstance(options, Method) else options.make(setting)
         except UserError:
             raise
         except ValueError as error:

@@ -12,7 +12,6 @@ from bnn_itrd.distillers.weighted import Weighted
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bnn_itrd.distillers.base import Distiller
     from bnn_itrd.distillers.setting import Setting
     from bnn_itrd.models import Outputs
 
@@ -43,7 +42,7 @@ class Method(Weighted):
 
     its fields are the options, with their defaults and rules; `loss` makes the loss, `term` shows it the two networks'
     outputs, `check` refuses networks that do not fit, `prepare` and `prepared` are its phase before the training.
-    `make` joins them to a `Distiller`. What needs torch is imported in these functions: the options load without it.
+    A `Term` is the distiller of it. What needs torch is imported in these functions: the options load without it.
     """
 
     facts: ClassVar[Facts]
@@ -67,12 +66,6 @@ class Method(Weighted):
     def gathers(self) -> bool:
         """Whether the representations and sample indices of all processes are shown, not each process's own."""
         return False
-
-    def make(self, setting: Setting) -> Distiller:
-        """Returns the distiller of these options. Raises UserError or ValueError where the networks do not fit."""
-        from bnn_itrd.distillers.term import Term
-
-        return Term(self, setting)
 
     def check(self, setting: Setting) -> None:
         """Raises UserError where the two networks do not fit, before the loss is made."""

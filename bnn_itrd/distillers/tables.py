@@ -90,7 +90,10 @@ def processes_table() -> str:
 def with_tables(page: str) -> str:
     """Returns the text of the page with the tables of the code, each behind its mark, ``<!-- methods -->``."""
     for mark, table in (("methods", methods_table()), ("needs", needs_table()), ("processes", processes_table())):
-        page = re.sub(rf"(<!-- {mark} -->\n)(?:\|.*\n)*", lambda found, table=table: f"{found[1]}{table}\n", page)
+        before, found, after = page.partition(f"<!-- {mark} -->\n")
+        old = re.match(r"([|].*\n)*", after)
+        assert found and old is not None, f"the page has no mark {mark}"
+        page = f"{before}{found}{table}\n{after[old.end() :]}"
     return page
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bnn_itrd.distillers.base import Distiller, gather
+from bnn_itrd.distillers.method import Method
 from bnn_itrd.distillers.setting import Setting
 from bnn_itrd.models import Outputs
-
-if TYPE_CHECKING:
-    from bnn_itrd.distillers.method import Method
 
 __all__ = ["Term"]
 
