@@ -34,10 +34,13 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from bnn_itrd.config.distillers import METHODS, ABConfig, DistillConfig, FTConfig, VIDConfig
+from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.config.train import FabricConfig, TrainConfig
+from bnn_itrd.distillers.maps.ft import FTConfig
+from bnn_itrd.distillers.maps.vid import VIDConfig
+from bnn_itrd.distillers.methods import METHODS
 from bnn_itrd.environment import environment
 from bnn_itrd.runs.networks import build
 from bnn_itrd.training.fabric import make_fabric
@@ -53,8 +56,8 @@ def _ways() -> dict[str, tuple[DistillConfig, bool]]:
     """Name -> what is learned, and whether the phase before the training is measured."""
     ways: dict[str, tuple[DistillConfig, bool]] = {PLAIN: (DistillConfig(), False)}
     for name, kind in METHODS.items():
-        if name == "ab":  # it has nothing but its phase
-            ways["ab, its phase"] = DistillConfig(ab=ABConfig()), True
+        if kind().only_prepares:  # it has nothing but its phase
+            ways[f"{name}, its phase"] = DistillConfig(**{name: kind()}), True
         else:
             ways[name] = DistillConfig(**{name: kind()}), False
     ways["ft, its phase"] = DistillConfig(ft=FTConfig()), True

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from bnn_itrd.config.distillers import DistillConfig, ITRDConfig, KDConfig
+from bnn_itrd.config import DistillConfig, ITRDConfig, KDConfig
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.config.train import FabricConfig, TrainConfig

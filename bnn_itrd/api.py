@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from torch import nn
 
 from bnn_itrd.config.addresses import address_of, is_address
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.config.distillers import DistillConfig, ITRDConfig
+from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
 from bnn_itrd.config.trees import to_dict
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.deploy.targets import write_target
+from bnn_itrd.distillers.representation.itrd import ITRDConfig
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
 from bnn_itrd.files import write_json, write_yaml
@@ -61,6 +63,7 @@ def distill(
     *,
     train: TrainConfig | None = None,
     distill: DistillConfig | None = None,
+    distillers: Mapping[str, Any] | None = None,
     out: str | Path = "runs/distill",
     fabric: FabricConfig | None = None,
     log: LogConfig | None = None,
@@ -70,9 +73,11 @@ def distill(
 
     student, teacher: any classifiers of the data's classes, (n, c, h, w) -> (n, classes). A teacher of None trains on
     labels alone; another is put in eval mode and moved to the device. data: a name ('digits'), a `DataConfig` or loaded
-    `ImageData`. distill: ITRD with the paper's weights by default. The run goes into the folder `out`; the same call
-    continues it there. report: also export both networks, compare them on the test images, and write comparison.json,
-    curves.png and report.html into `out`, as ``bnn-itrd run`` does.
+    `ImageData`. distill: ITRD with the paper's weights by default, the labels alone beside `distillers`: those of your
+    own by their names, each a `Distiller`, its class, a factory, a function (student, teacher, labels) -> loss, or an
+    `OwnConfig` of one. The run goes into the folder `out`; the same call continues it there. report: also export both
+    networks, compare them on the test images, and write comparison.json, curves.png and report.html into `out`, as
+    ``bnn-itrd run`` does.
     Returns `Distilled`: the trained model, the history per epoch, the last evaluation; its `to_onnx` writes the file.
     Raises UserError: bad configuration, a student that does not answer with (n, classes) or is its own teacher, another
     run in `out`, a loss that is not finite.
@@ -85,7 +90,9 @@ def distill(
     if isinstance(data, DataConfig):
         source, data = to_dict(data), load_data(data)
     train = train or TrainConfig()
-    distill = distill or (DistillConfig() if teacher is None else DistillConfig(itrd=ITRDConfig()))
+    if distill is None:
+        distill = DistillConfig() if teacher is None or distillers else DistillConfig(itrd=ITRDConfig())
+    distill = distill.with_own(distillers or {})
     _check_student(student, data)
     launched = make_fabric(fabric or FabricConfig(), precision=train.precision)
     folder = Path(out)
@@ -101,18 +108,9 @@ def distill(
         identity["teacher_sha256"] = weights_hash(teacher)
     torch.manual_seed(train.seed)
     fitted = fit(
-        student,
-        teacher,
-        data,
-        train=train,
-        distill=distill,
-        fabric=launched,
-        log=log or LogConfig(),
-        out=folder,
-        identity=identity,
-        title=folder.name,
-        begin=lambda: _begin(folder, identity, launched),
-    )
+        student, teacher, data, train=train, distill=distill, fabric=launched, log=log or LogConfig(), out=folder,
+        identity=identity, title=folder.name, begin=lambda: _begin(folder, identity, launched),
+    )  # fmt: skip
     if report and launched.is_global_zero:
         _report(fitted, teacher, data, folder, identity, launched.device)
     return Distilled(fitted.model, fitted.history, fitted.final, data, folder)

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 import bnn_itrd.runs.member
 from bnn_itrd import recipes
 from bnn_itrd.cli import main
+from bnn_itrd.config import DistillConfig, ITRDConfig
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.config.distillers import DistillConfig, ITRDConfig
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.run import MemberConfig, RunConfig, member_config

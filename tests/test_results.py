@@ -24,8 +24,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import bnn_itrd.export
 from bnn_itrd import load
 from bnn_itrd.cli import main
+from bnn_itrd.config import DistillConfig, ITRDConfig, KDConfig
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.config.distillers import DistillConfig, ITRDConfig, KDConfig
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.run import member_config
 from bnn_itrd.config.scheme import SchemeConfig

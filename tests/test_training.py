@@ -20,12 +20,13 @@ from helpers import TINY, write_npz
 from torch import nn
 
 import bnn_itrd
+from bnn_itrd.config import DistillConfig, ITRDConfig, KDConfig
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.config.distillers import ABConfig, DistillConfig, FSPConfig, ITRDConfig, KDConfig
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.run import RunConfig
 from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
 from bnn_itrd.data.datasets import load_data
+from bnn_itrd.distillers import METHODS
 from bnn_itrd.errors import UserError
 from bnn_itrd.models import resnet20
 from bnn_itrd.runs.run import run_recipe
@@ -325,7 +326,7 @@ def test_a_network_cannot_teach_itself(tiny_npz: Path, tmp_path: Path) -> None:
     [
         DistillConfig(ce=0),
         DistillConfig(ce=0, kd=KDConfig(weight=0)),
-        DistillConfig(ce=0, ab=ABConfig(), fsp=FSPConfig(preparation_epochs=1)),
+        DistillConfig(ce=0, ab=METHODS["ab"](), fsp=METHODS["fsp"](preparation_epochs=1)),
     ],
 )
 def test_a_student_that_would_learn_nothing_is_refused(tiny_npz: Path, tmp_path: Path, distill: DistillConfig) -> None:

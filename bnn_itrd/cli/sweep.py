@@ -27,7 +27,8 @@ _SWEEP = (
 _OPTIONS = {
     "grid": "FIELD=VALUE,VALUE...: an axis (train.seed=0,1,2; scheme.weight=recu,xnor; students.NAME.kd.tau=2,4); "
     "may be given several times",
-    "methods": "NAME...: students, one per distiller with its default options, and a plain one; or: all",
+    "methods": "NAME...: students, one per distiller with its default options, and a plain one; or: all; a "
+    "distiller of your own is package.module:Name",
     "out": "folder of the sweep; sweeps/RECIPE by default",
     "reference": "the student, or the row of the table, that the others are held against; the plain student by default",
     "teacher_per_seed": "(flag) a teacher for each seed; by default one, with teacher_train.seed, for all of them",

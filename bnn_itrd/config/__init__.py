@@ -1,12 +1,15 @@
 """Every setting, as frozen dataclasses, without torch: what the command line, recipes and run folders hold."""
 
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.config.distillers import DistillConfig, ITRDConfig, KDConfig
+from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.own import OwnConfig
 from bnn_itrd.config.run import MemberConfig, RunConfig, member_config
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
 from bnn_itrd.config.trees import differences, flatten, to_dict
+from bnn_itrd.distillers.logits.kd import KDConfig
+from bnn_itrd.distillers.representation.itrd import ITRDConfig
 
 __all__ = [
     "DataConfig",
@@ -17,6 +20,7 @@ __all__ = [
     "LogConfig",
     "MemberConfig",
     "NetworkConfig",
+    "OwnConfig",
     "RunConfig",
     "SchemeConfig",
     "TrainConfig",

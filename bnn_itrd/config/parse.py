@@ -13,13 +13,15 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
+from bnn_itrd.config.addresses import is_address
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.config.distillers import METHODS, DistillConfig
+from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.groups import make_groups
 from bnn_itrd.config.run import RunConfig
 from bnn_itrd.config.schedules import shorten_schedules, too_long
 from bnn_itrd.config.tokens import Given, given_options, set_field
 from bnn_itrd.config.trees import flatten, to_dict
+from bnn_itrd.distillers.methods import METHODS
 from bnn_itrd.errors import FieldError, UserError, unknown
 
 __all__ = ["data_config", "parse", "parser", "run_config"]
@@ -129,12 +131,13 @@ def _students(tree: Any) -> dict[str, DistillConfig]:
         where = f"students.{name}"
         if not isinstance(fields, Mapping):
             raise UserError(f"{where} must hold fields (ce, itrd, kd, ...), got {fields!r}")
-        given = {k: v for k, v in fields.items() if v is not None}
+        own = {k: v for k, v in fields.items() if v is not None and is_address(k)}
+        given = {k: v for k, v in fields.items() if v is not None and k not in own}
         for key, value in flatten(given).items():
             if key in METHODS and not isinstance(value, Mapping):
                 raise UserError(f"{where}.{key} must hold fields ({', '.join(to_dict(METHODS[key]()))}), got {value!r}")
             if key not in _student_fields():
-                raise unknown(f"field of {where}", key, _student_fields())
+                raise unknown(f"field of {where}", key, [*_student_fields(), "package.module:Name"])
         p = parser("students", "")
         p.add_argument("--ce", type=float, default=DistillConfig().ce)
         for part in set(METHODS) & set(given):
@@ -142,7 +145,7 @@ def _students(tree: Any) -> dict[str, DistillConfig]:
         try:
             parsed = p.instantiate(p.parse_object(dict(given)))
             parts = {part: getattr(parsed, part) for part in METHODS if part in given}
-            result[str(name)] = DistillConfig(ce=parsed.ce, **parts)
+            result[str(name)] = DistillConfig(ce=parsed.ce, **parts, own=own)
         except Exception as error:
             raise UserError(f"{where}: {_plain(str(error))}") from error
     return result
@@ -199,6 +202,7 @@ def run_config(
             "--seed N sets teacher_train.seed and train.seed. "
             "Students are fields too: --students.NAME.ce 1, --students.NAME.kd.tau 4, "
             "--students.NAME.itrd.beta_mi 1, or --students '{recu: {}, mine: {itrd: {alpha: 1.5}}}'. "
+            "A distiller of your own is one too: --students.NAME.package.module:Distiller.weight 1. "
             f"What a student can learn from, with the defaults: {_methods_help()}"
         )
         p.print_help()

@@ -6,10 +6,11 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.config.distillers import DistillConfig, ITRDConfig
+from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
+from bnn_itrd.distillers.representation.itrd import ITRDConfig
 from bnn_itrd.errors import UserError, require, unknown
 
 __all__ = ["MemberConfig", "RunConfig", "member_config"]

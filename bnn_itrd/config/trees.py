@@ -7,18 +7,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.config.distillers import METHODS
+from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.config.train import TrainConfig
+from bnn_itrd.distillers.methods import METHODS
+from bnn_itrd.distillers.weighted import Weighted
 
 __all__ = ["differences", "flatten", "to_dict"]
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Plain nested dict of a configuration: what is written to YAML and into checkpoints."""
-    result: dict[str, Any] = dataclasses.asdict(config)
-    return result
+    """Returns the plain nested dict of a configuration: what is written to YAML and into checkpoints."""
+    tree: dict[str, Any] = _plain(config)
+    return tree
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, DistillConfig):
+        return value.tree()
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return {key: _plain(each) for key, each in value.items()} if isinstance(value, Mapping) else value
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -46,8 +56,8 @@ def _defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
     groups = {group: to_dict(kind()) for group, kind in _GROUPS.items() if isinstance(saved.get(group), Mapping)}
     distill = saved.get("distill")
     if isinstance(distill, Mapping):
-        methods = {name: kind for name, kind in METHODS.items() if isinstance(distill.get(name), Mapping)}
-        groups["distill"] = {name: to_dict(kind()) for name, kind in methods.items()}
+        taking_part = [name for name, options in distill.items() if isinstance(options, Mapping)]
+        groups["distill"] = {name: to_dict(METHODS.get(name, Weighted)()) for name in taking_part}
     return flatten(groups)
 
 

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from bnn_itrd.errors import UserError
+from bnn_itrd.distillers.setting import Sizes
 from bnn_itrd.models import Outputs, observe
 
-__all__ = ["Distiller", "Setting", "Sizes", "gather", "measure", "pick", "stages_of"]
-
-Shape = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Of a network's `Outputs`, without the batch: stages are (c, h, w)."""
-
-    logits: int
-    representation: int
-    stages: tuple[Shape, ...]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a distiller may know when it is made. labels: int64 (n,), of all training images in their order,
-    `data.UNLABELLED` for those that have none."""
-
-    student: Sizes
-    teacher: Sizes
-    labels: Tensor
+__all__ = ["Distiller", "gather", "measure"]
 
 
 def measure(model: nn.Module, input_shape: Sequence[int]) -> Sizes:
-    """What a network's `Outputs` hold, from a pass of two empty images (c, h, w) in evaluation mode.
+    """Returns the sizes of a network's `Outputs`, by a pass of two empty images (c, h, w) in evaluation mode.
 
     Where one of the stages is no map (n, c, h, w), it has none. Works on the meta device, without memory.
     """
@@ -57,14 +35,15 @@ def measure(model: nn.Module, input_shape: Sequence[int]) -> Sizes:
 
 
 class Distiller(nn.Module):
-    """Called with (student outputs, teacher outputs, labels, sample indices); gives the weighted term, ().
+    """A term of the loss, with what it owns.
 
-    What it owns, parameters and buffers (a memory bank, say), joins the optimiser and the checkpoint. One with
-    `preparation_epochs` has a phase in front of the training: there `prepare` alone is minimised, and the student
-    takes part where `prepares_student` is set (else its outputs are None); `prepared` is called at its end. One with
-    `only_prepares` adds no term to the training itself. `replicated` names buffers that are the same in all processes
-    because each computes them from the global batch: they are not sent around at every step. One that `reads_labels`
-    cannot be used where some images have none.
+    It is called with (student outputs, teacher outputs, labels, sample indices) and gives a scalar, (). What it owns,
+    parameters and buffers (a memory bank, say), joins the optimiser and the checkpoint. One with `preparation_epochs`
+    has a phase in front of the training: there `prepare` alone is minimised, and the student takes part where
+    `prepares_student` is set (else its outputs are None); `prepared` is called at its end. One with `only_prepares`
+    adds no term to the training itself. `replicated` names buffers that are the same in all processes because each
+    computes them from the global batch: they are not sent around at every step. One that `reads_labels` cannot be used
+    where some images have none.
     """
 
     preparation_epochs = 0
@@ -74,17 +53,19 @@ class Distiller(nn.Module):
     replicated: tuple[str, ...] = ()
 
     def forward(self, student: Outputs, teacher: Outputs, labels: Tensor, indices: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Returns the term of a batch, ()."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward(student, teacher, labels, indices)")
 
     def prepare(self, student: Outputs | None, teacher: Outputs, labels: Tensor, indices: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Returns what is minimised in the phase before the training, ()."""
+        raise NotImplementedError(f"{type(self).__name__} has no prepare(student, teacher, labels, indices)")
 
     def prepared(self) -> None:
-        """Freezes what is not trained any more."""
+        """Freezes what is not trained any more after the phase."""
 
 
 def gather(x: Tensor) -> Tensor:
-    """Rows of all processes, (n, d) -> (world * n, d), with gradients; x itself in a single process.
+    """Returns the rows of all processes, (n, d) -> (world * n, d), with gradients; x itself in a single process.
 
     Every process then computes the same global loss; the backward pass sums their gradients for a row, and the mean
     over processes that data-parallel training takes makes that the gradient of one process with the global batch.
@@ -100,30 +81,3 @@ def gather(x: Tensor) -> Tensor:
     from torch.distributed.nn.functional import all_gather
 
     return torch.cat(list(all_gather(x.contiguous())))
-
-
-def stages_of(name: str, setting: Setting, *, least: int = 1) -> tuple[Sequence[Shape], Sequence[Shape]]:
-    """The stages of student and teacher, as many of either. Raises UserError where they do not fit."""
-    student, teacher = setting.student.stages, setting.teacher.stages
-    for who, stages in (("student", student), ("teacher", teacher)):
-        if len(stages) < least:
-            raise UserError(
-                f"{name} compares the maps of stages, and the {who} shows {len(stages)} of them: give the "
-                "network an attribute `stages`, a tuple of the names of its submodules, or use a distiller of the "
-                "representation"
-            )
-    if len(student) != len(teacher):
-        raise UserError(
-            f"{name} compares the maps of stages, and the student has {len(student)} of them, the teacher "
-            f"{len(teacher)}: name as many of either in their attribute `stages`"
-        )
-    return student, teacher
-
-
-def pick(name: str, setting: Setting, stage: int | None) -> tuple[int, Shape, Shape]:
-    """(place, the student's shape, the teacher's) of one stage; None is the middle one. Raises UserError."""
-    student, teacher = stages_of(name, setting)
-    place = len(student) // 2 if stage is None else stage
-    if not -len(student) <= place < len(student):
-        raise UserError(f"{name}.stage must be in [{-len(student)}, {len(student)}), got {place}")
-    return place, student[place], teacher[place]

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bnn_itrd.config.addresses import named_addresses
-from bnn_itrd.config.distillers import METHODS
+from bnn_itrd.config.addresses import is_address, named_addresses
 from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.own import column_of
 from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.run import MemberConfig, RunConfig, member_config
 from bnn_itrd.config.trees import flatten, to_dict
+from bnn_itrd.distillers.methods import METHODS
 from bnn_itrd.errors import UserError, unknown
 
 __all__ = ["Axis", "Point", "make_points", "parse_axis", "student_trees"]
@@ -92,9 +93,7 @@ def parse_axis(text: str) -> Axis:
     known = list(flatten({k: v for k, v in to_dict(RunConfig(students={})).items() if k != "students"}))
     if not equals or not field:
         raise UserError(f"--grid must be FIELD=VALUE,VALUE (train.seed=0,1,2), got {text!r}")
-    if field not in known and not re.fullmatch(
-        r"students\.[^.]+\.([^.]+|[\w.]+:\w+)(\.[^.]+)?", field
-    ):
+    if field not in known and not re.fullmatch(r"students\.[^.]+\.([^.]+|[\w.]+:\w+)(\.[^.]+)?", field):
         raise unknown("field in --grid", field, [*known, "students.NAME.METHOD.FIELD"])
     if not values.strip():
         raise UserError(f"--grid {field} is empty: give it values, {field}=A,B")
@@ -107,7 +106,8 @@ def parse_axis(text: str) -> Axis:
 def student_trees(methods: Sequence[str] | None, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The students to compare: the recipe's, or a plain one and one for each of the named distillers.
 
-    A student of the recipe with a distiller's name stands for that distiller, with the options it has there.
+    A student of the recipe with a distiller's name stands for that distiller, with the options it has there. One of the
+    user's own is named by its address, and its student as its column, ``mypkg.losses:Mine`` -> Mine.
     Raises UserError on an unknown or repeated name.
     """
     own = recipe.get("students", to_dict(RunConfig())["students"])
@@ -115,14 +115,16 @@ def student_trees(methods: Sequence[str] | None, recipe: Mapping[str, Any]) -> d
         return dict(own) if isinstance(own, Mapping) else own
     if not methods:
         raise UserError(f"--methods is empty: name some of {', '.join([PLAIN, *METHODS])}, or all")
-    names = list(METHODS) if "all" in methods else [name for name in methods if name != PLAIN]
+    named = [*METHODS, *filter(is_address, methods)] if "all" in methods else methods
+    names = [name for name in named if name != PLAIN]
     for name in names:
-        if name not in METHODS:
-            raise unknown("method", name, [PLAIN, *METHODS, "all"])
-    if repeated := [name for name in names if names.count(name) > 1]:
+        if name not in METHODS and not is_address(name):
+            raise unknown("method", name, [PLAIN, *METHODS, "all", "package.module:Name"])
+    students = [column_of(name) for name in names]
+    if repeated := [name for name in students if students.count(name) > 1]:
         raise UserError(f"--methods names {repeated[0]} more than once")
     own = own if isinstance(own, Mapping) else {}
-    return {PLAIN: {}, **{name: own.get(name, {name: {}}) for name in names}}
+    return {PLAIN: {}, **{column_of(name): own.get(column_of(name), {name: {}}) for name in names}}
 
 
 def _labels(axes: Sequence[Axis]) -> dict[str, str]:

@@ -15,7 +15,9 @@ from bnn_itrd.config.train import TrainConfig
 from bnn_itrd.config.trees import to_dict
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.data.splits import ImageData
-from bnn_itrd.distillers import Setting, Sizes, make_distillers, measure
+from bnn_itrd.distillers.base import measure
+from bnn_itrd.distillers.factory import make_distillers
+from bnn_itrd.distillers.setting import Setting, Sizes
 from bnn_itrd.errors import UserError
 from bnn_itrd.files import write_yaml
 from bnn_itrd.runs.identity import data_identity

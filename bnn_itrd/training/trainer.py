@@ -19,7 +19,9 @@ from torch.optim.swa_utils import AveragedModel
 from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.train import TrainConfig
 from bnn_itrd.data.splits import UNLABELLED, ImageData, mix_seed
-from bnn_itrd.distillers import Distiller, Setting, make_distillers, measure
+from bnn_itrd.distillers.base import Distiller, measure
+from bnn_itrd.distillers.factory import make_distillers
+from bnn_itrd.distillers.setting import Setting
 from bnn_itrd.errors import UserError
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, set_progress, start_epoch
 from bnn_itrd.training.base import BaseTrainer

@@ -1,0 +1,133 @@
+"""A user's own distiller: an object or its address, with its weight and options. Loads without torch."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from bnn_itrd.config.addresses import address_of, import_address, is_address
+from bnn_itrd.distillers.weighted import Weighted
+from bnn_itrd.errors import UserError
+
+if TYPE_CHECKING:
+    from bnn_itrd.distillers.base import Distiller
+    from bnn_itrd.distillers.setting import Setting
+
+__all__ = ["OwnConfig", "column_of", "own_config"]
+
+# YAML 1.1 takes 1e-3 for a text.
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+
+def _value(where: str, value: Any) -> Any:
+    """Returns a plain value that has a hash. Raises UserError on anything that no file could hold."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return float(value)
+    if isinstance(value, list | tuple):
+        return tuple(_value(where, each) for each in value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise UserError(
+        f"{where} must be a number, a text, true, false, null or a list of these, got a {type(value).__name__}: "
+        "for anything else make the object yourself, and pass that as the distiller"
+    )
+
+
+@dataclass(frozen=True)
+class OwnConfig(Weighted):
+    """A user's own distiller with its weight, schedule and options.
+
+    Args:
+        distiller: a `Distiller`, its class, a factory that returns one, a function (student, teacher, labels) -> loss,
+            or the address of one of these, ``package.module:Name``
+        options: keyword arguments of the class, factory or function: numbers, texts and lists of them
+
+    >>> def squared(student, teacher, labels, *, power=2.0):
+    ...     return (student.logits - teacher.logits).abs().pow(power).mean()
+    >>> OwnConfig(squared, weight=0.5, options={"power": 3.0}).tree()["power"]
+    3.0
+
+    Raises UserError: a text that is no address, options that no file could hold, a weight that is negative.
+    """
+
+    distiller: Any
+    options: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        distiller: Any = self.distiller
+        options = dict(self.options)
+        while isinstance(distiller, functools.partial):
+            if distiller.args:
+                raise UserError(f"{address_of(distiller.func)}: give a partial's arguments by their names")
+            options = {**distiller.keywords, **options}
+            distiller = distiller.func
+        if isinstance(distiller, str) and not is_address(distiller):
+            raise UserError(f"a distiller of your own is written package.module:Name, got {distiller!r}")
+        object.__setattr__(self, "distiller", distiller)
+        pairs = tuple((name, _value(f"{self.name}.{name}", value)) for name, value in options.items())
+        object.__setattr__(self, "options", pairs)
+        for field in fields(Weighted):
+            value = _value(f"{self.name}.{field.name}", getattr(self, field.name))
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise UserError(f"{self.name}.{field.name} must be float, got {value!r}")
+            object.__setattr__(self, field.name, float(value))
+        super().__post_init__()
+
+    @property
+    def name(self) -> str:
+        """The address of what was given: its qualified name, by which a run knows it again."""
+        return self.distiller if isinstance(self.distiller, str) else address_of(self.distiller)
+
+    def tree(self) -> dict[str, Any]:
+        """Returns its weight, schedule and options as a file holds them."""
+        weighted = {field.name: getattr(self, field.name) for field in fields(Weighted)}
+        return weighted | {name: list(v) if isinstance(v, tuple) else v for name, v in dict(self.options).items()}
+
+    def make(self, setting: Setting) -> Distiller:
+        """Returns the distiller, imported where it is an address, made on the CPU and tried.
+
+        Raises UserError: no such module or name, an object that is no distiller, options that it does not take, and
+        what a trial with made-up outputs shows (`try_out`).
+        """
+        import torch
+
+        from bnn_itrd.distillers.own import make_own
+
+        # Whoever asks for distillers without memory, on the meta device, is not meant to import a user's module there.
+        with torch.device("cpu"):
+            thing = self.distiller
+            if isinstance(thing, str):
+                thing = import_address(thing, what="a distiller of your own")
+            return make_own(thing, self, setting, dict(self.options))
+
+
+def own_config(key: str, value: Any) -> OwnConfig:
+    """Returns the configuration of an entry of `DistillConfig.own`: a name or an address, and what stands there.
+
+    >>> own_config("mypkg.losses:Mine", {"weight": 2.0, "power": 3}).options
+    (('power', 3),)
+
+    Raises UserError on a name that cannot be a column's, and whatever `OwnConfig` refuses.
+    """
+    if is_address(key):
+        if isinstance(value, OwnConfig) and value.distiller == key:
+            return value
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key} must hold fields (weight, warmup_epochs, final and its own options), got {value!r}")
+        weighted = {field.name: value[field.name] for field in fields(Weighted) if field.name in value}
+        return OwnConfig(key, **weighted, options={k: v for k, v in value.items() if k not in weighted})
+    if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z_][\w-]*", key):
+        raise UserError(f"a distiller of your own must be named with letters, digits, '_' and '-', got {key!r}")
+    return value if isinstance(value, OwnConfig) else OwnConfig(value)
+
+
+def column_of(key: str) -> str:
+    """Returns the name of a distiller of one's own in metrics.csv, behind ``loss_``.
+
+    >>> column_of("mine"), column_of("mypkg.losses:Mine")
+    ('mine', 'Mine')
+    """
+    return key.rpartition(":")[2].rpartition(".")[2]

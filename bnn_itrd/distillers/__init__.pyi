@@ -1,0 +1,9 @@
+from .base import Distiller as Distiller
+from .base import gather as gather
+from .base import measure as measure
+from .factory import make_distillers as make_distillers
+from .method import Method as Method
+from .methods import METHODS as METHODS
+from .setting import Setting as Setting
+from .setting import Sizes as Sizes
+from .weighted import Weighted as Weighted

@@ -1,0 +1,139 @@
+"""How a user's own class, factory or function is called: with what its signature names. Loads without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, get_type_hints
+
+from bnn_itrd.distillers.setting import Setting
+from bnn_itrd.distillers.weighted import Weighted
+from bnn_itrd.errors import UserError, unknown
+
+__all__ = ["OUTPUTS", "Call", "call_of", "is_term", "parameters_of", "shown"]
+
+# What a term of the loss is shown, in this order; the last is left out where it is not asked for.
+OUTPUTS = ("student", "teacher", "labels", "indices")
+_OURS = ("setting", "config", "weight")
+_WEIGHTED = ("weight", "warmup_epochs", "final")
+_EMPTY = inspect.Parameter.empty
+Parameters = Mapping[str, inspect.Parameter]
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """The keyword arguments for a user's class, factory or function; weighs: it is given its weight, and applies it."""
+
+    arguments: dict[str, Any]
+    weighs: bool
+
+
+def parameters_of(function: Callable[..., Any]) -> Parameters:
+    """Returns the parameters of a function or class; those of a term where it does not tell them, being in C."""
+    try:
+        return dict(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return {name: inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in OUTPUTS[:3]}
+
+
+def _places(parameters: Parameters) -> list[inspect.Parameter]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p for p in parameters.values() if p.kind in kinds]
+
+
+def _takes_any(parameters: Parameters) -> bool:
+    return any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters.values())
+
+
+def is_term(parameters: Parameters) -> bool:
+    """Returns whether a function is a term of the loss itself, (student, teacher, labels), and no factory of one.
+
+    >>> is_term(parameters_of(lambda s, t, y: 0)), is_term(parameters_of(lambda setting, power=2: 0))
+    (True, False)
+    """
+    places = _places(parameters)
+    return _takes_any(parameters) or (len(places) >= 3 and not any(p.name in _OURS for p in places[:3]))
+
+
+def shown(parameters: Parameters) -> int:
+    """Returns how many of OUTPUTS a term of these parameters is shown: a fourth one may be an option of its own.
+
+    >>> shown(parameters_of(lambda s, t, y, power=2: 0)), shown(parameters_of(lambda s, t, y, rows: 0))
+    (3, 4)
+    """
+    if _takes_any(parameters):
+        return 4
+    fourth = next(iter(_places(parameters)[3:]), None)
+    if fourth is None or fourth.name in _OURS:
+        return 3
+    return 4 if fourth.name == "indices" or fourth.default is _EMPTY else 3
+
+
+def call_of(
+    function: Callable[..., Any],
+    parameters: Parameters,
+    config: Weighted,
+    setting: Setting,
+    options: Mapping[str, Any],
+    *,
+    skip: int = 0,
+) -> Call:
+    """Returns what a user's class, factory or function is called with.
+
+    config: its name, weight and schedule. options: what the user gave, arguments or fields of the dataclass that the
+    parameter `config` is annotated with. skip: how many of its first parameters are filled otherwise.
+    Raises UserError on an option that it does not take, one that it lacks, and a default weight that would not count.
+    """
+    name = config.name
+    first = {p.name for p in _places(parameters)[:skip]}
+    named = {n: p.default for n, p in parameters.items() if n not in first and p.kind not in _VARIABLE}
+    kind = _config_class(function) if "config" in named else None
+    fields = {f.name: f.default for f in dataclasses.fields(kind) if f.init} if kind is not None else {}
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        own = sorted({*named, *fields} - {*_OURS, *_WEIGHTED})
+        for option in options:
+            if option not in own:
+                raise unknown(f"option of {name}", option, [*_WEIGHTED, *own])
+    given = {"setting": setting, "config": config, "weight": config.weight}
+    arguments = {n: value for n, value in given.items() if n in named}
+    arguments |= {n: value for n, value in options.items() if n not in fields}
+    lacking = [n for n, default in named.items() if default is _EMPTY and n not in arguments]
+    if kind is not None:
+        values = {n: getattr(config, n) for n in _WEIGHTED if n in fields}
+        values |= {n: value for n, value in options.items() if n in fields}
+        lacking += [f.name for f in dataclasses.fields(kind) if f.name not in values and _required(f)]
+    if lacking:
+        raise UserError(
+            f"{name} takes {', '.join(lacking)}, which is not given: give it beside the weight. (A function that is "
+            "the loss itself takes student, teacher, labels.)"
+        )
+    if kind is not None:
+        arguments["config"] = kind(**values)
+    for default in (named.get("weight"), fields.get("weight")):
+        _check_default(name, default, config.weight)
+    return Call(arguments, weighs="weight" in named or "weight" in fields)
+
+
+_VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+
+def _config_class(function: Callable[..., Any]) -> Any:
+    """The dataclass that the parameter `config` is said to be, None where it is not."""
+    try:
+        hint = get_type_hints(function.__init__ if isinstance(function, type) else function).get("config")  # type: ignore[misc]
+    except Exception:  # a name that only a type checker sees
+        return None
+    return hint if isinstance(hint, type) and dataclasses.is_dataclass(hint) else None
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.init and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _check_default(name: str, default: Any, weight: float) -> None:
+    if isinstance(default, int | float) and default != 1.0 and weight == 1.0:
+        raise UserError(
+            f"{name} has a weight of {default} by default, and every distiller has one of 1.0 where none is given: "
+            f"give it (weight: {default}), or take that default away"
+        )

@@ -1,0 +1,60 @@
+"""From a configuration to its distillers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import nn
+
+from bnn_itrd.distillers.method import Method
+from bnn_itrd.distillers.methods import METHODS
+from bnn_itrd.distillers.setting import Setting
+from bnn_itrd.distillers.term import Term
+from bnn_itrd.errors import UserError
+
+__all__ = ["make_distillers"]
+
+
+class Learning(Protocol):
+    """What distillers are made of: a `DistillConfig`."""
+
+    @property
+    def methods(self) -> Mapping[str, Any]:
+        """Name -> a `Method`, or what makes a distiller itself."""
+
+
+def make_distillers(config: Learning, setting: Setting) -> nn.ModuleDict:
+    """Returns the distillers of a configuration, by their names there.
+
+    A user's own is imported, made on the CPU and tried here (`OwnConfig.make`); the others are made on the device that
+    torch is told, so that the meta device makes them without memory.
+    Raises UserError where one does not fit the networks, or a user's own is none.
+    """
+    made: dict[str, nn.Module] = {}
+    for name, options in config.methods.items():
+        if hasattr(nn.ModuleDict(), name):
+            raise UserError(f"a distiller cannot be called {name!r}: give it another name")
+        _check_labels(name, options, setting)
+        try:
+            made[name] = Term(options, setting) if isinstance(options, Method) else options.make(setting)
+        except UserError:
+            raise
+        except ValueError as error:
+            # A loss names its own argument; where that is an option of the method, the message names the option.
+            argument, space, rest = str(error).partition(" ")
+            argument = options.renamed.get(argument, argument)
+            dot = "." if hasattr(options, argument) else ": "
+            raise UserError(f"{name}{dot}{argument}{space}{rest}") from error
+        _check_labels(name, made[name], setting)
+    return nn.ModuleDict(made)
+
+
+def _check_labels(name: str, asked: object, setting: Setting) -> None:
+    """Raises UserError where a method or distiller reads labels and some images have none."""
+    if getattr(asked, "reads_labels", False) and (without := int((setting.labels < 0).sum())):
+        readers = ", ".join(known for known, method in METHODS.items() if method.reads_labels)
+        raise UserError(
+            f"{name} reads the label of every training image, and {without} of {len(setting.labels)} have none: "
+            f"leave out data.unlabelled, or use another distiller than {readers}"
+        )

@@ -1,0 +1,1 @@
+"""Methods that compare the two logits, a file for each."""

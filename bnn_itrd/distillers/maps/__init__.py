@@ -1,0 +1,1 @@
+"""Methods that compare the maps of the stages, a file for each."""

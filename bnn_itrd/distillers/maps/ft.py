@@ -1,0 +1,61 @@
+"""FT: factors of a map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bnn_itrd.distillers.method import Facts
+from bnn_itrd.distillers.setting import Setting
+from bnn_itrd.distillers.views import OfOneStage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bnn_itrd.models import Outputs
+
+__all__ = ["FTConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FTConfig(OfOneStage):
+    """Factors of a paraphraser that is trained first (Kim et al. 2018).
+
+    Args:
+        stage: which map, from 0, or from the end with -1
+        rate: channels of the factors over those of the teacher's map
+        preparation_epochs: epochs in which the paraphraser is trained
+    """
+
+    facts = Facts(
+        matches="factors of one stage's map",
+        owns="paraphraser (of the teacher), translator (of the student)",
+        reduction="mean over elements",
+        source="Kim 2018",
+    )
+
+    weight: float = 200.0
+    stage: int = -1
+    rate: float = 0.5
+    preparation_epochs: int = 30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(0 < self.rate <= 1, "rate", "in (0, 1]")
+        self._require(self.preparation_epochs >= 1, "preparation_epochs", ">= 1: the paraphraser is trained there")
+
+    def loss(self, setting: Setting) -> Any:
+        from bnn_itrd.losses.ft import FT
+
+        return FT(*self.shapes(setting), rate=self.rate)
+
+    @property
+    def kept_as(self) -> tuple[str, ...]:
+        return ("factors", "loss")
+
+    def prepare(self, loss: Any, student: Outputs | None, teacher: Outputs) -> Tensor:
+        result: Tensor = loss.paraphraser_loss(self.map_of(teacher))
+        return result
+
+    def prepared(self, loss: Any) -> None:
+        loss.paraphraser.requires_grad_(False)

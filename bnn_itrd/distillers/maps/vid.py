@@ -1,0 +1,72 @@
+"""VID: variational bound of the mutual information of maps, or of representation and logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from bnn_itrd.distillers.method import Facts
+from bnn_itrd.distillers.setting import Setting, stages_of
+from bnn_itrd.distillers.views import OfEachStage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bnn_itrd.models import Outputs
+
+__all__ = ["VIDConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VIDConfig(OfEachStage):
+    """Variational lower bound of the mutual information (Ahn et al. 2019).
+
+    Args:
+        form: maps (MI-I, every stage) or logits (MI-L: the student's representation and the teacher's logits)
+        reduction: mean over the elements, or sum as in the paper
+        batch_norm: maps: two convolutions with BatchNorm as in the paper, not three without
+    """
+
+    facts = Facts(
+        matches="Gaussian model of the teacher's maps (`maps`), or of its logits (`logits`: other classes may do)",
+        owns="three 1x1 convolutions and a variance per stage; a linear layer",
+        reduction="mean over elements, sum over stages (`reduction: sum` is the paper's)",
+        source="Ahn 2019",
+    )
+
+    form: Literal["maps", "logits"] = "maps"
+    reduction: Literal["mean", "sum"] = "mean"
+    batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(
+            self.form == "maps" or not self.batch_norm, "batch_norm", "false with form logits, a linear layer"
+        )
+
+    def loss(self, setting: Setting) -> Any:
+        from torch import nn
+
+        from bnn_itrd.losses.vid import VID, VIDLogits
+
+        if self.form == "logits":
+            return VIDLogits(setting.student.representation, setting.teacher.logits, reduction=self.reduction)
+        pairs = zip(*stages_of(self.name, setting), strict=True)
+        return nn.ModuleList(VID(s, t, batch_norm=self.batch_norm, reduction=self.reduction) for s, t in pairs)
+
+    @property
+    def kept_as(self) -> tuple[str, ...]:
+        return ("logits",) if self.form == "logits" else ("losses",)
+
+    def check(self, setting: Setting) -> None:
+        if self.form == "maps":
+            super().check(setting)
+
+    def term(
+        self, loss: Any, student: Outputs, teacher: Outputs, labels: Tensor, indices: Tensor
+    ) -> Tensor | Sequence[Tensor]:
+        if self.form == "logits":
+            result: Tensor = loss(student.representation, teacher.logits)
+            return result
+        return [each(s, t) for each, s, t in zip(loss, student.stages, teacher.stages, strict=True)]

@@ -1,0 +1,31 @@
+"""PKT: probabilities of a cosine kernel of representations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bnn_itrd.distillers.method import Facts
+from bnn_itrd.distillers.setting import Setting
+from bnn_itrd.distillers.views import OfRepresentations
+
+__all__ = ["PKTConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PKTConfig(OfRepresentations):
+    """Conditional probabilities of a cosine kernel (Passalis and Tefas 2018)."""
+
+    facts = Facts(
+        matches="probabilities of a cosine kernel",
+        reduction="mean over the n² pairs",
+        source="Passalis 2018",
+        own_part="{name}",
+    )
+
+    weight: float = 3e4
+
+    def loss(self, setting: Setting) -> Any:
+        from bnn_itrd.losses.pkt import pkt_loss
+
+        return pkt_loss

@@ -1,0 +1,70 @@
+"""What a distiller may know of the two networks when it is made. Loads without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bnn_itrd.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Setting", "Shape", "Sizes", "pick_stage", "stages_of"]
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of a network's `Outputs`, without the batch: stages are (c, h, w)."""
+
+    logits: int
+    representation: int
+    stages: tuple[Shape, ...]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a distiller may know when it is made: the sizes of both networks' outputs, and the labels.
+
+    labels: int64 (n,), of all training images in their order, `data.UNLABELLED` for those that have none.
+    """
+
+    student: Sizes
+    teacher: Sizes
+    labels: Tensor
+
+
+def stages_of(name: str, setting: Setting, *, least: int = 1) -> tuple[Sequence[Shape], Sequence[Shape]]:
+    """Returns the shapes of the student's stages and of the teacher's, as many of either.
+
+    `name` is the method's, for the message. Raises UserError where one shows fewer than `least`, or they differ.
+    """
+    student, teacher = setting.student.stages, setting.teacher.stages
+    for who, stages in (("student", student), ("teacher", teacher)):
+        if len(stages) < least:
+            raise UserError(
+                f"{name} compares the maps of stages, and the {who} shows {len(stages)} of them: give the "
+                "network an attribute `stages`, a tuple of the names of its submodules, or use a distiller of the "
+                "representation"
+            )
+    if len(student) != len(teacher):
+        raise UserError(
+            f"{name} compares the maps of stages, and the student has {len(student)} of them, the teacher "
+            f"{len(teacher)}: name as many of either in their attribute `stages`"
+        )
+    return student, teacher
+
+
+def pick_stage(name: str, setting: Setting, stage: int | None) -> tuple[Shape, Shape]:
+    """Returns the student's shape and the teacher's of one stage; None is the middle one.
+
+    `stage` counts from 0, or from the end with -1. Raises UserError where there is no such stage.
+    """
+    student, teacher = stages_of(name, setting)
+    place = len(student) // 2 if stage is None else stage
+    if not -len(student) <= place < len(student):
+        raise UserError(f"{name}.stage must be in [{-len(student)}, {len(student)}), got {place}")
+    return student[place], teacher[place]

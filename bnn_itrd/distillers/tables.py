@@ -1,0 +1,102 @@
+"""The tables of docs/distillers.md, made of what the methods say of themselves. Loads without torch.
+
+``python -m bnn_itrd.distillers.tables docs/distillers.md`` puts them into the page, each behind its mark.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bnn_itrd.distillers.method import Method
+from bnn_itrd.distillers.methods import METHODS
+from bnn_itrd.distillers.weighted import Weighted
+
+__all__ = ["methods_table", "needs_table", "processes_table", "with_tables"]
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "the middle one" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _defaults(method: Method) -> str:
+    """The weight, and every other option that is not as in `Weighted`."""
+    usual = {field.name: field.default for field in dataclasses.fields(Weighted)}
+    own = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
+    told = {name: value for name, value in own.items() if name == "weight" or usual.get(name, ...) != value}
+    return ", ".join(f"`{name}` {_value(value)}" for name, value in told.items())
+
+
+def methods_table() -> str:
+    """Returns the table of the methods: what each compares, owns and weighs by default.
+
+    >>> print(methods_table().splitlines()[2])
+    | `kd` | softened logits | | `weight` 0.9, `tau` 4 | with `ce: 0.1`; sum over classes, mean over samples, times tau² | Hinton 2015 |
+    """  # noqa: E501
+    head = ("name", "matches", "owns, trained with the student and dropped afterwards", "options by default")
+    lines = [_row(*head, "reduction that the weight belongs to", "source"), _row(*["---"] * 6)]
+    for name, kind in METHODS.items():
+        facts = kind.facts
+        cells = (f"`{name}`", facts.matches, facts.owns, _defaults(kind()), facts.reduction, facts.source)
+        lines.append(_row(*cells).replace("|  |", "| |"))
+    return "\n".join(lines)
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def needs_table() -> str:
+    """Returns the table of what some methods need of the data and of the teacher.
+
+    >>> print(needs_table().splitlines()[3])
+    | `kd`, `dkd`, `dist` | a teacher of the student's classes; that of the others may know other ones |
+    """
+    readers = [name for name, kind in METHODS.items() if kind.reads_labels]
+    alike = [name for name, kind in METHODS.items() if kind.compares_logits]
+    labels = "a label of every training image: they are refused where `data.unlabelled` leaves some without"
+    classes = "a teacher of the student's classes; that of the others may know other ones"
+    rows = [_row(_names(readers), f"{labels} ([training.md](training.md))"), _row(_names(alike), classes)]
+    return "\n".join(["| | needs |", "| --- | --- |", *rows])
+
+
+def processes_table() -> str:
+    """Returns the table of what the methods' statistics are over where several processes train.
+
+    >>> print(processes_table().splitlines()[2])
+    | `itrd` (`gather: true`), `crd`, `wcord` | the global batch |
+    """
+    shared = [kind.facts.global_batch.format(name=f"`{name}`") for name, kind in METHODS.items()]
+    own = [kind.facts.own_part.format(name=f"`{name}`") for name, kind in METHODS.items()]
+    single = [_names([n for n, k in METHODS.items() if not (k.facts.global_batch or k.facts.own_part)])]
+    rows: Sequence[tuple[list[str], str]] = (
+        (shared, "the global batch"),
+        (own, "each process's own part of it"),
+        (single, "single samples: no difference, but for the BatchNorm of auxiliary layers, which is local"),
+    )
+    lines = [_row(", ".join(filter(None, names)), over) for names, over in rows]
+    return "\n".join(["| | statistics over |", "| --- | --- |", *lines])
+
+
+def with_tables(page: str) -> str:
+    """Returns the text of the page with the tables of the code, each behind its mark, ``<!-- methods -->``."""
+    for mark, table in (("methods", methods_table()), ("needs", needs_table()), ("processes", processes_table())):
+        before, found, after = page.partition(f"<!-- {mark} -->\n")
+        old = re.match(r"([|].*\n)*", after)
+        assert found and old is not None, f"the page has no mark {mark}"
+        page = f"{before}{found}{table}\n{after[old.end() :]}"
+    return page
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(with_tables(path.read_text()))

@@ -1,0 +1,95 @@
+"""A trial of a user's own distiller, with made-up outputs of both networks, before anything is trained."""
+
+from __future__ import annotations
+
+import copy
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from bnn_itrd.distillers.base import Distiller
+from bnn_itrd.distillers.setting import Setting, Sizes
+from bnn_itrd.errors import UserError
+from bnn_itrd.models import Outputs
+
+__all__ = ["try_out"]
+
+_SAMPLES = 8
+T = TypeVar("T")
+
+
+def _outputs(sizes: Sizes, generator: torch.Generator) -> Outputs:
+    """Logits of a normal distribution, representation and maps from (0, 1), as behind a ReLU."""
+    logits = torch.randn(_SAMPLES, sizes.logits, generator=generator)
+    representation = torch.rand(_SAMPLES, sizes.representation, generator=generator)
+    return Outputs(
+        logits, representation, tuple(torch.rand(_SAMPLES, *shape, generator=generator) for shape in sizes.stages)
+    )
+
+
+def try_out(name: str, own: Distiller, setting: Setting) -> None:
+    """Calls a copy of a user's own distiller on eight made-up samples: nothing of it changes, nor the random numbers.
+
+    Labels and indices are the data's. Left out where several processes train already: they would wait for each other.
+    Raises UserError: it fails, gives no scalar, a number that is not finite, or a term that the student has no part in.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.enable_grad():
+        try:
+            # What it is made of need not be copied: the trial is then the first step.
+            trial = copy.deepcopy(own).cpu().train()
+        except Exception:
+            return
+        _try(name, trial, setting)
+
+
+def _try(name: str, own: Distiller, setting: Setting) -> None:
+    generator = torch.Generator("cpu").manual_seed(0)
+    student, teacher = _outputs(setting.student, generator), _outputs(setting.teacher, generator)
+    leaves = [student.logits, student.representation, *student.stages]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    count = len(setting.labels)
+    indices = torch.linspace(0, max(count - 1, 0), _SAMPLES).long() if count else torch.arange(_SAMPLES)
+    labels = setting.labels.cpu()[indices] if count else indices % setting.student.logits
+    if own.preparation_epochs:
+        shown = student if own.prepares_student else None
+        _look(name, lambda: own.prepare(shown, teacher, labels, indices))
+        _guarded(name, own.prepared)
+    if own.only_prepares:
+        return
+    value = _look(name, lambda: own(student, teacher, labels, indices))
+    learned = value.requires_grad and _guarded(name, lambda: torch.autograd.grad(value, leaves, allow_unused=True))
+    if not learned or all(gradient is None for gradient in learned):
+        raise UserError(
+            f"{name} gave a loss that does not depend on the student's outputs, so nothing would be learned from "
+            "it: is there a .detach(), .item() or no_grad() in it?"
+        )
+
+
+def _look(name: str, call: Callable[[], Tensor]) -> Tensor:
+    value = _guarded(name, call)
+    if not torch.isfinite(value):
+        raise UserError(
+            f"{name} gave {float(value)} on eight made-up samples (logits of a normal distribution, representation "
+            "and maps between 0 and 1): it must be finite"
+        )
+    return value
+
+
+def _guarded(name: str, call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except UserError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [f for f in frames if not {"site-packages", "bnn_itrd"} & {*Path(f.filename).parts}]
+        where = f" ({Path(places[-1].filename).name}, line {places[-1].lineno})" if places else ""
+        raise UserError(f"{name} failed on eight made-up samples: {type(error).__name__}: {error}{where}") from error
