@@ -1,23 +1,19 @@
-"""Image files: reading them, and a split that reads them as they are needed."""
+"""Images as uint8 pixels: read from a file, brought to a size, their statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from bnn_itrd.data.augment import normalise
-from bnn_itrd.data.splits import Batch, mix_seed, shuffled
 from bnn_itrd.errors import UserError
 
-__all__ = ["MEAN", "STD", "SUFFIXES", "FolderSplit", "read_image", "resize"]
-
+__all__ = ["MEAN", "STD", "SUFFIXES", "channel_statistics", "read_image", "scale_whole", "take_centre"]
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # ImageNet's statistics: what large images are normalised with by every published network.
@@ -25,7 +21,10 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def read_image(path: Path) -> np.ndarray[Any, Any]:
-    """RGB uint8 (h, w, 3); 16 grey bits are scaled to 8. Raises UserError, naming the file, where it cannot be read."""
+    """Reads a file as RGB uint8 (h, w, 3), upright; 16 grey bits are scaled to 8.
+
+    Raises UserError, naming the file, where it cannot be read.
+    """
     from PIL import Image, ImageOps
 
     try:
@@ -42,8 +41,11 @@ def read_image(path: Path) -> np.ndarray[Any, Any]:
         raise UserError(f"{path} cannot be read as an image: {error}") from error
 
 
-def resize(image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-    """Shorter side to 8/7 of size, then the centre: the usual view for evaluation (256 -> 224)."""
+def take_centre(image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+    """Scales the shorter side of a uint8 image (h, w, 3) to 8/7 of `size` and returns the centre, (size, size, 3).
+
+    It is the usual view for evaluation (256 -> 224).
+    """
     from PIL import Image
 
     height, width = image.shape[:2]
@@ -55,72 +57,28 @@ def resize(image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
     return np.asarray(picture.crop((left, top, left + size, top + size)))
 
 
-class _Reader(Dataset[tuple[Tensor, int, int]]):
-    """Reads and, in training, augments one image; its random numbers depend on (seed, epoch, index) alone."""
-
-    def __init__(self, paths: list[Path], labels: Tensor, size: int, train: tuple[int, int] | None, flip: bool):
-        from torchvision.transforms import v2
-
-        self.paths, self.labels, self.size, self.train = paths, labels, size, train
-        steps: list[Any] = [v2.RandomResizedCrop(size, antialias=True)]
-        self.augment = v2.Compose([*steps, v2.RandomHorizontalFlip()] if flip else steps)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        image = read_image(self.paths[index])
-        if self.train is None:
-            pixels = rearrange(torch.from_numpy(resize(image, self.size).copy()), "h w c -> c h w")
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(mix_seed(*self.train, 1, index))
-                pixels = self.augment(rearrange(torch.from_numpy(image.copy()), "h w c -> c h w"))
-        return pixels, int(self.labels[index]), index
+def scale_whole(images: np.ndarray[Any, Any], size: int | None) -> np.ndarray[Any, Any]:
+    """Scales uint8 images (n, h, w, c) to (n, size, size, c), bilinear; returns them as they are where size is None."""
+    if size is None or images.shape[1:3] == (size, size):
+        return images
+    pixels = rearrange(torch.from_numpy(images), "n h w c -> n c h w").float()
+    scaled = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
+    return rearrange(scaled.round().clamp(0, 255).byte(), "n c h w -> n h w c").numpy()
 
 
-class FolderSplit:
-    """Large images on disk, through DataLoader and torchvision.transforms.v2; normalised on the device.
+def channel_statistics(images: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
+    """Returns mean and standard deviation per channel, (c,) float32 on the 0..1 scale, of uint8 images (n, h, w, c).
 
-    mean, std: (3,), on the 0..1 scale; ImageNet's unless `ImageData.normalised_with` sets others.
+    The standard deviation is at least 0.001, so that a channel without any contrast can be divided by it.
     """
-
-    def __init__(self, paths: list[Path], labels: Tensor, *, size: int, workers: int, flip: bool) -> None:
-        self.paths, self.labels, self.size, self.workers, self.flip = paths, labels, size, workers, flip
-        self.mean, self.std = torch.tensor(MEAN), torch.tensor(STD)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def _walk(
-        self, order: list[int], batch_size: int, train: tuple[int, int] | None, device: torch.device
-    ) -> Iterator[Batch]:
-        reader = _Reader(self.paths, self.labels, self.size, train, self.flip)
-        loader = DataLoader(
-            reader,
-            batch_size=batch_size,
-            sampler=order,
-            num_workers=self.workers,
-            pin_memory=device.type == "cuda",
-        )
-        mean, std = self.mean.to(device), self.std.to(device)
-        try:
-            for images, labels, index in loader:
-                pixels, labels, index = (t.to(device, non_blocking=True) for t in (images, labels, index))
-                yield normalise(pixels, mean, std), labels, index
-        except UserError as error:
-            # A worker process sends its traceback along; the message is its last line.
-            raise UserError(str(error).strip().splitlines()[-1].rpartition("UserError: ")[2]) from error
-
-    def train_batches(
-        self, batch_size: int, *, seed: int, epoch: int, device: torch.device, rank: int = 0, world: int = 1
-    ) -> Iterator[Batch]:
-        order = shuffled(len(self), seed=seed, epoch=epoch).tolist()
-        full = len(order) // batch_size * batch_size
-        yield from self._walk(order[rank:full:world], batch_size // world, (seed, epoch), device)
-
-    def eval_batches(self, batch_size: int, *, device: torch.device) -> Iterator[Batch]:
-        yield from self._walk(list(range(len(self))), batch_size, None, device)
-
-    def raw(self, index: int) -> np.ndarray[Any, Any]:
-        return resize(read_image(self.paths[index]), self.size)
+    channels = images.shape[3]
+    total, squares = np.zeros(channels), np.zeros(channels)
+    for start in range(0, len(images), 2048):  # in chunks: float64 copies of all would be eight times the images
+        chunk = images[start : start + 2048].reshape(-1, channels).astype(np.float64)
+        total += chunk.sum(0)
+        squares += np.square(chunk).sum(0)
+    count = images.size // channels
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    as_tensor = [torch.tensor(v / 255, dtype=torch.float32) for v in (mean, np.maximum(std, 0.255))]
+    return as_tensor[0], as_tensor[1]

@@ -1,0 +1,24 @@
+"""Random numbers that are a function of (seed, epoch, ...), so that every epoch can be made again by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["mix_seed", "shuffled"]
+
+
+def mix_seed(*parts: int) -> int:
+    """Returns one seed, in [0, 2^63), of several numbers: the run's seed, the epoch, what it is for.
+
+    >>> mix_seed(0, 3) == mix_seed(0, 3), mix_seed(0, 3) == mix_seed(3, 0)
+    (True, False)
+    """
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+def shuffled(n: int, *, seed: int, epoch: int) -> Tensor:
+    """Returns the order of an epoch: a permutation of n, (n,) int64, a function of (seed, epoch) alone."""
+    generator = torch.Generator().manual_seed(mix_seed(seed, epoch, 0))
+    return torch.randperm(n, generator=generator)
