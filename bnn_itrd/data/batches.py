@@ -39,7 +39,7 @@ def read_batches(
     )
     try:
         for images, labels, index in loader:
-            yield tuple(t.to(device, non_blocking=True) for t in (images, labels, index))  # type: ignore[misc]
+            yield tuple(t.to(device, non_blocking=True) for t in (images, labels, index))
     except UserError as error:
         # A worker process sends its traceback along; the message is its last line.
         raise UserError(str(error).strip().splitlines()[-1].rpartition("UserError: ")[2]) from error

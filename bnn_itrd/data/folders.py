@@ -14,7 +14,7 @@ from bnn_itrd.config.data import DataConfig
 from bnn_itrd.data.folder_split import FolderSplit
 from bnn_itrd.data.images import MEAN, STD, SUFFIXES, channel_statistics, read_image, scale_whole, take_centre
 from bnn_itrd.data.splits import ImageData
-from bnn_itrd.data.subset import choose, hold_out
+from bnn_itrd.data.subset import choose, hold_out_fifth
 from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.errors import UserError
 
@@ -22,7 +22,6 @@ __all__ = ["LARGE_SIZE", "Listing", "load_folder", "load_listing", "scan", "scan
 
 LARGE_SIZE = 224
 _SMALL_SIZE, _SMALL_BYTES = 64, 2**30
-_TEST_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,7 @@ def load_folder(config: DataConfig) -> ImageData:
             raise UserError(f"{root} has a folder 'train' but neither 'test' nor 'val' beside it")
         return load_listing(config, scan_pair(root / "train", tests[0]))
     classes, paths, labels = scan(root)
-    train, test = hold_out(labels, _TEST_SHARE)
-    if len(np.unique(labels[test])) < len(classes):
-        raise UserError(f"{root}: a fifth of the images is kept for testing; give every class at least 3 images")
+    train, test = hold_out_fifth(labels, str(root))
     listing = Listing(classes, [paths[i] for i in train], labels[train], [paths[i] for i in test], labels[test])
     return load_listing(config, listing)
 

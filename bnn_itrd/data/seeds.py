@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["mix_seed", "shuffled"]
+__all__ = ["mix_seed", "seeded", "shuffled"]
 
 
 def mix_seed(*parts: int) -> int:
@@ -22,3 +26,26 @@ def shuffled(n: int, *, seed: int, epoch: int) -> Tensor:
     """Returns the order of an epoch: a permutation of n, (n,) int64, a function of (seed, epoch) alone."""
     generator = torch.Generator().manual_seed(mix_seed(seed, epoch, 0))
     return torch.randperm(n, generator=generator)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the global generators of torch (of the CPU), NumPy and Python for a block, and restores them behind it.
+
+    >>> with seeded(7):
+    ...     first = torch.rand(2), np.random.rand(), random.random()
+    >>> with seeded(7):
+    ...     second = torch.rand(2), np.random.rand(), random.random()
+    >>> torch.equal(first[0], second[0]), first[1:] == second[1:]
+    (True, True)
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

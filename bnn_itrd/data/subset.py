@@ -13,10 +13,12 @@ from bnn_itrd.config.data import DataConfig
 from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.errors import UserError
 
-__all__ = ["choose", "hide_labels", "hold_out"]
+__all__ = ["choose", "hide_labels", "hold_out_fifth"]
+
+_TEST_SHARE = 0.2
 
 
-def hold_out(labels: np.ndarray[Any, Any], fraction: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _hold_out(labels: np.ndarray[Any, Any], fraction: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Returns the indices to train on and those held out: of each class the same share, the same for every seed.
 
     labels: (n,). Raises UserError where nothing is left to train on.
@@ -31,6 +33,17 @@ def hold_out(labels: np.ndarray[Any, Any], fraction: float) -> tuple[np.ndarray[
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
+def hold_out_fifth(labels: np.ndarray[Any, Any], where: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Returns the indices to train on and a fifth of each class to test on, for a set without test images.
+
+    labels: (n,); where: what messages call it. Raises UserError on a class of fewer than 3 images.
+    """
+    train, test = _hold_out(labels, _TEST_SHARE)
+    if len(np.unique(labels[test])) < len(np.unique(labels)):
+        raise UserError(f"{where}: a fifth of the images is kept for testing; give every class at least 3 images")
+    return train, test
+
+
 def choose(
     config: DataConfig, labels: np.ndarray[Any, Any], classes: Sequence[str]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -42,7 +55,7 @@ def choose(
     a smaller `per_class` are among those of a larger one (Ahn et al. 2019 train on so few).
     Raises UserError where a class has fewer, or a share to hold out is not a single image.
     """
-    keep, held = hold_out(labels, config.val_fraction)
+    keep, held = _hold_out(labels, config.val_fraction)
     if config.val_fraction and not len(held):
         raise UserError(f"data.val_fraction {config.val_fraction} of the {len(labels)} training images holds out none")
     if config.per_class is None:

@@ -39,6 +39,18 @@ class TensorSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, places: Tensor) -> TensorSplit:
+        """Returns the split of those of its images, (m,) int64."""
+        places = places.to(self.images.device)
+        return TensorSplit(
+            self.images[places],
+            self.labels[places],
+            self.mean,
+            self.std,
+            crop_padding=self.crop_padding,
+            flip=self.flip,
+        )
+
     def _to(self, device: torch.device) -> None:
         if self.images.device != device:
             self.images, self.labels = self.images.to(device), self.labels.to(device)
