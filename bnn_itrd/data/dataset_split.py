@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from bnn_itrd.data.augment import crop_and_flip, draw, normalise
 from bnn_itrd.data.batches import Batch, Sample, read_batches
 from bnn_itrd.data.images import scale_whole, take_centre, to_pixels
-from bnn_itrd.data.seeds import mix_seed, seeded, shuffled
+from bnn_itrd.data.seeds import kept_generators, mix_seed, seed_all, shuffled
 from bnn_itrd.errors import UserError
 
 __all__ = ["DatasetSplit", "SampleReader", "Samples"]
@@ -42,13 +42,13 @@ class Samples:
     def read(self, index: int, *, seed: int) -> tuple[Tensor, int]:
         """Reads one sample: its image as uint8 (c, h, w), and its label.
 
-        The global generators of torch, NumPy and Python begin at `seed`, so random transforms that draw from them
-        repeat. Raises UserError, which names the index, on anything that is no image with a whole number.
+        The global generators of torch, NumPy and Python are set to `seed` (see `kept_generators`), so random transforms
+        that draw from them repeat. Raises UserError, which names the index, on anything else than these two.
         """
         where = f"{self.name}[{index}]"
         try:
-            with seeded(seed):
-                sample = self.dataset[index]
+            seed_all(seed)
+            sample = self.dataset[index]
         except Exception as error:  # whatever a user's code raises
             first = (str(error).splitlines() or [""])[0]
             raise UserError(f"{where} cannot be read: {type(error).__name__}: {first}") from error
@@ -99,9 +99,16 @@ class SampleReader(Dataset[Sample]):
         return len(self.indices)
 
     def __getitem__(self, place: int) -> Sample:
-        index = int(self.indices[place])
-        pixels, label = self.samples.read(index, seed=mix_seed(*self.seeds, index))
-        return pixels, label, place
+        return self.__getitems__([place])[0]
+
+    def __getitems__(self, places: Sequence[int]) -> list[Sample]:
+        """Reads the samples of a batch, as DataLoader asks for them."""
+        samples = []
+        with kept_generators():
+            for place in places:
+                index = int(self.indices[place])
+                samples.append((*self.samples.read(index, seed=mix_seed(*self.seeds, index)), place))
+        return samples
 
 
 class DatasetSplit:
@@ -174,6 +181,5 @@ class DatasetSplit:
             yield normalise(images, mean, std), labels[place], place
 
     def raw(self, index: int) -> np.ndarray[Any, Any]:
-        place = int(self.indices[index])
-        pixels, _ = self.samples.read(place, seed=mix_seed(place))
+        pixels, _, _ = SampleReader(self.samples, self.indices.tolist())[index]
         return rearrange(pixels, "c h w -> h w c").numpy()

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bnn_itrd.config.addresses import import_address, is_address
+from bnn_itrd.config.addresses import call_named, import_address, is_address
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.trees import to_dict
 from bnn_itrd.data.archives import load_published
@@ -142,30 +142,20 @@ def _load_own(config: DataConfig) -> ImageData:
 
 def _make(config: DataConfig) -> tuple[Any, set[str]]:
     """Returns what the address names or, if that can be called, gives, and the fields it takes. Raises UserError."""
-    named = import_address(config.name, what="data.name")
-    known = {field.name for field in fields(DataConfig)}
-    if not callable(named):
-        return named, set()
+    what = f"data.name: {config.name}"
+    make = import_address(config.name, what="data.name")
+    if not callable(make):
+        return make, set()
+    offered = {field.name: getattr(config, field.name) for field in fields(config)}
     try:
-        parameters = inspect.signature(named).parameters.values()
-    except (TypeError, ValueError) as error:
-        raise UserError(f"data.name: {config.name} must be a Python function that returns the data set") from error
-    values: dict[str, Any] = {}
-    taken: set[str] = set()
-    for parameter in parameters:
-        name = parameter.name
-        if name in known or name == "config":
-            values[name] = config if name == "config" else getattr(config, name)
-            taken |= known if name == "config" else {name}
-        elif parameter.default is parameter.empty and parameter.kind not in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        ):
-            raise UserError(
-                f"data.name: {config.name} has the parameter {name!r}, which is no field of the data: give it a "
-                f"default, or take some of {', '.join(sorted(known))}, or config (all of them)"
-            )
-    return named(**values), taken
+        made = call_named(make, {**offered, "config": config}, what=what)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what} failed to make a data set: {type(error).__name__}: {error}") from error
+    parameters = inspect.signature(make).parameters.values()
+    whole = any(p.name == "config" or p.kind is p.VAR_KEYWORD for p in parameters)
+    return made, set(offered) if whole else set(offered) & {p.name for p in parameters}
 
 
 def _augmented(split: Split, config: DataConfig, taken: set[str]) -> Split:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from bnn_itrd.data.augment import normalise
 from bnn_itrd.data.batches import Batch, Sample, read_batches
 from bnn_itrd.data.images import MEAN, STD, read_image, take_centre
-from bnn_itrd.data.seeds import mix_seed, seeded, shuffled
+from bnn_itrd.data.seeds import kept_generators, mix_seed, seed_all, shuffled
 
 __all__ = ["FolderSplit"]
 
@@ -38,7 +38,8 @@ class _Reader(Dataset[Sample]):
         if self.train is None:
             pixels = rearrange(torch.from_numpy(take_centre(image, self.size).copy()), "h w c -> c h w")
         else:
-            with seeded(mix_seed(*self.train, 1, index)):
+            with kept_generators():
+                seed_all(mix_seed(*self.train, 1, index))
                 pixels = self.augment(rearrange(torch.from_numpy(image.copy()), "h w c -> c h w"))
         return pixels, int(self.labels[index]), index
 

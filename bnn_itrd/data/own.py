@@ -24,7 +24,6 @@ from torch.utils.data import (
 from bnn_itrd.data.batches import read_batches
 from bnn_itrd.data.dataset_split import DatasetSplit, SampleReader, Samples
 from bnn_itrd.data.images import channel_sums, statistics
-from bnn_itrd.data.seeds import mix_seed
 from bnn_itrd.data.subset import hold_out_fifth
 from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.errors import UserError, require
@@ -118,8 +117,7 @@ def read_own(train: Any, test: Any, val: Any, options: OwnOptions) -> OwnData:
     """
     given = {name: one for name, one in (("train", train), ("test", test), ("val", val)) if one is not None}
     sets = {name: _dataset(name, one, options) for name, one in given.items()}
-    first, _ = sets["train"][0].read(0, seed=mix_seed(0))
-    channels, height, width = first.shape
+    channels, height, width = SampleReader(sets["train"][0], [0])[0][0].shape
     options.check_channels(channels)
     scans = {
         name: _scan(replace(samples, shape=(channels, height, width)), workers, keep=options.in_memory)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["mix_seed", "seeded", "shuffled"]
+__all__ = ["kept_generators", "mix_seed", "seed_all", "shuffled"]
 
 
 def mix_seed(*parts: int) -> int:
@@ -28,22 +28,28 @@ def shuffled(n: int, *, seed: int, epoch: int) -> Tensor:
     return torch.randperm(n, generator=generator)
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seeds the global generators of torch (of the CPU), NumPy and Python for a block, and restores them behind it.
+def seed_all(seed: int) -> None:
+    """Seeds the global generators of torch (the CPU's), NumPy and Python."""
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
-    >>> with seeded(7):
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Restores, behind a block, the states that `seed_all` changes.
+
+    >>> with kept_generators():
+    ...     seed_all(7)
     ...     first = torch.rand(2), np.random.rand(), random.random()
-    >>> with seeded(7):
+    >>> with kept_generators():
+    ...     seed_all(7)
     ...     second = torch.rand(2), np.random.rand(), random.random()
     >>> torch.equal(first[0], second[0]), first[1:] == second[1:]
     (True, True)
     """
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
         try:
             yield
         finally:
