@@ -28,7 +28,7 @@ from bnn_itrd.config import DistillConfig, ITRDConfig, KDConfig
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.config.train import FabricConfig, TrainConfig
-from bnn_itrd.data.splits import TensorSplit
+from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.environment import environment
 from bnn_itrd.losses import ITRD
 from bnn_itrd.models import observe

@@ -14,11 +14,10 @@ from lightning.fabric import Fabric
 from torch import nn
 
 from bnn_itrd.config.addresses import address_of, is_address
-from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
 from bnn_itrd.config.trees import to_dict
-from bnn_itrd.data.datasets import load_data
+from bnn_itrd.data.datasets import as_image_data
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.deploy.targets import write_target
 from bnn_itrd.distillers.representation.itrd import ITRDConfig
@@ -59,7 +58,7 @@ class Distilled(Fitted):
 def distill(
     student: nn.Module,
     teacher: nn.Module | None,
-    data: ImageData | DataConfig | str = "digits",
+    data: Any = "digits",
     *,
     train: TrainConfig | None = None,
     distill: DistillConfig | None = None,
@@ -72,11 +71,12 @@ def distill(
     """Trains a student on labels and a teacher, exactly as the command does; the student is changed in place.
 
     student, teacher: any classifiers of the data's classes, (n, c, h, w) -> (n, classes). A teacher of None trains on
-    labels alone; another is put in eval mode and moved to the device. data: a name ('digits'), a `DataConfig` or loaded
-    `ImageData`. distill: ITRD with the paper's weights by default, the labels alone beside `distillers`: those of your
-    own by their names, each a `Distiller`, its class, a factory, a function (student, teacher, labels) -> loss, or an
-    `OwnConfig` of one. The run goes into the folder `out`; the same call continues it there. report: also export both
-    networks, compare them on the test images, and write comparison.json, curves.png and report.html into `out`, as
+    labels alone; another is put in eval mode and moved to the device. data: a name ('digits'), the address of your own
+    (package.module:make), a `DataConfig`, `ImageData`, a torch Dataset or DataLoader of (image, label), or a pair of
+    these (train, test). distill: ITRD with the paper's weights by default, the labels alone beside `distillers`: those
+    of your own by their names, each a `Distiller`, its class, a factory, a function (student, teacher, labels) -> loss,
+    or an `OwnConfig` of one. The run goes into the folder `out`; the same call continues it there. report: also export
+    both networks, compare them on the test images, and write comparison.json, curves.png and report.html into `out`, as
     ``bnn-itrd run`` does.
     Returns `Distilled`: the trained model, the history per epoch, the last evaluation; its `to_onnx` writes the file.
     Raises UserError: bad configuration, a student that does not answer with (n, classes) or is its own teacher, another
@@ -84,11 +84,7 @@ def distill(
     """
     if student is teacher:
         raise UserError("student and teacher are the same network: give a copy, copy.deepcopy(student), as the teacher")
-    if isinstance(data, str):
-        data = DataConfig(name=data, crop_padding=1, flip=False) if data == "digits" else DataConfig(name=data)
-    source: dict[str, Any] | None = None
-    if isinstance(data, DataConfig):
-        source, data = to_dict(data), load_data(data)
+    data, source = as_image_data(data)
     train = train or TrainConfig()
     if distill is None:
         distill = DistillConfig() if teacher is None or distillers else DistillConfig(itrd=ITRDConfig())

@@ -11,11 +11,14 @@ import torch
 from PIL import Image
 
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.data.arrays import channel_statistics
 from bnn_itrd.data.augment import crop_and_flip, draw, normalise
+from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.data.datasets import load_data
-from bnn_itrd.data.images import FolderSplit, read_image
-from bnn_itrd.data.splits import UNLABELLED, ImageData, TensorSplit, shuffled
+from bnn_itrd.data.folder_split import FolderSplit
+from bnn_itrd.data.images import channel_statistics, read_image
+from bnn_itrd.data.seeds import shuffled
+from bnn_itrd.data.splits import ImageData
+from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.errors import UserError
 
 CPU = torch.device("cpu")

@@ -28,8 +28,11 @@ from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.run import RunConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
+from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.data.datasets import load_data
-from bnn_itrd.data.splits import UNLABELLED, ImageData, TensorSplit, mix_seed
+from bnn_itrd.data.seeds import mix_seed
+from bnn_itrd.data.splits import ImageData
+from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.distillers import METHODS
 from bnn_itrd.errors import UserError
 from bnn_itrd.models import Outputs, observe

@@ -30,7 +30,8 @@ from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
 from bnn_itrd.config.trees import differences, to_dict
 from bnn_itrd.data.datasets import load_data
-from bnn_itrd.data.splits import ImageData, TensorSplit
+from bnn_itrd.data.splits import ImageData
+from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.deploy.targets import open_file, write_target
 from bnn_itrd.errors import UserError
 from bnn_itrd.models import observe

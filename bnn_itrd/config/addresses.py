@@ -116,15 +116,22 @@ def named_addresses(tree: Any) -> frozenset[str]:
     return frozenset([tree]) if is_address(tree) else frozenset()
 
 
-def check_trusted(address: str, trust: bool | Collection[str], *, where: str) -> None:
+def check_trusted(
+    address: str,
+    trust: bool | Collection[str],
+    *,
+    where: str,
+    instead: str = "pass the network as model=...",
+) -> None:
     """Refuses to import a user's code that only a file names.
 
-    `trust`: True, or the addresses that the user gave. `where` says which file holds the address.
+    `trust`: True, or the addresses that the user gave. `where` says which file holds the address, `instead` what else
+    the user can do.
     Raises UserError on an address that is not among them.
     """
     if trust is True or (not isinstance(trust, bool) and address in trust):
         return
     raise UserError(
         f"{where} names code of its own, {address!r}, which would be run: name it again with --trust (in Python "
-        "trust=True), or pass the network as model=..., if you know where the file comes from"
+        f"trust=True), or {instead}, if you know where the file comes from"
     )

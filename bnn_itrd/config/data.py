@@ -14,8 +14,8 @@ class DataConfig:
     """Which images.
 
     Args:
-        name: data set: digits (embedded), cifar10, cifar100, stl10, tiny-imagenet, imagenet, mit67, cub200, or folder
-            (your own images, one folder per class)
+        name: data set: digits (embedded), cifar10, cifar100, stl10, tiny-imagenet, imagenet, mit67, cub200, folder
+            (your own images, one folder per class), or package.module:make (your own code)
         root: where it lies: an .npz, the folder of torchvision's download, or an image folder
         download: let torchvision fetch cifar10, cifar100 or stl10 into root
         val_fraction: share of the training images held out for choosing things, in [0, 1)

@@ -1,6 +1,8 @@
 """Images by name, in folders, or a user's own: splits that yield batches."""
 
-from bnn_itrd.data.datasets import DATASETS, load_data
-from bnn_itrd.data.splits import UNLABELLED, Batch, ImageData, Split, TensorSplit
+from bnn_itrd.data.batches import UNLABELLED, Batch
+from bnn_itrd.data.datasets import DATASETS, as_image_data, load_data
+from bnn_itrd.data.splits import ImageData, Split
+from bnn_itrd.data.tensor_split import TensorSplit
 
-__all__ = ["DATASETS", "UNLABELLED", "Batch", "ImageData", "Split", "TensorSplit", "load_data"]
+__all__ = ["DATASETS", "UNLABELLED", "Batch", "ImageData", "Split", "TensorSplit", "as_image_data", "load_data"]

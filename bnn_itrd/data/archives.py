@@ -14,17 +14,17 @@ from bnn_itrd.data.folders import LARGE_SIZE, Listing, load_listing, scan, scan_
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.errors import UserError
 
-__all__ = ["LAYOUTS", "Layout", "load_published"]
+__all__ = ["load_published"]
 
-
-Part = tuple[list[Path], np.ndarray[Any, Any]]
+_Part = tuple[list[Path], np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What a set's folder holds. archive: its name as unpacked; parts: what must lie in it; read: lists the files.
+class _Layout:
+    """What the folder of a data set holds.
 
-    size: height and width by default; small_bytes, scale: see `load_listing`.
+    archive: its name as unpacked; parts: what must lie in it; expected: the same in words; read: lists the files; size:
+    height and width by default; small_bytes, scale: see `load_listing`.
     """
 
     archive: str
@@ -37,7 +37,7 @@ class Layout:
 
 
 def _rows(file: Path, columns: int, separator: str | None = None) -> list[list[str]]:
-    """The lines of a text file, split into at least so many columns. Raises UserError, naming the line."""
+    """Reads the lines of a text file, each split into at least so many columns. Raises UserError, naming the line."""
     rows = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
@@ -68,7 +68,7 @@ def _labels(names: Sequence[str], classes: Sequence[str], file: Path) -> np.ndar
 
 
 def _tiny_imagenet(root: Path) -> Listing:
-    """Its validation images are for testing: those called test have no labels."""
+    """Lists TinyImageNet. Its validation images are for testing: those called test have no labels."""
     classes, paths, labels = scan(root / "train")
     file = root / "val" / "val_annotations.txt"
     rows = _rows(file, 2, "\t")
@@ -77,7 +77,7 @@ def _tiny_imagenet(root: Path) -> Listing:
 
 
 def _imagenet(root: Path) -> Listing:
-    """Its validation images are for testing, even where a folder test (without labels) lies beside them."""
+    """Lists ImageNet. Its validation images are for testing, even where a folder test (without labels) is there too."""
     return scan_pair(root / "train", root / "val")
 
 
@@ -91,7 +91,7 @@ def _mit67(root: Path) -> Listing:
             raise UserError(f"{file} must list images as CLASS/NAME, got {odd[0] if odd else 'nothing'!r}")
     classes = tuple(sorted({name.split("/")[0] for name in train}))
 
-    def part(file: Path, names: list[str]) -> Part:
+    def part(file: Path, names: list[str]) -> _Part:
         labels = _labels([name.split("/")[0] for name in names], classes, file)
         return _present(root / "Images", names, file), labels
 
@@ -119,7 +119,7 @@ def _cub200(root: Path) -> Listing:
                 "classes.txt does not name"
             )
 
-    def part(side: str) -> Part:
+    def part(side: str) -> _Part:
         ids = [number for number in images if split[number] == side]
         if not ids:
             raise UserError(f"{root / 'train_test_split.txt'} marks no image with {side}")
@@ -129,8 +129,8 @@ def _cub200(root: Path) -> Listing:
     return Listing(tuple(names.values()), *part("1"), *part("0"))
 
 
-LAYOUTS: dict[str, Layout] = {
-    "tiny-imagenet": Layout(
+_LAYOUTS: dict[str, _Layout] = {
+    "tiny-imagenet": _Layout(
         "tiny-imagenet-200",
         ("train", "val/images", "val/val_annotations.txt"),
         "train/WNID/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt",
@@ -139,14 +139,14 @@ LAYOUTS: dict[str, Layout] = {
         small_bytes=2**31,  # 1.4 GB
         scale=True,
     ),
-    "imagenet": Layout("imagenet", ("train", "val"), "train/CLASS/* and val/CLASS/*", _imagenet),
-    "mit67": Layout(
+    "imagenet": _Layout("imagenet", ("train", "val"), "train/CLASS/* and val/CLASS/*", _imagenet),
+    "mit67": _Layout(
         "mit67",
         ("Images", "TrainImages.txt", "TestImages.txt"),
         "Images/CLASS/*.jpg, TrainImages.txt and TestImages.txt",
         _mit67,
     ),
-    "cub200": Layout(
+    "cub200": _Layout(
         "CUB_200_2011",
         ("images", "images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt"),
         "images/CLASS/*.jpg, images.txt, image_class_labels.txt, train_test_split.txt and classes.txt",
@@ -156,11 +156,11 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def load_published(config: DataConfig) -> ImageData:
-    """A set of `LAYOUTS`; `config.root` is its folder as unpacked, or the one that holds it.
+    """Loads a published set; `config.root` is its folder as unpacked, or the one that holds it.
 
     Raises UserError: no folder, a part of the layout that is missing, a list that does not fit the files.
     """
-    layout = LAYOUTS[config.name]
+    layout = _LAYOUTS[config.name]
     if config.root is None or not Path(config.root).is_dir():
         raise UserError(
             f"data set {config.name!r} needs --data.root, a folder with {layout.expected}; got {config.root!r}"

@@ -1,4 +1,4 @@
-"""Data sets that are arrays in memory: the embedded digits, CIFAR-10 and CIFAR-100, .npz files."""
+"""Data sets of arrays: the embedded digits, CIFAR-10 and CIFAR-100, .npz files."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
 
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.data.splits import ImageData, TensorSplit
+from bnn_itrd.data.images import channel_statistics, scale_whole
+from bnn_itrd.data.splits import ImageData
 from bnn_itrd.data.subset import choose
+from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.errors import UserError
 
-__all__ = ["Arrays", "channel_statistics", "check_images", "cifar", "digits", "from_arrays", "load_npz", "resized"]
+__all__ = ["Arrays", "from_arrays", "load_cifar", "load_digits"]
 
 
 @dataclass(frozen=True)
 class Arrays:
+    """Images uint8 (n, h, w, c) and labels int64 (n,) from 0, to train on and to test on, and the classes' names."""
+
     x_train: np.ndarray[Any, Any]
     y_train: np.ndarray[Any, Any]
     x_test: np.ndarray[Any, Any]
@@ -29,134 +31,13 @@ class Arrays:
     classes: tuple[str, ...]
 
 
-def digits(config: DataConfig) -> Arrays:
-    """scikit-learn's 1,797 handwritten digits, 8x8, 16 grey levels; every fifth of each class is for testing."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-    labels = bunch.target.astype(np.int64)
-    test = np.zeros(len(labels), dtype=bool)
-    for c in range(10):
-        test[np.flatnonzero(labels == c)[::5]] = True
-    return Arrays(images[~test], labels[~test], images[test], labels[test], tuple("0123456789"))
-
-
-def check_images(where: str, key: str, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> None:
-    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in (1, 3):
-        raise UserError(
-            f"{where}: x_{key} must be uint8 images (n, height, width, 1 or 3), "
-            f"got {images.dtype} {tuple(images.shape)}"
-        )
-    if labels.ndim != 1 or len(labels) != len(images) or labels.dtype.kind not in "iu":
-        raise UserError(
-            f"{where}: y_{key} must be {len(images)} whole numbers, one for each image of x_{key}, "
-            f"got {labels.dtype} {tuple(labels.shape)}"
-        )
-    if len(images) == 0:
-        raise UserError(f"{where}: x_{key} holds no image")
-
-
-def load_npz(path: Path) -> Arrays:
-    """x_train, x_test uint8 (n, h, w, c); y_train, y_test (n,); classes (k,), optional."""
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            for key in ("x_train", "y_train", "x_test", "y_test"):
-                if key not in file:
-                    raise UserError(f"{path}: no array {key!r} in it, found {', '.join(file.files) or 'none'}")
-                arrays[key] = file[key]
-            classes = [str(c) for c in file["classes"]] if "classes" in file else None
-    except UserError:
-        raise
-    except Exception as error:  # zipfile, zlib, numpy and the system each have their own
-        raise UserError(f"{path} cannot be read as .npz (is it cut short?): {error}") from error
-    for split in ("train", "test"):
-        check_images(str(path), split, arrays[f"x_{split}"], arrays[f"y_{split}"])
-    if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
-        raise UserError(
-            f"{path}: x_train has images of {arrays['x_train'].shape[1:]}, x_test of {arrays['x_test'].shape[1:]}"
-        )
-    if classes is None:
-        classes = [str(c) for c in range(int(max(arrays["y_train"].max(), arrays["y_test"].max())) + 1)]
-    for split in ("train", "test"):
-        labels = arrays[f"y_{split}"]
-        outside = np.flatnonzero((labels < 0) | (labels >= len(classes)))
-        if len(outside):
-            raise UserError(
-                f"{path}: y_{split}[{outside[0]}] is {labels[outside[0]]}, but there are {len(classes)} classes "
-                f"(0 to {len(classes) - 1}); {len(outside)} labels are out of range"
-            )
-    return Arrays(
-        arrays["x_train"],
-        arrays["y_train"].astype(np.int64),
-        arrays["x_test"],
-        arrays["y_test"].astype(np.int64),
-        tuple(classes),
-    )
-
-
-def cifar(config: DataConfig) -> Arrays:
-    """CIFAR-10 or CIFAR-100 from an .npz or from torchvision's layout."""
-    from torchvision.datasets import CIFAR10, CIFAR100
-
-    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[config.name]
-    ways = (
-        f"give --data.root a file {config.name}.npz (x_train uint8 NHWC, y_train, x_test, y_test, classes) or the "
-        f"folder that holds {kind.base_folder}, or let torchvision fetch it with --data.download true"
-    )
-    if config.root is None and not config.download:
-        raise UserError(f"data set {config.name!r} needs its images: {ways}")
-    root = Path(config.root or "data")
-    if root.suffix == ".npz":
-        if not root.is_file():
-            raise UserError(f"no file {root}: {ways}")
-        return load_npz(root)
-    if not root.is_dir() and not config.download:
-        raise UserError(f"no folder {root}: {ways}")
-    try:
-        train = kind(root, train=True, download=config.download)
-        test = kind(root, train=False, download=config.download)
-    except (RuntimeError, OSError, EOFError) as error:
-        raise UserError(
-            f"{root} does not hold a whole {config.name} in torchvision's layout ({error}): {ways}"
-        ) from error
-    return Arrays(
-        train.data,
-        np.asarray(train.targets, dtype=np.int64),
-        test.data,
-        np.asarray(test.targets, dtype=np.int64),
-        tuple(train.classes),
-    )
-
-
-def channel_statistics(images: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per channel, (c,) float32 on the 0..1 scale, of uint8 images (n, h, w, c)."""
-    channels = images.shape[3]
-    total, squares = np.zeros(channels), np.zeros(channels)
-    for start in range(0, len(images), 2048):  # in chunks: float64 copies of all would be eight times the images
-        chunk = images[start : start + 2048].reshape(-1, channels).astype(np.float64)
-        total += chunk.sum(0)
-        squares += np.square(chunk).sum(0)
-    count = images.size // channels
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    as_tensor = [torch.tensor(v / 255, dtype=torch.float32) for v in (mean, np.maximum(std, 0.255))]
-    return as_tensor[0], as_tensor[1]
-
-
-def resized(images: np.ndarray[Any, Any], size: int | None) -> np.ndarray[Any, Any]:
-    """uint8 (n, h, w, c) -> (n, size, size, c), bilinear; as they are where size is None."""
-    if size is None or images.shape[1:3] == (size, size):
-        return images
-    pixels = rearrange(torch.from_numpy(images), "n h w c -> n c h w").float()
-    scaled = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
-    return rearrange(scaled.round().clamp(0, 255).byte(), "n c h w -> n h w c").numpy()
-
-
 def from_arrays(config: DataConfig, arrays: Arrays) -> ImageData:
-    x, y = resized(arrays.x_train, config.image_size), arrays.y_train
-    x_test = resized(arrays.x_test, config.image_size)
+    """Makes the data set of arrays in memory, normalised with the statistics of the images that are trained on.
+
+    Raises UserError as `subset.choose` does.
+    """
+    x, y = scale_whole(arrays.x_train, config.image_size), arrays.y_train
+    x_test = scale_whole(arrays.x_test, config.image_size)
     keep, held = choose(config, y, arrays.classes)
     mean_t, std_t = channel_statistics(x[keep])
 
@@ -182,3 +63,110 @@ def from_arrays(config: DataConfig, arrays: Arrays) -> ImageData:
         val=split(x[held], y[held]) if len(held) else None,
         test=split(x_test, arrays.y_test),
     )
+
+
+def load_digits(config: DataConfig) -> ImageData:
+    """Loads scikit-learn's 1,797 handwritten digits, 8x8, 16 grey levels; every fifth of each class is for testing."""
+    from sklearn import datasets
+
+    bunch = datasets.load_digits()
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = bunch.target.astype(np.int64)
+    test = np.zeros(len(labels), dtype=bool)
+    for c in range(10):
+        test[np.flatnonzero(labels == c)[::5]] = True
+    arrays = Arrays(images[~test], labels[~test], images[test], labels[test], tuple("0123456789"))
+    return from_arrays(config, arrays)
+
+
+def _check_images(where: str, key: str, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> None:
+    """Raises UserError unless x_`key` and y_`key` of `where` are images and a whole number for each."""
+    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in (1, 3):
+        raise UserError(
+            f"{where}: x_{key} must be uint8 images (n, height, width, 1 or 3), "
+            f"got {images.dtype} {tuple(images.shape)}"
+        )
+    if labels.ndim != 1 or len(labels) != len(images) or labels.dtype.kind not in "iu":
+        raise UserError(
+            f"{where}: y_{key} must be {len(images)} whole numbers, one for each image of x_{key}, "
+            f"got {labels.dtype} {tuple(labels.shape)}"
+        )
+    if len(images) == 0:
+        raise UserError(f"{where}: x_{key} holds no image")
+
+
+def _load_npz(path: Path) -> Arrays:
+    """Reads x_train, x_test uint8 (n, h, w, c); y_train, y_test (n,); classes (k,), which may be left out."""
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for key in ("x_train", "y_train", "x_test", "y_test"):
+                if key not in file:
+                    raise UserError(f"{path}: no array {key!r} in it, found {', '.join(file.files) or 'none'}")
+                arrays[key] = file[key]
+            classes = [str(c) for c in file["classes"]] if "classes" in file else None
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, zlib, numpy and the system each have their own
+        raise UserError(f"{path} cannot be read as .npz (is it cut short?): {error}") from error
+    for split in ("train", "test"):
+        _check_images(str(path), split, arrays[f"x_{split}"], arrays[f"y_{split}"])
+    if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
+        raise UserError(
+            f"{path}: x_train has images of {arrays['x_train'].shape[1:]}, x_test of {arrays['x_test'].shape[1:]}"
+        )
+    if classes is None:
+        classes = [str(c) for c in range(int(max(arrays["y_train"].max(), arrays["y_test"].max())) + 1)]
+    for split in ("train", "test"):
+        labels = arrays[f"y_{split}"]
+        outside = np.flatnonzero((labels < 0) | (labels >= len(classes)))
+        if len(outside):
+            raise UserError(
+                f"{path}: y_{split}[{outside[0]}] is {labels[outside[0]]}, but there are {len(classes)} classes "
+                f"(0 to {len(classes) - 1}); {len(outside)} labels are out of range"
+            )
+    return Arrays(
+        arrays["x_train"],
+        arrays["y_train"].astype(np.int64),
+        arrays["x_test"],
+        arrays["y_test"].astype(np.int64),
+        tuple(classes),
+    )
+
+
+def load_cifar(config: DataConfig) -> ImageData:
+    """Loads CIFAR-10 or CIFAR-100 from an .npz or from torchvision's layout.
+
+    Raises UserError: no such file or folder, one that is damaged, arrays of another form, labels out of range.
+    """
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[config.name]
+    ways = (
+        f"give --data.root a file {config.name}.npz (x_train uint8 NHWC, y_train, x_test, y_test, classes) or the "
+        f"folder that holds {kind.base_folder}, or let torchvision fetch it with --data.download true"
+    )
+    if config.root is None and not config.download:
+        raise UserError(f"data set {config.name!r} needs its images: {ways}")
+    root = Path(config.root or "data")
+    if root.suffix == ".npz":
+        if not root.is_file():
+            raise UserError(f"no file {root}: {ways}")
+        return from_arrays(config, _load_npz(root))
+    if not root.is_dir() and not config.download:
+        raise UserError(f"no folder {root}: {ways}")
+    try:
+        train = kind(root, train=True, download=config.download)
+        test = kind(root, train=False, download=config.download)
+    except (RuntimeError, OSError, EOFError) as error:
+        raise UserError(
+            f"{root} does not hold a whole {config.name} in torchvision's layout ({error}): {ways}"
+        ) from error
+    arrays = Arrays(
+        train.data,
+        np.asarray(train.targets, dtype=np.int64),
+        test.data,
+        np.asarray(test.targets, dtype=np.int64),
+        tuple(train.classes),
+    )
+    return from_arrays(config, arrays)

@@ -1,53 +1,197 @@
-"""Data sets by their names."""
+"""Data sets by their names, by the address of a user's own, or as objects."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any
 
+import torch
+
+from bnn_itrd.config.addresses import call_named, import_address, is_address
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.data.arrays import Arrays, cifar, digits, from_arrays
-from bnn_itrd.data.splits import ImageData
-from bnn_itrd.data.subset import hide_labels
-from bnn_itrd.errors import unknown
+from bnn_itrd.config.trees import to_dict
+from bnn_itrd.data.archives import load_published
+from bnn_itrd.data.arrays import load_cifar, load_digits
+from bnn_itrd.data.dataset_split import DatasetSplit
+from bnn_itrd.data.folder_split import FolderSplit
+from bnn_itrd.data.folders import load_folder
+from bnn_itrd.data.own import is_own
+from bnn_itrd.data.splits import ImageData, Split
+from bnn_itrd.data.stl10 import load_stl10
+from bnn_itrd.data.subset import choose, hide_labels
+from bnn_itrd.data.tensor_split import TensorSplit
+from bnn_itrd.errors import UserError, unknown
 
-__all__ = ["DATASETS", "load_data"]
+__all__ = ["DATASETS", "as_image_data", "load_data"]
 
-
-def _folder(config: DataConfig) -> ImageData:
-    from bnn_itrd.data.folders import load_folder
-
-    return load_folder(config)
-
-
-def _stl10(config: DataConfig) -> Arrays:
-    from bnn_itrd.data.stl10 import load_stl10
-
-    return Arrays(*load_stl10(config))
-
-
-def _published(config: DataConfig) -> ImageData:
-    from bnn_itrd.data.archives import load_published
-
-    return load_published(config)
-
-
-DATASETS: dict[str, Callable[[DataConfig], Arrays | ImageData]] = {
-    "digits": digits,
-    "cifar10": cifar,
-    "cifar100": cifar,
-    "stl10": _stl10,
-    "tiny-imagenet": _published,
-    "imagenet": _published,
-    "mit67": _published,
-    "cub200": _published,
-    "folder": _folder,
+DATASETS: dict[str, Callable[[DataConfig], ImageData]] = {
+    "digits": load_digits,
+    "cifar10": load_cifar,
+    "cifar100": load_cifar,
+    "stl10": load_stl10,
+    "tiny-imagenet": load_published,
+    "imagenet": load_published,
+    "mit67": load_published,
+    "cub200": load_published,
+    "folder": load_folder,
 }
 
 
 def load_data(config: DataConfig) -> ImageData:
-    """The data set of a configuration. Raises UserError: unknown name, missing or damaged files, bad labels."""
+    """Loads the data set of a configuration; a name that is an address, ``package.module:make``, runs the user's code.
+
+    Raises UserError: unknown name, missing or damaged files, bad labels; an option that a user's own cannot have.
+
+    >>> data = load_data(DataConfig(name="digits", val_fraction=0.1))
+    >>> len(data.classes), data.input_shape
+    (10, (1, 8, 8))
+    """
+    if is_address(config.name):
+        return _load_own(config)
     if config.name not in DATASETS:
-        raise unknown("data set", config.name, DATASETS)
-    loaded = DATASETS[config.name](config)
-    data = loaded if isinstance(loaded, ImageData) else from_arrays(config, loaded)
-    return hide_labels(config, data) if config.unlabelled else data
+        raise unknown("data set", config.name, [*DATASETS, "package.module:make"])
+    data = DATASETS[config.name](config)
+    if config.unlabelled:
+        hide_labels(config, data.train.labels)
+    return data
+
+
+def as_image_data(data: Any) -> tuple[ImageData, dict[str, Any] | None]:
+    """Returns the data set that a user means, and the configuration it comes from, None where that is an object.
+
+    data: a name or an address, a `DataConfig`, `ImageData`, a torch Dataset or DataLoader, two of these to train and to
+    test on, or a mapping with them as train, test and val. Raises UserError as `load_data` and
+    `ImageData.from_datasets` do, and on anything else.
+
+    >>> as_image_data("digits")[1]["name"]
+    'digits'
+    """
+    if isinstance(data, str):
+        data = DataConfig(name=data, crop_padding=1, flip=False) if data == "digits" else DataConfig(name=data)
+    if isinstance(data, DataConfig):
+        return load_data(data), to_dict(data)
+    return _of_object(data, image_size=None, workers=None), None
+
+
+_EXPECTED = (
+    "the name of a data set, a DataConfig, ImageData, a torch Dataset or DataLoader of (image, label), a pair of these "
+    "(train, test), or a mapping of them with the keys train, test and val"
+)
+
+
+def _of_object(data: Any, *, image_size: int | None, workers: int | None) -> ImageData:
+    """Returns ImageData as it is, else makes it of a Dataset, a pair or a mapping. Raises UserError."""
+    if isinstance(data, ImageData):
+        return data
+    if isinstance(data, Mapping):
+        keys = ("train", "test", "val")
+        for key in data:
+            if key not in keys:
+                raise unknown("key of the data", str(key), keys)
+        if "train" not in data:
+            raise UserError(f"the data has no key 'train', only {', '.join(map(repr, data)) or 'none'}")
+        parts = dict(data)
+    elif isinstance(data, (tuple, list)) and len(data) == 2 and all(map(is_own, data)):
+        parts = {"train": data[0], "test": data[1]}
+    elif is_own(data) and not isinstance(data, tuple):
+        parts = {"train": data}
+    else:
+        told = f"a tuple of {', '.join(type(d).__name__ for d in data)}" if isinstance(data, tuple) else ""
+        hint = (
+            ": arrays become a Dataset with TensorDataset(images, labels)" if "Tensor" in told or "arr" in told else ""
+        )
+        raise UserError(f"data must be {_EXPECTED}; got {told or type(data).__name__}{hint}")
+    train, test, val = (parts.get(key) for key in ("train", "test", "val"))
+    return ImageData.from_datasets(train, test, val=val, image_size=image_size, workers=workers)
+
+
+# ---- a user's own, by its address
+
+_DEFAULTS = DataConfig()
+# Those that say which images are trained on go together.
+_FEW = {"per_class", "per_class_seed", "unlabelled"}
+
+
+def _load_own(config: DataConfig) -> ImageData:
+    """Calls the user's function with the fields that its signature names, and does the rest of them itself."""
+    made, taken = _make(config)
+    if taken & _FEW:
+        taken |= _FEW
+    for name in ("root", "download"):
+        if name not in taken and getattr(config, name) != getattr(_DEFAULTS, name):
+            raise UserError(f"{config.name} takes no data.{name}: name it in its signature, or leave the option out")
+    size = None if "image_size" in taken else config.image_size
+    workers = None if "workers" in taken else config.workers
+    if isinstance(made, (str, DataConfig)):
+        data = as_image_data(made)[0]
+    else:
+        data = _of_object(made, image_size=size, workers=workers)
+    if size is not None and data.input_shape[1:] != (size, size):
+        raise UserError(
+            f"{config.name} gives images of {data.input_shape[1]} x {data.input_shape[2]} pixels, whatever "
+            f"data.image_size ({size}) is: name image_size in its signature"
+        )
+    data = replace(data, name=config.name, train=_augmented(data.train, config, taken))
+    # What it takes it does itself.
+    rest = replace(config, **{name: getattr(_DEFAULTS, name) for name in taken - {"name"}})
+    return _chosen(data, rest) if rest.val_fraction or rest.per_class is not None else data
+
+
+def _make(config: DataConfig) -> tuple[Any, set[str]]:
+    """Returns what the address names or, if that can be called, gives, and the fields it takes. Raises UserError."""
+    what = f"data.name: {config.name}"
+    make = import_address(config.name, what="data.name")
+    if not callable(make):
+        return make, set()
+    offered = {field.name: getattr(config, field.name) for field in fields(config)}
+    try:
+        made = call_named(make, {**offered, "config": config}, what=what)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what} failed to make a data set: {type(error).__name__}: {error}") from error
+    parameters = inspect.signature(make).parameters.values()
+    whole = any(p.name == "config" or p.kind is p.VAR_KEYWORD for p in parameters)
+    return made, set(offered) if whole else set(offered) & {p.name for p in parameters}
+
+
+def _augmented(split: Split, config: DataConfig, taken: set[str]) -> Split:
+    """Returns the training split with the crop and flip of the configuration, those that the user's code does not
+    take. Raises UserError where it is a split of the user's own class."""
+    wanted = {name: getattr(config, name) for name in ("crop_padding", "flip") if name not in taken}
+    if isinstance(split, FolderSplit):
+        wanted.pop("crop_padding", None)  # its crops are others, as of every set of large files
+    elif wanted and not isinstance(split, (TensorSplit, DatasetSplit)):
+        raise UserError(
+            f"{config.name} gives a training split of its own, {type(split).__name__}: it must take data.crop_padding "
+            "and data.flip in its signature"
+        )
+    changed = copy.copy(split)
+    for name, value in wanted.items():
+        setattr(changed, name, value)
+    return changed
+
+
+def _chosen(data: ImageData, config: DataConfig) -> ImageData:
+    """Holds out `val_fraction`, takes `per_class`, hides the other labels; the normalisation stays.
+
+    Raises UserError where it has held-out images already, or is no data set of Datasets.
+    """
+    split = data.train
+    if not isinstance(split, (TensorSplit, DatasetSplit)):
+        raise UserError(
+            f"{data.name} gives a training split of the class {type(split).__name__}, of which data.val_fraction and "
+            "data.per_class cannot take a part: name them in its signature"
+        )
+    if config.val_fraction and data.val is not None:
+        raise UserError(
+            f"{data.name} holds images out itself: leave out data.val_fraction, or name it in its signature"
+        )
+    keep, held = (torch.from_numpy(places) for places in choose(config, split.labels.numpy(), data.classes))
+    train = split.take(keep)
+    if config.unlabelled:
+        hide_labels(config, train.labels)
+    return replace(data, train=train, val=split.take(held) if len(held) else data.val)

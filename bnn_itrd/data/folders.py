@@ -1,4 +1,4 @@
-"""Images in files, a user's own in a folder per class: small ones held in memory, large ones read when needed."""
+"""Data sets of image files, in a folder for each class or listed: small ones in memory, large ones read as needed."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import torch
 from einops import rearrange
 
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.data.arrays import channel_statistics, resized
-from bnn_itrd.data.images import MEAN, STD, SUFFIXES, FolderSplit, read_image, resize
-from bnn_itrd.data.splits import ImageData, TensorSplit
-from bnn_itrd.data.subset import choose, hold_out
+from bnn_itrd.data.folder_split import FolderSplit
+from bnn_itrd.data.images import MEAN, STD, SUFFIXES, channel_statistics, read_image, scale_whole, take_centre
+from bnn_itrd.data.splits import ImageData
+from bnn_itrd.data.subset import choose, hold_out_fifth
+from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.errors import UserError
 
 __all__ = ["LARGE_SIZE", "Listing", "load_folder", "load_listing", "scan", "scan_pair"]
 
 LARGE_SIZE = 224
 _SMALL_SIZE, _SMALL_BYTES = 64, 2**30
-_TEST_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Files and labels (n,) from 0, to train on and to test on."""
+    """The classes, and files with their labels (n,) from 0, to train on and to test on."""
 
     classes: tuple[str, ...]
     paths: list[Path]
@@ -36,7 +36,7 @@ class Listing:
 
 
 def scan(root: Path) -> tuple[tuple[str, ...], list[Path], np.ndarray[Any, Any]]:
-    """(classes, files, labels) of a folder with one folder of images per class, at any depth, in sorted order.
+    """Lists a folder with one folder of images per class: (classes, files, labels), at any depth, in sorted order.
 
     Raises UserError on fewer than two classes or an empty one.
     """
@@ -56,7 +56,7 @@ def scan(root: Path) -> tuple[tuple[str, ...], list[Path], np.ndarray[Any, Any]]
 
 
 def scan_pair(train: Path, test: Path) -> Listing:
-    """Two folders of the same classes. Raises UserError as `scan` does, and where the classes differ."""
+    """Lists two folders of the same classes. Raises UserError as `scan` does, and where the classes differ."""
     classes, paths, labels = scan(train)
     test_classes, test_paths, test_labels = scan(test)
     if test_classes != classes:
@@ -66,7 +66,7 @@ def scan_pair(train: Path, test: Path) -> Listing:
 
 
 def load_folder(config: DataConfig) -> ImageData:
-    """root/train/CLASS/* with root/test (or root/val), or root/CLASS/*, of which a fifth is then kept for testing.
+    """Loads root/train/CLASS/* with root/test (or root/val), or root/CLASS/*, of which a fifth is kept for testing.
 
     Raises UserError: no folder, fewer than two classes, an empty class, classes that differ between train and test,
     an image that cannot be read (named).
@@ -82,9 +82,7 @@ def load_folder(config: DataConfig) -> ImageData:
             raise UserError(f"{root} has a folder 'train' but neither 'test' nor 'val' beside it")
         return load_listing(config, scan_pair(root / "train", tests[0]))
     classes, paths, labels = scan(root)
-    train, test = hold_out(labels, _TEST_SHARE)
-    if len(np.unique(labels[test])) < len(classes):
-        raise UserError(f"{root}: a fifth of the images is kept for testing; give every class at least 3 images")
+    train, test = hold_out_fifth(labels, str(root))
     listing = Listing(classes, [paths[i] for i in train], labels[train], [paths[i] for i in test], labels[test])
     return load_listing(config, listing)
 
@@ -97,7 +95,7 @@ def load_listing(
     small_bytes: int = _SMALL_BYTES,
     scale: bool = False,
 ) -> ImageData:
-    """The data set of listed files, in memory where they are small (64 pixels, `small_bytes`), else read as needed.
+    """Makes the data set of listed files: in memory where they are small (64 pixels, `small_bytes`), else on disk.
 
     size: height and width without `config.image_size`; by default the files' own where they are small and alike, else
     224. scale: small images of another size are scaled whole; otherwise their centre is taken, as of large ones.
@@ -131,7 +129,7 @@ def load_listing(
 
 
 def _common_small_size(paths: list[Path]) -> int | None:
-    """The side of the images when all are square, alike and small: then they need no resizing."""
+    """Returns the side of the images where all are square, alike and small, else None: then they need resizing."""
     from PIL import Image
 
     sizes = set()
@@ -154,7 +152,7 @@ def _in_memory(config: DataConfig, groups: _Groups, size: int, scale: bool) -> d
     def fitted(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if image.shape == (size, size, 3):
             return image
-        return resized(image[None], size)[0] if scale else resize(image, size)
+        return scale_whole(image[None], size)[0] if scale else take_centre(image, size)
 
     def pixels(paths: list[Path]) -> np.ndarray[Any, Any]:
         images = np.zeros((len(paths), size, size, 3), dtype=np.uint8)

@@ -1,23 +1,31 @@
-"""Image files: reading them, and a split that reads them as they are needed."""
+"""Images as uint8 pixels: read from a file, brought to a size, their statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from bnn_itrd.data.augment import normalise
-from bnn_itrd.data.splits import Batch, mix_seed, shuffled
 from bnn_itrd.errors import UserError
 
-__all__ = ["MEAN", "STD", "SUFFIXES", "FolderSplit", "read_image", "resize"]
-
+__all__ = [
+    "MEAN",
+    "STD",
+    "SUFFIXES",
+    "channel_statistics",
+    "channel_sums",
+    "read_image",
+    "scale_whole",
+    "statistics",
+    "take_centre",
+    "to_pixels",
+]
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # ImageNet's statistics: what large images are normalised with by every published network.
@@ -25,102 +33,153 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def read_image(path: Path) -> np.ndarray[Any, Any]:
-    """RGB uint8 (h, w, 3); 16 grey bits are scaled to 8. Raises UserError, naming the file, where it cannot be read."""
+    """Reads a file as RGB uint8 (h, w, 3), upright; 16 grey bits are scaled to 8.
+
+    Raises UserError, naming the file, where it cannot be read.
+    """
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
-            # Pillow's own conversion of these cuts at 255: nearly all of a picture would be white.
-            if upright.mode.startswith("I;16") or (upright.mode == "I" and image.format == "PNG"):
-                grey = np.round(np.asarray(upright).astype(np.float64) / 257).astype(np.uint8)
-                return repeat(grey, "h w -> h w c", c=3)
-            if upright.mode in ("I", "F"):
-                raise ValueError(f"its pixels are of Pillow's mode {upright.mode}, not of 8 or 16 bits")
-            return np.array(upright.convert("RGB"))
+            pixels = _of_picture(upright, deep=upright.mode == "I" and image.format == "PNG")
+            return pixels if pixels.shape[2] == 3 else repeat(pixels, "h w 1 -> h w c", c=3)
     except Exception as error:  # Pillow raises whatever the decoder found: OSError, SyntaxError, struct.error, ...
         raise UserError(f"{path} cannot be read as an image: {error}") from error
 
 
-def resize(image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-    """Shorter side to 8/7 of size, then the centre: the usual view for evaluation (256 -> 224)."""
+def _of_picture(picture: Any, *, deep: bool = False) -> np.ndarray[Any, Any]:
+    """Returns a Pillow picture as uint8 (h, w, 1) where it is grey, else (h, w, 3).
+
+    deep: it has 16 grey bits, whatever its mode says. Raises ValueError on pixels of another range.
+    """
+    # Pillow's own conversion of these cuts at 255: nearly all of a picture would be white.
+    if deep or picture.mode.startswith("I;16"):
+        return np.round(np.asarray(picture).astype(np.float64) / 257).astype(np.uint8)[..., None]
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"its pixels are of Pillow's mode {picture.mode}, not of 8 or 16 bits")
+    if picture.mode in ("1", "L"):
+        return np.array(picture.convert("L"))[..., None]
+    return np.array(picture.convert("RGB"))
+
+
+def to_pixels(
+    image: Any, normalised_with: tuple[Sequence[float], Sequence[float]] | None = None
+) -> np.ndarray[Any, Any]:
+    """Returns a picture, an array or a tensor as uint8 pixels (h, w, c), c = 1 or 3.
+
+    image: a Pillow picture, or uint8 or floats from 0 to 1 as (h, w), (h, w, c) or (c, h, w); floats are rounded to
+    the nearest of 256 levels. Where the first and the last axis could both be the channels, they are the last of an
+    array and the first of a tensor. normalised_with: (mean, std) of floats that are ``(x - mean) / std`` of an x from
+    0 to 1.
+    Raises ValueError, saying what the image is and what to do, on anything else.
+
+    >>> to_pixels(torch.tensor([[[0.0, 1.0]]])).tolist()
+    [[[0], [255]]]
+    """
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        if normalised_with is not None:
+            raise ValueError("it is a picture, but normalised=True says that the images are normalised floats")
+        return _of_picture(image)
+    if not isinstance(image, (np.ndarray, Tensor)):
+        raise ValueError(f"it must be a Pillow picture, an array or a tensor, got {type(image).__name__}")
+    array = image.detach().cpu() if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image).copy())
+    last = array.ndim == 3 and array.shape[2] in (1, 3)
+    first = array.ndim == 3 and array.shape[0] in (1, 3)
+    if array.ndim == 2:
+        array = array[..., None]
+    elif first and (not last or isinstance(image, Tensor)):
+        array = rearrange(array, "c h w -> h w c")
+    elif not last:
+        raise ValueError(
+            f"its shape is {tuple(array.shape)}: an image is (h, w), (h, w, c) or (c, h, w), with 1 or 3 channels"
+        )
+    if 0 in array.shape:
+        raise ValueError(f"it has no pixels: its shape is {tuple(image.shape)}")
+    return _levels(array, normalised_with)
+
+
+def _levels(array: Tensor, normalised_with: tuple[Sequence[float], Sequence[float]] | None) -> np.ndarray[Any, Any]:
+    """Returns uint8 or floats (h, w, c) as uint8. Raises ValueError on other types and values out of range."""
+    if array.dtype == torch.uint8:
+        if normalised_with is not None:
+            raise ValueError("it is uint8, but normalised=True says that the images are normalised floats")
+        return array.numpy()
+    if not array.is_floating_point():
+        raise ValueError(f"it is {_name(array)}: give uint8 from 0 to 255 or floats from 0 to 1")
+    values = array.float()
+    if normalised_with is not None:
+        mean, std = (torch.tensor(v, dtype=torch.float32) for v in normalised_with)
+        values = values * std + mean
+    low, high = float(values.min()), float(values.max())
+    # Half a level either side is rounding; not >: a value that is not a number is refused too.
+    if not (low >= -0.5 / 255 and high <= 1 + 0.5 / 255):
+        found = f"its values go from {float(array.min()):.4g} to {float(array.max()):.4g}"
+        if normalised_with is not None:
+            raise ValueError(
+                f"{found}, which are {low:.4g} to {high:.4g} before the normalisation with the mean and std given: "
+                "that must be 0 to 1, so give those it was normalised with, and normalise after every other transform"
+            )
+        raise ValueError(
+            f"{found}, outside 0 to 1: leave out its normalisation (it is done here, with mean= and std=, or the "
+            "training images' own), or state it with ImageData.from_datasets(..., mean=, std=, normalised=True)"
+        )
+    return (values * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def _name(array: Tensor) -> str:
+    return str(array.dtype).removeprefix("torch.")
+
+
+def take_centre(image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+    """Scales the shorter side of a uint8 image (h, w, c) to 8/7 of `size` and returns the centre, (size, size, c).
+
+    It is the usual view for evaluation (256 -> 224).
+    """
     from PIL import Image
 
     height, width = image.shape[:2]
     scale = size * 8 / 7 / min(height, width)
-    picture = Image.fromarray(image).resize(
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).resize(
         (max(size, round(width * scale)), max(size, round(height * scale))), Image.Resampling.BILINEAR
     )
     left, top = (picture.width - size) // 2, (picture.height - size) // 2
-    return np.asarray(picture.crop((left, top, left + size, top + size)))
+    return np.asarray(picture.crop((left, top, left + size, top + size))).reshape(size, size, -1)
 
 
-class _Reader(Dataset[tuple[Tensor, int, int]]):
-    """Reads and, in training, augments one image; its random numbers depend on (seed, epoch, index) alone."""
-
-    def __init__(self, paths: list[Path], labels: Tensor, size: int, train: tuple[int, int] | None, flip: bool):
-        from torchvision.transforms import v2
-
-        self.paths, self.labels, self.size, self.train = paths, labels, size, train
-        steps: list[Any] = [v2.RandomResizedCrop(size, antialias=True)]
-        self.augment = v2.Compose([*steps, v2.RandomHorizontalFlip()] if flip else steps)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        image = read_image(self.paths[index])
-        if self.train is None:
-            pixels = rearrange(torch.from_numpy(resize(image, self.size).copy()), "h w c -> c h w")
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(mix_seed(*self.train, 1, index))
-                pixels = self.augment(rearrange(torch.from_numpy(image.copy()), "h w c -> c h w"))
-        return pixels, int(self.labels[index]), index
+def scale_whole(images: np.ndarray[Any, Any], size: int | None) -> np.ndarray[Any, Any]:
+    """Scales uint8 images (n, h, w, c) to (n, size, size, c), bilinear; returns them as they are where size is None."""
+    if size is None or images.shape[1:3] == (size, size):
+        return images
+    pixels = rearrange(torch.from_numpy(images), "n h w c -> n c h w").float()
+    scaled = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
+    return rearrange(scaled.round().clamp(0, 255).byte(), "n c h w -> n h w c").numpy()
 
 
-class FolderSplit:
-    """Large images on disk, through DataLoader and torchvision.transforms.v2; normalised on the device.
+def channel_sums(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Returns the sums of the values and of their squares, per image and channel, of uint8 images (n, h, w, c).
 
-    mean, std: (3,), on the 0..1 scale; ImageNet's unless `ImageData.normalised_with` sets others.
+    They are whole numbers in float64, (n, 2, c), so they add up exactly in any order.
     """
+    values = images.astype(np.float64)
+    return np.stack([values.sum((1, 2)), np.square(values).sum((1, 2))], axis=1)
 
-    def __init__(self, paths: list[Path], labels: Tensor, *, size: int, workers: int, flip: bool) -> None:
-        self.paths, self.labels, self.size, self.workers, self.flip = paths, labels, size, workers, flip
-        self.mean, self.std = torch.tensor(MEAN), torch.tensor(STD)
 
-    def __len__(self) -> int:
-        return len(self.paths)
+def statistics(sums: np.ndarray[Any, Any], pixels: int) -> tuple[Tensor, Tensor]:
+    """Returns mean and standard deviation per channel, (c,) float32 on the 0..1 scale, from the sums (2, c) of pixels.
 
-    def _walk(
-        self, order: list[int], batch_size: int, train: tuple[int, int] | None, device: torch.device
-    ) -> Iterator[Batch]:
-        reader = _Reader(self.paths, self.labels, self.size, train, self.flip)
-        loader = DataLoader(
-            reader,
-            batch_size=batch_size,
-            sampler=order,
-            num_workers=self.workers,
-            pin_memory=device.type == "cuda",
-        )
-        mean, std = self.mean.to(device), self.std.to(device)
-        try:
-            for images, labels, index in loader:
-                pixels, labels, index = (t.to(device, non_blocking=True) for t in (images, labels, index))
-                yield normalise(pixels, mean, std), labels, index
-        except UserError as error:
-            # A worker process sends its traceback along; the message is its last line.
-            raise UserError(str(error).strip().splitlines()[-1].rpartition("UserError: ")[2]) from error
+    The standard deviation is at least 0.001, so that a channel without any contrast can be divided by it.
+    """
+    mean = sums[0] / pixels
+    std = np.sqrt(np.maximum(sums[1] / pixels - mean**2, 0))
+    as_tensor = [torch.tensor(v / 255, dtype=torch.float32) for v in (mean, np.maximum(std, 0.255))]
+    return as_tensor[0], as_tensor[1]
 
-    def train_batches(
-        self, batch_size: int, *, seed: int, epoch: int, device: torch.device, rank: int = 0, world: int = 1
-    ) -> Iterator[Batch]:
-        order = shuffled(len(self), seed=seed, epoch=epoch).tolist()
-        full = len(order) // batch_size * batch_size
-        yield from self._walk(order[rank:full:world], batch_size // world, (seed, epoch), device)
 
-    def eval_batches(self, batch_size: int, *, device: torch.device) -> Iterator[Batch]:
-        yield from self._walk(list(range(len(self))), batch_size, None, device)
-
-    def raw(self, index: int) -> np.ndarray[Any, Any]:
-        return resize(read_image(self.paths[index]), self.size)
+def channel_statistics(images: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
+    """Returns mean and standard deviation per channel, as `statistics`, of uint8 images (n, h, w, c)."""
+    # In chunks: float64 copies of all would be eight times the images.
+    sums = [channel_sums(images[start : start + 2048]).sum(0) for start in range(0, len(images), 2048)]
+    return statistics(np.sum(sums, axis=0), images.size // images.shape[3])

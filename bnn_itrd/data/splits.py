@@ -1,8 +1,4 @@
-"""Sets of images that can be walked through, and the data set they make up.
-
-Small images live as one uint8 tensor on the training device (`TensorSplit`); large ones are read as they are needed
-(`data.images.FolderSplit`). Both yield batches of (images float32 normalised, labels, sample indices).
-"""
+"""A data set: its splits, each of which yields batches, its classes, its normalisation."""
 
 from __future__ import annotations
 
@@ -12,33 +8,20 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 
-from bnn_itrd.data.augment import crop_and_flip, draw, normalise
+from bnn_itrd.data.batches import Batch
+from bnn_itrd.data.own import OwnOptions, read_own
 
-__all__ = ["UNLABELLED", "Batch", "ImageData", "Split", "TensorSplit", "mix_seed", "shuffled"]
-
-
-Batch = tuple[Tensor, Tensor, Tensor]
-
-# The label of a training image that has none.
-UNLABELLED = -1
-
-
-def mix_seed(*parts: int) -> int:
-    """One seed of several numbers (seed, epoch, ...), so that every epoch can be made again by itself."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
-
-
-def shuffled(n: int, *, seed: int, epoch: int) -> Tensor:
-    """The order of an epoch: a permutation of n, (n,) int64, a function of (seed, epoch) alone."""
-    generator = torch.Generator().manual_seed(mix_seed(seed, epoch, 0))
-    return torch.randperm(n, generator=generator)
+__all__ = ["ImageData", "Split"]
 
 
 class Split(Protocol):
-    """A set of images that can be walked through; labels: int64 (n,), `UNLABELLED` for those that have none."""
+    """A set of images that can be walked through in batches of (images float32 normalised, labels, sample indices).
+
+    labels: int64 (n,), `UNLABELLED` for those that have none; mean, std: (c,) on the 0..1 scale. Small images are held
+    in memory (`TensorSplit`), files and a user's own Dataset are read as needed (`FolderSplit`, `DatasetSplit`).
+    """
 
     labels: Tensor
     mean: Tensor
@@ -49,69 +32,25 @@ class Split(Protocol):
     def train_batches(
         self, batch_size: int, *, seed: int, epoch: int, device: torch.device, rank: int = 0, world: int = 1
     ) -> Iterator[Batch]:
-        """Shuffled, augmented, full batches only; `batch_size` over all processes, of which this is one."""
+        """Yields full batches only, shuffled and augmented; `batch_size` counts all processes, of which this is one."""
         ...
 
     def eval_batches(self, batch_size: int, *, device: torch.device) -> Iterator[Batch]:
-        """In order, as they are, the last one short."""
+        """Yields the images in order, not augmented; the last batch may be short."""
         ...
 
     def raw(self, index: int) -> np.ndarray[Any, Any]:
-        """The image as uint8 (h, w, c), as evaluation sees it before normalisation."""
+        """Returns an image as uint8 (h, w, c), as evaluation sees it before normalisation."""
         ...
-
-
-class TensorSplit:
-    """Small images as one uint8 tensor (n, c, h, w), moved to the device once and augmented there in batches.
-
-    The global batch is drawn alike in every process, each of which takes its share: so N processes see what one does.
-    """
-
-    def __init__(
-        self, images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, *, crop_padding: int, flip: bool
-    ) -> None:
-        self.images, self.labels = images, labels
-        self.mean, self.std = mean, std
-        self.crop_padding, self.flip = crop_padding, flip
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def _to(self, device: torch.device) -> None:
-        if self.images.device != device:
-            self.images, self.labels = self.images.to(device), self.labels.to(device)
-            self.mean, self.std = self.mean.to(device), self.std.to(device)
-
-    def train_batches(
-        self, batch_size: int, *, seed: int, epoch: int, device: torch.device, rank: int = 0, world: int = 1
-    ) -> Iterator[Batch]:
-        self._to(device)
-        n = len(self)
-        generator = torch.Generator().manual_seed(mix_seed(seed, epoch, 1))
-        # All of an epoch's random numbers cross to the device at once: no copy, and no wait, inside the epoch.
-        order = shuffled(n, seed=seed, epoch=epoch).to(device)
-        choices = draw(n, padding=self.crop_padding, flip=self.flip, generator=generator).to(device)
-        for start in range(rank, n // batch_size * batch_size, batch_size):
-            take = slice(start, start - rank + batch_size, world)
-            index = order[take]
-            images = self.images[index]
-            if self.crop_padding or self.flip:
-                images = crop_and_flip(images, choices[take], padding=self.crop_padding)
-            yield normalise(images, self.mean, self.std), self.labels[index], index
-
-    def eval_batches(self, batch_size: int, *, device: torch.device) -> Iterator[Batch]:
-        self._to(device)
-        for start in range(0, len(self), batch_size):
-            index = torch.arange(start, min(start + batch_size, len(self)), device=device)
-            yield normalise(self.images[index], self.mean, self.std), self.labels[index], index
-
-    def raw(self, index: int) -> np.ndarray[Any, Any]:
-        return rearrange(self.images[index], "c h w -> h w c").cpu().numpy()
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set: splits, class names, and the normalisation (mean, std per channel on the 0..1 scale)."""
+    """A data set: splits, class names, and the normalisation (mean, std per channel on the 0..1 scale).
+
+    input_shape: (channels, height, width) of every image; val: None where no training image is held out; resize: how an
+    image of another size is brought to input_shape: 'scale' it whole, or take its 'centre'.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -121,10 +60,62 @@ class ImageData:
     train: Split
     val: Split | None
     test: Split
-    resize: str = "scale"  # how an image of another size is brought to input_shape: scale it whole, or crop its centre
+    resize: str = "scale"
+
+    @classmethod
+    def from_datasets(
+        cls,
+        train: Any,
+        test: Any = None,
+        *,
+        val: Any = None,
+        classes: Sequence[str] | int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        normalised: bool = False,
+        image_size: int | None = None,
+        resize: str = "scale",
+        crop_padding: int = 0,
+        flip: bool = False,
+        in_memory: bool = False,
+        workers: int | None = None,
+        name: str = "own",
+    ) -> ImageData:
+        """Makes a data set of torch Datasets whose samples are (image, label); each is read once, and so checked.
+
+        An image is a Pillow picture, uint8 (h, w), (h, w, c) or (c, h, w), or the same in floats from 0 to 1, with 1 or
+        3 channels; inside it has 256 levels, as in a file. A label is a whole number from 0. The training Dataset is
+        read anew in every epoch, so its random transforms run; what they draw from the global generators of torch,
+        NumPy and Python is a function of (seed, epoch, index), so a run that is resumed continues exactly.
+
+        Args:
+            train, test, val: Datasets, or DataLoaders, of which the Dataset and num_workers are used; without `test` a
+                fifth of the training images of each class is kept for it; without `val` the best epoch is chosen by it
+            classes: names, or how many; by default the Dataset's `classes`, as torchvision's have it, or the labels
+            mean, std: per channel on the 0..1 scale; by default those of the training images, as evaluation sees them
+            normalised: the images are normalised with mean and std already (floats)
+            image_size: height and width the images are brought to; by default all must have one size
+            resize: how that is done, and how an exported file is to treat other sizes: 'scale' the whole, or 'centre'
+            crop_padding, flip: zero padding before a random crop, mirroring at random; after the Dataset's transforms
+            in_memory: keep the images as they are read the first time; random transforms of the Dataset's then run once
+            workers: processes that read ahead; by default the DataLoader's, or 0: this process reads
+            name: what reports and files call the data set
+
+        Raises UserError: a Dataset without length or images, an image or label of another form (the index is named),
+        images that differ in size or channels, labels out of range, floats outside 0..1 that are not said to be
+        normalised, a DataLoader with a sampler, batch sampler or collate function of its own.
+
+        >>> from torch.utils.data import TensorDataset
+        >>> images, labels = torch.rand(20, 3, 8, 8), torch.arange(20) % 2
+        >>> data = ImageData.from_datasets(TensorDataset(images, labels), TensorDataset(images[:4], labels[:4]))
+        >>> data.input_shape, data.classes, len(data.train)
+        ((3, 8, 8), ('0', '1'), 20)
+        """
+        options = OwnOptions(classes, mean, std, normalised, image_size, resize, crop_padding, flip, in_memory, workers)
+        return cls(name, **vars(read_own(train, test, val, options)), resize=resize)
 
     def normalised_with(self, mean: Sequence[float], std: Sequence[float]) -> ImageData:
-        """The same images under a network's own statistics instead of theirs. Splits are changed in place."""
+        """Returns the same images under a network's own statistics instead of theirs; the splits change in place."""
         for split in (self.train, self.val, self.test):
             if split is not None:
                 split.mean, split.std = torch.tensor(mean), torch.tensor(std)

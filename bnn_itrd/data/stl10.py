@@ -9,17 +9,19 @@ import numpy as np
 from einops import rearrange
 
 from bnn_itrd.config.data import DataConfig
+from bnn_itrd.data.arrays import Arrays, from_arrays
+from bnn_itrd.data.splits import ImageData
 from bnn_itrd.errors import UserError
 
 __all__ = ["load_stl10"]
 
-Array = np.ndarray[Any, Any]
+_Array = np.ndarray[Any, Any]
 
 _SIDE = 96
 
 
-def _split(folder: Path, split: str, classes: int) -> tuple[Array, Array]:
-    """Images uint8 (n, 96, 96, 3) and labels from 0 of ``train`` or ``test``; the files hold columns, labels from 1."""
+def _split(folder: Path, split: str, classes: int) -> tuple[_Array, _Array]:
+    """Reads images uint8 (n, 96, 96, 3) and labels from 0 of a split; the files hold columns, and labels from 1."""
     x, y = (np.fromfile(folder / f"{split}_{part}.bin", dtype=np.uint8) for part in ("X", "y"))
     image = 3 * _SIDE**2
     if len(x) == 0 or len(x) % image:
@@ -33,10 +35,10 @@ def _split(folder: Path, split: str, classes: int) -> tuple[Array, Array]:
     return np.ascontiguousarray(images), y.astype(np.int64) - 1
 
 
-def load_stl10(config: DataConfig) -> tuple[Array, Array, Array, Array, tuple[str, ...]]:
-    """Images uint8 (n, 96, 96, 3) and labels (n,) to train on, the same to test on, and the classes.
+def load_stl10(config: DataConfig) -> ImageData:
+    """Loads the 5,000 and 8,000 labelled images, 96x96, of the binary files torchvision downloads.
 
-    5,000 and 8,000 labelled images, from the binary files torchvision downloads; the unlabelled ones are not read.
+    The unlabelled ones are not read.
     Raises UserError: no folder, a missing file, one that holds no whole images or other labels.
     """
     files = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "class_names.txt")
@@ -59,4 +61,5 @@ def load_stl10(config: DataConfig) -> tuple[Array, Array, Array, Array, tuple[st
     if missing:
         raise UserError(f"no file {folder / missing[0]}: {ways}")
     classes = tuple((folder / "class_names.txt").read_text().split())
-    return *_split(folder, "train", len(classes)), *_split(folder, "test", len(classes)), classes
+    train, test = (_split(folder, name, len(classes)) for name in ("train", "test"))
+    return from_arrays(config, Arrays(*train, *test, classes))

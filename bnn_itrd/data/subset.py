@@ -1,4 +1,4 @@
-"""Which of the training images are trained on, held out, or have no label."""
+"""The choice among the training images: which are trained on, which are held out, which lose their label."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.data.splits import UNLABELLED, ImageData
+from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.errors import UserError
 
-__all__ = ["choose", "few_of_each", "hide_labels", "hold_out"]
+__all__ = ["choose", "hide_labels", "hold_out_fifth"]
+
+_TEST_SHARE = 0.2
 
 
-def hold_out(labels: np.ndarray[Any, Any], fraction: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Indices to train on and indices held out, the same share of each class, the same for every training seed."""
+def _hold_out(labels: np.ndarray[Any, Any], fraction: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Returns the indices to train on and those held out: of each class the same share, the same for every seed.
+
+    labels: (n,). Raises UserError where nothing is left to train on.
+    """
     held = np.zeros(len(labels), dtype=bool)
     rng = np.random.default_rng(0)
     for c in np.unique(labels):
@@ -27,17 +33,29 @@ def hold_out(labels: np.ndarray[Any, Any], fraction: float) -> tuple[np.ndarray[
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
+def hold_out_fifth(labels: np.ndarray[Any, Any], where: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Returns the indices to train on and a fifth of each class to test on, for a set without test images.
+
+    labels: (n,); where: what messages call it. Raises UserError on a class of fewer than 3 images.
+    """
+    train, test = _hold_out(labels, _TEST_SHARE)
+    if len(np.unique(labels[test])) < len(np.unique(labels)):
+        raise UserError(f"{where}: a fifth of the images is kept for testing; give every class at least 3 images")
+    return train, test
+
+
 def choose(
     config: DataConfig, labels: np.ndarray[Any, Any], classes: Sequence[str]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Indices to train on, of labels (n,), and indices held out: these first, then `per_class` of each class's rest,
-    or all of the rest where the others are to be seen without labels (`load_data` then hides those).
+    """Returns the indices to train on, of labels (n,), and those held out.
 
-    A function of the configuration alone, so every member of a run sees the same images; those held out do not depend
-    on `per_class`, and the images of a smaller `per_class` are among those of a larger one (Ahn et al. 2019 train on
-    so few). Raises UserError where a class has fewer, or a share to hold out is not a single image.
+    First `val_fraction` is held out, then `per_class` of each class's rest are taken; all of the rest are where the
+    others are to be seen without labels (`hide_labels` then hides those). The choice is a function of the configuration
+    alone, so every member of a run sees the same images; those held out do not depend on `per_class`, and the images of
+    a smaller `per_class` are among those of a larger one (Ahn et al. 2019 train on so few).
+    Raises UserError where a class has fewer, or a share to hold out is not a single image.
     """
-    keep, held = hold_out(labels, config.val_fraction)
+    keep, held = _hold_out(labels, config.val_fraction)
     if config.val_fraction and not len(held):
         raise UserError(f"data.val_fraction {config.val_fraction} of the {len(labels)} training images holds out none")
     if config.per_class is None:
@@ -50,11 +68,11 @@ def choose(
             f"data.per_class must be at most {counts[fewest]}, the training images of class {classes[fewest]!r}{rest}, "
             f"got {config.per_class}"
         )
-    return keep if config.unlabelled else keep[few_of_each(config, labels[keep])], held
+    return keep if config.unlabelled else keep[_few_of_each(config, labels[keep])], held
 
 
-def few_of_each(config: DataConfig, labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The places of `per_class` images of each class, in order, of the labels (n,) of those not held out."""
+def _few_of_each(config: DataConfig, labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Returns the places of `per_class` images of each class, in order, in the labels (n,) of those not held out."""
     few = []
     for c in np.unique(labels):
         rng = np.random.default_rng([config.per_class_seed, int(c)])
@@ -62,10 +80,8 @@ def few_of_each(config: DataConfig, labels: np.ndarray[Any, Any]) -> np.ndarray[
     return np.sort(np.concatenate(few))
 
 
-def hide_labels(config: DataConfig, data: ImageData) -> ImageData:
-    """The data with labels on `per_class` training images of each class alone. Its split is changed in place."""
-    labels = data.train.labels
+def hide_labels(config: DataConfig, labels: Tensor) -> None:
+    """Leaves `per_class` labels of each class alone and sets the others, in place, to `UNLABELLED`; labels: (n,)."""
     hidden = torch.ones(len(labels), dtype=torch.bool)
-    hidden[torch.from_numpy(few_of_each(config, labels.numpy()))] = False
+    hidden[torch.from_numpy(_few_of_each(config, labels.numpy()))] = False
     labels[hidden] = UNLABELLED
-    return data

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bnn_itrd.data.arrays import resized
-from bnn_itrd.data.images import read_image, resize
+from bnn_itrd.data.images import read_image, scale_whole, take_centre
 from bnn_itrd.errors import UserError
 from bnn_itrd.export import predict_file, read_metadata, session
 
@@ -38,7 +37,7 @@ def prepare_image(image: np.ndarray[Any, Any], metadata: dict[str, Any], *, raw:
                 f"images must be {height} x {width} pixels for this file, got {image.shape[0]} x {image.shape[1]}"
             )
         centre = metadata.get("resize") == "centre"
-        image = resize(image, height) if centre else resized(image[None], height)[0]
+        image = take_centre(image, height) if centre else scale_whole(image[None], height)[0]
     pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
     if raw:
         return pixels

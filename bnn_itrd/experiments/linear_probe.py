@@ -24,8 +24,9 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def probe_data(known: Mapping[str, Any], given: Mapping[str, Any]) -> ImageData:
-    """The data set of the command line, at the size of the network's input; known: the network's identity.
+    """Loads the data set of the command line at the size of the network's input; known: the network's identity.
 
+    given: the `DataConfig` fields of the command line, of which `name` is one, so a user's own code is the user's wish.
     Raises UserError where it cannot be brought to that size, or as `load_data` does.
     """
     height, width = known["input_shape"][1:]

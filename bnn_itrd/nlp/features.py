@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnn_itrd.data.splits import mix_seed, shuffled
+from bnn_itrd.data.seeds import mix_seed, shuffled
 from bnn_itrd.errors import UserError
 from bnn_itrd.nlp.config import SquadDataConfig
 from bnn_itrd.nlp.squad import Example

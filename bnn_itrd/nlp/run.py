@@ -11,7 +11,7 @@ import torch
 from lightning.fabric import Fabric
 
 from bnn_itrd.config.trees import to_dict
-from bnn_itrd.data.splits import mix_seed
+from bnn_itrd.data.seeds import mix_seed
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.files import write_json, write_yaml

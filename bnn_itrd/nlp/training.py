@@ -16,7 +16,7 @@ from lightning.fabric import Fabric
 from torch import nn
 
 from bnn_itrd.config.train import LogConfig
-from bnn_itrd.data.splits import mix_seed
+from bnn_itrd.data.seeds import mix_seed
 from bnn_itrd.nlp.config import SquadTrainConfig, StudentConfig
 from bnn_itrd.nlp.data import SquadData
 from bnn_itrd.nlp.evaluation import AnswerEvaluation, evaluate_answers

@@ -11,7 +11,8 @@ from torch import nn
 
 from bnn_itrd.config.run import MemberConfig
 from bnn_itrd.config.trees import to_dict
-from bnn_itrd.data.splits import ImageData, mix_seed
+from bnn_itrd.data.seeds import mix_seed
+from bnn_itrd.data.splits import ImageData
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
 from bnn_itrd.files import write_json, write_yaml

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bnn_itrd.errors import UserError
 
 if TYPE_CHECKING:
     from bnn_itrd.data.splits import ImageData
@@ -11,10 +14,19 @@ if TYPE_CHECKING:
 __all__ = ["recorded", "validation_data"]
 
 
-def validation_data(known: dict[str, Any], config: dict[str, Any], given: dict[str, Any]) -> ImageData:
-    """The data set a network was trained on, with what the command line says instead, normalised as it learned it.
+def validation_data(
+    known: dict[str, Any],
+    config: dict[str, Any],
+    given: dict[str, Any],
+    *,
+    trust: bool | Collection[str] = False,
+) -> ImageData:
+    """Loads the data set a network was trained on, with what the command line says instead, normalised as it learned.
 
-    known: what the network carries (a checkpoint's identity, a file's metadata); config: the run's configuration.
+    known: what the network carries (a checkpoint's identity, a file's metadata); config: the run's configuration;
+    given: the `DataConfig` fields of the command line; trust: see `check_trusted`.
+    Raises UserError as `load_data` does, where only the run names the address of a user's code, and where it was
+    trained on Datasets that no name says.
     """
     from bnn_itrd.config.data import DataConfig
     from bnn_itrd.data.datasets import load_data
@@ -23,7 +35,9 @@ def validation_data(known: dict[str, Any], config: dict[str, Any], given: dict[s
     fields = {k: v for k, v in saved.items() if k in DataConfig.__dataclass_fields__}
     if known.get("dataset"):
         fields.setdefault("name", str(known["dataset"]))
-    if "name" in given and given["name"] != fields.get("name"):
+    if "name" not in given:
+        _check_name(str(fields.get("name", DataConfig.name)), trust)
+    elif given["name"] != fields.get("name"):
         fields.pop("root", None)
     data = load_data(DataConfig(**{**fields, **given}))
     if "mean" in known and "std" in known and len(known["mean"]) == data.input_shape[0]:
@@ -31,8 +45,22 @@ def validation_data(known: dict[str, Any], config: dict[str, Any], given: dict[s
     return data
 
 
+def _check_name(name: str, trust: bool | Collection[str]) -> None:
+    """Refuses a name that the user did not give and that cannot be loaded without asking. Raises UserError."""
+    from bnn_itrd.config.addresses import check_trusted, is_address
+    from bnn_itrd.data.datasets import DATASETS
+
+    if is_address(name):
+        check_trusted(name, trust, where="the run's data.name", instead=f"give --data {name}")
+    elif name not in DATASETS:
+        raise UserError(
+            f"the network was trained on a data set of your own, {name!r}, which cannot be loaded by this name: give "
+            "--data NAME, or --data package.module:make"
+        )
+
+
 def recorded(path: Path) -> dict[str, Any]:
-    """What the run's config.yaml beside an exported file says of it; nothing where there is none."""
+    """Reads what the run's config.yaml beside an exported file says of it; empty where there is none."""
     import yaml
 
     config = path.parent / "config.yaml"

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnn_itrd.data.splits import UNLABELLED
+from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.distillers.base import Distiller, gather
 from bnn_itrd.models import Observed, observe
 from bnn_itrd.quant import penalty

@@ -18,7 +18,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.train import TrainConfig
-from bnn_itrd.data.splits import UNLABELLED, ImageData, mix_seed
+from bnn_itrd.data.batches import UNLABELLED
+from bnn_itrd.data.seeds import mix_seed
+from bnn_itrd.data.splits import ImageData
 from bnn_itrd.distillers.base import Distiller, measure
 from bnn_itrd.distillers.factory import make_distillers
 from bnn_itrd.distillers.setting import Setting

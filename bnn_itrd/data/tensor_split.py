@@ -1,0 +1,83 @@
+"""Small images that are held in memory, all of one split in one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from bnn_itrd.data.augment import crop_and_flip, draw, normalise
+from bnn_itrd.data.batches import Batch
+from bnn_itrd.data.seeds import mix_seed, shuffled
+
+__all__ = ["TensorSplit"]
+
+
+class TensorSplit:
+    """Small images as one uint8 tensor (n, c, h, w), moved to the device once and augmented there in batches.
+
+    The global batch is drawn alike in every process, each of which takes its share: so N processes see what one does.
+
+    >>> images, half = torch.zeros(6, 3, 8, 8, dtype=torch.uint8), torch.full((3,), 0.5)
+    >>> split = TensorSplit(images, torch.arange(6), half, half, crop_padding=1, flip=True)
+    >>> batches = list(split.train_batches(4, seed=0, epoch=0, device=torch.device("cpu")))
+    >>> len(batches), batches[0][0].shape
+    (1, torch.Size([4, 3, 8, 8]))
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, *, crop_padding: int, flip: bool
+    ) -> None:
+        self.images, self.labels = images, labels
+        self.mean, self.std = mean, std
+        self.crop_padding, self.flip = crop_padding, flip
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, places: Tensor) -> TensorSplit:
+        """Returns the split of those of its images, (m,) int64."""
+        places = places.to(self.images.device)
+        return TensorSplit(
+            self.images[places],
+            self.labels[places],
+            self.mean,
+            self.std,
+            crop_padding=self.crop_padding,
+            flip=self.flip,
+        )
+
+    def _to(self, device: torch.device) -> None:
+        if self.images.device != device:
+            self.images, self.labels = self.images.to(device), self.labels.to(device)
+            self.mean, self.std = self.mean.to(device), self.std.to(device)
+
+    def train_batches(
+        self, batch_size: int, *, seed: int, epoch: int, device: torch.device, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        self._to(device)
+        n = len(self)
+        generator = torch.Generator().manual_seed(mix_seed(seed, epoch, 1))
+        # All of an epoch's random numbers cross to the device at once: no copy, and no wait, inside the epoch.
+        order = shuffled(n, seed=seed, epoch=epoch).to(device)
+        choices = draw(n, padding=self.crop_padding, flip=self.flip, generator=generator).to(device)
+        for start in range(rank, n // batch_size * batch_size, batch_size):
+            take = slice(start, start - rank + batch_size, world)
+            index = order[take]
+            images = self.images[index]
+            if self.crop_padding or self.flip:
+                images = crop_and_flip(images, choices[take], padding=self.crop_padding)
+            yield normalise(images, self.mean, self.std), self.labels[index], index
+
+    def eval_batches(self, batch_size: int, *, device: torch.device) -> Iterator[Batch]:
+        self._to(device)
+        for start in range(0, len(self), batch_size):
+            index = torch.arange(start, min(start + batch_size, len(self)), device=device)
+            yield normalise(self.images[index], self.mean, self.std), self.labels[index], index
+
+    def raw(self, index: int) -> np.ndarray[Any, Any]:
+        return rearrange(self.images[index], "c h w -> h w c").cpu().numpy()
