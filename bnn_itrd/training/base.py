@@ -10,7 +10,7 @@ import torch.distributed
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from bnn_itrd.data.splits import mix_seed
+from bnn_itrd.data.seeds import mix_seed
 from bnn_itrd.errors import UserError
 from bnn_itrd.training.fabric import reset_loss_scale
 from bnn_itrd.training.nonfinite import NonFinite

@@ -12,9 +12,9 @@ from helpers import TINY
 
 from bnn_itrd import recipes
 from bnn_itrd.cli import main
-from bnn_itrd.config.distillers import METHODS
 from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.run import RunConfig
+from bnn_itrd.distillers.methods import METHODS
 from bnn_itrd.errors import UserError
 from bnn_itrd.experiments.grid import make_points, parse_axis
 
