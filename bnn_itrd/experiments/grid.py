@@ -92,9 +92,7 @@ def parse_axis(text: str) -> Axis:
     known = list(flatten({k: v for k, v in to_dict(RunConfig(students={})).items() if k != "students"}))
     if not equals or not field:
         raise UserError(f"--grid must be FIELD=VALUE,VALUE (train.seed=0,1,2), got {text!r}")
-    if field not in known and not re.fullmatch(
-        r"students\.[^.]+\.([^.]+|[\w.]+:\w+)(\.[^.]+)?", field
-    ):
+    if field not in known and not re.fullmatch(r"students\.[^.]+\.([^.]+|[\w.]+:\w+)(\.[^.]+)?", field):
         raise unknown("field in --grid", field, [*known, "students.NAME.METHOD.FIELD"])
     if not values.strip():
         raise UserError(f"--grid {field} is empty: give it values, {field}=A,B")
