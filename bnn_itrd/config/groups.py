@@ -24,7 +24,9 @@ def make_groups(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """
     kinds = {name: hint for name, hint in get_type_hints(kind).items() if name in values}
     return {
-        name: make_group(hint, name, values[name]) if dataclasses.is_dataclass(hint) else values[name]
+        name: make_group(hint, name, values[name])
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        else values[name]
         for name, hint in kinds.items()
     }
 
