@@ -434,7 +434,7 @@ def test_compiled_step_trains_alike(tiny_npz: Path, tmp_path: Path) -> None:
 
 def test_load_gives_the_student_back(tiny_npz: Path, tmp_path: Path) -> None:
     fitted = train_tiny(tiny_npz, tmp_path)
-    with pytest.raises(UserError, match="a network of your own: pass it as model="):
+    with pytest.raises(UserError, match="names code of its own.*pass the network as model="):
         bnn_itrd.load(tmp_path)
     again = bnn_itrd.load(tmp_path, model=TinyNet())
     x = torch.randn(4, 3, 8, 8)
