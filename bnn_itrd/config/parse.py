@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -215,9 +214,8 @@ def run_config(
     try:
         made = p.instantiate(parsed)
         fields = {k: getattr(made, k) for k in RunConfig.__dataclass_fields__ if k != "students"}
+        fields["scheme"] = made.scheme.resolved()
         config = RunConfig(students=_students(holder["students"]), **fields)
-        # Last, since it loads torch.
-        config = dataclasses.replace(config, scheme=config.scheme.resolved())
     except UserError:
         raise
     except Exception as error:
