@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bnn_itrd.quant import BinaryConv2d, IntegerConv2d, IntegerLinear, IntegerQuantizer, Scheme
 
-__all__ = ["BasicBlock", "PadShortcut", "Style", "check_shortcut", "make_shortcut"]
+__all__ = ["BasicBlock", "PadShortcut", "Style", "make_shortcut"]
 
 SHORTCUTS = ("projection", "pad", "avgpool", "binary")
 
@@ -94,12 +94,6 @@ class Style:
     def activation(self, channels: int) -> nn.Module:
         """The scheme's nonlinearity in front of a sign (a ReLU would make every sign +1); ReLU in full precision."""
         return nn.ReLU() if self.scheme is None else self.scheme.make_nonlinearity(channels)
-
-
-def check_shortcut(shortcut: str | None, float_downsample: bool) -> None:
-    """Raises ValueError where both are asked for: only one of them can be the down-sampling."""
-    if shortcut is not None and float_downsample:
-        raise ValueError(f"give either shortcut={shortcut!r} or float_downsample=True, which is another shortcut")
 
 
 class PadShortcut(nn.Module):

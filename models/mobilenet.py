@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.models.blocks import Style
-from bnn_itrd.models.resnet import check_input
-from bnn_itrd.quant import Scheme, as_scheme
+from bnn_itrd.models.builder import prelude
+from bnn_itrd.quant.scheme import AnyScheme
 
 __all__ = ["InvertedResidual", "MobileNetV2", "MobileNetV2Builder", "mobilenet_v2", "mobilenet_v2_half"]
 
@@ -100,7 +100,7 @@ class MobileNetV2Builder:
         self,
         num_classes: int = 10,
         *,
-        binary: str | Scheme | None = None,
+        binary: AnyScheme | None = None,
         in_channels: int = 3,
         input_shape: Sequence[int] | None = None,
         width: float = 1.0,
@@ -112,10 +112,9 @@ class MobileNetV2Builder:
         convolutions and the classifier stay in full precision. `width`: a factor on the channels, beside the
         network's own. Raises ValueError on an unknown scheme or a shape that does not fit.
         """
-        if not width > 0:
-            raise ValueError(f"width must be > 0, got {width}")
-        style = Style(None if binary is None else as_scheme(binary))
-        shape = check_input(in_channels, input_shape, num_classes)
+        shape, style = prelude(
+            num_classes, binary=binary, in_channels=in_channels, input_shape=input_shape, width=width
+        )
         return MobileNetV2(self.factor * width, num_classes=num_classes, input_shape=shape, style=style)
 
 

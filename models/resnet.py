@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnn_itrd.models.blocks import BasicBlock, Style, check_shortcut
+from bnn_itrd.models.blocks import BasicBlock, Style
 from bnn_itrd.models.bottleneck import Bottleneck
-from bnn_itrd.quant import Scheme, as_scheme
+from bnn_itrd.models.builder import prelude, scaled
+from bnn_itrd.quant.scheme import AnyScheme
 
 __all__ = [
     "ResNet",
@@ -33,18 +34,6 @@ __all__ = [
     "resnet56",
     "resnet110",
 ]
-
-
-def check_input(in_channels: int, input_shape: Sequence[int] | None, num_classes: int) -> tuple[int, int, int]:
-    """The full (c, h, w), or a ValueError that names what does not fit."""
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be >= 1, got {num_classes}")
-    shape = (in_channels, 32, 32) if input_shape is None else tuple(input_shape)
-    if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"input_shape must be (channels, height, width), got {shape}")
-    if shape[0] != in_channels:
-        raise ValueError(f"input_shape {shape} has {shape[0]} channels but in_channels is {in_channels}")
-    return shape[0], shape[1], shape[2]
 
 
 class ResNet(nn.Module):
@@ -122,7 +111,7 @@ class ResNetBuilder:
         self,
         num_classes: int = 10,
         *,
-        binary: str | Scheme | None = None,
+        binary: AnyScheme | None = None,
         in_channels: int = 3,
         input_shape: Sequence[int] | None = None,
         width: float = 1.0,
@@ -135,10 +124,10 @@ class ResNetBuilder:
     ) -> ResNet:
         """The network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
 
-        binary: None, or the name of a scheme or a `Scheme`. A student has hardtanh (the scheme's nonlinearity) for
-        ReLU, 2x2 average pool + zero channels for down-sampling and BatchNorm1d before the classifier. ResNet-18/34/50:
-        one shortcut per block, no activation after the stem. The others: one shortcut per convolution, hardtanh after
-        the stem.
+        binary: None, or a scheme: its name, a `Scheme` or a binariser's class. A student has hardtanh (the scheme's
+        nonlinearity) for ReLU, 2x2 average pool + zero channels for down-sampling and BatchNorm1d before the
+        classifier. ResNet-18/34/50: one shortcut per block, no activation after the stem. The others: one shortcut per
+        convolution, hardtanh after the stem.
         Options, each an architecture of its own: `per_conv` (one shortcut per convolution, Bi-Real; by default the
         published form), `float_downsample` (average pool + full-precision 1x1 convolution), `padding_value` (+1 or -1
         at the borders in place of 0), `shortcut` (``projection``, ``pad``, ``avgpool``), `width` (a factor on every
@@ -150,13 +139,15 @@ class ResNetBuilder:
         Raises ValueError on an unknown scheme or shortcut, on a shortcut beside `float_downsample`, or on a shape that
         does not fit.
         """
-        if not width > 0:
-            raise ValueError(f"width must be > 0, got {width}")
-        check_shortcut(shortcut, float_downsample)
         is_binary = binary is not None
-        style = Style(
-            scheme=None if binary is None else as_scheme(binary),
-            shortcut=shortcut or self._default_shortcut(is_binary, residual_bits),
+        shape, style = prelude(
+            num_classes,
+            binary=binary,
+            in_channels=in_channels,
+            input_shape=input_shape,
+            width=width,
+            shortcut=shortcut,
+            usual_shortcut=self._usual_shortcut(is_binary, residual_bits),
             per_conv=(is_binary and self.binary_per_conv) if per_conv is None else per_conv,
             float_downsample=float_downsample,
             padding_value=padding_value,
@@ -164,18 +155,18 @@ class ResNetBuilder:
             first_last_bits=first_last_bits,
         )
         return ResNet(
-            tuple(max(1, round(w * width)) for w in self.widths),
+            [scaled(channels, width) for channels in self.widths],
             self.depths,
             num_classes=num_classes,
-            input_shape=check_input(in_channels, input_shape, num_classes),
+            input_shape=shape,
             style=style,
             stem_activation=self.binary_stem_activation or not is_binary,
             norm_head=is_binary,
-            stem_width=None if self.stem_width is None else max(1, round(self.stem_width * width)),
+            stem_width=None if self.stem_width is None else scaled(self.stem_width, width),
             block=self.block,
         )
 
-    def _default_shortcut(self, is_binary: bool, residual_bits: int | None) -> str:
+    def _usual_shortcut(self, is_binary: bool, residual_bits: int | None) -> str:
         if not is_binary:
             return self.teacher_shortcut
         return "avgpool" if residual_bits is None else "binary"

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.models.blocks import Style
-from bnn_itrd.models.resnet import check_input
-from bnn_itrd.quant import Scheme, as_scheme
+from bnn_itrd.models.builder import prelude
+from bnn_itrd.quant.scheme import AnyScheme
 
 __all__ = ["ShuffleNetV1", "ShuffleUnit", "shufflenet_v1"]
 
@@ -83,7 +83,7 @@ class ShuffleNetV1(nn.Module):
 def shufflenet_v1(
     num_classes: int = 10,
     *,
-    binary: str | Scheme | None = None,
+    binary: AnyScheme | None = None,
     in_channels: int = 3,
     input_shape: Sequence[int] | None = None,
 ) -> ShuffleNetV1:
@@ -93,6 +93,5 @@ def shufflenet_v1(
     ReLU and its 1x1 convolutions binary; the stem, the depthwise convolutions and the classifier stay in full
     precision. Raises ValueError on an unknown scheme or a shape that does not fit.
     """
-    style = Style(None if binary is None else as_scheme(binary))
-    shape = check_input(in_channels, input_shape, num_classes)
+    shape, style = prelude(num_classes, binary=binary, in_channels=in_channels, input_shape=input_shape)
     return ShuffleNetV1(num_classes=num_classes, input_shape=shape, style=style)

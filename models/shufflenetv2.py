@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.models.blocks import Style
-from bnn_itrd.models.resnet import check_input
-from bnn_itrd.quant import Scheme, as_scheme
+from bnn_itrd.models.builder import prelude
+from bnn_itrd.quant.scheme import AnyScheme
 
 __all__ = ["ShuffleNetV2", "SplitUnit", "shufflenet_v2"]
 
@@ -100,7 +100,7 @@ class ShuffleNetV2(nn.Module):
 def shufflenet_v2(
     num_classes: int = 10,
     *,
-    binary: str | Scheme | None = None,
+    binary: AnyScheme | None = None,
     in_channels: int = 3,
     input_shape: Sequence[int] | None = None,
     width: float = 1.0,
@@ -113,6 +113,5 @@ def shufflenet_v2(
     """
     if width not in _WIDTHS:
         raise ValueError(f"width must be one of {', '.join(map(str, _WIDTHS))} (the published ones), got {width}")
-    style = Style(None if binary is None else as_scheme(binary))
-    shape = check_input(in_channels, input_shape, num_classes)
+    shape, style = prelude(num_classes, binary=binary, in_channels=in_channels, input_shape=input_shape)
     return ShuffleNetV2(_WIDTHS[width], num_classes=num_classes, input_shape=shape, style=style)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.models.blocks import Style
-from bnn_itrd.models.resnet import check_input
-from bnn_itrd.quant import Scheme, as_scheme
+from bnn_itrd.models.builder import prelude
+from bnn_itrd.quant.scheme import AnyScheme
 
 __all__ = ["VGGSmall", "vgg_small"]
 
@@ -52,7 +52,7 @@ class VGGSmall(nn.Module):
 def vgg_small(
     num_classes: int = 10,
     *,
-    binary: str | Scheme | None = None,
+    binary: AnyScheme | None = None,
     in_channels: int = 3,
     input_shape: Sequence[int] | None = None,
     padding_value: int = 0,
@@ -65,13 +65,12 @@ def vgg_small(
     and the classifier).
     Raises ValueError on an unknown scheme or a shape that does not fit.
     """
-    style = Style(
-        scheme=None if binary is None else as_scheme(binary),
+    shape, style = prelude(
+        num_classes,
+        binary=binary,
+        in_channels=in_channels,
+        input_shape=input_shape,
         padding_value=padding_value,
         first_last_bits=first_last_bits,
     )
-    return VGGSmall(
-        num_classes=num_classes,
-        input_shape=check_input(in_channels, input_shape, num_classes),
-        style=style,
-    )
+    return VGGSmall(num_classes=num_classes, input_shape=shape, style=style)

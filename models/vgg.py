@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.models.blocks import Style
-from bnn_itrd.models.resnet import check_input
-from bnn_itrd.quant import Scheme, as_scheme
+from bnn_itrd.models.builder import prelude, scaled
+from bnn_itrd.quant.scheme import AnyScheme
 
 __all__ = ["VGG", "VGGBuilder", "vgg8", "vgg11", "vgg13", "vgg16", "vgg19"]
 
@@ -94,7 +94,7 @@ class VGGBuilder:
         self,
         num_classes: int = 10,
         *,
-        binary: str | Scheme | None = None,
+        binary: AnyScheme | None = None,
         in_channels: int = 3,
         input_shape: Sequence[int] | None = None,
         width: float = 1.0,
@@ -106,16 +106,16 @@ class VGGBuilder:
         hardtanh behind each pool. `width`: a factor on every number of channels; `padding_value`: what the borders
         hold after the sign. Raises ValueError on an unknown scheme or a shape that does not fit.
         """
-        if not width > 0:
-            raise ValueError(f"width must be > 0, got {width}")
-        style = Style(None if binary is None else as_scheme(binary), padding_value=padding_value)
-        return VGG(
-            tuple(max(1, round(w * width)) for w in _WIDTHS),
-            self.depths,
-            num_classes=num_classes,
-            input_shape=check_input(in_channels, input_shape, num_classes),
-            style=style,
+        shape, style = prelude(
+            num_classes,
+            binary=binary,
+            in_channels=in_channels,
+            input_shape=input_shape,
+            width=width,
+            padding_value=padding_value,
         )
+        widths = [scaled(channels, width) for channels in _WIDTHS]
+        return VGG(widths, self.depths, num_classes=num_classes, input_shape=shape, style=style)
 
 
 # Parameters at 100 classes, of the teachers: 3,965,028 (VGG-8) and 9,462,180 (VGG-13).

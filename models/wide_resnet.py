@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnn_itrd.models.blocks import Style, check_shortcut, make_shortcut
-from bnn_itrd.models.resnet import check_input
-from bnn_itrd.quant import Scheme, as_scheme
+from bnn_itrd.models.blocks import Style, make_shortcut
+from bnn_itrd.models.builder import prelude, scaled
+from bnn_itrd.quant.scheme import AnyScheme
 
 __all__ = ["PreActivationBlock", "WideResNet", "WideResNetBuilder", "wrn_16_1", "wrn_16_2", "wrn_40_1", "wrn_40_2"]
 
@@ -111,7 +111,7 @@ class WideResNetBuilder:
         self,
         num_classes: int = 10,
         *,
-        binary: str | Scheme | None = None,
+        binary: AnyScheme | None = None,
         in_channels: int = 3,
         input_shape: Sequence[int] | None = None,
         width: float = 1.0,
@@ -128,23 +128,25 @@ class WideResNetBuilder:
         Raises ValueError on an unknown scheme or shortcut, on a shortcut beside `float_downsample`, or on a shape that
         does not fit.
         """
-        if not width > 0:
-            raise ValueError(f"width must be > 0, got {width}")
-        check_shortcut(shortcut, float_downsample)
         is_binary = binary is not None
-        style = Style(
-            scheme=None if binary is None else as_scheme(binary),
-            shortcut=shortcut or ("avgpool" if is_binary else "projection"),
+        shape, style = prelude(
+            num_classes,
+            binary=binary,
+            in_channels=in_channels,
+            input_shape=input_shape,
+            width=width,
+            shortcut=shortcut,
+            usual_shortcut="avgpool" if is_binary else "projection",
             per_conv=is_binary if per_conv is None else per_conv,
             float_downsample=float_downsample,
             padding_value=padding_value,
         )
         return WideResNet(
-            tuple(max(1, round(w * self.factor * width)) for w in (16, 32, 64)),
+            [scaled(channels * self.factor, width) for channels in (16, 32, 64)],
             (self.depth - 4) // 6,
-            stem_width=max(1, round(16 * width)),
+            stem_width=scaled(16, width),
             num_classes=num_classes,
-            input_shape=check_input(in_channels, input_shape, num_classes),
+            input_shape=shape,
             style=style,
         )
 

@@ -84,7 +84,8 @@ class PartKind(Generic[Module]):
         """Returns a new part, made with the sizes and options that the signature of its class or function names.
 
         An option that has its default in the scheme leaves the class its own. Raises ValueError where a signature asks
-        for anything else, and where something else is made than it should be; ValueErrors are the class' own.
+        for anything else, where a user's own fails, and where something else is made than it should be; a ValueError
+        of the class itself passes.
         """
         factory = self.find(part)
         given, first = dict[str, Any](), list[Any]()
@@ -101,7 +102,14 @@ class PartKind(Generic[Module]):
                         f"{', '.join([*sizes, *_DEFAULTS])}: name it so, or give it a default"
                     )
                 first = [*sizes.values()]  # the one size there is, whatever it is called
-        made = factory(*first, **given)
+        try:
+            made = factory(*first, **given)
+        except Exception as error:
+            if isinstance(part, str) or isinstance(error, ValueError):
+                raise
+            raise ValueError(
+                f"{self.field} {part_name(part)} could not be made: {type(error).__name__}: {error}"
+            ) from error
         if not isinstance(made, self.base):
             raise ValueError(
                 f"{self.field} {part_name(part)} made an object of {part_name(type(made))}, and what is wanted is an "

@@ -13,7 +13,7 @@ from bnn_itrd.report.curves import curves_section
 from bnn_itrd.report.differences import differences_section
 from bnn_itrd.report.provenance import setup_section
 from bnn_itrd.report.style import STYLE, theme
-from bnn_itrd.report.summary import headline, summary
+from bnn_itrd.report.summary import headline, page_head
 from bnn_itrd.report.tradeoffs import tradeoffs_section
 from bnn_itrd.report.validation import validation_section
 from bnn_itrd.report.view import View
@@ -48,7 +48,7 @@ def write_report(comparison: dict[str, Any], path: Path) -> Path:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(title)}</title><style>{theme()}{STYLE}</style></head>\n"
-        f'<body><header id="summary">{summary(view, title)}<nav>{links}</nav></header>\n<main>{body}</main>'
+        f'<body><header id="summary">{page_head(view, title)}<nav>{links}</nav></header>\n<main>{body}</main>'
         "<footer>Written by bnn_itrd. Top-1 is that of the last epoch unless it says best.</footer>"
         "</body></html>\n"
     )

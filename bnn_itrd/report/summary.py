@@ -10,7 +10,7 @@ from bnn_itrd.report.formats import as_bytes, as_milliseconds, as_percent, as_si
 from bnn_itrd.report.interval import interval_range
 from bnn_itrd.report.view import View, model_top1, points_above, size_ratio
 
-__all__ = ["headline", "summary"]
+__all__ = ["headline", "page_head"]
 
 
 def headline(comparison: dict[str, Any]) -> str:
@@ -34,7 +34,7 @@ def headline(comparison: dict[str, Any]) -> str:
     return text
 
 
-def summary(view: View, title: str) -> str:
+def page_head(view: View, title: str) -> str:
     """The header: where the numbers come from, the title, the tiles."""
     recipe, dataset = view.raw.get("recipe"), view.raw.get("dataset") or {}
     over = ["bnn_itrd"] + [escape(str(name)) for name in dict.fromkeys((recipe, dataset.get("name"))) if name]

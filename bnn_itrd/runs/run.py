@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnn_itrd.config.addresses import is_address, named_addresses
+from bnn_itrd.config.addresses import named_addresses
 from bnn_itrd.config.run import MemberConfig, RunConfig, member_config
 from bnn_itrd.config.train import TrainConfig
 from bnn_itrd.config.trees import to_dict
@@ -78,7 +78,8 @@ def _empty(member: MemberConfig, data: ImageData) -> nn.Module:
     """The member's network without memory; a user's own with memory where it needs that. Raises UserError."""
     shape, classes = data.input_shape, len(data.classes)
     try:
-        forgiving = contextlib.suppress(Exception) if is_address(member.network.name) else contextlib.nullcontext()
+        own = named_addresses(to_dict(member))
+        forgiving = contextlib.suppress(Exception) if own else contextlib.nullcontext()
         with forgiving, torch.device("meta"):
             return build(member.network, member.scheme, num_classes=classes, input_shape=shape)
         return build(member.network, member.scheme, num_classes=classes, input_shape=shape)

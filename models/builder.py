@@ -1,0 +1,69 @@
+"""How the builders of all networks begin: their arguments checked, and the style of the teacher or the student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bnn_itrd.models.blocks import Style
+from bnn_itrd.quant.scheme import AnyScheme, as_scheme
+
+__all__ = ["prelude", "scaled"]
+
+
+def prelude(
+    num_classes: int,
+    *,
+    binary: AnyScheme | None,
+    in_channels: int,
+    input_shape: Sequence[int] | None,
+    width: float = 1.0,
+    shortcut: str | None = None,
+    usual_shortcut: str = "pad",
+    per_conv: bool = False,
+    float_downsample: bool = False,
+    padding_value: int = 0,
+    residual_bits: int | None = None,
+    first_last_bits: int | None = None,
+) -> tuple[tuple[int, int, int], Style]:
+    """Returns the full input shape (c, h, w), by default (in_channels, 32, 32), and the style of a network.
+
+    binary: None for the teacher; usual_shortcut: where `shortcut` is None; the others are what the builders' arguments
+    and `Style` say. Raises ValueError on what does not fit.
+
+    >>> prelude(10, binary=None, in_channels=1, input_shape=None)[0]
+    (1, 32, 32)
+    """
+    if not width > 0:
+        raise ValueError(f"width must be > 0, got {width}")
+    if shortcut is not None and float_downsample:
+        raise ValueError(f"give either shortcut={shortcut!r} or float_downsample=True, which is another shortcut")
+    style = Style(
+        scheme=None if binary is None else as_scheme(binary),
+        shortcut=shortcut or usual_shortcut,
+        per_conv=per_conv,
+        float_downsample=float_downsample,
+        padding_value=padding_value,
+        residual_bits=residual_bits,
+        first_last_bits=first_last_bits,
+    )
+    return _full_shape(in_channels, input_shape, num_classes), style
+
+
+def _full_shape(in_channels: int, input_shape: Sequence[int] | None, num_classes: int) -> tuple[int, int, int]:
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be >= 1, got {num_classes}")
+    shape = (in_channels, 32, 32) if input_shape is None else tuple(input_shape)
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"input_shape must be (channels, height, width), got {shape}")
+    if shape[0] != in_channels:
+        raise ValueError(f"input_shape {shape} has {shape[0]} channels but in_channels is {in_channels}")
+    return shape[0], shape[1], shape[2]
+
+
+def scaled(channels: int, width: float) -> int:
+    """Returns a factor times a number of channels, at least 1.
+
+    >>> scaled(64, 0.25), scaled(2, 0.1)
+    (16, 1)
+    """
+    return max(1, round(channels * width))
