@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -217,12 +218,13 @@ def run_config(
 def _configuration(values: Mapping[str, Any], students: dict[str, DistillConfig]) -> RunConfig:
     """The configuration of parsed values: groups of fields, and single ones. Raises FieldError."""
     groups = make_groups(RunConfig, values)
-    groups["scheme"] = groups["scheme"].resolved()
     try:
-        return RunConfig(students=students, **groups)
+        config = RunConfig(students=students, **groups)
     except FieldError as error:
         # Of several groups together, and of no group: it names the field in full.
         raise error.at(error.field.rpartition(".")[0]) from error
+    # Last, since it loads torch.
+    return dataclasses.replace(config, scheme=config.scheme.resolved())
 
 
 def data_config(p: ArgumentParser, argv: Sequence[str]) -> tuple[Any, dict[str, Any]]:
