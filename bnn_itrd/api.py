@@ -28,6 +28,7 @@ from bnn_itrd.quant import BinaryConv2d, BinaryLinear
 from bnn_itrd.runs.identity import data_identity, weights_hash
 from bnn_itrd.runs.load import load_member
 from bnn_itrd.runs.member import Member
+from bnn_itrd.runs.networks import definition_of
 from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.fit import Fitted, fit
 
@@ -95,7 +96,7 @@ def distill(
     identity = {
         "name": folder.name,
         "data": source or {"name": data.name},
-        **_network_identity(student),
+        **_network_identity(student, data),
         "train": to_dict(train),
         "distill": to_dict(distill),
         **data_identity(data),
@@ -117,18 +118,18 @@ def _begin(folder: Path, identity: dict[str, Any], fabric: Fabric) -> None:
     write_json(folder / "environment.json", environment(fabric.device))
 
 
-def _network_identity(student: nn.Module) -> dict[str, Any]:
+def _network_identity(student: nn.Module, data: ImageData) -> dict[str, Any]:
     """Which network a run belongs to, and how it can be made again, where that is known.
 
     made_by: its definition, where a builder of this package made it; else the address of its class, where that can be
     imported.
     """
-    definition = getattr(student, "definition", None)
     address = address_of(type(student))
-    if isinstance(definition, dict):
-        made_by = definition
-    else:
-        made_by = {"address": address} if _can_be_imported(type(student), address) else None
+    made_by: dict[str, Any] | None = {"address": address} if _can_be_imported(type(student), address) else None
+    if address.startswith("bnn_itrd."):
+        known = definition_of(student, num_classes=len(data.classes), input_shape=data.input_shape)
+        network, scheme = known or (None, None)
+        made_by = network and {"network": to_dict(network), "scheme": scheme and to_dict(scheme)}
     return {
         "custom_network": type(student).__name__,
         # Every layer with its sizes, scheme and padding: another network of the same class is another run.
@@ -157,7 +158,8 @@ def _report(
     """Exports and compares the student and its teacher; see `distill`."""
     from bnn_itrd.runs.report import report_run
 
-    network, checkpoint = identity["custom_network"], folder / "last.pt"
+    made_by, checkpoint = identity["made_by"] or {}, folder / "last.pt"
+    network = made_by["network"]["name"] if "network" in made_by else identity["custom_network"]
     binary = any(isinstance(m, (BinaryConv2d, BinaryLinear)) for m in fitted.model.modules())
     alone = teacher is None and not binary
     members = [] if teacher is None else [Member("teacher", teacher.eval(), "teacher", type(teacher).__name__)]

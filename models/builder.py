@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+
+from torch import nn
 
 from bnn_itrd.models.blocks import Style
 from bnn_itrd.quant.scheme import AnyScheme, as_scheme
 
-__all__ = ["prelude", "scaled"]
+__all__ = ["Definition", "prelude", "remembered", "scaled"]
+
+P = ParamSpec("P")
+N = TypeVar("N", bound=nn.Module)
+# They follow from the data, and belong to it.
+_OF_DATA = ("num_classes", "in_channels", "input_shape")
+
+
+class Definition(NamedTuple):
+    """How a network was made: the builder, and the options it was given, but for what follows from the data."""
+
+    builder: Any
+    options: dict[str, Any]
+
+
+def remembered(make: Callable[P, N]) -> Callable[P, N]:
+    """Lets a builder, a function or a `__call__`, keep in each network how it made it, as ``network.definition``."""
+    signature = inspect.signature(make)
+
+    @functools.wraps(make)
+    def build(*args: P.args, **kwargs: P.kwargs) -> N:
+        network = make(*args, **kwargs)
+        given = dict(signature.bind(*args, **kwargs).arguments)
+        builder = given.pop("self", build)
+        options = {name: value for name, value in given.items() if name not in _OF_DATA}
+        network.definition = Definition(builder, options)  # type: ignore[assignment]
+        return network
+
+    return cast("Callable[P, N]", build)
 
 
 def prelude(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.models.blocks import Style
-from bnn_itrd.models.builder import prelude
+from bnn_itrd.models.builder import prelude, remembered
 from bnn_itrd.quant.scheme import AnyScheme
 
 __all__ = ["InvertedResidual", "MobileNetV2", "MobileNetV2Builder", "mobilenet_v2", "mobilenet_v2_half"]
@@ -96,6 +96,7 @@ class MobileNetV2Builder:
 
     factor: float
 
+    @remembered
     def __call__(
         self,
         num_classes: int = 10,

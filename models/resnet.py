@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bnn_itrd.models.blocks import BasicBlock, Style
 from bnn_itrd.models.bottleneck import Bottleneck
-from bnn_itrd.models.builder import prelude, scaled
+from bnn_itrd.models.builder import prelude, remembered, scaled
 from bnn_itrd.quant.scheme import AnyScheme
 
 __all__ = [
@@ -107,6 +107,7 @@ class ResNetBuilder:
     stem_width: int | None = None
     block: type[BasicBlock | Bottleneck] = BasicBlock
 
+    @remembered
     def __call__(
         self,
         num_classes: int = 10,

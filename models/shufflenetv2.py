@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.models.blocks import Style
-from bnn_itrd.models.builder import prelude
+from bnn_itrd.models.builder import prelude, remembered
 from bnn_itrd.quant.scheme import AnyScheme
 
 __all__ = ["ShuffleNetV2", "SplitUnit", "shufflenet_v2"]
@@ -97,6 +97,7 @@ class ShuffleNetV2(nn.Module):
         return logits
 
 
+@remembered
 def shufflenet_v2(
     num_classes: int = 10,
     *,

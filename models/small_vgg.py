@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.models.blocks import Style
-from bnn_itrd.models.builder import prelude
+from bnn_itrd.models.builder import prelude, remembered
 from bnn_itrd.quant.scheme import AnyScheme
 
 __all__ = ["VGGSmall", "vgg_small"]
@@ -49,6 +49,7 @@ class VGGSmall(nn.Module):
         return logits
 
 
+@remembered
 def vgg_small(
     num_classes: int = 10,
     *,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.models.blocks import Style
-from bnn_itrd.models.builder import prelude, scaled
+from bnn_itrd.models.builder import prelude, remembered, scaled
 from bnn_itrd.quant.scheme import AnyScheme
 
 __all__ = ["VGG", "VGGBuilder", "vgg8", "vgg11", "vgg13", "vgg16", "vgg19"]
@@ -90,6 +90,7 @@ class VGGBuilder:
 
     depths: tuple[int, ...]
 
+    @remembered
     def __call__(
         self,
         num_classes: int = 10,

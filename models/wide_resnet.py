@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.models.blocks import Style, make_shortcut
-from bnn_itrd.models.builder import prelude, scaled
+from bnn_itrd.models.builder import prelude, remembered, scaled
 from bnn_itrd.quant.scheme import AnyScheme
 
 __all__ = ["PreActivationBlock", "WideResNet", "WideResNetBuilder", "wrn_16_1", "wrn_16_2", "wrn_40_1", "wrn_40_2"]
@@ -107,6 +107,7 @@ class WideResNetBuilder:
     depth: int
     factor: int
 
+    @remembered
     def __call__(
         self,
         num_classes: int = 10,

@@ -13,15 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnn_itrd.config.addresses import LIBRARIES, call_named, import_address, is_address
+from bnn_itrd.config.addresses import LIBRARIES, address_of, call_named, import_address, is_address
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.models import MODELS, find_head, observe
-from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Scheme, binarize
+from bnn_itrd.models.builder import Definition
+from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Scheme, as_scheme, binarize
 from bnn_itrd.quant.options import PARTS, SchemeOptions
 
-__all__ = ["build", "foreign", "own_network"]
+__all__ = ["build", "definition_of", "foreign", "own_network"]
 
 
 def build(
@@ -87,6 +88,35 @@ def _scheme(config: SchemeConfig) -> Scheme:
     except ValueError as error:
         raise UserError(f"scheme: {error}") from error
     return scheme
+
+
+def definition_of(
+    model: nn.Module, *, num_classes: int, input_shape: tuple[int, int, int]
+) -> tuple[NetworkConfig, SchemeConfig | None] | None:
+    """The configuration with which `build` makes a network again; None of one that no builder of ours made.
+
+    One that was changed after it was made has none either.
+    """
+    made = getattr(model, "definition", None)
+    name = next((n for n, builder in MODELS.items() if isinstance(made, Definition) and builder == made.builder), None)
+    if made is None or name is None:
+        return None
+    options = dict(made.options)
+    binary = options.pop("binary", None)
+    scheme = None
+    if binary is None:
+        network = NetworkConfig(name, width=options.get("width", 1.0), teacher_shortcut=options.get("shortcut"))
+    else:
+        network, full = NetworkConfig(name, **options), as_scheme(binary)
+        values = {field.name: getattr(full, field.name) for field in dataclasses.fields(SchemeOptions)}
+        parts = {part: values[part] if isinstance(values[part], str) else address_of(values[part]) for part in PARTS}
+        scheme = SchemeConfig(**{**values, **parts})
+    try:
+        with torch.device("meta"):
+            again = build(network, scheme, num_classes=num_classes, input_shape=input_shape)
+    except UserError:
+        return None
+    return (network, scheme) if repr(again) == repr(model) else None
 
 
 # With their side exits, a training step of these gives several logits.
