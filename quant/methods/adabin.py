@@ -39,6 +39,10 @@ class AdaBinWeight(EDEWeight):
     """`adabin_weight` with annealed k and t.
 
     Deployed with its offset: a second, small convolution that sums the window.
+
+    Signs: sign(w - mean), and the mean as an offset
+    Scale: standard deviation
+    Gradient: as `irnet`
     """
 
     def forward(self, weight: Tensor) -> BinaryWeight:
@@ -56,6 +60,9 @@ class AdaBinActivation(ActivationBinarizer):
     Deviations: a border of padding_value 0 is b, the middle of the set (the published code pads with the number 0):
     with b everywhere in the window it is a constant of each channel, and deploys exactly. The published code has
     ``a (sign + b)``; this is the paper's set. The paper's Maxout nonlinearity is left to the network (`RPReLU`).
+
+    Sign of: (x - b) / a, learned; the layer reads a sign + b
+    Gradient: max(2 - 2|u|, 0) at u = (x - b) / a
     """
 
     def __init__(self, channels: int, *, axis: int = 1) -> None:

@@ -38,6 +38,10 @@ class BiPerWeight(Penalised, WeightBinarizer):
     are by default what the authors ran CIFAR-10 with (ResNet-18: 0.037 in stage 1, 0.0468 in stage 2; on ImageNet
     0). The signs are periodic in w, so scaling w changes them.
     Raises ValueError unless omega > 0 and 0 <= tau_min <= tau_max.
+
+    Signs: sign(sin(omega w))
+    Scale: learned
+    Gradient: omega cos(omega w)
     """
 
     def __init__(
@@ -61,7 +65,12 @@ class BiPerWeight(Penalised, WeightBinarizer):
 
 
 class BiPerSineWeight(BiPerWeight):
-    """Stage 1: sin(omega w) in the place of its sign, the same parameters and penalty."""
+    """Stage 1: sin(omega w) in the place of its sign, the same parameters and penalty.
+
+    Signs: sin(omega w), no signs
+    Scale: learned
+    Gradient: exact
+    """
 
     not_deployable = (
         "BiPerSineWeight is the first stage of BiPer, whose weights sin(omega w) are not 1-bit; the nearest "

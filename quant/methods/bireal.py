@@ -16,6 +16,10 @@ class BiRealWeight(WeightBinarizer):
     Backward: clipped straight-through on the signs, so ``scale_o * 1[|w| <= 1]`` from the product; the scale is a
     constant (in `XNORWeight` it is not). Deviation of the published code: it leaves ``scale_o`` out of the
     gradient.
+
+    Signs: sign(w)
+    Scale: mean of |w|, a constant
+    Gradient: clipped
     """
 
     def forward(self, weight: Tensor) -> BinaryWeight:
@@ -24,7 +28,11 @@ class BiRealWeight(WeightBinarizer):
 
 
 class PolynomialActivation(ActivationBinarizer):
-    """sign(x), gradient max(2 - 2|x|, 0) (Bi-Real Net, Liu et al. 2018, eq. 7)."""
+    """sign(x), gradient max(2 - 2|x|, 0) (Bi-Real Net, Liu et al. 2018, eq. 7).
+
+    Sign of: x
+    Gradient: max(2 - 2|x|, 0)
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return sign(x, surrogate="polynomial")

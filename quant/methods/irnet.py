@@ -57,7 +57,12 @@ class EDEWeight(WeightBinarizer):
 
 
 class IRNetWeight(EDEWeight):
-    """`irnet_weight` with annealed k and t."""
+    """`irnet_weight` with annealed k and t.
+
+    Signs: sign(w^)
+    Scale: 2^round(log2 mean |w^|), a constant
+    Gradient: k t (1 - tanh²(t w^))
+    """
 
     def forward(self, weight: Tensor) -> BinaryWeight:
         k, t = self.ede()
@@ -68,6 +73,9 @@ class IRNetActivation(ActivationBinarizer):
     """sign(x), gradient ``k t (1 - tanh^2(t x))`` annealed by `ede_parameters`.
 
     Raises ValueError unless 0 < t_min <= t_max.
+
+    Sign of: x
+    Gradient: k t (1 - tanh²(t x))
     """
 
     def __init__(self, channels: int, *, axis: int = 1, t_min: float = 1e-2, t_max: float = 10.0) -> None:

@@ -61,6 +61,10 @@ class RBNNWeight(WeightBinarizer):
     the rotations. Here the gradient also goes back through the rotation, as the paper's formula of w' says. And it
     begins with random rotations, this with the identity, which draws no random numbers.
     Raises ValueError unless 0 < t_min <= t_max, or where fan_in < 1.
+
+    Signs: sign of w^ rotated by two matrices, renewed every epoch
+    Scale: learned
+    Gradient: k max(√2 t - t² |w'|, 0)
     """
 
     rotation1: Tensor
@@ -109,6 +113,9 @@ class RBNNActivation(StandardisedActivation):
     """`StandardisedActivation` with gradient ``max(sqrt(2) t - t^2 |a|, 0)``, t = max(t of `ede_parameters`, 1).
 
     k is 1, as published. Raises ValueError unless 0 < t_min <= t_max.
+
+    Sign of: x
+    Gradient: max(√2 t - t² |a|, 0) at a = x / std of the sample, t at least 1
     """
 
     surrogate = "triangle"

@@ -16,6 +16,9 @@ class RSignActivation(ActivationBinarizer):
     """RSign: ``sign(x + b_c)``, b_c learned per channel, 0 at first; gradient ``max(2 - 2|x + b_c|, 0)``.
 
     The paper writes x - alpha_c; the published code, as here, adds.
+
+    Sign of: x + b, learned per channel
+    Gradient: max(2 - 2|x + b|, 0)
     """
 
     def __init__(self, channels: int, *, axis: int = 1) -> None:

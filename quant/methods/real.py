@@ -13,6 +13,10 @@ class RealWeight(WeightBinarizer):
     """The latent weight itself, scale 1: activations are binarised first, weights second (Martinez et al. 2020).
 
     Its state loads into the second stage with `load_stage`.
+
+    Signs: w itself
+    Scale: 1
+    Gradient: exact
     """
 
     not_deployable = (

@@ -74,6 +74,10 @@ class ReCUWeight(WeightBinarizer):
     """`recu_weight` with tau annealed from tau_min to tau_max, and a learned scale alpha_o, at first U(0, 1).
 
     Raises ValueError unless 0.5 < tau_min <= tau_max < 1.
+
+    Signs: sign(w - mean)
+    Scale: learned
+    Gradient: identity inside the ReCU bound, which tau widens
     """
 
     def __init__(self, out_channels: int, *, tau_min: float = 0.85, tau_max: float = 0.99) -> None:
@@ -88,7 +92,11 @@ class ReCUWeight(WeightBinarizer):
 
 
 class ReCUActivation(ActivationBinarizer):
-    """`recu_activation` in training; in evaluation the plain sign, the same values without the variance."""
+    """`recu_activation` in training; in evaluation the plain sign, the same values without the variance.
+
+    Sign of: x
+    Gradient: max(2 - 2|a|, 0) at a = x / std of the sample
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return recu_activation(x) if self.training else sign(x)

@@ -34,6 +34,10 @@ class ReSTEWeight(WeightBinarizer):
     `reste_o`; the derivative of the mean on the scale. Deviation: the published code has one scale for the whole
     layer, XNOR-Net's per output channel is the paper's.
     Raises ValueError unless o_max >= 1.
+
+    Signs: sign(w)
+    Scale: mean of |w|, with its derivative
+    Gradient: |w|^(1/o - 1) / o, o from 1 to `o_max`
     """
 
     def __init__(self, out_channels: int, *, o_max: float = 3.0) -> None:
@@ -48,7 +52,11 @@ class ReSTEWeight(WeightBinarizer):
 
 
 class ReSTEActivation(ActivationBinarizer):
-    """sign(x) with the gradient of `ReSTEWeight`. Raises ValueError unless o_max >= 1."""
+    """sign(x) with the gradient of `ReSTEWeight`. Raises ValueError unless o_max >= 1.
+
+    Sign of: x
+    Gradient: as the weight's
+    """
 
     def __init__(self, channels: int, *, axis: int = 1, o_max: float = 3.0) -> None:
         super().__init__(channels, axis=axis)

@@ -31,6 +31,10 @@ class SiMaNWeight(WeightBinarizer):
     Deviation: the published code standardises the weight first and clips it in place in every forward pass; both
     change which entries are the larger half. Here the magnitudes are those of the weight itself, as in the paper.
     Paper and code train these weights without weight decay, which a recipe has for all parameters or none.
+
+    Signs: +1 for the larger half of |w| in a filter, else -1
+    Scale: learned
+    Gradient: sign(w)
     """
 
     def __init__(self, out_channels: int) -> None:
@@ -46,6 +50,10 @@ class SiMaNWeight(WeightBinarizer):
 
 
 class SiMaNActivation(StandardisedActivation):
-    """`StandardisedActivation` with gradient ``max(2 - 2|a|, 0)``."""
+    """`StandardisedActivation` with gradient ``max(2 - 2|a|, 0)``.
+
+    Sign of: x
+    Gradient: as `recu`
+    """
 
     surrogate = "polynomial"

@@ -16,6 +16,10 @@ class XNORWeight(WeightBinarizer):
     Backward: clipped straight-through on the signs, and the derivative of the mean on the scale (the paper's
     own scaled gradient, eq. 12, is not the derivative of anything and is not used). The paper's K, a scale for each
     place of the input from the mean size of its window, is left out: it depends on the input and is no sign's.
+
+    Signs: sign(w)
+    Scale: mean of |w|, with its derivative
+    Gradient: clipped
     """
 
     def forward(self, weight: Tensor) -> BinaryWeight:
@@ -24,7 +28,11 @@ class XNORWeight(WeightBinarizer):
 
 
 class ClippedActivation(ActivationBinarizer):
-    """sign(x), gradient on |x| <= 1 (Courbariaux et al. 2016, eq. 4)."""
+    """sign(x), gradient on |x| <= 1 (Courbariaux et al. 2016, eq. 4).
+
+    Sign of: x
+    Gradient: 1 on |x| <= 1
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return sign(x, surrogate="clipped")
