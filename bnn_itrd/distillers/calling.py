@@ -85,55 +85,53 @@ def call_of(
     parameter `config` is annotated with. skip: how many of its first parameters are filled otherwise.
     Raises UserError on an option that it does not take, one that it lacks, and a default weight that would not count.
     """
-    name = config.name
     first = {p.name for p in _places(parameters)[:skip]}
     named = {n: p.default for n, p in parameters.items() if n not in first and p.kind not in _VARIABLE}
-    kind = _config_class(function) if "config" in named else None
-    fields = {f.name: f.default for f in dataclasses.fields(kind) if f.init} if kind is not None else {}
+    kind = _config_class(function, config) if "config" in named else None
+    fields = {} if kind is None else {f.name: f for f in dataclasses.fields(kind) if f.init}
     if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         own = sorted({*named, *fields} - {*_OURS, *_WEIGHTED})
         for option in options:
             if option not in own:
-                raise unknown(f"option of {name}", option, [*_WEIGHTED, *own])
-    given = {"setting": setting, "config": config, "weight": config.weight}
-    arguments = {n: value for n, value in given.items() if n in named}
+                raise unknown(f"option of {config.name}", option, [*_WEIGHTED, *own])
+    arguments: dict[str, Any] = {"setting": setting, "config": config, "weight": config.weight}
+    arguments = {n: value for n, value in arguments.items() if n in named}
     arguments |= {n: value for n, value in options.items() if n not in fields}
+    values = {n: getattr(config, n) for n in _WEIGHTED if n in fields} | {n: options[n] for n in options if n in fields}
     lacking = [n for n, default in named.items() if default is _EMPTY and n not in arguments]
-    if kind is not None:
-        values = {n: getattr(config, n) for n in _WEIGHTED if n in fields}
-        values |= {n: value for n, value in options.items() if n in fields}
-        lacking += [f.name for f in dataclasses.fields(kind) if f.name not in values and _required(f)]
+    lacking += [n for n, f in fields.items() if n not in values and _required(f)]
     if lacking:
         raise UserError(
-            f"{name} takes {', '.join(lacking)}, which is not given: give it beside the weight. (A function that is "
-            "the loss itself takes student, teacher, labels.)"
+            f"{config.name} takes {', '.join(lacking)}, which is not given: give it beside the weight. (A function "
+            "that is the loss itself takes student, teacher, labels.)"
         )
     if kind is not None:
         arguments["config"] = kind(**values)
-    for default in (named.get("weight"), fields.get("weight")):
-        _check_default(name, default, config.weight)
+    for default in (named.get("weight"), fields["weight"].default if "weight" in fields else None):
+        _check_default(config, default)
     return Call(arguments, weighs="weight" in named or "weight" in fields)
 
 
 _VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 
-def _config_class(function: Callable[..., Any]) -> Any:
-    """The dataclass that the parameter `config` is said to be, None where it is not."""
+def _config_class(function: Callable[..., Any], config: Weighted) -> Any:
+    """The dataclass that the parameter `config` is said to be; None where it is none of the user's own."""
     try:
         hint = get_type_hints(function.__init__ if isinstance(function, type) else function).get("config")  # type: ignore[misc]
     except Exception:  # a name that only a type checker sees
         return None
-    return hint if isinstance(hint, type) and dataclasses.is_dataclass(hint) else None
+    is_own = isinstance(hint, type) and dataclasses.is_dataclass(hint) and not isinstance(config, hint)
+    return hint if is_own else None
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:
     return field.init and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _check_default(name: str, default: Any, weight: float) -> None:
-    if isinstance(default, int | float) and default != 1.0 and weight == 1.0:
+def _check_default(config: Weighted, default: Any) -> None:
+    if isinstance(default, int | float) and default != 1.0 and config.weight == 1.0:
         raise UserError(
-            f"{name} has a weight of {default} by default, and every distiller has one of 1.0 where none is given: "
+            f"{config.name} has a weight of {default} by default, and every distiller one of 1.0 where none is given: "
             f"give it (weight: {default}), or take that default away"
         )

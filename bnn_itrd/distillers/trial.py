@@ -77,8 +77,8 @@ def _look(name: str, call: Callable[[], Tensor]) -> Tensor:
     value = _guarded(name, call)
     if not torch.isfinite(value):
         raise UserError(
-            f"{name} gave {float(value)} on eight made-up samples (logits of a normal distribution, representation "
-            "and maps between 0 and 1): it must be finite"
+            f"{name} gave {float(value.detach())} on eight made-up samples (logits of a normal distribution, "
+            "representation and maps between 0 and 1): it must be finite"
         )
     return value
 
