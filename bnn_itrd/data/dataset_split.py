@@ -181,5 +181,5 @@ class DatasetSplit:
             yield normalise(images, mean, std), labels[place], place
 
     def raw(self, index: int) -> np.ndarray[Any, Any]:
-        pixels, _, _ = SampleReader(self.samples, self.indices.tolist())[index]
+        pixels, _, _ = SampleReader(self.samples, [int(self.indices[index])])[0]
         return rearrange(pixels, "c h w -> h w c").numpy()
