@@ -22,13 +22,15 @@ from bnn_itrd.config.run import RunConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
 from bnn_itrd.config.trees import differences
+from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.data.datasets import load_data
-from bnn_itrd.data.splits import UNLABELLED, ImageData, mix_seed
+from bnn_itrd.data.seeds import mix_seed
+from bnn_itrd.data.splits import ImageData
 from bnn_itrd.distillers import Distiller, Setting, Sizes, make_distillers
 from bnn_itrd.errors import UserError
 from bnn_itrd.experiments.grid import make_points, parse_axis, student_trees
 from bnn_itrd.models import Outputs
-from bnn_itrd.runs.run import run
+from bnn_itrd.runs.run import run_recipe
 from bnn_itrd.training.checkpoint import load_checkpoint
 from bnn_itrd.training.metrics import read_metrics
 from bnn_itrd.training.trainer import Trainer
@@ -314,8 +316,8 @@ def test_both_stages_of_a_training(npz: Path, tmp_path: Path) -> None:
         teacher_train=train, train=train, fabric=CPU, log=QUIET,
         students={"mine": DistillConfig(own={f"{__name__}:HintOfRun": {"weight": 0.5}})},
     )  # fmt: skip
-    run(config, tmp_path / "run", only="teacher")
-    run(config, tmp_path / "run", only="mine")
+    run_recipe(config, tmp_path / "run", only="teacher")
+    run_recipe(config, tmp_path / "run", only="mine")
     for folder in ("run/mine/first-stage", "run/mine"):
         state = load_checkpoint(tmp_path / folder / "last.pt")
         assert state["history"][0]["loss_HintOfRun"] > 0

@@ -153,7 +153,7 @@ def test_a_wrong_object_is_told_before_anything_is_trained(
     from bnn_itrd.config.parse import run_config
     from bnn_itrd.errors import UserError
     from bnn_itrd.recipes import read
-    from bnn_itrd.runs.run import run
+    from bnn_itrd.runs.run import run_recipe
 
     (folder / "wrong.py").write_text(WRONG_CODE)
     monkeypatch.chdir(folder)
@@ -164,6 +164,6 @@ def test_a_wrong_object_is_told_before_anything_is_trained(
     recipe["students"] = {"hint": {}}
     argv = [f"--students.hint.{name}", value if equals else "{}"]
     with pytest.raises(UserError) as caught:
-        run(run_config("run", "", recipe, argv, extra={})[0], tmp_path / "run")
+        run_recipe(run_config("run", "", recipe, argv, extra={})[0], tmp_path / "run")
     assert message in str(caught.value) and "students.hint" in str(caught.value)
     assert not (tmp_path / "run").exists()
