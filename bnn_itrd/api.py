@@ -25,6 +25,7 @@ from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
 from bnn_itrd.files import write_json, write_yaml
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear
+from bnn_itrd.quant.options import PARTS
 from bnn_itrd.runs.identity import data_identity, weights_hash
 from bnn_itrd.runs.load import load_member
 from bnn_itrd.runs.member import Member
@@ -95,7 +96,7 @@ def distill(
     folder = Path(out)
     identity = {
         "name": folder.name,
-        "data": source or {"name": data.name},
+        "data": source or {"name": data.name, "resize": data.resize},
         **_network_identity(student, data),
         "train": to_dict(train),
         "distill": to_dict(distill),
@@ -128,14 +129,23 @@ def _network_identity(student: nn.Module, data: ImageData) -> dict[str, Any]:
     made_by: dict[str, Any] | None = {"address": address} if _can_be_imported(type(student), address) else None
     if address.startswith("bnn_itrd."):
         known = definition_of(student, num_classes=len(data.classes), input_shape=data.input_shape)
-        network, scheme = known or (None, None)
-        made_by = network and {"network": to_dict(network), "scheme": scheme and to_dict(scheme)}
+        made_by = None
+        if known is not None:
+            network, scheme = known
+            made_by = {"network": to_dict(network), "scheme": None if scheme is None else to_dict(scheme)}
     return {
         "custom_network": type(student).__name__,
         # Every layer with its sizes, scheme and padding: another network of the same class is another run.
-        "layers_sha256": hashlib.sha256(repr(student).encode()).hexdigest(),
+        "layers_sha256": hashlib.sha256((repr(student) + _own_parts(student)).encode()).hexdigest(),
         "made_by": made_by,
     }
+
+
+def _own_parts(student: nn.Module) -> str:
+    """The schemes that hold a binariser of the user's own, which the layers' own text does not tell apart."""
+    schemes = [m.scheme for m in student.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))]
+    own = {repr(s) for s in schemes if not all(isinstance(getattr(s, part), str) for part in PARTS)}
+    return "".join(sorted(own))
 
 
 def _can_be_imported(kind: type, address: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ __all__ = ["PartKind", "part_name", "part_parameters", "unknown_name"]
 Module = TypeVar("Module", bound=nn.Module)
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(SchemeOptions) if field.name not in PARTS}
+# What an activation or a nonlinearity may call the one size that there is for it, where it needs one.
+_CHANNELS = ("channels", "num_channels", "num_features", "num_parameters", "in_channels")
 _UNNAMED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -36,6 +39,9 @@ def part_name(part: object) -> str:
     """
     if isinstance(part, str):
         return part
+    if isinstance(part, functools.partial):
+        values = [*map(repr, part.args), *(f"{name}={value!r}" for name, value in part.keywords.items())]
+        return f"{part_name(part.func)}({', '.join(values)})"
     named = part if hasattr(part, "__qualname__") else type(part)
     return f"{named.__module__}:{named.__qualname__}"
 
@@ -47,7 +53,7 @@ def part_parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]
 
 @dataclass(frozen=True)
 class PartKind(Generic[Module]):
-    """One of a scheme's three parts: what makes one.
+    """How one field of a scheme (weight, activation or nonlinearity) is turned into a module.
 
     field: of the scheme; word: for messages; known: the published ones; base: what is made is an instance of it;
     sizes: what a class or function may ask for beside the options of the scheme.
@@ -83,27 +89,35 @@ class PartKind(Generic[Module]):
     def make(self, part: Part, options: SchemeOptions, **sizes: int) -> Module:
         """Returns a new part, made with the sizes and options that the signature of its class or function names.
 
-        An option that has its default in the scheme leaves the class its own. Raises ValueError where a signature asks
-        for anything else, where a user's own fails, and where something else is made than it should be; a ValueError
-        of the class itself passes.
+        A published class keeps its own default where the scheme has its default. A user's own gets the scheme's value
+        of every option that it names, so that what a run records is what was used; one without a value (tau) leaves it
+        its own. tau belongs to the weight alone. Raises ValueError where a signature requires anything else, where a
+        user's own fails, and where something else is made than it should be; a ValueError of the class itself passes.
         """
         factory = self.find(part)
-        given, first = dict[str, Any](), list[Any]()
+        given: dict[str, Any] = {}
+        own = not isinstance(part, str)
+        fixed = part.keywords if isinstance(part, functools.partial) else {}
+        known = [name for name in _DEFAULTS if self.field == "weight" or name not in ("tau_min", "tau_max")]
         for name, parameter in part_parameters(factory).items():
             required = parameter.default is parameter.empty
+            if name in fixed:
+                continue
             if name in sizes:
                 given[name] = sizes[name]
-            elif name in _DEFAULTS and (required or getattr(options, name) != _DEFAULTS[name]):
-                given[name] = self._option(name, part, options)
-            elif required and name not in _DEFAULTS:
-                if first or len(sizes) > 1:
-                    raise ValueError(
-                        f"{self.field} {part_name(part)} asks for {name!r}, and a scheme has "
-                        f"{', '.join([*sizes, *_DEFAULTS])}: name it so, or give it a default"
-                    )
-                first = [*sizes.values()]  # the one size there is, whatever it is called
+            elif name in known:
+                value = getattr(options, name)
+                if required or (value is not None if own else value != _DEFAULTS[name]):
+                    given[name] = self._option(name, part, options)
+            elif required and name in _CHANNELS and "channels" in sizes:
+                given[name] = sizes["channels"]
+            elif required:
+                raise ValueError(
+                    f"{self.field} {part_name(part)} requires {name!r}, which a scheme cannot give. It has "
+                    f"{', '.join([*sizes, *known])}: rename the parameter to one of these, or give it a default"
+                )
         try:
-            made = factory(*first, **given)
+            made = factory(**given)
         except Exception as error:
             if isinstance(part, str) or isinstance(error, ValueError):
                 raise

@@ -35,12 +35,12 @@ def command(argv: Sequence[str]) -> int:
     if any(path.name.endswith(target.suffix) for target in TARGETS.values()):
         python = python_of(args, target_of(path).runtime)
         known = metadata_of(path, python=python)
-        data = validation_data(known, recorded(path), given)
+        data = validation_data(known, recorded(path), given, trust=args.trust)
         check_fits(path, known, data)
         _, logits, labels = run_split(None, open_file(path, python=python), data)
     else:
         model, known, path = load_member(path, model=args.model, best=args.best, trust=args.trust)
-        data = validation_data(known, known, given)
+        data = validation_data(known, known, given, trust=args.trust)
         check_fits(path, known, data)
         logits, _, labels = run_split(model, None, data)
     assert logits is not None

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from bnn_itrd.cli.options import add_best, add_json, add_own_network, add_python, python_of
 from bnn_itrd.config.parse import data_config, parser
 from bnn_itrd.console import print_table
-from bnn_itrd.runs.recorded import validation_data
+from bnn_itrd.runs.recorded import recorded_facts, validation_data
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from bnn_itrd.data.splits import ImageData
+    from bnn_itrd.data.splits import ImageData, ImageFacts
 
 __all__ = ["command"]
 
@@ -45,7 +45,8 @@ def command(argv: Sequence[str]) -> int:
         check_target(name, uint8=args.uint8)
     model, identity, checkpoint = load_member(args.path, model=args.model, best=args.best, trust=args.trust)
     out = Path(args.out) if args.out else checkpoint.parent
-    data = validation_data(identity, identity, given)
+    facts = None if given else recorded_facts(identity)
+    data = facts or validation_data(identity, identity, given, trust=args.trust)
     check_fits(checkpoint, identity, data)
     python = python_of(args, "lce")
     rows, failed = _write_files(
@@ -62,7 +63,7 @@ def command(argv: Sequence[str]) -> int:
 def _write_files(
     names: Sequence[str],
     model: nn.Module,
-    data: ImageData,
+    data: ImageData | ImageFacts,
     out: Path,
     *,
     member: str,

@@ -127,7 +127,7 @@ def _validate_one(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[st
     if args.checkpoint or checkpoint.is_file():
         member = load_member(checkpoint, model=args.model, trust=args.trust)
     # How the data was prepared: the run's own record, else what the checkpoint remembers of it.
-    data = validation_data(known, recorded(path) or (member[1] if member else {}), given)
+    data = validation_data(known, recorded(path) or (member[1] if member else {}), given, trust=args.trust)
     check_fits(path, known, data)
     limit = args.images or target.images
     if member is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from bnn_itrd.data.batches import Batch
 from bnn_itrd.data.own import OwnOptions, read_own
 
-__all__ = ["ImageData", "Split"]
+__all__ = ["ImageData", "ImageFacts", "Split"]
 
 
 class Split(Protocol):
@@ -42,6 +42,18 @@ class Split(Protocol):
     def raw(self, index: int) -> np.ndarray[Any, Any]:
         """Returns an image as uint8 (h, w, c), as evaluation sees it before normalisation."""
         ...
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a file must know of the images it was made for: all of an `ImageData` but the images; see there."""
+
+    name: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_shape: tuple[int, int, int]
+    resize: str = "scale"
 
 
 @dataclass(frozen=True)

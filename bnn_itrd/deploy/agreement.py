@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnn_itrd.data.splits import ImageData
+from bnn_itrd.data.splits import ImageData, ImageFacts
 from bnn_itrd.errors import UserError
 from bnn_itrd.export import predict_model
 
@@ -40,7 +40,7 @@ class Compared:
     outliers: tuple[Outlier, ...] | None
 
 
-def check_fits(what: Path, known: dict[str, Any], data: ImageData) -> None:
+def check_fits(what: Path, known: dict[str, Any], data: ImageData | ImageFacts) -> None:
     """Raises UserError where a file's metadata or a checkpoint's identity speaks of other images or classes."""
     for key, have in (("input_shape", list(data.input_shape)), ("classes", list(data.classes))):
         want = known.get(key)

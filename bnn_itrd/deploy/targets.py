@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from bnn_itrd.data.splits import ImageData
+from bnn_itrd.data.splits import ImageData, ImageFacts
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.files import file_hash
 
@@ -128,7 +128,7 @@ def metadata_of(path: Path, *, python: str | None = None) -> dict[str, Any]:
 def write_target(
     name: str,
     model: nn.Module,
-    data: ImageData,
+    data: ImageData | ImageFacts,
     path: Path,
     *,
     member: str,

@@ -25,8 +25,8 @@ def _from_identity(identity: dict[str, Any], where: Path, trust: bool | Collecti
     shape = tuple(identity["input_shape"])
     if "network" in made:
         network, scheme = made["network"], made["scheme"]
-        for address in sorted(named_addresses([network, scheme])):
-            check_trusted(address, trust, where=str(where))
+        for named in sorted(named_addresses([network, scheme])):
+            check_trusted(named, trust, where=str(where))
         try:
             return build(
                 NetworkConfig(**network),
@@ -36,7 +36,8 @@ def _from_identity(identity: dict[str, Any], where: Path, trust: bool | Collecti
             )
         except TypeError as error:
             raise UserError(f"{where} was written by another version of bnn-itrd: {error}") from error
-    if (address := made.get("address")) is None:
+    address: str | None = made.get("address")
+    if address is None:
         raise UserError(
             f"{where} was trained on a network of your own, {identity.get('custom_network', 'unnamed')}, which it "
             "cannot make again: name a function that makes one with --model package.module:NAME, or in Python pass "

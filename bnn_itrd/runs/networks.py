@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnn_itrd.config.addresses import LIBRARIES, address_of, call_named, import_address, is_address
+from bnn_itrd.config.addresses import LIBRARIES, call_named, import_address, is_address
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.errors import UserError, unknown
@@ -21,6 +21,7 @@ from bnn_itrd.models import MODELS, find_head, observe
 from bnn_itrd.models.builder import Definition
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Scheme, as_scheme, binarize
 from bnn_itrd.quant.options import PARTS, SchemeOptions
+from bnn_itrd.quant.parts import part_name
 
 __all__ = ["build", "definition_of", "foreign", "own_network"]
 
@@ -109,7 +110,9 @@ def definition_of(
     else:
         network, full = NetworkConfig(name, **options), as_scheme(binary)
         values = {field.name: getattr(full, field.name) for field in dataclasses.fields(SchemeOptions)}
-        parts = {part: values[part] if isinstance(values[part], str) else address_of(values[part]) for part in PARTS}
+        parts = {part: part_name(values[part]) for part in PARTS}
+        if any(":" in name and not _can_be_imported(name) for name in parts.values()):
+            return None
         scheme = SchemeConfig(**{**values, **parts})
     try:
         with torch.device("meta"):
@@ -117,6 +120,11 @@ def definition_of(
     except UserError:
         return None
     return (network, scheme) if repr(again) == repr(model) else None
+
+
+def _can_be_imported(address: str) -> bool:
+    """Whether a class is found under its name by another process: one of a script or of a function is not."""
+    return is_address(address) and not address.startswith("__main__:")
 
 
 # With their side exits, a training step of these gives several logits.

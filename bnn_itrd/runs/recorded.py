@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from bnn_itrd.errors import UserError
 
 if TYPE_CHECKING:
-    from bnn_itrd.data.splits import ImageData
+    from bnn_itrd.data.splits import ImageData, ImageFacts
 
-__all__ = ["recorded", "validation_data"]
+__all__ = ["recorded", "recorded_facts", "validation_data"]
 
 
 def validation_data(
@@ -57,6 +57,19 @@ def _check_name(name: str, trust: bool | Collection[str]) -> None:
             f"the network was trained on a data set of your own, {name!r}, which cannot be loaded by this name: give "
             "--data NAME, or --data package.module:make"
         )
+
+
+def recorded_facts(identity: dict[str, Any]) -> ImageFacts | None:
+    """What a checkpoint says of Datasets that were given as objects, and so cannot be loaded; None of other data."""
+    from bnn_itrd.data.splits import ImageFacts
+
+    data = identity.get("data") or {}
+    if "resize" not in data:
+        return None
+    channels, height, width = identity["input_shape"]
+    mean, std = tuple(identity["mean"]), tuple(identity["std"])
+    shape = (channels, height, width)
+    return ImageFacts(data["name"], tuple(identity["classes"]), mean, std, shape, data["resize"])
 
 
 def recorded(path: Path) -> dict[str, Any]:

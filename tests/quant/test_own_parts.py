@@ -72,9 +72,9 @@ class Shifted(Plain):
 
 
 class Act(nn.Module):
-    def __init__(self, width: int) -> None:
+    def __init__(self, num_channels: int) -> None:
         super().__init__()
-        self.slope = nn.Parameter(torch.full((width,), 0.5))
+        self.slope = nn.Parameter(torch.full((num_channels,), 0.5))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.slope.reshape(-1, 1, 1)
@@ -99,8 +99,8 @@ def linear(out_channels: int) -> nn.Module:
 def test_a_class_gets_what_its_signature_names() -> None:
     layer = BinaryConv2d(3, 4, 5, scheme=Scheme(weight=Sized))
     assert isinstance(layer.weight_binarizer, Sized)
-    # t_min has no default of its own, t_max and tau_max keep theirs where the scheme's are not changed.
-    assert layer.weight_binarizer.seen == (75, 0.01, 5.0, 0.7)
+    # The scheme has a value for t_min and t_max, and none for tau_max, which keeps its own.
+    assert layer.weight_binarizer.seen == (75, 0.01, 10.0, 0.7)
     changed = Scheme(weight=Sized, t_min=0.2, t_max=3.0, tau_max=0.9)
     assert changed.make_weight(4, 8).seen == (8, 0.2, 3.0, 0.9)
     assert changed.tau() == (0.85, 0.9), "ReCU's where it has none"
@@ -243,11 +243,11 @@ EXPECTED = "weight must be one of recu, xnor, .*, or a subclass of WeightBinariz
         (lambda: Scheme(weight=linear).make_weight(2), f"weight {HERE}:linear made an object of torch.*:Linear, and"),
         (
             lambda: Scheme(weight=lambda rows, columns: Half(rows)).make_weight(2),
-            "weight .*<lambda> asks for 'rows', and a scheme has out_channels, fan_in, tau_min, .*: name it so",
+            "weight .*<lambda> requires 'rows', which a scheme cannot give. It has out_channels, .*: rename",
         ),
         (
             lambda: Scheme(nonlinearity=nn.Threshold).make_nonlinearity(2),
-            "nonlinearity torch.*:Threshold asks for 'value', and a scheme has channels, tau_min",
+            "nonlinearity torch.*:Threshold requires 'threshold', which a scheme cannot give. It has channels, t_min",
         ),
         (
             lambda: Scheme(weight=lambda out_channels, tau_min: Half(3)).make_weight(2),
