@@ -180,8 +180,8 @@ def run_config(
         raise UserError(f"bnn-itrd {command} takes recipes of images; run and train take this one ({recipe['task']})")
     _check_known(recipe, "the recipe")
     words, pairs, own = _own_fields(argv, extra, flags)
-    tree = {key: value for key, value in recipe.items() if value is not None}
-    students: Any = tree.pop("students", to_dict(RunConfig())["students"])
+    tree = {key: value for key, value in recipe.items() if value is not None and key != "students"}
+    students: Any = recipe.get("students", to_dict(RunConfig())["students"])
     holder = {"students": json.loads(json.dumps(students))}
     for option in pairs:
         try:
