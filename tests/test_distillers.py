@@ -897,7 +897,8 @@ def test_no_other_distiller_reads_labels(npz: Path) -> None:
 _TWO = """
 import sys, torch
 from pathlib import Path
-from bnn_itrd.config.data import DataConfig, FabricConfig
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.config.train import FabricConfig
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.training.fabric import make_fabric
 from test_distillers import in_processes
