@@ -30,7 +30,11 @@ class Call:
 
 
 def parameters_of(function: Callable[..., Any]) -> Parameters:
-    """Returns the parameters of a function or class; those of a term where it does not tell them, being in C."""
+    """Returns the parameters of a function or class; those of a term where it does not tell them, being in C.
+
+    >>> list(parameters_of(lambda student, teacher, labels: 0))
+    ['student', 'teacher', 'labels']
+    """
     try:
         return dict(inspect.signature(function).parameters)
     except (TypeError, ValueError):
@@ -83,6 +87,11 @@ def call_of(
 
     config: its name, weight and schedule. options: what the user gave, arguments or fields of the dataclass that the
     parameter `config` is annotated with. skip: how many of its first parameters are filled otherwise.
+
+    >>> make = lambda setting, power=2: None
+    >>> call_of(make, parameters_of(make), Weighted(), None, {"power": 3})
+    Call(arguments={'setting': None, 'power': 3}, weighs=False)
+
     Raises UserError on an option that it does not take, one that it lacks, and a default weight that would not count.
     """
     first = {p.name for p in _places(parameters)[:skip]}

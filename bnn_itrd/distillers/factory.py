@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -44,7 +45,7 @@ def make_distillers(config: Learning, setting: Setting) -> nn.ModuleDict:
             # A loss names its own argument; where that is an option of the method, the message names the option.
             argument, space, rest = str(error).partition(" ")
             argument = options.renamed.get(argument, argument)
-            dot = "." if hasattr(options, argument) else ": "
+            dot = "." if argument in {field.name for field in dataclasses.fields(options)} else ": "
             raise UserError(f"{name}{dot}{argument}{space}{rest}") from error
         _check_labels(name, made[name], setting)
     return nn.ModuleDict(made)

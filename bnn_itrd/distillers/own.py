@@ -80,6 +80,15 @@ def make_own(thing: Any, config: Weighted, setting: Setting, options: Mapping[st
     """Returns the distiller that a user's object, class, factory or function is, after a trial with made-up outputs.
 
     config: its name, weight and schedule; options: the keyword arguments that the user gave.
+
+    >>> import torch
+    >>> from bnn_itrd.distillers import Sizes, Weighted
+    >>> sizes = Sizes(logits=10, representation=64, stages=())
+    >>> def mean(student, teacher, labels, *, power):
+    ...     return student.logits.pow(power).mean()
+    >>> make_own(mean, Weighted(weight=2.0), Setting(sizes, sizes, torch.zeros(0)), {"power": 2}).weight
+    2.0
+
     Raises UserError: another kind of thing, options that it does not take, whatever the trial shows (`try_out`).
     """
     name = config.name

@@ -62,6 +62,11 @@ def pick_stage(name: str, setting: Setting, stage: int | None) -> tuple[Shape, S
     """Returns the student's shape and the teacher's of one stage; None is the middle one.
 
     `stage` counts from 0, or from the end with -1. Raises UserError where there is no such stage.
+
+    >>> student = Sizes(10, 64, ((16, 8, 8), (32, 4, 4)))
+    >>> teacher = Sizes(10, 128, ((32, 8, 8), (64, 4, 4)))
+    >>> pick_stage("at", Setting(student, teacher, labels=None), -1)
+    ((32, 4, 4), (64, 4, 4))
     """
     student, teacher = stages_of(name, setting)
     place = len(student) // 2 if stage is None else stage

@@ -35,6 +35,11 @@ def _outputs(sizes: Sizes, generator: torch.Generator) -> Outputs:
 def try_out(name: str, own: Distiller, setting: Setting) -> None:
     """Calls a copy of a user's own distiller on eight made-up samples: nothing of it changes, nor the random numbers.
 
+    >>> sizes = Sizes(logits=10, representation=64, stages=())
+    >>> try_out("mine", Distiller(), Setting(sizes, sizes, torch.zeros(0)))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    bnn_itrd.errors.UserError: mine failed on eight made-up samples: NotImplementedError: Distiller has no forward(...)
+
     Labels and indices are the data's. Left out where several processes train already: they would wait for each other.
     Raises UserError: it fails, gives no scalar, a number that is not finite, or a term that the student has no part in.
     """
