@@ -25,7 +25,11 @@ _UNNAMED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:
-    """Returns the error ``unknown KIND 'name', expected one of ...; did you mean 'x'?``."""
+    """Returns the error ``unknown KIND 'name', expected one of ...; did you mean 'x'?``.
+
+    >>> print(unknown_name("scheme", "xnr", ["recu", "xnor"]))
+    unknown scheme 'xnr', expected one of recu, xnor; did you mean 'xnor'?
+    """
     near = difflib.get_close_matches(name, list(known), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return ValueError(f"unknown {kind} {name!r}, expected one of {', '.join(known)}{hint}")
@@ -47,7 +51,11 @@ def part_name(part: object) -> str:
 
 
 def part_parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Returns the parameters that a class or function names, by their names."""
+    """Returns the parameters that a class or function names, by their names.
+
+    >>> list(part_parameters(lambda out_channels, *, tau_min=0.5, **rest: None))
+    ['out_channels', 'tau_min']
+    """
     return {n: p for n, p in inspect.signature(factory).parameters.items() if p.kind not in _UNNAMED}
 
 
@@ -72,7 +80,8 @@ class PartKind(Generic[Module]):
         """
         if isinstance(part, str):
             if part not in self.known:
-                raise unknown_name(self.word, part, self.known)
+                hint = "; of your own, give the class itself" if ":" in part else ""
+                raise ValueError(f"{unknown_name(self.word, part, self.known)}{hint}")
             return self.known[part]
         if isinstance(part, type):
             fits, got = issubclass(part, self.base), f"the class {part_name(part)}"

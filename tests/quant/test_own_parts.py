@@ -237,6 +237,7 @@ EXPECTED = "weight must be one of recu, xnor, .*, or a subclass of WeightBinariz
         (lambda: Scheme(weight=nn.Linear), EXPECTED + "the class torch.nn.modules.linear:Linear"),
         (lambda: Scheme(weight=Plain), EXPECTED + f"the class {HERE}:Plain"),
         (lambda: Scheme(weight=Half(3)), EXPECTED + f"an instance of {HERE}:Half"),
+        (lambda: Scheme(weight="my.mod:Half"), "unknown weight binariser .*; of your own, give the class itself"),
         (lambda: Scheme(weight=3), EXPECTED + "an instance of builtins:int"),  # type: ignore[arg-type]
         (lambda: Scheme(activation=Half), f"activation must be one of recu.*subclass of Act.*the class {HERE}:Half"),
         (lambda: Scheme(nonlinearity=torch.relu(torch.ones(1))), "nonlinearity must be .*, got an instance of torch"),
