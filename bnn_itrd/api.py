@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,8 +24,7 @@ from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
 from bnn_itrd.files import write_json, write_yaml
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear
-from bnn_itrd.quant.options import PARTS
-from bnn_itrd.runs.identity import data_identity, weights_hash
+from bnn_itrd.runs.identity import data_identity, layers_hash, weights_hash
 from bnn_itrd.runs.load import load_member
 from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.networks import definition_of
@@ -84,6 +82,7 @@ def distill(
     Raises UserError: bad configuration, a student that does not answer with (n, classes) or is its own teacher, another
     run in `out`, a loss that is not finite.
     """
+    _check_kinds(train=train, distill=distill, distillers=distillers)
     if student is teacher:
         raise UserError("student and teacher are the same network: give a copy, copy.deepcopy(student), as the teacher")
     data, source = as_image_data(data)
@@ -114,6 +113,16 @@ def distill(
     return Distilled(fitted.model, fitted.history, fitted.final, data, folder)
 
 
+def _check_kinds(*, train: object, distill: object, distillers: object) -> None:
+    """Raises UserError where an argument of `distill` is of another kind, a loss in the place of a mapping of them."""
+    for name, value, kind in (("train", train, TrainConfig), ("distill", distill, DistillConfig)):
+        if value is not None and not isinstance(value, kind):
+            hint = "; a loss of your own goes into distillers={'name': loss}" if name == "distill" else ""
+            raise UserError(f"{name} must be a {kind.__name__}, got {type(value).__name__}{hint}")
+    if distillers is not None and not isinstance(distillers, Mapping):
+        raise UserError(f"distillers must map names to distillers, {{'name': loss}}, got {type(distillers).__name__}")
+
+
 def _begin(folder: Path, identity: dict[str, Any], fabric: Fabric) -> None:
     write_yaml(folder / "config.yaml", identity)
     write_json(folder / "environment.json", environment(fabric.device))
@@ -136,16 +145,9 @@ def _network_identity(student: nn.Module, data: ImageData) -> dict[str, Any]:
     return {
         "custom_network": type(student).__name__,
         # Every layer with its sizes, scheme and padding: another network of the same class is another run.
-        "layers_sha256": hashlib.sha256((repr(student) + _own_parts(student)).encode()).hexdigest(),
+        "layers_sha256": layers_hash(student),
         "made_by": made_by,
     }
-
-
-def _own_parts(student: nn.Module) -> str:
-    """The schemes that hold a binariser of the user's own, which the layers' own text does not tell apart."""
-    schemes = [m.scheme for m in student.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))]
-    own = {repr(s) for s in schemes if not all(isinstance(getattr(s, part), str) for part in PARTS)}
-    return "".join(sorted(own))
 
 
 def _can_be_imported(kind: type, address: str) -> bool:

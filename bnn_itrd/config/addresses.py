@@ -42,8 +42,9 @@ def import_address(address: str, *, what: str) -> Any:
     module_name, _, names = address.partition(":")
     folder = os.getcwd()
     if folder not in sys.path and "" not in sys.path:
-        # A console script has its own folder there, and not the one it is called in.
-        sys.path.insert(0, folder)
+        # A console script has its own folder there, and not the one it is called in. Last: a file in that folder is
+        # to hide no installed module from what is imported later.
+        sys.path.append(folder)
     try:
         found: Any = importlib.import_module(module_name)
     except Exception as error:

@@ -131,7 +131,7 @@ def _students(tree: Any) -> dict[str, DistillConfig]:
         where = f"students.{name}"
         if not isinstance(fields, Mapping):
             raise UserError(f"{where} must hold fields (ce, itrd, kd, ...), got {fields!r}")
-        own = {k: v for k, v in fields.items() if v is not None and is_address(k)}
+        own = {k: {} if v is None else v for k, v in fields.items() if is_address(k)}
         given = {k: v for k, v in fields.items() if v is not None and k not in own}
         for key, value in flatten(given).items():
             if key in METHODS and not isinstance(value, Mapping):

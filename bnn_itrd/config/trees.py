@@ -52,7 +52,7 @@ _GROUPS = {"data": DataConfig, "network": NetworkConfig, "scheme": SchemeConfig,
 
 
 def _defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the groups that a saved configuration has: a field it lacks, of a later version, had this value."""
+    """Defaults for fields that an older saved configuration does not have yet."""
     groups = {group: to_dict(kind()) for group, kind in _GROUPS.items() if isinstance(saved.get(group), Mapping)}
     distill = saved.get("distill")
     if isinstance(distill, Mapping):

@@ -134,7 +134,8 @@ def _load_own(config: DataConfig) -> ImageData:
             f"{config.name} gives images of {data.input_shape[1]} x {data.input_shape[2]} pixels, whatever "
             f"data.image_size ({size}) is: name image_size in its signature"
         )
-    data = replace(data, name=config.name, train=_augmented(data.train, config, taken))
+    keeps = isinstance(made, ImageData)
+    data = replace(data, name=config.name, train=_augmented(data.train, config, taken, keeps=keeps))
     # What it takes it does itself.
     rest = replace(config, **{name: getattr(_DEFAULTS, name) for name in taken - {"name"}})
     return _chosen(data, rest) if rest.val_fraction or rest.per_class is not None else data
@@ -158,10 +159,13 @@ def _make(config: DataConfig) -> tuple[Any, set[str]]:
     return made, set(offered) if whole else set(offered) & {p.name for p in parameters}
 
 
-def _augmented(split: Split, config: DataConfig, taken: set[str]) -> Split:
+def _augmented(split: Split, config: DataConfig, taken: set[str], *, keeps: bool) -> Split:
     """Returns the training split with the crop and flip of the configuration, those that the user's code does not
-    take. Raises UserError where it is a split of the user's own class."""
+    take. keeps: the split has its own, and only what differs from the defaults was asked for. Raises UserError where
+    it is a split of the user's own class."""
     wanted = {name: getattr(config, name) for name in ("crop_padding", "flip") if name not in taken}
+    if keeps:
+        wanted = {name: value for name, value in wanted.items() if value != getattr(_DEFAULTS, name)}
     if isinstance(split, FolderSplit):
         wanted.pop("crop_padding", None)  # its crops are others, as of every set of large files
     elif wanted and not isinstance(split, (TensorSplit, DatasetSplit)):

@@ -61,9 +61,10 @@ def is_term(parameters: Parameters) -> bool:
 
 
 def shown(parameters: Parameters) -> int:
-    """Returns how many of OUTPUTS a term of these parameters is shown: a fourth one may be an option of its own.
+    """Returns how many of OUTPUTS a term of these parameters is shown: a fourth one that is not called ``indices`` is
+    an option of its own.
 
-    >>> shown(parameters_of(lambda s, t, y, power=2: 0)), shown(parameters_of(lambda s, t, y, rows: 0))
+    >>> shown(parameters_of(lambda s, t, y, power: 0)), shown(parameters_of(lambda s, t, y, indices: 0))
     (3, 4)
     """
     if _takes_any(parameters):
@@ -71,7 +72,7 @@ def shown(parameters: Parameters) -> int:
     fourth = next(iter(_places(parameters)[3:]), None)
     if fourth is None or fourth.name in _OURS:
         return 3
-    return 4 if fourth.name == "indices" or fourth.default is _EMPTY else 3
+    return 4 if fourth.name == "indices" or fourth.kind is inspect.Parameter.POSITIONAL_ONLY else 3
 
 
 def call_of(

@@ -123,8 +123,14 @@ def student_trees(methods: Sequence[str] | None, recipe: Mapping[str, Any]) -> d
     students = [column_of(name) for name in names]
     if repeated := [name for name in students if students.count(name) > 1]:
         raise UserError(f"--methods names {repeated[0]} more than once")
+    if PLAIN in students:
+        raise UserError(f"--methods: a distiller called {PLAIN} would take the place of the plain student: rename it")
     own = own if isinstance(own, Mapping) else {}
-    return {PLAIN: {}, **{column_of(name): own.get(column_of(name), {name: {}}) for name in names}}
+    trees = {name: own.get(column_of(name)) or {name: {}} for name in names}
+    for name, tree in trees.items():
+        if is_address(name) and name not in tree:
+            raise UserError(f"--methods {name}: the recipe has a student {column_of(name)} without it: rename one")
+    return {PLAIN: {}, **{column_of(name): tree for name, tree in trees.items()}}
 
 
 def _labels(axes: Sequence[Axis]) -> dict[str, str]:

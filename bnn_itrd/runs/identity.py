@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from bnn_itrd.data.splits import ImageData
+from bnn_itrd.quant import BinaryConv2d, BinaryLinear
+from bnn_itrd.quant.options import PARTS
 
-__all__ = ["data_identity", "weights_hash"]
+__all__ = ["data_identity", "layers_hash", "weights_hash"]
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -20,6 +22,16 @@ def weights_hash(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def layers_hash(model: nn.Module) -> str:
+    """SHA-256 over a network's layers as it prints them, in hex: sizes, schemes, padding, not the weights.
+
+    Binarisers of the user's own, which the layers' text does not tell apart, count with their scheme's text.
+    """
+    schemes = [m.scheme for m in model.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))]
+    own = {repr(s) for s in schemes if not all(isinstance(getattr(s, part), str) for part in PARTS)}
+    return hashlib.sha256((repr(model) + "".join(sorted(own))).encode()).hexdigest()
 
 
 def data_identity(data: ImageData) -> dict[str, Any]:

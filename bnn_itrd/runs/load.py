@@ -12,6 +12,7 @@ from bnn_itrd.config.addresses import check_trusted, import_address, named_addre
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.errors import UserError
+from bnn_itrd.runs.identity import layers_hash
 from bnn_itrd.runs.member import FIRST_STAGE
 from bnn_itrd.runs.networks import build, own_network
 from bnn_itrd.training.checkpoint import load_checkpoint
@@ -44,7 +45,19 @@ def _from_identity(identity: dict[str, Any], where: Path, trust: bool | Collecti
             "model=... to bnn_itrd.load"
         )
     check_trusted(address, trust, where=str(where))
-    return named_network(address, identity, what=f"{where}: {address}")
+    network = named_network(address, identity, what=f"{where}: {address}")
+    _check_layers(network, identity, address, where)
+    return network
+
+
+def _check_layers(network: nn.Module, identity: dict[str, Any], address: str, where: Path) -> None:
+    """Raises UserError where a network made by its address has other layers than the one that was trained."""
+    trained = identity.get("layers_sha256")
+    if trained is not None and layers_hash(network) != trained:
+        raise UserError(
+            f"{where}: {address} makes another network than the one that was trained (other layers, sizes or options): "
+            "name a function that makes that one with --model package.module:NAME, or pass model=... to bnn_itrd.load"
+        )
 
 
 def named_network(address: str, identity: dict[str, Any], *, what: str) -> nn.Module:
@@ -100,6 +113,7 @@ def load_member(
         raise UserError(f"{file} is still in the preparation of its distillers: no epoch of training is done yet")
     if isinstance(model, str):
         network = named_network(model, identity, what=f"model {model}")
+        _check_layers(network, identity, model, file)
     else:
         network = _from_identity(identity, file, trust) if model is None else model
     try:

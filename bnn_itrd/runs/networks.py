@@ -196,9 +196,13 @@ def _of_user(
     make = import_address(network.name, what="network.name")
     if not callable(make):
         raise UserError(f"{what}: it must be a class or function that makes a network, got {type(make).__name__}")
+    try:
+        names = inspect.signature(make).parameters
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{what}: it does not tell its arguments, so it cannot be called by them: {error}") from error
     own = dataclasses.replace(network, padding_value=0)  # `binarize` has it where the function has not
-    options = _options(own if "padding_value" not in inspect.signature(make).parameters else network, scheme, make)
-    if scheme is None and "binary" in inspect.signature(make).parameters:
+    options = _options(own if "padding_value" not in names else network, scheme, make)
+    if scheme is None and "binary" in names:
         options["binary"] = None
     model = own_network(make, num_classes=num_classes, input_shape=input_shape, options=options, what=what)
     if scheme is None or any(isinstance(m, (BinaryConv2d, BinaryLinear)) for m in model.modules()):

@@ -88,7 +88,7 @@ def _empty(member: MemberConfig, data: ImageData) -> nn.Module:
 
 
 def _sizes(name: str, model: nn.Module, data: ImageData) -> Sizes:
-    """Of its outputs, for images of the data's shape. Raises UserError where it cannot take them."""
+    """Returns the sizes of a network's outputs. Raises UserError where it does not take images of the data's shape."""
     try:
         return measure(model, data.input_shape)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:

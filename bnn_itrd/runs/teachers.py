@@ -72,7 +72,7 @@ def load_teacher(
     if weights is not None:
         raise UserError(f"teacher_weights belong to torchvision:NAME and timm:NAME; teacher {address} has its own")
     path = Path(address)
-    if (path / "teacher").is_dir():
+    if (path / "teacher" / "last.pt").is_file() or (not (path / "last.pt").is_file() and (path / "teacher").is_dir()):
         path = path / "teacher"
     model, identity, file = load_member(path, trust=trust)
     done, planned = load_checkpoint(file).get("epoch"), identity.get("train", {}).get("epochs")
