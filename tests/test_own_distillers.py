@@ -86,8 +86,8 @@ def squared(student: Outputs, teacher: Outputs, labels: Tensor, scale: float = 1
     return scale * (student.logits - teacher.logits).square().mean()
 
 
-def with_indices(student: Outputs, teacher: Outputs, y: Tensor, rows: Tensor) -> Tensor:
-    assert rows.dtype == torch.int64 and rows.shape == y.shape
+def with_indices(student: Outputs, teacher: Outputs, y: Tensor, indices: Tensor) -> Tensor:
+    assert indices.dtype == torch.int64 and indices.shape == y.shape
     return squared(student, teacher, y)
 
 
@@ -400,7 +400,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "another class": (dict, "builtins:dict is a class, but neither a Distiller nor another torch.nn.Module"),
     "a loss of tensors": (nn.MSELoss(), r"must take \(student, teacher, labels\), or .* and takes \(input, target\)"),
     "two arguments": (own_names, r"own_names takes \(student, teacher\): expected a Distiller"),
-    "five arguments": (lambda a, b, c, d, e: a, "takes e, which is not given"),
+    "five arguments": (lambda a, b, c, d, e: a, "takes d, e, which is not given"),
     "other names": (lambda s, t: s, "takes s, t, which is not given"),
     "nothing": (sometimes, "sometimes must give a scalar, a floating-point tensor of shape .*, got None"),
     "a count": (lambda s, t, y: (s.logits > 0).sum(), "must give a scalar.*got a tensor of .*int64"),
