@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import write_npz
+from helpers import write_npz
 from torch import Tensor, nn
 
 import bnn_itrd

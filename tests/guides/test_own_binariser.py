@@ -67,7 +67,7 @@ def test_a_folder_that_names_a_binariser_is_refused_until_it_is_trusted(
         bnn_itrd.load("runs/mine/mine", trust=["mybinarisers:MedianWeight"])
     model = bnn_itrd.load("runs/mine/mine", trust=True)
     assert sum(type(m).__name__ == "MedianWeight" for m in model.modules()) == 6
-    assert {m.sharp for m in model.modules() if type(m).__name__ == "Threshold"} == {1.0}, "the class' own default"
+    assert {m.sharp for m in model.modules() if type(m).__name__ == "Threshold"} == {20.0}, "the scheme's, which is recorded"
 
 
 def test_a_hostile_folder_runs_nothing(
@@ -137,7 +137,7 @@ HEAD = "from bnn_itrd.quant import WeightBinarizer, ActivationBinarizer, BinaryW
         (
             "class make(WeightBinarizer):\n    def __init__(self, rows): super().__init__(rows)",
             "weight",
-            "asks for 'rows', and a scheme has out_channels, fan_in, tau_min",
+            "requires 'rows', which a scheme cannot give. It has out_channels, fan_in, tau_min",
         ),
         (
             "class make(WeightBinarizer):\n    def __init__(self, out_channels): raise RuntimeError('no memory')",

@@ -82,7 +82,7 @@ def test_the_python_examples(trained: tuple[Any, Path]) -> None:
     done = guide.run(folder, "bnn-itrd predict student.onnx photo.png")
     assert done.returncode == 0 and done.stdout.startswith("photo.png: "), done.stderr
     identity = load_checkpoint(folder / "runs/student/last.pt")["identity"]
-    assert identity["data"] == {"name": "own"} and identity["classes"] == ["red", "green", "blue"]
+    assert identity["data"] == {"name": "own", "resize": "scale"} and identity["classes"] == ["red", "green", "blue"]
     done = guide.run(folder, "python normalised.py")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "('red', 'green', 'blue') (3, 16, 16) (0.25, 0.25, 0.25)"
