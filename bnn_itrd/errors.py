@@ -36,6 +36,14 @@ class FieldError(UserError):
         hint = "" if fits is None else f" (--{field} {value})"
         return FieldError(field, self.problem, got=self.got, fits=fits, hint=hint)
 
+    def inside(self, where: str) -> FieldError:
+        """Returns the same error with `where` in front of the field's whole name.
+
+        >>> str(FieldError("kd.tau", "must be > 0", got=-1.0).inside("students.mine"))
+        'students.mine.kd.tau must be > 0, got -1.0'
+        """
+        return FieldError(f"{where}.{self.field}", self.problem, got=self.got, fits=self.fits)
+
 
 def require(condition: bool, name: str, rule: str, value: object) -> None:
     """Raises ``NAME must be RULE, got VALUE`` unless the condition holds.

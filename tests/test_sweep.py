@@ -376,7 +376,7 @@ REFUSED = {
         "unknown student in --grid students.kdd.kd.tau: 'kdd'.*did you mean 'kd'",
     ),
     "unknown option": (["--methods", "kd", "--grid", "students.kd.kd.tauu=2"], "tauu"),
-    "option of wrong type": (["--methods", "kd", "--grid", "students.kd.kd.tau=hot"], "students.kd: .*kd.tau must be"),
+    "option of wrong type": (["--methods", "kd", "--grid", "students.kd.kd.tau=hot"], r"students\.kd\.kd\.tau must be"),
     "unknown network": (["--grid", "network.name=resnet8,resnet9"], "recu-resnet9-s0: unknown network 'resnet9'"),
     "unknown scheme": (["--grid", "scheme.weight=recu,xnorr"], "xnorr-recu-s0: scheme.*xnorr"),
     "too few negatives": (["--methods", "crd"], "recu-crd-s0: crd.negatives must be in .*got 16384"),

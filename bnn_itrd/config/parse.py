@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser
 from bnn_itrd.config.addresses import is_address
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.distillers import DistillConfig
-from bnn_itrd.config.groups import make_groups
+from bnn_itrd.config.groups import make_group, make_groups
 from bnn_itrd.config.run import RunConfig
 from bnn_itrd.config.schedules import shorten_schedules, too_long
 from bnn_itrd.config.tokens import Given, given_options, set_field
@@ -52,29 +52,25 @@ _GROUP_ERROR = re.compile(r'Parser key "([^"]+)": Unable to load config "(.*)"')
 _TYPE_ERROR = re.compile(r'Parser key "([^"]+)":\s+Expected an? (.+?)\. Got value: (.*)', re.DOTALL)
 
 
-def _plain(message: str) -> str:
-    """jsonargparse's type error as this project words it: ``train.epochs must be int, got many``."""
+def _plain(message: str, where: str = "") -> str:
+    """jsonargparse's type error as this project words it, ``train.epochs must be int, got many``; where: of its parser,
+    ``students.mine.``."""
     if (optional := _OPTIONAL_ERROR.search(message)) is not None:
         field, kind, value = (part.strip() for part in optional.groups())
-        return f"{field} must be {kind} or null, got {value}"
+        return f"{where}{field} must be {kind} or null, got {value}"
     if (group := _GROUP_ERROR.search(message)) is not None:
-        return f"{group[1]} must hold fields, {{NAME: VALUE}}, got {group[2]}"
+        return f"{where}{group[1]} must hold fields, {{NAME: VALUE}}, got {group[2]}"
     found = _TYPE_ERROR.search(message)
     if found is None:
-        return message.strip()
+        return f"{where.rstrip('.')}: {message.strip()}" if where else message.strip()
     field, kind, value = (part.strip() for part in found.groups())
     kind = re.sub(r"<class '([^']+)'>", r"\1", kind).replace("typing.Literal", "one of ")
-    return f"{field} must be {kind}, got {value}"
+    return f"{where}{field} must be {kind}, got {value}"
 
 
 def _fields() -> list[str]:
     plain = flatten(to_dict(RunConfig(students={})))
     return [name for name in plain if name != "students"]
-
-
-def _student_fields() -> list[str]:
-    parts = [f"{part}.{name}" for part, kind in METHODS.items() for name in to_dict(kind())]
-    return ["ce", *METHODS, *parts]
 
 
 def _check_known(tree: Mapping[str, Any], where: str) -> None:
@@ -136,18 +132,26 @@ def _students(tree: Any) -> dict[str, DistillConfig]:
         for key, value in flatten(given).items():
             if key in METHODS and not isinstance(value, Mapping):
                 raise UserError(f"{where}.{key} must hold fields ({', '.join(to_dict(METHODS[key]()))}), got {value!r}")
-            if key not in _student_fields():
-                raise unknown(f"field of {where}", key, [*_student_fields(), "package.module:Name"])
+            part, dot, field = key.partition(".")
+            if dot and part in METHODS and field not in to_dict(METHODS[part]()):
+                raise unknown(f"field of {where}.{part}", field, to_dict(METHODS[part]()))
+            if part not in ("ce", *METHODS):
+                raise unknown(f"field of {where}", part, ["ce", *METHODS, "package.module:Name"])
         p = parser("students", "")
         p.add_argument("--ce", type=float, default=DistillConfig().ce)
         for part in set(METHODS) & set(given):
             p.add_class_arguments(METHODS[part], part)
         try:
-            parsed = p.instantiate(p.parse_object(dict(given)))
-            parts = {part: getattr(parsed, part) for part in METHODS if part in given}
-            result[str(name)] = DistillConfig(ce=parsed.ce, **parts, own=own)
+            values = p.parse_object(dict(given)).as_dict()
         except Exception as error:
-            raise UserError(f"{where}: {_plain(str(error))}") from error
+            raise UserError(_plain(str(error), f"{where}.")) from error
+        parts = {part: make_group(METHODS[part], f"{where}.{part}", values[part]) for part in METHODS if part in given}
+        try:
+            result[str(name)] = DistillConfig(ce=values["ce"], **parts, own=own)
+        except FieldError as error:
+            raise error.inside(where) from error
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
     return result
 
 

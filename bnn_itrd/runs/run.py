@@ -18,7 +18,7 @@ from bnn_itrd.data.splits import ImageData
 from bnn_itrd.distillers.base import measure
 from bnn_itrd.distillers.factory import make_distillers
 from bnn_itrd.distillers.setting import Setting, Sizes
-from bnn_itrd.errors import UserError
+from bnn_itrd.errors import FieldError, UserError
 from bnn_itrd.files import write_yaml
 from bnn_itrd.runs.identity import data_identity
 from bnn_itrd.runs.member import FIRST_STAGE, Member, train_member
@@ -70,6 +70,8 @@ def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher
         try:
             with torch.device("meta"):
                 make_distillers(member.distill, Setting(sizes, teacher_sizes, data.train.labels))
+        except FieldError as error:
+            raise error.inside(f"students.{member.name}") from error
         except UserError as error:
             raise UserError(f"students.{member.name}: {error}") from error
 
