@@ -12,17 +12,14 @@ from bnn_itrd.config.run import MemberConfig
 from bnn_itrd.config.trees import differences, to_dict
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.data.splits import ImageData
-from bnn_itrd.distillers.base import measure
 from bnn_itrd.distillers.factory import make_distillers
 from bnn_itrd.distillers.setting import Setting, Sizes
 from bnn_itrd.errors import UserError
 from bnn_itrd.experiments.grid import Point
-from bnn_itrd.runs.networks import build
+from bnn_itrd.runs.sizes import output_sizes, sizes_of_definition
 from bnn_itrd.runs.teachers import load_teacher
 
 __all__ = ["check_points"]
-
-_META = torch.device("meta")
 
 
 def check_points(points: Sequence[Point], *, trust: bool = False) -> dict[DataConfig, ImageData]:
@@ -61,7 +58,7 @@ class _Check:
         teacher = self._teacher(point)
         key = (student, teacher, str(member.distill), config.data)
         if key not in self.distillers:
-            with _META:
+            with torch.device("meta"):
                 make_distillers(member.distill, Setting(student, teacher, self.data[config.data].train.labels))
             self.distillers.add(key)
 
@@ -77,9 +74,7 @@ class _Check:
             data, scheme = self.data[member.data], member.scheme
             first = [] if scheme is None or not scheme.first_stage_epochs else [scheme.of_first_stage()]
             for each in [*first, scheme]:
-                with _META:
-                    model = build(member.network, each, num_classes=len(data.classes), input_shape=data.input_shape)
-            self.sizes[key] = measure(model, data.input_shape)
+                self.sizes[key] = sizes_of_definition(member.network, each, data)
         return self.sizes[key]
 
     def _teacher(self, point: Point) -> Sizes:
@@ -91,7 +86,7 @@ class _Check:
                 data = self.data[config.data]
                 trust = self.trust or point.named
                 model = load_teacher(config.teacher, config.teacher_weights, data, trust=trust).model
-                self.sizes[key] = measure(model, data.input_shape)
+                self.sizes[key] = output_sizes(model, data)
             return self.sizes[key]
         member = point.teacher_member
         self._batch_size(member, "teacher_train")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ from bnn_itrd.config.train import TrainConfig
 from bnn_itrd.config.trees import to_dict
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.data.splits import ImageData
-from bnn_itrd.distillers.base import measure
 from bnn_itrd.distillers.factory import make_distillers
 from bnn_itrd.distillers.setting import Setting, Sizes
 from bnn_itrd.errors import FieldError, UserError
 from bnn_itrd.files import write_yaml
 from bnn_itrd.runs.identity import data_identity
 from bnn_itrd.runs.member import FIRST_STAGE, Member, train_member
-from bnn_itrd.runs.networks import build
+from bnn_itrd.runs.sizes import output_sizes, sizes_of_definition
 from bnn_itrd.runs.teachers import load_teacher
 from bnn_itrd.training.checkpoint import matching_state
 from bnn_itrd.training.fabric import make_fabric, steps_in_epoch
@@ -52,14 +50,13 @@ def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher
     learning = [member for member in students if member.distill.needs_teacher]
     teacher_sizes = None
     if learning or (teacher is None and only in (None, "teacher")):
-        model = _empty(member_config(config, "teacher"), data) if teacher is None else teacher.model
-        teacher_sizes = _sizes("teacher", model, data)
+        teacher_sizes = _sizes("teacher", member_config(config, "teacher") if teacher is None else teacher.model, data)
     if not students:
         return
     # They differ in what they learn from alone.
     if (first := students[0].of_first_stage()) is not None:
-        _empty(first, data)
-    sizes = _sizes(students[0].name, _empty(students[0], data), data)
+        _sizes(first.name, first, data)
+    sizes = _sizes(students[0].name, students[0], data)
     for member in students:
         try:
             member.distill.check_learns()
@@ -76,27 +73,14 @@ def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher
             raise UserError(f"students.{member.name}: {error}") from error
 
 
-def _empty(member: MemberConfig, data: ImageData) -> nn.Module:
-    """The member's network without memory; a user's own with memory where it needs that. Raises UserError."""
-    shape, classes = data.input_shape, len(data.classes)
+def _sizes(name: str, given: MemberConfig | nn.Module, data: ImageData) -> Sizes:
+    """Returns the sizes of a member's outputs, of its definition or of a network; an error begins with its name."""
     try:
-        own = named_addresses(to_dict(member))
-        forgiving = contextlib.suppress(Exception) if own else contextlib.nullcontext()
-        with forgiving, torch.device("meta"):
-            return build(member.network, member.scheme, num_classes=classes, input_shape=shape)
-        return build(member.network, member.scheme, num_classes=classes, input_shape=shape)
+        if isinstance(given, nn.Module):
+            return output_sizes(given, data)
+        return sizes_of_definition(given.network, given.scheme, data)
     except UserError as error:
-        raise UserError(f"{member.name}: {error}") from error
-
-
-def _sizes(name: str, model: nn.Module, data: ImageData) -> Sizes:
-    """Returns the sizes of a network's outputs. Raises UserError where it does not take images of the data's shape."""
-    try:
-        return measure(model, data.input_shape)
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        shape = "x".join(map(str, data.input_shape))
-        raise UserError(f"{name}: the network cannot be used on images of {shape}: {first}") from error
+        raise UserError(f"{name}: {error}") from error
 
 
 def run_recipe(

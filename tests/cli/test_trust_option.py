@@ -123,7 +123,9 @@ def test_a_run_of_distill(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     written = {path.relative_to(folder / "exported").as_posix() for path in (folder / "exported").rglob("*.onnx")}
     assert written == {"student.onnx", "function/student.onnx"}
     assert main(["validate", "exported/student.onnx", f"--checkpoint={with_class}", "--trust", *data]) == 0
-    assert "torch.nn:Flatten makes another network than the one that was trained" in fails(["summary", of_function, "--model=torch.nn:Flatten"], capsys)
+    assert "torch.nn:Flatten makes another network than the one that was trained" in fails(
+        ["summary", of_function, "--model=torch.nn:Flatten"], capsys
+    )
 
 
 def test_addresses_are_no_business_of_the_parser(tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ def test_a_folder_that_names_a_binariser_is_refused_until_it_is_trusted(
         bnn_itrd.load("runs/mine/mine", trust=["mybinarisers:MedianWeight"])
     model = bnn_itrd.load("runs/mine/mine", trust=True)
     assert sum(type(m).__name__ == "MedianWeight" for m in model.modules()) == 6
-    assert {m.sharp for m in model.modules() if type(m).__name__ == "Threshold"} == {20.0}, "the scheme's, which is recorded"
+    assert {m.sharp for m in model.modules() if type(m).__name__ == "Threshold"} == {20.0}, (
+        "the scheme's, which is recorded"
+    )
 
 
 def test_a_hostile_folder_runs_nothing(
