@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from bnn_itrd.cli.options import add_best, add_json, add_own_network, add_python, python_of
+from bnn_itrd.cli.options import add_best, add_json, add_own_network, add_python, check_unused, python_of
 from bnn_itrd.config.parse import data_config, parser
 from bnn_itrd.runs.recorded import recorded, validation_data
 
@@ -33,6 +33,7 @@ def command(argv: Sequence[str]) -> int:
 
     path = Path(args.path)
     if any(path.name.endswith(target.suffix) for target in TARGETS.values()):
+        check_unused(args, ("model", "best"), args.path, "an exported file")
         python = python_of(args, target_of(path).runtime)
         known = metadata_of(path, python=python)
         data = validation_data(known, recorded(path), given, trust=args.trust)

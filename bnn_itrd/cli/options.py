@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
-__all__ = ["OUT", "TRUST", "add_best", "add_json", "add_own_network", "add_python", "add_threads", "python_of"]
+from bnn_itrd.errors import UserError
+
+__all__ = [
+    "OUT",
+    "TRUST",
+    "add_best",
+    "add_json",
+    "add_own_network",
+    "add_python",
+    "add_threads",
+    "check_unused",
+    "python_of",
+]
 
 # The option of `run` and `train` that names the run's folder.
 OUT = {"out": "folder of the run; runs/RECIPE by default"}
@@ -37,6 +50,18 @@ def add_own_network(p: ArgumentParser) -> None:
         help="package.module:NAME, a class or function of your own that makes the network of this run",
     )
     p.add_argument("--trust", action="store_true", help=TRUST["trust"])
+
+
+def check_unused(args: Any, names: Iterable[str], path: str, kind: str) -> None:
+    """Raises UserError where an option was given that says nothing of a path of this kind.
+
+    >>> import argparse
+    >>> check_unused(argparse.Namespace(model="mynets:make"), ["model"], "digits", "a recipe")
+    Traceback (most recent call last):
+    bnn_itrd.errors.UserError: --model is for a run's folder or checkpoint, and digits is a recipe: leave it out
+    """
+    if given := [f"--{name}" for name in names if getattr(args, name)]:
+        raise UserError(f"{given[0]} is for a run's folder or checkpoint, and {path} is {kind}: leave it out")
 
 
 def add_python(p: ArgumentParser, runtime: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bnn_itrd import recipes as recipe_files
-from bnn_itrd.cli.options import add_own_network
+from bnn_itrd.cli.options import add_own_network, check_unused
 from bnn_itrd.config.parse import parse, parser, run_config
 
 __all__ = ["command"]
@@ -29,6 +29,7 @@ def command(argv: Sequence[str]) -> int:
 
         print(describe(load_member(args.what, model=args.model, trust=args.trust)[0]))
         return 0
+    check_unused(args, ["model"], args.what, "a recipe")
     from bnn_itrd.config.addresses import LIBRARIES
     from bnn_itrd.config.network import NetworkConfig
     from bnn_itrd.config.run import member_config

@@ -54,6 +54,10 @@ class OwnOptions:
         require(self.resize in ("scale", "centre"), "resize", "'scale' or 'centre'", self.resize)
         require(self.crop_padding >= 0, "crop_padding", ">= 0", self.crop_padding)
         require(self.workers is None or self.workers >= 0, "workers", ">= 0", self.workers)
+        counted = isinstance(self.classes, (int, list, tuple)) and not isinstance(self.classes, bool)
+        require(self.classes is None or counted, "classes", "a list of names, or how many there are", self.classes)
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            require(values is None or np.ndim(values) == 1, name, "a list of numbers, one for each channel", values)
         if (self.mean is None) != (self.std is None):
             raise UserError("mean and std belong together: give both, or neither")
         if self.normalised and self.mean is None:
@@ -115,7 +119,7 @@ def read_own(train: Any, test: Any, val: Any, options: OwnOptions) -> OwnData:
     Without `test` a fifth of the training images of each class is kept for it. Raises UserError, which names the
     Dataset and the index, on what `ImageData.from_datasets` does not take.
     """
-    given = {name: one for name, one in (("train", train), ("test", test), ("val", val)) if one is not None}
+    given = {"train": train} | {name: one for name, one in (("test", test), ("val", val)) if one is not None}
     sets = {name: _dataset(name, one, options) for name, one in given.items()}
     channels, height, width = SampleReader(sets["train"][0], [0])[0][0].shape
     options.check_channels(channels)

@@ -122,7 +122,12 @@ def test_a_run_of_distill(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert main(["export", of_function, "--out=exported/function", model, *data]) == 0
     written = {path.relative_to(folder / "exported").as_posix() for path in (folder / "exported").rglob("*.onnx")}
     assert written == {"student.onnx", "function/student.onnx"}
-    assert main(["validate", "exported/student.onnx", f"--checkpoint={with_class}", "--trust", *data]) == 0
+    file = "exported/student.onnx"
+    assert main(["validate", file, f"--checkpoint={with_class}", "--trust", *data]) == 0
+    assert f"--model is for a run's folder or checkpoint, and {file} is an exported file" in fails(
+        ["evaluate", file, model], capsys
+    )
+    assert "and digits is a recipe: leave it out" in fails(["summary", "digits", model], capsys)
     assert "torch.nn:Flatten makes another network than the one that was trained" in fails(
         ["summary", of_function, "--model=torch.nn:Flatten"], capsys
     )

@@ -369,15 +369,27 @@ def broken(image: Any) -> Any:
         (GOOD, GOOD, {"mean": (125.3,) * 3, "std": (0.5,) * 3}, "mean must be 3 numbers on the 0..1 scale"),
         (GOOD, GOOD, {"mean": (0.5,) * 3, "std": (0.5, 0.0, 0.5)}, "std must be 3 numbers on the 0..1 scale"),
         (GOOD, GOOD, {"mean": (0.5,) * 3, "std": (0.5,) * 3, "normalised": True}, r"train\[0\] .* it is uint8, but"),
+        (GOOD, GOOD, {"mean": 0.5, "std": 0.5}, "mean must be a list of numbers, one for each channel, got 0.5"),
+        (GOOD, GOOD, {"classes": 2.5}, "classes must be a list of names, or how many there are, got 2.5"),
+        (None, GOOD, {}, "train must be a torch Dataset or DataLoader .* got NoneType"),
         (GOOD, GOOD, {"image_size": 0}, "image_size must be >= 1, got 0"),
         (GOOD, GOOD, {"resize": "crop"}, "resize must be 'scale' or 'centre', got 'crop'"),
     ],
 )
-@pytest.mark.parametrize("workers", [0, 1])
-def test_what_is_refused(train: Any, test: Any, options: dict[str, Any], message: str, workers: int) -> None:
+def test_what_is_refused(train: Any, test: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        ImageData.from_datasets(train, test, workers=workers, **options)
+        ImageData.from_datasets(train, test, workers=0, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("image", [IMAGE[:, :7], IMAGE / 1.0 + 2, "cat"])
+def test_a_reading_process_says_the_same(image: Any) -> None:
+    said = []
+    for workers in (0, 1):
+        with pytest.raises(UserError, match=r"^test\[1\] ") as caught:
+            ImageData.from_datasets(GOOD, listed((IMAGE, 0), (image, 1)), workers=workers)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
 
 
 def test_labels_and_names_of_other_forms() -> None:
