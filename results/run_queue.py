@@ -212,9 +212,9 @@ def render(blocks: Sequence[Block], results: Path) -> str:
         "Made from queue.yaml by `python results/run_queue.py --keep`; without it the script prints what is missing. "
         f"{finished} of {len(runs)} runs are done.",
         "",
-        "Minutes are expected ones: images over an assumed speed, and one minute for start, compilation and export. On "
-        "a GPU the assumption is the speed this project aims at, which no measurement has confirmed yet. Every command "
-        "is resumable and writes to runs/; teachers stay there, as students of the same teacher need its weights.",
+        "Minutes are expected ones: images over the speed that queue.yaml says, and one minute for start, compilation "
+        "and export. Every command is resumable and writes to runs/; teachers stay there, as students of the same "
+        "teacher need its weights.",
     ]
     for block in blocks:
         total = sum(minutes(run) for run in block.runs)
