@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +25,13 @@ def pixels() -> np.ndarray:
     return (load_digits().images / 16 * 255).round().astype(np.uint8)
 
 
-def trained(folder: Path) -> dict[str, str]:
+def trained(folder: Path, run: Callable[[Path, str], subprocess.CompletedProcess[str]]) -> dict[str, str]:
     """The guide's files in a user's folder and both loops run there; what each of them said."""
     GUIDE.write(folder)
     Image.fromarray(pixels()[1500]).save(folder / "digit.png")
     said = {}
     for file, command in LOOPS.items():
-        done = GUIDE.run(folder, command)
+        done = run(folder, command)
         assert done.returncode == 0, done.stderr
         said[file] = done.stdout
     return said
@@ -38,7 +40,7 @@ def trained(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     folder = tmp_path_factory.mktemp("user")
-    return folder, trained(folder)
+    return folder, trained(folder, GUIDE.start)
 
 
 def losses(said: str) -> tuple[float, float]:
@@ -69,7 +71,7 @@ def test_the_student_is_binary_and_its_training_is_over(run: tuple[Path, dict[st
 
 def test_the_same_seed_gives_the_same_files(run: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     folder, said = run
-    again = trained(tmp_path)
+    again = trained(tmp_path, GUIDE.run)
     for file in LOOPS:
         assert losses(again[file]) == losses(said[file])
         assert (tmp_path / file).read_bytes() == (folder / file).read_bytes()

@@ -29,7 +29,7 @@ def trained(folder: Path) -> tuple[Any, Path]:
     guide = Guide("own-network")
     guide.write(folder)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "photo.png")
-    done = guide.run(folder, guide.commands[0])
+    done = guide.start(folder, guide.commands[0])
     assert done.returncode == 0, done.stderr
     return guide, folder
 
