@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.networks import definition_of
 from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.fit import Fitted, fit
+from bnn_itrd.training.precision import choose_precision
 
 __all__ = ["Distilled", "distill", "load"]
 
@@ -91,8 +93,12 @@ def distill(
         distill = DistillConfig() if teacher is None or distillers else DistillConfig(itrd=ITRDConfig())
     distill = distill.with_own(distillers or {})
     _check_student(student, data)
-    launched = make_fabric(fabric or FabricConfig(), precision=train.precision)
-    folder = Path(out)
+    fabric, folder = fabric or FabricConfig(), Path(out)
+    choice = choose_precision(fabric, [folder]) if train.precision == "auto" else None
+    train = train if choice is None else dataclasses.replace(train, precision=choice.precision)
+    launched = make_fabric(fabric, precision=train.precision)
+    if choice is not None:
+        launched.print(f"precision: {choice.precision}, {choice.why}")
     identity = {
         "name": folder.name,
         "data": source or {"name": data.name, "resize": data.resize},

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["cpu_name", "environment"]
+__all__ = ["cpu_features", "cpu_name", "environment"]
 
 
 def _version(package: str) -> str | None:
@@ -28,6 +28,15 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def cpu_features() -> frozenset[str]:
+    """Returns the processor's instruction sets as Linux calls them (avx2, avx512_bf16, asimd); elsewhere none."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return frozenset(
+        word for line in lines if line.startswith(("flags", "Features")) for word in line.partition(":")[2].split()
+    )
 
 
 def _commit() -> str | None:

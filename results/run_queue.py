@@ -199,6 +199,9 @@ def _strange(run: Run, path: Path) -> list[str]:
         saved = dict(yaml.safe_load(path.read_text()))
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not the configuration of a run: {error}") from error
+    # What auto chose is in the run's folder alone.
+    if given["train"]["precision"] == "auto" and isinstance(saved.get("train"), dict):
+        given["train"]["precision"] = saved["train"].get("precision")
     return differences({key: value for key, value in saved.items() if key in given}, given)
 
 

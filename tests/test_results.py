@@ -258,6 +258,14 @@ def test_the_results_stay_small() -> None:
     assert sum(path.stat().st_size for path in RESULTS.rglob("*") if path.is_file()) < 40e6
 
 
+def test_what_is_kept_was_trained_with_the_queues_settings() -> None:
+    """The precision is the one that auto chose there."""
+    for run in BLOCKS[0].runs:
+        assert queue._strange(run, RESULTS / run.name / "config.yaml") == []
+        config = queue.member_config(queue.configuration(run), run.member)
+        assert config.train.precision == "auto" and run.name.endswith("-s0")
+
+
 def test_queue_md_is_made_from_the_queue() -> None:
     assert (RESULTS / "QUEUE.md").read_text() == queue.render(BLOCKS, RESULTS)
     text = (RESULTS / "QUEUE.md").read_text()

@@ -31,7 +31,7 @@ class TrainConfig:
         label_smoothing: of the cross-entropy, in [0, 1)
         ema: decay of an exponential moving average of the weights, which is then the network that is kept
         clip_norm: largest norm of the gradient
-        precision: 32-true, bf16-mixed or 16-mixed; accuracy is always evaluated in float32
+        precision: 32-true, bf16-mixed, 16-mixed, or auto: what fits the device; accuracy is always evaluated in float32
         compile: torch.compile the training step
         compile_mode: of torch.compile; reduce-overhead replays CUDA graphs, for steps that a GPU ends before their
             kernels are launched (small networks, small batches)
@@ -54,7 +54,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     ema: float | None = None
     clip_norm: float | None = None
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
     compile: bool = False
     compile_mode: Literal["reduce-overhead", "max-autotune"] | None = None
     channels_last: bool = False

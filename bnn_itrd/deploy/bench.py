@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bnn_itrd.deploy.targets import target_of
-from bnn_itrd.environment import cpu_name
+from bnn_itrd.environment import cpu_features, cpu_name
 from bnn_itrd.errors import UserError
 
 __all__ = ["SPINNING", "describe_machine", "time_files"]
@@ -27,12 +27,7 @@ def describe_machine() -> dict[str, str]:
 
     from bnn_itrd.export.runtime import native
 
-    found: set[str] = set()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith(("flags", "Features")):
-                found.update(line.split(":", 1)[1].split())
+    found = cpu_features()
     reason = native.why_unavailable()
     return {
         "cpu": cpu_name(),

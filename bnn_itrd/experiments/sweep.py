@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from bnn_itrd.runs.teachers import load_teacher
 from bnn_itrd.training.checkpoint import matching_state
 from bnn_itrd.training.evaluation import evaluate
 from bnn_itrd.training.fabric import make_fabric
+from bnn_itrd.training.precision import settle_precision
 
 __all__ = ["Sweep", "reference_of"]
 
@@ -46,6 +48,15 @@ def reference_of(points: Sequence[Point], wanted: str | None = None) -> str:
     return plain[0] if plain else students[0]
 
 
+def _in_one_precision(points: Sequence[Point], out: Path) -> list[Point]:
+    """The points with the precision in the place of auto: that of a training that is there already, for all of them."""
+    teachers, students = [out / "teachers" / p.teacher for p in points], [out / p.name for p in points]
+    return [
+        dataclasses.replace(p, config=settle_precision(p.config, teacher=teachers, students=students)[0])
+        for p in points
+    ]
+
+
 class Sweep:
     """Points and a folder. `check` first: it raises what is wrong with any point; then `run`, which does not.
 
@@ -55,7 +66,8 @@ class Sweep:
     """
 
     def __init__(self, points: Sequence[Point], out: Path, *, recipe: str, reference: str, trust: bool = False) -> None:
-        self.points, self.out, self.recipe, self.reference = points, out, recipe, reference
+        self.points = _in_one_precision(points, out)
+        self.out, self.recipe, self.reference = out, recipe, reference
         self.trust = trust
         self.records: dict[str, dict[str, Any]] = {}
         self._data: dict[DataConfig, ImageData] = {}

@@ -24,8 +24,14 @@ from bnn_itrd.runs.sizes import output_sizes, sizes_of_definition
 from bnn_itrd.runs.teachers import load_teacher
 from bnn_itrd.training.checkpoint import matching_state
 from bnn_itrd.training.fabric import make_fabric, steps_in_epoch
+from bnn_itrd.training.precision import settle_precision
 
 __all__ = ["run_recipe"]
+
+
+def _folders(config: RunConfig, out: Path) -> list[Path]:
+    """The folders of the students, and of their first stages."""
+    return [folder for name in config.students for folder in (out / name, out / name / FIRST_STAGE)]
 
 
 def _check_folder(config: RunConfig, data: ImageData, out: Path) -> None:
@@ -93,12 +99,15 @@ def run_recipe(
     interrupted. Raises UserError on anything the user can mend.
     """
     data = load_data(config.data)
+    config, lines = settle_precision(config, teacher=[out / "teacher"], students=_folders(config, out))
     _check_folder(config, data, out)
     teacher = _given_teacher(config, data, out, only, trust)
     _check_members(config, data, only, teacher)
     trainings = _trainings(config, only, teacher)
     precisions = [train.precision for train in trainings.values()] or [config.train.precision]
     fabric = make_fabric(config.fabric, precision=precisions[-1])
+    for line in dict.fromkeys(lines[field] for field in trainings if field in lines):
+        fabric.print(f"precision: {line}")
     for field, train in trainings.items():
         steps_in_epoch(train, len(data.train), fabric.world_size, field=field)
     if precisions[0] != precisions[-1] and fabric.world_size > 1:
