@@ -221,6 +221,22 @@ def test_a_threshold_out_of_reach_gives_one_sign(level: int) -> None:
     assert np.unique(signs).tolist() == [0 if level > 0 else 2]
 
 
+def origins(body: onnx.FunctionProto, value: str) -> set[str]:
+    """The operations that make the value, seen through those that only move numbers."""
+    made = {output: node for node in body.node for output in node.output}
+    if value not in made:
+        return set()
+    node = made[value]
+    return origins(body, node.input[0]) if node.op_type in ("Transpose", "Reshape", "Identity") else {node.op_type}
+
+
+@pytest.mark.parametrize("body", function_bodies(CONVOLUTIONS), ids=lambda body: body.name)
+def test_no_scale_reads_a_float_sum_itself(body: onnx.FunctionProto) -> None:
+    """An optimiser may move such a scale into the weights, and then every term of a sum rounds, not the sum."""
+    read = [origins(body, value) for node in body.node if node.op_type in ("Mul", "Div") for value in node.input]
+    assert not set.union(*read) & {"Conv", "MatMul", "Gemm"}
+
+
 def test_an_unknown_operation_is_named() -> None:
     with pytest.raises(ValueError, match="no operation BinaryConvBias"):
         function_bodies(["Sign", "BinaryConvBias"])

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.errors import UserError
-from bnn_itrd.export import to_onnx, validate
 from bnn_itrd.models import (
     MODELS,
     Bottleneck,
@@ -401,34 +400,6 @@ def test_summary_counts_vgg8_and_a_wide_network_by_hand() -> None:
 def test_bad_arguments(make: Callable[[], nn.Module], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
-
-
-# ---- files
-
-
-def shortened(model: nn.Module) -> nn.Module:
-    """One unit of each group: a file is checked layer by layer, which takes its time for fifty of them."""
-    for name in model.stages:
-        stage = getattr(model, name)
-        grouped = isinstance(stage[0], nn.Sequential)
-        setattr(model, name, nn.Sequential(*(group[:1] for group in stage)) if grouped else stage[:1])
-    return model
-
-
-@pytest.mark.parametrize("name", ["wrn_16_1", "vgg8", "resnet50", "mobilenet_v2_half", "shufflenet_v1"])
-def test_students_export(name: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    model = tiny(name, binary="recu")
-    if name not in ("wrn_16_1", "vgg8"):
-        model = shortened(model)
-    for _ in range(3):  # statistics as training leaves them
-        model(torch.randn(16, 3, 16, 16))
-    file = to_onnx(model.eval(), tmp_path / "student.onnx")
-    result = validate(model, file, torch.randn(32, 3, 16, 16))
-    assert result.argmax_agreement >= 0.9 and result.median_difference < 1e-5
-    packed = summary(model).bytes
-    assert file.stat().st_size < packed + 120_000  # a bit per binary weight, the rest is the graph
 
 
 # ---- the command line's options

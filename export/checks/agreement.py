@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.export.runtime.sessions import session
-from bnn_itrd.export.tracing.network_copy import copy_for_export, first_output
+from bnn_itrd.export.tracing.network_copy import copy_for_export, logits_of
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -71,7 +71,7 @@ def predict_model(model: nn.Module, images: Images, *, batch_size: int = 256) ->
     check_batches(array, batch_size)
     twin = copy_for_export(model)
     parts = [
-        first_output(twin(torch.from_numpy(np.ascontiguousarray(array[i : i + batch_size], np.float32)))).numpy()
+        logits_of(twin(torch.from_numpy(np.ascontiguousarray(array[i : i + batch_size], np.float32)))).numpy()
         for i in range(0, len(array), batch_size)
     ]
     return np.concatenate(parts)

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from bnn_itrd.export.runtime.errors import ExportError
-from bnn_itrd.export.tracing.network_copy import copy_for_export, first_output
+from bnn_itrd.export.tracing.network_copy import copy_for_export, logits_of
 from bnn_itrd.quant import ActivationBinarizer, BinaryConv2d, BinaryLinear, IntegerQuantizer
 from bnn_itrd.quant import sign as quant_sign
 
@@ -57,7 +57,7 @@ class Replayed(NamedTuple):
 class _Forced(nn.Module):
     """Gives the recorded values, whatever x is, and notes how far from a threshold the x were that disagree.
 
-    A layer the first output does not depend on has no values in the graph: it takes those of its own x. Raises
+    A layer the logits do not depend on has no values in the graph: it takes those of its own x. Raises
     ExportError where that holds for some of a layer's calls only: nothing says which of them was recorded.
     """
 
@@ -88,7 +88,7 @@ class _Forced(nn.Module):
         self.calls += 1
         if self.calls > len(self.recorded) or self.recorded[self.calls - 1].numel() != x.numel():
             raise ExportError(
-                f"{self.path or 'the network'}: called more often than the first output needs it "
+                f"{self.path or 'the network'}: called more often than the logits need it "
                 f"({len(self.recorded)} of its calls are in the file): drop the other calls, or give them a layer "
                 "of their own; nothing was written"
             )
@@ -215,7 +215,7 @@ def replay_recorded(
     forced = _force(twin)
     for path, values in recorded:
         forced[path].recorded.append(values)
-    expected = first_output(twin(images)).numpy()
+    expected = logits_of(twin(images)).numpy()
     spread = max(float(expected.std()), 1e-6)
     layer = max(forced, key=lambda path: forced[path].margin, default="")
     margin = forced[layer].margin if forced else 0.0

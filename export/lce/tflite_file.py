@@ -98,7 +98,7 @@ def to_lce(
 ) -> Path:
     """Writes the network as a .tflite file for Larq Compute Engine; returns its path.
 
-    Input (1, h, w, c), float32, normalised (the batch can be resized); first output the logits. A binary layer is
+    Input (1, h, w, c), float32, normalised (the batch can be resized); output the logits. A binary layer is
     LceQuantize and LceBconv2d with scale and BatchNorm in its multiplier and bias; all else is TFLite's own
     operations. Metadata ``bnn_itrd`` (JSON): classes, mean and std of `normalization`, input_shape, format_version,
     binary_layers, versions, a checksum, and what `metadata` adds.

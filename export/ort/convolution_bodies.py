@@ -175,7 +175,8 @@ _OIHW = """
   oihw = Transpose <perm = [3, 2, 0, 1]> (by_position)
 """
 
-# Groups: a float convolution, whose sums of +-1 are exact as well.
+# Groups: a float convolution, whose sums of +-1 are exact as well. They are whole already: Round keeps an optimiser
+# (onnxruntime's merges Conv -> Mul) from moving the scale into the weights, where every term of a sum would round.
 _GROUPED_SUM = (
     _OIHW
     + """
@@ -185,7 +186,8 @@ _GROUPED_SUM = (
   nchw = Transpose <perm = [0, 3, 1, 2]> (values)
   float_weights = Cast <to = 1> (oihw)
   sums = Conv <strides: ints = @strides, dilations: ints = @dilations, group: int = @group> (nchw, float_weights)
-  acc = Transpose <perm = [0, 2, 3, 1]> (sums)
+  whole_sums = Round (sums)
+  acc = Transpose <perm = [0, 2, 3, 1]> (whole_sums)
 """
 )
 

@@ -161,7 +161,7 @@ def to_onnx(
     standard operations alone, binary layers as float convolutions, for tools that know no functions; there `packed`
     False stores 32 bits per binary weight, same results bit for bit.
     Input ``images`` (batch, c, h, w), float32, normalised; with `bake_normalization` uint8, and the file
-    itself divides by 255 and applies `normalization` = (mean, std), one value per channel. First output
+    itself divides by 255 and applies `normalization` = (mean, std), one value per channel. Output
     ``logits``. Metadata: classes, mean, std, input_shape, format_version, versions, a checksum, and what `metadata`
     adds (text as it is, else JSON).
     The file is checked beside its place (onnx's checker, a session, a few images sign by sign against the

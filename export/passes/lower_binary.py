@@ -69,12 +69,14 @@ def _lower_layer(model: ir.Model, node: ir.Node) -> ir.Value:
 
     def product(name: str, weight: np.ndarray) -> ir.Value:
         if is_conv:
-            return insert(model, node, "Conv", [x, add_float32(model, node, name, weight)], attributes)
-        return insert(model, node, "MatMul", [x, add_float32(model, node, name, weight.T)])
+            sums = insert(model, node, "Conv", [x, add_float32(model, node, name, weight)], attributes)
+        else:
+            sums = insert(model, node, "MatMul", [x, add_float32(model, node, name, weight.T)])
+        return insert(model, node, "Round", [sums])
 
     # Whole numbers first, then the scale, then what is added: sums of +-1 are exact in float32, so one that
-    # sits on a threshold gives the bit it gave in training. The constant is the FIRST input of Mul, because
-    # onnxruntime merges Conv -> Mul(y, constant) into the weights, and the sum would round at every term.
+    # sits on a threshold gives the bit it gave in training. Round changes none of them; it stands between a sum and
+    # its scale because optimisers move a scale into the weights, and the sum would round at every term.
     y = insert(model, node, "Mul", [per_channel("scale", scale), product("signs", signs)])
     if offset is not None:
         # The window's sum. With one group it is the same for every output channel, and one channel holds it.
@@ -87,8 +89,9 @@ def _lower_layer(model: ir.Model, node: ir.Node) -> ir.Value:
 
 
 def lower_binary(model: ir.Model) -> int:
-    """Binary nodes become GreaterOrEqual + Where, and [Pad +] Conv or MatMul, Mul [+ Conv, Mul, Add] [+ Add].
+    """Binary nodes become GreaterOrEqual + Where, and [Pad +] Conv or MatMul, Round, Mul [+ Add].
 
+    With an offset the window's sum is added: Conv or MatMul, Round, Mul, Add.
     Raises ExportError where a layer's signs are computed in the graph.
     """
     count = 0

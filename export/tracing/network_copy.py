@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bnn_itrd.export.runtime.errors import ExportError
 from bnn_itrd.models import Observed
 
-__all__ = ["ModuleStack", "copy_for_export", "first_output", "unwrap"]
+__all__ = ["ModuleStack", "copy_for_export", "logits_of", "unwrap"]
 
 _HOOKS = (
     "_forward_hooks",
@@ -65,15 +65,36 @@ def copy_for_export(model: nn.Module) -> nn.Module:
     return twin.cpu().float().eval().requires_grad_(False)
 
 
-def first_output(output: Any) -> Tensor:
-    """The logits: a tensor as it is, else the first entry of a tuple, list or mapping."""
-    while not isinstance(output, Tensor):
-        if isinstance(output, Mapping):
-            output = list(output.values())
-        if not isinstance(output, (tuple, list)) or not output:
-            raise ExportError(f"the network returns {type(output).__name__}, with no tensor to take for logits")
-        output = output[0]
-    return output
+def _tensors(output: Any, place: str = "") -> dict[str, Tensor]:
+    """The tensors in what a network returned, by their places in it, such as ``['out'][0]``."""
+    if isinstance(output, Tensor):
+        return {place: output}
+    entries: list[tuple[Any, Any]] = []
+    if isinstance(output, Mapping):
+        entries = list(output.items())
+    elif isinstance(output, (tuple, list)):
+        entries = list(enumerate(output))
+    return {k: t for key, value in entries for k, t in _tensors(value, f"{place}[{key!r}]").items()}
+
+
+def logits_of(output: Any) -> Tensor:
+    """The one tensor in what a network returned: a tensor as it is, or alone in a tuple, list or mapping.
+
+    Raises ExportError where there is none, or more than one: a file has one output, and what is not in it would be
+    lost without a word.
+    """
+    found = _tensors(output)
+    if not found:
+        raise ExportError(f"the network returns {type(output).__name__}, with no tensor to take for logits")
+    if len(found) > 1:
+        shapes = ", ".join(f"output{place} {tuple(tensor.shape)}" for place, tensor in found.items())
+        first = next(iter(found))
+        raise ExportError(
+            f"the network returns {len(found)} tensors ({shapes}), and a file has one output, the logits: let forward "
+            f"return the logits alone in evaluation, or export a module around the network whose forward returns one "
+            f"of them, self.network(x){first} say"
+        )
+    return next(iter(found.values()))
 
 
 class ModuleStack:

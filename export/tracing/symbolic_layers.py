@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bnn_itrd.export.runtime.errors import ExportError
 from bnn_itrd.export.runtime.format import DOMAIN
-from bnn_itrd.export.tracing.network_copy import ModuleStack, first_output
+from bnn_itrd.export.tracing.network_copy import ModuleStack, logits_of
 from bnn_itrd.quant import (
     BinaryConv2d,
     BinaryLinear,
@@ -204,7 +204,7 @@ def run_and_check(model: nn.Module, example: Tensor) -> None:
         stack.remove()
         for handle in checks:
             handle.remove()
-    first_output(output)
+    logits_of(output)
 
 
 def replace_binary_layers(model: nn.Module) -> nn.Module:

@@ -208,7 +208,6 @@ def _finish(model: ir.Model, shape: tuple[int, ...]) -> None:
     """From the exporter's graph to the canonical one."""
     from bnn_itrd.export.graph import clean
 
-    del model.graph.outputs[1:]
     _note_paths(model)
     _simplify(model)
     _name_batch(model)
@@ -247,9 +246,10 @@ def canonical(model: nn.Module, *, input_shape: Sequence[int] | None = None) -> 
     times x / scale, clipped to the signed integers of `bits` bits and rounded, ties to even; of an activation, or of a
     weight, which stays as it was in front.
     All else is standard ONNX; a node's metadata ``path`` is that of its module. The network is copied:
-    evaluation mode, CPU, float32, without hooks. Of several outputs the first is exported.
-    Raises ValueError without an input shape, ExportError on what cannot be exported, naming the module, and on
-    weights or buffers that are not finite (a buffer of 0 and minus infinity is a mask and stays).
+    evaluation mode, CPU, float32, without hooks.
+    Raises ValueError without an input shape, ExportError on what cannot be exported, naming the module, on a network
+    that returns more than one tensor, and on weights or buffers that are not finite (a buffer of 0 and minus infinity
+    is a mask and stays).
     """
     import onnx_ir as ir
 
