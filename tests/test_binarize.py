@@ -648,11 +648,23 @@ def test_twice_is_as_good_as_once() -> None:
     assert torch.equal(twice(images(2, 8)), once(images(2, 8)))
 
 
-def test_dtype_device_and_frozen_weights_are_those_of_the_network() -> None:
+def test_a_frozen_network_becomes_a_trainable_copy() -> None:
+    """A teacher is frozen, often: a student made of it must learn all the same, and the teacher stays as it is."""
+    model = small(*block(8, 8)).requires_grad_(False)
+    binary, report = binarize(model)
+    assert all(p.requires_grad for p in binary.parameters()) and not any(p.requires_grad for p in model.parameters())
+    said = "frozen in the network (requires_grad False), trainable in this copy: "
+    assert report.warnings == [f"{said}10 parameters, 0.weight, 0.bias, 1.weight, ..."]
+    model.requires_grad_(True)[3].weight.requires_grad_(False)
+    binary, report = binarize(model)
+    assert binary_layers(binary)["3"].weight.requires_grad
+    assert report.warnings == [f"{said}1 parameters, 3.weight"]
+
+
+def test_dtype_and_device_are_those_of_the_network() -> None:
     model = small(*block(8, 8)).double()
-    model[3].weight.requires_grad_(False)
     layer = binary_layers(binarize(model).model)["3"]
-    assert layer.weight.dtype == torch.float64 and not layer.weight.requires_grad
+    assert layer.weight.dtype == torch.float64
     assert {t.dtype for t in layer.state_dict().values()} == {torch.float64}
 
 

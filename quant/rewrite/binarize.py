@@ -191,6 +191,17 @@ def _finish(net: Net, model: nn.Module) -> fx.GraphModule:
     return result
 
 
+def _thaw(network: nn.Module) -> list[str]:
+    """Makes all parameters trainable; returns the report's note of those that were not."""
+    frozen = {path: p for path, p in network.named_parameters() if not p.requires_grad and p.is_floating_point()}
+    for p in frozen.values():
+        p.requires_grad_(True)
+    if not frozen:
+        return []
+    names = ", ".join([*frozen][:3]) + (", ..." if len(frozen) > 3 else "")
+    return [f"frozen in the network (requires_grad False), trainable in this copy: {len(frozen)} parameters, {names}"]
+
+
 def binarize(
     model: nn.Module,
     scheme: AnyScheme = "recu",
@@ -222,7 +233,9 @@ def binarize(
     only some feed a binary layer: the decision belongs to the call. Parameters keep their names (the
     binarisers' own join them), forward hooks on blocks still see their outputs, and plain attributes such
     as `input_shape` are carried over; methods are not, nor children of the network that its forward never
-    calls. Arguments of forward whose default is a number, a string or None are fixed at it and gone.
+    calls. Arguments of forward whose default is a number, a string or None are fixed at it and gone. All parameters
+    are trainable, those that are frozen in the network too, as a teacher's often are (the report says so); each module
+    has its mode in the network: a BatchNorm in evaluation mode stays there.
 
     A network that torch.fx cannot trace comes back as an unchanged copy, with a UserWarning and
     ``report.traced`` False. Where nothing was binarised there is a UserWarning too. Raises ValueError on an
@@ -239,15 +252,13 @@ def binarize(
         warnings.warn(f"nothing binarised, {kind} is not traceable: {reason}; {WAY_OUT}", stacklevel=2)
         return Binarized(copy.deepcopy(model), Report([], [], weights, 0, traced=False, reason=reason))
 
-    roles = net.roles(keep_first, keep_last, keep_downsample)
-    plan = _plan(net, named, inside, roles)
+    plan = _plan(net, named, inside, net.roles(keep_first, keep_last, keep_downsample))
     changes = _replace_activations(net, plan, named, scheme)
     for path, m in plan.layers.items():
         net.root.set_submodule(path, _binary(m, scheme, padding_value))
-
     result = _finish(net, model)
+    notes = list(dict.fromkeys([*plan.notes, *_thaw(result)]))
     binary_weights = sum(m.weight.numel() for m in result.modules() if isinstance(m, BinaryLayer))
     if not any(change.action == "binarised" for change in changes):
         warnings.warn(f"nothing in {type(model).__name__} was binarised; the report says why", stacklevel=2)
-    changes, notes = list(dict.fromkeys(changes)), list(dict.fromkeys(plan.notes))
-    return Binarized(result, Report(changes, notes, weights, binary_weights))
+    return Binarized(result, Report(list(dict.fromkeys(changes)), notes, weights, binary_weights))
