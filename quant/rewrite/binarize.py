@@ -17,6 +17,7 @@ from bnn_itrd.quant.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 from bnn_itrd.quant.parts import part_name
 from bnn_itrd.quant.rewrite.graph import CONV, LINEAR, RELU, Net, inputs, symmetric_padding
 from bnn_itrd.quant.rewrite.report import WAY_OUT, Binarized, Change, Report
+from bnn_itrd.quant.rewrite.roles import find_roles
 from bnn_itrd.quant.rewrite.tracing import SCALARS, owner_path, trace
 from bnn_itrd.quant.scheme import AnyScheme, Scheme, as_scheme
 
@@ -191,6 +192,17 @@ def _finish(net: Net, model: nn.Module) -> fx.GraphModule:
     return result
 
 
+def _weights(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters() if p.dim() > 1)
+
+
+def _unchanged(model: nn.Module, reason: str) -> Binarized:
+    """What `binarize` returns of a network that cannot be followed; warns on behalf of its caller's caller."""
+    kind = type(model).__name__
+    warnings.warn(f"nothing binarised, {kind} is not traceable: {reason}; {WAY_OUT}", stacklevel=3)
+    return Binarized(copy.deepcopy(model), Report([], [], _weights(model), 0, traced=False, reason=reason))
+
+
 def _thaw(network: nn.Module) -> list[str]:
     """Makes all parameters trainable; returns the report's note of those that were not."""
     frozen = {path: p for path, p in network.named_parameters() if not p.requires_grad and p.is_floating_point()}
@@ -215,10 +227,10 @@ def binarize(
     """A binary copy of a network, and a report of what was changed; the network itself is left alone.
 
     Layers: nn.Conv2d becomes `BinaryConv2d`, nn.Linear `BinaryLinear`; the weight becomes the latent weight,
-    the bias stays. Kept in full precision, unless asked otherwise: the first convolution in the order of
-    execution and any other that reads the network's input; the last linear layer (without convolutions the
-    first linear layer too, without linear layers the last convolution); 1x1 convolutions that have a stride
-    or project a shortcut. Kept always: layers named in `keep` or inside a module named there, and what has
+    the bias stays. Kept in full precision, unless asked otherwise: the first convolution (without convolutions
+    the first linear layer) in the order of execution and any layer that reads the network's input; every layer
+    whose value reaches an output with no other layer behind it; 1x1 convolutions that have a stride or project
+    a shortcut. Kept always: layers named in `keep` or inside a module named there, and what has
     no binary form or is not called as a module (subclasses, shared weights, other padding modes than zeros,
     the inside of nn.MultiheadAttention, ...); the report says why. No BatchNorm is added: each binary layer
     wants one after it.
@@ -245,20 +257,17 @@ def binarize(
     if padding_value not in (-1, 0, 1):
         raise ValueError(f"padding_value must be -1, 0 or 1, got {padding_value}")
     named, inside = _resolve(model, keep)
-    weights = sum(p.numel() for p in model.parameters() if p.dim() > 1)
     net, reason = _traced(model)
     if net is None:
-        kind = type(model).__name__
-        warnings.warn(f"nothing binarised, {kind} is not traceable: {reason}; {WAY_OUT}", stacklevel=2)
-        return Binarized(copy.deepcopy(model), Report([], [], weights, 0, traced=False, reason=reason))
-
-    plan = _plan(net, named, inside, net.roles(keep_first, keep_last, keep_downsample))
+        return _unchanged(model, reason)
+    roles = find_roles(net, keep_first=keep_first, keep_last=keep_last, keep_downsample=keep_downsample)
+    plan = _plan(net, named, inside, roles)
     changes = _replace_activations(net, plan, named, scheme)
     for path, m in plan.layers.items():
         net.root.set_submodule(path, _binary(m, scheme, padding_value))
     result = _finish(net, model)
     notes = list(dict.fromkeys([*plan.notes, *_thaw(result)]))
-    binary_weights = sum(m.weight.numel() for m in result.modules() if isinstance(m, BinaryLayer))
+    weights, binary = _weights(model), sum(m.weight.numel() for m in result.modules() if isinstance(m, BinaryLayer))
     if not any(change.action == "binarised" for change in changes):
         warnings.warn(f"nothing in {type(model).__name__} was binarised; the report says why", stacklevel=2)
-    return Binarized(result, Report(list(dict.fromkeys(changes)), notes, weights, binary_weights))
+    return Binarized(result, Report(list(dict.fromkeys(changes)), notes, weights, binary))
