@@ -124,6 +124,22 @@ def test_vgg11() -> None:
 def test_mobilenet_v2() -> None:
     model = torchvision.models.mobilenet_v2(weights=None)
     binary, report = binarize(model, "xnor", padding_value=1)
+    kept = reasons(report, "kept")
+    assert [path for path, why in kept.items() if why == "depthwise"] == [
+        "features.1.conv.0.0",
+        *(f"features.{i}.conv.1.0" for i in range(2, 18)),
+    ]
+    assert set(binary_layers(binary)) == {
+        "features.1.conv.1",
+        *(f"features.{i}.conv.{j}" for i in range(2, 18) for j in ("0.0", "2")),
+        "features.18.0",
+    }
+    assert {path for path, why in kept.items() if why in ("the first layer", "the last layer")} == {
+        "features.0.0",
+        "classifier.1",
+    }
+    assert binary(images()).shape == (2, 1000)
+    binary, report = binarize(model, "xnor", padding_value=1, keep_depthwise=False)
     assert set(reasons(report, "kept")) == {"features.0.0", "features.18.2", "classifier.1"}
     assert [m for m in binary.modules() if isinstance(m, nn.ReLU6)] == [binary.get_submodule("features.18.2")]
     depthwise = binary_layers(binary)["features.2.conv.1.0"]
@@ -700,4 +716,5 @@ def test_report_is_an_aligned_table() -> None:
         "5     ReLU    kept       feeds no binary layer",
         "8     Linear  kept       the last layer",
         "1 binarised, 1 replaced, 3 kept; binary weights: 576 of 832 (69.2%)",
+        "verdict: fit: every binary layer reads values of both signs and has a norm behind it",
     ]

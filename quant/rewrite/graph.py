@@ -13,7 +13,20 @@ from bnn_itrd.quant.layers import BinaryConv2d, BinaryLinear
 from bnn_itrd.quant.rewrite.report import Action, Change
 from bnn_itrd.quant.rewrite.tracing import Inlined, owner_path
 
-__all__ = ["ADD", "CONV", "LINEAR", "NORM", "PASSING", "RELU", "Kind", "Net", "inputs", "symmetric_padding"]
+__all__ = [
+    "ADD",
+    "CONV",
+    "LINEAR",
+    "MUL",
+    "NORM",
+    "PASSING",
+    "POOLS",
+    "RELU",
+    "Kind",
+    "Net",
+    "inputs",
+    "symmetric_padding",
+]
 
 
 class Kind(NamedTuple):
@@ -31,16 +44,20 @@ MIXING = Kind((nn.MultiheadAttention, nn.RNNBase, nn.Bilinear), {"matmul", "mm",
 # What asks for the form of a value, not for the value.
 FORM = Kind((), {"size", "dim", "numel", "nelement"})
 ADD = Kind((), {"add", "add_", "iadd"})
+MUL = Kind((), {"mul", "mul_", "imul", "multiply"})
 RELU = Kind((nn.ReLU, nn.ReLU6), {"relu", "relu_", "relu6"})
 ONE_SIGN = Kind(
     (nn.Sigmoid, nn.Hardsigmoid, nn.Softplus, nn.Softmax, nn.Softmax2d, nn.LogSigmoid),
     {"sigmoid", "sigmoid_", "hardsigmoid", "softplus", "softmax", "logsigmoid", "log_softmax"}
     | {"abs", "exp", "sqrt", "square"},
 )
+_POOLS = (pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveMaxPoolNd, pooling._AdaptiveAvgPoolNd)
+# Pools, and what leaves values as they are.
+POOLS = Kind((*_POOLS, nn.Identity, Inlined), {"max_pool2d", "avg_pool2d"})
 # What hands signs on: a value that is never negative stays so.
 PASSING = Kind(
     (
-        *(pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveMaxPoolNd, pooling._AdaptiveAvgPoolNd),
+        *_POOLS,
         *(dropout._DropoutNd, nn.Identity, nn.Flatten, nn.Unflatten, nn.Upsample, nn.ZeroPad2d),
         *(nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, Inlined),
     ),
@@ -52,10 +69,7 @@ PASSING = Kind(
     | {"contiguous", "clone", "to", "float"},
 )
 
-_KEEPS_CHANNELS = (
-    *(pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveMaxPoolNd, pooling._AdaptiveAvgPoolNd),
-    *(dropout._DropoutNd, nn.Identity, Inlined),
-)
+_KEEPS_CHANNELS = (*_POOLS, dropout._DropoutNd, nn.Identity, Inlined)
 
 
 def _number(node: fx.Node, index: int, name: str, default: float) -> float:
