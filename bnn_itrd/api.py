@@ -24,6 +24,7 @@ from bnn_itrd.distillers.representation.itrd import ITRDConfig
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
 from bnn_itrd.files import write_json, write_yaml
+from bnn_itrd.models import evaluation_mode
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear
 from bnn_itrd.runs.identity import data_identity, layers_hash, weights_hash
 from bnn_itrd.runs.load import load_member
@@ -80,9 +81,11 @@ def distill(
     or an `OwnConfig` of one. The run goes into the folder `out`; the same call continues it there. report: also export
     both networks, compare them on the test images, and write comparison.json, curves.png and report.html into `out`, as
     ``bnn-itrd run`` does.
+    A BatchNorm that you put into evaluation mode, in a student in training mode, stays there.
     Returns `Distilled`: the trained model, the history per epoch, the last evaluation; its `to_onnx` writes the file.
-    Raises UserError: bad configuration, a student that does not answer with (n, classes) or is its own teacher, another
-    run in `out`, a loss that is not finite.
+    Gives a UserWarning where most of the student is frozen (``requires_grad`` False) or a BatchNorm stays as it is.
+    Raises UserError: bad configuration, a student that does not answer with (n, classes), is its own teacher or has
+    nothing to train, another run in `out`, a loss that is not finite.
     """
     _check_kinds(train=train, distill=distill, distillers=distillers)
     if student is teacher:
@@ -191,16 +194,13 @@ def _report(
 def _check_student(student: nn.Module, data: ImageData) -> None:
     """Raises UserError unless the network gives a logit for each class, of two empty images in evaluation mode."""
     device = next((p.device for p in student.parameters()), torch.device("cpu"))
-    was_training = student.training
-    student.eval()
     try:
-        logits = student(torch.zeros(2, *data.input_shape, device=device))
+        with evaluation_mode(student):
+            logits = student(torch.zeros(2, *data.input_shape, device=device))
     except RuntimeError as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         size = "x".join(map(str, data.input_shape))
         raise UserError(f"{type(student).__name__} cannot be used on images of {size}: {first}") from error
-    finally:
-        student.train(was_training)
     wanted = (2, len(data.classes))
     got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if got != wanted:

@@ -12,6 +12,7 @@ from .mobilenet import mobilenet_v2 as mobilenet_v2
 from .mobilenet import mobilenet_v2_half as mobilenet_v2_half
 from .outputs import Observed as Observed
 from .outputs import Outputs as Outputs
+from .outputs import evaluation_mode as evaluation_mode
 from .outputs import find_head as find_head
 from .outputs import observe as observe
 from .resnet import ResNet as ResNet

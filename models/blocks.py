@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn_itrd.quant import BinaryConv2d, IntegerConv2d, IntegerLinear, IntegerQuantizer, Scheme
+from bnn_itrd.quant.layers import is_depthwise
 
 __all__ = ["BasicBlock", "PadShortcut", "Style", "make_shortcut"]
 
@@ -52,23 +53,24 @@ class Style:
         if self.shortcut == "binary" and self.scheme is None:
             raise ValueError("shortcut='binary' needs a binary network")
 
-    def conv3x3(self, in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
-        """The block's 3x3 convolution, padding 1, no bias: binary or full precision."""
-        if self.scheme is None:
-            return nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+    def conv3x3(self, in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Module:
+        """The block's 3x3 convolution, padding 1, no bias: binary, or full precision (a depthwise one always)."""
+        if self.scheme is None or is_depthwise(in_channels, groups):
+            return nn.Conv2d(in_channels, out_channels, 3, stride, 1, groups=groups, bias=False)
         return BinaryConv2d(
             in_channels,
             out_channels,
             3,
             stride,
             1,
+            groups=groups,
             padding_value=self.padding_value,
             scheme=self.scheme,
         )
 
     def conv1x1(self, in_channels: int, out_channels: int, groups: int = 1) -> nn.Module:
-        """A pointwise convolution, no bias: binary or full precision."""
-        if self.scheme is None:
+        """A pointwise convolution, no bias: binary, or full precision (a depthwise one always)."""
+        if self.scheme is None or is_depthwise(in_channels, groups):
             return nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False)
         return BinaryConv2d(in_channels, out_channels, 1, groups=groups, scheme=self.scheme)
 

@@ -32,7 +32,7 @@ class InvertedResidual(nn.Module):
         super().__init__()
         wide = in_channels * expansion
         self.conv1, self.bn1, self.act1 = style.conv1x1(in_channels, wide), nn.BatchNorm2d(wide), style.activation(wide)
-        self.conv2 = nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False)
+        self.conv2 = style.conv3x3(wide, wide, stride, groups=wide)
         self.bn2, self.act2 = nn.BatchNorm2d(wide), style.activation(wide)
         self.conv3, self.bn3 = style.conv1x1(wide, out_channels), nn.BatchNorm2d(out_channels)
         self.residual = stride == 1 and in_channels == out_channels

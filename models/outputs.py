@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear
 
-__all__ = ["Observed", "Outputs", "find_head", "observe"]
+__all__ = ["Observed", "Outputs", "evaluation_mode", "find_head", "observe"]
 
 
 _STRIDED = (nn.Conv2d, BinaryConv2d, nn.MaxPool2d, nn.AvgPool2d)
@@ -128,3 +129,25 @@ def observe(model: nn.Module, *, head: str | None = None, stages: Sequence[str] 
         find_head(model) if head is None else head,
         _find_stages(model) if stages is None else tuple(stages),
     )
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Puts a network in evaluation mode, and at the end gives each of its modules back the mode that it had.
+
+    ``model.train(was_training)`` would put a BatchNorm that stood in evaluation mode by itself into training mode.
+
+    >>> network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2).eval())
+    >>> with evaluation_mode(network):
+    ...     network.training
+    False
+    >>> [m.training for m in network.modules()]
+    [True, True, False]
+    """
+    modes = {m: m.training for m in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for m, mode in modes.items():
+            m.training = mode

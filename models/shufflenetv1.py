@@ -34,7 +34,7 @@ class ShuffleUnit(nn.Module):
         first = 1 if in_channels == _STEM else groups  # the stem's few channels are not grouped
         self.conv1, self.bn1 = style.conv1x1(in_channels, middle, groups=first), nn.BatchNorm2d(middle)
         self.act1, self.shuffle = style.activation(middle), nn.ChannelShuffle(first)
-        self.conv2 = nn.Conv2d(middle, middle, 3, stride, 1, groups=middle, bias=False)
+        self.conv2 = style.conv3x3(middle, middle, stride, groups=middle)
         self.bn2, self.act2 = nn.BatchNorm2d(middle), style.activation(middle)
         self.conv3, self.bn3 = style.conv1x1(middle, made, groups=groups), nn.BatchNorm2d(made)
         self.act3 = style.activation(out_channels)

@@ -27,8 +27,8 @@ def _pointwise(in_channels: int, out_channels: int, style: Style) -> list[nn.Mod
     return [style.conv1x1(in_channels, out_channels), nn.BatchNorm2d(out_channels), style.activation(out_channels)]
 
 
-def _depthwise(channels: int, stride: int) -> list[nn.Module]:
-    return [nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False), nn.BatchNorm2d(channels)]
+def _depthwise(channels: int, stride: int, style: Style) -> list[nn.Module]:
+    return [style.conv3x3(channels, channels, stride, groups=channels), nn.BatchNorm2d(channels)]
 
 
 class SplitUnit(nn.Module):
@@ -44,10 +44,10 @@ class SplitUnit(nn.Module):
         half = out_channels // 2
         self.left: nn.Module | None = None
         if stride > 1:
-            self.left = nn.Sequential(*_depthwise(in_channels, stride), *_pointwise(in_channels, half, style))
+            self.left = nn.Sequential(*_depthwise(in_channels, stride, style), *_pointwise(in_channels, half, style))
         enters = in_channels if stride > 1 else half
         self.right = nn.Sequential(
-            *_pointwise(enters, half, style), *_depthwise(half, stride), *_pointwise(half, half, style)
+            *_pointwise(enters, half, style), *_depthwise(half, stride, style), *_pointwise(half, half, style)
         )
         self.shuffle = nn.ChannelShuffle(2)
 

@@ -14,7 +14,19 @@ from bnn_itrd.quant.binarizer import BinaryWeight
 from bnn_itrd.quant.parts import part_name
 from bnn_itrd.quant.scheme import AnyScheme, as_scheme
 
-__all__ = ["BinaryConv2d", "BinaryLayer", "BinaryLinear"]
+__all__ = ["BinaryConv2d", "BinaryLayer", "BinaryLinear", "is_depthwise"]
+
+
+def is_depthwise(in_channels: int, groups: int) -> bool:
+    """Whether each output channel of a convolution reads one input channel of several.
+
+    Such a layer stays in full precision, in the networks of `models` and where `binarize` rewrites one: an output of a
+    3x3 one is a sum of 9 products, which leaves 10 values to a channel in 1 bit.
+
+    >>> is_depthwise(96, 96), is_depthwise(60, 3), is_depthwise(1, 1)
+    (True, False, False)
+    """
+    return groups == in_channels > 1
 
 
 def _per_channel(v: Tensor, dim: int) -> Tensor:

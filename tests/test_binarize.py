@@ -124,6 +124,22 @@ def test_vgg11() -> None:
 def test_mobilenet_v2() -> None:
     model = torchvision.models.mobilenet_v2(weights=None)
     binary, report = binarize(model, "xnor", padding_value=1)
+    kept = reasons(report, "kept")
+    assert [path for path, why in kept.items() if why == "depthwise"] == [
+        "features.1.conv.0.0",
+        *(f"features.{i}.conv.1.0" for i in range(2, 18)),
+    ]
+    assert set(binary_layers(binary)) == {
+        "features.1.conv.1",
+        *(f"features.{i}.conv.{j}" for i in range(2, 18) for j in ("0.0", "2")),
+        "features.18.0",
+    }
+    assert {path for path, why in kept.items() if why in ("the first layer", "the last layer")} == {
+        "features.0.0",
+        "classifier.1",
+    }
+    assert binary(images()).shape == (2, 1000)
+    binary, report = binarize(model, "xnor", padding_value=1, keep_depthwise=False)
     assert set(reasons(report, "kept")) == {"features.0.0", "features.18.2", "classifier.1"}
     assert [m for m in binary.modules() if isinstance(m, nn.ReLU6)] == [binary.get_submodule("features.18.2")]
     depthwise = binary_layers(binary)["features.2.conv.1.0"]
@@ -648,11 +664,23 @@ def test_twice_is_as_good_as_once() -> None:
     assert torch.equal(twice(images(2, 8)), once(images(2, 8)))
 
 
-def test_dtype_device_and_frozen_weights_are_those_of_the_network() -> None:
+def test_a_frozen_network_becomes_a_trainable_copy() -> None:
+    """A teacher is frozen, often: a student made of it must learn all the same, and the teacher stays as it is."""
+    model = small(*block(8, 8)).requires_grad_(False)
+    binary, report = binarize(model)
+    assert all(p.requires_grad for p in binary.parameters()) and not any(p.requires_grad for p in model.parameters())
+    said = "frozen in the network (requires_grad False), trainable in this copy: "
+    assert report.warnings == [f"{said}10 parameters, 0.weight, 0.bias, 1.weight, ..."]
+    model.requires_grad_(True)[3].weight.requires_grad_(False)
+    binary, report = binarize(model)
+    assert binary_layers(binary)["3"].weight.requires_grad
+    assert report.warnings == [f"{said}1 parameters, 3.weight"]
+
+
+def test_dtype_and_device_are_those_of_the_network() -> None:
     model = small(*block(8, 8)).double()
-    model[3].weight.requires_grad_(False)
     layer = binary_layers(binarize(model).model)["3"]
-    assert layer.weight.dtype == torch.float64 and not layer.weight.requires_grad
+    assert layer.weight.dtype == torch.float64
     assert {t.dtype for t in layer.state_dict().values()} == {torch.float64}
 
 
@@ -688,4 +716,5 @@ def test_report_is_an_aligned_table() -> None:
         "5     ReLU    kept       feeds no binary layer",
         "8     Linear  kept       the last layer",
         "1 binarised, 1 replaced, 3 kept; binary weights: 576 of 832 (69.2%)",
+        "verdict: fit: every binary layer reads values of both signs and has a norm behind it",
     ]

@@ -9,7 +9,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from bnn_itrd.distillers.setting import Sizes
-from bnn_itrd.models import Outputs, observe
+from bnn_itrd.models import Outputs, evaluation_mode, observe
 
 __all__ = ["Distiller", "gather", "measure"]
 
@@ -20,13 +20,10 @@ def measure(model: nn.Module, input_shape: Sequence[int]) -> Sizes:
     Where one of the stages is no map (n, c, h, w), it has none. Works on the meta device, without memory.
     """
     observed = observe(model)
-    was_training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), evaluation_mode(model):
             outputs = observed(torch.zeros(2, *input_shape, device=next(model.parameters()).device))
     finally:
-        model.train(was_training)
         observed.remove()
     stages = tuple((int(m.shape[1]), int(m.shape[2]), int(m.shape[3])) for m in outputs.stages if m.ndim == 4)
     if len(stages) < len(outputs.stages):

@@ -15,7 +15,7 @@ from bnn_itrd.config.data import DataConfig
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.data.splits import ImageData, Split
 from bnn_itrd.errors import UserError
-from bnn_itrd.models import observe
+from bnn_itrd.models import evaluation_mode, observe
 
 __all__ = ["linear_probe", "probe_data", "representations"]
 
@@ -68,16 +68,14 @@ def representations(
     """The classifier's input for every image of a split, float32 (n, d), and the labels (n,); in eval mode."""
     device = next(model.parameters()).device
     features, labels = [], []
-    was_training = model.training
-    model.eval()
     observed = observe(model)
     try:
-        for images, truth, _ in split.eval_batches(batch_size, device=device):
-            features.append(observed(_normalised_as_trained(images, data, known)).representation.float().cpu())
-            labels.append(truth.cpu())
+        with evaluation_mode(model):
+            for images, truth, _ in split.eval_batches(batch_size, device=device):
+                features.append(observed(_normalised_as_trained(images, data, known)).representation.float().cpu())
+                labels.append(truth.cpu())
     finally:
         observed.remove()
-        model.train(was_training)
     return torch.cat(features).numpy(), torch.cat(labels).numpy()
 
 

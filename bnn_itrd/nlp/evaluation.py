@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from bnn_itrd.models import evaluation_mode
 from bnn_itrd.nlp.data import SquadData
 from bnn_itrd.nlp.features import eval_batches
 from bnn_itrd.nlp.metrics import score_answers
@@ -36,15 +37,12 @@ class AnswerEvaluation:
 def evaluate_answers(model: nn.Module, data: SquadData, *, device: torch.device) -> AnswerEvaluation:
     """Answers every dev question, in float32 and eval mode (the model's mode is put back), and scores the answers."""
     logits: list[Any] = [None] * len(data.dev_windows)
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), evaluation_mode(model):
         for indices, batch in eval_batches(data.dev_windows, _BATCH, pad_id=data.pad_id):
             out = run_bert(model, batch.to(device), hidden=False)
             start, end = (x.float().cpu().numpy() for x in (out.start_logits, out.end_logits))
             for row, index in enumerate(indices):
                 logits[index] = (np.copy(start[row]), np.copy(end[row]))
-    model.train(was_training)
     found = answers(data.dev, data.dev_windows, logits, n_best=data.config.n_best, max_answer=data.config.max_answer)
     texts = {key: best[0].text for key, best in found.items()}
     values = score_answers(texts, {example.id: example.answers for example in data.dev})

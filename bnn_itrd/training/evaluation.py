@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn_itrd.data.splits import Split
+from bnn_itrd.models import evaluation_mode
 
 __all__ = ["Evaluation", "confusion", "evaluate", "score"]
 
@@ -67,19 +68,15 @@ def evaluate(
     batch_size: int = 500,
     channels_last: bool = False,
 ) -> Evaluation:
-    """The network on every image of a split, in order, in eval mode and float32; its mode is restored."""
-    was_training = isinstance(model, nn.Module) and model.training
-    if isinstance(model, nn.Module):
-        model.eval()
+    """The network on every image of a split, in order, in eval mode and float32; its modules' modes are restored."""
+    mode = evaluation_mode(model) if isinstance(model, nn.Module) else contextlib.nullcontext()
     logits, labels = [], []
-    with torch.autocast(device.type, enabled=False), _no_tf32():
+    with mode, torch.autocast(device.type, enabled=False), _no_tf32():
         for images, truth, _ in split.eval_batches(batch_size, device=device):
             if channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             logits.append(model(images).float())
             labels.append(truth)
-    if isinstance(model, nn.Module):
-        model.train(was_training)
     return score(torch.cat(logits), torch.cat(labels))
 
 

@@ -22,6 +22,7 @@ from bnn_itrd.training.base import BaseTrainer
 from bnn_itrd.training.evaluation import Evaluation
 from bnn_itrd.training.fabric import steps_in_epoch
 from bnn_itrd.training.files import TrainingFiles
+from bnn_itrd.training.frozen import check_frozen
 from bnn_itrd.training.progress import Progress
 from bnn_itrd.training.trainer import Trainer
 
@@ -58,17 +59,19 @@ def fit(
     after_epoch: Callable[[int], None] | None = None,
 ) -> Fitted:
     """Trains a network, or continues where `out`/last.pt stands; the student is changed in place. No hook stays on
-    the networks, whatever happens.
+    the networks, whatever happens. A BatchNorm that is in evaluation mode in a student in training mode stays there.
 
     `identity` is the configuration that must agree for a run to be continued (see `config.differences`).
     Writes last.pt, best.pt (by top-1 on the held-out images, or on the test images where none are held out),
     metrics.csv, preparation.csv where a distiller has a phase of its own, and TensorBoard files into `out`. `begin` is
     called on the main process where a run is new, once everything is found to fit and before anything is written.
-    Raises UserError: another configuration in `out`, a batch larger than the data, a distiller that does not fit the
-    networks, a loss that is not finite.
+    Gives a UserWarning where most of the student is frozen. Raises UserError: another configuration in `out`, a batch
+    larger than the data, a distiller that does not fit the networks, a student without anything to train, a loss that
+    is not finite.
     """
     steps = steps_in_epoch(train, len(data.train), fabric.world_size)
     distill.check_learns()
+    check_frozen(student, warn=fabric.is_global_zero)
     trainer = Trainer(
         student, teacher, input_shape=data.input_shape, train=train, distill=distill, fabric=fabric,
         labels=data.train.labels,

@@ -29,6 +29,7 @@ from bnn_itrd.quant import BinaryConv2d, BinaryLinear, set_progress, start_epoch
 from bnn_itrd.training.base import BaseTrainer
 from bnn_itrd.training.evaluation import Evaluation, evaluate
 from bnn_itrd.training.fabric import steps_in_epoch
+from bnn_itrd.training.frozen import fixed_norms
 from bnn_itrd.training.metrics import loss_columns
 from bnn_itrd.training.objective import Objective
 from bnn_itrd.training.optimizer import MovingAverage, learning_rate, make_optimizer
@@ -71,6 +72,7 @@ class Trainer(BaseTrainer):
         self.config, self.distill = train, distill
         memory = torch.channels_last if train.channels_last else torch.contiguous_format
         self.student = student.to(fabric.device, memory_format=memory)  # type: ignore[call-overload]
+        self._fixed_norms = fixed_norms(self.student)
         # Before anything observes the student: a copy would take the hooks along.
         self.ema: AveragedModel | None = None
         if train.ema is not None:
@@ -192,6 +194,11 @@ class Trainer(BaseTrainer):
             self.setup()
 
     # ---- an epoch
+
+    def begin_pass(self, epoch: int) -> None:
+        super().begin_pass(epoch)
+        for norm in self._fixed_norms.values():
+            norm.eval()
 
     def train_epoch(self, data: ImageData, progress: Progress) -> dict[str, Any]:
         """Makes one pass; returns the mean of each loss part, the training accuracy, the speed, and the share of signs

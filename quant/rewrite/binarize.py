@@ -17,7 +17,9 @@ from bnn_itrd.quant.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 from bnn_itrd.quant.parts import part_name
 from bnn_itrd.quant.rewrite.graph import CONV, LINEAR, RELU, Net, inputs, symmetric_padding
 from bnn_itrd.quant.rewrite.report import WAY_OUT, Binarized, Change, Report
+from bnn_itrd.quant.rewrite.roles import find_roles
 from bnn_itrd.quant.rewrite.tracing import SCALARS, owner_path, trace
+from bnn_itrd.quant.rewrite.verdict import NOTHING, find_verdict
 from bnn_itrd.quant.scheme import AnyScheme, Scheme, as_scheme
 
 __all__ = ["binarize"]
@@ -103,7 +105,7 @@ class _Plan(NamedTuple):
 
     kept: path of a convolution or linear layer -> why it stays in full precision, empty where it does not; layers:
     those to binarise; binary: the paths of these and of the layers that are binary already; feeds: the ReLUs to
-    replace, each with a binary layer that reads it; notes: the report's warnings.
+    replace, each with a binary layer that reads it; notes: the report's warnings; verdict: the report's.
     """
 
     kept: dict[str, str]
@@ -111,6 +113,7 @@ class _Plan(NamedTuple):
     binary: set[str]
     feeds: dict[fx.Node, str]
     notes: list[str]
+    verdict: str
 
 
 def _plan(net: Net, named: set[str], inside: set[str], roles: dict[str, str]) -> _Plan:
@@ -123,6 +126,7 @@ def _plan(net: Net, named: set[str], inside: set[str], roles: dict[str, str]) ->
     binary = {path for path, m in net.modules.items() if path in layers or isinstance(m, BinaryLayer)}
     feeds: dict[fx.Node, str] = {}
     notes: list[str] = []
+    starved: dict[str, None] = {}
     for layer in [node for node in net.graph.nodes if net.path(node) in binary]:
         for source in net.sources(layer):
             where = net.path(source)
@@ -132,7 +136,8 @@ def _plan(net: Net, named: set[str], inside: set[str], roles: dict[str, str]) ->
                 feeds.setdefault(source, str(layer.target))
             elif net.is_a(source, RELU) or net.is_one_sided(source):
                 notes.append(f"{layer.target} reads {where}, whose values all have the same sign")
-    return _Plan(kept, layers, binary, feeds, notes)
+                starved[str(layer.target)] = None
+    return _Plan(kept, layers, binary, feeds, notes, find_verdict(net, binary, [*starved]))
 
 
 def _replace_activations(net: Net, plan: _Plan, named: set[str], scheme: Scheme) -> list[Change]:
@@ -191,6 +196,43 @@ def _finish(net: Net, model: nn.Module) -> fx.GraphModule:
     return result
 
 
+def _weights(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters() if p.dim() > 1)
+
+
+def _unchanged(model: nn.Module, reason: str) -> Binarized:
+    """What `binarize` returns of a network that cannot be followed; warns on behalf of its caller's caller."""
+    kind = type(model).__name__
+    warnings.warn(f"nothing binarised, {kind} is not traceable: {reason}; {WAY_OUT}", stacklevel=3)
+    return Binarized(copy.deepcopy(model), Report([], [], _weights(model), 0, NOTHING, traced=False, reason=reason))
+
+
+def _thaw(network: nn.Module) -> list[str]:
+    """Makes all parameters trainable; returns the report's note of those that were not."""
+    frozen = {path: p for path, p in network.named_parameters() if not p.requires_grad and p.is_floating_point()}
+    for p in frozen.values():
+        p.requires_grad_(True)
+    if not frozen:
+        return []
+    names = ", ".join([*frozen][:3]) + (", ..." if len(frozen) > 3 else "")
+    return [f"frozen in the network (requires_grad False), trainable in this copy: {len(frozen)} parameters, {names}"]
+
+
+def _rewritten(
+    net: Net, model: nn.Module, plan: _Plan, named: set[str], scheme: Scheme, padding_value: int
+) -> Binarized:
+    """Carries the plan out; where nothing becomes binary, it warns on behalf of its caller's caller."""
+    changes = _replace_activations(net, plan, named, scheme)
+    for path, m in plan.layers.items():
+        net.root.set_submodule(path, _binary(m, scheme, padding_value))
+    result = _finish(net, model)
+    notes = list(dict.fromkeys([*plan.notes, *_thaw(result)]))
+    weights, binary = _weights(model), sum(m.weight.numel() for m in result.modules() if isinstance(m, BinaryLayer))
+    if not any(change.action == "binarised" for change in changes):
+        warnings.warn(f"nothing in {type(model).__name__} was binarised; the report says why", stacklevel=3)
+    return Binarized(result, Report(list(dict.fromkeys(changes)), notes, weights, binary, plan.verdict))
+
+
 def binarize(
     model: nn.Module,
     scheme: AnyScheme = "recu",
@@ -199,15 +241,18 @@ def binarize(
     keep_first: bool = True,
     keep_last: bool = True,
     keep_downsample: bool = True,
+    keep_depthwise: bool = True,
+    keep_squeeze: bool = True,
     keep: Iterable[str] = (),
 ) -> Binarized:
     """A binary copy of a network, and a report of what was changed; the network itself is left alone.
 
     Layers: nn.Conv2d becomes `BinaryConv2d`, nn.Linear `BinaryLinear`; the weight becomes the latent weight,
-    the bias stays. Kept in full precision, unless asked otherwise: the first convolution in the order of
-    execution and any other that reads the network's input; the last linear layer (without convolutions the
-    first linear layer too, without linear layers the last convolution); 1x1 convolutions that have a stride
-    or project a shortcut. Kept always: layers named in `keep` or inside a module named there, and what has
+    the bias stays. Kept in full precision, unless asked otherwise: the first convolution (without convolutions
+    the first linear layer) in the order of execution and any layer that reads the network's input; every layer
+    whose value reaches an output with no other layer behind it; 1x1 convolutions that have a stride or project
+    a shortcut, with a pool in front or not; depthwise convolutions, as in the networks of `models`; the layers of
+    squeeze-and-excite gates. Kept always: layers named in `keep` or inside a module named there, and what has
     no binary form or is not called as a module (subclasses, shared weights, other padding modes than zeros,
     the inside of nn.MultiheadAttention, ...); the report says why. No BatchNorm is added: each binary layer
     wants one after it.
@@ -216,13 +261,14 @@ def binarize(
     directly or through pooling, dropout, reshaping or concatenation: all signs of a ReLU's output are +1. A scheme
     with another nonlinearity has that instead, where the convolution or norm in front tells its channels.
     A ReLU whose own name is in `keep` stays; that, and other activations of one sign, are warned about in
-    the report.
+    the report, which ends in a verdict: whether such a network can learn in 1 bit.
 
     The result is a torch.fx GraphModule, since one ReLU module is often called in several places of which
     only some feed a binary layer: the decision belongs to the call. Parameters keep their names (the
     binarisers' own join them), forward hooks on blocks still see their outputs, and plain attributes such
     as `input_shape` are carried over; methods are not, nor children of the network that its forward never
-    calls. Arguments of forward whose default is a number, a string or None are fixed at it and gone.
+    calls. Arguments of forward whose default is a number, a string or None are fixed at it and gone. All parameters are
+    trainable, those that are frozen in the network too (the report says so); each module has its mode in the network.
 
     A network that torch.fx cannot trace comes back as an unchanged copy, with a UserWarning and
     ``report.traced`` False. Where nothing was binarised there is a UserWarning too. Raises ValueError on an
@@ -232,22 +278,11 @@ def binarize(
     if padding_value not in (-1, 0, 1):
         raise ValueError(f"padding_value must be -1, 0 or 1, got {padding_value}")
     named, inside = _resolve(model, keep)
-    weights = sum(p.numel() for p in model.parameters() if p.dim() > 1)
     net, reason = _traced(model)
     if net is None:
-        kind = type(model).__name__
-        warnings.warn(f"nothing binarised, {kind} is not traceable: {reason}; {WAY_OUT}", stacklevel=2)
-        return Binarized(copy.deepcopy(model), Report([], [], weights, 0, traced=False, reason=reason))
-
-    roles = net.roles(keep_first, keep_last, keep_downsample)
-    plan = _plan(net, named, inside, roles)
-    changes = _replace_activations(net, plan, named, scheme)
-    for path, m in plan.layers.items():
-        net.root.set_submodule(path, _binary(m, scheme, padding_value))
-
-    result = _finish(net, model)
-    binary_weights = sum(m.weight.numel() for m in result.modules() if isinstance(m, BinaryLayer))
-    if not any(change.action == "binarised" for change in changes):
-        warnings.warn(f"nothing in {type(model).__name__} was binarised; the report says why", stacklevel=2)
-    changes, notes = list(dict.fromkeys(changes)), list(dict.fromkeys(plan.notes))
-    return Binarized(result, Report(changes, notes, weights, binary_weights))
+        return _unchanged(model, reason)
+    roles = find_roles(
+        net, keep_first=keep_first, keep_last=keep_last, keep_downsample=keep_downsample,
+        keep_depthwise=keep_depthwise, keep_squeeze=keep_squeeze,
+    )  # fmt: skip
+    return _rewritten(net, model, _plan(net, named, inside, roles), named, scheme, padding_value)

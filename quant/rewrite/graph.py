@@ -13,7 +13,20 @@ from bnn_itrd.quant.layers import BinaryConv2d, BinaryLinear
 from bnn_itrd.quant.rewrite.report import Action, Change
 from bnn_itrd.quant.rewrite.tracing import Inlined, owner_path
 
-__all__ = ["CONV", "LINEAR", "RELU", "Net", "inputs", "symmetric_padding"]
+__all__ = [
+    "ADD",
+    "CONV",
+    "LINEAR",
+    "MUL",
+    "NORM",
+    "PASSING",
+    "POOLS",
+    "RELU",
+    "Kind",
+    "Net",
+    "inputs",
+    "symmetric_padding",
+]
 
 
 class Kind(NamedTuple):
@@ -26,17 +39,25 @@ class Kind(NamedTuple):
 CONV = Kind((conv._ConvNd, BinaryConv2d), {f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)})
 LINEAR = Kind((nn.Linear, BinaryLinear), {"linear"})
 NORM = Kind((batchnorm._BatchNorm,), {"batch_norm"})
+# Other steps with weights between all their inputs and outputs; functions only with a parameter of the network.
+MIXING = Kind((nn.MultiheadAttention, nn.RNNBase, nn.Bilinear), {"matmul", "mm", "bmm", "einsum", "bilinear"})
+# What asks for the form of a value, not for the value.
+FORM = Kind((), {"size", "dim", "numel", "nelement"})
 ADD = Kind((), {"add", "add_", "iadd"})
+MUL = Kind((), {"mul", "mul_", "imul", "multiply"})
 RELU = Kind((nn.ReLU, nn.ReLU6), {"relu", "relu_", "relu6"})
 ONE_SIGN = Kind(
     (nn.Sigmoid, nn.Hardsigmoid, nn.Softplus, nn.Softmax, nn.Softmax2d, nn.LogSigmoid),
     {"sigmoid", "sigmoid_", "hardsigmoid", "softplus", "softmax", "logsigmoid", "log_softmax"}
     | {"abs", "exp", "sqrt", "square"},
 )
+_POOLS = (pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveMaxPoolNd, pooling._AdaptiveAvgPoolNd)
+# Pools, and what leaves values as they are.
+POOLS = Kind((*_POOLS, nn.Identity, Inlined), {"max_pool2d", "avg_pool2d"})
 # What hands signs on: a value that is never negative stays so.
 PASSING = Kind(
     (
-        *(pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveMaxPoolNd, pooling._AdaptiveAvgPoolNd),
+        *_POOLS,
         *(dropout._DropoutNd, nn.Identity, nn.Flatten, nn.Unflatten, nn.Upsample, nn.ZeroPad2d),
         *(nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, Inlined),
     ),
@@ -48,10 +69,7 @@ PASSING = Kind(
     | {"contiguous", "clone", "to", "float"},
 )
 
-_KEEPS_CHANNELS = (
-    *(pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveMaxPoolNd, pooling._AdaptiveAvgPoolNd),
-    *(dropout._DropoutNd, nn.Identity, Inlined),
-)
+_KEEPS_CHANNELS = (*_POOLS, dropout._DropoutNd, nn.Identity, Inlined)
 
 
 def _number(node: fx.Node, index: int, name: str, default: float) -> float:
@@ -114,6 +132,17 @@ class Net:
             return _number(node, 1, "threshold", math.nan) >= 0 and _number(node, 2, "value", math.nan) >= 0
         return name == "pow" and _number(node, 1, "exponent", math.nan) % 2 == 0
 
+    def is_layer(self, node: fx.Node) -> bool:
+        """Whether a step multiplies its input with weights that are learned."""
+        if self.is_a(node, MIXING):
+            return node.op == "call_module" or any(n.op == "get_attr" for n in node.all_input_nodes)
+        return self.is_a(node, CONV) or self.is_a(node, LINEAR)
+
+    def values(self, node: fx.Node) -> list[fx.Node]:
+        """The nodes whose values a step's value is made of; none where it asks for their shape."""
+        form = self.is_a(node, FORM) or (self.name(node) == "getattr" and node.args[1:] != ("T",))
+        return [] if form else node.all_input_nodes
+
     def path(self, node: fx.Node) -> str:
         return str(node.target) if node.op == "call_module" else f"{owner_path(node)}.{node.name}()".lstrip(".")
 
@@ -173,32 +202,6 @@ class Net:
                 todo += user.users
             seen.add(user)
         return False
-
-    def is_downsample(self, node: fx.Node) -> bool:
-        """1x1 with a stride, or a 1x1 shortcut beside a convolution."""
-        m = self.module(node)
-        if not isinstance(m, nn.Conv2d) or m.kernel_size != (1, 1):
-            return False
-        beside = [user for source in inputs(node) for user in source.users if user is not node]
-        return max(m.stride) > 1 or (
-            self.reaches(node, ADD, NORM, PASSING)
-            and any(self.is_a(u, CONV) or self.reaches(u, CONV, NORM, RELU, PASSING) for u in beside)
-        )
-
-    def roles(self, keep_first: bool, keep_last: bool, keep_downsample: bool) -> dict[str, str]:
-        """Path -> why the place of a layer in the network keeps it in full precision."""
-        convs = [n for n in self.graph.nodes if self.is_a(n, CONV)]
-        linears = [n for n in self.graph.nodes if self.is_a(n, LINEAR)]
-        found: dict[str, str] = {}
-        if keep_downsample:
-            found |= {self.path(n): "1x1 down-sampling or projection" for n in convs if self.is_downsample(n)}
-        if keep_first:
-            at_input = [n for n in convs if any(s.op == "placeholder" for s in self.sources(n))]
-            found |= {self.path(n): "reads the network's input" for n in at_input}
-            found |= {self.path(n): "the first layer" for n in (convs or linears)[:1]}
-        if keep_last:
-            found |= {self.path(n): "the last layer" for n in (linears or convs)[-1:]}
-        return found
 
     def obstacle(self, path: str) -> str:
         """Why a convolution or linear layer has no binary form; empty where it has one."""

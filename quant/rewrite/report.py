@@ -30,13 +30,15 @@ class Report:
     """What `binarize` did, in the order of execution; ``print(report)`` is a table.
 
     weights counts the elements of all parameters with two axes or more, binary_weights the binary ones among
-    them. traced is False where the network could not be followed, with the tracer's words in `reason`.
+    them. verdict says in a sentence whether such a network can learn in 1 bit: "fit", "doubtful" or "does not work as
+    it is", and why. traced is False where the network could not be followed, with the tracer's words in `reason`.
     """
 
     changes: list[Change]
     warnings: list[str]
     weights: int
     binary_weights: int
+    verdict: str
     traced: bool = True
     reason: str = ""
 
@@ -50,7 +52,7 @@ class Report:
         counts = ", ".join(f"{actions.count(a)} {a}" for a in ("binarised", "replaced", "kept"))
         share = self.binary_weights / max(self.weights, 1)
         lines.append(f"{counts}; binary weights: {self.binary_weights:,} of {self.weights:,} ({share:.1%})")
-        return "\n".join([*lines, *(f"warning: {w}" for w in self.warnings)])
+        return "\n".join([*lines, *(f"warning: {w}" for w in self.warnings), f"verdict: {self.verdict}"])
 
 
 class Binarized(NamedTuple):

@@ -1,0 +1,142 @@
+"""Which layers keep full precision for what they are and where they stand: the first, the last, projections, ..."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from torch import fx, nn
+from torch.nn.modules import pooling
+
+from bnn_itrd.quant.layers import is_depthwise
+from bnn_itrd.quant.rewrite.graph import ADD, CONV, LINEAR, MUL, NORM, PASSING, POOLS, RELU, Net, inputs
+
+__all__ = ["DEPTHWISE", "SQUEEZE", "depthwise_layers", "find_roles", "squeeze_layers"]
+
+DEPTHWISE, SQUEEZE = "depthwise", "squeeze-and-excite"
+
+
+def _is_downsample(net: Net, node: fx.Node) -> bool:
+    """1x1 with a stride, or a 1x1 shortcut beside a convolution, with a pool in front or not."""
+    m = net.module(node)
+    if not isinstance(m, nn.Conv2d) or m.kernel_size != (1, 1):
+        return False
+    if max(m.stride) > 1:
+        return True
+    shortcut = [node]
+    for step in shortcut:  # back to where the other branch begins; it grows as it is walked
+        if step is node or net.is_a(step, POOLS):
+            shortcut += [source for source in inputs(step) if source not in shortcut]
+    beside = [user for source in shortcut for user in source.users if user not in shortcut and source is not node]
+    return net.reaches(node, ADD, NORM, PASSING) and any(
+        net.is_a(u, CONV) or net.reaches(u, CONV, NORM, RELU, PASSING) for u in beside
+    )
+
+
+def _pools_whole_maps(net: Net, node: fx.Node) -> bool:
+    """Whether a step leaves one value of each channel of a map (n, c, h, w)."""
+    m, name = net.module(node), net.name(node)
+    if isinstance(m, (pooling._AdaptiveAvgPoolNd, pooling._AdaptiveMaxPoolNd)):
+        size = m.output_size
+    elif name in ("adaptive_avg_pool2d", "adaptive_max_pool2d"):
+        size = node.args[1] if len(node.args) > 1 else node.kwargs.get("output_size")
+    elif name in ("avg_pool2d", "max_pool2d"):
+        return len(node.all_input_nodes) > 1  # of a size that is read from the map
+    elif name in ("mean", "amax"):
+        dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        return {*(dims if isinstance(dims, (list, tuple)) else [dims])} <= {2, 3, -1, -2}
+    else:
+        return False
+    return (size if isinstance(size, int) else math.prod(s or 2 for s in size)) == 1  # type: ignore[union-attr]
+
+
+def _squeezed(net: Net, node: fx.Node) -> list[fx.Node] | None:
+    """The layers between whole-map pools and a value, where it comes from nothing else; None where it does."""
+    todo, seen, layers = [node], set[fx.Node](), list[fx.Node]()
+    while todo:
+        step = todo.pop()
+        if step in seen or _pools_whole_maps(net, step):
+            continue
+        if step.op == "placeholder":
+            return None
+        seen.add(step)
+        if net.is_layer(step):
+            layers.append(step)
+        todo += net.values(step)
+    return layers
+
+
+def squeeze_layers(net: Net) -> Iterator[fx.Node]:
+    """The layers of squeeze-and-excite gates: from a map's means to factors that the channels of a map are scaled by.
+
+    A gate has a few values to an image, and each of them scales a whole channel: in 1 bit, it is noise.
+    """
+    for node in net.graph.nodes:
+        if net.is_a(node, MUL) and len(node.all_input_nodes) == 2:
+            gates = [found for side in node.all_input_nodes if (found := _squeezed(net, side)) is not None]
+            if len(gates) == 1:
+                yield from gates[0]
+
+
+def depthwise_layers(net: Net) -> Iterator[fx.Node]:
+    """The convolutions each output channel of which reads one input channel."""
+    for node in net.graph.nodes:
+        m = net.module(node)
+        if net.is_a(node, CONV) and m is not None and is_depthwise(m.in_channels, m.groups):
+            yield node
+
+
+def _before(net: Net, node: fx.Node) -> set[fx.Node]:
+    """All steps that the value of a step is made of, and itself."""
+    todo, seen = [node], set[fx.Node]()
+    while todo:
+        if (found := todo.pop()) not in seen:
+            seen.add(found)
+            todo += net.values(found)
+    return seen
+
+
+def _output_layers(net: Net) -> list[fx.Node]:
+    """The layers whose value reaches an output of the network with no other layer behind them.
+
+    Of the layers that a sum hands to one output, as the residual blocks of a network without a classifier do, those
+    that another of them comes after are none: their values reach the output beside it.
+    """
+    found: dict[fx.Node, None] = {}
+    for output in [v for node in net.graph.nodes if node.op == "output" for v in node.all_input_nodes]:
+        todo, seen, ends = [output], set[fx.Node](), list[fx.Node]()
+        while todo:
+            node = todo.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            if net.is_layer(node):
+                ends.append(node)
+            else:
+                todo += net.values(node)
+        earlier = {n for end in ends for value in net.values(end) for n in _before(net, value)}
+        found |= dict.fromkeys(end for end in ends if end not in earlier)
+    return [*found]
+
+
+def find_roles(
+    net: Net, *, keep_first: bool, keep_last: bool, keep_downsample: bool, keep_depthwise: bool, keep_squeeze: bool
+) -> dict[str, str]:
+    """Path -> why the place of a layer in the network, or its kind, keeps it in full precision."""
+    convs = [n for n in net.graph.nodes if net.is_a(n, CONV)]
+    linears = [n for n in net.graph.nodes if net.is_a(n, LINEAR)]
+    found: dict[str, str] = {}
+    if keep_squeeze:
+        found |= {net.path(n): SQUEEZE for n in squeeze_layers(net)}
+    if keep_depthwise:
+        found |= {net.path(n): DEPTHWISE for n in depthwise_layers(net)}
+    if keep_downsample:
+        found |= {net.path(n): "1x1 down-sampling or projection" for n in convs if _is_downsample(net, n)}
+    if keep_first:
+        at_input = [n for n in [*convs, *linears] if any(s.op == "placeholder" for s in net.sources(n))]
+        found |= {net.path(n): "reads the network's input" for n in at_input}
+        found |= {net.path(n): "the first layer" for n in (convs or linears)[:1]}
+    if keep_last:
+        last = {net.path(n) for n in _output_layers(net)}
+        found |= dict.fromkeys(last, "the last layer" if len(last) == 1 else "gives an output")
+    return found
