@@ -22,6 +22,7 @@ from bnn_itrd.models.builder import Definition
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Scheme, as_scheme, binarize
 from bnn_itrd.quant.options import PARTS, SchemeOptions
 from bnn_itrd.quant.parts import part_name
+from bnn_itrd.training.checkpoint import check_undamaged
 
 __all__ = ["build", "definition_of", "foreign", "own_network"]
 
@@ -250,6 +251,7 @@ def foreign(
         raise UserError(f"teacher {address!r} is untrained: give its state dict with --teacher_weights FILE")
     if not Path(weights).is_file():
         raise UserError(f"no file {weights} for --teacher_weights")
+    check_undamaged(Path(weights))
     try:
         state = _read_state(Path(weights))
         if other_classes:
