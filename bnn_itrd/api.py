@@ -26,6 +26,7 @@ from bnn_itrd.files import write_json, write_yaml
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear
 from bnn_itrd.runs.identity import data_identity, layers_hash, weights_hash
 from bnn_itrd.runs.load import load_member
+from bnn_itrd.runs.lock import exclusive_folder
 from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.networks import definition_of
 from bnn_itrd.training.fabric import make_fabric
@@ -80,7 +81,7 @@ def distill(
     ``bnn-itrd run`` does.
     Returns `Distilled`: the trained model, the history per epoch, the last evaluation; its `to_onnx` writes the file.
     Raises UserError: bad configuration, a student that does not answer with (n, classes) or is its own teacher, another
-    run in `out`, a loss that is not finite.
+    run or another process in `out`, a loss that is not finite.
     """
     _check_kinds(train=train, distill=distill, distillers=distillers)
     if student is teacher:
@@ -104,12 +105,13 @@ def distill(
     if distill.needs_teacher and teacher is not None:
         identity["teacher_sha256"] = weights_hash(teacher)
     torch.manual_seed(train.seed)
-    fitted = fit(
-        student, teacher, data, train=train, distill=distill, fabric=launched, log=log or LogConfig(), out=folder,
-        identity=identity, title=folder.name, begin=lambda: _begin(folder, identity, launched),
-    )  # fmt: skip
-    if report and launched.is_global_zero:
-        _report(fitted, teacher, data, folder, identity, launched.device)
+    with exclusive_folder(folder):
+        fitted = fit(
+            student, teacher, data, train=train, distill=distill, fabric=launched, log=log or LogConfig(), out=folder,
+            identity=identity, title=folder.name, begin=lambda: _begin(folder, identity, launched),
+        )  # fmt: skip
+        if report and launched.is_global_zero:
+            _report(fitted, teacher, data, folder, identity, launched.device)
     return Distilled(fitted.model, fitted.history, fitted.final, data, folder)
 
 
