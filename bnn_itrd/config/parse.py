@@ -186,7 +186,7 @@ def run_config(
     students: Any = recipe.get("students", to_dict(RunConfig())["students"])
     holder = {"students": copy.deepcopy(students)}
     for option in pairs:
-        set_field(holder, option.key, parse_yaml(option.value(), where=f"--{option.key}"))
+        set_field(holder, option.key, parse_yaml(option.value(), where=f"--{option.key}: {option.value()!r}"))
 
     p = parser(f"bnn-itrd {command}", description)
     p.usage = f"bnn-itrd {command} RECIPE [--out DIR] [--FIELD VALUE ...]"

@@ -77,7 +77,7 @@ def _own_fields(
         elif key in known:
             words.append(f"--{key}={value}")
         else:
-            set_field(holder, key, parse_yaml(value, where=f"--{key}"))
+            set_field(holder, key, parse_yaml(value, where=f"--{key}: {value!r}"))
     return words, holder["students"], own
 
 
