@@ -28,6 +28,7 @@ from bnn_itrd.models import evaluation_mode
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear
 from bnn_itrd.runs.identity import data_identity, layers_hash, weights_hash
 from bnn_itrd.runs.load import load_member
+from bnn_itrd.runs.lock import exclusive_folder
 from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.networks import definition_of
 from bnn_itrd.training.fabric import make_fabric
@@ -85,7 +86,7 @@ def distill(
     Returns `Distilled`: the trained model, the history per epoch, the last evaluation; its `to_onnx` writes the file.
     Gives a UserWarning where most of the student is frozen (``requires_grad`` False) or a BatchNorm stays as it is.
     Raises UserError: bad configuration, a student that does not answer with (n, classes), is its own teacher or has
-    nothing to train, another run in `out`, a loss that is not finite.
+    nothing to train, another run or another process in `out`, a loss that is not finite.
     """
     _check_kinds(train=train, distill=distill, distillers=distillers)
     if student is teacher:
@@ -96,12 +97,8 @@ def distill(
         distill = DistillConfig() if teacher is None or distillers else DistillConfig(itrd=ITRDConfig())
     distill = distill.with_own(distillers or {})
     _check_student(student, data)
-    fabric, folder = fabric or FabricConfig(), Path(out)
-    choice = choose_precision(fabric, [folder]) if train.precision == "auto" else None
-    train = train if choice is None else dataclasses.replace(train, precision=choice.precision)
-    launched = make_fabric(fabric, precision=train.precision)
-    if choice is not None:
-        launched.print(f"precision: {choice.precision}, {choice.why}")
+    folder = Path(out)
+    train, launched = _launch(train, fabric or FabricConfig(), folder)
     identity = {
         "name": folder.name,
         "data": source or {"name": data.name, "resize": data.resize},
@@ -113,13 +110,24 @@ def distill(
     if distill.needs_teacher and teacher is not None:
         identity["teacher_sha256"] = weights_hash(teacher)
     torch.manual_seed(train.seed)
-    fitted = fit(
-        student, teacher, data, train=train, distill=distill, fabric=launched, log=log or LogConfig(), out=folder,
-        identity=identity, title=folder.name, begin=lambda: _begin(folder, identity, launched),
-    )  # fmt: skip
-    if report and launched.is_global_zero:
-        _report(fitted, teacher, data, folder, identity, launched.device)
+    with exclusive_folder(folder):
+        fitted = fit(
+            student, teacher, data, train=train, distill=distill, fabric=launched, log=log or LogConfig(), out=folder,
+            identity=identity, title=folder.name, begin=lambda: _begin(folder, identity, launched),
+        )  # fmt: skip
+        if report and launched.is_global_zero:
+            _report(fitted, teacher, data, folder, identity, launched.device)
     return Distilled(fitted.model, fitted.history, fitted.final, data, folder)
+
+
+def _launch(train: TrainConfig, fabric: FabricConfig, folder: Path) -> tuple[TrainConfig, Fabric]:
+    """The training with its precision settled, and the Fabric that runs it."""
+    if train.precision != "auto":
+        return train, make_fabric(fabric, precision=train.precision)
+    choice = choose_precision(fabric, [folder])
+    launched = make_fabric(fabric, precision=choice.precision)
+    launched.print(f"precision: {choice.precision}, {choice.why}")
+    return dataclasses.replace(train, precision=choice.precision), launched
 
 
 def _check_kinds(*, train: object, distill: object, distillers: object) -> None:

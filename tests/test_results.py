@@ -153,7 +153,7 @@ def test_damaged_folders_are_told(tmp_path: Path) -> None:
     assert len(summarise_runs([tmp_path / "README.md", whole])) == 1
     broken = model("recu", 92.0)
     del broken["top1_last"]
-    with pytest.raises(UserError, match=r"broken is not a comparison of bnn-itrd: KeyError\('top1_last'\)"):
+    with pytest.raises(UserError, match=r"broken.*is not a comparison of bnn-itrd: models\[0\].top1_last is missing"):
         summarise_runs([whole, folder(tmp_path, "broken", [broken])])
     with pytest.raises(UserError, match=r"is not a comparison of bnn-itrd"):
         summarise_runs([tmp_path / "README.md"])

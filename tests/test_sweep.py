@@ -22,10 +22,10 @@ from bnn_itrd.cli import main
 from bnn_itrd.distillers import METHODS
 from bnn_itrd.errors import UserError
 from bnn_itrd.experiments.grid import make_points, parse_axis, student_trees
-from bnn_itrd.experiments.lock import exclusive_folder
 from bnn_itrd.experiments.statistics import method_statistics, std_interval, table_cells, table_notes, welch
 from bnn_itrd.experiments.sweep import reference_of
 from bnn_itrd.runs.load import load_member
+from bnn_itrd.runs.lock import exclusive_folder
 from bnn_itrd.training.checkpoint import load_checkpoint
 
 SMALL = [
@@ -221,8 +221,8 @@ def test_two_sweeps_in_one_folder(tiny_npz: Path, tmp_path: Path, capsys: pytest
     out = tmp_path / "out"
     with exclusive_folder(out):
         assert sweep(tiny_npz, out) == 2
-    assert "another sweep is at work in" in capsys.readouterr().err
-    assert not list(out.iterdir())
+        assert not list(out.iterdir())
+    assert "another process is at work in" in capsys.readouterr().err
     with exclusive_folder(out):  # let go of
         pass
 

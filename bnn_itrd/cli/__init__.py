@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from bnn_itrd.cli.signals import Stopped, stoppable
 from bnn_itrd.errors import UserError, unknown
 
 __all__ = ["COMMANDS", "main"]
@@ -69,7 +71,10 @@ def _help() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; 0 where all went well, 1 where a stated limit was passed, 2 on input that does not fit."""
+    """Runs a command; 0 where all went well, 1 where a stated limit was passed, 2 on input that does not fit.
+
+    128 + the number of the signal where one ended it: Ctrl-C 130, SIGTERM 143.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help(), end="")
@@ -83,17 +88,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = arguments[0]
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
-        command: Callable[[Sequence[str]], int] = importlib.import_module(COMMANDS[name][0]).command
-        return command(arguments[1:])
+        with stoppable():
+            command: Callable[[Sequence[str]], int] = importlib.import_module(COMMANDS[name][0]).command
+            return command(arguments[1:])
     except UserError as error:
         print(f"bnn-itrd: {error}", file=sys.stderr)
         return 2
     except (FileNotFoundError, PermissionError) as error:
         print(f"bnn-itrd: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nbnn-itrd: stopped; the same command continues from the last finished epoch", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+        print(stopped.message(), file=sys.stderr)
+        return stopped.status
     except RuntimeError as error:
         # Here, not at the top: the command line alone starts without torch.
         from bnn_itrd.export import ExportError

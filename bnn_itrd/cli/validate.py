@@ -12,6 +12,7 @@ from bnn_itrd.cli.options import add_json, add_own_network, add_python, add_thre
 from bnn_itrd.config.parse import data_config, parser
 from bnn_itrd.console import print_table
 from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.runs.comparison_file import read_comparison
 from bnn_itrd.runs.recorded import recorded, validation_data
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def _recorded_top1(path: Path) -> float | None:
     record = path.parent / "comparison.json"
     if not record.is_file():
         return None
-    for model in json.loads(record.read_text())["models"]:
+    for model in read_comparison(record)["models"]:
         for artefact in model.get("artefacts") or []:
             if artefact["file"] == path.name and artefact.get("top1") is not None:
                 return float(artefact["top1"])

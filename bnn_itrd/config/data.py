@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 from bnn_itrd.errors import require
 
-__all__ = ["DataConfig"]
+__all__ = ["MOST_PIXELS", "DataConfig"]
+
+# Along a side of an image that a network is given.
+MOST_PIXELS = 4096
+_MOST_WORKERS = 1024
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,10 @@ class DataConfig:
         rule = "false without data.per_class, which says how many keep their labels"
         require(not self.unlabelled or self.per_class is not None, "data.unlabelled", rule, self.unlabelled)
         require(0 <= self.per_class_seed < 2**31, "data.per_class_seed", "in [0, 2^31)", self.per_class_seed)
-        require(self.crop_padding >= 0, "data.crop_padding", ">= 0", self.crop_padding)
-        require(self.workers >= 0, "data.workers", ">= 0", self.workers)
+        # Upper limits: a slip of the hand, or a field of a file from elsewhere, must not take all memory.
+        most = MOST_PIXELS
+        rule = f"in [0, {most}]"
+        require(0 <= self.crop_padding <= most, "data.crop_padding", rule, self.crop_padding)
+        require(0 <= self.workers <= _MOST_WORKERS, "data.workers", f"in [0, {_MOST_WORKERS}]", self.workers)
         size = self.image_size
-        require(size is None or size >= 1, "data.image_size", ">= 1", size)
+        require(size is None or 1 <= size <= most, "data.image_size", f"in [1, {most}]", size)

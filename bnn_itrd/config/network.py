@@ -9,6 +9,8 @@ from bnn_itrd.errors import UserError, require
 
 __all__ = ["NetworkConfig"]
 
+_WIDEST = 64  # times the published width; `build` counts the weights beside it
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -42,7 +44,7 @@ class NetworkConfig:
     teacher: str | None = None
 
     def __post_init__(self) -> None:
-        require(self.width > 0, "network.width", "> 0", self.width)
+        require(0 < self.width <= _WIDEST, "network.width", f"in (0, {_WIDEST}]", self.width)
         require(self.padding_value in (-1, 0, 1), "network.padding_value", "-1, 0 or 1", self.padding_value)
         for name in ("residual_bits", "first_last_bits"):
             bits = getattr(self, name)

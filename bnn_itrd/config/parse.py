@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import json
 import re
@@ -10,19 +11,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from bnn_itrd.config.addresses import is_address
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.groups import make_group, make_groups
-from bnn_itrd.config.run import RunConfig
+from bnn_itrd.config.run import RunConfig, check_student_name
 from bnn_itrd.config.schedules import shorten_schedules, too_long
 from bnn_itrd.config.tokens import Given, given_options, set_field
 from bnn_itrd.config.trees import flatten, to_dict
 from bnn_itrd.distillers.methods import METHODS
 from bnn_itrd.errors import FieldError, UserError, unknown
+from bnn_itrd.yaml_files import parse_yaml
 
 __all__ = ["data_config", "parse", "parser", "run_config"]
 
@@ -123,6 +124,7 @@ def _students(tree: Any) -> dict[str, DistillConfig]:
         raise UserError(f"students must map names to what they learn from, got {tree!r}")
     result = {}
     for name, fields in tree.items():
+        check_student_name(name)
         fields = {} if fields is None else fields
         where = f"students.{name}"
         if not isinstance(fields, Mapping):
@@ -147,7 +149,7 @@ def _students(tree: Any) -> dict[str, DistillConfig]:
             raise UserError(_plain(str(error), f"{where}.")) from error
         parts = {part: make_group(METHODS[part], f"{where}.{part}", values[part]) for part in METHODS if part in given}
         try:
-            result[str(name)] = DistillConfig(ce=values["ce"], **parts, own=own)
+            result[name] = DistillConfig(ce=values["ce"], **parts, own=own)
         except FieldError as error:
             raise error.inside(where) from error
         except UserError as error:
@@ -186,12 +188,9 @@ def run_config(
     words, pairs, own = _own_fields(argv, extra, flags)
     tree = {key: value for key, value in recipe.items() if value is not None and key != "students"}
     students: Any = recipe.get("students", to_dict(RunConfig())["students"])
-    holder = {"students": json.loads(json.dumps(students))}
+    holder = {"students": copy.deepcopy(students)}
     for option in pairs:
-        try:
-            set_field(holder, option.key, yaml.safe_load(option.value()))
-        except yaml.YAMLError as error:
-            raise UserError(f"--{option.key}: {option.value()!r} is not YAML: {error}") from error
+        set_field(holder, option.key, parse_yaml(option.value(), where=f"--{option.key}: {option.value()!r}"))
 
     p = parser(f"bnn-itrd {command}", description)
     p.usage = f"bnn-itrd {command} RECIPE [--out DIR] [--FIELD VALUE ...]"

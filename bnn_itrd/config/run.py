@@ -13,11 +13,23 @@ from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
 from bnn_itrd.distillers.representation.itrd import ITRDConfig
 from bnn_itrd.errors import UserError, require, unknown
 
-__all__ = ["MemberConfig", "RunConfig", "member_config"]
+__all__ = ["MemberConfig", "RunConfig", "check_student_name", "member_config"]
 
 
 def _default_students() -> dict[str, DistillConfig]:
     return {"recu": DistillConfig(), "recu-itrd": DistillConfig(itrd=ITRDConfig())}
+
+
+def check_student_name(name: object) -> None:
+    """Raises UserError unless a student can have this name: YAML reads an unquoted 1, null or true as another value."""
+    if not isinstance(name, str):
+        raise UserError(f"students: the name {name!r} is no text: put it in quotes, or use letters")
+    plain = name.replace("-", "").replace("_", "").replace(".", "")
+    if not plain.isalnum() or name == "teacher":
+        raise UserError(
+            f"students: {name!r} cannot name a student: it becomes a folder beside 'teacher'; "
+            "use letters, digits, '-', '_' and '.'"
+        )
 
 
 @dataclass(frozen=True)
@@ -50,12 +62,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name in self.students:
-            plain = name.replace("-", "").replace("_", "").replace(".", "")
-            if not plain.isalnum() or name == "teacher":
-                raise UserError(
-                    f"students: {name!r} cannot name a student: it becomes a folder beside 'teacher'; "
-                    "use letters, digits, '-', '_' and '.'"
-                )
+            check_student_name(name)
         self.network.of_students(binary=self.scheme.binary)
         if self.students and self.scheme.first_stage_epochs:
             self.train.of_first_stage(self.scheme.first_stage_epochs)

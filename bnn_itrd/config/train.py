@@ -9,7 +9,11 @@ from typing import Literal
 
 from bnn_itrd.errors import FieldError, require
 
-__all__ = ["FabricConfig", "LogConfig", "TrainConfig", "check_warmup", "scaled_milestones"]
+__all__ = ["MOST_EPOCHS", "FabricConfig", "LogConfig", "TrainConfig", "check_warmup", "scaled_milestones"]
+
+# A training of more has no end, and its numbers leave the range of whole numbers in 64 bits.
+MOST_EPOCHS = 1_000_000
+_MOST_PROCESSES = 4096
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "train.epochs", ">= 1", self.epochs)
+        require(self.epochs <= MOST_EPOCHS, "train.epochs", f"<= {MOST_EPOCHS}", self.epochs)
         require(self.batch_size >= 1, "train.batch_size", ">= 1", self.batch_size)
         require(self.lr > 0, "train.lr", "> 0", self.lr)
         if self.schedule == "step":
@@ -135,9 +140,10 @@ class FabricConfig:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.devices >= 1, "fabric.devices", ">= 1", self.devices)
-        require(self.num_nodes >= 1, "fabric.num_nodes", ">= 1", self.num_nodes)
-        require(self.threads is None or self.threads >= 1, "fabric.threads", ">= 1", self.threads)
+        for name in ("devices", "num_nodes", "threads"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"fabric.{name}", ">= 1", value)
+            require(value is None or value <= _MOST_PROCESSES, f"fabric.{name}", f"<= {_MOST_PROCESSES}", value)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,21 @@ def read_image(path: Path) -> np.ndarray[Any, Any]:
 
     try:
         with Image.open(path) as image:
+            _check_pixels(image.size)
             upright = ImageOps.exif_transpose(image)
             pixels = _of_picture(upright, deep=upright.mode == "I" and image.format == "PNG")
             return pixels if pixels.shape[2] == 3 else repeat(pixels, "h w 1 -> h w c", c=3)
     except Exception as error:  # Pillow raises whatever the decoder found: OSError, SyntaxError, struct.error, ...
         raise UserError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _check_pixels(size: tuple[int, int]) -> None:
+    """Raises ValueError on a picture of more pixels than Pillow takes without a warning: a small file may hold many."""
+    from PIL import Image
+
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and size[0] * size[1] > most:
+        raise ValueError(f"it has {size[0]}x{size[1]} pixels, and more than {most:,} are not read: make it smaller")
 
 
 def _of_picture(picture: Any, *, deep: bool = False) -> np.ndarray[Any, Any]:
@@ -149,10 +160,22 @@ def take_centre(image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
     return np.asarray(picture.crop((left, top, left + size, top + size))).reshape(size, size, -1)
 
 
+def _check_memory(images: int, size: int, channels: int) -> None:
+    """Raises UserError where images of this size, as floats, do not fit into the memory of this machine."""
+    needed = 4 * images * channels * size**2
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else needed
+    if needed > there:
+        raise UserError(
+            f"data.image_size {size}: {images} images of {size}x{size} take {needed / 2**30:,.0f} GiB, and this "
+            f"machine has {there / 2**30:,.0f}: choose a smaller one"
+        )
+
+
 def scale_whole(images: np.ndarray[Any, Any], size: int | None) -> np.ndarray[Any, Any]:
     """Scales uint8 images (n, h, w, c) to (n, size, size, c), bilinear; returns them as they are where size is None."""
     if size is None or images.shape[1:3] == (size, size):
         return images
+    _check_memory(len(images), size, images.shape[3])
     pixels = rearrange(torch.from_numpy(images), "n h w c -> n c h w").float()
     scaled = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
     return rearrange(scaled.round().clamp(0, 255).byte(), "n c h w -> n h w c").numpy()

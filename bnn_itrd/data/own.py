@@ -254,12 +254,13 @@ def _named(dataset: Any) -> tuple[str, ...] | None:
 
 
 def _numbers(scans: dict[str, _Scanned]) -> tuple[str, ...]:
-    labels = torch.cat([scan.labels for scan in scans.values()])
-    most = int(labels.max())
-    counts = torch.bincount(labels.clamp(min=0), minlength=most + 1)
-    if absent := (counts == 0).nonzero().flatten().tolist():
+    present = set(torch.cat([scan.labels for scan in scans.values()]).tolist())
+    most = max(present)
+    # A label may be any whole number, and what is made here must not grow with it.
+    absent = next(number for number in range(len(present) + 1) if number not in present)
+    if absent < most:
         raise UserError(
-            f"no image has the label {absent[0]}, but some have {most}: labels count from 0 without gaps, or give "
+            f"no image has the label {absent}, but some have {most}: labels count from 0 without gaps, or give "
             "classes= (names, or how many)"
         )
     return tuple(map(str, range(most + 1)))

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from bnn_itrd.errors import UserError
 from bnn_itrd.plots.colours import COLOURS, colour_index, colour_repeats
 from bnn_itrd.plots.files import write_atomically
 from bnn_itrd.plots.values import Point
 from bnn_itrd.training.metrics import read_metrics
+from bnn_itrd.yaml_files import read_yaml
 
 __all__ = ["epochs_curve", "main", "minutes_curve", "plot_runs", "tau_curve"]
 
@@ -75,7 +75,7 @@ def plot_runs(folders: Sequence[Path], path: Path, *, epochs: bool = False) -> P
         files = (folder / "metrics.csv", folder / "config.yaml")
         if not all(file.is_file() for file in files):
             raise UserError(f"no metrics.csv and config.yaml in {folder}: is it the folder of a trained network?")
-        runs.append((re.sub(r"-s\d+$", "", folder.name), read_metrics(files[0]), yaml.safe_load(files[1].read_text())))
+        runs.append((re.sub(r"-s\d+$", "", folder.name), read_metrics(files[0]), read_yaml(files[1])))
     panels: list[tuple[str, str, Callable[[list[Row], dict[str, Any]], list[Point]]]] = [
         (
             "Top-1 after an epoch, %",

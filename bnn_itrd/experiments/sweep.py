@@ -17,10 +17,10 @@ from bnn_itrd.data.splits import ImageData
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.experiments.grid import Point
 from bnn_itrd.experiments.grid_check import check_points
-from bnn_itrd.experiments.lock import exclusive_folder
 from bnn_itrd.experiments.sweep_files import point_record, read_result, write_sweep
 from bnn_itrd.files import write_json
 from bnn_itrd.runs.identity import data_identity, weights_hash
+from bnn_itrd.runs.lock import exclusive_folder
 from bnn_itrd.runs.member import Member, train_member
 from bnn_itrd.runs.teachers import load_teacher
 from bnn_itrd.training.checkpoint import matching_state
@@ -106,7 +106,7 @@ class Sweep:
     def run(self, say: Callable[[str], None] = print) -> dict[str, Any]:
         """Trains what is not done; returns what sweep.json holds. A failing point is recorded, and the others go on.
 
-        Raises UserError where another sweep is at work in the folder.
+        Raises UserError where another process is at work in the folder.
         """
         with exclusive_folder(self.out):
             return self._run(say)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import html
 import re
 import statistics
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Any
 
 from bnn_itrd.errors import UserError
 from bnn_itrd.experiments.published import published_accuracy
+from bnn_itrd.runs.comparison_file import read_comparison
 
 __all__ = ["markdown_table", "summarise_runs"]
 
@@ -44,16 +45,7 @@ def _read(folder: Path) -> dict[str, Any]:
     path = folder / "comparison.json" if folder.is_dir() else folder
     if not path.is_file():
         raise UserError(f"no comparison.json in {folder}: is it the folder of a finished run?")
-    try:
-        comparison = json.loads(path.read_text())
-        models = comparison["models"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a comparison of bnn-itrd: {error!r}") from error
-    if "task" in comparison:
-        raise UserError(f"{path} compares networks of another task ({comparison['task']}): they have no row here")
-    if not isinstance(models, list):
-        raise UserError(f"{path} is not a comparison of bnn-itrd: models is no list")
-    return dict(comparison)
+    return read_comparison(path)
 
 
 def _method(folder: Path, data: str, model: dict[str, Any]) -> str:
@@ -79,13 +71,13 @@ def _epochs(model: dict[str, Any], config: dict[str, Any], *, is_teacher: bool) 
 
 
 def _trained(folder: Path, comparison: dict[str, Any]) -> list[_Trained]:
-    data = comparison.get("dataset", {}).get("name", "")
+    data = (comparison.get("dataset") or {}).get("name") or ""
     config = comparison.get("config") or {}
     models = comparison["models"]
     result = []
     for i, model in enumerate(models):
         own = i == len(models) - 1 or len(models) > 2
-        is_teacher = model["method"] == "teacher" if "method" in model else model["name"] == "teacher"
+        is_teacher = (model.get("method") or model["name"]) == "teacher"
         training = (
             {} if is_teacher and config.get("teacher") else config.get("teacher_train" if is_teacher else "train")
         )
@@ -161,11 +153,7 @@ def summarise_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
     usable = [f for f in folders if f.suffix == ".json" or (f / "comparison.json").is_file()] or list(folders)
     trained = []
     for folder in usable:
-        comparison = _read(folder)
-        try:
-            trained += _trained(folder, comparison)
-        except (KeyError, TypeError, IndexError) as error:
-            raise UserError(f"{folder} is not a comparison of bnn-itrd: {error!r}") from error
+        trained += _trained(folder, _read(folder))
     groups: dict[tuple[Any, ...], dict[tuple[Any, ...], _Trained]] = {}
     for one in trained:
         if not one.own:
@@ -184,8 +172,14 @@ def _own_folder(reference: _Trained, trained: Sequence[_Trained]) -> _Trained:
     return reference
 
 
+def _markdown_cell(value: object) -> str:
+    """A value within a table's cell: in Markdown and HTML, nothing of it is read as anything but text."""
+    text = " ".join(html.escape(str(value), quote=False).split())
+    return re.sub(r"([\\`*|\[\]])", r"\\\1", text)
+
+
 def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Returns rows of the same keys as a Markdown table.
+    """Returns rows of the same keys as a Markdown table; what Markdown or HTML would read in a value is escaped.
 
     >>> print(markdown_table([{"method": "kd", "seeds": 3, "top-1 %": 72.9, "bytes": 70}]))
     | method | seeds | top-1 % | bytes |
@@ -199,5 +193,5 @@ def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
         "| " + " | ".join(head) + " |",
         "|" + "|".join([" --- "] * 3 + [" ---: "] * (len(head) - 3)) + "|",
     ]
-    lines += ["| " + " | ".join(str(v) for v in row.values()) + " |" for row in rows]
+    lines += ["| " + " | ".join(map(_markdown_cell, row.values())) + " |" for row in rows]
     return "\n".join(lines)

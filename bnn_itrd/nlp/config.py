@@ -15,7 +15,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bnn_itrd.config.train import FabricConfig, LogConfig
+from bnn_itrd.config.train import MOST_EPOCHS, FabricConfig, LogConfig
 from bnn_itrd.errors import UserError, require
 
 __all__ = [
@@ -84,7 +84,7 @@ class SquadTrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, "train.epochs", ">= 1", self.epochs)
+        require(1 <= self.epochs <= MOST_EPOCHS, "train.epochs", f"in [1, {MOST_EPOCHS}]", self.epochs)
         require(self.batch_size >= 1, "train.batch_size", ">= 1", self.batch_size)
         require(self.lr > 0, "train.lr", "> 0", self.lr)
         require(self.weight_decay >= 0, "train.weight_decay", ">= 0", self.weight_decay)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from bnn_itrd.config.groups import make_groups
 from bnn_itrd.config.parse import parse, parser
+from bnn_itrd.config.run import check_student_name
 from bnn_itrd.config.tokens import given_options, set_field
 from bnn_itrd.config.trees import flatten, to_dict
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.nlp.config import LayerITRDConfig, LogitKDConfig, SquadConfig, StudentConfig
+from bnn_itrd.yaml_files import parse_yaml
 
 __all__ = ["squad_config"]
 
@@ -60,7 +61,7 @@ def _own_fields(
 
     Raises UserError: unknown option.
     """
-    holder: dict[str, Any] = {"students": json.loads(json.dumps(students))}
+    holder: dict[str, Any] = {"students": copy.deepcopy(students)}
     words: list[str] = []
     own: dict[str, Any] = dict.fromkeys(extra)
     for option in given_options(argv):
@@ -76,10 +77,7 @@ def _own_fields(
         elif key in known:
             words.append(f"--{key}={value}")
         else:
-            try:
-                set_field(holder, key, yaml.safe_load(value))
-            except yaml.YAMLError as error:
-                raise UserError(f"--{key}: {value!r} is not YAML: {error}") from error
+            set_field(holder, key, parse_yaml(value, where=f"--{key}: {value!r}"))
     return words, holder["students"], own
 
 
@@ -89,6 +87,7 @@ def _students(tree: Any) -> dict[str, StudentConfig]:
     known = [*flatten(to_dict(StudentConfig(kd=LogitKDConfig(), itrd=LayerITRDConfig()))), *_PARTS]
     result = {}
     for name, fields in tree.items():
+        check_student_name(name)
         where = f"students.{name}"
         fields = {} if fields is None else fields
         if not isinstance(fields, Mapping):

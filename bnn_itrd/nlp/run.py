@@ -22,6 +22,7 @@ from bnn_itrd.nlp.evaluation import AnswerEvaluation, evaluate_answers
 from bnn_itrd.nlp.tiny import write_tiny
 from bnn_itrd.nlp.training import fit_reader
 from bnn_itrd.runs.identity import weights_hash
+from bnn_itrd.runs.lock import run_folder
 from bnn_itrd.training.checkpoint import matching_state
 from bnn_itrd.training.fabric import make_fabric
 
@@ -106,6 +107,25 @@ def run_squad(config: SquadConfig, out: Path, *, recipe: str = "", only: str | N
     facts = {"sha256": data.sha256, "tokens": len(data.tokenizer)}
     begun = {**config.identity("teacher"), **facts, "init_sha256": weights_hash(model)}
     _check_folder(config, out, begun, facts, fine_tuned)
+    with run_folder(out, only):
+        return _train_and_compare(
+            config, model, data, begun, facts, out=out, recipe=recipe, only=only, fine_tuned=fine_tuned
+        )
+
+
+def _train_and_compare(
+    config: SquadConfig,
+    model: Any,
+    data: SquadData,
+    begun: dict[str, Any],
+    facts: dict[str, Any],
+    *,
+    out: Path,
+    recipe: str,
+    only: str | None,
+    fine_tuned: bool,
+) -> dict[str, Any]:
+    """Trains the teacher (`model`) and its students in the run's folder; returns the comparison."""
     write_yaml(out / "config.yaml", {"recipe": recipe, "task": "squad", **to_dict(config)})
     fabric = make_fabric(config.fabric, precision=config.train.precision)
     if fine_tuned:

@@ -6,10 +6,9 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.recipes.pairs import PAIRS
+from bnn_itrd.yaml_files import read_yaml
 
 __all__ = ["describe", "names", "read"]
 
@@ -44,10 +43,7 @@ def read(name: str) -> dict[str, Any]:
             raise UserError(f"no recipe file {path}")
     else:
         raise unknown("recipe", name, names())
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {error}") from error
+    tree = read_yaml(path)
     if tree is None:
         return {}
     if not isinstance(tree, dict):

@@ -6,18 +6,39 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from bnn_itrd.config.addresses import check_trusted, import_address, named_addresses
+from bnn_itrd.config.data import MOST_PIXELS
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
-from bnn_itrd.errors import UserError
+from bnn_itrd.errors import FieldError, UserError
 from bnn_itrd.runs.identity import layers_hash
 from bnn_itrd.runs.member import FIRST_STAGE
 from bnn_itrd.runs.networks import build, own_network
 from bnn_itrd.training.checkpoint import load_checkpoint
 
 __all__ = ["find_checkpoint", "load_member", "named_network"]
+
+
+def _identity(state: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The identity of a checkpoint of a network. Raises UserError where the checkpoint holds something else."""
+    identity, model = state.get("identity"), state.get("model")
+    weights = isinstance(model, dict) and all(isinstance(value, Tensor) for value in model.values())
+    if not isinstance(identity, dict) or not weights:
+        raise UserError(f"{file} holds no network of bnn-itrd")
+    shape, classes = identity.get("input_shape"), identity.get("classes")
+    if not _is_shape(shape):
+        raise UserError(f"{file}: input_shape must be three whole numbers from 1 to {MOST_PIXELS}, got {shape!r}")
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{file}: classes must be a list of names, got {str(classes)[:40]}")
+    return identity
+
+
+def _is_shape(shape: object) -> bool:
+    """Whether it is the shape (c, h, w) of images that a network can be made for."""
+    whole = isinstance(shape, (list, tuple)) and len(shape) == 3 and all(type(size) is int for size in shape)
+    return whole and all(1 <= size <= MOST_PIXELS for size in shape)  # type: ignore[union-attr]
 
 
 def _from_identity(identity: dict[str, Any], where: Path, trust: bool | Collection[str]) -> nn.Module:
@@ -35,6 +56,8 @@ def _from_identity(identity: dict[str, Any], where: Path, trust: bool | Collecti
                 num_classes=len(identity["classes"]),
                 input_shape=shape,
             )
+        except FieldError as error:
+            raise UserError(f"{where}: {error}") from error
         except TypeError as error:
             raise UserError(f"{where} was written by another version of bnn-itrd: {error}") from error
     address: str | None = made.get("address")
@@ -106,9 +129,7 @@ def load_member(
     """
     file = find_checkpoint(Path(path), prefer="best.pt" if best else "last.pt")
     state = load_checkpoint(file)
-    if "identity" not in state or "model" not in state:
-        raise UserError(f"{file} holds no network of bnn-itrd")
-    identity = state["identity"]
+    identity = _identity(state, file)
     if state.get("epoch") == 0:
         raise UserError(f"{file} is still in the preparation of its distillers: no epoch of training is done yet")
     if isinstance(model, str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import warnings
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from bnn_itrd.models.builder import Definition
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Scheme, as_scheme, binarize
 from bnn_itrd.quant.options import PARTS, SchemeOptions
 from bnn_itrd.quant.parts import part_name
+from bnn_itrd.runs.network_size import check_weights
+from bnn_itrd.training.checkpoint import check_undamaged
 
 __all__ = ["build", "definition_of", "foreign", "own_network"]
 
@@ -46,8 +49,12 @@ def build(
         others = [*(f"{library}:NAME" for library in LIBRARIES), "package.module:NAME"]
         raise unknown("network", network.name, [*MODELS, *others])
     options = _options(network, scheme, MODELS[network.name])
+    make = functools.partial(
+        MODELS[network.name], num_classes, in_channels=input_shape[0], input_shape=input_shape, **options
+    )
     try:
-        return MODELS[network.name](num_classes, in_channels=input_shape[0], input_shape=input_shape, **options)
+        check_weights(make, name=network.name, width=network.width, input_shape=input_shape)
+        return make()
     except UserError:
         raise
     except ValueError as error:
@@ -250,6 +257,7 @@ def foreign(
         raise UserError(f"teacher {address!r} is untrained: give its state dict with --teacher_weights FILE")
     if not Path(weights).is_file():
         raise UserError(f"no file {weights} for --teacher_weights")
+    check_undamaged(Path(weights))
     try:
         state = _read_state(Path(weights))
         if other_classes:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnn_itrd.errors import UserError
+from bnn_itrd.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from bnn_itrd.data.splits import ImageData, ImageFacts
@@ -74,8 +75,6 @@ def recorded_facts(identity: dict[str, Any]) -> ImageFacts | None:
 
 def recorded(path: Path) -> dict[str, Any]:
     """Reads what the run's config.yaml beside an exported file says of it; empty where there is none."""
-    import yaml
-
     config = path.parent / "config.yaml"
-    tree = yaml.safe_load(config.read_text()) if config.is_file() else None
+    tree = read_yaml(config) if config.is_file() else None
     return tree if isinstance(tree, dict) else {}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric import Fabric
 from torch import nn
 
 from bnn_itrd.config.addresses import named_addresses
@@ -19,6 +20,7 @@ from bnn_itrd.distillers.setting import Setting, Sizes
 from bnn_itrd.errors import FieldError, UserError
 from bnn_itrd.files import write_yaml
 from bnn_itrd.runs.identity import data_identity
+from bnn_itrd.runs.lock import run_folder
 from bnn_itrd.runs.member import FIRST_STAGE, Member, train_member
 from bnn_itrd.runs.sizes import output_sizes, sizes_of_definition
 from bnn_itrd.runs.teachers import load_teacher
@@ -112,12 +114,29 @@ def run_recipe(
         steps_in_epoch(train, len(data.train), fabric.world_size, field=field)
     if precisions[0] != precisions[-1] and fabric.world_size > 1:
         raise UserError("with several processes, teacher_train.precision and train.precision must be the same")
+    with run_folder(out, only):
+        return _train_and_report(config, data, teacher, trainings, fabric, out=out, recipe=recipe, only=only)
+
+
+def _train_and_report(
+    config: RunConfig,
+    data: ImageData,
+    teacher: Member | None,
+    trainings: dict[str, TrainConfig],
+    fabric: Fabric,
+    *,
+    out: Path,
+    recipe: str,
+    only: str | None,
+) -> dict[str, Any] | None:
+    """Trains what `trainings` says, and the students; returns the comparison (main process only)."""
+    precision = config.teacher_train.precision
     if fabric.is_global_zero:
         write_yaml(out / "config.yaml", {"recipe": recipe, **to_dict(config)})
     fabric.barrier()
     teacher_fabric = fabric
-    if precisions[0] != precisions[-1]:
-        teacher_fabric = make_fabric(config.fabric, precision=precisions[0])
+    if "teacher_train" in trainings and precision != fabric.strategy.precision.precision:
+        teacher_fabric = make_fabric(config.fabric, precision=precision)
     if "teacher_train" in trainings:
         member = member_config(config, "teacher")
         teacher = train_member(member, data, None, fabric=teacher_fabric, out=out / "teacher")

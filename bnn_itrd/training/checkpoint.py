@@ -1,8 +1,10 @@
-"""Checkpoints: written whole or not at all, read without running code, refused with a reason."""
+"""Checkpoints: written whole or not at all, sealed, read without running code, refused with a reason."""
 
 from __future__ import annotations
 
+import hashlib
 import io
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,25 +16,71 @@ from bnn_itrd.config.trees import differences
 from bnn_itrd.errors import UserError
 from bnn_itrd.files import write_file
 
-__all__ = ["FORMAT", "load_checkpoint", "matching_state", "save_checkpoint"]
+__all__ = ["FORMAT", "check_undamaged", "load_checkpoint", "matching_state", "save_checkpoint"]
 
 
 # Raise this when an older version could no longer read what is written.
 FORMAT = 1
 
+# The comment of the zip archive that torch.save makes: this, then the sha256, in hex, of all bytes before its digits.
+_SEAL = b"bnn-itrd sha256 "
+_DIGITS = 64
+_COMMENT_LENGTH = 2  # bytes, at the end of an archive that has no comment
+_BLOCK = 1 << 20
+
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Saves tensors and plain values. Raises UserError where it cannot, the old file untouched."""
+    """Saves tensors and plain values with their seal. Raises UserError where it cannot, the old file untouched."""
     # Through memory: on a full disk torch's zip writer hides the system's error behind one of its own.
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
+    buffer.seek(-_COMMENT_LENGTH, io.SEEK_END)
+    buffer.write((len(_SEAL) + _DIGITS).to_bytes(_COMMENT_LENGTH, "little") + _SEAL)
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+    buffer.write(digest.encode())
     write_file(path, lambda file: file.write(buffer.getbuffer()))
 
 
+def check_undamaged(path: Path) -> None:
+    """Raises UserError where a file that torch.save made has changed since: a flipped bit is another network.
+
+    A checkpoint of `save_checkpoint` is held against its seal, any other archive (an older checkpoint, one that another
+    program wrote) against the CRC-32 of each of its parts. What is no archive at all is left to who reads it.
+    """
+    with path.open("rb") as file:
+        seal_at = max(0, file.seek(0, io.SEEK_END) - _DIGITS - len(_SEAL))
+        file.seek(seal_at)
+        seal = file.read()
+        if seal.startswith(_SEAL):
+            file.seek(0)
+            sha256, left = hashlib.sha256(), seal_at + len(_SEAL)
+            while left and (block := file.read(min(left, _BLOCK))):
+                sha256.update(block)
+                left -= len(block)
+            whole = sha256.hexdigest().encode() == seal[len(_SEAL) :]
+        else:
+            whole = not zipfile.is_zipfile(file) or _parts_fit(path)
+    if not whole:
+        raise UserError(
+            f"{path} is damaged: its checksum does not fit its contents. Use another copy of it, or remove it and "
+            "train again"
+        )
+
+
+def _parts_fit(path: Path) -> bool:
+    """Whether every part of a zip archive has its CRC-32."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # a damaged directory: names that are no text, methods that there are not, places outside
+        return False
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, on the CPU. Raises UserError: missing, cut short, not ours, newer."""
+    """What `save_checkpoint` wrote, on the CPU. Raises UserError: missing, cut short, damaged, not ours, newer."""
     if not path.is_file():
         raise UserError(f"no checkpoint {path}")
+    check_undamaged(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each have their own

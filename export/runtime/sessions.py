@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .chain_program import check_chains
 from .checksum import fits
 from .errors import ExportError
 from .format import DOMAIN, FORMAT_VERSION
@@ -35,7 +36,10 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 
 
 def _read(path: Path) -> tuple[Any, dict[str, str]]:
-    """(ModelProto, metadata). Raises ExportError where the bytes are not one, are newer than we read, or changed."""
+    """(ModelProto, metadata). Raises ExportError where the bytes are not one, are newer than we read, or changed.
+
+    Chains whose attributes are not those of their bodies are refused too: see `check_chains`.
+    """
     import onnx
 
     data = path.read_bytes()
@@ -52,6 +56,7 @@ def _read(path: Path) -> tuple[Any, dict[str, str]]:
             f"{path} is damaged, or another tool has changed it: its checksum is missing or does not fit its contents. "
             "Export it again, or open it as it is with onnxruntime.InferenceSession"
         )
+    check_chains(model, where=str(path))
     return model, metadata
 
 
@@ -130,7 +135,8 @@ def session(
     default, takes it where there is one, and where it fails says so once and goes on without (the environment
     variable BNN_ITRD_NATIVE=0 makes that default False). `uses_native` tells.
     Raises FileNotFoundError, ValueError on threads < 1, ExportError on a file that is not ONNX, is damaged, is newer
-    than this package reads, or that onnxruntime cannot run, and with native=True where the library cannot be used.
+    than this package reads, has chains that are not what their bodies say, or that onnxruntime cannot run, and with
+    native=True where the library cannot be used.
     """
     import onnxruntime
 

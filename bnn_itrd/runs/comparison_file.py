@@ -1,0 +1,104 @@
+"""Reading comparison.json, with every field that is read held against what docs/run-folder.md promises of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bnn_itrd.errors import UserError
+
+__all__ = ["read_comparison"]
+
+# Of a comparison, of its `dataset`, its `config`, ...: field -> its kind; with "?" it may be null or missing.
+_TOP = {"models": "list", "dataset": "object?", "config": "object?"}
+_DATASET = {"name": "text?"}
+_CONFIG = {"scheme": "object?", "train": "object?", "teacher_train": "object?"}
+_SCHEME = {"first_stage_epochs": "whole number?"}
+_TRAINING = {"seed": "whole number?"}
+_MODEL = {
+    "name": "text",
+    "network": "text",
+    "method": "text?",
+    "epochs": "whole number?",
+    "top1_last": "number",
+    "top1_best": "number?",
+    "best_split": "text?",
+    "bytes": "number",
+    "compression": "number?",
+    "ms_per_image": "number?",
+    "agreement_with_teacher": "number?",
+    "trained_on": "object?",
+    "curve": "list?",
+    "artefacts": "list?",
+}
+_TRAINED_ON = {"device": "text?"}
+_CURVE = {"test_top1": "number?"}
+_ARTEFACT = {"file": "text", "top1": "number?"}
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is finite, and a float can hold it."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+_KINDS = {
+    "list": lambda value: isinstance(value, list),
+    "object": lambda value: isinstance(value, dict),
+    "text": lambda value: isinstance(value, str),
+    "number": _is_number,
+    "whole number": lambda value: _is_number(value) and isinstance(value, int),
+}
+
+
+def _check(value: object, fields: Mapping[str, str], path: Path, place: str) -> None:
+    """Raises UserError, naming the field, where `value` at `place` in the file is not an object of such fields."""
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is not a comparison of bnn-itrd: {place or 'the whole'} must be an object")
+    for name, kind in fields.items():
+        found, optional = value.get(name), kind.endswith("?")
+        if found is None and optional:
+            continue
+        where = f"{place}.{name}" if place else name
+        if name not in value:
+            raise UserError(f"{path} is not a comparison of bnn-itrd: {where} is missing")
+        if not _KINDS[kind.rstrip("?")](found):
+            shown = repr(found) if len(repr(found)) <= 40 else f"{repr(found)[:40]}..."
+            a = "an" if kind.startswith("object") else "a"
+            kind = kind.rstrip("?")
+            raise UserError(f"{path} is not a comparison of bnn-itrd: {where} must be {a} {kind}, got {shown}")
+
+
+def read_comparison(path: Path) -> dict[str, Any]:
+    """Returns what a run's comparison.json says; the fields that this package reads are there and of their kind.
+
+    Raises UserError, naming the file and the field, on anything else.
+    """
+    try:
+        comparison = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a comparison of bnn-itrd: it cannot be read as JSON: {error}") from error
+    if isinstance(comparison, dict) and "task" in comparison:
+        raise UserError(f"{path} compares networks of another task ({comparison['task']}): they have no row here")
+    _check(comparison, _TOP, path, "")
+    for name, fields in (("dataset", _DATASET), ("config", _CONFIG)):
+        _check(comparison.get(name) or {}, fields, path, name)
+    config = comparison.get("config") or {}
+    _check(config.get("scheme") or {}, _SCHEME, path, "config.scheme")
+    for name in ("train", "teacher_train"):
+        _check(config.get(name) or {}, _TRAINING, path, f"config.{name}")
+    for i, model in enumerate(comparison["models"]):
+        place = f"models[{i}]"
+        _check(model, _MODEL, path, place)
+        _check(model.get("trained_on") or {}, _TRAINED_ON, path, f"{place}.trained_on")
+        for name, fields in (("curve", _CURVE), ("artefacts", _ARTEFACT)):
+            for k, entry in enumerate(model.get(name) or []):
+                _check(entry, fields, path, f"{place}.{name}[{k}]")
+        if model.get("best_split") == "val" and not (model.get("curve") and "test_top1" in model["curve"][-1]):
+            raise UserError(f"{path} is not a comparison of bnn-itrd: {place}.curve has no accuracy of its last epoch")
+    return comparison

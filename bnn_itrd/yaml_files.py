@@ -1,0 +1,104 @@
+"""YAML that someone else may have written: read as plain values, and refused where it is a trap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bnn_itrd.errors import UserError
+
+__all__ = ["parse_yaml", "read_yaml"]
+
+# Nested deeper than any recipe, and less deep than what Python can walk.
+_DEEPEST = 50
+# Values that anchors (&name, *name) may add by being repeated: ten lines of ten repeats each are ten thousand million.
+_MOST_REPEATED = 10_000
+
+_TIME = "tag:yaml.org,2002:timestamp"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain values: text, numbers, true and false, null, lists, mappings; a date is text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIME]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _kind in ("timestamp", "binary", "omap", "pairs", "set"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_undefined)
+
+
+def parse_yaml(text: str, *, where: str) -> Any:
+    """Returns the plain values of a YAML text; `where` is what messages call it.
+
+    >>> parse_yaml("train: {epochs: 2}", where="the recipe")
+    {'train': {'epochs': 2}}
+
+    Raises UserError on what is no YAML, a key that stands twice, values that are nested too deeply, that hold
+    themselves, or that anchors repeat too often.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        sizes: dict[int, int] = {}
+        if _size(node, where, sizes, ()) - len(sizes) > _MOST_REPEATED:
+            raise UserError(f"{where} has anchors (&name, *name) that repeat more than {_MOST_REPEATED:,} values")
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where} is not YAML: {error}") from error
+    except ValueError as error:  # of a number: one of too many digits, a date that there is not
+        raise error if isinstance(error, UserError) else UserError(f"{where} is not YAML: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{where} is nested too deeply: {_DEEPEST} levels are read") from error
+    finally:
+        loader.dispose()
+
+
+def read_yaml(path: Path) -> Any:
+    """Returns the plain values of a YAML file. Raises UserError as `parse_yaml` does, and where it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not YAML: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    return parse_yaml(text, where=str(path))
+
+
+def _size(node: yaml.Node, where: str, sizes: dict[int, int], above: tuple[int, ...]) -> int:
+    """Returns how many values the node is once its anchors are written out. `above`: the nodes that hold it."""
+    if id(node) in above:
+        raise UserError(f"{where}: {_line(node)} holds itself (an anchor, &name, within what it names)")
+    if len(above) > _DEEPEST:
+        raise UserError(f"{where}: {_line(node)} is nested too deeply: {_DEEPEST} levels are read")
+    if id(node) in sizes:
+        return sizes[id(node)]
+    inner: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        _check_keys(node, where)
+        inner = [part for pair in node.value for part in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        inner = node.value
+    sizes[id(node)] = 1 + sum(_size(part, where, sizes, (*above, id(node))) for part in inner)
+    return sizes[id(node)]
+
+
+def _check_keys(node: yaml.MappingNode, where: str) -> None:
+    """Raises UserError where a key stands twice in a mapping, of which YAML would keep the last."""
+    first: dict[tuple[str, str], yaml.Node] = {}
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            continue
+        if (key.tag, key.value) in first:
+            before = _line(first[key.tag, key.value])
+            raise UserError(f"{where}: {_line(key)} gives {key.value!r} a second time (first at {before}): keep one")
+        first[key.tag, key.value] = key
+
+
+def _line(node: yaml.Node) -> str:
+    return f"line {node.start_mark.line + 1}"

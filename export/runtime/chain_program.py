@@ -1,0 +1,172 @@
+"""The program of a chain, made of its body: what the native library runs in the place of the body (docs/format.md).
+
+The writer makes a chain's attributes here, and whoever opens a file makes them again and compares: a file in which the
+two disagree is one network for onnxruntime and another for the native library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .errors import ExportError
+from .format import DOMAIN, FLOAT_CONVOLUTIONS, POOLINGS, SIGNS
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Size", "chain_attributes", "check_chains", "is_binary_convolution", "value_sizes"]
+
+_SIGN, _POOLING, _CONVOLUTION, _FLOAT_CONVOLUTION, _RSIGN, _INNER = 0, 1, 2, 3, 4, 5
+# Of a value from outside.
+_FLOATS, _SIGNS, _PLANES = 0, 1, 2
+_FORMS = {"Add": 2, "Clip": 4, "Sign": 8, "RPReLU": 16, "RSign": 32}
+_RESIDUAL = 4  # index among the inputs of a convolution that adds one
+
+Size = tuple[int, int, int]
+
+
+def is_binary_convolution(node: onnx.NodeProto) -> bool:
+    """Whether the operation is a convolution of signs."""
+    return "BinaryConv" in node.op_type
+
+
+def _is_float_convolution(node: onnx.NodeProto) -> bool:
+    return node.op_type in FLOAT_CONVOLUTIONS
+
+
+def _is_inner(node: onnx.NodeProto) -> bool:
+    """Whether a convolution of floats reads (n, h, w, c)."""
+    return node.op_type.startswith("Inner")
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    import onnx
+
+    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+
+
+def _residual(node: onnx.NodeProto) -> list[str]:
+    return [node.input[_RESIDUAL]] if is_binary_convolution(node) and "Add" in node.op_type else []
+
+
+def _constants(node: onnx.NodeProto) -> list[str]:
+    residual = _RESIDUAL if _residual(node) else 0
+    return [name for i, name in enumerate(node.input) if i not in (0, residual)]
+
+
+def _out_size(a: dict[str, Any]) -> tuple[int, int]:
+    def along(axis: int) -> int:
+        span = a["dilations"][axis] * (a["kernel_shape"][axis] - 1) + 1
+        padded: int = a["input_size"][axis] + a["pads"][axis] + a["pads"][axis + 2]
+        return (padded - span) // a["strides"][axis] + 1
+
+    return along(0), along(1)
+
+
+def value_sizes(nodes: Sequence[onnx.NodeProto], outputs: Mapping[str, int]) -> dict[str, Size]:
+    """(h, w, c) of every value the operations read and give. `outputs`: channels by the name of the weights."""
+    sizes: dict[str, Size] = {}
+    for node in nodes:
+        a = _attributes(node)
+        if is_binary_convolution(node) or _is_float_convolution(node):
+            sizes[node.input[0]] = (*a["input_size"], a["channels"])
+            made = (*_out_size(a), outputs[node.input[1]])
+            residual = _residual(node)
+            sizes.update(dict.fromkeys([*residual, *node.output], made))
+        elif node.op_type in POOLINGS:
+            height, width = a["input_size"]
+            kernel = a["kernel_shape"]
+            sizes[node.input[0]] = (height, width, a["channels"])
+            sizes[node.output[0]] = (height // kernel[0], width // kernel[1], a["channels"] + sum(a.get("zeros", [])))
+    for node in nodes:
+        if node.op_type in SIGNS and node.output[0] in sizes:
+            sizes[node.input[0]] = sizes[node.output[0]]
+    return sizes
+
+
+def _step(node: onnx.NodeProto, index: Mapping[str, int], weights: int) -> tuple[list[int], list[float]]:
+    """The operation as numbers of the program, and its limits. `weights`: where its constants begin."""
+    a, x = _attributes(node), index[node.input[0]]
+    if node.op_type == "Sign":
+        return [_SIGN, x], []
+    if node.op_type == "RSign":
+        return [_RSIGN, x, weights], []
+    if node.op_type in POOLINGS:
+        mean = int(node.op_type.startswith("Average"))
+        return [_POOLING, x, mean, *a["kernel_shape"], *a.get("zeros", [0, 0])], []
+    window = [v for name in ("kernel_shape", "strides", "pads", "dilations") for v in a[name]]
+    form = 0
+    if not node.op_type.endswith("Threshold"):
+        form = 1 + sum(bit for part, bit in _FORMS.items() if part in node.op_type)
+    bounds = [a["low"], a["high"]] if form & _FORMS["Clip"] else []
+    if _is_float_convolution(node):
+        return [_INNER if _is_inner(node) else _FLOAT_CONVOLUTION, x, form, weights, *window], bounds
+    residual = index[name] if (name := next(iter(_residual(node)), "")) else -1
+    numbers = [_CONVOLUTION, x, residual, form, weights, *window, a["group"], a["padding_value"]]
+    return numbers, bounds
+
+
+def chain_attributes(
+    nodes: Sequence[onnx.NodeProto], inputs: Sequence[str], outputs: Mapping[str, int]
+) -> dict[str, Any]:
+    """The attributes of a chain: `program`, `output_size` and, where there are any, `limits`.
+
+    nodes: the operations of its body; inputs: the names that the body gives its inputs, values from outside first, then
+    the constants of each operation; outputs: channels by the name of the weights.
+    Raises ValueError on inputs in another order, KeyError on an attribute or a value that is missing.
+    """
+    constants = {name for node in nodes for name in _constants(node)}
+    count = sum(name not in constants for name in inputs)
+    values = list(inputs[:count])
+    if constants & {*values}:
+        raise ValueError("the constants do not stand behind the values")
+    sizes = value_sizes(nodes, outputs)
+    forms = {node.input[0]: _SIGNS for node in nodes if is_binary_convolution(node)}
+    forms |= {node.input[0]: _PLANES for node in nodes if _is_float_convolution(node) and not _is_inner(node)}
+    program = [count]
+    for name in values:
+        program += [forms.get(name, _FLOATS), *sizes[name]]
+    limits: list[float] = []
+    index = {name: i for i, name in enumerate(values)}
+    first = count
+    for node in nodes:
+        own = _constants(node)
+        if list(inputs[first : first + len(own)]) != own:
+            raise ValueError(f"the constants of {node.op_type} do not stand side by side")
+        numbers, bounds = _step(node, index, first)
+        first += len(own)
+        program += numbers
+        limits += bounds
+        for name in node.output:
+            index[name] = len(index)
+    attributes: dict[str, Any] = {"program": program, "output_size": list(sizes[nodes[-1].output[0]])}
+    return attributes | ({"limits": limits} if limits else {})
+
+
+def _rebuilt(call: onnx.NodeProto, body: onnx.FunctionProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """The attributes that the body of a chain says. `shapes`: of the file's constants."""
+    if any(node.domain != DOMAIN for node in body.node) or list(body.output) != list(body.node[-1].output):
+        raise ValueError("its body is no row of operations")
+    given = dict(zip(body.input, call.input, strict=True))
+    weights = {node.input[1] for node in body.node if len(node.input) > 1}
+    outputs = {name: shapes[given[name]][3] for name in weights if len(shapes.get(given[name], ())) == 4}
+    return chain_attributes(body.node, body.input, outputs)
+
+
+def check_chains(model: onnx.ModelProto, *, where: str) -> None:
+    """Makes every chain's attributes again of its body. Raises ExportError where they are not those in the file."""
+    bodies = {function.name: function for function in model.functions if function.domain == DOMAIN}
+    shapes = {entry.name: list(entry.dims) for entry in model.graph.initializer}
+    for call in model.graph.node:
+        if call.domain != DOMAIN or not call.op_type.startswith("Chain"):
+            continue
+        try:
+            agree = _attributes(call) == _rebuilt(call, bodies[call.op_type], shapes)
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError):
+            agree = False
+        if not agree:
+            raise ExportError(
+                f"{where}: {call.op_type} says one thing in its attributes, which the native library reads, and "
+                "another in its body, which onnxruntime reads: another tool has changed the file. Export it again"
+            )

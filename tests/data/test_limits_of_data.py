@@ -1,0 +1,124 @@
+"""A few bytes of data must not take the machine's memory: they are refused in words, before they are unpacked."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.train import FabricConfig, TrainConfig
+from bnn_itrd.data.datasets import load_data
+from bnn_itrd.data.images import read_image, scale_whole
+from bnn_itrd.data.splits import ImageData
+from bnn_itrd.errors import UserError
+from bnn_itrd.runs.load import load_member
+from bnn_itrd.runs.network_size import check_weights
+from bnn_itrd.runs.networks import build
+from bnn_itrd.training.checkpoint import save_checkpoint
+
+
+def bomb(path: Path, side: int) -> Path:
+    """A grey PNG of side x side zeros, compressed row by row."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    packer, row = zlib.compressobj(9), bytes(side + 1)
+    packed = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    size = side.to_bytes(4, "big")
+    header = chunk(b"IHDR", size + size + b"\x08\x00\x00\x00\x00")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", packed) + chunk(b"IEND", b""))
+    return path
+
+
+def test_an_image_of_very_many_pixels(tmp_path: Path) -> None:
+    file = bomb(tmp_path / "a.png", 12000)
+    assert file.stat().st_size < 200_000
+    with pytest.raises(UserError, match=r"a\.png cannot be read as an image: it has 12000x12000 pixels, and more than"):
+        read_image(file)
+    assert read_image(bomb(tmp_path / "b.png", 40)).shape == (40, 40, 3)
+
+
+@pytest.mark.parametrize("most", [24, 2_000_000_000, 2**62])
+def test_labels_far_above_the_number_of_images(most: int, tmp_path: Path) -> None:
+    images, labels = np.zeros((12, 8, 8, 3), np.uint8), np.arange(12) % 3
+    labels[3] = most
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images, y_test=np.arange(12) % 3)
+    with pytest.raises(UserError, match=rf"a label is {most}, so there would be {most + 1} classes for 24 images: "):
+        load_data(DataConfig(name="cifar10", root=str(tmp_path / "a.npz")))
+    own = TensorDataset(torch.zeros(12, 3, 8, 8), torch.from_numpy(labels))
+    with pytest.raises(UserError, match=f"no image has the label 3, but some have {most}"):
+        ImageData.from_datasets(own)
+
+
+def test_the_largest_label_that_there_may_be(tmp_path: Path) -> None:
+    images, labels = np.zeros((12, 8, 8, 3), np.uint8), np.arange(12) % 3
+    labels[3] = 23
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images, y_test=np.arange(12) % 3)
+    assert len(load_data(DataConfig(name="cifar10", root=str(tmp_path / "a.npz"))).classes) == 24
+
+
+def test_images_brought_to_more_than_the_memory_holds() -> None:
+    images = np.zeros((1, 8, 8, 3), np.uint8)
+    with pytest.raises(UserError, match=r"data\.image_size 1000000: 1 images of 1000000x1000000 take 11,176 GiB"):
+        scale_whole(images, 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DataConfig(image_size=10**6), r"data.image_size must be in \[1, 4096\], got 1000000"),
+        (lambda: DataConfig(crop_padding=10**6), r"data.crop_padding must be in \[0, 4096\]"),
+        (lambda: DataConfig(workers=10**6), r"data.workers must be in \[0, 1024\]"),
+        (lambda: NetworkConfig(width=1e6), r"network.width must be in \(0, 64\], got 1000000.0"),
+        (lambda: NetworkConfig(width=float("nan")), r"network.width must be in \(0, 64\], got nan"),
+        (lambda: TrainConfig(epochs=10**23), "train.epochs must be <= 1000000, got 10{23}"),
+        (lambda: FabricConfig(devices=10**6), "fabric.devices must be <= 4096"),
+        (lambda: FabricConfig(threads=10**9), "fabric.threads must be <= 4096"),
+    ],
+)
+def test_fields_have_upper_limits(make: type, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_a_network_of_too_many_weights_is_not_made() -> None:
+    shape = (3, 32, 32)
+    with pytest.raises(UserError, match=r"network.width 64 of resnet18 makes [\d,]+ weights for images of 32x32, and"):
+        build(NetworkConfig("resnet18", width=64), None, num_classes=10, input_shape=shape)
+    before = torch.get_rng_state()
+    check_weights(lambda: torch.nn.Linear(8, 8), name="mine", width=3, input_shape=shape)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("width", 1e6, r"last\.pt: network.width must be in \(0, 64\], got 1000000.0"),
+        ("width", 60.0, "network.width 60 of resnet20 makes"),
+        ("input_shape", [3, 10**6, 10**6], r"last\.pt: input_shape must be three whole numbers from 1 to 4096, got"),
+        ("input_shape", "abc", r"last\.pt: input_shape must be three whole numbers"),
+        ("input_shape", [3, True, 8.0], r"last\.pt: input_shape must be three whole numbers"),
+        ("classes", 10**9, r"last\.pt: classes must be a list of names, got 1000000000"),
+        ("model", 3, r"last\.pt holds no network of bnn-itrd"),
+        ("model", {"conv.weight": 3}, r"last\.pt holds no network of bnn-itrd"),
+        ("identity", 3, r"last\.pt holds no network of bnn-itrd"),
+    ],
+)
+def test_limits_hold_inside_a_checkpoint(field: str, value: object, message: str, tmp_path: Path) -> None:
+    name = "resnet18" if value == 60.0 else "resnet20"
+    identity: dict = {
+        "network": {"name": name, "width": 0.25}, "scheme": None, "input_shape": [3, 8, 8], "classes": ["a", "b"],
+    }  # fmt: skip
+    state: dict = {"identity": identity, "model": {}}
+    place = state if field in state else identity["network"] if field == "width" else identity
+    place[field] = value
+    save_checkpoint(tmp_path / "last.pt", state)
+    with pytest.raises(UserError, match=message.replace("resnet20", name)):
+        load_member(tmp_path)

@@ -1,0 +1,145 @@
+"""A chain's attributes are those of its body: a file in which they disagree is refused, however well it is sealed.
+
+The native library runs the attributes, a stock onnxruntime the body: where they disagree the file is two networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from onnx import helper
+from torch import nn
+
+from bnn_itrd.cli import main
+from bnn_itrd.export import ExportError, read_metadata, session, to_onnx
+from bnn_itrd.export.runtime.chain_program import chain_attributes
+from bnn_itrd.export.runtime.checksum import NO_DIGEST, seal
+from bnn_itrd.quant import BinaryConv2d
+
+
+@pytest.fixture(scope="module")
+def chained(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+    """A network whose binary part is one chain: FloatConvSign, BinaryConvClipSign, BinaryConvAdd or their like."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Hardtanh(),
+        BinaryConv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Hardtanh(),
+        nn.AvgPool2d(2), BinaryConv2d(8, 8, 3), nn.Flatten(), nn.Linear(32, 3),
+    )  # fmt: skip
+    network.train()(torch.randn(16, 3, 8, 8))
+    file = to_onnx(network.eval(), tmp_path_factory.mktemp("chain") / "a.onnx", input_shape=(3, 8, 8))
+    model = onnx.load(file)
+    assert [node.op_type for node in model.graph.node][:1] == ["Chain0"]
+    return model
+
+
+def changed(model: onnx.ModelProto, change: Callable[[onnx.NodeProto, onnx.FunctionProto], None], path: Path) -> Path:
+    """The file with its chain changed, and with a checksum that fits."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    call = next(node for node in copy.graph.node if node.op_type == "Chain0")
+    change(call, next(function for function in copy.functions if function.name == "Chain0"))
+    next(entry for entry in copy.metadata_props if entry.key == "sha256").value = NO_DIGEST
+    path.write_bytes(seal(copy.SerializeToString()))
+    return path
+
+
+def attribute(node: onnx.NodeProto, name: str) -> onnx.AttributeProto:
+    return next(a for a in node.attribute if a.name == name)
+
+
+def other_limits(call: onnx.NodeProto, body: onnx.FunctionProto) -> None:
+    attribute(call, "limits").floats[0] = 0.9
+
+
+def other_program(call: onnx.NodeProto, body: onnx.FunctionProto) -> None:
+    program = attribute(call, "program")
+    program.ints[-1] += 1
+
+
+def other_size(call: onnx.NodeProto, body: onnx.FunctionProto) -> None:
+    attribute(call, "output_size").ints[2] += 1
+
+
+def without_limits(call: onnx.NodeProto, body: onnx.FunctionProto) -> None:
+    call.attribute.remove(attribute(call, "limits"))
+
+
+def other_clip(call: onnx.NodeProto, body: onnx.FunctionProto) -> None:
+    clip = next(node for node in body.node if "Clip" in node.op_type)
+    attribute(clip, "high").f = 0.25
+
+
+def other_constants(call: onnx.NodeProto, body: onnx.FunctionProto) -> None:
+    """The scale and the bias of the last convolution, in the body alone."""
+    last = next(node for node in reversed(body.node) if "BinaryConv" in node.op_type)
+    last.input[2], last.input[3] = last.input[3], last.input[2]
+
+
+def other_operation(call: onnx.NodeProto, body: onnx.FunctionProto) -> None:
+    """A step of the body that is none of the domain's: its result is what the step before gave, negated."""
+    last = body.node[-1]
+    inner = f"{last.output[0]}_inner"
+    body.node.append(helper.make_node("Neg", [inner], [last.output[0]]))
+    last.output[0] = inner
+
+
+def without_body(call: onnx.NodeProto, body: onnx.FunctionProto) -> None:
+    body.name = "Chain1"
+
+
+CHANGES = [
+    other_limits,
+    other_program,
+    other_size,
+    without_limits,
+    other_clip,
+    other_constants,
+    other_operation,
+    without_body,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_attributes_that_are_not_the_body_s_are_refused(change: Any, chained: onnx.ModelProto, tmp_path: Path) -> None:
+    file = changed(chained, change, tmp_path / "b.onnx")
+    for opener in (session, read_metadata):
+        with pytest.raises(ExportError, match=r"b\.onnx: Chain0 says one thing in its attributes, .* Export it again"):
+            opener(file)
+
+
+def test_a_file_that_is_sealed_again_unchanged_opens(chained: onnx.ModelProto, tmp_path: Path) -> None:
+    file = changed(chained, lambda call, body: None, tmp_path / "b.onnx")
+    assert session(file).get_outputs()[0].name == "logits" and read_metadata(file)["input_shape"] == [3, 8, 8]
+
+
+def test_validate_refuses_such_a_file(
+    chained: onnx.ModelProto, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = changed(chained, other_limits, tmp_path / "b.onnx")
+    assert main(["validate", str(file), "--data.name=digits"]) == 2
+    assert "Chain0 says one thing in its attributes" in capsys.readouterr().err
+
+
+def test_the_program_of_two_operations() -> None:
+    """By the tables of docs/format.md."""
+    window = {"kernel_shape": [3, 3], "strides": [1, 1], "pads": [1, 1, 1, 1], "dilations": [1, 1]}
+    own = {"input_size": [8, 8], "channels": 16, "group": 1, "padding_value": 0, **window}
+    nodes = [
+        helper.make_node("Sign", ["x"], ["s"], domain="bnn_itrd"),
+        helper.make_node("BinaryConvClip", ["s", "w", "a", "b"], ["y"], domain="bnn_itrd", low=-1.0, high=0.5, **own),
+    ]
+    assert chain_attributes(nodes, ["x", "w", "a", "b"], {"w": 32}) == {
+        "program": [1, 0, 8, 8, 16, 0, 0, 2, 1, -1, 5, 1, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0],
+        "output_size": [8, 8, 32],
+        "limits": [-1.0, 0.5],
+    }
+    with pytest.raises(ValueError, match="the constants of BinaryConvClip do not stand side by side"):
+        chain_attributes(nodes, ["x", "w", "b", "a"], {"w": 32})
+    with pytest.raises(ValueError, match="the constants do not stand behind the values"):
+        chain_attributes(nodes, ["w", "x", "a", "b"], {"w": 32})
