@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Iterable
 
-__all__ = ["FieldError", "UserError", "require", "unknown"]
+__all__ = ["FieldError", "Unfinished", "UserError", "require", "unknown"]
 
 
 class UserError(ValueError):
@@ -43,6 +43,23 @@ class FieldError(UserError):
         'students.mine.kd.tau must be > 0, got -1.0'
         """
         return FieldError(f"{where}.{self.field}", self.problem, got=self.got, fits=self.fits)
+
+
+class Unfinished(Exception):
+    """A training ended before its last epoch, for ``train.max_seconds``; nothing of it is lost.
+
+    title: which network; epoch: how many epochs are done; epochs: of how many.
+
+    >>> print(Unfinished("recu-itrd", 12, 200))
+    recu-itrd: stopped after epoch 12 of 200, since the next would pass train.max_seconds; the same command continues
+    """
+
+    def __init__(self, title: str, epoch: int, epochs: int) -> None:
+        super().__init__(
+            f"{title}: stopped after epoch {epoch} of {epochs}, since the next would pass train.max_seconds; the same "
+            "command continues"
+        )
+        self.title, self.epoch, self.epochs = title, epoch, epochs
 
 
 def require(condition: bool, name: str, rule: str, value: object) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bnn_itrd.cli.signals import Stopped, stoppable
-from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.errors import Unfinished, UserError, unknown
 
 __all__ = ["COMMANDS", "main"]
 
@@ -73,6 +73,7 @@ def _help() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; 0 where all went well, 1 where a stated limit was passed, 2 on input that does not fit.
 
+    0 too where ``train.max_seconds`` ended a training: the line that says so, and status.json, tell it apart.
     128 + the number of the signal where one ended it: Ctrl-C 130, SIGTERM 143.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -97,6 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (FileNotFoundError, PermissionError) as error:
         print(f"bnn-itrd: {error}", file=sys.stderr)
         return 2
+    except Unfinished as stopped:
+        print(f"bnn-itrd: {stopped}")
+        return 0
     except KeyboardInterrupt as error:
         stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
         print(stopped.message(), file=sys.stderr)

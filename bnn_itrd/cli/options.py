@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -11,6 +11,7 @@ from bnn_itrd.errors import UserError
 
 __all__ = [
     "OUT",
+    "REPORT",
     "TRUST",
     "add_best",
     "add_json",
@@ -19,16 +20,32 @@ __all__ = [
     "add_threads",
     "check_unused",
     "python_of",
+    "reported",
 ]
 
 # The option of `run` and `train` that names the run's folder.
 OUT = {"out": "folder of the run; runs/RECIPE by default"}
+
+# Another one of theirs.
+REPORT = {"report": "false: train alone; the same command without it exports and compares"}
 
 # A flag of every command that may meet the name of a user's own code in a run's folder, which is imported only with it.
 TRUST = {"trust": "run the code of your own that this run or file names"}
 
 # A file's runtime (`deploy.targets.Target.runtime`) -> what a Python that has it must have installed.
 _PYTHONS = {"lce": "larq-compute-engine", "fpga": "qonnx"}
+
+
+def reported(own: Mapping[str, Any]) -> bool:
+    """Returns what --report says, true where it was not given.
+
+    >>> reported({"report": None}), reported({"report": "false"})
+    (True, False)
+    """
+    given = own["report"]
+    if given not in (None, "true", "false"):
+        raise UserError(f"--report must be true or false, got {given}")
+    return given != "false"
 
 
 def add_json(p: ArgumentParser) -> None:

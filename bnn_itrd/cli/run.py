@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bnn_itrd.cli.options import OUT
+from bnn_itrd.cli.options import OUT, REPORT, reported
 from bnn_itrd.cli.recipe import out_folder, recipe_config, run_text_task
 from bnn_itrd.console import print_table
 
@@ -22,13 +22,13 @@ def command(argv: Sequence[str]) -> int:
         "test images, and compare: comparison.json, report.html and a table. It downloads nothing. The same command "
         "continues a run that was interrupted.",
         argv,
-        OUT,
+        {**OUT, **REPORT},
     )
     from bnn_itrd.runs.rows import table_rows
     from bnn_itrd.runs.run import run_recipe
 
     out = out_folder(own, name)
-    comparison = run_recipe(config, out, recipe=name, trust=own["trust"])
+    comparison = run_recipe(config, out, recipe=name, trust=own["trust"], report=reported(own))
     if comparison is not None:
         print_table(
             table_rows(comparison),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bnn_itrd.cli.options import OUT
+from bnn_itrd.cli.options import OUT, REPORT, reported
 from bnn_itrd.cli.recipe import out_folder, recipe_config, run_text_task
 from bnn_itrd.console import print_table
 from bnn_itrd.errors import UserError
@@ -21,7 +21,7 @@ def command(argv: Sequence[str]) -> int:
         "Train one member of a recipe in the folder DIR/MEMBER: 'teacher', or a student. A student takes its teacher "
         "from --teacher PATH, or from DIR/teacher where that was trained before.",
         argv,
-        {**OUT, "member": "teacher, or the name of a student"},
+        {**OUT, **REPORT, "member": "teacher, or the name of a student"},
     )
     from bnn_itrd.runs.rows import table_rows
     from bnn_itrd.runs.run import run_recipe
@@ -29,7 +29,9 @@ def command(argv: Sequence[str]) -> int:
     member = own["member"]
     if member is None:
         raise UserError(f"--member is missing: one of {', '.join(['teacher', *config.students])}")
-    comparison = run_recipe(config, out_folder(own, name), recipe=name, only=member, trust=own["trust"])
+    comparison = run_recipe(
+        config, out_folder(own, name), recipe=name, only=member, trust=own["trust"], report=reported(own)
+    )
     if comparison is not None:
         print_table(table_rows(comparison))
     return 0

@@ -69,6 +69,11 @@ class RunConfig:
         rule = "given with a teacher, torchvision:NAME or timm:NAME"
         require(self.teacher_weights is None or self.teacher is not None, "teacher_weights", rule, self.teacher_weights)
 
+    @property
+    def max_seconds(self) -> float | None:
+        """The time that the command has, the shorter of the two where both trainings say one."""
+        return min((t.max_seconds for t in (self.teacher_train, self.train) if t.max_seconds is not None), default=None)
+
 
 @dataclass(frozen=True)
 class MemberConfig:

@@ -41,6 +41,10 @@ class TrainConfig:
             kernels are launched (small networks, small batches)
         channels_last: memory format of images and convolutions
         eval_every: epochs between evaluations; the last epoch is always evaluated
+        checkpoint_seconds: least time between two checkpoints, of which one is written after the first epoch, at the
+            end, and on every signal
+        max_seconds: the command ends before an epoch that would end later than this after its start, teacher and
+            students together; the same command continues. No limit by default
         seed: of the initial weights, the order of the images and their augmentation
     """
 
@@ -63,6 +67,8 @@ class TrainConfig:
     compile_mode: Literal["reduce-overhead", "max-autotune"] | None = None
     channels_last: bool = False
     eval_every: int = 1
+    checkpoint_seconds: float = 30.0
+    max_seconds: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,6 +93,8 @@ class TrainConfig:
         require(self.clip_norm is None or self.clip_norm > 0, "train.clip_norm", "> 0", self.clip_norm)
         require(self.compile or self.compile_mode is None, "train.compile", "true with compile_mode", self.compile)
         require(self.eval_every >= 1, "train.eval_every", ">= 1", self.eval_every)
+        require(self.checkpoint_seconds >= 0, "train.checkpoint_seconds", ">= 0", self.checkpoint_seconds)
+        require(self.max_seconds is None or self.max_seconds > 0, "train.max_seconds", "> 0", self.max_seconds)
         require(0 <= self.seed < 2**31, "train.seed", "in [0, 2^31)", self.seed)
 
     @property

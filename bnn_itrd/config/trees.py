@@ -45,7 +45,17 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 # A resumed run may move to another place or machine; its numbers may not change.
-_FREE = ("data.root", "data.download", "data.workers", "data.resize", "fabric.", "log.", "made_by")
+_FREE = (
+    "data.root",
+    "data.download",
+    "data.workers",
+    "data.resize",
+    "fabric.",
+    "log.",
+    "made_by",
+    "train.checkpoint_seconds",
+    "train.max_seconds",
+)
 
 
 _GROUPS = {"data": DataConfig, "network": NetworkConfig, "scheme": SchemeConfig, "train": TrainConfig}

@@ -14,7 +14,7 @@ from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.train import FabricConfig
 from bnn_itrd.config.trees import differences, to_dict
 from bnn_itrd.data.splits import ImageData
-from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.errors import Unfinished, UserError, unknown
 from bnn_itrd.experiments.grid import Point
 from bnn_itrd.experiments.grid_check import check_points
 from bnn_itrd.experiments.sweep_files import point_record, read_result, write_sweep
@@ -74,6 +74,7 @@ class Sweep:
         self._fabrics: dict[tuple[FabricConfig, str], Fabric] = {}
         self._teachers: dict[str, Member] = {}
         self._failed_teachers: dict[str, str] = {}
+        self._deadline: float | None = None
 
     def check(self) -> None:
         """Builds every point without memory, and reads what its folder holds. Raises UserError, naming the point."""
@@ -107,7 +108,10 @@ class Sweep:
         """Trains what is not done; returns what sweep.json holds. A failing point is recorded, and the others go on.
 
         Raises UserError where another process is at work in the folder.
+        Raises Unfinished where ``train.max_seconds`` are over.
         """
+        limits = [p.config.max_seconds for p in self.points if p.config.max_seconds is not None]
+        self._deadline = time.monotonic() + min(limits) if limits else None
         with exclusive_folder(self.out):
             return self._run(say)
 
@@ -132,6 +136,10 @@ class Sweep:
                 self.records[point.name] = point_record(point, "done", result)
                 seconds = time.perf_counter() - started
                 say(f"{i + 1}/{len(waiting)} {point.name}: top-1 {result['top1']:.2f} %, {seconds:.1f} s")
+            except Unfinished:
+                self.records[point.name] = point_record(point, "waiting", None)
+                self._write()
+                raise
             except Exception as error:  # one that fails must not cost the others
                 message = _error_text(error)
                 self.records[point.name] = point_record(point, "failed", None, message)
@@ -159,6 +167,8 @@ class Sweep:
         if key not in self._teachers and key not in self._failed_teachers:
             try:
                 self._teachers[key] = self._make_teacher(point)
+            except Unfinished:
+                raise
             except Exception as error:
                 self._failed_teachers[key] = _error_text(error)
         if key in self._failed_teachers:
@@ -185,7 +195,8 @@ class Sweep:
         if (found := self._teachers.get(self._teacher_key(point))) is not None:
             return found
         data, fabric = self._data[point.config.data], self._fabric(point, point.config.teacher_train.precision)
-        return train_member(point.teacher_member, data, None, fabric=fabric, out=self.out / "teachers" / point.teacher)
+        folder, member = self.out / "teachers" / point.teacher, point.teacher_member
+        return train_member(member, data, None, fabric=fabric, out=folder, deadline=self._deadline)
 
     def _train(self, point: Point) -> dict[str, Any]:
         data, member = self._data[point.config.data], point.member
@@ -195,7 +206,8 @@ class Sweep:
             teacher = self._teacher(point).model
             identity["teacher_sha256"] = weights_hash(teacher)
         fabric = self._fabric(point, member.train.precision)
-        trained = train_member(member, data, teacher, fabric=fabric, out=self.out / point.name)
+        folder = self.out / point.name
+        trained = train_member(member, data, teacher, fabric=fabric, out=folder, deadline=self._deadline)
         fitted = trained.fitted
         assert fitted is not None
         test = fitted.final if data.val is None else evaluate(trained.model, data.test, device=fabric.device)

@@ -119,22 +119,21 @@ def fit_reader(
 ) -> FittedReader:
     """Trains a network, or continues where `out`/last.pt stands; the student is changed in place.
 
-    Writes last.pt, metrics.csv and TensorBoard files into `out`, after every epoch.
+    Writes last.pt (when, see `TrainingFiles`), metrics.csv and TensorBoard files into `out`.
     Raises UserError: another configuration in `out`, a loss that is not finite.
     """
     torch.manual_seed(mix_seed(train.seed, 1))  # ITRD's embeddings
     objective = QAObjective(student, None if teacher is None else teacher.to(fabric.device), learns)
     trainer = _ReaderTrainer(objective, train, learns, fabric)
-    files = TrainingFiles(out, identity, fabric)
-    files.restore(trainer)
-    files.open(trainer, tensorboard=log.tensorboard)
     steps = len(data.train_windows) // train.batch_size
-    with Progress(
-        title, epochs=train.epochs, steps=steps, names=trainer.names, batch_size=train.batch_size,
-        enabled=log.progress, live=fabric.device.type == "cpu", unit="windows", seconds_between_lines=0.0,
-        scores=lambda row: f"EM {row['em']:.2f}  F1 {row['f1']:.2f}",
-    ) as progress:  # fmt: skip
-        fit_epochs(trainer, data, files, progress, epochs=train.epochs, steps=steps)
-    files.close()
+    with TrainingFiles(out, identity, fabric) as files:
+        files.restore(trainer)
+        files.open(trainer, tensorboard=log.tensorboard)
+        with Progress(
+            title, epochs=train.epochs, steps=steps, names=trainer.names, batch_size=train.batch_size,
+            enabled=log.progress, live=fabric.device.type == "cpu", unit="windows", seconds_between_lines=0.0,
+            scores=lambda row: f"EM {row['em']:.2f}  F1 {row['f1']:.2f}",
+        ) as progress:  # fmt: skip
+            fit_epochs(trainer, data, files, progress, epochs=train.epochs, steps=steps)
     final = trainer.evaluate(data) if trainer.final is None else trainer.final
     return FittedReader(student.eval(), trainer.history, final)

@@ -46,7 +46,13 @@ class Member:
 
 
 def train_member(
-    config: MemberConfig, data: ImageData, teacher: nn.Module | None, *, fabric: Fabric, out: Path
+    config: MemberConfig,
+    data: ImageData,
+    teacher: nn.Module | None,
+    *,
+    fabric: Fabric,
+    out: Path,
+    deadline: float | None = None,
 ) -> Member:
     """Trains a member of a run in its folder, or continues it there; UserErrors are `fit`'s and `build`'s.
 
@@ -68,7 +74,7 @@ def train_member(
     identity |= data_identity(data)
     # A run that is past its first stage continues with its own state.
     if (first := config.of_first_stage()) is not None and not (out / "last.pt").exists():
-        stage = train_member(first, data, teacher, fabric=fabric, out=out / FIRST_STAGE)
+        stage = train_member(first, data, teacher, fabric=fabric, out=out / FIRST_STAGE, deadline=deadline)
         load_stage(model, stage.model.state_dict())
 
     def begin() -> None:
@@ -87,5 +93,6 @@ def train_member(
         identity=identity,
         title=config.name,
         begin=begin,
+        deadline=deadline,
     )
     return Member(config.name, fitted.model, config.name, config.network.name, out / "last.pt", fitted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from bnn_itrd.data.datasets import load_data
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.distillers.factory import make_distillers
 from bnn_itrd.distillers.setting import Setting, Sizes
-from bnn_itrd.errors import FieldError, UserError
-from bnn_itrd.files import write_yaml
+from bnn_itrd.errors import FieldError, Unfinished, UserError
+from bnn_itrd.files import write_json, write_yaml
 from bnn_itrd.runs.identity import data_identity
 from bnn_itrd.runs.lock import run_folder
 from bnn_itrd.runs.member import FIRST_STAGE, Member, train_member
@@ -92,14 +93,23 @@ def _sizes(name: str, given: MemberConfig | nn.Module, data: ImageData) -> Sizes
 
 
 def run_recipe(
-    config: RunConfig, out: Path, *, recipe: str = "", only: str | None = None, trust: bool = False
+    config: RunConfig,
+    out: Path,
+    *,
+    recipe: str = "",
+    only: str | None = None,
+    trust: bool = False,
+    report: bool = True,
 ) -> dict[str, Any] | None:
     """Trains what is not trained yet, exports, validates, compares; returns the comparison (main process only).
 
     `only`: train this one member ('teacher' or a student) and stop there. `trust`: a given teacher's folder may name
-    code of its own; what the configuration names itself is imported anyway. The same call continues a run that was
-    interrupted. Raises UserError on anything the user can mend.
+    code of its own; what the configuration names itself is imported anyway. `report`: False leaves the export and the
+    comparison to a later call. The same call continues a run that was interrupted. status.json, in the run's folder or
+    the one member's, says whether all training is done. Raises UserError on anything the user can mend, Unfinished
+    where ``train.max_seconds`` are over.
     """
+    began = time.monotonic()
     data = load_data(config.data)
     config, lines = settle_precision(config, teacher=[out / "teacher"], students=_folders(config, out))
     _check_folder(config, data, out)
@@ -114,11 +124,25 @@ def run_recipe(
         steps_in_epoch(train, len(data.train), fabric.world_size, field=field)
     if precisions[0] != precisions[-1] and fabric.world_size > 1:
         raise UserError("with several processes, teacher_train.precision and train.precision must be the same")
+    deadline = None if config.max_seconds is None else began + config.max_seconds
     with run_folder(out, only):
-        return _train_and_report(config, data, teacher, trainings, fabric, out=out, recipe=recipe, only=only)
+        members = _train(config, data, teacher, trainings, fabric, out=out, recipe=recipe, only=only, deadline=deadline)
+        if not fabric.is_global_zero or not report:
+            return None
+        from bnn_itrd.runs.report import report_run
+
+        return report_run(
+            members,
+            data,
+            {m.name: out / m.name for m in members},
+            recipe=recipe,
+            device=fabric.device,
+            config=to_dict(config),
+            out=out if only is None else None,
+        )
 
 
-def _train_and_report(
+def _train(
     config: RunConfig,
     data: ImageData,
     teacher: Member | None,
@@ -128,8 +152,12 @@ def _train_and_report(
     out: Path,
     recipe: str,
     only: str | None,
-) -> dict[str, Any] | None:
-    """Trains what `trainings` says, and the students; returns the comparison (main process only)."""
+    deadline: float | None,
+) -> list[Member]:
+    """Trains what `trainings` says, and the students; returns what can be compared, the teacher first.
+
+    Raises Unfinished where the deadline, a time of `time.monotonic`, is near.
+    """
     precision = config.teacher_train.precision
     if fabric.is_global_zero:
         write_yaml(out / "config.yaml", {"recipe": recipe, **to_dict(config)})
@@ -137,29 +165,25 @@ def _train_and_report(
     teacher_fabric = fabric
     if "teacher_train" in trainings and precision != fabric.strategy.precision.precision:
         teacher_fabric = make_fabric(config.fabric, precision=precision)
-    if "teacher_train" in trainings:
-        member = member_config(config, "teacher")
-        teacher = train_member(member, data, None, fabric=teacher_fabric, out=out / "teacher")
-    members = [teacher] if teacher is not None and not teacher.other_task else []
-    for name in config.students if only is None else [only]:
-        if name == "teacher":
-            continue
-        member = member_config(config, name)
-        model = None if teacher is None else teacher.model
-        members.append(train_member(member, data, model, fabric=fabric, out=out / name))
-    if not fabric.is_global_zero:
-        return None
-    from bnn_itrd.runs.report import report_run
-
-    return report_run(
-        members,
-        data,
-        {m.name: out / m.name for m in members},
-        recipe=recipe,
-        device=fabric.device,
-        config=to_dict(config),
-        out=out if only is None else None,
-    )
+    status = out / "status.json" if only is None else out / only / "status.json"
+    try:
+        if "teacher_train" in trainings:
+            member, folder = member_config(config, "teacher"), out / "teacher"
+            teacher = train_member(member, data, None, fabric=teacher_fabric, out=folder, deadline=deadline)
+        members = [teacher] if teacher is not None and not teacher.other_task else []
+        for name in config.students if only is None else [only]:
+            if name == "teacher":
+                continue
+            member, model = member_config(config, name), None if teacher is None else teacher.model
+            members.append(train_member(member, data, model, fabric=fabric, out=out / name, deadline=deadline))
+    except Unfinished as stopped:
+        if fabric.is_global_zero:
+            where = {"member": stopped.title, "epoch": stopped.epoch, "epochs": stopped.epochs}
+            write_json(status, {"finished": False, **where})
+        raise
+    if fabric.is_global_zero:
+        write_json(status, {"finished": True})
+    return members
 
 
 def _trainings(config: RunConfig, only: str | None, teacher: Member | None) -> dict[str, TrainConfig]:

@@ -6,6 +6,7 @@ readers of `bnn_itrd.nlp`. `fit` here is that of images, with the distillers' pr
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from bnn_itrd.training.fabric import steps_in_epoch
 from bnn_itrd.training.files import TrainingFiles
 from bnn_itrd.training.frozen import check_frozen
 from bnn_itrd.training.progress import Progress
+from bnn_itrd.training.time_limit import TimeLimit
 from bnn_itrd.training.trainer import Trainer
 
 __all__ = ["Fitted", "fit", "fit_epochs"]
@@ -57,18 +59,24 @@ def fit(
     title: str = "",
     begin: Callable[[], None] | None = None,
     after_epoch: Callable[[int], None] | None = None,
+    deadline: float | None = None,
 ) -> Fitted:
     """Trains a network, or continues where `out`/last.pt stands; the student is changed in place. No hook stays on
     the networks, whatever happens. A BatchNorm that is in evaluation mode in a student in training mode stays there.
 
     `identity` is the configuration that must agree for a run to be continued (see `config.differences`).
-    Writes last.pt, best.pt (by top-1 on the held-out images, or on the test images where none are held out),
-    metrics.csv, preparation.csv where a distiller has a phase of its own, and TensorBoard files into `out`. `begin` is
-    called on the main process where a run is new, once everything is found to fit and before anything is written.
+    Writes last.pt and best.pt (by top-1 on the held-out images, or on the test images where none are held out),
+    metrics.csv, preparation.csv where a distiller has a phase of its own, and TensorBoard files into `out`; when, says
+    `TrainingFiles`. `begin` is called on the main process where a run is new, once everything is found to fit and
+    before anything is written.
+    `deadline`: that of the whole command, a time of `time.monotonic`; by default ``train.max_seconds`` from now. Raises
+    Unfinished before an epoch that would pass it.
     Gives a UserWarning where most of the student is frozen. Raises UserError: another configuration in `out`, a batch
     larger than the data, a distiller that does not fit the networks, a student without anything to train, a loss that
     is not finite.
     """
+    if deadline is None and train.max_seconds is not None:
+        deadline = time.monotonic() + train.max_seconds
     steps = steps_in_epoch(train, len(data.train), fabric.world_size)
     distill.check_learns()
     check_frozen(student, warn=fabric.is_global_zero)
@@ -76,18 +84,20 @@ def fit(
         student, teacher, input_shape=data.input_shape, train=train, distill=distill, fabric=fabric,
         labels=data.train.labels,
     )  # fmt: skip
-    files = TrainingFiles(out, identity, fabric)
     try:
-        files.restore(trainer)
-        files.open(trainer, tensorboard=log.tensorboard, begin=begin)
-        with Progress(
-            title, epochs=train.epochs, steps=steps, names=trainer.names, batch_size=train.batch_size,
-            preparation=max(trainer.preparation_epochs.values(), default=0),
-            enabled=log.progress and fabric.is_global_zero, live=fabric.device.type == "cpu",
-        ) as progress:  # fmt: skip
-            _prepare(trainer, data, files, progress, steps=steps)
-            fit_epochs(trainer, data, files, progress, epochs=train.epochs, steps=steps, after_epoch=after_epoch)
-        files.close()
+        with TrainingFiles(out, identity, fabric, seconds=train.checkpoint_seconds) as files:
+            files.restore(trainer)
+            files.open(trainer, tensorboard=log.tensorboard, begin=begin)
+            with Progress(
+                title, epochs=train.epochs, steps=steps, names=trainer.names, batch_size=train.batch_size,
+                preparation=max(trainer.preparation_epochs.values(), default=0),
+                enabled=log.progress and fabric.is_global_zero, live=fabric.device.type == "cpu",
+            ) as progress:  # fmt: skip
+                _prepare(trainer, data, files, progress, steps=steps)
+                fit_epochs(
+                    trainer, data, files, progress, epochs=train.epochs, steps=steps, after_epoch=after_epoch,
+                    limit=None if deadline is None else TimeLimit(deadline, title, fabric),
+                )  # fmt: skip
         trainer.share_buffers()
         set_progress(trainer.kept, 1.0)
         final = trainer.evaluate(data) if trainer.final is None else trainer.final
@@ -105,13 +115,16 @@ def fit_epochs(
     epochs: int,
     steps: int,
     after_epoch: Callable[[int], None] | None = None,
+    limit: TimeLimit | None = None,
 ) -> None:
     """Trains what is missing of so many epochs, each of so many steps.
 
-    An epoch ends in an evaluation, a checkpoint and its line of metrics.csv. Raises UserError on a loss or a weight
-    that is not finite, before it could replace the last good checkpoint.
+    An epoch ends in an evaluation, a state that is kept and its line of metrics.csv. Raises UserError on a loss or a
+    weight that is not finite, before it could replace the last good checkpoint, and Unfinished where the limit is near.
     """
     while trainer.epoch < epochs:
+        if limit is not None:
+            limit.check(trainer.epoch, epochs)
         progress.begin(trainer.epoch)
         row = trainer.train_epoch(data, progress)
         trainer.check_finite(trainer.epoch, steps, files.kept(trainer.epoch))

@@ -1,0 +1,160 @@
+"""When checkpoints are written, what a stop leaves, and trainings that end before a time limit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import TINY, write_npz
+from torch import nn
+
+from bnn_itrd.cli import main
+from bnn_itrd.config import DistillConfig, TrainConfig
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.config.train import FabricConfig, LogConfig
+from bnn_itrd.data.datasets import load_data
+from bnn_itrd.errors import Unfinished, UserError
+from bnn_itrd.training import files, time_limit
+from bnn_itrd.training.checkpoint import load_checkpoint
+from bnn_itrd.training.fabric import make_fabric
+from bnn_itrd.training.fit import fit
+from bnn_itrd.training.metrics import read_metrics
+from bnn_itrd.training.time_limit import TimeLimit
+
+CPU = FabricConfig(accelerator="cpu", threads=1)
+
+
+class Net(nn.Sequential):
+    stages = ("0",)
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+
+def train(data: Path, out: Path, *, epochs: int = 5, **options: Any) -> Any:
+    after_epoch = options.pop("after_epoch", None)
+    torch.manual_seed(0)
+    return fit(
+        Net(),
+        None,
+        load_data(DataConfig(name="cifar10", root=str(data))),
+        train=TrainConfig(epochs=epochs, batch_size=32, warmup_epochs=0, **options),
+        distill=DistillConfig(),
+        fabric=make_fabric(CPU),
+        log=LogConfig(tensorboard=False, progress=False),
+        out=out,
+        identity={},
+        title="net",
+        after_epoch=after_epoch,
+    )
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """(file, epochs it holds) of every checkpoint, in order."""
+    seen: list[tuple[str, int]] = []
+    save = files.save_checkpoint
+
+    def recorded(path: Path, state: dict[str, Any]) -> None:
+        save(path, state)
+        seen.append((path.name, state["epoch"]))
+
+    monkeypatch.setattr(files, "save_checkpoint", recorded)
+    return seen
+
+
+def test_the_first_epoch_and_the_end(tiny_npz: Path, tmp_path: Path, written: list[tuple[str, int]]) -> None:
+    fitted = train(tiny_npz, tmp_path, checkpoint_seconds=1e9)
+    best = fitted.best["epoch"]
+    assert [epoch for name, epoch in written if name == "last.pt"] == [1, 5]
+    assert [epoch for name, epoch in written if name == "best.pt"] == ([1] if best == 1 else [1, best])
+    state = load_checkpoint(tmp_path / "last.pt")
+    assert state["history"] == fitted.history
+    assert all(torch.equal(v, state["model"][k]) for k, v in fitted.model.state_dict().items())
+
+
+def test_every_epoch_where_no_time_is_to_pass(tiny_npz: Path, tmp_path: Path, written: list[tuple[str, int]]) -> None:
+    train(tiny_npz, tmp_path, checkpoint_seconds=0)
+    assert [epoch for name, epoch in written if name == "last.pt"] == [1, 2, 3, 4, 5]
+
+
+def test_what_ends_a_training_leaves_its_last_epoch(
+    tiny_npz: Path, tmp_path: Path, written: list[tuple[str, int]]
+) -> None:
+    whole = train(tiny_npz, tmp_path / "whole")
+
+    def stop(epoch: int) -> None:
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_npz, tmp_path / "parts", checkpoint_seconds=1e9, after_epoch=stop)
+    assert load_checkpoint(tmp_path / "parts/last.pt")["epoch"] == 3
+    # The time between checkpoints is no setting that a run is held against.
+    parts = train(tiny_npz, tmp_path / "parts", checkpoint_seconds=7)
+    assert all(torch.equal(v, parts.model.state_dict()[k]) for k, v in whole.model.state_dict().items())
+    assert len(read_metrics(tmp_path / "parts/metrics.csv")) == 5
+
+
+def test_a_killed_process_loses_what_was_not_written(tiny_npz: Path, tmp_path: Path) -> None:
+    """Its metrics.csv is ahead of its checkpoint then; the training goes on from the checkpoint, to the same end."""
+    whole = train(tiny_npz, tmp_path / "whole")
+    killed = tmp_path / "killed"
+    kept: dict[int, bytes] = {}
+
+    def look(epoch: int) -> None:
+        if (killed / "last.pt").exists():
+            kept[epoch] = (killed / "last.pt").read_bytes()
+
+    train(tiny_npz, killed, checkpoint_seconds=1e9, after_epoch=look)
+    (killed / "last.pt").write_bytes(kept[4])  # as on the disk while the fifth epoch ran: the first one's
+    assert load_checkpoint(killed / "last.pt")["epoch"] == 1
+    again = train(tiny_npz, killed)
+    assert all(torch.equal(v, again.model.state_dict()[k]) for k, v in whole.model.state_dict().items())
+    assert [row["epoch"] for row in read_metrics(killed / "metrics.csv")] == [1, 2, 3, 4, 5]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_training(
+    tiny_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, state: dict[str, Any]) -> None:
+        raise UserError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr(files, "save_checkpoint", full)
+    for seconds in (0, 1e9):
+        with pytest.raises(UserError, match="No space left on device"):
+            train(tiny_npz, tmp_path / str(seconds), checkpoint_seconds=seconds)
+
+
+def test_a_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs of 10, 30 and 10 s, a deadline at 100: what may take 30 s begins at 70 at the latest."""
+    clock = iter([0.0, 10.0, 40.0, 50.0, 69.0, 71.0])
+    monkeypatch.setattr(time_limit.time, "monotonic", lambda: next(clock))
+    limit = TimeLimit(100.0, "net", make_fabric(CPU))
+    for epoch in range(5):
+        limit.check(epoch, 9)
+    with pytest.raises(Unfinished, match="^net: stopped after epoch 5 of 9, since the next would pass"):
+        limit.check(5, 9)
+
+
+def test_a_command_with_a_limit_and_without_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_npz(tmp_path / "tiny.npz")
+    small = ["--log.tensorboard=false", "--network.name=resnet8", "--network.width=0.25", "--students={s: {}}"]
+    words = ["run", "digits", *TINY, *small, f"--data.root={data}", f"--out={tmp_path / 'run'}"]
+    assert main([*words, "--train.max_seconds=1e-3"]) == 0
+    assert capsys.readouterr().out.endswith(
+        "bnn-itrd: teacher: stopped after epoch 0 of 1, since the next would pass train.max_seconds; the same command "
+        "continues\n"
+    )
+    status = json.loads((tmp_path / "run/status.json").read_text())
+    assert status == {"finished": False, "member": "teacher", "epoch": 0, "epochs": 1}
+    assert main([*words, "--report=false"]) == 0
+    assert json.loads((tmp_path / "run/status.json").read_text()) == {"finished": True}
+    made = {path.name for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert "last.pt" in made and not made & {"comparison.json", "student.onnx", "report.html"}
+    assert main([*words, "--report=yes"]) == 2 and "--report must be true or false" in capsys.readouterr().err
+    assert main(words) == 0
+    assert (tmp_path / "run/comparison.json").is_file() and (tmp_path / "run/s/student.onnx").is_file()
