@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
@@ -452,6 +453,9 @@ def test_run_writes_every_file_a_student_can_be(road: Path) -> None:
     assert [row["target"] for row in model["not_exported"]] == ["finn"]
     assert "FINN cannot map it" in model["not_exported"][0]["reason"]
     assert kinds["qonnx"]["bytes"] == (road / "recu" / "student.qonnx.onnx").stat().st_size
+    plain = kinds["onnx-plain"]
+    assert (plain["file"], plain["agreement"], plain["images"]) == ("student.plain.onnx", 100, 48)
+    assert plain["bytes"] == (road / "recu" / plain["file"]).stat().st_size
     if "lce" in kinds:
         file = road / "recu" / "student.tflite"
         assert kinds["lce"]["bytes"] == file.stat().st_size
@@ -478,6 +482,21 @@ def test_export_writes_what_it_can_and_says_what_not(
     assert (tmp_path / "student.onnx").stat().st_mtime_ns == before
 
 
+def test_a_file_of_standard_operations_alone(
+    road: Path, tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, checkpoint = f"--data.root={tiny_npz}", f"--checkpoint={road / 'recu' / 'last.pt'}"
+    arguments = ["export", str(road / "recu"), data, f"--out={tmp_path}", "--to", "onnx-plain", "--uint8"]
+    assert main(arguments) == 0
+    file = tmp_path / "student.plain.onnx"
+    model = onnx.load(file)
+    assert {node.domain for node in model.graph.node} == {""} and not model.functions
+    capsys.readouterr()
+    assert main(["validate", str(file), checkpoint, data, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["target"], told["images"], told["agreement"], told["failed"]) == ("onnx-plain", 48, 100, [])
+
+
 def test_validate_several_files(road: Path, tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [str(road / name / "student.onnx") for name in ("recu", "recu-itrd")]
     assert main(["validate", *files, f"--data.root={tiny_npz}", "--json"]) == 0
@@ -492,7 +511,7 @@ def test_validate_several_files(road: Path, tiny_npz: Path, tmp_path: Path, caps
     other = tmp_path / "student.bin"
     other.write_bytes(b"x")
     assert main(["validate", str(other)]) == 2
-    assert "its name must end in one of .onnx, .tflite" in capsys.readouterr().err
+    assert "its name must end in one of .onnx, .plain.onnx, .tflite" in capsys.readouterr().err
     # A file that cannot be used does not cost the others their rows.
     assert main(["validate", str(other), files[0], f"--data.root={tiny_npz}", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)

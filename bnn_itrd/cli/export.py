@@ -24,16 +24,17 @@ def command(argv: Sequence[str]) -> int:
     """``export PATH --to TARGET... --out DIR``: a trained network as files."""
     p = parser(
         "bnn-itrd export",
-        "Write a trained network as files: onnx (one file that runs everywhere, 1 bit per binary weight), lce (.tflite "
-        "for Larq Compute Engine: ARM phones and boards), qonnx (FPGA flows), finn (QONNX as FINN reads its padding).",
+        "Write a trained network as files: onnx (one file that runs everywhere, 1 bit per binary weight), onnx-plain "
+        "(the same without functions: OpenVINO, converters), lce (.tflite for Larq Compute Engine: ARM phones and "
+        "boards), qonnx (FPGA flows), finn (QONNX as FINN reads its padding).",
     )
     p.usage = "bnn-itrd export PATH [--to TARGET...] [--out FILE_OR_DIR] [--best] [--uint8] [--data NAME] ..."
     p.add_argument("path", help="run folder or checkpoint")
-    p.add_argument("--to", nargs="+", default=["onnx"], help="onnx, lce, qonnx, finn; onnx by default")
+    p.add_argument("--to", nargs="+", default=["onnx"], help="onnx, onnx-plain, lce, qonnx, finn; onnx by default")
     p.add_argument("--out", type=str, default=None, help="a folder, or for one target a file; beside the checkpoint")
     add_best(p)
     add_own_network(p)
-    p.add_argument("--uint8", action="store_true", help="uint8 images in: the ONNX file normalises them itself")
+    p.add_argument("--uint8", action="store_true", help="uint8 images in: the ONNX files normalise them themselves")
     add_python(p, "lce")
     add_json(p)
     args, given = data_config(p, argv)

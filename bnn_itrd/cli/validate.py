@@ -42,7 +42,10 @@ def command(argv: Sequence[str]) -> int:
     p.add_argument("--max_difference", type=float, default=None, help="of a logit, at most; no limit by default")
     add_threads(p)
     p.add_argument(
-        "--images", type=int, default=None, help="only so many test images; 200 by default for qonnx, else all"
+        "--images",
+        type=int,
+        default=None,
+        help="only so many test images; 200 by default for qonnx, 1000 for onnx-plain, else all",
     )
     p.add_argument("--stock", action="store_true", help="without the native library")
     add_python(p, "lce")

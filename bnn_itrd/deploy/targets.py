@@ -51,6 +51,8 @@ TARGETS = {
     target.name: target
     for target in (
         Target("onnx", ".onnx", "onnxruntime: servers, desktops, browsers, phones", None, 99.9),
+        # Float speed: ten thousand images would take minutes.
+        Target("onnx-plain", ".plain.onnx", "standard ONNX alone: OpenVINO, converters", None, 99.9, 1000, 1e-4),
         Target("lce", ".tflite", "Larq Compute Engine: ARM phones and boards", "lce", 99.0, max_median=1e-4),
         # qonnx executes node by node: ten thousand images would take hours.
         Target("qonnx", ".qonnx.onnx", "QONNX: FPGA flows", "fpga", 99.9, 200, 1e-4),
@@ -63,7 +65,7 @@ def check_target(name: str, *, uint8: bool = False) -> None:
     """Raises UserError on an unknown target, and on one whose files cannot take uint8 images where they are to."""
     if name not in TARGETS:
         raise unknown("target", name, TARGETS)
-    if uint8 and name != "onnx":
+    if uint8 and not name.startswith("onnx"):
         raise UserError(f"--uint8 is for ONNX files: {name} takes normalised images")
 
 
@@ -161,7 +163,7 @@ def write_target(
         return to_qonnx(model, path, flavor=name, **common)
     from bnn_itrd.export import to_onnx
 
-    return to_onnx(model, path, bake_normalization=uint8, **common)
+    return to_onnx(model, path, bake_normalization=uint8, functions=name == "onnx", **common)
 
 
 def open_file(path: Path, *, threads: int = 1, native: bool | None = None, python: str | None = None) -> OpenFile:

@@ -53,7 +53,7 @@ def _other_targets(member: Member, data: ImageData, file: Path) -> tuple[list[di
     missing: list[dict[str, str]] = []
     if member.method == "teacher":
         return artefacts, missing
-    for name in ("lce", "qonnx", "finn"):
+    for name in ("onnx-plain", "lce", "qonnx", "finn"):
         reason = _why_not_finn(member, data) if name == "finn" else ""
         path = file.with_name(f"{file.name.removesuffix('.onnx')}{TARGETS[name].suffix}")
         if not reason:
@@ -73,7 +73,7 @@ def _file_row(
 ) -> dict[str, Any]:
     """Returns what a run of the file says, where its runtime is there; a broken one costs this row, nothing else."""
     runtime = TARGETS[target].runtime
-    if runtime is None or environments.find(runtime) is None:
+    if runtime is not None and environments.find(runtime) is None:
         return {}
     try:
         _, logits, _ = run_split(None, open_file(path), data, limit=TARGETS[target].images)

@@ -59,13 +59,13 @@ _COMMON = (
 """
 )
 
-# (kh, kw, bytes, o) -> the bits of each byte, lowest first -> {0, 1} of shape (kh kw, i, o), int32.
+# (kh, kw, bytes, o) -> the bits of each byte, lowest first -> {0, 1} of shape (kh kw, i, o), int32. Without shifts: of
+# a bit that leaves the byte on the left one runtime makes another number than the other.
 _UNPACK = """
-  shifts = Constant <value = uint8[8, 1] {7, 6, 5, 4, 3, 2, 1, 0}> ()
-  seven = Constant <value = uint8 {7}> ()
+  masks = Constant <value = uint8[8, 1] {1, 2, 4, 8, 16, 32, 64, 128}> ()
   apart = Unsqueeze (w, i3)
-  left = BitShift <direction = "LEFT"> (apart, shifts)
-  bits = BitShift <direction = "RIGHT"> (left, seven)
+  masked = BitwiseAnd (apart, masks)
+  bits = Cast <to = 9> (masked)
   outputs = Shape <start = 3, end = 4> (w)
   taps = ReduceProd <keepdims = 1> (kernel)
   channels_number = Constant <value_int: int = @channels> ()

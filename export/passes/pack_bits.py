@@ -7,10 +7,10 @@ import onnx_ir as ir
 
 from bnn_itrd.export.graph import (
     add_initializer,
-    add_scalar,
     constant,
     insert,
     nodes_of,
+    optional_input,
     remove_unused,
     replace_value,
 )
@@ -19,25 +19,23 @@ __all__ = ["pack_signs", "packed_bits"]
 
 # Below this many elements the nodes that unpack take more room than the bits save.
 _SMALLEST = 512
+# The initializer whose row b holds the eight signs of byte b, highest bit first.
+_TABLE = "signs_of_a_byte"
 
 
 def _unpack(model: ir.Model, before: ir.Node, name: str, array: np.ndarray) -> ir.Value:
-    shifts = model.graph.initializers.get("bit_shifts")
-    if shifts is None:
-        shifts = add_initializer(model, "bit_shifts", np.arange(8, dtype=np.uint8))
-    last = model.graph.initializers.get("last_bit")
-    if last is None:
-        last = add_initializer(model, "last_bit", np.array(7, np.uint8))
+    table = model.graph.initializers.get(_TABLE)
+    if table is None:
+        bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+        table = add_initializer(model, _TABLE, np.where(bits, 1, -1).astype(np.int8))
 
     def integers(label: str, numbers: list[int]) -> ir.Value:
         return add_initializer(model, f"{name}.{label}", np.array(numbers, np.int64))
 
-    packed = add_initializer(model, f"{name}.bits", np.packbits(array.reshape(-1) > 0)[:, None])
-    y = insert(model, before, "BitShift", [packed, shifts], {"direction": "LEFT"})
-    y = insert(model, before, "BitShift", [y, last], {"direction": "RIGHT"})
+    packed = add_initializer(model, f"{name}.bits", np.packbits(array.reshape(-1) > 0))
+    y = insert(model, before, "Cast", [packed], {"to": ir.DataType.INT32.value})
+    y = insert(model, before, "Gather", [table, y])
     y = insert(model, before, "Cast", [y], {"to": ir.DataType.FLOAT.value})
-    y = insert(model, before, "Mul", [y, add_scalar(model, "two", 2.0)])
-    y = insert(model, before, "Sub", [y, add_scalar(model, "plus_one", 1.0)])
     if array.size % 8:
         y = insert(model, before, "Reshape", [y, integers("flat", [-1])])
         y = insert(model, before, "Slice", [y, integers("start", [0]), integers("size", [array.size])])
@@ -47,9 +45,11 @@ def _unpack(model: ir.Model, before: ir.Node, name: str, array: np.ndarray) -> i
 def pack_signs(model: ir.Model) -> int:
     """Weights of +-1 (Conv, MatMul) are stored as one bit each, with standard operations that unpack them.
 
-    BitShift left by 0..7, right by 7, Cast, Mul, Sub, [Slice], Reshape. Bit k from the left of byte b is
-    element 8 b + k in C order; 1 stands for +1. onnxruntime unpacks once, when it makes the session, and from
-    there on computes what it computes with float weights, bit for bit.
+    The bytes pick rows of a table: Cast, Gather, Cast, [Reshape, Slice], Reshape. Bit k from the left of byte b is
+    element 8 b + k in C order; 1 stands for +1. Runtimes differ in arithmetic on bytes, not in picking: OpenVINO
+    saturates a shift to the left, which onnxruntime wraps, and divides where a shift to the right stands. onnxruntime
+    unpacks once, when it makes the session, and from there on computes what it computes with float weights, bit for
+    bit.
     """
     count = 0
     for name, value in list(model.graph.initializers.items()):
@@ -70,5 +70,11 @@ def pack_signs(model: ir.Model) -> int:
 
 def packed_bits(model: ir.Model) -> int:
     """How many bits the packed weights take in the file, whole bytes per tensor."""
-    sizes = [constant(node.inputs[0]) for node in nodes_of(model, "BitShift")]
-    return 8 * sum(array.size for array in sizes if array is not None)
+    bits = 0
+    for node in nodes_of(model, "Gather"):
+        table, rows = node.inputs
+        cast = None if rows is None else rows.producer()
+        packed = None if cast is None else constant(optional_input(cast, 0))
+        if table is not None and table.name == _TABLE and packed is not None:
+            bits += 8 * packed.size
+    return bits

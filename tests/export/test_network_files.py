@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnn_itrd.export import to_onnx, validate
+from bnn_itrd.export import agreement, predict_model, to_onnx, validate
 from bnn_itrd.export.runtime.native import library_path, why_unavailable
 from bnn_itrd.models import MODELS, summary
 from bnn_itrd.quant import BinaryConv2d
@@ -27,7 +27,7 @@ IMAGE = (3, 16, 16)
 
 
 def student(name: str) -> nn.Module:
-    """A narrow student with statistics as training leaves them."""
+    """A narrow student."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     return MODELS[name](5, input_shape=IMAGE, binary="recu", **WIDTHS.get(name, {"width": 0.25}))
@@ -44,6 +44,13 @@ def shortened(model: nn.Module) -> nn.Module:
     return model
 
 
+def trained(model: nn.Module) -> nn.Module:
+    """With statistics as training leaves them."""
+    for _ in range(3):
+        model(torch.randn(16, *IMAGE))
+    return model.eval()
+
+
 def logits(file: Path, images: np.ndarray, *, level: str, native: bool) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -58,9 +65,7 @@ def logits(file: Path, images: np.ndarray, *, level: str, native: bool) -> np.nd
 
 def check_file(model: nn.Module, file: Path) -> None:
     """An optimiser may rewrite every body: at each of its levels the stock runtime gives the native library's bits."""
-    for _ in range(3):
-        model(torch.randn(16, *IMAGE))
-    to_onnx(model.eval(), file)
+    to_onnx(trained(model), file)
     images = torch.randn(32, *IMAGE)
     result = validate(model, file, images)
     assert result.argmax_agreement >= 0.9 and result.median_difference < 1e-5
@@ -76,6 +81,19 @@ def check_file(model: nn.Module, file: Path) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_student_s_file(name: str, tmp_path: Path) -> None:
     check_file(shortened(student(name)), tmp_path / "student.onnx")
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_student_s_plain_file_in_openvino(name: str, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    model = trained(shortened(student(name)))
+    file = to_onnx(model, tmp_path / "student.plain.onnx", functions=False)
+    images = torch.randn(32, *IMAGE)
+    # On processors with bfloat16 it would take that by default.
+    compiled = openvino.Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    result = agreement(predict_model(model, images), compiled([images.numpy()])[0])
+    assert result.argmax_agreement >= 0.9 and result.median_difference < 1e-5
 
 
 @pytest.mark.exhaustive
