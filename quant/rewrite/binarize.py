@@ -7,19 +7,19 @@ import difflib
 import re
 import warnings
 from collections.abc import Iterable
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch.nn.functional as F
 from torch import fx, nn
-from torch.nn.modules import conv
 
 from bnn_itrd.quant.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 from bnn_itrd.quant.parts import part_name
 from bnn_itrd.quant.rewrite.graph import CONV, LINEAR, RELU, Net, inputs, symmetric_padding
+from bnn_itrd.quant.rewrite.plan import Plan, make_plan
 from bnn_itrd.quant.rewrite.report import WAY_OUT, Binarized, Change, Report
 from bnn_itrd.quant.rewrite.roles import find_roles
 from bnn_itrd.quant.rewrite.tracing import SCALARS, owner_path, trace
-from bnn_itrd.quant.rewrite.verdict import NOTHING, find_verdict
+from bnn_itrd.quant.rewrite.verdict import NOTHING
 from bnn_itrd.quant.scheme import AnyScheme, Scheme, as_scheme
 
 __all__ = ["binarize"]
@@ -100,47 +100,7 @@ def _replace_relu(net: Net, node: fx.Node, scheme: Scheme) -> str:
     return name
 
 
-class _Plan(NamedTuple):
-    """What is to become of a network's layers and activations, decided before any of them is replaced.
-
-    kept: path of a convolution or linear layer -> why it stays in full precision, empty where it does not; layers:
-    those to binarise; binary: the paths of these and of the layers that are binary already; feeds: the ReLUs to
-    replace, each with a binary layer that reads it; notes: the report's warnings; verdict: the report's.
-    """
-
-    kept: dict[str, str]
-    layers: dict[str, nn.Conv2d | nn.Linear]
-    binary: set[str]
-    feeds: dict[fx.Node, str]
-    notes: list[str]
-    verdict: str
-
-
-def _plan(net: Net, named: set[str], inside: set[str], roles: dict[str, str]) -> _Plan:
-    kept = {
-        path: "named in keep" if path in inside else roles.get(path) or net.obstacle(path)
-        for path, m in net.original.items()
-        if isinstance(m, (conv._ConvNd, nn.Linear))
-    }
-    layers = {path: m for path, m in net.modules.items() if isinstance(m, (nn.Conv2d, nn.Linear)) and not kept[path]}
-    binary = {path for path, m in net.modules.items() if path in layers or isinstance(m, BinaryLayer)}
-    feeds: dict[fx.Node, str] = {}
-    notes: list[str] = []
-    starved: dict[str, None] = {}
-    for layer in [node for node in net.graph.nodes if net.path(node) in binary]:
-        for source in net.sources(layer):
-            where = net.path(source)
-            if source.op == "placeholder":
-                notes.append(f"{layer.target} reads the network's input: all signs are +1 if it is never negative")
-            elif net.is_a(source, RELU) and where not in named:
-                feeds.setdefault(source, str(layer.target))
-            elif net.is_a(source, RELU) or net.is_one_sided(source):
-                notes.append(f"{layer.target} reads {where}, whose values all have the same sign")
-                starved[str(layer.target)] = None
-    return _Plan(kept, layers, binary, feeds, notes, find_verdict(net, binary, [*starved]))
-
-
-def _replace_activations(net: Net, plan: _Plan, named: set[str], scheme: Scheme) -> list[Change]:
+def _replace_activations(net: Net, plan: Plan, named: set[str], scheme: Scheme) -> list[Change]:
     """Replaces the ReLUs that the plan names; returns what becomes of every step, and adds to the plan's notes."""
     kept, changes = plan.kept, list[Change]()
     made = f"{part_name(scheme.weight)} weights, {part_name(scheme.activation)} activations"
@@ -204,7 +164,7 @@ def _unchanged(model: nn.Module, reason: str) -> Binarized:
     """What `binarize` returns of a network that cannot be followed; warns on behalf of its caller's caller."""
     kind = type(model).__name__
     warnings.warn(f"nothing binarised, {kind} is not traceable: {reason}; {WAY_OUT}", stacklevel=3)
-    return Binarized(copy.deepcopy(model), Report([], [], _weights(model), 0, NOTHING, traced=False, reason=reason))
+    return Binarized(copy.deepcopy(model), Report([], [], [], _weights(model), 0, NOTHING, traced=False, reason=reason))
 
 
 def _thaw(network: nn.Module) -> list[str]:
@@ -219,7 +179,7 @@ def _thaw(network: nn.Module) -> list[str]:
 
 
 def _rewritten(
-    net: Net, model: nn.Module, plan: _Plan, named: set[str], scheme: Scheme, padding_value: int
+    net: Net, model: nn.Module, plan: Plan, named: set[str], scheme: Scheme, padding_value: int
 ) -> Binarized:
     """Carries the plan out; where nothing becomes binary, it warns on behalf of its caller's caller."""
     changes = _replace_activations(net, plan, named, scheme)
@@ -230,7 +190,7 @@ def _rewritten(
     weights, binary = _weights(model), sum(m.weight.numel() for m in result.modules() if isinstance(m, BinaryLayer))
     if not any(change.action == "binarised" for change in changes):
         warnings.warn(f"nothing in {type(model).__name__} was binarised; the report says why", stacklevel=3)
-    return Binarized(result, Report(list(dict.fromkeys(changes)), notes, weights, binary, plan.verdict))
+    return Binarized(result, Report(list(dict.fromkeys(changes)), notes, plan.unknown, weights, binary, plan.verdict))
 
 
 def binarize(
@@ -258,10 +218,11 @@ def binarize(
     wants one after it.
 
     Activations: ReLU and ReLU6, as modules or functions, become hardtanh where a binary layer reads them
-    directly or through pooling, dropout, reshaping or concatenation: all signs of a ReLU's output are +1. A scheme
-    with another nonlinearity has that instead, where the convolution or norm in front tells its channels.
-    A ReLU whose own name is in `keep` stays; that, and other activations of one sign, are warned about in
-    the report, which ends in a verdict: whether such a network can learn in 1 bit.
+    directly or through pooling, dropout, reshaping, concatenation or a factor that is never negative: all signs of
+    a ReLU's output are +1. A scheme with another nonlinearity has that instead, where the convolution or norm in
+    front tells its channels. A ReLU whose own name is in `keep` stays; that, and whatever else has values of one
+    sign, as far as intervals tell, is warned about in the report, and `unknown` names what they do not tell. The
+    verdict says whether such a network can learn in 1 bit.
 
     The result is a torch.fx GraphModule, since one ReLU module is often called in several places of which
     only some feed a binary layer: the decision belongs to the call. Parameters keep their names (the
@@ -285,4 +246,4 @@ def binarize(
         net, keep_first=keep_first, keep_last=keep_last, keep_downsample=keep_downsample,
         keep_depthwise=keep_depthwise, keep_squeeze=keep_squeeze,
     )  # fmt: skip
-    return _rewritten(net, model, _plan(net, named, inside, roles), named, scheme, padding_value)
+    return _rewritten(net, model, make_plan(net, named, inside, roles, scheme), named, scheme, padding_value)

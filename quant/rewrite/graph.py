@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from torch import fx, nn
@@ -16,9 +14,12 @@ from bnn_itrd.quant.rewrite.tracing import Inlined, owner_path
 __all__ = [
     "ADD",
     "CONV",
+    "DIV",
     "LINEAR",
+    "MIXING",
     "MUL",
     "NORM",
+    "NORMS",
     "PASSING",
     "POOLS",
     "RELU",
@@ -39,18 +40,19 @@ class Kind(NamedTuple):
 CONV = Kind((conv._ConvNd, BinaryConv2d), {f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)})
 LINEAR = Kind((nn.Linear, BinaryLinear), {"linear"})
 NORM = Kind((batchnorm._BatchNorm,), {"batch_norm"})
+NORMS = Kind(
+    (batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
+    {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"},
+)
 # Other steps with weights between all their inputs and outputs; functions only with a parameter of the network.
 MIXING = Kind((nn.MultiheadAttention, nn.RNNBase, nn.Bilinear), {"matmul", "mm", "bmm", "einsum", "bilinear"})
 # What asks for the form of a value, not for the value.
 FORM = Kind((), {"size", "dim", "numel", "nelement"})
+_FORMS = ("shape", "ndim", "dtype", "device", "layout", "is_cuda", "requires_grad")
 ADD = Kind((), {"add", "add_", "iadd"})
 MUL = Kind((), {"mul", "mul_", "imul", "multiply"})
+DIV = Kind((), {"div", "div_", "truediv", "itruediv", "divide"})
 RELU = Kind((nn.ReLU, nn.ReLU6), {"relu", "relu_", "relu6"})
-ONE_SIGN = Kind(
-    (nn.Sigmoid, nn.Hardsigmoid, nn.Softplus, nn.Softmax, nn.Softmax2d, nn.LogSigmoid),
-    {"sigmoid", "sigmoid_", "hardsigmoid", "softplus", "softmax", "logsigmoid", "log_softmax"}
-    | {"abs", "exp", "sqrt", "square"},
-)
 _POOLS = (pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveMaxPoolNd, pooling._AdaptiveAvgPoolNd)
 # Pools, and what leaves values as they are.
 POOLS = Kind((*_POOLS, nn.Identity, Inlined), {"max_pool2d", "avg_pool2d"})
@@ -66,16 +68,11 @@ PASSING = Kind(
     | {"flatten", "unflatten", "reshape", "view", "permute", "transpose", "squeeze", "unsqueeze"}
     | {"cat", "concat", "concatenate", "stack", "chunk", "split", "tensor_split", "unbind", "getitem"}
     | {"pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "interpolate", "pad"}
-    | {"contiguous", "clone", "to", "float"},
+    | {"contiguous", "clone", "to", "float", "expand", "expand_as", "repeat", "tile"}
+    | {"roll", "flip", "movedim", "narrow", "select", "index_select", "swapaxes"},
 )
 
 _KEEPS_CHANNELS = (*_POOLS, dropout._DropoutNd, nn.Identity, Inlined)
-
-
-def _number(node: fx.Node, index: int, name: str, default: float) -> float:
-    """An argument of a function or method call; nan where it is computed or None."""
-    value = node.args[index] if index < len(node.args) else node.kwargs.get(name, default)
-    return value if isinstance(value, (int, float)) else math.nan
 
 
 def inputs(node: fx.Node) -> list[fx.Node]:
@@ -115,23 +112,6 @@ class Net:
     def is_a(self, node: fx.Node, kind: Kind) -> bool:
         return isinstance(self.module(node), kind.modules) or self.name(node) in kind.names
 
-    def is_one_sided(self, node: fx.Node) -> bool:
-        """Whether all values have one sign, whatever the input: a sigmoid, a clamp at 0, a square."""
-        if self.is_a(node, ONE_SIGN):
-            return True
-        m, name = self.module(node), self.name(node).strip("_")
-        if isinstance(m, nn.Hardtanh):
-            return m.min_val >= 0
-        if isinstance(m, nn.Threshold):
-            return m.threshold >= 0 and m.value >= 0
-        if name == "hardtanh":
-            return _number(node, 1, "min_val", -1) >= 0
-        if name in ("clamp", "clip", "clamp_min"):
-            return _number(node, 1, "min", math.nan) >= 0
-        if name == "threshold":
-            return _number(node, 1, "threshold", math.nan) >= 0 and _number(node, 2, "value", math.nan) >= 0
-        return name == "pow" and _number(node, 1, "exponent", math.nan) % 2 == 0
-
     def is_layer(self, node: fx.Node) -> bool:
         """Whether a step multiplies its input with weights that are learned."""
         if self.is_a(node, MIXING):
@@ -140,7 +120,7 @@ class Net:
 
     def values(self, node: fx.Node) -> list[fx.Node]:
         """The nodes whose values a step's value is made of; none where it asks for their shape."""
-        form = self.is_a(node, FORM) or (self.name(node) == "getattr" and node.args[1:] != ("T",))
+        form = self.is_a(node, FORM) or (self.name(node) == "getattr" and node.args[1] in _FORMS)
         return [] if form else node.all_input_nodes
 
     def path(self, node: fx.Node) -> str:
@@ -167,16 +147,6 @@ class Net:
             for source in inputs(node):
                 for user in [u for u in source.users if order[u] > order[node]]:
                     user.replace_input_with(source, node)
-
-    def sources(self, layer: fx.Node) -> Iterator[fx.Node]:
-        """What a layer reads, back through the nodes that hand signs on."""
-        todo, seen = inputs(layer), set[fx.Node]()
-        while todo:
-            node = todo.pop()
-            if node not in seen:
-                seen.add(node)
-                yield node
-                todo += inputs(node) if self.is_a(node, PASSING) or self.is_a(node, RELU) else []
 
     def channels(self, node: fx.Node) -> int | None:
         """Of a step's values (n, c, ...), told by the layer or norm they come from; None where that is not clear."""

@@ -29,13 +29,16 @@ class Change(NamedTuple):
 class Report:
     """What `binarize` did, in the order of execution; ``print(report)`` is a table.
 
-    weights counts the elements of all parameters with two axes or more, binary_weights the binary ones among
-    them. verdict says in a sentence whether such a network can learn in 1 bit: "fit", "doubtful" or "does not work as
-    it is", and why. traced is False where the network could not be followed, with the tracer's words in `reason`.
+    warnings say what should be mended, unknown of which layers nobody can say whether they read values of both signs,
+    since an operation in front of them is not known here. weights counts the elements of all parameters with two axes
+    or more, binary_weights the binary ones among them. verdict says in a sentence whether such a network can learn in
+    1 bit: "fit", "doubtful" or "does not work as it is", and why. traced is False where the network could not be
+    followed, with the tracer's words in `reason`.
     """
 
     changes: list[Change]
     warnings: list[str]
+    unknown: list[str]
     weights: int
     binary_weights: int
     verdict: str
@@ -52,7 +55,8 @@ class Report:
         counts = ", ".join(f"{actions.count(a)} {a}" for a in ("binarised", "replaced", "kept"))
         share = self.binary_weights / max(self.weights, 1)
         lines.append(f"{counts}; binary weights: {self.binary_weights:,} of {self.weights:,} ({share:.1%})")
-        return "\n".join([*lines, *(f"warning: {w}" for w in self.warnings), f"verdict: {self.verdict}"])
+        lines += [f"warning: {w}" for w in self.warnings] + [f"unknown: {u}" for u in self.unknown]
+        return "\n".join([*lines, f"verdict: {self.verdict}"])
 
 
 class Binarized(NamedTuple):

@@ -9,7 +9,9 @@ from torch import fx, nn
 from torch.nn.modules import pooling
 
 from bnn_itrd.quant.layers import is_depthwise
+from bnn_itrd.quant.rewrite.bounds import find_bounds
 from bnn_itrd.quant.rewrite.graph import ADD, CONV, LINEAR, MUL, NORM, PASSING, POOLS, RELU, Net, inputs
+from bnn_itrd.quant.rewrite.sources import find_sources
 
 __all__ = ["DEPTHWISE", "SQUEEZE", "depthwise_layers", "find_roles", "squeeze_layers"]
 
@@ -133,7 +135,9 @@ def find_roles(
     if keep_downsample:
         found |= {net.path(n): "1x1 down-sampling or projection" for n in convs if _is_downsample(net, n)}
     if keep_first:
-        at_input = [n for n in [*convs, *linears] if any(s.op == "placeholder" for s in net.sources(n))]
+        bounds = find_bounds(net)
+        sources = {n: find_sources(net, bounds, n) for n in [*convs, *linears]}
+        at_input = [n for n, found in sources.items() if any(source.node.op == "placeholder" for source in found)]
         found |= {net.path(n): "reads the network's input" for n in at_input}
         found |= {net.path(n): "the first layer" for n in (convs or linears)[:1]}
     if keep_last:

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from torch import fx, nn
-from torch.nn.modules import batchnorm
+from torch import fx
 
-from bnn_itrd.quant.rewrite.graph import Kind, Net
+from bnn_itrd.quant.rewrite.graph import NORMS, Net
 from bnn_itrd.quant.rewrite.roles import depthwise_layers, squeeze_layers
 
 __all__ = ["NOTHING", "find_verdict"]
 
 NOTHING = "nothing is binary"
-_NORMS = Kind(
-    (batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
-    {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"},
-)
 
 
 def _has_norm(net: Net, layer: fx.Node) -> bool:
@@ -24,7 +19,7 @@ def _has_norm(net: Net, layer: fx.Node) -> bool:
     todo, seen = [*layer.users], set[fx.Node]()
     while todo:
         node = todo.pop()
-        if net.is_a(node, _NORMS):
+        if net.is_a(node, NORMS):
             return True
         if node not in seen and not net.is_layer(node):
             todo += node.users
@@ -37,7 +32,7 @@ def _counted(paths: Sequence[str]) -> str:
     return f"{len(paths)} layers ({paths[0]}, ...)" if len(paths) > 1 else f"1 layer ({paths[0]})"
 
 
-def find_verdict(net: Net, binary: Collection[str], starved: Sequence[str]) -> str:
+def find_verdict(net: Net, binary: Collection[str], *, starved: Sequence[str], unknown: Sequence[str]) -> str:
     """A sentence; binary: the paths of the binary layers to be, starved: of those that read values of one sign."""
     if not binary:
         return NOTHING
@@ -45,6 +40,7 @@ def find_verdict(net: Net, binary: Collection[str], starved: Sequence[str]) -> s
     bare = {net.path(n): None for n in net.graph.nodes if net.path(n) in binary and not _has_norm(net, n)}
     problems = {
         "reads values of one sign": starved,
+        "reads values whose signs are unknown": unknown,
         "depthwise and binary, so that an output has few values": [p for p in depthwise if p in binary],
         "squeeze-and-excite and binary, so that few values scale whole channels": [p for p in squeeze if p in binary],
         "depthwise in full precision, as in networks that lose much accuracy in 1 bit": [
