@@ -24,7 +24,7 @@ from bnn_itrd.distillers.representation.itrd import ITRDConfig
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
 from bnn_itrd.files import write_json, write_yaml
-from bnn_itrd.models import evaluation_mode
+from bnn_itrd.models import evaluation_mode, find_head
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear
 from bnn_itrd.runs.identity import data_identity, layers_hash, weights_hash
 from bnn_itrd.runs.load import load_member
@@ -209,6 +209,10 @@ def _check_student(student: nn.Module, data: ImageData) -> None:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         size = "x".join(map(str, data.input_shape))
         raise UserError(f"{type(student).__name__} cannot be used on images of {size}: {first}") from error
+    try:
+        find_head(student)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     wanted = (2, len(data.classes))
     got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if got != wanted:

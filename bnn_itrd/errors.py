@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 from collections.abc import Iterable
 
-__all__ = ["FieldError", "Unfinished", "UserError", "require", "unknown"]
+__all__ = ["FieldError", "Unfinished", "UserError", "remedy", "require", "unknown"]
 
 
 class UserError(ValueError):
@@ -60,6 +61,30 @@ class Unfinished(Exception):
             "command continues"
         )
         self.title, self.epoch, self.epochs = title, epoch, epochs
+
+
+_FULL = "Free some space or choose another --out"
+_NOT_ALLOWED = "Choose another --out, one that you may write to"
+_TOO_MANY_FILES = "Raise the limit on open files (ulimit -n)"
+_REMEDIES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _NOT_ALLOWED,
+    errno.EPERM: _NOT_ALLOWED,
+    errno.EROFS: _NOT_ALLOWED,
+    errno.ENAMETOOLONG: "Give a shorter name",
+    errno.EMFILE: _TOO_MANY_FILES,
+    errno.ENFILE: _TOO_MANY_FILES,
+}
+
+
+def remedy(error: OSError, otherwise: str = "") -> str:
+    """Returns what to do about an error of the system: by its number, else `otherwise`.
+
+    >>> remedy(OSError(errno.ENOSPC, "No space left on device"))
+    'Free some space or choose another --out'
+    """
+    return _REMEDIES.get(error.errno or 0, otherwise)
 
 
 def require(condition: bool, name: str, rule: str, value: object) -> None:

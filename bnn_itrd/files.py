@@ -13,9 +13,11 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from bnn_itrd.errors import UserError
+from bnn_itrd.errors import UserError, remedy
 
 __all__ = ["file_hash", "write_file", "write_json", "write_yaml"]
+
+_OTHER = "Choose another --out"
 
 
 def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -40,7 +42,7 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.unlink(temporary)
         if isinstance(error, OSError):
             kept = "; the file that was there is untouched" if path.exists() else ""
-            raise UserError(f"cannot write {path}: {error}{kept}. Free some space or choose another --out") from error
+            raise UserError(f"cannot write {path}: {error}{kept}. {remedy(error, _OTHER)}") from error
         raise
 
 

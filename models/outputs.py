@@ -30,17 +30,22 @@ class Outputs(NamedTuple):
 def find_head(model: nn.Module) -> str:
     """Name of the classifier: ``model.head`` where that is a name, else the last linear layer in the network.
 
+    Of a network without linear layers (fully convolutional) it is the last convolution, where that is 1x1.
     Raises ValueError where there is none.
     """
     declared = getattr(model, "head", None)
     if isinstance(declared, str):
         return declared
     linears = [name for name, m in model.named_modules() if isinstance(m, (nn.Linear, BinaryLinear))]
-    if not linears:
-        raise ValueError(
-            f"{type(model).__name__} has no linear layer to take for the classifier: name it with head=..."
-        )
-    return linears[-1]
+    if linears:
+        return linears[-1]
+    convolutions = [(name, m) for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, BinaryConv2d))]
+    if convolutions and set(convolutions[-1][1].kernel_size) == {1}:
+        return convolutions[-1][0]
+    raise ValueError(
+        f"{type(model).__name__} has no linear layer, and no 1x1 convolution at its end, to take for the classifier: "
+        "name it with head=..., or in an attribute `head` of the network"
+    )
 
 
 def _find_stages(model: nn.Module) -> tuple[str, ...]:
@@ -80,6 +85,7 @@ class Observed(nn.Module):
                 raise ValueError(f"{type(model).__name__} has no submodule {name!r}")
         self.model = model
         self.head_name, self.stage_names = head, tuple(stages)
+        self.pools = isinstance(modules[head], (nn.Conv2d, BinaryConv2d))
         self._seen: dict[str, Tensor] = {}
         self._handles = [modules[head].register_forward_pre_hook(self._keep_input)]
         for name in self.stage_names:
@@ -111,7 +117,11 @@ class Observed(nn.Module):
             if not isinstance(seen.get(name), Tensor):
                 did = "returned no tensor" if name in seen else "was not called in the forward pass"
                 raise RuntimeError(f"the stage {name!r} {did}: name the stages with stages=...")
-        representation = torch.flatten(seen["representation"], 1)
+        representation = seen["representation"]
+        if self.pools and representation.ndim == 4:
+            # A mean over the positions is the same before a 1x1 convolution as behind it.
+            representation = representation.mean((2, 3))
+        representation = torch.flatten(representation, 1)
         return Outputs(logits, representation, tuple(seen[name] for name in self.stage_names))
 
 
@@ -119,7 +129,8 @@ def observe(model: nn.Module, *, head: str | None = None, stages: Sequence[str] 
     """The network, returning `Outputs`: (n, c, h, w) -> logits (n, k), representation (n, d), stage maps.
 
     head: name of the classifier, whose input is the representation; by default ``model.head`` where that is a name,
-    else the last linear layer. stages: names of the submodules whose outputs are kept; by default ``model.stages``,
+    else the last linear layer, or of a network without one the 1x1 convolution at its end, whose input is then averaged
+    over its positions. stages: names of the submodules whose outputs are kept; by default ``model.stages``,
     else children called layer1, layer2, ... (torchvision's and timm's residual networks), else, of a Sequential called
     features, the last part before each that has a stride and the last of all (torchvision's VGG, MobileNet, DenseNet).
     Raises ValueError on a name that does not exist, or where no classifier is found.

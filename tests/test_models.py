@@ -189,9 +189,9 @@ def test_observe_takes_foreign_networks() -> None:
     out = observe(model)(torch.randn(2, 3, 64, 64))
     torch.testing.assert_close(model.fc(out.representation), out.logits)
     assert len(out.stages) == 4
-    vgg = torchvision.models.squeezenet1_1(weights=None)
+    headless = torchvision.models.squeezenet1_1(weights=None).features
     with pytest.raises(ValueError, match="no linear layer"):
-        observe(vgg)
+        observe(headless)
     with pytest.raises(ValueError, match="no submodule 'nothing'"):
         observe(model, stages=("nothing",))
 

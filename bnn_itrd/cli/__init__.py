@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from bnn_itrd.cli.signals import Stopped, stoppable
-from bnn_itrd.errors import Unfinished, UserError, unknown
+from bnn_itrd.errors import Unfinished, UserError, remedy, unknown
 
 __all__ = ["COMMANDS", "main"]
 
@@ -91,12 +92,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise unknown("command", name, COMMANDS)
         with stoppable():
             command: Callable[[Sequence[str]], int] = importlib.import_module(COMMANDS[name][0]).command
-            return command(arguments[1:])
+            status = command(arguments[1:])
+            sys.stdout.flush()
+            return status
     except UserError as error:
         print(f"bnn-itrd: {error}", file=sys.stderr)
         return 2
-    except (FileNotFoundError, PermissionError) as error:
-        print(f"bnn-itrd: {error}", file=sys.stderr)
+    except BrokenPipeError:  # whoever read the output has enough of it (| head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be written at the end goes nowhere
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        print(f"bnn-itrd: {error}. {remedy(error)}".removesuffix(". "), file=sys.stderr)
         return 2
     except Unfinished as stopped:
         print(f"bnn-itrd: {stopped}")

@@ -13,7 +13,7 @@ from einops import rearrange
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.data.images import channel_statistics, scale_whole
 from bnn_itrd.data.splits import ImageData
-from bnn_itrd.data.subset import choose
+from bnn_itrd.data.subset import choose, numbered_classes
 from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.errors import UserError
 
@@ -116,7 +116,11 @@ def _load_npz(path: Path) -> Arrays:
             f"{path}: x_train has images of {arrays['x_train'].shape[1:]}, x_test of {arrays['x_test'].shape[1:]}"
         )
     if classes is None:
-        classes = _numbered_classes(path, arrays)
+        present = {*arrays["y_train"].tolist(), *arrays["y_test"].tolist()}
+        try:
+            classes = list(numbered_classes(present, instead="name the classes in an array 'classes'"))
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
     for split in ("train", "test"):
         labels = arrays[f"y_{split}"]
         outside = np.flatnonzero((labels < 0) | (labels >= len(classes)))
@@ -132,18 +136,6 @@ def _load_npz(path: Path) -> Arrays:
         arrays["y_test"].astype(np.int64),
         tuple(classes),
     )
-
-
-def _numbered_classes(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> list[str]:
-    """Returns 0 to the largest label as the classes' names. Raises UserError on more classes than there are images."""
-    most = int(max(arrays["y_train"].max(), arrays["y_test"].max()))
-    images = len(arrays["y_train"]) + len(arrays["y_test"])
-    if most >= images:
-        raise UserError(
-            f"{path}: a label is {most}, so there would be {most + 1} classes for {images} images: labels count from 0 "
-            "without gaps, or name the classes in an array 'classes'"
-        )
-    return [str(c) for c in range(most + 1)]
 
 
 def load_cifar(config: DataConfig) -> ImageData:

@@ -15,6 +15,7 @@ from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.trees import to_dict
 from bnn_itrd.data.archives import load_published
 from bnn_itrd.data.arrays import load_cifar, load_digits
+from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.data.dataset_split import DatasetSplit
 from bnn_itrd.data.folder_split import FolderSplit
 from bnn_itrd.data.folders import load_folder
@@ -85,6 +86,7 @@ _EXPECTED = (
 def _of_object(data: Any, *, image_size: int | None, workers: int | None) -> ImageData:
     """Returns ImageData as it is, else makes it of a Dataset, a pair or a mapping. Raises UserError."""
     if isinstance(data, ImageData):
+        _check_labels(data)
         return data
     if isinstance(data, Mapping):
         keys = ("train", "test", "val")
@@ -106,6 +108,27 @@ def _of_object(data: Any, *, image_size: int | None, workers: int | None) -> Ima
         raise UserError(f"data must be {_EXPECTED}; got {told or type(data).__name__}{hint}")
     train, test, val = (parts.get(key) for key in ("train", "test", "val"))
     return ImageData.from_datasets(train, test, val=val, image_size=image_size, workers=workers)
+
+
+def _check_labels(data: ImageData) -> None:
+    """Raises UserError where a label of a split is no whole number, or none of the classes'."""
+    classes = len(data.classes)
+    for name, split in (("train", data.train), ("val", data.val), ("test", data.test)):
+        labels = None if split is None else split.labels
+        if not isinstance(labels, torch.Tensor):
+            continue
+        if labels.is_floating_point() or labels.is_complex() or labels.ndim != 1:
+            raise UserError(
+                f"{data.name}: the labels of {name} must be a whole number for each image, got "
+                f"{str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}"
+            )
+        odd = ((labels < 0) & (labels != UNLABELLED)) | (labels >= classes)
+        if odd.any():
+            index = int(odd.nonzero()[0])
+            raise UserError(
+                f"{data.name}: image {index} of {name} has the label {int(labels[index])}, but there are {classes} "
+                f"classes (0 to {classes - 1}); {int(odd.sum())} labels of {name} are out of range"
+            )
 
 
 # ---- a user's own, by its address

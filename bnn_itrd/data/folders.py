@@ -44,6 +44,8 @@ def scan(root: Path) -> tuple[tuple[str, ...], list[Path], np.ndarray[Any, Any]]
     if len(classes) < 2:
         found = f"one, {classes[0]!r}" if classes else "none"
         raise UserError(f"{root} must hold at least two folders of images, one for each class; found {found}")
+    if "__MACOSX" in classes:
+        raise UserError(f"{root / '__MACOSX'} is no class: macOS adds it to its archives, so remove it")
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):

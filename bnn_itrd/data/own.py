@@ -24,7 +24,7 @@ from torch.utils.data import (
 from bnn_itrd.data.batches import read_batches
 from bnn_itrd.data.dataset_split import DatasetSplit, SampleReader, Samples
 from bnn_itrd.data.images import channel_sums, statistics
-from bnn_itrd.data.subset import hold_out_fifth
+from bnn_itrd.data.subset import hold_out_fifth, numbered_classes
 from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.errors import UserError, require
 
@@ -255,15 +255,7 @@ def _named(dataset: Any) -> tuple[str, ...] | None:
 
 def _numbers(scans: dict[str, _Scanned]) -> tuple[str, ...]:
     present = set(torch.cat([scan.labels for scan in scans.values()]).tolist())
-    most = max(present)
-    # A label may be any whole number, and what is made here must not grow with it.
-    absent = next(number for number in range(len(present) + 1) if number not in present)
-    if absent < most:
-        raise UserError(
-            f"no image has the label {absent}, but some have {most}: labels count from 0 without gaps, or give "
-            "classes= (names, or how many)"
-        )
-    return tuple(map(str, range(most + 1)))
+    return numbered_classes(present, instead="give classes= (names, or how many)")
 
 
 def _few(names: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from bnn_itrd.config.data import DataConfig
 from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.errors import UserError
 
-__all__ = ["choose", "hide_labels", "hold_out_fifth"]
+__all__ = ["choose", "hide_labels", "hold_out_fifth", "numbered_classes"]
 
 _TEST_SHARE = 0.2
 
@@ -42,6 +42,24 @@ def hold_out_fifth(labels: np.ndarray[Any, Any], where: str) -> tuple[np.ndarray
     if len(np.unique(labels[test])) < len(np.unique(labels)):
         raise UserError(f"{where}: a fifth of the images is kept for testing; give every class at least 3 images")
     return train, test
+
+
+def numbered_classes(present: Collection[int], *, instead: str) -> tuple[str, ...]:
+    """Returns the names of classes that have none, "0" to the largest of the labels that there are.
+
+    instead: what messages tell to do where the numbers mean something else. Raises UserError on a gap among them, or
+    where they do not count from 0; a label may be any whole number, and what is made here does not grow with it.
+
+    >>> numbered_classes({0, 1, 2}, instead="name them")
+    ('0', '1', '2')
+    """
+    most = max(present)
+    absent = next(number for number in range(len(present) + 1) if number not in present)
+    if absent < most:
+        raise UserError(
+            f"no image has the label {absent}, but some have {most}: labels count from 0 without gaps, or {instead}"
+        )
+    return tuple(map(str, range(most + 1)))
 
 
 def choose(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnn_itrd.errors import UserError
+from bnn_itrd.errors import UserError, remedy
 
 __all__ = ["layer_map", "load_bert", "load_tokenizer", "make_student", "save_bert", "transformers"]
 
@@ -108,7 +108,7 @@ def save_bert(model: nn.Module, tokenizer: Any, folder: Path) -> None:
             model.save_pretrained(folder)  # type: ignore[operator]
         tokenizer.save_pretrained(folder)
     except OSError as error:
-        raise UserError(f"cannot write {folder}: {error}. Free some space or choose another --out") from error
+        raise UserError(f"cannot write {folder}: {error}. {remedy(error, 'Choose another --out')}") from error
 
 
 def _first_line(error: Exception) -> str:

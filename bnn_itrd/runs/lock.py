@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from bnn_itrd.errors import UserError
+from bnn_itrd.errors import UserError, remedy
 
 __all__ = ["exclusive_folder", "run_folder"]
 
@@ -37,7 +37,7 @@ def exclusive_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
         yield
         return
     except OSError as error:
-        raise UserError(f"cannot write {folder}: {error}") from error
+        raise UserError(f"cannot write {folder}: {error}. {remedy(error, 'Choose another --out')}") from error
     try:
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

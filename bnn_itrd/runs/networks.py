@@ -24,7 +24,7 @@ from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Scheme, as_scheme, binari
 from bnn_itrd.quant.options import PARTS, SchemeOptions
 from bnn_itrd.quant.parts import part_name
 from bnn_itrd.runs.network_size import check_weights
-from bnn_itrd.training.checkpoint import check_undamaged
+from bnn_itrd.training.checkpoint import check_undamaged, refused_content
 
 __all__ = ["build", "definition_of", "foreign", "own_network"]
 
@@ -268,7 +268,8 @@ def foreign(
                 model = _untrained(address, num_classes=num_classes)
         model.load_state_dict(state)
     except Exception as error:
-        raise UserError(f"{weights} is not the state dict of {address} with {num_classes} classes: {error}") from error
+        why = refused_content(error) or error
+        raise UserError(f"{weights} is not the state dict of {address} with {num_classes} classes: {why}") from error
     return model, num_classes
 
 

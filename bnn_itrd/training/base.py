@@ -80,7 +80,7 @@ class BaseTrainer:
         for group in self.raw_optimizer.param_groups:
             group["lr"] = lr
         with nullcontext() if synchronise else self.fabric.no_backward_sync(self.step_module):
-            loss, *rest = self.step_module(*batch)
+            loss, *rest = self._forward(*batch)
             self.fabric.backward(loss)
         if not synchronise:
             self._average_gradients()
@@ -91,6 +91,18 @@ class BaseTrainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return rest
+
+    def _forward(self, *batch: Any) -> Any:
+        """Calls the objective. Raises UserError where a BatchNorm is given a single number for a channel."""
+        try:
+            return self.step_module(*batch)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                "a BatchNorm has one number for each channel and no statistics of it: a batch (of each process) must "
+                f"hold two images or more (train.batch_size), or the images must be larger: {error}"
+            ) from error
 
     def _average_gradients(self) -> None:
         """Averages the gradients over all processes, where data-parallel training was told not to do it itself."""

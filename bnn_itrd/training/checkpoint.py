@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from bnn_itrd.config.trees import differences
 from bnn_itrd.errors import UserError
 from bnn_itrd.files import write_file
 
-__all__ = ["FORMAT", "check_undamaged", "load_checkpoint", "matching_state", "save_checkpoint"]
+__all__ = ["FORMAT", "check_undamaged", "load_checkpoint", "matching_state", "refused_content", "save_checkpoint"]
 
 
 # Raise this when an older version could no longer read what is written.
@@ -27,6 +29,9 @@ _SEAL = b"bnn-itrd sha256 "
 _DIGITS = 64
 _COMMENT_LENGTH = 2  # bytes, at the end of an archive that has no comment
 _BLOCK = 1 << 20
+
+# In the message of a pickle that torch refuses: what it would have called.
+_GLOBAL = re.compile(r"GLOBAL (\S+)")
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -84,8 +89,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each have their own
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} cannot be read as a checkpoint (is it cut short?): {first}") from error
+        why = refused_content(error)
+        why = f": {why}" if why else f" (is it cut short?): {(str(error).splitlines() or [type(error).__name__])[0]}"
+        raise UserError(f"{path} cannot be read as a checkpoint{why}") from error
     if not isinstance(state, dict) or not isinstance(state.get("format"), int):
         raise UserError(f"{path} is not a checkpoint of bnn-itrd")
     if state["format"] > FORMAT:
@@ -93,6 +99,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} has format {state['format']}, newer than this version reads ({FORMAT}): update bnn-itrd"
         )
     return state
+
+
+def refused_content(error: Exception) -> str:
+    """Returns why torch.load refused what a file holds, without its advice on how to run code; else an empty text."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return ""
+    if (named := _GLOBAL.search(str(error))) is not None:
+        return f"it holds an object of {named[1]}, and nothing but tensors and plain values is read: no code is run"
+    return "it is no file of torch.save, or is damaged"
 
 
 def matching_state(last: Path, identity: dict[str, Any], *, later: Sequence[str] = ()) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def make_fabric(config: FabricConfig, *, precision: str = "32-true") -> Fabric:
             strategy=config.strategy,
             precision=precision,  # type: ignore[arg-type]
         )
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, ImportError) as error:  # of an accelerator whose library is not installed
         raise UserError(f"fabric: {error}") from error
     except Exception as error:  # lightning raises its own MisconfigurationException, which has no public base
         if type(error).__name__ != "MisconfigurationException":

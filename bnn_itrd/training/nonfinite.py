@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import torch
 import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnn_itrd.errors import UserError
 
-__all__ = ["NonFinite"]
+__all__ = ["NonFinite", "check_weights_finite"]
+
+
+def check_weights_finite(name: str, model: nn.Module) -> None:
+    """Raises UserError where a weight or a running statistic of a network is not finite before any training.
+
+    name: what the network is, a teacher or a student.
+    """
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(
+                f"the {name}'s {key} is not finite (NaN or infinite) before the training: it is damaged, or its own "
+                f"training diverged; give another {name}"
+            )
 
 
 class NonFinite:

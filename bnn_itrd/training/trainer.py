@@ -30,6 +30,7 @@ from bnn_itrd.training.evaluation import Evaluation, evaluate
 from bnn_itrd.training.fabric import steps_in_epoch
 from bnn_itrd.training.frozen import fixed_norms
 from bnn_itrd.training.metrics import loss_columns
+from bnn_itrd.training.nonfinite import check_weights_finite
 from bnn_itrd.training.objective import Objective
 from bnn_itrd.training.optimizer import MovingAverage, learning_rate, make_optimizer
 from bnn_itrd.training.progress import Progress
@@ -77,9 +78,11 @@ class Trainer(BaseTrainer):
         if train.ema is not None:
             self.ema = MovingAverage(self.student, train.ema)
         distillers = nn.ModuleDict()
+        check_weights_finite("student", student)
         if distill.needs_teacher:
             if teacher is None:
                 raise UserError("distillation needs a teacher")
+            check_weights_finite("teacher", teacher)
             teacher = teacher.to(fabric.device, memory_format=memory).eval()  # type: ignore[call-overload]
             torch.manual_seed(mix_seed(train.seed, 1))
             setting = Setting(

@@ -17,7 +17,7 @@ from bnn_itrd.export.lce.tensor_layout import PLAIN, Form, Image, Values, Watche
 from bnn_itrd.export.passes.integers import quantized_values
 from bnn_itrd.export.runtime.errors import ExportError
 from bnn_itrd.export.runtime.format import DOMAIN
-from bnn_itrd.export.tracing.batch_check import refuse_mixing
+from bnn_itrd.export.tracing.batch_check import is_size, refuse_mixing
 
 __all__ = ["Translated", "translate"]
 
@@ -96,6 +96,16 @@ def _add_input(values: Values, value: ir.Value, first: ir.Node) -> None:
         values.put(value, tensor, form)
 
 
+def _reader_of_size(node: ir.Node) -> ir.Node:
+    """The operation that reads the size which a node computes (a Resize, say): it, not the size, is what is wanted."""
+    while node.op_type in ("Shape", "Slice", "Gather", "Cast", "Unsqueeze", "Concat"):
+        readers = [reader for output in node.outputs for reader, _ in output.uses()]
+        if not readers or (node.op_type != "Shape" and not any(map(is_size, node.inputs))):
+            break
+        node = readers[0]
+    return node
+
+
 def _add_node(values: Values, binary: BinaryLayers, node: ir.Node) -> None:
     own = {"Sign": binary.add_sign, "BinaryConv2d": binary.add_conv, "BinaryLinear": binary.add_linear}
     if node.domain == DOMAIN and node.op_type in own:
@@ -103,6 +113,7 @@ def _add_node(values: Values, binary: BinaryLayers, node: ir.Node) -> None:
         return
     add = _TRANSLATIONS.get(node.op_type) if not node.domain else None
     if add is None:
+        node = _reader_of_size(node)
         raise refuse(
             node,
             f"{node.op_type} has no form in an LCE file",

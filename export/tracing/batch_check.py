@@ -8,7 +8,7 @@ import onnx_ir as ir
 from bnn_itrd.export.graph import attribute, constant, optional_input
 from bnn_itrd.export.runtime.errors import ExportError
 
-__all__ = ["refuse_mixing"]
+__all__ = ["is_size", "refuse_mixing"]
 
 _WAY_OUT = "treat every image alike, whatever others are in the batch"
 
@@ -63,10 +63,22 @@ def _touched(node: ir.Node) -> list[int]:
     return []
 
 
+def is_size(value: ir.Value | None) -> bool:
+    """Whether the value is the size of another one, or a part of it: numbers of a shape, not of images."""
+    producer = None if value is None else value.producer()
+    if producer is None:
+        return False
+    return producer.op_type == "Shape" or (
+        producer.op_type in ("Slice", "Gather", "Cast", "Unsqueeze") and is_size(producer.inputs[0])
+    )
+
+
 def _mixes(node: ir.Node) -> str:
     """What in an operation lets one image change another's result; empty where nothing does."""
     if node.op_type == "BatchNormalization" and attribute(node, "training_mode", 0):
         return "a BatchNorm with statistics of the batch at hand"
+    if node.op_type == "Concat" and any(map(is_size, node.inputs)):
+        return ""  # of sizes to one size, which a Resize or a Reshape reads
     if any(_is_batch(node.inputs[0] if node.inputs else None, axis) for axis in _touched(node)):
         return f"{node.op_type} over the images of a batch"
     if node.op_type in ("MatMul", "Gemm"):

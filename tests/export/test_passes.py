@@ -9,12 +9,14 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn_itrd.export import ExportError, canonical, passes, to_onnx
 from bnn_itrd.export.fpga import check_fpga, to_qonnx
 from bnn_itrd.export.graph import nodes_of
 from bnn_itrd.export.lce.translate import translate
+from bnn_itrd.export.tracing.batch_check import refuse_mixing
 from bnn_itrd.quant import BinaryConv2d, IntegerConv2d, IntegerLinear, IntegerQuantizer
 
 SHAPE = (3, 8, 8)
@@ -159,3 +161,16 @@ def test_what_cannot_be_written_is_judged_all_the_same(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="over the images of a batch"):
         to_qonnx(mixing, tmp_path / "net.onnx", input_shape=SHAPE)
     assert "binary 3x3 conv" in [layer.operation for layer in check_fpga(mixing, input_shape=SHAPE).failures]
+
+
+def test_a_size_that_is_computed_is_no_batch() -> None:
+    """A bilinear U-Net resizes to the size of another map: the Concat of these numbers holds no images."""
+
+    def upsampled(x: Tensor) -> Tensor:
+        return F.interpolate(F.max_pool2d(x, 2), size=x.shape[2:], mode="bilinear")
+
+    model = Steps(BinaryConv2d(3, 4, 3, padding=1), upsampled).eval()
+    graph = canonical(model, input_shape=SHAPE)
+    refuse_mixing(graph)
+    with pytest.raises(ExportError, match="the network's Resize: Resize has no form in an LCE file: replace it by"):
+        translate(graph)
