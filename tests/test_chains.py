@@ -666,6 +666,7 @@ def test_malformed_operators_do_not_crash(models: list[str]) -> None:
     assert ran > 200 and refused > 300
 
 
+@pytest.mark.exhaustive
 def test_operators_under_address_and_undefined_behaviour_sanitizers(models: list[str], tmp_path: Path) -> None:
     """Inside onnxruntime, with the library compiled with the sanitizers; what they find ends the process."""
     runtimes = [

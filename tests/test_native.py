@@ -655,6 +655,7 @@ print(done)
 """
 
 
+@pytest.mark.exhaustive
 def test_under_address_and_undefined_behaviour_sanitizers(tmp_path: Path) -> None:
     """The same kernels compiled with the sanitizers; what they find ends the process with an error."""
     runtime = subprocess.run(["c++", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
