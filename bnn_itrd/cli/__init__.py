@@ -104,8 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"bnn-itrd: {error}. {remedy(error)}".removesuffix(". "), file=sys.stderr)
         return 2
-    except Unfinished as stopped:
-        print(f"bnn-itrd: {stopped}")
+    except Unfinished as unfinished:
+        print(f"bnn-itrd: {unfinished}")
         return 0
     except KeyboardInterrupt as error:
         stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +24,14 @@ __all__ = ["Choice", "choose_precision", "settle_precision"]
 _BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
 @dataclass(frozen=True)
 class Choice:
     """A precision, as Lightning calls it, and why it was chosen, for a line of output."""
 
-    precision: str
+    precision: Precision
     why: str
 
 
@@ -84,15 +88,15 @@ def settle_precision(
     return dataclasses.replace(config, **settled), lines
 
 
-def _recorded(folder: Path) -> str | None:
+def _recorded(folder: Path) -> Precision | None:
     """The precision of a training that has a checkpoint in the folder."""
     if not (folder / "last.pt").is_file():
         return None
     try:
-        recorded = yaml.safe_load((folder / "config.yaml").read_text())["train"]["precision"]
+        recorded: Any = yaml.safe_load((folder / "config.yaml").read_text())["train"]["precision"]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
         return None  # what the folder holds is checked, in words, when the training begins
-    return recorded if recorded in ("32-true", "bf16-mixed", "16-mixed") else None
+    return next((known for known in get_args(Precision) if known == recorded), None)
 
 
 @functools.cache
