@@ -10,8 +10,8 @@ from torch.nn.modules import pooling
 
 from bnn_itrd.quant.layers import is_depthwise
 from bnn_itrd.quant.rewrite.bounds import find_bounds
-from bnn_itrd.quant.rewrite.graph import ADD, CONV, LINEAR, MUL, NORM, PASSING, POOLS, RELU, Net, inputs
-from bnn_itrd.quant.rewrite.sources import find_sources
+from bnn_itrd.quant.rewrite.graph import ACTIVATION, ADD, CONV, LINEAR, MUL, NORM, PASSING, POOLS, Net, inputs
+from bnn_itrd.quant.rewrite.sources import Sources
 
 __all__ = ["DEPTHWISE", "SQUEEZE", "depthwise_layers", "find_roles", "squeeze_layers"]
 
@@ -31,7 +31,7 @@ def _is_downsample(net: Net, node: fx.Node) -> bool:
             shortcut += [source for source in inputs(step) if source not in shortcut]
     beside = [user for source in shortcut for user in source.users if user not in shortcut and source is not node]
     return net.reaches(node, ADD, NORM, PASSING) and any(
-        net.is_a(u, CONV) or net.reaches(u, CONV, NORM, RELU, PASSING) for u in beside
+        net.is_a(u, CONV) or net.reaches(u, CONV, NORM, ACTIVATION, PASSING) for u in beside
     )
 
 
@@ -135,9 +135,8 @@ def find_roles(
     if keep_downsample:
         found |= {net.path(n): "1x1 down-sampling or projection" for n in convs if _is_downsample(net, n)}
     if keep_first:
-        bounds = find_bounds(net)
-        sources = {n: find_sources(net, bounds, n) for n in [*convs, *linears]}
-        at_input = [n for n, found in sources.items() if any(source.node.op == "placeholder" for source in found)]
+        sources = Sources(net, find_bounds(net))
+        at_input = [n for n in [*convs, *linears] if any(s.node.op == "placeholder" for s in sources.of(n))]
         found |= {net.path(n): "reads the network's input" for n in at_input}
         found |= {net.path(n): "the first layer" for n in (convs or linears)[:1]}
     if keep_last:
