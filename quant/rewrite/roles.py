@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+from typing import Any
 
 from torch import fx, nn
-from torch.nn.modules import pooling
+from torch.nn.modules import conv, pooling
 
-from bnn_itrd.quant.layers import is_depthwise
+from bnn_itrd.quant.layers import BinaryConv2d, is_depthwise
 from bnn_itrd.quant.rewrite.bounds import find_bounds
 from bnn_itrd.quant.rewrite.graph import ACTIVATION, ADD, CONV, LINEAR, MUL, NORM, PASSING, POOLS, Net, inputs
 from bnn_itrd.quant.rewrite.sources import Sources
@@ -38,6 +38,7 @@ def _is_downsample(net: Net, node: fx.Node) -> bool:
 def _pools_whole_maps(net: Net, node: fx.Node) -> bool:
     """Whether a step leaves one value of each channel of a map (n, c, h, w)."""
     m, name = net.module(node), net.name(node)
+    size: Any
     if isinstance(m, (pooling._AdaptiveAvgPoolNd, pooling._AdaptiveMaxPoolNd)):
         size = m.output_size
     elif name in ("adaptive_avg_pool2d", "adaptive_max_pool2d"):
@@ -49,7 +50,7 @@ def _pools_whole_maps(net: Net, node: fx.Node) -> bool:
         return {*(dims if isinstance(dims, (list, tuple)) else [dims])} <= {2, 3, -1, -2}
     else:
         return False
-    return (size if isinstance(size, int) else math.prod(s or 2 for s in size)) == 1  # type: ignore[union-attr]
+    return all(s == 1 for s in (size if isinstance(size, (list, tuple)) else [size]))
 
 
 def _squeezed(net: Net, node: fx.Node) -> list[fx.Node] | None:
@@ -84,7 +85,7 @@ def depthwise_layers(net: Net) -> Iterator[fx.Node]:
     """The convolutions each output channel of which reads one input channel."""
     for node in net.graph.nodes:
         m = net.module(node)
-        if net.is_a(node, CONV) and m is not None and is_depthwise(m.in_channels, m.groups):
+        if isinstance(m, (conv._ConvNd, BinaryConv2d)) and is_depthwise(m.in_channels, m.groups):
             yield node
 
 
