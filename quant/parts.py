@@ -95,6 +95,14 @@ class PartKind(Generic[Module]):
             )
         return part
 
+    def needs(self, part: Part, size: str) -> bool:
+        """Returns whether the class or function that a part is made by asks for one of the sizes."""
+        factory = self.find(part)
+        fixed = factory.keywords if isinstance(factory, functools.partial) else {}
+        named = {n: p for n, p in part_parameters(factory).items() if n not in fixed}
+        required = [n for n, p in named.items() if p.default is p.empty]
+        return size in named or (size == "channels" and any(name in _CHANNELS for name in required))
+
     def make(self, part: Part, options: SchemeOptions, **sizes: int) -> Module:
         """Returns a new part, made with the sizes and options that the signature of its class or function names.
 

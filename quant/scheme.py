@@ -136,9 +136,19 @@ class Scheme(SchemeOptions):
         """RAD on what the activations' signs are taken of; None where its weight is 0."""
         return RAD(axis=axis, weight=self.rad, until=self.rad_until) if self.rad > 0 else None
 
-    def make_nonlinearity(self, channels: int) -> nn.Module:
-        """The activation between layers, for that many channels."""
-        return _NONLINEARITY.make(self.nonlinearity, self, channels=channels)
+    @property
+    def nonlinearity_needs_channels(self) -> bool:
+        """Whether the activation between layers is made for a number of channels.
+
+        >>> Scheme(nonlinearity="rprelu").nonlinearity_needs_channels, Scheme().nonlinearity_needs_channels
+        (True, False)
+        """
+        return _NONLINEARITY.needs(self.nonlinearity, "channels")
+
+    def make_nonlinearity(self, channels: int | None) -> nn.Module:
+        """The activation between layers, for that many channels; None where they are not known, nor needed."""
+        sizes = {} if channels is None else {"channels": channels}
+        return _NONLINEARITY.make(self.nonlinearity, self, **sizes)
 
 
 SCHEMES: dict[str, Scheme] = {

@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from bnn_itrd.export.checks.operations import operation_in_front
 from bnn_itrd.export.runtime.errors import ExportError
 from bnn_itrd.export.tracing.network_copy import copy_for_export, logits_of
 from bnn_itrd.quant import ActivationBinarizer, BinaryConv2d, BinaryLinear, IntegerQuantizer
@@ -33,7 +34,8 @@ class Replayed(NamedTuple):
 
     difference: the largest of the logits, over their standard deviation; margin: the largest |x| whose sign
     differs, over the root mean square of x, and the `layer` it stands in front of (empty where none differs); flips:
-    how many signs differ of the `signs` in front of `flipped`, the layer with most of them beyond what is allowed.
+    how many signs differ of the `signs` in front of `flipped`, the layer with most of them beyond what is allowed;
+    operation: what gives the values that these are the signs of, where they are too many.
     """
 
     difference: float
@@ -42,6 +44,7 @@ class Replayed(NamedTuple):
     flips: int = 0
     signs: int = 0
     flipped: str = ""
+    operation: str = ""
 
     @property
     def too_many(self) -> bool:
@@ -223,4 +226,5 @@ def replay_recorded(
     worst = max(forced.values(), key=lambda one: one.flips - _allowed(one.compared), default=None)
     if worst is None or not worst.flips:
         return Replayed(difference, margin, layer if margin else "")
-    return Replayed(difference, margin, layer if margin else "", worst.flips, worst.compared, worst.path)
+    found = Replayed(difference, margin, layer if margin else "", worst.flips, worst.compared, worst.path)
+    return found._replace(operation=operation_in_front(model, worst.path, images)) if found.too_many else found

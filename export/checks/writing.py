@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bnn_itrd.export.checks.operations import SATURATING
 from bnn_itrd.export.runtime.errors import ExportError
 
 if TYPE_CHECKING:
@@ -54,6 +55,16 @@ def check_folder(file: Path) -> None:
         raise FileNotFoundError(f"no such folder: {file.parent}")
 
 
+def _cause(operation: str) -> str:
+    """Which operation gave the values whose signs differ, and what to do, for a message."""
+    if operation in SATURATING.values():
+        return (
+            f". They are the signs of {operation}, which gives -0.0, whose sign is +1, for numbers far below 0, and in "
+            "each runtime for other numbers: put nn.Hardtanh there, as binarize does"
+        )
+    return f". They are the signs of what {operation} gives" if operation else ""
+
+
 def check_function(replayed: Replayed, *, where: str = "") -> None:
     """Raises ExportError where a file differs from its network by more than rounding. where: for the message."""
     # Written as "not smaller", so that a NaN fails too.
@@ -65,7 +76,7 @@ def check_function(replayed: Replayed, *, where: str = "") -> None:
     if replayed.too_many:
         raise ExportError(
             f"{replayed.flipped}: {where}{replayed.flips} of the {replayed.signs} signs in front of it differ from the "
-            "network's, more than rounding explains; nothing was written"
+            f"network's, more than rounding explains{_cause(replayed.operation)}; nothing was written"
         )
     if not replayed.difference <= _TOLERANCE:
         raise ExportError(

@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from bnn_itrd.quant.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 from bnn_itrd.quant.parts import part_name
-from bnn_itrd.quant.rewrite.graph import CONV, LINEAR, RELU, Net, inputs, symmetric_padding
+from bnn_itrd.quant.rewrite.graph import ACTIVATION, CONV, LINEAR, Net, symmetric_padding
 from bnn_itrd.quant.rewrite.plan import Plan, make_plan
 from bnn_itrd.quant.rewrite.report import WAY_OUT, Binarized, Change, Report
 from bnn_itrd.quant.rewrite.roles import find_roles
@@ -76,14 +76,18 @@ def _traced(model: nn.Module) -> tuple[Net | None, str]:
     return net, ""
 
 
-def _replace_relu(net: Net, node: fx.Node, scheme: Scheme) -> str:
-    """Puts the scheme's nonlinearity, or hardtanh where that needs channels nobody knows; the name of what it put."""
+def _replace_activation(net: Net, node: fx.Node, read: fx.Node, scheme: Scheme) -> tuple[str, fx.Node]:
+    """Puts the scheme's nonlinearity, of the value that is read, or hardtanh where that needs channels nobody knows.
+
+    Returns the name of what it put, and its step.
+    """
     wanted = part_name(scheme.nonlinearity)
-    channels = None if wanted == "hardtanh" else net.channels(node)
+    channels = None if wanted == "hardtanh" else net.channels(read)
+    in_place = net.is_a(node, ACTIVATION) and net.in_place(node)
     with net.graph.inserting_after(node):
-        if channels is None:
+        if wanted == "hardtanh" or (channels is None and scheme.nonlinearity_needs_channels):
             name = "hardtanh"
-            new = net.graph.call_function(F.hardtanh, tuple(inputs(node)), {"inplace": net.in_place(node)})
+            new = net.graph.call_function(F.hardtanh, (read,), {"inplace": in_place})
         else:
             name = wanted
             like = next(iter(net.root.parameters()))
@@ -93,33 +97,44 @@ def _replace_relu(net: Net, node: fx.Node, scheme: Scheme) -> str:
             short = re.sub(r"\W", "_", name.rpartition(":")[2])
             path = f"{owner}.{short}_{node.name}".lstrip(".")
             net.root.set_submodule(path, made.train(net.root.training))
-            new = net.graph.call_module(path, tuple(inputs(node)))
+            new = net.graph.call_module(path, (read,))
     new.meta = dict(node.meta)
     node.replace_all_uses_with(new)
-    net.graph.erase_node(node)
-    return name
+    useless = [node]
+    for step in useless:  # with the gate of an activation that was written out; it grows as it is walked
+        if not step.users and step is not read:
+            useless += step.all_input_nodes
+            net.graph.erase_node(step)
+    return name, new
 
 
-def _replace_activations(net: Net, plan: Plan, named: set[str], scheme: Scheme) -> list[Change]:
-    """Replaces the ReLUs that the plan names; returns what becomes of every step, and adds to the plan's notes."""
-    kept, changes = plan.kept, list[Change]()
+def _replace_activations(net: Net, plan: Plan, scheme: Scheme) -> dict[fx.Node, str]:
+    """Replaces the activations that the plan names; returns what was put in the place of each."""
+    names, stands_for = dict[fx.Node, str](), dict[fx.Node, fx.Node]()
+    for node in [n for n in net.graph.nodes if n in plan.feeds]:
+        read = plan.feeds[node].applied_to
+        names[node], stands_for[node] = _replace_activation(net, node, stands_for.get(read, read), scheme)
+    return names
+
+
+def _carry_out(net: Net, plan: Plan, named: set[str], scheme: Scheme) -> list[Change]:
+    """Replaces activations; returns what becomes of every step, and adds to the plan's notes."""
+    kept, changes, steps = plan.kept, list[Change](), list(net.graph.nodes)
     made = f"{part_name(scheme.weight)} weights, {part_name(scheme.activation)} activations"
     nonlinearity = part_name(scheme.nonlinearity)
-    for node in list(net.graph.nodes):
+    rows = {node: net.change(node, "replaced", "") for node in plan.feeds}
+    put, left = _replace_activations(net, plan, scheme), {*net.graph.nodes}
+    for node in [n for n in steps if n in left or n in put]:
         path = net.path(node)
         if path in kept:
             changes.append(net.change(node, "kept" if kept[path] else "binarised", kept[path] or made))
         elif path in plan.binary:
             changes.append(net.change(node, "kept", "already binary"))
-        elif node in plan.feeds:
-            change = net.change(node, "replaced", "")
-            name = _replace_relu(net, node, scheme)
-            changes.append(change._replace(reason=f"{name}: feeds {plan.feeds[node]}"))
-            if name != nonlinearity:
-                plan.notes.append(
-                    f"{change.path} became {name}: {nonlinearity} needs a number of channels it cannot see"
-                )
-        elif net.is_a(node, RELU):
+        elif node in put:
+            changes.append(rows[node]._replace(reason=f"{put[node]}: feeds {plan.feeds[node].layer}"))
+            if put[node] != nonlinearity:
+                plan.notes.append(f"{path} became {put[node]}: {nonlinearity} needs a number of channels it cannot see")
+        elif net.is_a(node, ACTIVATION):
             why = "named in keep" if path in named else "feeds no binary layer"
             changes.append(net.change(node, "kept", why))
         elif (net.is_a(node, CONV) or net.is_a(node, LINEAR)) and not net.weight_owners(node) & kept.keys():
@@ -138,7 +153,7 @@ def _is_plain(value: object) -> bool:
 def _finish(net: Net, model: nn.Module) -> fx.GraphModule:
     """The graph module, with the network's name, modes and plain attributes (`input_shape`, `head`, ...)."""
     called = {node.target for node in net.graph.nodes if node.op == "call_module"}
-    for path in net.called - called:  # ReLUs that no call is left of
+    for path in net.called - called:  # activations that no call is left of
         owner, _, name = path.rpartition(".")
         delattr(net.root.get_submodule(owner), name)
     net.graph.lint()
@@ -182,7 +197,7 @@ def _rewritten(
     net: Net, model: nn.Module, plan: Plan, named: set[str], scheme: Scheme, padding_value: int
 ) -> Binarized:
     """Carries the plan out; where nothing becomes binary, it warns on behalf of its caller's caller."""
-    changes = _replace_activations(net, plan, named, scheme)
+    changes = _carry_out(net, plan, named, scheme)
     for path, m in plan.layers.items():
         net.root.set_submodule(path, _binary(m, scheme, padding_value))
     result = _finish(net, model)
@@ -217,11 +232,12 @@ def binarize(
     the inside of nn.MultiheadAttention, ...); the report says why. No BatchNorm is added: each binary layer
     wants one after it.
 
-    Activations: ReLU and ReLU6, as modules or functions, become hardtanh where a binary layer reads them
-    directly or through pooling, dropout, reshaping, concatenation or a factor that is never negative: all signs of
-    a ReLU's output are +1. A scheme with another nonlinearity has that instead, where the convolution or norm in
-    front tells its channels. A ReLU whose own name is in `keep` stays; that, and whatever else has values of one
-    sign, as far as intervals tell, is warned about in the report, and `unknown` names what they do not tell. The
+    Activations: ReLU, ReLU6, SiLU, GELU, Mish and Hardswish, as modules, functions or written out (x * sigmoid(x)),
+    become hardtanh where a binary layer reads them directly or through pooling, dropout, reshaping, concatenation or
+    a factor that is never negative. All signs of a ReLU's output are +1; the others round to -0.0 far left of 0, whose
+    sign is +1, and each runtime does it elsewhere. A scheme with another nonlinearity has that instead; one made for a
+    number of channels where the convolution or norm in front tells it. What is named in `keep` stays. The report warns
+    of layers that read values of one sign, as far as intervals tell, and `unknown` names what they do not tell; its
     verdict says whether such a network can learn in 1 bit.
 
     The result is a torch.fx GraphModule, since one ReLU module is often called in several places of which

@@ -262,6 +262,8 @@ class _Carrier:
             return _hull([self._of(node.args[0 if node.op == "call_method" else 1]), self._of(node.args[2])])
         if name == "getattr" and node.args[1] in ("T", "mT", "data"):
             return self._of(first)
+        if name == "scaleddotproductattention":  # means of the third
+            return self._of(self._option(node, 2, ("value",), None))
         if name == "maskedfill":
             return _hull([self._of(first), self._of(self._option(node, 2, ("value",), None))])
         return None

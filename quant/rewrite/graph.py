@@ -12,6 +12,7 @@ from bnn_itrd.quant.rewrite.report import Action, Change
 from bnn_itrd.quant.rewrite.tracing import Inlined, owner_path
 
 __all__ = [
+    "ACTIVATION",
     "ADD",
     "CONV",
     "DIV",
@@ -22,7 +23,6 @@ __all__ = [
     "NORMS",
     "PASSING",
     "POOLS",
-    "RELU",
     "Kind",
     "Net",
     "inputs",
@@ -52,7 +52,12 @@ _FORMS = ("shape", "ndim", "dtype", "device", "layout", "is_cuda", "requires_gra
 ADD = Kind((), {"add", "add_", "iadd"})
 MUL = Kind((), {"mul", "mul_", "imul", "multiply"})
 DIV = Kind((), {"div", "div_", "truediv", "itruediv", "divide"})
-RELU = Kind((nn.ReLU, nn.ReLU6), {"relu", "relu_", "relu6"})
+# Activations of no use in front of a sign. Those of a ReLU are all +1; the others, negative left of 0, are rounded to
+# -0.0 there sooner or later, whose sign is +1, and not for the same numbers in every runtime.
+ACTIVATION = Kind(
+    (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Mish, nn.Hardswish),
+    {"relu", "relu_", "relu6", "silu", "gelu", "mish", "hardswish"},
+)
 _POOLS = (pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveMaxPoolNd, pooling._AdaptiveAvgPoolNd)
 # Pools, and what leaves values as they are.
 POOLS = Kind((*_POOLS, nn.Identity, Inlined), {"max_pool2d", "avg_pool2d"})
@@ -135,15 +140,15 @@ class Net:
         return {str(n.target).rpartition(".")[0] for n in node.all_input_nodes if n.op == "get_attr"}
 
     def in_place(self, node: fx.Node) -> bool:
-        """Whether a ReLU overwrites its input."""
+        """Whether an activation overwrites its input."""
         if node.op == "call_module":
             return bool(getattr(self.module(node), "inplace", False))
         return self.name(node).endswith("_") or bool(node.kwargs.get("inplace", any(node.args[1:])))
 
     def say_aliases(self) -> None:
-        """Lets what reads a value after an in-place ReLU changed it read the ReLU: the same, said openly."""
+        """Lets what reads a value after an in-place activation changed it read that: the same, said openly."""
         order = {node: i for i, node in enumerate(self.graph.nodes)}
-        for node in [n for n in order if self.is_a(n, RELU) and self.in_place(n)]:
+        for node in [n for n in order if self.is_a(n, ACTIVATION) and self.in_place(n)]:
             for source in inputs(node):
                 for user in [u for u in source.users if order[u] > order[node]]:
                     user.replace_input_with(source, node)
@@ -156,7 +161,7 @@ class Net:
                 if isinstance(getattr(m, name, None), int):
                     return int(getattr(m, name))
             through = isinstance(m, _KEEPS_CHANNELS) or self.is_a(node, ADD)
-            if not (through or self.is_a(node, RELU)) or not inputs(node):
+            if not (through or self.is_a(node, ACTIVATION)) or not inputs(node):
                 return None
             node = inputs(node)[0]
         return None

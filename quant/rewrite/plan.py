@@ -10,33 +10,40 @@ from torch.nn.modules import conv
 
 from bnn_itrd.quant.layers import BinaryLayer
 from bnn_itrd.quant.rewrite.bounds import Bounds, activation_bounds, find_bounds
-from bnn_itrd.quant.rewrite.graph import RELU, Net
-from bnn_itrd.quant.rewrite.sources import find_sources
+from bnn_itrd.quant.rewrite.graph import Net
+from bnn_itrd.quant.rewrite.sources import Sources
 from bnn_itrd.quant.rewrite.verdict import find_verdict
 from bnn_itrd.quant.scheme import Scheme
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Fed", "Plan", "make_plan"]
+
+
+class Fed(NamedTuple):
+    """A binary layer that reads an activation, and the step that the activation is applied to."""
+
+    layer: str
+    applied_to: fx.Node
 
 
 class Plan(NamedTuple):
     """What is to become of a network's layers and activations, decided before any of them is replaced.
 
     kept: path of a convolution or linear layer -> why it stays in full precision, empty where it does not; layers:
-    those to binarise; binary: the paths of these and of the layers that are binary already; feeds: the ReLUs to
-    replace, each with a binary layer that reads it; notes: the report's warnings; unknown, verdict: the report's.
+    those to binarise; binary: the paths of these and of the layers that are binary already; feeds: the activations to
+    replace; notes: the report's warnings; unknown, verdict: the report's.
     """
 
     kept: dict[str, str]
     layers: dict[str, nn.Conv2d | nn.Linear]
     binary: set[str]
-    feeds: dict[fx.Node, str]
+    feeds: dict[fx.Node, Fed]
     notes: list[str]
     unknown: list[str]
     verdict: str
 
 
 def _bounds_of_nonlinearity(scheme: Scheme) -> Bounds:
-    """Of the values that a scheme puts in the place of a ReLU; one that is made to be looked at draws no numbers."""
+    """Of what a scheme puts in the place of an activation; one that is made to be looked at draws no numbers."""
     if scheme.nonlinearity == "hardtanh":
         return Bounds(-1, 1)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -55,12 +62,12 @@ def make_plan(net: Net, named: set[str], inside: set[str], roles: dict[str, str]
     }
     layers = {path: m for path, m in net.modules.items() if isinstance(m, (nn.Conv2d, nn.Linear)) and not kept[path]}
     binary = {path for path, m in net.modules.items() if path in layers or isinstance(m, BinaryLayer)}
-    bounds = find_bounds(net)
-    sources = {n: find_sources(net, bounds, n) for n in net.graph.nodes if net.path(n) in binary}
-    feeds: dict[fx.Node, str] = {}
+    search = Sources(net, find_bounds(net))
+    sources = {n: search.of(n) for n in net.graph.nodes if net.path(n) in binary}
+    feeds: dict[fx.Node, Fed] = {}
     for layer, found in sources.items():
-        for node in [s.node for s in found if net.is_a(s.node, RELU) and net.path(s.node) not in named]:
-            feeds.setdefault(node, str(layer.target))
+        for node in [s.node for s in found if s.node in search.activations and net.path(s.node) not in named]:
+            feeds.setdefault(node, Fed(str(layer.target), search.activations[node]))
     bounds = find_bounds(net, dict.fromkeys(feeds, _bounds_of_nonlinearity(scheme)))
     notes, starved, unknown, at_input = list[str](), dict[str, str](), dict[str, str](), list[str]()
     for layer, found in sources.items():
@@ -75,5 +82,7 @@ def make_plan(net: Net, named: set[str], inside: set[str], roles: dict[str, str]
             elif known is not None and known.one_sign and not behind:
                 starved[path] = f"{path} reads {net.path(node)}, whose values all have the same sign"
                 notes.append(starved[path])
+            elif node in search.activations and node not in feeds and not behind:
+                notes.append(f"{path} reads {net.path(node)}, which gives -0.0 far left of 0: there its sign is +1")
     verdict = find_verdict(net, binary, starved=[*starved], unknown=[*dict.fromkeys([*at_input, *unknown])])
     return Plan(kept, layers, binary, feeds, notes, [*unknown.values()], verdict)

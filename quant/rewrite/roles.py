@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+from typing import Any
 
 from torch import fx, nn
-from torch.nn.modules import pooling
+from torch.nn.modules import conv, pooling
 
-from bnn_itrd.quant.layers import is_depthwise
+from bnn_itrd.quant.layers import BinaryConv2d, is_depthwise
 from bnn_itrd.quant.rewrite.bounds import find_bounds
-from bnn_itrd.quant.rewrite.graph import ADD, CONV, LINEAR, MUL, NORM, PASSING, POOLS, RELU, Net, inputs
-from bnn_itrd.quant.rewrite.sources import find_sources
+from bnn_itrd.quant.rewrite.graph import ACTIVATION, ADD, CONV, LINEAR, MUL, NORM, PASSING, POOLS, Net, inputs
+from bnn_itrd.quant.rewrite.sources import Sources
 
 __all__ = ["DEPTHWISE", "SQUEEZE", "depthwise_layers", "find_roles", "squeeze_layers"]
 
@@ -31,13 +31,14 @@ def _is_downsample(net: Net, node: fx.Node) -> bool:
             shortcut += [source for source in inputs(step) if source not in shortcut]
     beside = [user for source in shortcut for user in source.users if user not in shortcut and source is not node]
     return net.reaches(node, ADD, NORM, PASSING) and any(
-        net.is_a(u, CONV) or net.reaches(u, CONV, NORM, RELU, PASSING) for u in beside
+        net.is_a(u, CONV) or net.reaches(u, CONV, NORM, ACTIVATION, PASSING) for u in beside
     )
 
 
 def _pools_whole_maps(net: Net, node: fx.Node) -> bool:
     """Whether a step leaves one value of each channel of a map (n, c, h, w)."""
     m, name = net.module(node), net.name(node)
+    size: Any
     if isinstance(m, (pooling._AdaptiveAvgPoolNd, pooling._AdaptiveMaxPoolNd)):
         size = m.output_size
     elif name in ("adaptive_avg_pool2d", "adaptive_max_pool2d"):
@@ -49,7 +50,7 @@ def _pools_whole_maps(net: Net, node: fx.Node) -> bool:
         return {*(dims if isinstance(dims, (list, tuple)) else [dims])} <= {2, 3, -1, -2}
     else:
         return False
-    return (size if isinstance(size, int) else math.prod(s or 2 for s in size)) == 1  # type: ignore[union-attr]
+    return all(s == 1 for s in (size if isinstance(size, (list, tuple)) else [size]))
 
 
 def _squeezed(net: Net, node: fx.Node) -> list[fx.Node] | None:
@@ -84,7 +85,7 @@ def depthwise_layers(net: Net) -> Iterator[fx.Node]:
     """The convolutions each output channel of which reads one input channel."""
     for node in net.graph.nodes:
         m = net.module(node)
-        if net.is_a(node, CONV) and m is not None and is_depthwise(m.in_channels, m.groups):
+        if isinstance(m, (conv._ConvNd, BinaryConv2d)) and is_depthwise(m.in_channels, m.groups):
             yield node
 
 
@@ -135,9 +136,8 @@ def find_roles(
     if keep_downsample:
         found |= {net.path(n): "1x1 down-sampling or projection" for n in convs if _is_downsample(net, n)}
     if keep_first:
-        bounds = find_bounds(net)
-        sources = {n: find_sources(net, bounds, n) for n in [*convs, *linears]}
-        at_input = [n for n, found in sources.items() if any(source.node.op == "placeholder" for source in found)]
+        sources = Sources(net, find_bounds(net))
+        at_input = [n for n in [*convs, *linears] if any(s.node.op == "placeholder" for s in sources.of(n))]
         found |= {net.path(n): "reads the network's input" for n in at_input}
         found |= {net.path(n): "the first layer" for n in (convs or linears)[:1]}
     if keep_last:

@@ -1,16 +1,23 @@
-"""What a layer reads: the steps that its input's signs come from, and those of them that are all of one sign."""
+"""What a layer reads: the steps that its input's signs come from, and the activations among them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from torch import fx
+from torch import fx, nn
 
 from bnn_itrd.quant.rewrite.bounds import Bounds
-from bnn_itrd.quant.rewrite.graph import DIV, MUL, PASSING, RELU, Net, inputs
+from bnn_itrd.quant.rewrite.graph import ACTIVATION, ADD, DIV, MUL, PASSING, Kind, Net, inputs
 
-__all__ = ["Source", "find_sources"]
+__all__ = ["Source", "Sources"]
+
+# What a gate is made of: x * sigmoid(x), x * relu6(x + 3) / 6, x * tanh(softplus(x)).
+_GATES = Kind(
+    (nn.Sigmoid, nn.Hardsigmoid, nn.ReLU6, nn.Tanh, nn.Softplus, nn.Hardtanh),
+    {"sigmoid", "sigmoid_", "hardsigmoid", "relu6", "tanh", "softplus", "clamp", "hardtanh"},
+)
 
 
 class Source(NamedTuple):
@@ -20,44 +27,88 @@ class Source(NamedTuple):
     behind: bool
 
 
-def _reaches_relu(net: Net, bounds: Mapping[fx.Node, Bounds | None], node: fx.Node) -> bool:
-    """Whether a value comes from a ReLU through steps that hand signs on."""
-    todo, seen = [node], set[fx.Node]()
-    while todo:
-        step = todo.pop()
-        if net.is_a(step, RELU):
-            return True
-        if step not in seen:
-            seen.add(step)
-            todo += _handed_on(net, bounds, step)
-    return False
+class Sources:
+    """Finds what the signs of a step's input come from; `bounds`: what is known of each step's values.
 
+    activations: each activation that `binarize` may replace, with the step that it is applied to. A product of a value
+    and of a gate of the same value is one too.
+    """
 
-def _handed_on(net: Net, bounds: Mapping[fx.Node, Bounds | None], node: fx.Node) -> list[fx.Node]:
-    """The steps whose signs a step hands on: of a product, the factor beside one that is never negative."""
-    if net.is_a(node, PASSING):
-        return inputs(node)
-    if not (net.is_a(node, MUL) or net.is_a(node, DIV)) or len(node.args) != 2 or node.args[0] is node.args[1]:
-        return []
-    factors = []
-    for factor, other in [node.args, node.args[::-1]][: 1 if net.is_a(node, DIV) else 2]:
-        low = other if isinstance(other, (int, float)) else None
-        if isinstance(other, fx.Node) and (known := bounds[other]) is not None:
-            low = known.low
-        if isinstance(factor, fx.Node) and low is not None and low >= 0:
-            factors.append(factor)
-    if len(factors) == 2:
-        factors = [factor for factor in factors if _reaches_relu(net, bounds, factor)]
-    return factors if len(factors) == 1 else []
+    def __init__(self, net: Net, bounds: Mapping[fx.Node, Bounds | None]) -> None:
+        self.net, self.bounds = net, bounds
+        self.activations: dict[fx.Node, fx.Node] = {}
+        for node in net.graph.nodes:
+            applied_to = inputs(node)[0] if net.is_a(node, ACTIVATION) else self._gated(node)
+            if applied_to is not None:
+                self.activations[node] = applied_to
 
+    def _gated(self, node: fx.Node) -> fx.Node | None:
+        """The value that a product multiplies with a gate of itself, as SiLU written out does."""
+        if not self.net.is_a(node, MUL) or len(node.all_input_nodes) != 2 or len(node.args) != 2:
+            return None
+        in_place = self.net.name(node) in ("mul_", "imul")
+        for value, gate in (node.all_input_nodes, node.all_input_nodes[::-1]):
+            known = self.bounds[gate]
+            if known is None or not 0 <= known.low <= known.high < math.inf:
+                continue
+            chain = [gate]
+            while self._is_gate(chain[-1]) and chain[-1].all_input_nodes[0] is not value:
+                chain.append(chain[-1].all_input_nodes[0])
+            # Whatever else reads a value that is overwritten reads the product.
+            alone = not in_place or {*value.users} <= {node, chain[-1]}
+            if self._is_gate(chain[-1]) and any(self._curves(step) for step in chain) and alone:
+                return value
+        return None
 
-def find_sources(net: Net, bounds: Mapping[fx.Node, Bounds | None], layer: fx.Node) -> list[Source]:
-    """The steps that a layer's signs come from, back through what hands them on, and through activations."""
-    todo, seen = [Source(node, False) for node in inputs(layer)], dict[Source, bool]()
-    while todo:
-        source = node, behind = todo.pop()
-        if source not in seen:
-            before, activated = _handed_on(net, bounds, node), net.is_a(node, RELU)
+    def _curves(self, node: fx.Node) -> bool:
+        return self.net.is_a(node, _GATES)
+
+    def _is_gate(self, node: fx.Node) -> bool:
+        """Whether a step computes a part of a gate from one value and numbers."""
+        arithmetic = any(self.net.is_a(node, kind) for kind in (ADD, MUL, DIV))
+        return len(node.all_input_nodes) == 1 and (arithmetic or self._curves(node))
+
+    def _handed_on(self, node: fx.Node) -> list[fx.Node]:
+        """The steps whose signs a step hands on: of a product, the factor beside one that is never negative."""
+        net, bounds = self.net, self.bounds
+        if net.is_a(node, PASSING):
+            return inputs(node)
+        if not (net.is_a(node, MUL) or net.is_a(node, DIV)) or len(node.args) != 2 or node.args[0] is node.args[1]:
+            return []
+        factors = []
+        for factor, other in [node.args, node.args[::-1]][: 1 if net.is_a(node, DIV) else 2]:
+            low = other if isinstance(other, (int, float)) else None
+            if isinstance(other, fx.Node) and (known := bounds[other]) is not None:
+                low = known.low
+            if isinstance(factor, fx.Node) and low is not None and low >= 0:
+                factors.append(factor)
+        if len(factors) == 2:
+            factors = [factor for factor in factors if self._reaches_activation(factor)]
+        return factors if len(factors) == 1 else []
+
+    def _reaches_activation(self, node: fx.Node) -> bool:
+        """Whether a value comes from an activation through steps that hand signs on."""
+        todo, seen = [node], set[fx.Node]()
+        while todo:
+            step = todo.pop()
+            if step in self.activations:
+                return True
+            if step not in seen:
+                seen.add(step)
+                todo += self._handed_on(step)
+        return False
+
+    def of(self, layer: fx.Node) -> list[Source]:
+        """The steps that a layer's signs come from, back through what hands them on, and through activations."""
+        todo, seen = [Source(node, False) for node in inputs(layer)], dict[Source, bool]()
+        while todo:
+            source = node, behind = todo.pop()
+            if source in seen:
+                continue
+            applied_to = self.activations.get(node)
+            before = self._handed_on(node) if applied_to is None else []
             seen[source] = not before
-            todo += [Source(n, behind or activated) for n in (inputs(node) if activated else before)]
-    return [source for source, is_end in seen.items() if is_end]
+            todo += [Source(n, behind) for n in before]
+            if applied_to is not None:
+                todo.append(Source(applied_to, True))
+        return [source for source, is_end in seen.items() if is_end]
