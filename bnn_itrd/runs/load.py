@@ -37,8 +37,9 @@ def _identity(state: dict[str, Any], file: Path) -> dict[str, Any]:
 
 def _is_shape(shape: object) -> bool:
     """Whether it is the shape (c, h, w) of images that a network can be made for."""
-    whole = isinstance(shape, (list, tuple)) and len(shape) == 3 and all(type(size) is int for size in shape)
-    return whole and all(1 <= size <= MOST_PIXELS for size in shape)  # type: ignore[union-attr]
+    if not isinstance(shape, (list, tuple)) or len(shape) != 3:
+        return False
+    return all(type(size) is int and 1 <= size <= MOST_PIXELS for size in shape)
 
 
 def _from_identity(identity: dict[str, Any], where: Path, trust: bool | Collection[str]) -> nn.Module:
