@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import yaml
 
 from bnn_itrd.config.run import RunConfig
 from bnn_itrd.config.train import FabricConfig
 from bnn_itrd.environment import cpu_features
+from bnn_itrd.errors import UserError
+from bnn_itrd.yaml_files import read_yaml
 
 __all__ = ["Choice", "choose_precision", "settle_precision"]
 
@@ -89,8 +90,8 @@ def _recorded(folder: Path) -> str | None:
     if not (folder / "last.pt").is_file():
         return None
     try:
-        recorded = yaml.safe_load((folder / "config.yaml").read_text())["train"]["precision"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        recorded = read_yaml(folder / "config.yaml")["train"]["precision"]
+    except (UserError, KeyError, TypeError):
         return None  # what the folder holds is checked, in words, when the training begins
     return recorded if recorded in ("32-true", "bf16-mixed", "16-mixed") else None
 
