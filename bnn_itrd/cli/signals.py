@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import FrameType
 from typing import Any
 
@@ -16,6 +16,8 @@ __all__ = ["Stopped", "stoppable"]
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 # Python sees a signal between two of its own instructions, and one step of a large network may take longer than this.
 _PATIENCE = 1.5  # seconds
+# What the way out may take: it writes the last finished epoch. SLURM and Kubernetes kill after 30 s.
+_GRACE = 20.0
 _SHOW_CURSOR = "\x1b[?25h"  # the progress bar hides it
 
 # Those of the signals that `stoppable` has taken over, as they were.
@@ -53,10 +55,11 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Within it a signal raises `Stopped`; where that takes more than two seconds, the process ends at once.
+    """Within it a signal raises `Stopped`; where nothing notices that for two seconds, the process ends all the same.
 
-    Nothing is lost then either: every file is written beside its place and renamed. A signal that the process was told
-    to ignore (nohup) stays ignored, and outside the main thread, where Python allows no handlers, nothing is changed.
+    Nothing is lost then either: finished epochs that are not on the disk yet are written first. A signal that the
+    process was told to ignore (nohup) stays ignored, and outside the main thread, where Python allows no handlers,
+    nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -66,15 +69,16 @@ def stoppable() -> Iterator[None]:
     before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) in free}
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    over = threading.Event()
+    noticed, over = threading.Event(), threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
         for own in before:  # one is enough: what follows must not cut the way out short
             signal.signal(own, signal.SIG_IGN)
+        noticed.set()
         raise Stopped(number)
 
     former = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    watch = threading.Thread(target=_watch, args=(reader, before.keys(), over), daemon=True)
+    watch = threading.Thread(target=_watch, args=(reader, before.keys(), noticed, over), daemon=True)
     watch.start()
     for number in before:
         signal.signal(number, stop)
@@ -92,12 +96,27 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _watch(reader: int, numbers: Any, over: threading.Event) -> None:
-    """Ends the process where the main thread has not noticed a signal in time; it returns where the pipe is closed."""
+def _watch(reader: int, numbers: Collection[int], noticed: threading.Event, over: threading.Event) -> None:
+    """Ends the process where the main thread has not done so in time; it returns where the pipe is closed."""
     while data := os.read(reader, 1):
-        if data[0] in numbers and not over.wait(_PATIENCE):
-            stopped = Stopped(data[0])
-            with contextlib.suppress(OSError):
-                cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
-                os.write(2, f"{cursor}{stopped.message()}\n".encode())
-            os._exit(stopped.status)
+        if data[0] not in numbers:
+            continue
+        if not noticed.wait(_PATIENCE):
+            saving = threading.Thread(target=_save, daemon=True)
+            saving.start()
+            saving.join(_GRACE)
+        if noticed.is_set() and over.wait(_GRACE):
+            continue
+        stopped = Stopped(data[0])
+        with contextlib.suppress(OSError):
+            cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
+            os.write(2, f"{cursor}{stopped.message()}\n".encode())
+        os._exit(stopped.status)
+
+
+def _save() -> None:
+    """Writes the finished epochs that a training holds in memory, where there is one."""
+    files = sys.modules.get("bnn_itrd.training.files")
+    if files is not None:
+        with contextlib.suppress(Exception):  # a full disk, say: the last checkpoint stays as it was
+            files.write_waiting()

@@ -37,8 +37,9 @@ def _identity(state: dict[str, Any], file: Path) -> dict[str, Any]:
 
 def _is_shape(shape: object) -> bool:
     """Whether it is the shape (c, h, w) of images that a network can be made for."""
-    whole = isinstance(shape, (list, tuple)) and len(shape) == 3 and all(type(size) is int for size in shape)
-    return whole and all(1 <= size <= MOST_PIXELS for size in shape)  # type: ignore[union-attr]
+    if not isinstance(shape, (list, tuple)) or len(shape) != 3:
+        return False
+    return all(type(size) is int and 1 <= size <= MOST_PIXELS for size in shape)
 
 
 def _from_identity(identity: dict[str, Any], where: Path, trust: bool | Collection[str]) -> nn.Module:
@@ -46,7 +47,9 @@ def _from_identity(identity: dict[str, Any], where: Path, trust: bool | Collecti
     made = identity if "network" in identity else identity.get("made_by") or {}
     shape = tuple(identity["input_shape"])
     if "network" in made:
-        network, scheme = made["network"], made["scheme"]
+        network, scheme = made["network"], made.get("scheme")
+        if not isinstance(network, dict) or not isinstance(network.get("name"), str):
+            raise UserError(f"{where} says of no network how it is made: its `network` is {str(network)[:40]!r}")
         for named in sorted(named_addresses([network, scheme])):
             check_trusted(named, trust, where=str(where))
         try:
@@ -130,7 +133,7 @@ def load_member(
     file = find_checkpoint(Path(path), prefer="best.pt" if best else "last.pt")
     state = load_checkpoint(file)
     identity = _identity(state, file)
-    if state.get("epoch") == 0:
+    if type(epoch := state.get("epoch")) is int and epoch == 0:
         raise UserError(f"{file} is still in the preparation of its distillers: no epoch of training is done yet")
     if isinstance(model, str):
         network = named_network(model, identity, what=f"model {model}")

@@ -32,7 +32,11 @@ def validation_data(
     from bnn_itrd.config.data import DataConfig
     from bnn_itrd.data.datasets import load_data
 
-    saved = dict(config.get("data") or {})
+    saved = config.get("data") or {}
+    if not isinstance(saved, dict):
+        raise UserError(
+            f"the run's `data` must be a mapping of fields, got {str(saved)[:40]!r}: is its config.yaml whole?"
+        )
     fields = {k: v for k, v in saved.items() if k in DataConfig.__dataclass_fields__}
     if known.get("dataset"):
         fields.setdefault("name", str(known["dataset"]))
@@ -40,7 +44,11 @@ def validation_data(
         _check_name(str(fields.get("name", DataConfig.name)), trust)
     elif given["name"] != fields.get("name"):
         fields.pop("root", None)
-    data = load_data(DataConfig(**{**fields, **given}))
+    try:
+        chosen = DataConfig(**{**fields, **given})
+    except TypeError as error:
+        raise UserError(f"the run's `data` has a value of another kind: {error}") from error
+    data = load_data(chosen)
     if "mean" in known and "std" in known and len(known["mean"]) == data.input_shape[0]:
         data = data.normalised_with(known["mean"], known["std"])
     return data

@@ -131,7 +131,7 @@ class BaseTrainer:
             for key, part in self.stateful().items():
                 if part is not None:
                     part.load_state_dict(state[key])
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"the checkpoint holds another architecture: {error}") from error
         if state["precision"]:
             self.fabric.strategy.precision.load_state_dict(state["precision"])

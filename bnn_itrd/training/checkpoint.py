@@ -116,7 +116,8 @@ def matching_state(last: Path, identity: dict[str, Any], *, later: Sequence[str]
     Raises UserError: unreadable, not a run's checkpoint, or another configuration (a line for each field).
     """
     state = load_checkpoint(last)
-    if not {"identity", "objective", "epoch"} <= state.keys():
+    trained = isinstance(state.get("identity"), dict) and isinstance(state.get("objective"), dict)
+    if not trained or type(state.get("epoch")) is not int:
         raise UserError(f"{last} is not the checkpoint of a training: choose another --out")
     saved = {key: value for key, value in state["identity"].items() if key not in later}
     if lines := differences(saved, identity):

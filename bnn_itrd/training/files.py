@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,10 +19,19 @@ from bnn_itrd.training.checkpoint import matching_state, save_checkpoint
 from bnn_itrd.training.metrics import write_metrics
 from bnn_itrd.training.progress import TensorBoard
 
-__all__ = ["CHECKPOINT_SECONDS", "TrainingFiles"]
+__all__ = ["CHECKPOINT_SECONDS", "TrainingFiles", "write_waiting"]
 
 # A checkpoint of a ResNet-18 has 90 MB, and an epoch of CIFAR-10 may take a second and a half.
 CHECKPOINT_SECONDS = 30.0
+
+# Those that may hold an epoch which is not on the disk yet.
+_OPEN: weakref.WeakSet[TrainingFiles] = weakref.WeakSet()
+
+
+def write_waiting() -> None:
+    """Writes the ends of epochs that are in memory alone, for a process that is about to end in the midst of a step."""
+    for files in list(_OPEN):
+        files.write_waiting()
 
 
 class TrainingFiles:
@@ -44,6 +55,9 @@ class TrainingFiles:
         self._written = -float("inf")
         self._writer: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
+        # `write_waiting` comes from another thread, while the training stands in a step.
+        self._lock = threading.RLock()
+        _OPEN.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -104,11 +118,12 @@ class TrainingFiles:
 
     def _keep(self, files: Mapping[str, dict[str, Any]]) -> None:
         """Copies what the files are to hold, on the device, and has them written where it is time."""
-        # last.pt stays the last: a best.pt that is newer than it does no harm.
-        self._waiting.pop("last.pt", None)
-        self._waiting |= {name: _copy(state) for name, state in files.items()}
-        if time.monotonic() - self._written >= self.seconds:
-            self._write()
+        with self._lock:
+            # last.pt stays the last: a best.pt that is newer than it does no harm.
+            self._waiting.pop("last.pt", None)
+            self._waiting |= {name: _copy(state) for name, state in files.items()}
+            if time.monotonic() - self._written >= self.seconds:
+                self._write()
 
     def _write(self) -> None:
         """Begins to write what waits; first it waits for what is being written, and raises what that met."""
@@ -130,13 +145,18 @@ class TrainingFiles:
         if writing is not None:
             writing.result()
 
+    def write_waiting(self) -> None:
+        """Writes what waits, and returns when it is on the disk. Raises UserError where it could not be written."""
+        with self._lock:
+            self._write()
+            self._finish()
+
     def close(self) -> None:
         """Writes what waits, and closes the files. Raises UserError where a checkpoint could not be written."""
         try:
             if self.board is not None:
                 self.board.close()
-            self._write()
-            self._finish()
+            self.write_waiting()
         finally:
             if self._writer is not None:
                 self._writer.shutdown()

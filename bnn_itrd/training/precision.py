@@ -8,15 +8,16 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-import yaml
 
 from bnn_itrd.config.run import RunConfig
 from bnn_itrd.config.train import FabricConfig
 from bnn_itrd.environment import cpu_features
+from bnn_itrd.errors import UserError
+from bnn_itrd.yaml_files import read_yaml
 
 __all__ = ["Choice", "choose_precision", "settle_precision"]
 
@@ -93,8 +94,8 @@ def _recorded(folder: Path) -> Precision | None:
     if not (folder / "last.pt").is_file():
         return None
     try:
-        recorded: Any = yaml.safe_load((folder / "config.yaml").read_text())["train"]["precision"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        recorded = read_yaml(folder / "config.yaml")["train"]["precision"]
+    except (UserError, KeyError, TypeError):
         return None  # what the folder holds is checked, in words, when the training begins
     return next((known for known in get_args(Precision) if known == recorded), None)
 

@@ -9,14 +9,16 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from helpers import TINY
 
 from bnn_itrd import cli
-from bnn_itrd.cli.signals import stoppable
+from bnn_itrd.cli.signals import _save, stoppable
 from bnn_itrd.training.checkpoint import load_checkpoint
+from bnn_itrd.training.files import TrainingFiles
 from bnn_itrd.training.trainer import Trainer
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
@@ -100,6 +102,20 @@ def test_a_signal_during_a_long_step_ends_the_process_at_once(number: signal.Sig
     code = _BUSY.format(number=int(number))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 128 + number and "continues from the last finished epoch" in done.stderr
+
+
+def test_an_epoch_in_memory_is_written_before_the_process_ends(tmp_path: Path) -> None:
+    """What a step that does not return to Python keeps the main thread from writing, the watching thread writes."""
+    files = TrainingFiles(tmp_path, {}, cast(Any, SimpleNamespace(is_global_zero=True)), seconds=3600)
+    for epoch in (1, 2):  # the first is written at once, the second waits
+        files._keep({"last.pt": {"epoch": epoch, "identity": {}, "objective": {}}})
+    files._finish()
+    assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 1
+    thread = threading.Thread(target=_save)
+    thread.start()
+    thread.join()
+    assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 2
+    files.close()
 
 
 def test_a_forked_worker_has_handlers_of_its_own() -> None:

@@ -20,7 +20,8 @@ from bnn_itrd.errors import UserError
 from bnn_itrd.runs.load import load_member
 from bnn_itrd.runs.network_size import check_weights
 from bnn_itrd.runs.networks import build
-from bnn_itrd.training.checkpoint import save_checkpoint
+from bnn_itrd.runs.recorded import validation_data
+from bnn_itrd.training.checkpoint import matching_state, save_checkpoint
 
 
 def bomb(path: Path, side: int) -> Path:
@@ -117,3 +118,34 @@ def test_limits_hold_inside_a_checkpoint(field: str, value: object, message: str
     save_checkpoint(tmp_path / "last.pt", state)
     with pytest.raises(UserError, match=message.replace("resnet20", name)):
         load_member(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({"name": 3}, "says of no network how it is made"),
+        ("resnet20", "says of no network how it is made: its `network` is 'resnet20'"),
+        ({"name": "resnet20", "scheme": {"a": 1}}, "was written by another version of bnn-itrd"),
+    ],
+)
+def test_a_network_in_a_checkpoint_that_is_none(network: object, message: str, tmp_path: Path) -> None:
+    identity = {"network": network, "scheme": None, "input_shape": [3, 8, 8], "classes": ["a"]}
+    save_checkpoint(tmp_path / "last.pt", {"identity": identity, "model": {}})
+    with pytest.raises(UserError, match=message):
+        load_member(tmp_path)
+
+
+@pytest.mark.parametrize("changed", [{"identity": 3}, {"objective": None}, {"epoch": "two"}])
+def test_a_training_in_a_checkpoint_that_is_none(changed: dict, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "last.pt", {"identity": {}, "objective": {}, "epoch": 1, **changed})
+    with pytest.raises(UserError, match="last.pt is not the checkpoint of a training: choose another --out"):
+        matching_state(tmp_path / "last.pt", {})
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(3, "the run's `data` must be a mapping of fields, got '3'"), ({"image_size": "x"}, "a value of another kind")],
+)
+def test_the_data_of_a_run_that_is_none(data: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        validation_data({}, {"data": data}, {"name": "digits"})
