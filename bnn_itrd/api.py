@@ -86,7 +86,8 @@ def distill(
     Returns `Distilled`: the trained model, the history per epoch, the last evaluation; its `to_onnx` writes the file.
     Gives a UserWarning where most of the student is frozen (``requires_grad`` False) or a BatchNorm stays as it is.
     Raises UserError: bad configuration, a student that does not answer with (n, classes), is its own teacher or has
-    nothing to train, another run or another process in `out`, a loss that is not finite.
+    nothing to train, another run or another process in `out`, a loss that is not finite. Raises
+    `bnn_itrd.errors.Unfinished` where ``train.max_seconds`` are over: the same call continues.
     """
     _check_kinds(train=train, distill=distill, distillers=distillers)
     if student is teacher:

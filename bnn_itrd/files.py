@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +19,7 @@ from bnn_itrd.errors import UserError, remedy
 __all__ = ["file_hash", "write_file", "write_json", "write_yaml"]
 
 _OTHER = "Choose another --out"
+_UMASK = threading.Lock()
 
 
 def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -33,9 +35,7 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -44,6 +44,14 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
             kept = "; the file that was there is untouched" if path.exists() else ""
             raise UserError(f"cannot write {path}: {error}{kept}. {remedy(error, _OTHER)}") from error
         raise
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it: one thread at a time."""
+    with _UMASK:
+        umask = os.umask(0)
+        os.umask(umask)
+    return umask
 
 
 def file_hash(path: Path) -> str:

@@ -379,7 +379,7 @@ REFUSED = {
     "option of wrong type": (["--methods", "kd", "--grid", "students.kd.kd.tau=hot"], r"students\.kd\.kd\.tau must be"),
     "unknown network": (["--grid", "network.name=resnet8,resnet9"], "recu-resnet9-s0: unknown network 'resnet9'"),
     "unknown scheme": (["--grid", "scheme.weight=recu,xnorr"], "xnorr-recu-s0: scheme.*xnorr"),
-    "too few negatives": (["--methods", "crd"], "recu-crd-s0: crd.negatives must be in .*got 16384"),
+    "too few negatives": (["--methods", "crd"], "recu-crd-s0: students.crd.crd.negatives must be in .*got 16384"),
     "no such stage": (
         ["--methods", "fitnet", "--students.fitnet.fitnet.stage=7"],
         "recu-fitnet-s0: fitnet.stage must be in",

@@ -116,7 +116,7 @@ def _watch(reader: int, numbers: Collection[int], noticed: threading.Event, over
 
 def _save() -> None:
     """Writes the finished epochs that a training holds in memory, where there is one."""
-    files = sys.modules.get("bnn_itrd.training.files")
-    if files is not None:
+    writer = sys.modules.get("bnn_itrd.training.writer")
+    if writer is not None:
         with contextlib.suppress(Exception):  # a full disk, say: the last checkpoint stays as it was
-            files.write_waiting()
+            writer.write_waiting()

@@ -14,7 +14,7 @@ from bnn_itrd.data.datasets import load_data
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.distillers.factory import make_distillers
 from bnn_itrd.distillers.setting import Setting, Sizes
-from bnn_itrd.errors import UserError
+from bnn_itrd.errors import FieldError, UserError
 from bnn_itrd.experiments.grid import Point
 from bnn_itrd.runs.sizes import output_sizes, sizes_of_definition
 from bnn_itrd.runs.teachers import load_teacher
@@ -58,8 +58,11 @@ class _Check:
         teacher = self._teacher(point)
         key = (student, teacher, str(member.distill), config.data)
         if key not in self.distillers:
-            with torch.device("meta"):
-                make_distillers(member.distill, Setting(student, teacher, self.data[config.data].train.labels))
+            try:
+                with torch.device("meta"):
+                    make_distillers(member.distill, Setting(student, teacher, self.data[config.data].train.labels))
+            except FieldError as error:
+                raise error.inside(f"students.{point.student}") from error
             self.distillers.add(key)
 
     def _batch_size(self, member: MemberConfig, field: str) -> None:

@@ -21,7 +21,7 @@ from bnn_itrd.experiments.sweep_files import point_record, read_result, write_sw
 from bnn_itrd.files import write_json
 from bnn_itrd.runs.identity import data_identity, weights_hash
 from bnn_itrd.runs.lock import exclusive_folder
-from bnn_itrd.runs.member import Member, train_member
+from bnn_itrd.runs.member import FIRST_STAGE, Member, train_member
 from bnn_itrd.runs.teachers import load_teacher
 from bnn_itrd.training.checkpoint import matching_state
 from bnn_itrd.training.evaluation import evaluate
@@ -48,13 +48,18 @@ def reference_of(points: Sequence[Point], wanted: str | None = None) -> str:
     return plain[0] if plain else students[0]
 
 
-def _in_one_precision(points: Sequence[Point], out: Path) -> list[Point]:
-    """The points with the precision in the place of auto: that of a training that is there already, for all of them."""
-    teachers, students = [out / "teachers" / p.teacher for p in points], [out / p.name for p in points]
-    return [
-        dataclasses.replace(p, config=settle_precision(p.config, teacher=teachers, students=students)[0])
-        for p in points
-    ]
+def _in_one_precision(points: Sequence[Point], out: Path) -> tuple[list[Point], list[str]]:
+    """The points with a precision in the place of auto, and lines that say so.
+
+    It is that of a training that is there already, for all of them.
+    """
+    open_ones = [p for p in points if p.config.train.precision == "auto"]
+    students = [folder for p in open_ones for folder in (out / p.name, out / p.name / FIRST_STAGE)]
+    teachers = [out / "teachers" / p.teacher for p in points if p.config.teacher_train.precision == "auto"]
+    settled = [settle_precision(p.config, teacher=teachers, students=students) for p in points]
+    said = [f"precision: {line}" for _, lines in settled for line in lines.values()]
+    made = [dataclasses.replace(p, config=config) for p, (config, _) in zip(points, settled, strict=True)]
+    return made, list(dict.fromkeys(said))
 
 
 class Sweep:
@@ -66,7 +71,7 @@ class Sweep:
     """
 
     def __init__(self, points: Sequence[Point], out: Path, *, recipe: str, reference: str, trust: bool = False) -> None:
-        self.points = _in_one_precision(points, out)
+        self.points, self.said = _in_one_precision(points, out)
         self.out, self.recipe, self.reference = out, recipe, reference
         self.trust = trust
         self.records: dict[str, dict[str, Any]] = {}
@@ -125,6 +130,8 @@ class Sweep:
         self._check_teachers()
         waiting = [p for p in self.points if self.records[p.name]["state"] == "waiting"]
         done = sum(record["state"] == "done" for record in self.records.values())
+        for line in self.said:
+            say(line)
         say(f"{len(self.points)} points, {done} done before")
         self._write()
         for i, point in enumerate(waiting):

@@ -33,8 +33,9 @@ __all__ = ["run_recipe"]
 
 
 def _folders(config: RunConfig, out: Path) -> list[Path]:
-    """The folders of the students, and of their first stages."""
-    return [folder for name in config.students for folder in (out / name, out / name / FIRST_STAGE)]
+    """The folders of the students and of their first stages, and then the teacher's: one precision serves them all."""
+    students = [folder for name in config.students for folder in (out / name, out / name / FIRST_STAGE)]
+    return [*students, out / "teacher"]
 
 
 def _check_folder(config: RunConfig, data: ImageData, out: Path) -> None:
@@ -166,6 +167,8 @@ def _train(
     if "teacher_train" in trainings and precision != fabric.strategy.precision.precision:
         teacher_fabric = make_fabric(config.fabric, precision=precision)
     status = out / "status.json" if only is None else out / only / "status.json"
+    if fabric.is_global_zero:
+        write_json(status, {"finished": False})
     try:
         if "teacher_train" in trainings:
             member, folder = member_config(config, "teacher"), out / "teacher"

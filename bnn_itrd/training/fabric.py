@@ -34,6 +34,8 @@ def make_fabric(config: FabricConfig, *, precision: str = "32-true") -> Fabric:
         raise UserError(f"fabric: {error}") from error
     if (have := fabric.strategy.precision.precision) != precision:  # fp16 becomes bf16 on a CPU, with a warning
         raise UserError(f"precision {precision} is not possible on this device ({fabric.device.type}): use {have}")
+    if fabric.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # batches have one shape
     fabric.launch()
     if fabric.world_size > 1:
         atexit.register(_leave)

@@ -77,6 +77,7 @@ def fit(
     """
     if deadline is None and train.max_seconds is not None:
         deadline = time.monotonic() + train.max_seconds
+    limit = None if deadline is None else TimeLimit(deadline, title, fabric)
     steps = steps_in_epoch(train, len(data.train), fabric.world_size)
     distill.check_learns()
     check_frozen(student, warn=fabric.is_global_zero)
@@ -93,10 +94,10 @@ def fit(
                 preparation=max(trainer.preparation_epochs.values(), default=0),
                 enabled=log.progress and fabric.is_global_zero, live=fabric.device.type == "cpu",
             ) as progress:  # fmt: skip
-                _prepare(trainer, data, files, progress, steps=steps)
+                _prepare(trainer, data, files, progress, steps=steps, limit=limit)
                 fit_epochs(
                     trainer, data, files, progress, epochs=train.epochs, steps=steps, after_epoch=after_epoch,
-                    limit=None if deadline is None else TimeLimit(deadline, title, fabric),
+                    limit=limit,
                 )  # fmt: skip
         trainer.share_buffers()
         set_progress(trainer.kept, 1.0)
@@ -136,10 +137,20 @@ def fit_epochs(
             after_epoch(trainer.epoch)
 
 
-def _prepare(trainer: Trainer, data: ImageData, files: TrainingFiles, progress: Progress, *, steps: int) -> None:
+def _prepare(
+    trainer: Trainer,
+    data: ImageData,
+    files: TrainingFiles,
+    progress: Progress,
+    *,
+    steps: int,
+    limit: TimeLimit | None,
+) -> None:
     """Runs the distillers' phases before the training, as far as they are not done; each epoch ends in a checkpoint."""
     length = max(trainer.preparation_epochs.values(), default=0)
     while (done := len(trainer.preparation)) < length:
+        if limit is not None:
+            limit.check(0, trainer.config.epochs)
         progress.begin(done, preparing=True)
         row = trainer.prepare_epoch(data, progress)
         kept = f"It was the preparation, of which {files.last} holds {done} of {length} epochs."

@@ -9,8 +9,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from helpers import TINY
@@ -18,8 +17,8 @@ from helpers import TINY
 from bnn_itrd import cli
 from bnn_itrd.cli.signals import _save, stoppable
 from bnn_itrd.training.checkpoint import load_checkpoint
-from bnn_itrd.training.files import TrainingFiles
 from bnn_itrd.training.trainer import Trainer
+from bnn_itrd.training.writer import CheckpointWriter
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 
@@ -106,16 +105,16 @@ def test_a_signal_during_a_long_step_ends_the_process_at_once(number: signal.Sig
 
 def test_an_epoch_in_memory_is_written_before_the_process_ends(tmp_path: Path) -> None:
     """What a step that does not return to Python keeps the main thread from writing, the watching thread writes."""
-    files = TrainingFiles(tmp_path, {}, cast(Any, SimpleNamespace(is_global_zero=True)), seconds=3600)
+    writer = CheckpointWriter(tmp_path, 3600)
     for epoch in (1, 2):  # the first is written at once, the second waits
-        files._keep({"last.pt": {"epoch": epoch, "identity": {}, "objective": {}}})
-    files._finish()
+        writer.keep({"last.pt": {"epoch": epoch, "identity": {}, "objective": {}}})
+    writer._finish()
     assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 1
     thread = threading.Thread(target=_save)
     thread.start()
     thread.join()
     assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 2
-    files.close()
+    writer.close()
 
 
 def test_a_forked_worker_has_handlers_of_its_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.train import FabricConfig, LogConfig
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.errors import Unfinished, UserError
-from bnn_itrd.training import files, time_limit
+from bnn_itrd.training import time_limit, writer
 from bnn_itrd.training.checkpoint import load_checkpoint
 from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.fit import fit
 from bnn_itrd.training.metrics import read_metrics
 from bnn_itrd.training.time_limit import TimeLimit
+from bnn_itrd.training.writer import CheckpointWriter
 
 CPU = FabricConfig(accelerator="cpu", threads=1)
 
@@ -56,13 +58,13 @@ def train(data: Path, out: Path, *, epochs: int = 5, **options: Any) -> Any:
 def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """(file, epochs it holds) of every checkpoint, in order."""
     seen: list[tuple[str, int]] = []
-    save = files.save_checkpoint
+    save = writer.save_checkpoint
 
     def recorded(path: Path, state: dict[str, Any]) -> None:
         save(path, state)
         seen.append((path.name, state["epoch"]))
 
-    monkeypatch.setattr(files, "save_checkpoint", recorded)
+    monkeypatch.setattr(writer, "save_checkpoint", recorded)
     return seen
 
 
@@ -123,21 +125,73 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_training(
     def full(path: Path, state: dict[str, Any]) -> None:
         raise UserError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr(files, "save_checkpoint", full)
+    monkeypatch.setattr(writer, "save_checkpoint", full)
     for seconds in (0, 1e9):
         with pytest.raises(UserError, match="No space left on device"):
             train(tiny_npz, tmp_path / str(seconds), checkpoint_seconds=seconds)
 
 
+def test_what_could_not_be_written_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full for a while: at the end the newest states are there, best.pt among them."""
+    save, full = writer.save_checkpoint, [True]
+
+    def sometimes(path: Path, state: dict[str, Any]) -> None:
+        if full[0]:
+            raise UserError("No space left on device")
+        save(path, state)
+
+    monkeypatch.setattr(writer, "save_checkpoint", sometimes)
+    kept = CheckpointWriter(tmp_path, 1e9)
+    kept.keep({"best.pt": {"epoch": 1}, "last.pt": {"epoch": 1}})
+    assert kept._writing is not None and isinstance(kept._writing.exception(), UserError)
+    with pytest.raises(UserError, match="No space left"):  # as soon as the training comes by
+        kept.keep({"last.pt": {"epoch": 2}})
+    full[0] = False
+    kept.close()
+    assert [load_checkpoint(tmp_path / name)["epoch"] for name in ("best.pt", "last.pt")] == [1, 2]
+
+
+def test_a_stop_in_the_midst_of_a_copy_keeps_what_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = CheckpointWriter(tmp_path, 1e9)
+    for epoch in (1, 2):
+        kept.keep({"last.pt": {"epoch": epoch}})
+    copied = writer._copy
+
+    def stopped(*given: Any) -> Any:
+        monkeypatch.setattr(writer, "_copy", copied)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "_copy", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        kept.keep({"last.pt": {"epoch": 3}})
+    kept.close()
+    assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 2
+
+
+def test_weights_that_are_one_memory_are_written_once(tmp_path: Path) -> None:
+    net = nn.Linear(1000, 1000)
+    with contextlib.closing(CheckpointWriter(tmp_path, 1e9)) as kept:
+        kept.keep({"last.pt": {"model": net.state_dict(), "objective": nn.ModuleDict({"student": net}).state_dict()}})
+        with torch.no_grad():
+            net.weight.zero_()  # what was kept does not follow
+    state = load_checkpoint(tmp_path / "last.pt")
+    assert torch.equal(state["model"]["weight"], state["objective"]["student.weight"])
+    assert state["model"]["weight"].abs().sum() > 0
+    assert (tmp_path / "last.pt").stat().st_size < 4.1e6
+
+
 def test_a_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Epochs of 10, 30 and 10 s, a deadline at 100: what may take 30 s begins at 70 at the latest."""
-    clock = iter([0.0, 10.0, 40.0, 50.0, 69.0, 71.0])
+    """Epochs of 60, 10, 20 and 5 s, a deadline at 120: what may take 20 s begins before 100. The first one compiles."""
+    clock = iter([0.0, 60.0, 70.0, 90.0, 95.0, 99.5, 100.0])
     monkeypatch.setattr(time_limit.time, "monotonic", lambda: next(clock))
-    limit = TimeLimit(100.0, "net", make_fabric(CPU))
-    for epoch in range(5):
+    limit = TimeLimit(120.0, "net", make_fabric(CPU))
+    limit.check(0, 9)
+    with pytest.raises(Unfinished):
+        limit.check(1, 9)  # 60 s is all that is known yet
+    for epoch in range(2, 6):
         limit.check(epoch, 9)
-    with pytest.raises(Unfinished, match="^net: stopped after epoch 5 of 9, since the next would pass"):
-        limit.check(5, 9)
+    with pytest.raises(Unfinished, match="^net: stopped after epoch 6 of 9, since the next would pass"):
+        limit.check(6, 9)
 
 
 def test_a_command_with_a_limit_and_without_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
