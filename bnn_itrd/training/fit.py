@@ -18,6 +18,7 @@ from torch import nn
 from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.train import LogConfig, TrainConfig
 from bnn_itrd.data.splits import ImageData
+from bnn_itrd.errors import Unfinished
 from bnn_itrd.quant import set_progress
 from bnn_itrd.training.base import BaseTrainer
 from bnn_itrd.training.evaluation import Evaluation
@@ -25,10 +26,9 @@ from bnn_itrd.training.fabric import steps_in_epoch
 from bnn_itrd.training.files import TrainingFiles
 from bnn_itrd.training.frozen import check_frozen
 from bnn_itrd.training.progress import Progress
-from bnn_itrd.training.time_limit import TimeLimit
 from bnn_itrd.training.trainer import Trainer
 
-__all__ = ["Fitted", "fit", "fit_epochs"]
+__all__ = ["Fitted", "TimeLimit", "fit", "fit_epochs"]
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,30 @@ def fit(
         return Fitted(trainer.kept.eval(), trainer.history, final)
     finally:
         trainer.objective.release()
+
+
+class TimeLimit:
+    """Stops a training before the epoch that would pass a deadline, a time of `time.monotonic`.
+
+    An epoch is taken to be as long as the longest of this network so far in this call, evaluation and all; the first,
+    in which much is compiled, does not count once there is a second. The first begins wherever the deadline has not
+    passed yet. Of several processes the first decides for all.
+    """
+
+    def __init__(self, deadline: float, title: str, fabric: Fabric) -> None:
+        self.deadline, self.title, self.fabric = deadline, title, fabric
+        self._began: float | None = None
+        self._lengths: list[float] = []
+
+    def check(self, epoch: int, epochs: int) -> None:
+        """Is called before each epoch. Raises Unfinished where that would end too late."""
+        now = time.monotonic()
+        if self._began is not None:
+            self._lengths.append(now - self._began)
+        self._began = now
+        expected = max(self._lengths[1:] or self._lengths, default=0.0)
+        if self.fabric.broadcast(now + expected >= self.deadline):
+            raise Unfinished(self.title, epoch, epochs)
 
 
 def fit_epochs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,12 +19,11 @@ from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.train import FabricConfig, LogConfig
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.errors import Unfinished, UserError
-from bnn_itrd.training import time_limit, writer
+from bnn_itrd.training import writer
 from bnn_itrd.training.checkpoint import load_checkpoint
 from bnn_itrd.training.fabric import make_fabric
-from bnn_itrd.training.fit import fit
+from bnn_itrd.training.fit import TimeLimit, fit
 from bnn_itrd.training.metrics import read_metrics
-from bnn_itrd.training.time_limit import TimeLimit
 from bnn_itrd.training.writer import CheckpointWriter
 
 CPU = FabricConfig(accelerator="cpu", threads=1)
@@ -183,7 +183,7 @@ def test_weights_that_are_one_memory_are_written_once(tmp_path: Path) -> None:
 def test_a_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Epochs of 60, 10, 20 and 5 s, a deadline at 120: what may take 20 s begins before 100. The first one compiles."""
     clock = iter([0.0, 60.0, 70.0, 90.0, 95.0, 99.5, 100.0])
-    monkeypatch.setattr(time_limit.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("bnn_itrd.training.fit.time", SimpleNamespace(monotonic=lambda: next(clock)))
     limit = TimeLimit(120.0, "net", make_fabric(CPU))
     limit.check(0, 9)
     with pytest.raises(Unfinished):
