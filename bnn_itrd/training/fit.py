@@ -24,7 +24,7 @@ from bnn_itrd.training.base import BaseTrainer
 from bnn_itrd.training.evaluation import Evaluation
 from bnn_itrd.training.fabric import steps_in_epoch
 from bnn_itrd.training.files import TrainingFiles
-from bnn_itrd.training.frozen import check_frozen
+from bnn_itrd.training.optimizer import check_frozen
 from bnn_itrd.training.progress import Progress
 from bnn_itrd.training.trainer import Trainer
 

@@ -28,11 +28,10 @@ from bnn_itrd.quant import BinaryConv2d, BinaryLinear, set_progress, start_epoch
 from bnn_itrd.training.base import BaseTrainer
 from bnn_itrd.training.evaluation import Evaluation, evaluate
 from bnn_itrd.training.fabric import steps_in_epoch
-from bnn_itrd.training.frozen import fixed_norms
 from bnn_itrd.training.metrics import loss_columns
 from bnn_itrd.training.nonfinite import check_weights_finite
 from bnn_itrd.training.objective import Objective
-from bnn_itrd.training.optimizer import MovingAverage, learning_rate, make_optimizer
+from bnn_itrd.training.optimizer import MovingAverage, fixed_norms, learning_rate, make_optimizer
 from bnn_itrd.training.progress import Progress
 
 __all__ = ["Trainer"]
