@@ -77,9 +77,13 @@ def _pool_last(model: ir.Model) -> int:
             continue
         readers = list(quantiser.outputs[0].uses())
         norm.replace_input_with(0, pool.inputs[0])
+        # What stands in front of the pooling now is as large as what was pooled.
+        for value in (norm.outputs[0], quantiser.outputs[0]):
+            value.shape = None if pool.inputs[0] is None else pool.inputs[0].shape
         moved = ir.node("MaxPool", [quantiser.outputs[0]], {k: a.value for k, a in pool.attributes.items()})
         moved.metadata_props.update(pool.metadata_props)
         model.graph.insert_after(quantiser, moved)
+        moved.outputs[0].shape, moved.outputs[0].type = pool.outputs[0].shape, quantiser.outputs[0].type
         moved.name, moved.outputs[0].name = f"{quantiser.name}{POOLED}", f"{quantiser.outputs[0].name}{POOLED}"
         move_watch(quantiser, moved)
         for user, index in readers:
