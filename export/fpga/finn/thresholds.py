@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import torch
@@ -106,7 +108,7 @@ def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> G
     table = np.asarray(source.unit * (first - 0.5), np.float32)
     table = table[:1] if (table == table[:1]).all() else table
     bipolar = node.op_type == "BipolarQuant"
-    attributes = {
+    attributes: dict[str, Any] = {
         "out_dtype": "BIPOLAR" if bipolar else f"INT{int(constant(node.inputs[3]) or 0)}",
         "out_scale": 2.0 if bipolar else 1.0,
         "out_bias": float(grid.low),
@@ -124,8 +126,8 @@ def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> G
     for user, index in list(old.uses()):
         user.replace_input_with(index, made.outputs[0])
     # Where a MaxPool moved behind the quantiser, it gives what the network has in front of the next layer.
-    for one in (made, *(use.node for use in made.outputs[0].uses() if use.node.op_type == "MaxPool")):
-        one.metadata_props[STEP] = repr(grid.unit)
+    for reader in (made, *(use.node for use in made.outputs[0].uses() if use.node.op_type == "MaxPool")):
+        reader.metadata_props[STEP] = repr(grid.unit)
     grids[made.outputs[0]] = behind = Grid(grid.unit, 1.0, grid.low, grid.high)
     return behind
 
