@@ -17,10 +17,13 @@ __all__ = ["VGGSmall", "vgg_small"]
 class VGGSmall(nn.Module):
     """128-128-256-256-512-512, MaxPool after the 2nd, 4th and 6th convolution (before its BatchNorm), linear.
 
+    norm_before_pool: the MaxPool stands behind the BatchNorm, whose factors may then be negative in FINN's hardware.
     (n, c, h, w) -> (n, classes); h and w must be multiples of 8. `head`, `stages`: see `observe`.
     """
 
-    def __init__(self, *, num_classes: int, input_shape: tuple[int, int, int], style: Style) -> None:
+    def __init__(
+        self, *, num_classes: int, input_shape: tuple[int, int, int], style: Style, norm_before_pool: bool = False
+    ) -> None:
         super().__init__()
         channels, height, width = input_shape
         if height % 8 or width % 8:
@@ -32,13 +35,13 @@ class VGGSmall(nn.Module):
         previous = 128
         for i, out in enumerate((128, 256, 256, 512, 512), start=2):
             parts: list[nn.Module] = [style.conv3x3(previous, out)]
-            if i % 2 == 0:
-                # Between alpha and BatchNorm, as published: a scale may be negative, so it stays in front of the max.
-                parts.append(nn.MaxPool2d(2))
+            # Between alpha and BatchNorm, as published: a scale may be negative, so it stays in front of the max.
+            norm_and_pool: list[nn.Module] = [*([nn.MaxPool2d(2)] if i % 2 == 0 else []), nn.BatchNorm2d(out)]
+            parts += reversed(norm_and_pool) if norm_before_pool else norm_and_pool
             # A classifier of integers saturates its own input.
             last = i == 6 and style.first_last_bits is not None
             activation = nn.Identity() if last else style.activation(out)
-            setattr(self, f"layer{i}", nn.Sequential(*parts, nn.BatchNorm2d(out), activation))
+            setattr(self, f"layer{i}", nn.Sequential(*parts, activation))
             previous = out
         self.linear = style.classifier(512 * (height // 8) * (width // 8), num_classes, normalise=False)
 
@@ -58,12 +61,13 @@ def vgg_small(
     input_shape: Sequence[int] | None = None,
     padding_value: int = 0,
     first_last_bits: int | None = None,
+    norm_before_pool: bool = False,
 ) -> VGGSmall:
     """VGG-small: the teacher (ReLU) or, with `binary`, its 1-bit student (hardtanh; Zhang et al. 2018, LQ-Nets' form).
 
     Input (n, *input_shape), by default (in_channels, 32, 32); output (n, num_classes). No BatchNorm1d.
     For FPGAs (docs/fpga.md): ``padding_value=-1``, `first_last_bits` (weights and activations of the first convolution
-    and the classifier).
+    and the classifier), `norm_before_pool` (the BatchNorm in front of the MaxPool: factors of any sign map).
     Raises ValueError on an unknown scheme or a shape that does not fit.
     """
     shape, style = prelude(
@@ -74,4 +78,6 @@ def vgg_small(
         padding_value=padding_value,
         first_last_bits=first_last_bits,
     )
-    return VGGSmall(num_classes=num_classes, input_shape=shape, style=style)
+    if norm_before_pool and binary is None:
+        raise ValueError("norm_before_pool=True needs a binary network: full precision has no thresholds")
+    return VGGSmall(num_classes=num_classes, input_shape=shape, style=style, norm_before_pool=norm_before_pool)

@@ -216,6 +216,7 @@ def test_weights_reach_their_highest_integer() -> None:
         (lambda: IntegerQuantizer(4, bound=0), "bound must be > 0, got 0"),
         (lambda: resnet18(residual_bits=4), "residual_bits=4 needs a binary network"),
         (lambda: vgg_small(first_last_bits=8), "first_last_bits=8 needs a binary network"),
+        (lambda: vgg_small(norm_before_pool=True), "norm_before_pool=True needs a binary network"),
         (lambda: resnet18(binary="recu", residual_bits=9), r"residual_bits must be in \[2, 8\], got 9"),
         (lambda: resnet18(shortcut="binary"), "shortcut='binary' needs a binary network"),
         (lambda: NetworkConfig(first_last_bits=1), r"network.first_last_bits must be in \[2, 8\], got 1"),
@@ -470,22 +471,10 @@ def test_finns_flavor_has_the_border_in_the_convolution(files: dict[str, Path]) 
 
 
 def test_finns_flavor_pools_behind_the_signs(files: dict[str, Path]) -> None:
-    for flavor, source in (("qonnx", "Mul"), ("finn", "BipolarQuant")):
+    for flavor, source in (("qonnx", "Mul"), ("finn", "MultiThreshold")):
         graph = onnx.load(files[f"vgg.{flavor}"]).graph
         producer = {node.output[0]: node for node in graph.node}
-        pools = [producer[n.input[0]].op_type for n in graph.node if n.op_type == "MaxPool"]
-        assert pools == [source] * 2 + ["Mul" if flavor == "qonnx" else "Quant"]
-
-
-def test_a_pool_stays_where_a_factor_is_negative(tmp_path: Path) -> None:
-    model = trained(small_vgg())
-    with torch.no_grad():
-        model.layer2[2].weight[3] = -0.5
-    graph = onnx.load(to_qonnx(model, tmp_path / "vgg.onnx", flavor="finn")).graph
-    producer = {node.output[0]: node for node in graph.node}
-    assert next(producer[n.input[0]].op_type for n in graph.node if n.op_type == "MaxPool") == "Mul"
-    notes = {layer.path: layer.note for layer in check_fpga(model).layers}
-    assert "1 negative factors behind a MaxPool" in notes["layer2.2"]
+        assert [producer[n.input[0]].op_type for n in graph.node if n.op_type == "MaxPool"] == [source] * 3
 
 
 # ---- QONNX: what qonnx makes of it
@@ -684,7 +673,7 @@ def _pads_moved(model: Any) -> None:
 
 
 def _pools_all(model: Any) -> None:
-    """Past the check of `_pool_last`: a MaxPool moved behind a BatchNorm whose factors are not all positive."""
+    """Past the check of `pool_last`: a MaxPool moved behind a BatchNorm whose factors are not all positive."""
     for norm in nodes_of(model, "BatchNormalization"):
         gamma = norm.inputs[1].const_value.numpy()
         norm.replace_input_with(1, add_initializer(model, "gamma", np.abs(gamma)))
@@ -695,16 +684,16 @@ def test_a_file_for_finn_that_computes_something_else_is_not_written(
     change: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is done for FINN alone is checked too: an error in it is found before the file is there."""
-    import bnn_itrd.export.fpga.finn as finn
+    from bnn_itrd.export.fpga.finn import form
 
-    merge = finn._merge_padding
+    merge = form.merge_padding
 
     def wrong(model: Any) -> int:
         count = merge(model)
         change(model)
         return count
 
-    monkeypatch.setattr(finn, "_merge_padding", wrong)
+    monkeypatch.setattr(form, "merge_padding", wrong)
     model = trained(small() if name == "resnet" else small_vgg())
     with torch.no_grad():
         for module in model.modules():

@@ -30,6 +30,7 @@ class NetworkConfig:
             folder of one member: that network's, where it is in full precision
         residual_bits: students: bits of the residual stream's integers, 2 to 8; floats by default
         first_last_bits: students: bits of the first convolution and the classifier, 2 to 8; floats by default
+        norm_before_pool: students: BatchNorm in front of the MaxPool, not behind it (vgg_small), as FPGAs need it
     """
 
     name: str = "resnet20"
@@ -40,6 +41,7 @@ class NetworkConfig:
     shortcut: str | None = None
     residual_bits: int | None = None
     first_last_bits: int | None = None
+    norm_before_pool: bool = False
     teacher_shortcut: str | None = None
     teacher: str | None = None
 

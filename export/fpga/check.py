@@ -47,7 +47,7 @@ def check_fpga(model: nn.Module, *, input_shape: Sequence[int] | None = None) ->
     The rules are those of FINN's public source (docs/fpga.md); FINN itself is not run. They are asked of the graph that
     `to_qonnx` writes node by node, behind the passes of `passes.QONNX`, also where the writing would refuse it. Scales
     and shifts (alpha, BatchNorm) are not listed: the thresholds behind them absorb them, or the host at the end. An
-    untrained network gives the same answer as a trained one, but for scales of 0 and negative factors behind a MaxPool.
+    untrained network gives the same answer as a trained one, but for negative factors behind a MaxPool.
     Raises ValueError without an input shape, ExportError on a network that cannot be traced.
     """
     graph = passes.apply(canonical(model, input_shape=input_shape), passes.QONNX)

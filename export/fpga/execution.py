@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from bnn_itrd.export.fpga.finn import POOLED
+from bnn_itrd.export.fpga.finn import POOLED, HostImages
 from bnn_itrd.export.fpga.qonnx_file import QONNX_FORMAT_VERSION
 from bnn_itrd.export.runtime.errors import ExportError
 from bnn_itrd.export.runtime.sessions import read_metadata
@@ -48,6 +48,12 @@ def _open(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     return file, metadata
 
 
+def _images_of(metadata: dict[str, Any]) -> HostImages:
+    """What the file takes; one of version 1, which does not say it, takes floats."""
+    datatype, scale = metadata.get("input_datatype", "FLOAT32"), float(metadata.get("input_scale", 1.0))
+    return HostImages(datatype, scale, metadata.get("input_layer", ""))
+
+
 def _python(python: str | os.PathLike[str] | None) -> Path:
     found = environments.find("fpga", python=python)
     if found is None:
@@ -59,7 +65,7 @@ def _python(python: str | os.PathLike[str] | None) -> Path:
 
 
 def _quantised(file: Path) -> list[tuple[str, str, str]]:
-    """(path of the layer or quantiser, name of the value, name of its scale) of each activation, in order.
+    """(path of the layer or quantiser, name of the value, name of its scale, "" for none) of each activation, in order.
 
     The value is what the network has there: where FINN's file pools behind the quantiser, what the pooling gives.
     """
@@ -71,9 +77,11 @@ def _quantised(file: Path) -> list[tuple[str, str, str]]:
     found = []
     for node in graph.node:
         name = _NAME.fullmatch(node.output[0])
-        if node.op_type in ("BipolarQuant", "Quant") and node.input[0] not in constants and name is not None:
+        kinds = ("BipolarQuant", "Quant", "MultiThreshold")
+        if node.op_type in kinds and node.input[0] not in constants and name is not None:
             pooled = f"{node.output[0]}{POOLED}"
-            found.append((name.group(1), pooled if pooled in made else node.output[0], node.input[1]))
+            scale = "" if node.op_type == "MultiThreshold" else node.input[1]
+            found.append((name.group(1), pooled if pooled in made else node.output[0], scale))
     return found
 
 
@@ -113,6 +121,8 @@ def _execute(
         raise ValueError(f"batch_size must be >= 1, got {batch_size}")
     quantised = _quantised(file) if watch else []
     runtime = _python(python)
+    host = _images_of(metadata)
+    array = host.of(array)
     with _executable(file, metadata["flavor"]) as executable:
         arguments = {
             "task": "run",
@@ -122,7 +132,10 @@ def _execute(
         }
         timeout = _STARTING + _PER_IMAGE * len(array)
         arrays, _ = environments.call(runtime, _CHILD, arrays={"images": array}, arguments=arguments, timeout=timeout)
-    return QonnxValues(arrays["logits"], [(path, arrays[name]) for path, name, _ in quantised])
+    levels = [(path, arrays[name]) for path, name, _ in quantised]
+    if watch and host.layer:
+        levels.insert(0, (host.layer, array.astype(np.int16)))
+    return QonnxValues(arrays["logits"], levels)
 
 
 def run_qonnx(
@@ -135,7 +148,8 @@ def run_qonnx(
     """Logits (n, k), float32, of normalised images (n, c, h, w), float32, executed by qonnx.
 
     python: an interpreter that has qonnx; by default that of the environment which `runtimes.setup("fpga")` made.
-    A file for FINN is executed with its borders put back: its padding stands for -1, which qonnx does not know.
+    A file for FINN is given the whole numbers that the host makes of the images (see `HostImages`), and is executed
+    with its borders put back: its padding stands for -1, which qonnx does not know.
     Raises ValueError on images that do not fit or batch_size < 1, FileNotFoundError, ExportError where there is no
     environment with qonnx, and where the execution fails or takes minutes per image.
     """

@@ -20,7 +20,7 @@ _MOST_BITS = 8
 def _binary_problems(walk: FinnWalk, kernel: str) -> Iterator[tuple[str, str]]:
     """Yields (why it does not map, the way out) of the present binary layer."""
     node = walk.node
-    border, scale = attribute(node, "padding_value", 0), constant(optional_input(node, 2))
+    border = attribute(node, "padding_value", 0)
     if any(attribute(node, "pads", (0,))) and border == 0:
         yield "pads with 0, and bipolar values have no zero: it would be taken for -1", ways_out.PADDING
     elif any(attribute(node, "pads", (0,))) and border == 1:
@@ -31,9 +31,6 @@ def _binary_problems(walk: FinnWalk, kernel: str) -> Iterator[tuple[str, str]]:
         yield "groups of binary channels", "take groups=1"
     if kernel == "1x1" and max(attribute(node, "strides", (1, 1))) > 1 and len(set(walk.sizes())) > 1:
         yield "a strided 1x1 convolution needs square images", "bring the images to a square"
-    if scale is not None and not scale.all():
-        zeros = int((scale == 0).sum())
-        yield f"{zeros} channels have a scale of 0, by which FINN divides thresholds", "train on, or leave them out"
 
 
 def check_binary_layer(walk: FinnWalk) -> None:
@@ -103,9 +100,4 @@ def check_batchnorm(walk: FinnWalk) -> None:
         walk.note("BatchNorm", "", (why, "track running statistics, and no computed factors"))
         walk.give(FLOAT)
         return
-    producer = None if x is None else x.producer()
-    negative = int((gamma < 0).sum())
-    if producer is not None and producer.op_type == "MaxPool" and negative:
-        # FINN can turn the signs of a matrix unit's rows, but not through a maximum.
-        walk.note("BatchNorm", f"{negative} negative factors behind a MaxPool: a ChannelwiseOp more in FINN's steps")
     walk.give(ValueKind("sum") if walk.kind(x).name in ("sum", "integer", "sign") else FLOAT)

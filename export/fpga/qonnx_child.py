@@ -28,7 +28,8 @@ def _run(images: np.ndarray, arguments: dict[str, Any]) -> tuple[dict[str, np.nd
         parts["logits"].append(values[model.graph.output[0].name])
         for name, scale in watched.items():
             # Signs, or integers without their scale.
-            parts[name].append(np.rint(values[name] / model.get_initializer(scale)).astype(np.int16))
+            step = model.get_initializer(scale) if scale else np.float32(1)
+            parts[name].append(np.rint(values[name] / step).astype(np.int16))
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}, {}
 
 

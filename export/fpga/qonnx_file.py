@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
+    from bnn_itrd.export.fpga.finn import HostImages
+
 __all__ = ["FLAVORS", "QONNX_FORMAT_VERSION", "to_qonnx"]
 
 FLAVORS = ("qonnx", "finn")
 
 # Of the files this module writes; a file with a larger one is refused.
-QONNX_FORMAT_VERSION = 1
+QONNX_FORMAT_VERSION = 2  # 2: the images of `finn` are whole numbers
 
 _BORDERS = {
     "qonnx": "as written: a border of -1 is a Pad node",
@@ -43,12 +45,32 @@ _BORDERS = {
 }
 
 
+def _of_network(standard: ir.Model, name: str, step: float) -> str:
+    """The name of a value in the network's own size: a Mul by the step is added where it is another."""
+    import onnx_ir as ir
+
+    from bnn_itrd.export.graph import add_scalar
+
+    if step == 1.0:
+        return name
+    value = next(output for node in standard.graph for output in node.outputs if output.name == name)
+    made = ir.node("Mul", [value, add_scalar(standard, f"{name}.step", step)])
+    made.outputs[0].name = f"{name}.of_network"
+    standard.graph.append(made)
+    return f"{name}.of_network"
+
+
 def _check_graph(
-    model: nn.Module, graph: ir.Model, shape: tuple[int, ...], classes: Sequence[str] | None, flavor: str
+    model: nn.Module,
+    graph: ir.Model,
+    shape: tuple[int, ...],
+    classes: Sequence[str] | None,
+    host: HostImages | None,
 ) -> None:
     """Runs the graph on a few images and compares it with the network, sign by sign and integer by integer.
 
-    Of the flavor ``finn`` a copy is run in which every binary convolution's padding is -1, as FINN reads it.
+    host: what the images of the flavor ``finn`` are, of which a copy is run in which every binary convolution's padding
+    is -1, as FINN reads it.
 
     Raises ExportError where they differ by more than rounding, ValueError on the number of classes.
     """
@@ -62,16 +84,22 @@ def _check_graph(
     if classes is not None and logits is not None and logits[-1] != len(classes):
         raise ValueError(f"classes has {len(classes)} names, and the network gives {logits[-1]} logits")
     images = random_images(CHECKED_IMAGES, shape)
-    standard = to_standard(graph if flavor != "finn" else put_borders_back(ir.from_proto(ir.to_proto(graph))))
+    standard = to_standard(graph if host is None else put_borders_back(ir.from_proto(ir.to_proto(graph))))
+    watched = watched_values(graph, "integers")
+    integers = [(path, _of_network(standard, name, step), False) for path, name, step in watched]
     replayed = replay(
         model,
         ir.to_proto(standard),
-        watched_values(graph, "sign"),
-        source=images.numpy(),
+        [(path, name) for path, name, _ in watched_values(graph, "sign")],
+        source=images.numpy() if host is None else host.of(images.numpy()),
         images=images,
-        integers=[(path, name, False) for path, name in watched_values(graph, "integers")],
+        integers=integers,
     )
     check_function(replayed)
+
+
+def _of_images(images: HostImages) -> dict[str, Any]:
+    return {"input_datatype": images.datatype, "input_scale": images.scale, "input_layer": images.layer}
 
 
 def _write(proto: onnx.ModelProto, file: Path) -> None:
@@ -100,18 +128,21 @@ def to_qonnx(
     Signs and binary weights are BipolarQuant of unit scale, then Mul(alpha), BatchNormalization; integers are Quant
     (`residual_bits`, `first_last_bits`). flavor: ``qonnx``, which qonnx executes, borders of -1 being a Pad node; or
     ``finn``, where they are the convolution's own padding, which FINN reads as -1 (its metadata says so, and it must
-    not be executed as it is), and a MaxPool stands behind the signs where no factor of its BatchNorm is negative.
+    not be executed as it is), a MaxPool stands behind the signs, and whole numbers flow from the images, which the
+    host rounds (`input_datatype`, `input_scale` of the metadata), through thresholds (MultiThreshold) to the logits.
     What FINN cannot map, as `check_fpga` says, exports as ``qonnx`` all the same.
-    Input ``images`` (1, c, h, w), float32, normalised by `normalization` = (mean, std), noted in the metadata beside
+    Input ``images`` (1, c, h, w), float32, normalised by `normalization` = (mean, std); for ``finn`` then
+    ``round(clip(image / input_scale))``. The metadata notes it beside
     classes, input_shape, flavor, versions and what `metadata` adds. Before the file takes its place, the graph has
     been compared with the network on a few images, sign by sign (see `replay`); that for ``finn`` with its borders
     of -1 put back.
     Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError where
-    it cannot be written, ExportError on a network that cannot be exported, for ``finn`` on a border that is not -1.
+    it cannot be written, ExportError on a network that cannot be exported, for ``finn`` on a border that is not -1,
+    a negative factor behind a MaxPool and images that are not rounded first.
     """
     import onnx
 
-    from bnn_itrd.export.fpga.finn import for_finn
+    from bnn_itrd.export.fpga.finn import FLOAT_IMAGES, for_finn
     from bnn_itrd.export.fpga.qonnx_graph import to_qonnx_graph
 
     file = Path(path)
@@ -125,12 +156,18 @@ def to_qonnx(
         input_shape=shape,
         classes=classes,
         mean_std=mean_std,
-        own={"flavor": flavor, "border": _BORDERS[flavor], "onnx_version": onnx.__version__},
+        own={
+            "flavor": flavor,
+            "border": _BORDERS[flavor],
+            "onnx_version": onnx.__version__,
+            **_of_images(FLOAT_IMAGES),
+        },
         added=metadata,
     )
     graph = to_qonnx_graph(canonical(model, input_shape=shape))
-    if flavor == "finn":
-        for_finn(graph)
-    _check_graph(model, graph, shape, classes, flavor)
+    host = for_finn(graph) if flavor == "finn" else None
+    if host is not None:
+        values |= _of_images(host)
+    _check_graph(model, graph, shape, classes, host)
     _write(to_proto(graph, texts(values)), file)
     return file

@@ -15,13 +15,15 @@ from bnn_itrd.export.runtime.errors import ExportError
 from bnn_itrd.export.runtime.format import DOMAIN
 from bnn_itrd.export.tracing.batch_check import refuse_mixing
 
-__all__ = ["move_watch", "to_qonnx_graph", "watched_values"]
+__all__ = ["STEP", "move_watch", "to_qonnx_graph", "watched_values"]
 
 # FINN's transformations read the operations' older forms (axes as attributes).
 _OPSET = 13
 
 _LAYER = "layer"
 _KIND = "kind"
+# Of a node whose output are whole numbers: what the network has there is so many times as large.
+STEP = "step"
 
 
 def _watch(value: ir.Value, path: str, kind: str) -> None:
@@ -162,10 +164,13 @@ def to_qonnx_graph(model: ir.Model) -> ir.Model:
     return model
 
 
-def watched_values(model: ir.Model, kind: str) -> list[tuple[str, str]]:
-    """(path of the layer or quantiser, name of the value) of each activation of a kind, ``sign`` or ``integers``."""
+def watched_values(model: ir.Model, kind: str) -> list[tuple[str, str, float]]:
+    """(path of the layer or quantiser, name of the value, its step) of each activation: ``sign`` or ``integers``.
+
+    What the network has there is the step times the value.
+    """
     return [
-        (node.metadata_props[_LAYER], node.outputs[0].name or "")
+        (node.metadata_props[_LAYER], node.outputs[0].name or "", float(node.metadata_props.get(STEP, 1.0)))
         for node in model.graph
         if node.metadata_props.get(_KIND) == kind
     ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from bnn_itrd.export.fpga.writer import QONNX_DOMAIN
-from bnn_itrd.export.graph import add_scalar, attribute, constant, insert, remove_unused, replace_value
+from bnn_itrd.export.graph import add_initializer, add_scalar, attribute, constant, insert, remove_unused, replace_value
 from bnn_itrd.quant import integer_range
 
 __all__ = ["to_standard"]
@@ -27,15 +28,41 @@ def _integers(model: ir.Model, node: ir.Node) -> ir.Value:
     return insert(model, node, "Mul", [y, node.inputs[1]])
 
 
-def to_standard(model: ir.Model) -> ir.Model:
-    """A copy in which BipolarQuant is GreaterOrEqual, Where, Mul and Quant is Div, Clip, Round, Mul; any batch size.
+# Of so many thresholds at a time, a map is compared with each: 255 at once would take as many times its memory.
+_AT_ONCE = 15
 
+
+def _thresholds(model: ir.Model, node: ir.Node) -> ir.Value:
+    """The number of thresholds that a value reaches, times out_scale, plus out_bias."""
+    table = constant(node.inputs[1])
+    assert table is not None
+    pixels = (1,) * (len(str(attribute(node, "data_layout", "NCHW"))) - 2)
+    last = add_initializer(model, "last_axis", np.array([-1], np.int64))
+    wide = insert(model, node, "Unsqueeze", [node.inputs[0], last])
+    y = None
+    for start in range(0, table.shape[1], _AT_ONCE):
+        part = table[:, start : start + _AT_ONCE]
+        numbers = add_initializer(model, f"{node.name}.part", part.reshape(len(table), *pixels, -1))
+        reached = insert(model, node, "Cast", [insert(model, node, "GreaterOrEqual", [wide, numbers])], {"to": 1})
+        count = insert(model, node, "ReduceSum", [reached, last], {"keepdims": 0})
+        y = count if y is None else insert(model, node, "Add", [y, count])
+    y = insert(model, node, "Mul", [y, add_scalar(model, f"{node.name}.scale", attribute(node, "out_scale", 1.0))])
+    return insert(model, node, "Add", [y, add_scalar(model, f"{node.name}.bias", attribute(node, "out_bias", 0.0))])
+
+
+_RULES = {"BipolarQuant": _bipolar, "Quant": _integers, "MultiThreshold": _thresholds}
+
+
+def to_standard(model: ir.Model) -> ir.Model:
+    """A copy in which quantisers are the operations that define them; any batch size.
+
+    BipolarQuant is GreaterOrEqual, Where, Mul; Quant is Div, Clip, Round, Mul; MultiThreshold a sum of comparisons.
     Values keep their names. With zero_point 0 and signed integers, as this package writes them.
     """
     clone = ir.from_proto(ir.to_proto(model))
     for node in list(clone.graph):
         if node.domain == QONNX_DOMAIN:
-            made = (_bipolar if node.op_type == "BipolarQuant" else _integers)(clone, node)
+            made = _RULES[node.op_type](clone, node)
             name = node.outputs[0].name
             replace_value(clone, node.outputs[0], made)
             node.outputs[0].name, made.name = f"{name}.old", name

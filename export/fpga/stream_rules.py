@@ -8,6 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from bnn_itrd.export.fpga import ways_out
+from bnn_itrd.export.fpga.finn.affine import per_channel
+from bnn_itrd.export.fpga.finn.pooling import readers_of
 from bnn_itrd.export.fpga.finn_walk import FLOAT, FinnWalk, ValueKind
 from bnn_itrd.export.graph import attribute, constant
 
@@ -24,17 +26,6 @@ __all__ = [
 ]
 
 
-def _is_per_channel(array: np.ndarray, value: ir.Value | None) -> bool:
-    """Whether a constant is one number for each channel of the value it is broadcast against, or one for all."""
-    if array.size == 1:
-        return value is not None and value.shape is not None and array.ndim <= len(value.shape)
-    shape = [] if value is None or value.shape is None else list(value.shape)
-    if len(shape) not in (2, 4) or array.ndim > len(shape):
-        return False
-    full = (1,) * (len(shape) - array.ndim) + array.shape
-    return full[1] == shape[1] and array.size == full[1]
-
-
 def _constant_arithmetic(walk: FinnWalk, array: np.ndarray, value: ir.Value | None, *, first: bool) -> None:
     """A constant with which a value is added, multiplied, ...: the thresholds absorb it where it is one per channel."""
     if first and walk.node.op_type == "Div":
@@ -42,7 +33,12 @@ def _constant_arithmetic(walk: FinnWalk, array: np.ndarray, value: ir.Value | No
         walk.give(FLOAT)
         return
     kind = walk.kind(value)
-    if kind.name != "image" and not _is_per_channel(array, value):
+    if kind.name == "image":
+        why = "computes with the floats of the images, and FINN has no thresholds on floats"
+        walk.note(walk.node.op_type, "", (why, ways_out.NORMALISE))
+        walk.give(FLOAT)
+        return
+    if value is None or value.shape is None or not per_channel(array, len(value.shape), value.shape[1]):
         why = f"a constant of shape {tuple(array.shape)}, and thresholds are one set per channel"
         walk.note(walk.node.op_type, "", (why, ways_out.PER_CHANNEL))
         walk.give(FLOAT)
@@ -81,13 +77,22 @@ def check_clip(walk: FinnWalk) -> None:
 
 
 def check_max_pool(walk: FinnWalk) -> None:
-    """A MaxPool maps where its windows tile the image."""
-    node = walk.node
+    """A MaxPool maps where its windows tile the image and it pools, or can be moved behind, signs or integers."""
+    node, kind = walk.node, walk.kind(walk.node.inputs[0])
     kernel = list(attribute(node, "kernel_shape", ()))
     tiles = kernel == list(attribute(node, "strides", [1] * len(kernel))) and not any(attribute(node, "pads", (0,)))
-    problem = ("its windows overlap or are padded", "take stride = kernel size and no padding")
-    walk.note("MaxPool", "StreamingMaxPool", *([] if tiles else [problem]))
-    walk.give(walk.kind(node.inputs[0]))
+    problems = [] if tiles else [("its windows overlap or are padded", "take stride = kernel size and no padding")]
+    behind = readers_of(node)
+    if behind.negative:
+        why = f"{behind.negative} channels have a negative factor behind it, where the largest becomes the smallest"
+        problems.append((why, ways_out.NORM_FIRST))
+    elif kind.name == "sum" and behind.quantiser is None:
+        why = "pools the sums of a layer, and what reads them is not one quantiser that can stand in front of it"
+        problems.append((why, ways_out.NORM_FIRST))
+    trained = any(one.op_type == "BatchNormalization" for one in behind.nodes)
+    note = "StreamingMaxPool, while training leaves no factor of the BatchNorm behind it negative"
+    walk.note("MaxPool", note if trained else "StreamingMaxPool", *problems)
+    walk.give(kind)
 
 
 def check_mean(walk: FinnWalk) -> None:

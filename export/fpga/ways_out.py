@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["BINARY", "FIRST_LAST", "FLATTEN", "PADDING", "PER_CHANNEL", "RESIDUAL", "SHORTCUT"]
+__all__ = [
+    "BINARY",
+    "FIRST_LAST",
+    "FLATTEN",
+    "NORMALISE",
+    "NORM_FIRST",
+    "PADDING",
+    "PER_CHANNEL",
+    "RESIDUAL",
+    "SHORTCUT",
+]
 
 FIRST_LAST = "give the first and last layer integers: first_last_bits=8"
 RESIDUAL = "quantise the residual stream: residual_bits=4"
@@ -11,3 +21,5 @@ SHORTCUT = "down-sample by a binary 1x1 convolution: shortcut='binary'"
 BINARY = "train a binary student of it: binary='recu'"
 PER_CHANNEL = "use one value per channel"
 FLATTEN = "reshape only to flatten: x.flatten(1)"
+NORM_FIRST = "put the BatchNorm in front of the MaxPool (vgg_small: norm_before_pool=True) and one quantiser behind it"
+NORMALISE = "normalise the images outside the network (normalization=)"

@@ -1,11 +1,10 @@
-"""QONNX as FINN reads it: borders of -1 as a convolution's own padding, pooling behind the thresholds."""
+"""Borders of -1: a convolution's own padding for FINN, a Pad node for what executes the file."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
 
-from bnn_itrd.export.fpga.qonnx_graph import move_watch
 from bnn_itrd.export.fpga.writer import QONNX_DOMAIN
 from bnn_itrd.export.graph import (
     add_initializer,
@@ -15,15 +14,11 @@ from bnn_itrd.export.graph import (
     insert,
     layer_path,
     nodes_of,
-    only_consumer,
     remove_unused,
 )
 from bnn_itrd.export.runtime.errors import ExportError
 
-__all__ = ["POOLED", "for_finn", "put_borders_back"]
-
-# Ends the name of a value that is pooled behind its quantiser; the quantiser's own is in front of it.
-POOLED = ".pooled"
+__all__ = ["merge_padding", "put_borders_back"]
 
 
 def _has_binary_weight(node: ir.Node) -> bool:
@@ -31,7 +26,7 @@ def _has_binary_weight(node: ir.Node) -> bool:
     return weight is not None and weight.op_type == "BipolarQuant" and weight.domain == QONNX_DOMAIN
 
 
-def _merge_padding(model: ir.Model) -> int:
+def merge_padding(model: ir.Model) -> int:
     """Pad(-1) + Conv as Conv(pads), which FINN reads as a border of -1. Returns how many.
 
     Raises ExportError on a binary convolution with another border, by layer: FINN would compute something else.
@@ -56,44 +51,6 @@ def _merge_padding(model: ir.Model) -> int:
         count += 1
     remove_unused(model)
     return count
-
-
-def _pool_last(model: ir.Model) -> int:
-    """MaxPool -> BatchNormalization -> quantiser becomes BatchNormalization -> quantiser -> MaxPool; how many.
-
-    Only where no factor is negative: then normalising and quantising keep the order of values, rounding included, so
-    the largest stays the largest, bit for bit. FINN has no way past a MaxPool for the correction that XNOR sums need.
-    """
-    count = 0
-    for pool in nodes_of(model, "MaxPool"):
-        norm = only_consumer(pool.outputs[0])
-        if norm is None or norm.op_type != "BatchNormalization" or norm.inputs[0] is not pool.outputs[0]:
-            continue
-        gamma = constant(norm.inputs[1])
-        quantiser = only_consumer(norm.outputs[0])
-        if gamma is None or (gamma < 0).any() or quantiser is None:
-            continue
-        if quantiser.op_type not in ("BipolarQuant", "Quant") or quantiser.outputs[0].is_graph_output():
-            continue
-        readers = list(quantiser.outputs[0].uses())
-        norm.replace_input_with(0, pool.inputs[0])
-        moved = ir.node("MaxPool", [quantiser.outputs[0]], {k: a.value for k, a in pool.attributes.items()})
-        moved.metadata_props.update(pool.metadata_props)
-        model.graph.insert_after(quantiser, moved)
-        moved.name, moved.outputs[0].name = f"{quantiser.name}{POOLED}", f"{quantiser.outputs[0].name}{POOLED}"
-        move_watch(quantiser, moved)
-        for user, index in readers:
-            user.replace_input_with(index, moved.outputs[0])
-        count += 1
-    remove_unused(model)
-    return count
-
-
-def for_finn(model: ir.Model) -> ir.Model:
-    """The graph of `to_qonnx_graph` for FINN, in place. Raises ExportError on a binary border that is not -1."""
-    _merge_padding(model)
-    _pool_last(model)
-    return model
 
 
 def put_borders_back(model: ir.Model) -> ir.Model:

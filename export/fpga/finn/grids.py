@@ -1,0 +1,96 @@
+"""Whole numbers through a graph: which values are some, in which steps, between which bounds."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from bnn_itrd.export.fpga.writer import QONNX_DOMAIN
+from bnn_itrd.export.graph import add_initializer, add_scalar, attribute, constant
+from bnn_itrd.quant import integer_range
+
+__all__ = ["Grid", "grid_of_product", "grid_of_quantiser", "grid_through", "write_weight"]
+
+
+class Grid(NamedTuple):
+    """A value of the graph is ``unit * whole number``, the network's is ``step`` times that; low <= number <= high."""
+
+    step: float
+    unit: float
+    low: int
+    high: int
+
+
+def grid_of_quantiser(node: ir.Node) -> Grid | None:
+    """The grid behind a quantiser that stays as it is; None where its constants are computed."""
+    if node.op_type == "BipolarQuant":
+        return Grid(1.0, 1.0, -1, 1)
+    scale, bits = constant(node.inputs[1]), constant(node.inputs[3])
+    if scale is None or bits is None:
+        return None
+    return Grid(1.0, float(scale), *integer_range(int(bits), narrow=bool(attribute(node, "narrow", 0))))
+
+
+def _whole_weight(node: ir.Node) -> tuple[np.ndarray, float] | None:
+    """(whole numbers, their step) of a quantised constant weight."""
+    made = None if node.inputs[1] is None else node.inputs[1].producer()
+    if made is None or made.domain != QONNX_DOMAIN:
+        return None
+    weight, grid = constant(made.inputs[0]), grid_of_quantiser(made)
+    if weight is None or grid is None:
+        return None
+    if made.op_type == "BipolarQuant":
+        return np.where(weight >= 0, np.float32(1), np.float32(-1)), 1.0
+    step = np.float32(grid.unit)
+    return np.round(np.clip(weight / step, grid.low, grid.high)), grid.unit
+
+
+def write_weight(model: ir.Model, node: ir.Node, whole: np.ndarray) -> None:
+    """Gives a layer whole numbers as its weight, through a quantiser of unit scale and of the old one's kind."""
+    old = node.inputs[1]
+    made = None if old is None else old.producer()
+    assert old is not None and made is not None
+    values = add_initializer(model, f"{made.name}.whole", np.asarray(whole, np.float32))
+    rest = [add_scalar(model, "unit_scale", 1.0), *made.inputs[2:]]
+    new = ir.node(made.op_type, [values, *rest], domain=made.domain, version=made.version)
+    new.attributes.update(made.attributes)
+    model.graph.insert_before(node, new)
+    new.name, new.outputs[0].name = made.name, old.name
+    old.name, made.name = f"{old.name}.old", f"{made.name}.old"
+    node.replace_input_with(1, new.outputs[0])
+
+
+def grid_of_product(model: ir.Model, node: ir.Node, x: Grid) -> Grid | None:
+    """The grid of a convolution or linear layer on whole numbers, whose weights become whole; None on other weights."""
+    found = _whole_weight(node)
+    if found is None:
+        return None
+    whole, step = found
+    if step != 1.0:
+        write_weight(model, node, whole)
+    axes = tuple(range(1, whole.ndim)) if node.op_type == "Conv" else (0,)
+    most = int(np.abs(whole).sum(axes).max()) * max(-x.low, x.high)
+    return Grid(x.step * step, x.unit, -most, most)
+
+
+def grid_through(node: ir.Node, inputs: list[Grid | None]) -> Grid | None:
+    """The grid behind an operation without weights that keeps whole numbers whole; None behind any other."""
+    x = inputs[0] if inputs else None
+    if x is None or node.domain:
+        return None
+    if node.op_type in ("MaxPool", "Flatten", "Reshape", "Identity", "Transpose"):
+        return x
+    if node.op_type == "Add" and len(inputs) == 2 and inputs[1] is not None:
+        other = inputs[1]
+        same = np.isclose(x.step, other.step, rtol=1e-6, atol=0) and x.unit == other.unit
+        return Grid(x.step, x.unit, x.low + other.low, x.high + other.high) if same else None
+    if node.op_type == "GlobalAveragePool":
+        shape = None if node.inputs[0] is None else node.inputs[0].shape
+        sizes = [size for size in (list(shape)[2:] if shape is not None else []) if isinstance(size, int)]
+        if len(sizes) != 2:
+            return None
+        pixels = sizes[0] * sizes[1]
+        return Grid(x.step, x.unit / pixels, x.low * pixels, x.high * pixels)
+    return None

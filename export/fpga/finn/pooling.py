@@ -1,0 +1,79 @@
+"""What stands behind a MaxPool: FINN's has to pool signs or integers, not the sums in front of their thresholds."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from bnn_itrd.export.fpga.finn.affine import affine, is_quantiser
+from bnn_itrd.export.fpga.qonnx_graph import move_watch
+from bnn_itrd.export.graph import layer_path, nodes_of, only_consumer, remove_unused
+from bnn_itrd.export.runtime.errors import ExportError
+
+__all__ = ["POOLED", "PoolReaders", "pool_last", "readers_of"]
+
+# Ends the name of a value that is pooled behind its quantiser; the quantiser's own is in front of it.
+POOLED = ".pooled"
+
+
+class PoolReaders(NamedTuple):
+    """What reads a pooled map: factors and shifts, and the quantiser behind them (None where there is no such one).
+
+    negative: how many channels have a negative factor: there the largest value becomes the smallest.
+    """
+
+    nodes: list[ir.Node]
+    quantiser: ir.Node | None
+    negative: int
+
+
+def readers_of(pool: ir.Node) -> PoolReaders:
+    """Follows the only reader of a MaxPool, and its only reader, up to a quantiser."""
+    nodes: list[ir.Node] = []
+    node = only_consumer(pool.outputs[0])
+    negative = 0
+    while node is not None and (found := affine(node, 4)) is not None:
+        nodes.append(node)
+        negative = max(negative, int((found.factor < 0).sum()))
+        node = only_consumer(node.outputs[0])
+    ends = is_quantiser(node) and node is not None and not node.outputs[0].is_graph_output()
+    return PoolReaders(nodes, node if ends else None, negative)
+
+
+def pool_last(model: ir.Model) -> int:
+    """MaxPool -> factors, shifts -> quantiser becomes factors, shifts -> quantiser -> MaxPool; how many.
+
+    Where no factor is negative, normalising and quantising keep the order of values, rounding included: so the largest
+    stays the largest, bit for bit. FINN has no way past a MaxPool for the correction that XNOR sums need.
+    Raises ExportError on a negative factor behind a MaxPool, by layer: no hardware layer computes that.
+    """
+    count = 0
+    for pool in nodes_of(model, "MaxPool"):
+        behind = readers_of(pool)
+        if behind.negative:
+            raise ExportError(
+                f"{layer_path(pool)}: {behind.negative} channels of the MaxPool have a negative factor behind it, "
+                "where the largest becomes the smallest, and FINN has no layer for that: put the BatchNorm in front of "
+                "the MaxPool (vgg_small: norm_before_pool), or keep its factors >= 0"
+            )
+        quantiser = behind.quantiser
+        if quantiser is None:
+            continue
+        readers = list(quantiser.outputs[0].uses())
+        first = (*behind.nodes, quantiser)[0]
+        first.replace_input_with(list(first.inputs).index(pool.outputs[0]), pool.inputs[0])
+        # What stands in front of the pooling now is as large as what was pooled.
+        for node in (*behind.nodes, quantiser):
+            node.outputs[0].shape = None if pool.inputs[0] is None else pool.inputs[0].shape
+        moved = ir.node("MaxPool", [quantiser.outputs[0]], {k: a.value for k, a in pool.attributes.items()})
+        moved.metadata_props.update(pool.metadata_props)
+        model.graph.insert_after(quantiser, moved)
+        moved.outputs[0].shape, moved.outputs[0].type = pool.outputs[0].shape, quantiser.outputs[0].type
+        moved.name, moved.outputs[0].name = f"{quantiser.name}{POOLED}", f"{quantiser.outputs[0].name}{POOLED}"
+        move_watch(quantiser, moved)
+        for user, index in readers:
+            user.replace_input_with(index, moved.outputs[0])
+        count += 1
+    remove_unused(model)
+    return count

@@ -1,0 +1,195 @@
+"""Signs and integers as thresholds on whole numbers, each halfway between two of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from bnn_itrd.export.fpga.finn.affine import Affine, affine, is_quantiser
+from bnn_itrd.export.fpga.finn.grids import Grid, grid_of_product, grid_of_quantiser, grid_through, write_weight
+from bnn_itrd.export.fpga.finn.images import HostImages
+from bnn_itrd.export.fpga.qonnx_graph import STEP, move_watch
+from bnn_itrd.export.fpga.writer import QONNX_DOMAIN, QONNX_VERSION
+from bnn_itrd.export.graph import add_initializer, add_scalar, constant, layer_path, only_consumer, remove_unused
+from bnn_itrd.export.runtime.errors import ExportError
+
+__all__ = ["first_numbers", "write_thresholds"]
+
+# Whole numbers around the computed threshold of which the network's own arithmetic is asked.
+_AROUND = np.arange(-2, 3)
+
+
+def _chain(quantiser: ir.Node, rank: int) -> tuple[list[Affine], ir.Value | None]:
+    """(factors and shifts in front of a quantiser, in order; the value they begin with), read by nothing else."""
+    chain: list[Affine] = []
+    value = quantiser.inputs[0]
+    while value is not None and only_consumer(value) is not None:
+        found = affine(value.producer(), rank)
+        if found is None:
+            break
+        chain.insert(0, found)
+        value = found.node.inputs[found.x]
+    return chain, value
+
+
+def _levels(chain: list[Affine], grid: Grid, y: torch.Tensor) -> torch.Tensor:
+    """The whole numbers that the network makes of sums y, (1, channels, values, 1); grid: of its quantiser."""
+    for one in chain:
+        y = one.apply(y)
+    if grid.high == 1:
+        return torch.where(y >= 0, 1.0, -1.0)
+    return (y / grid.unit).clamp(grid.low, grid.high).round()
+
+
+def first_numbers(chain: list[Affine], grid: Grid, source: Grid, turn: np.ndarray) -> np.ndarray:
+    """The first whole number at which each level is reached: (channels, levels - 1), int64, source.high + 1 for never.
+
+    grid: of the quantiser behind the chain, its levels; source: of the sums in front; turn: +-1, (channels,), with
+    which a channel's sums are multiplied so that no factor is negative. The threshold is computed in float64; which of
+    the numbers around it reach the level is decided by the network's own arithmetic, in float32.
+    """
+    levels = np.array([1]) if grid.high == 1 else np.arange(grid.low + 1, grid.high + 1)
+    edges = np.zeros(1) if grid.high == 1 else (levels - 0.5) * grid.unit
+    factor, shift = np.ones(len(turn)), np.zeros(len(turn))
+    for one in chain:
+        factor, shift = factor * one.factor, shift * one.factor + one.shift
+    size = source.step * source.unit
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exact = (edges[None] - shift[:, None]) / (np.abs(factor) * size)[:, None]
+    exact = np.nan_to_num(exact, nan=source.low, posinf=source.high + 1, neginf=source.low)
+    near = np.floor(np.clip(exact, source.low, source.high + 1)).astype(np.int64)
+    numbers = near[..., None] + _AROUND
+    sums = (numbers * turn[:, None, None] * size).astype(np.float32).reshape(1, len(turn), -1, 1)
+    reached = _levels(chain, grid, torch.from_numpy(sums)).numpy().reshape(numbers.shape) >= levels[:, None]
+    first = numbers[..., 0] + (~reached).sum(-1)
+    # Where a factor is 0, a level is reached by all or by none.
+    first = np.where(reached.any(-1), first, np.where(factor[:, None] == 0, source.high + 1, first))
+    return np.clip(np.maximum.accumulate(first, axis=1), source.low, source.high + 1)
+
+
+def _turned(model: ir.Model, chain: list[Affine], value: ir.Value, turn: np.ndarray) -> bool:
+    """Turns the weights of channels with a negative factor; False where the sums are not those of one layer."""
+    layer = value.producer()
+    if layer is None or layer.op_type not in ("Conv", "MatMul") or only_consumer(value) is not chain[0].node:
+        return False
+    made = None if layer.inputs[1] is None else layer.inputs[1].producer()
+    whole = None if made is None else constant(made.inputs[0])
+    if whole is None:
+        return False
+    write_weight(model, layer, whole * (turn.reshape(-1, 1, 1, 1) if layer.op_type == "Conv" else turn))
+    return True
+
+
+def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> Grid | None:
+    """Puts thresholds in the place of a quantiser; the grid behind them, None where it stays."""
+    shape, grid = node.outputs[0].shape, grid_of_quantiser(node)
+    rank = 0 if shape is None else len(shape)
+    if shape is None or rank not in (2, 4) or not isinstance(shape[1], int) or grid is None:
+        return None
+    chain, value = _chain(node, rank)
+    if value is not None and value.is_graph_input():
+        raise ExportError(
+            f"{layer_path(node)}: the images are shifted or scaled in the network in front of their integers, and FINN "
+            "has no thresholds on floats: normalise them outside (normalization=) and let the first layer read them"
+        )
+    if value is None or value not in grids:
+        return None
+    source = grids[value]
+    factor = np.ones(shape[1])
+    for one in chain:
+        factor = factor * one.factor
+    turn = np.where(factor < 0, -1, 1)
+    if (turn < 0).any() and not _turned(model, chain, value, turn):
+        return None
+    first = first_numbers(chain, grid, source, turn)
+    table = np.asarray(source.unit * (first - 0.5), np.float32)
+    table = table[:1] if (table == table[:1]).all() else table
+    bipolar = node.op_type == "BipolarQuant"
+    attributes: dict[str, Any] = {
+        "out_dtype": "BIPOLAR" if bipolar else f"INT{int(constant(node.inputs[3]) or 0)}",
+        "out_scale": 2.0 if bipolar else 1.0,
+        "out_bias": float(grid.low),
+        "data_layout": "NCHW" if rank == 4 else "NC",
+    }
+    constants = add_initializer(model, f"{node.name}.thresholds", table)
+    made = ir.node("MultiThreshold", [value, constants], attributes, domain=QONNX_DOMAIN, version=QONNX_VERSION)
+    made.metadata_props.update(node.metadata_props)
+    model.graph.insert_before(node, made)
+    old = node.outputs[0]
+    made.name, made.outputs[0].name = node.name, old.name
+    node.name, old.name = f"{node.name}.old", f"{old.name}.old"
+    made.outputs[0].shape, made.outputs[0].type = old.shape, old.type
+    move_watch(node, made)
+    for user, index in list(old.uses()):
+        user.replace_input_with(index, made.outputs[0])
+    # Where a MaxPool moved behind the quantiser, it gives what the network has in front of the next layer.
+    for reader in (made, *(use.node for use in made.outputs[0].uses() if use.node.op_type == "MaxPool")):
+        reader.metadata_props[STEP] = repr(grid.unit)
+    grids[made.outputs[0]] = behind = Grid(grid.unit, 1.0, grid.low, grid.high)
+    return behind
+
+
+def _put_steps_back(model: ir.Model, grids: dict[ir.Value, Grid], whole: set[ir.Node]) -> None:
+    """A Mul by the step behind each value that something else than layers of whole numbers reads."""
+    for value, grid in grids.items():
+        others = [use for use in value.uses() if use.node not in whole]
+        if grid.step == 1.0 or not (others or value.is_graph_output()):
+            continue
+        producer = value.producer()
+        step = add_scalar(model, f"{value.name}.step", grid.step)
+        made = ir.node("Mul", [value, step])
+        made.outputs[0].shape, made.outputs[0].type = value.shape, value.type
+        made.name = made.outputs[0].name = f"{value.name}.scaled"
+        if producer is None:
+            model.graph.insert_before(model.graph[0], made)
+        else:
+            made.metadata_props.update({"path": layer_path(producer)})
+            model.graph.insert_after(producer, made)
+        for user, index in others:
+            user.replace_input_with(index, made.outputs[0])
+        for index, output in enumerate(model.graph.outputs):
+            if output is value:
+                name = value.name
+                value.name, made.outputs[0].name = f"{name}.whole", name
+                model.graph.outputs[index] = made.outputs[0]
+
+
+def write_thresholds(model: ir.Model, images: HostImages) -> int:
+    """Every sign and integer that follows from whole numbers becomes MultiThreshold; returns how many.
+
+    Alpha, BatchNorm and the steps of the integers go into the thresholds, a negative factor into the weights. A
+    threshold stands halfway between the last whole number below a level and the first that reaches it, so no
+    arithmetic in float32, here or in FINN's own steps, moves a sum to its other side. Between thresholds flow whole
+    numbers; a Mul by their step stands where something else reads them, as in front of the logits.
+    Raises ExportError where the network itself scales the images in front of their quantiser.
+    """
+    grids: dict[ir.Value, Grid] = {}
+    whole: set[ir.Node] = set()
+    if images.datatype != "FLOAT32":
+        grids[model.graph.inputs[0]] = Grid(images.scale, 1.0, *images.bounds())
+    count = 0
+    for node in list(model.graph):
+        if node.domain == QONNX_DOMAIN and is_quantiser(node):
+            if constant(node.inputs[0]) is not None:
+                continue
+            if _threshold(model, node, grids) is not None:
+                count += 1
+            elif (stays := grid_of_quantiser(node)) is not None:
+                grids[node.outputs[0]] = stays
+            continue
+        inputs = [None if value is None else grids.get(value) for value in node.inputs]
+        grid = None
+        if node.op_type in ("Conv", "MatMul") and inputs and inputs[0] is not None:
+            grid = grid_of_product(model, node, inputs[0])
+        elif node.op_type not in ("Conv", "MatMul"):
+            grid = grid_through(node, inputs)
+        if grid is not None:
+            grids[node.outputs[0]] = grid
+            whole.add(node)
+    whole.update(node for node in model.graph if node.op_type == "MultiThreshold")
+    remove_unused(model)
+    _put_steps_back(model, grids, whole)
+    return count
