@@ -26,13 +26,14 @@ from bnn_itrd.errors import UserError
 from bnn_itrd.files import write_json, write_yaml
 from bnn_itrd.models import evaluation_mode, find_head
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear
-from bnn_itrd.runs.identity import data_identity, layers_hash, weights_hash
+from bnn_itrd.runs.identity import data_identity, layers_hash, teacher_hash
 from bnn_itrd.runs.load import load_member
 from bnn_itrd.runs.lock import exclusive_folder
 from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.networks import definition_of
 from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.fit import Fitted, fit
+from bnn_itrd.training.normalisation import seen_as_trained
 from bnn_itrd.training.precision import choose_precision
 
 __all__ = ["Distilled", "distill", "load"]
@@ -75,7 +76,8 @@ def distill(
     """Trains a student on labels and a teacher, exactly as the command does; the student is changed in place.
 
     student, teacher: any classifiers of the data's classes, (n, c, h, w) -> (n, classes). A teacher of None trains on
-    labels alone; another is put in eval mode and moved to the device. data: a name ('digits'), the address of your own
+    labels alone; another is put in eval mode and moved to the device, and one of `load` or `distill` sees images
+    normalised as in its own training. data: a name ('digits'), the address of your own
     (package.module:make), a `DataConfig`, `ImageData`, a torch Dataset or DataLoader of (image, label), or a pair of
     these (train, test). distill: ITRD with the paper's weights by default, the labels alone beside `distillers`: those
     of your own by their names, each a `Distiller`, its class, a factory, a function (student, teacher, labels) -> loss,
@@ -109,13 +111,14 @@ def distill(
         **data_identity(data),
     }
     if distill.needs_teacher and teacher is not None:
-        identity["teacher_sha256"] = weights_hash(teacher)
+        identity["teacher_sha256"] = teacher_hash(teacher, data)
     torch.manual_seed(train.seed)
     with exclusive_folder(folder):
-        fitted = fit(
-            student, teacher, data, train=train, distill=distill, fabric=launched, log=log or LogConfig(), out=folder,
-            identity=identity, title=folder.name, begin=lambda: _begin(folder, identity, launched),
-        )  # fmt: skip
+        with seen_as_trained(teacher, data):
+            fitted = fit(
+                student, teacher, data, train=train, distill=distill, fabric=launched, log=log or LogConfig(),
+                out=folder, identity=identity, title=folder.name, begin=lambda: _begin(folder, identity, launched),
+            )  # fmt: skip
         if report and launched.is_global_zero:
             _report(fitted, teacher, data, folder, identity, launched.device)
     return Distilled(fitted.model, fitted.history, fitted.final, data, folder)

@@ -19,6 +19,7 @@ from bnn_itrd.export.runtimes import environments
 from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.rows import EvaluatedMember, agreement_row, model_row
 from bnn_itrd.training.evaluation import score
+from bnn_itrd.training.normalisation import shown_as_trained
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +32,11 @@ _FPGA_RECIPES = "see check_fpga, and the recipes fpga-resnet18 and fpga-vgg_smal
 
 
 def evaluate_member(member: Member, data: ImageData, file: Path) -> EvaluatedMember:
-    """Exports a network to every file it can be, and compares network and files on the test images."""
+    """Exports a network to every file it can be, and compares network and files on the test images.
+
+    They are normalised as in the network's own training, and its files say so.
+    """
+    data = shown_as_trained(member.model, data)
     with traced_once():
         write_target("onnx", member.model.cpu(), data, file, member=member.name, checkpoint=member.checkpoint)
         others, missing = _other_targets(member, data, file)

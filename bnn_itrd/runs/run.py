@@ -24,7 +24,7 @@ from bnn_itrd.runs.identity import data_identity
 from bnn_itrd.runs.lock import run_folder
 from bnn_itrd.runs.member import FIRST_STAGE, Member, train_member
 from bnn_itrd.runs.sizes import output_sizes, sizes_of_definition
-from bnn_itrd.runs.teachers import load_teacher
+from bnn_itrd.runs.teachers import load_given_teacher, load_teacher
 from bnn_itrd.training.checkpoint import matching_state
 from bnn_itrd.training.fabric import make_fabric, steps_in_epoch
 from bnn_itrd.training.precision import settle_precision
@@ -207,7 +207,7 @@ def _given_teacher(config: RunConfig, data: ImageData, out: Path, only: str | No
     if config.teacher is not None:
         students = config.students if only is None else {k: v for k, v in config.students.items() if k == only}
         other = not any(student.compares_logits for student in students.values())
-        return load_teacher(config.teacher, config.teacher_weights, data, other_classes=other, trust=trusted)
+        return load_given_teacher(config, data, other_classes=other, trust=trusted)
     if only not in (None, "teacher") and (out / "teacher" / "last.pt").exists():
         return load_teacher(str(out / "teacher"), None, data, trust=trusted)
     return None
