@@ -18,6 +18,7 @@ from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
 from bnn_itrd.config.trees import to_dict
 from bnn_itrd.data.datasets import as_image_data
+from bnn_itrd.data.normalisation import seen_as_trained
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.deploy.targets import write_target
 from bnn_itrd.distillers.representation.itrd import ITRDConfig
@@ -33,7 +34,6 @@ from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.networks import definition_of
 from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.fit import Fitted, fit
-from bnn_itrd.training.normalisation import seen_as_trained
 from bnn_itrd.training.precision import choose_precision
 
 __all__ = ["Distilled", "distill", "load"]
@@ -102,16 +102,7 @@ def distill(
     _check_student(student, data)
     folder = Path(out)
     train, launched = _launch(train, fabric or FabricConfig(), folder)
-    identity = {
-        "name": folder.name,
-        "data": source or {"name": data.name, "resize": data.resize},
-        **_network_identity(student, data),
-        "train": to_dict(train),
-        "distill": to_dict(distill),
-        **data_identity(data),
-    }
-    if distill.needs_teacher and teacher is not None:
-        identity["teacher_sha256"] = teacher_hash(teacher, data)
+    identity = _identity(folder.name, student, teacher, data, source, train, distill)
     torch.manual_seed(train.seed)
     with exclusive_folder(folder):
         with seen_as_trained(teacher, data):
@@ -122,6 +113,29 @@ def distill(
         if report and launched.is_global_zero:
             _report(fitted, teacher, data, folder, identity, launched.device)
     return Distilled(fitted.model, fitted.history, fitted.final, data, folder)
+
+
+def _identity(
+    name: str,
+    student: nn.Module,
+    teacher: nn.Module | None,
+    data: ImageData,
+    source: dict[str, Any] | None,
+    train: TrainConfig,
+    distill: DistillConfig,
+) -> dict[str, Any]:
+    """What must be the same for a run to be continued."""
+    identity = {
+        "name": name,
+        "data": source or {"name": data.name, "resize": data.resize},
+        **_network_identity(student, data),
+        "train": to_dict(train),
+        "distill": to_dict(distill),
+        **data_identity(data),
+    }
+    if distill.needs_teacher and teacher is not None:
+        identity["teacher_sha256"] = teacher_hash(teacher, data)
+    return identity
 
 
 def _launch(train: TrainConfig, fabric: FabricConfig, folder: Path) -> tuple[TrainConfig, Fabric]:

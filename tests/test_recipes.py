@@ -30,6 +30,7 @@ from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
 from bnn_itrd.config.trees import differences, to_dict
 from bnn_itrd.data.datasets import load_data
+from bnn_itrd.data.normalisation import seen_as_trained
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.deploy.targets import open_file, write_target
@@ -43,7 +44,6 @@ from bnn_itrd.runs.teachers import load_teacher
 from bnn_itrd.training.checkpoint import load_checkpoint
 from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.metrics import read_metrics
-from bnn_itrd.training.normalisation import seen_as_trained
 from bnn_itrd.training.optimizer import learning_rate
 from bnn_itrd.training.progress import Progress
 from bnn_itrd.training.trainer import Trainer

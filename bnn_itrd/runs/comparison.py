@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bnn_itrd.data.normalisation import shown_as_trained
 from bnn_itrd.data.splits import ImageData, Split
 from bnn_itrd.deploy.agreement import run_split
 from bnn_itrd.deploy.targets import TARGETS, open_file, write_target
@@ -19,7 +20,6 @@ from bnn_itrd.export.runtimes import environments
 from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.rows import EvaluatedMember, agreement_row, model_row
 from bnn_itrd.training.evaluation import score
-from bnn_itrd.training.normalisation import shown_as_trained
 
 if TYPE_CHECKING:
     import numpy as np

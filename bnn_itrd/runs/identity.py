@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bnn_itrd.data.normalisation import renormalisation
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear
 from bnn_itrd.quant.options import PARTS
-from bnn_itrd.training.normalisation import renormalisation
 
 __all__ = ["data_identity", "layers_hash", "teacher_hash", "weights_hash"]
 

@@ -12,12 +12,12 @@ from bnn_itrd.config.addresses import check_trusted, import_address, named_addre
 from bnn_itrd.config.data import MOST_PIXELS
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
+from bnn_itrd.data.normalisation import remember_images
 from bnn_itrd.errors import FieldError, UserError
 from bnn_itrd.runs.identity import layers_hash
 from bnn_itrd.runs.member import FIRST_STAGE
 from bnn_itrd.runs.networks import build, own_network
 from bnn_itrd.training.checkpoint import load_checkpoint
-from bnn_itrd.training.normalisation import remember_images
 
 __all__ = ["find_checkpoint", "load_member", "named_network"]
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from bnn_itrd.config.run import MemberConfig
 from bnn_itrd.config.trees import to_dict
+from bnn_itrd.data.normalisation import seen_as_trained
 from bnn_itrd.data.seeds import mix_seed
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.environment import environment
@@ -20,7 +21,6 @@ from bnn_itrd.quant import load_stage
 from bnn_itrd.runs.identity import data_identity, teacher_hash
 from bnn_itrd.runs.networks import build
 from bnn_itrd.training.fit import Fitted, fit
-from bnn_itrd.training.normalisation import seen_as_trained
 
 __all__ = ["FIRST_STAGE", "Member", "train_member"]
 

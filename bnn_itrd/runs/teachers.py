@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bnn_itrd.config.addresses import LIBRARIES
 from bnn_itrd.config.run import RunConfig
+from bnn_itrd.data.normalisation import remember_images
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.models import find_head
@@ -14,7 +15,6 @@ from bnn_itrd.runs.load import load_member
 from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.networks import foreign, library_statistics
 from bnn_itrd.training.checkpoint import load_checkpoint
-from bnn_itrd.training.normalisation import remember_images
 
 __all__ = ["load_given_teacher", "load_teacher"]
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.train import LogConfig, TrainConfig
+from bnn_itrd.data.normalisation import remember_images
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.errors import Unfinished
 from bnn_itrd.quant import set_progress
@@ -24,7 +25,6 @@ from bnn_itrd.training.base import BaseTrainer
 from bnn_itrd.training.evaluation import Evaluation
 from bnn_itrd.training.fabric import steps_in_epoch
 from bnn_itrd.training.files import TrainingFiles
-from bnn_itrd.training.normalisation import remember_images
 from bnn_itrd.training.optimizer import check_frozen
 from bnn_itrd.training.progress import Progress
 from bnn_itrd.training.trainer import Trainer
@@ -103,8 +103,7 @@ def fit(
         trainer.share_buffers()
         set_progress(trainer.kept, 1.0)
         final = trainer.evaluate(data) if trainer.final is None else trainer.final
-        for network in (student, trainer.kept):
-            remember_images(network, mean=data.mean, std=data.std, classes=data.classes)
+        remember_images(trainer.kept, mean=data.mean, std=data.std, classes=data.classes)
         return Fitted(trainer.kept.eval(), trainer.history, final)
     finally:
         trainer.objective.release()

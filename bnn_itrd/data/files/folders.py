@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.data.folder_split import FolderSplit
+from bnn_itrd.data.files.folder_split import FolderSplit
 from bnn_itrd.data.images import MEAN, STD, SUFFIXES, channel_statistics, read_image, scale_whole, take_centre
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.data.subset import choose, hold_out_fifth
@@ -54,6 +54,9 @@ def scan(root: Path) -> tuple[tuple[str, ...], list[Path], np.ndarray[Any, Any]]
     What is hidden, and what archivers and file systems leave behind, is no class and no image.
     Raises UserError on fewer than two classes or an empty one.
     """
+    for name, what in _LEFT_BEHIND.items():
+        if (root / name).is_dir():
+            _note(f"{root / name} is not read: it is {what}, and no class")
     classes = tuple(path.name for path in _folders_of(root))
     if len(classes) < 2:
         found = f"one, {classes[0]!r}" if classes else "none"
@@ -77,12 +80,8 @@ def _is_rest(name: str) -> bool:
 
 
 def _folders_of(root: Path) -> list[Path]:
-    """The folders in a folder, in sorted order; says so where one is left out that is not hidden."""
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
-    for path in folders:
-        if path.name in _LEFT_BEHIND:
-            _note(f"{path} is not read: it is {_LEFT_BEHIND[path.name]}, and no class")
-    return [path for path in folders if not _is_rest(path.name)]
+    """The folders in a folder, in sorted order."""
+    return sorted(path for path in root.iterdir() if path.is_dir() and not _is_rest(path.name))
 
 
 def _images_of(root: Path) -> list[Path]:
