@@ -87,9 +87,9 @@ def _folders_of(root: Path) -> list[Path]:
 def _images_of(root: Path) -> list[Path]:
     """The images in a folder at any depth, in sorted order; says so where some are of a format that is not read."""
     files = [p for p in root.rglob("*") if not any(map(_is_rest, p.relative_to(root).parts))]
-    others = sorted(p.name for p in files if p.suffix.lower() in _OTHER_FORMATS)
+    others = sorted(p for p in files if p.suffix.lower() in _OTHER_FORMATS)
     if others:
-        _note(f"{len(others)} files in {root} are not read ({others[0]}): make them PNG or JPEG")
+        _note(f"files as {others[0]} ({len(others)}) are not read: make them PNG or JPEG")
     return sorted(p for p in files if p.suffix.lower() in SUFFIXES)
 
 
