@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from bnn_itrd.distillers.representation.itrd import ITRDConfig
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
 from bnn_itrd.files import write_json, write_yaml
-from bnn_itrd.models import evaluation_mode, find_head
+from bnn_itrd.models import evaluation_mode, find_head, summary
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear
 from bnn_itrd.runs.identity import data_identity, layers_hash, teacher_hash
 from bnn_itrd.runs.load import load_member
@@ -35,6 +36,7 @@ from bnn_itrd.runs.networks import definition_of
 from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.fit import Fitted, fit
 from bnn_itrd.training.precision import choose_precision
+from bnn_itrd.training.progress import tell_beginning
 
 __all__ = ["Distilled", "distill", "load"]
 
@@ -103,11 +105,14 @@ def distill(
     folder = Path(out)
     train, launched = _launch(train, fabric or FabricConfig(), folder)
     identity = _identity(folder.name, student, teacher, data, source, train, distill)
+    log = log or LogConfig()
+    if launched.is_global_zero:
+        _tell(student, data, shown=log.progress)
     torch.manual_seed(train.seed)
     with exclusive_folder(folder):
         with seen_as_trained(teacher, data):
             fitted = fit(
-                student, teacher, data, train=train, distill=distill, fabric=launched, log=log or LogConfig(),
+                student, teacher, data, train=train, distill=distill, fabric=launched, log=log,
                 out=folder, identity=identity, title=folder.name, begin=lambda: _begin(folder, identity, launched),
             )  # fmt: skip
         if report and launched.is_global_zero:
@@ -136,6 +141,15 @@ def _identity(
     if distill.needs_teacher and teacher is not None:
         identity["teacher_sha256"] = teacher_hash(teacher, data)
     return identity
+
+
+def _tell(student: nn.Module, data: ImageData, *, shown: bool) -> None:
+    """Prints what a run begins with; a network that cannot be copied is not counted."""
+    cost = None
+    if shown:
+        with contextlib.suppress(Exception):
+            cost = summary(student, data.input_shape)
+    tell_beginning(data, type(student).__name__, cost, shown=shown)
 
 
 def _launch(train: TrainConfig, fabric: FabricConfig, folder: Path) -> tuple[TrainConfig, Fabric]:

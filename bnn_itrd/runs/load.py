@@ -33,10 +33,11 @@ def _identity(state: dict[str, Any], file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: input_shape must be three whole numbers from 1 to {MOST_PIXELS}, got {shape!r}")
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{file}: classes must be a list of names, got {str(classes)[:40]}")
+    channels: int = identity["input_shape"][0]
     for key in ("mean", "std"):
-        values = identity.get(key, [0.5] * shape[0])
-        if not isinstance(values, list) or len(values) != shape[0] or not all(type(v) in (int, float) for v in values):
-            raise UserError(f"{file}: {key} must be {shape[0]} numbers, got {str(values)[:40]}")
+        values = identity.get(key, [0.5] * channels)
+        if not isinstance(values, list) or len(values) != channels or not all(type(v) in (int, float) for v in values):
+            raise UserError(f"{file}: {key} must be {channels} numbers, got {str(values)[:40]}")
     return identity
 
 
