@@ -71,10 +71,9 @@ def fit(
     `TrainingFiles`. `begin` is called on the main process where a run is new, once everything is found to fit and
     before anything is written.
     `deadline`: that of the whole command, a time of `time.monotonic`; by default ``train.max_seconds`` from now. Raises
-    Unfinished before an epoch that would pass it.
-    Gives a UserWarning where most of the student is frozen. Raises UserError: another configuration in `out`, a batch
-    larger than the data, a distiller that does not fit the networks, a student without anything to train, a loss that
-    is not finite.
+    Unfinished before an epoch that would pass it. Gives a UserWarning where most of the student is frozen. Raises
+    UserError: another configuration in `out`, a batch larger than the data, a distiller that does not fit the networks,
+    a student without anything to train, a loss that is not finite.
     """
     if deadline is None and train.max_seconds is not None:
         deadline = time.monotonic() + train.max_seconds
