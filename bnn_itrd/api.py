@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 from collections.abc import Mapping
@@ -18,15 +19,16 @@ from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
 from bnn_itrd.config.trees import to_dict
 from bnn_itrd.data.datasets import as_image_data
+from bnn_itrd.data.normalisation import seen_as_trained
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.deploy.targets import write_target
 from bnn_itrd.distillers.representation.itrd import ITRDConfig
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
 from bnn_itrd.files import write_json, write_yaml
-from bnn_itrd.models import evaluation_mode, find_head
+from bnn_itrd.models import evaluation_mode, find_head, summary
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear
-from bnn_itrd.runs.identity import data_identity, layers_hash, weights_hash
+from bnn_itrd.runs.identity import data_identity, layers_hash, teacher_hash
 from bnn_itrd.runs.load import load_member
 from bnn_itrd.runs.lock import exclusive_folder
 from bnn_itrd.runs.member import Member
@@ -34,6 +36,7 @@ from bnn_itrd.runs.networks import definition_of
 from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.fit import Fitted, fit
 from bnn_itrd.training.precision import choose_precision
+from bnn_itrd.training.progress import tell_beginning
 
 __all__ = ["Distilled", "distill", "load"]
 
@@ -75,7 +78,8 @@ def distill(
     """Trains a student on labels and a teacher, exactly as the command does; the student is changed in place.
 
     student, teacher: any classifiers of the data's classes, (n, c, h, w) -> (n, classes). A teacher of None trains on
-    labels alone; another is put in eval mode and moved to the device. data: a name ('digits'), the address of your own
+    labels alone; another is put in eval mode and moved to the device, and one of `load` or `distill` sees images
+    normalised as in its own training. data: a name ('digits'), the address of your own
     (package.module:make), a `DataConfig`, `ImageData`, a torch Dataset or DataLoader of (image, label), or a pair of
     these (train, test). distill: ITRD with the paper's weights by default, the labels alone beside `distillers`: those
     of your own by their names, each a `Distiller`, its class, a factory, a function (student, teacher, labels) -> loss,
@@ -100,8 +104,34 @@ def distill(
     _check_student(student, data)
     folder = Path(out)
     train, launched = _launch(train, fabric or FabricConfig(), folder)
+    identity = _identity(folder.name, student, teacher, data, source, train, distill)
+    log = log or LogConfig()
+    if launched.is_global_zero:
+        _tell(student, data, shown=log.progress)
+    torch.manual_seed(train.seed)
+    with exclusive_folder(folder):
+        with seen_as_trained(teacher, data):
+            fitted = fit(
+                student, teacher, data, train=train, distill=distill, fabric=launched, log=log,
+                out=folder, identity=identity, title=folder.name, begin=lambda: _begin(folder, identity, launched),
+            )  # fmt: skip
+        if report and launched.is_global_zero:
+            _report(fitted, teacher, data, folder, identity, launched.device)
+    return Distilled(fitted.model, fitted.history, fitted.final, data, folder)
+
+
+def _identity(
+    name: str,
+    student: nn.Module,
+    teacher: nn.Module | None,
+    data: ImageData,
+    source: dict[str, Any] | None,
+    train: TrainConfig,
+    distill: DistillConfig,
+) -> dict[str, Any]:
+    """What must be the same for a run to be continued."""
     identity = {
-        "name": folder.name,
+        "name": name,
         "data": source or {"name": data.name, "resize": data.resize},
         **_network_identity(student, data),
         "train": to_dict(train),
@@ -109,16 +139,17 @@ def distill(
         **data_identity(data),
     }
     if distill.needs_teacher and teacher is not None:
-        identity["teacher_sha256"] = weights_hash(teacher)
-    torch.manual_seed(train.seed)
-    with exclusive_folder(folder):
-        fitted = fit(
-            student, teacher, data, train=train, distill=distill, fabric=launched, log=log or LogConfig(), out=folder,
-            identity=identity, title=folder.name, begin=lambda: _begin(folder, identity, launched),
-        )  # fmt: skip
-        if report and launched.is_global_zero:
-            _report(fitted, teacher, data, folder, identity, launched.device)
-    return Distilled(fitted.model, fitted.history, fitted.final, data, folder)
+        identity["teacher_sha256"] = teacher_hash(teacher, data)
+    return identity
+
+
+def _tell(student: nn.Module, data: ImageData, *, shown: bool) -> None:
+    """Prints what a run begins with; a network that cannot be copied is not counted."""
+    cost = None
+    if shown:
+        with contextlib.suppress(Exception):
+            cost = summary(student, data.input_shape)
+    tell_beginning(data, type(student).__name__, cost, shown=shown)
 
 
 def _launch(train: TrainConfig, fabric: FabricConfig, folder: Path) -> tuple[TrainConfig, Fabric]:

@@ -234,7 +234,10 @@ def summary(model: nn.Module, input_shape: Sequence[int] | None = None) -> Summa
     shape = input_shape if input_shape is not None else getattr(model, "input_shape", None)
     if shape is None:
         raise ValueError(f"{type(model).__name__} has no input_shape: give input_shape=(channels, height, width)")
-    twin = copy.deepcopy(model).cpu().float().eval()
+    twin = copy.deepcopy(model)
+    # On the meta device sizes alone are computed, which is all that is counted.
+    device = torch.device("meta" if any(p.is_meta for p in twin.parameters()) else "cpu")
+    twin = twin.to(device).float().eval()
     inside = {id(part) for module in twin.modules() for part in _parts(module) if part is not module}
     modules = {path: module for path, module in twin.named_modules() if id(module) not in inside}
     done: dict[str, _Work] = {}
@@ -248,7 +251,7 @@ def summary(model: nn.Module, input_shape: Sequence[int] | None = None) -> Summa
 
     for path, module in modules.items():
         module.register_forward_hook(partial(note, path), with_kwargs=True)
-    twin(torch.zeros(1, *shape))
+    twin(torch.zeros(1, *shape, device=device))
     # In the order of execution, then what was not called.
     work = done | {path: _Work() for path in modules if path not in done}
     counted: set[int] = set()

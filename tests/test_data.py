@@ -14,7 +14,7 @@ from bnn_itrd.config.data import DataConfig
 from bnn_itrd.data.augment import crop_and_flip, draw, normalise
 from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.data.datasets import load_data
-from bnn_itrd.data.folder_split import FolderSplit
+from bnn_itrd.data.files.folder_split import FolderSplit
 from bnn_itrd.data.images import channel_statistics, read_image
 from bnn_itrd.data.seeds import shuffled
 from bnn_itrd.data.splits import ImageData

@@ -45,6 +45,7 @@ class RunConfig:
         students: name -> what that student learns from
         teacher: reuse a trained teacher: a run folder, torchvision:NAME or timm:NAME
         teacher_weights: file with the state dict of a torchvision or timm teacher
+        teacher_normalization: it sees images under its library's mean and std (own), or under the data's (data)
         fabric: devices and processes
         log: what is shown and kept
     """
@@ -57,6 +58,7 @@ class RunConfig:
     students: dict[str, DistillConfig] = field(default_factory=_default_students)
     teacher: str | None = None
     teacher_weights: str | None = None
+    teacher_normalization: str = "own"
     fabric: FabricConfig = field(default_factory=FabricConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
@@ -68,6 +70,9 @@ class RunConfig:
             self.train.of_first_stage(self.scheme.first_stage_epochs)
         rule = "given with a teacher, torchvision:NAME or timm:NAME"
         require(self.teacher_weights is None or self.teacher is not None, "teacher_weights", rule, self.teacher_weights)
+        of_teacher = self.teacher_normalization
+        require(of_teacher in ("own", "data"), "teacher_normalization", "own or data", of_teacher)
+        require(of_teacher == "own" or self.teacher is not None, "teacher_normalization", rule, of_teacher)
 
     @property
     def max_seconds(self) -> float | None:

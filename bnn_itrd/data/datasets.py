@@ -13,12 +13,12 @@ import torch
 from bnn_itrd.config.addresses import call_named, import_address, is_address
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.trees import to_dict
-from bnn_itrd.data.archives import load_published
 from bnn_itrd.data.arrays import load_cifar, load_digits
 from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.data.dataset_split import DatasetSplit
-from bnn_itrd.data.folder_split import FolderSplit
-from bnn_itrd.data.folders import load_folder
+from bnn_itrd.data.files.archives import load_published
+from bnn_itrd.data.files.folder_split import FolderSplit
+from bnn_itrd.data.files.folders import load_folder
 from bnn_itrd.data.own import is_own
 from bnn_itrd.data.splits import ImageData, Split
 from bnn_itrd.data.stl10 import load_stl10

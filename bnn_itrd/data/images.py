@@ -34,7 +34,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def read_image(path: Path) -> np.ndarray[Any, Any]:
-    """Reads a file as RGB uint8 (h, w, 3), upright; 16 grey bits are scaled to 8.
+    """Reads a file as RGB uint8 (h, w, 3), upright; 16 grey bits are scaled to 8; what is transparent is laid on white.
 
     Raises UserError, naming the file, where it cannot be read.
     """
@@ -60,7 +60,7 @@ def _check_pixels(size: tuple[int, int]) -> None:
 
 
 def _of_picture(picture: Any, *, deep: bool = False) -> np.ndarray[Any, Any]:
-    """Returns a Pillow picture as uint8 (h, w, 1) where it is grey, else (h, w, 3).
+    """Returns a Pillow picture as uint8 (h, w, 1) where it is grey, else (h, w, 3); what is transparent lies on white.
 
     deep: it has 16 grey bits, whatever its mode says. Raises ValueError on pixels of another range.
     """
@@ -69,9 +69,21 @@ def _of_picture(picture: Any, *, deep: bool = False) -> np.ndarray[Any, Any]:
         return np.round(np.asarray(picture).astype(np.float64) / 257).astype(np.uint8)[..., None]
     if picture.mode in ("I", "F"):
         raise ValueError(f"its pixels are of Pillow's mode {picture.mode}, not of 8 or 16 bits")
-    if picture.mode in ("1", "L"):
+    grey = picture.mode in ("1", "L")
+    if picture.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
+        # Leaving the alpha out shows what nobody was meant to see: black, mostly, and so a black icon disappears.
+        picture = _on_white(picture)
+    if grey:
         return np.array(picture.convert("L"))[..., None]
     return np.array(picture.convert("RGB"))
+
+
+def _on_white(picture: Any) -> Any:
+    from PIL import Image
+
+    direct = {"RGBa": "RGBA", "La": "LA"}  # Pillow converts these to their plain forms alone
+    picture = picture.convert(direct.get(picture.mode, picture.mode)).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
 
 
 def to_pixels(

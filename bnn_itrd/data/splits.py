@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -127,8 +128,13 @@ class ImageData:
         return cls(name, **vars(read_own(train, test, val, options)), resize=resize)
 
     def normalised_with(self, mean: Sequence[float], std: Sequence[float]) -> ImageData:
-        """Returns the same images under a network's own statistics instead of theirs; the splits change in place."""
-        for split in (self.train, self.val, self.test):
-            if split is not None:
-                split.mean, split.std = torch.tensor(mean), torch.tensor(std)
-        return replace(self, mean=tuple(mean), std=tuple(std))
+        """Returns the same images under a network's own statistics instead of theirs; they are not copied."""
+
+        def under(split: Split) -> Split:
+            changed = copy.copy(split)
+            changed.mean, changed.std = torch.tensor(mean), torch.tensor(std)
+            return changed
+
+        val = None if self.val is None else under(self.val)
+        splits: dict[str, Any] = {"train": under(self.train), "val": val, "test": under(self.test)}
+        return replace(self, mean=tuple(mean), std=tuple(std), **splits)

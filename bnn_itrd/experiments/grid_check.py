@@ -17,7 +17,7 @@ from bnn_itrd.distillers.setting import Setting, Sizes
 from bnn_itrd.errors import FieldError, UserError
 from bnn_itrd.experiments.grid import Point
 from bnn_itrd.runs.sizes import output_sizes, sizes_of_definition
-from bnn_itrd.runs.teachers import load_teacher
+from bnn_itrd.runs.teachers import load_given_teacher
 
 __all__ = ["check_points"]
 
@@ -84,11 +84,11 @@ class _Check:
         """Of the teacher that will be trained, or of the one that is given."""
         config = point.config
         if config.teacher is not None:
-            key = (config.teacher, config.teacher_weights, config.data)
+            key = (config.teacher, config.teacher_weights, config.teacher_normalization, config.data)
             if key not in self.sizes:
                 data = self.data[config.data]
                 trust = self.trust or point.named
-                model = load_teacher(config.teacher, config.teacher_weights, data, trust=trust).model
+                model = load_given_teacher(config, data, trust=trust).model
                 self.sizes[key] = output_sizes(model, data)
             return self.sizes[key]
         member = point.teacher_member

@@ -19,10 +19,10 @@ from bnn_itrd.experiments.grid import Point
 from bnn_itrd.experiments.grid_check import check_points
 from bnn_itrd.experiments.sweep_files import point_record, read_result, write_sweep
 from bnn_itrd.files import write_json
-from bnn_itrd.runs.identity import data_identity, weights_hash
+from bnn_itrd.runs.identity import data_identity, teacher_hash
 from bnn_itrd.runs.lock import exclusive_folder
 from bnn_itrd.runs.member import FIRST_STAGE, Member, train_member
-from bnn_itrd.runs.teachers import load_teacher
+from bnn_itrd.runs.teachers import load_given_teacher, load_teacher
 from bnn_itrd.training.checkpoint import matching_state
 from bnn_itrd.training.evaluation import evaluate
 from bnn_itrd.training.fabric import make_fabric
@@ -167,7 +167,8 @@ class Sweep:
 
     def _teacher_key(self, point: Point) -> str:
         config = point.config
-        return point.teacher if config.teacher is None else str((config.teacher, config.teacher_weights, config.data))
+        given = (config.teacher, config.teacher_weights, config.teacher_normalization, config.data)
+        return point.teacher if config.teacher is None else str(given)
 
     def _teacher(self, point: Point) -> Member:
         key = self._teacher_key(point)
@@ -189,7 +190,7 @@ class Sweep:
             return
         trust = self.trust or point.named
         if config.teacher is not None:
-            self._teachers[key] = load_teacher(config.teacher, config.teacher_weights, data, trust=trust)
+            self._teachers[key] = load_given_teacher(config, data, trust=trust)
             return
         folder, member = self.out / "teachers" / point.teacher, point.teacher_member
         if (folder / "last.pt").exists():
@@ -211,7 +212,7 @@ class Sweep:
         teacher = None
         if member.distill.needs_teacher:
             teacher = self._teacher(point).model
-            identity["teacher_sha256"] = weights_hash(teacher)
+            identity["teacher_sha256"] = teacher_hash(teacher, data)
         fabric = self._fabric(point, member.train.precision)
         folder = self.out / point.name
         trained = train_member(member, data, teacher, fabric=fabric, out=folder, deadline=self._deadline)
@@ -234,12 +235,14 @@ class Sweep:
 
     def _check_teachers(self) -> None:
         """A result that another teacher's student left here is not one of this sweep."""
-        hashes = {key: weights_hash(teacher.model) for key, teacher in self._teachers.items()}
+        hashes: dict[str, str] = {}
         for point in self.points:
+            key = self._teacher_key(point)
+            if key in self._teachers and key not in hashes:
+                hashes[key] = teacher_hash(self._teachers[key].model, self._data[point.config.data])
             result = read_result(self.out / point.name) if self.records[point.name]["state"] == "done" else None
-            learned_from = {} if result is None else result["identity"]
-            now = hashes.get(self._teacher_key(point))
-            if "teacher_sha256" in learned_from and now not in (None, learned_from["teacher_sha256"]):
+            learned_from = None if result is None else result["identity"].get("teacher_sha256")
+            if learned_from is not None and hashes.get(key, learned_from) != learned_from:
                 message = f"it learned from another teacher: remove {self.out / point.name} to train it again"
                 self.records[point.name] = point_record(point, "failed", None, message)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bnn_itrd.data.normalisation import shown_as_trained
 from bnn_itrd.data.splits import ImageData, Split
 from bnn_itrd.deploy.agreement import run_split
 from bnn_itrd.deploy.targets import TARGETS, open_file, write_target
@@ -31,7 +32,11 @@ _FPGA_RECIPES = "see check_fpga, and the recipes fpga-resnet18 and fpga-vgg_smal
 
 
 def evaluate_member(member: Member, data: ImageData, file: Path) -> EvaluatedMember:
-    """Exports a network to every file it can be, and compares network and files on the test images."""
+    """Exports a network to every file it can be, and compares network and files on the test images.
+
+    They are normalised as in the network's own training, and its files say so.
+    """
+    data = shown_as_trained(member.model, data)
     with traced_once():
         write_target("onnx", member.model.cpu(), data, file, member=member.name, checkpoint=member.checkpoint)
         others, missing = _other_targets(member, data, file)

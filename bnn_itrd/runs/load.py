@@ -12,6 +12,7 @@ from bnn_itrd.config.addresses import check_trusted, import_address, named_addre
 from bnn_itrd.config.data import MOST_PIXELS
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
+from bnn_itrd.data.normalisation import remember_images
 from bnn_itrd.errors import FieldError, UserError
 from bnn_itrd.runs.identity import layers_hash
 from bnn_itrd.runs.member import FIRST_STAGE
@@ -32,6 +33,11 @@ def _identity(state: dict[str, Any], file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: input_shape must be three whole numbers from 1 to {MOST_PIXELS}, got {shape!r}")
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{file}: classes must be a list of names, got {str(classes)[:40]}")
+    channels: int = identity["input_shape"][0]
+    for key in ("mean", "std"):
+        values = identity.get(key, [0.5] * channels)
+        if not isinstance(values, list) or len(values) != channels or not all(type(v) in (int, float) for v in values):
+            raise UserError(f"{file}: {key} must be {channels} numbers, got {str(values)[:40]}")
     return identity
 
 
@@ -148,4 +154,6 @@ def load_member(
         own = model is None and "network" not in identity
         hint = "; name a function that makes this one with --model package.module:NAME" if own else ""
         raise UserError(f"{file} holds another architecture than {type(network).__name__}: {detail}{hint}") from error
+    if "mean" in identity and "std" in identity:
+        remember_images(network, mean=identity["mean"], std=identity["std"], classes=identity["classes"])
     return network.eval(), identity, file

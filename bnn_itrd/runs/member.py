@@ -11,13 +11,14 @@ from torch import nn
 
 from bnn_itrd.config.run import MemberConfig
 from bnn_itrd.config.trees import to_dict
+from bnn_itrd.data.normalisation import seen_as_trained
 from bnn_itrd.data.seeds import mix_seed
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
 from bnn_itrd.files import write_json, write_yaml
 from bnn_itrd.quant import load_stage
-from bnn_itrd.runs.identity import data_identity, weights_hash
+from bnn_itrd.runs.identity import data_identity, teacher_hash
 from bnn_itrd.runs.networks import build
 from bnn_itrd.training.fit import Fitted, fit
 
@@ -70,7 +71,7 @@ def train_member(
     if config.distill.needs_teacher:
         if teacher is None:
             raise UserError(f"{config.name} learns from a teacher: give --teacher PATH, or train it in the same run")
-        identity["teacher_sha256"] = weights_hash(teacher)
+        identity["teacher_sha256"] = teacher_hash(teacher, data)
     identity |= data_identity(data)
     # A run that is past its first stage continues with its own state.
     if (first := config.of_first_stage()) is not None and not (out / "last.pt").exists():
@@ -81,18 +82,19 @@ def train_member(
         write_yaml(out / "config.yaml", identity)
         write_json(out / "environment.json", environment(fabric.device))
 
-    fitted = fit(
-        model,
-        teacher,
-        data,
-        train=config.train,
-        distill=config.distill,
-        fabric=fabric,
-        log=config.log,
-        out=out,
-        identity=identity,
-        title=config.name,
-        begin=begin,
-        deadline=deadline,
-    )
+    with seen_as_trained(teacher, data):
+        fitted = fit(
+            model,
+            teacher,
+            data,
+            train=config.train,
+            distill=config.distill,
+            fabric=fabric,
+            log=config.log,
+            out=out,
+            identity=identity,
+            title=config.name,
+            begin=begin,
+            deadline=deadline,
+        )
     return Member(config.name, fitted.model, config.name, config.network.name, out / "last.pt", fitted)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bnn_itrd.config.addresses import LIBRARIES, call_named, import_address, is_address
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
+from bnn_itrd.data.images import MEAN, STD
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.models import MODELS, find_head, observe
 from bnn_itrd.models.builder import Definition
@@ -26,7 +27,7 @@ from bnn_itrd.quant.parts import part_name
 from bnn_itrd.runs.network_size import check_weights
 from bnn_itrd.training.checkpoint import check_undamaged, refused_content
 
-__all__ = ["build", "definition_of", "foreign", "own_network"]
+__all__ = ["build", "definition_of", "foreign", "library_statistics", "own_network"]
 
 
 def build(
@@ -242,6 +243,15 @@ def _untrained(address: str, *, num_classes: int, in_channels: int = 3, side_exi
         raise unknown("timm network", name, timm.list_models())
     made: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels)
     return made
+
+
+def library_statistics(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns the mean and standard deviation that another library normalises a network's images with.
+
+    They are what timm says of it; torchvision's networks all have ImageNet's.
+    """
+    said: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    return tuple(said.get("mean", MEAN)), tuple(said.get("std", STD))
 
 
 def foreign(

@@ -23,11 +23,12 @@ from bnn_itrd.files import write_json, write_yaml
 from bnn_itrd.runs.identity import data_identity
 from bnn_itrd.runs.lock import run_folder
 from bnn_itrd.runs.member import FIRST_STAGE, Member, train_member
-from bnn_itrd.runs.sizes import output_sizes, sizes_of_definition
-from bnn_itrd.runs.teachers import load_teacher
+from bnn_itrd.runs.sizes import cost_of_definition, output_sizes, sizes_of_definition
+from bnn_itrd.runs.teachers import load_given_teacher, load_teacher
 from bnn_itrd.training.checkpoint import matching_state
 from bnn_itrd.training.fabric import make_fabric, steps_in_epoch
 from bnn_itrd.training.precision import settle_precision
+from bnn_itrd.training.progress import tell_beginning
 
 __all__ = ["run_recipe"]
 
@@ -125,6 +126,8 @@ def run_recipe(
         steps_in_epoch(train, len(data.train), fabric.world_size, field=field)
     if precisions[0] != precisions[-1] and fabric.world_size > 1:
         raise UserError("with several processes, teacher_train.precision and train.precision must be the same")
+    if fabric.is_global_zero:
+        _tell(config, data, only)
     deadline = None if config.max_seconds is None else began + config.max_seconds
     with run_folder(out, only):
         members = _train(config, data, teacher, trainings, fabric, out=out, recipe=recipe, only=only, deadline=deadline)
@@ -141,6 +144,15 @@ def run_recipe(
             config=to_dict(config),
             out=out if only is None else None,
         )
+
+
+def _tell(config: RunConfig, data: ImageData, only: str | None) -> None:
+    """Prints what the run begins with: the data, and the network of the students, or of the teacher without any."""
+    name = only or next(iter(config.students), "teacher")
+    member = member_config(config, name)
+    shown = config.log.progress
+    cost = cost_of_definition(member.network, member.scheme, data) if shown else None
+    tell_beginning(data, member.network.name, cost, shown=shown)
 
 
 def _train(
@@ -207,7 +219,7 @@ def _given_teacher(config: RunConfig, data: ImageData, out: Path, only: str | No
     if config.teacher is not None:
         students = config.students if only is None else {k: v for k, v in config.students.items() if k == only}
         other = not any(student.compares_logits for student in students.values())
-        return load_teacher(config.teacher, config.teacher_weights, data, other_classes=other, trust=trusted)
+        return load_given_teacher(config, data, other_classes=other, trust=trusted)
     if only not in (None, "teacher") and (out / "teacher" / "last.pt").exists():
         return load_teacher(str(out / "teacher"), None, data, trust=trusted)
     return None

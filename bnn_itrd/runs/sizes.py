@@ -15,9 +15,19 @@ from bnn_itrd.data.splits import ImageData
 from bnn_itrd.distillers.base import measure
 from bnn_itrd.distillers.setting import Sizes
 from bnn_itrd.errors import UserError
+from bnn_itrd.models import Summary, summary
 from bnn_itrd.runs.networks import build
 
-__all__ = ["output_sizes", "sizes_of_definition"]
+__all__ = ["cost_of_definition", "output_sizes", "sizes_of_definition"]
+
+
+def cost_of_definition(network: NetworkConfig, scheme: SchemeConfig | None, data: ImageData) -> Summary | None:
+    """Returns what the network that will be trained does for one image of the data, None where it cannot be counted
+    without memory: code of a user's own need not know the meta device."""
+    with contextlib.suppress(Exception), torch.device("meta"):
+        model = build(network, scheme, num_classes=len(data.classes), input_shape=data.input_shape)
+        return summary(model, data.input_shape)
+    return None
 
 
 def sizes_of_definition(network: NetworkConfig, scheme: SchemeConfig | None, data: ImageData) -> Sizes:

@@ -4,45 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 from bnn_itrd.config.addresses import LIBRARIES
+from bnn_itrd.config.run import RunConfig
+from bnn_itrd.data.normalisation import remember_images
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.models import find_head
 from bnn_itrd.runs.load import load_member
 from bnn_itrd.runs.member import Member
-from bnn_itrd.runs.networks import foreign
+from bnn_itrd.runs.networks import foreign, library_statistics
 from bnn_itrd.training.checkpoint import load_checkpoint
 
-__all__ = ["load_teacher"]
-
-
-class _Renormalise(nn.Module):
-    """Images normalised with one mean and standard deviation -> with another; (n, c, h, w) -> the same."""
-
-    scale: Tensor
-    offset: Tensor
-
-    def __init__(self, data: ImageData, mean: list[float], std: list[float]) -> None:
-        super().__init__()
-        have_mean, have_std, want_mean, want_std = (
-            torch.tensor(v, dtype=torch.float32).reshape(-1, 1, 1) for v in (data.mean, data.std, mean, std)
-        )
-        self.register_buffer("scale", have_std / want_std)
-        self.register_buffer("offset", (have_mean - want_mean) / want_std)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return images * self.scale + self.offset
-
-
-def _see_as_trained(model: nn.Module, data: ImageData, identity: dict[str, Any]) -> None:
-    """A teacher of another task is shown the images under the statistics of its own training."""
-    model.add_module("renormalise", _Renormalise(data, identity["mean"], identity["std"]))
-    model.register_forward_pre_hook(lambda module, images: (module.renormalise(images[0]), *images[1:]))
+__all__ = ["load_given_teacher", "load_teacher"]
 
 
 def load_teacher(
@@ -50,11 +24,14 @@ def load_teacher(
     weights: str | None,
     data: ImageData,
     *,
+    normalization: str = "own",
     other_classes: bool = False,
     trust: bool | Collection[str] = False,
 ) -> Member:
     """A trained teacher: a run folder (its teacher), a checkpoint, torchvision:NAME or timm:NAME.
 
+    It goes on seeing images as in its own training: under the statistics of its run, or those its library says
+    (ImageNet's, mostly); normalization: 'own', or 'data' where a library's network was trained under the data's.
     other_classes: it may know others than the data's, for students that do not compare logits with it. trust: True, or
     addresses of the user's own code that may be imported although only the teacher's folder names them.
     Raises UserError where it is not there or was trained for other classes or another image shape.
@@ -66,11 +43,19 @@ def load_teacher(
             find_head(model)
         except ValueError as error:
             raise UserError(f"teacher {address}: {error}") from error
+        if normalization == "own":
+            mean, std = library_statistics(model)
+            remember_images(model, mean=mean, std=std)
         return Member("teacher", model.eval(), "teacher", address, other_task=classes != len(data.classes))
     if colon and not Path(address).exists() and library.isalpha() and len(library) > 1:
         raise unknown("library of teachers", library, LIBRARIES)
     if weights is not None:
         raise UserError(f"teacher_weights belong to torchvision:NAME and timm:NAME; teacher {address} has its own")
+    if normalization != "own":
+        raise UserError(
+            f"teacher_normalization {normalization} is for torchvision:NAME and timm:NAME; teacher {address} keeps the "
+            "statistics of its own training"
+        )
     path = Path(address)
     if (path / "teacher" / "last.pt").is_file() or (not (path / "last.pt").is_file() and (path / "teacher").is_dir()):
         path = path / "teacher"
@@ -91,10 +76,23 @@ def load_teacher(
             f"teacher {file} was trained for classes {_few(identity.get('classes') or [])}, but the data has "
             f"{_few(data.classes)}: only students without kd, dkd and dist, which compare logits, can learn from it"
         )
-    if other:
-        _see_as_trained(model, data, identity)
     network = identity["network"]["name"] if "network" in identity else type(model).__name__
     return Member("teacher", model, "teacher", network, file, other_task=other)
+
+
+def load_given_teacher(
+    config: RunConfig, data: ImageData, *, other_classes: bool = False, trust: bool | Collection[str] = False
+) -> Member:
+    """Loads the teacher that a configuration names, as `load_teacher` does."""
+    assert config.teacher is not None
+    return load_teacher(
+        config.teacher,
+        config.teacher_weights,
+        data,
+        normalization=config.teacher_normalization,
+        other_classes=other_classes,
+        trust=trust,
+    )
 
 
 def _few(names: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from torch import nn
 
 from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.train import LogConfig, TrainConfig
+from bnn_itrd.data.normalisation import remember_images
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.errors import Unfinished
 from bnn_itrd.quant import set_progress
@@ -70,10 +71,9 @@ def fit(
     `TrainingFiles`. `begin` is called on the main process where a run is new, once everything is found to fit and
     before anything is written.
     `deadline`: that of the whole command, a time of `time.monotonic`; by default ``train.max_seconds`` from now. Raises
-    Unfinished before an epoch that would pass it.
-    Gives a UserWarning where most of the student is frozen. Raises UserError: another configuration in `out`, a batch
-    larger than the data, a distiller that does not fit the networks, a student without anything to train, a loss that
-    is not finite.
+    Unfinished before an epoch that would pass it. Gives a UserWarning where most of the student is frozen. Raises
+    UserError: another configuration in `out`, a batch larger than the data, a distiller that does not fit the networks,
+    a student without anything to train, a loss that is not finite.
     """
     if deadline is None and train.max_seconds is not None:
         deadline = time.monotonic() + train.max_seconds
@@ -102,6 +102,7 @@ def fit(
         trainer.share_buffers()
         set_progress(trainer.kept, 1.0)
         final = trainer.evaluate(data) if trainer.final is None else trainer.final
+        remember_images(trainer.kept, mean=data.mean, std=data.std, classes=data.classes)
         return Fitted(trainer.kept.eval(), trainer.history, final)
     finally:
         trainer.objective.release()

@@ -1,7 +1,8 @@
-"""What is shown while a training runs, and TensorBoard's files."""
+"""What is shown as a training begins and while it runs, and TensorBoard's files."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,64 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as RichProgress
 from torch import Tensor
 
-__all__ = ["Progress", "TensorBoard"]
+from bnn_itrd.data.batches import UNLABELLED
+from bnn_itrd.data.splits import ImageData
+from bnn_itrd.models import Summary
+
+__all__ = ["Progress", "TensorBoard", "first_line", "imbalance", "tell_beginning"]
+
+# The largest class beside the smallest.
+_UNEVEN = 10
+
+
+def first_line(data: ImageData, network: str, cost: Summary | None) -> str:
+    """Returns what a run begins with: classes, images per split, their size, the network, its products per image.
+
+    cost: what the network does for one image; None where that could not be counted.
+    """
+    _, height, width = data.input_shape
+    parts = [f"{len(data.train):,} training", f"{len(data.test):,} test"]
+    if data.val is not None:
+        parts.insert(1, f"{len(data.val):,} held-out")
+    text = f"{data.name}: {len(data.classes)} classes, {', '.join(parts)} images of {height}x{width}; {network}"
+    if cost is None:
+        return text
+    products = cost.binary_macs + cost.integer_macs + cost.float_macs
+    binary = f" ({100 * cost.binary_macs / products:.0f} % binary)" if cost.binary_macs else ""
+    return f"{text}, {products:,} products per image{binary}"
+
+
+def imbalance(data: ImageData) -> str | None:
+    """Returns what to say of classes that are far from equal in size (10 to 1), None where they are not."""
+    labels = data.train.labels
+    counts = labels[labels != UNLABELLED].bincount(minlength=len(data.classes)).tolist()
+    most, fewest = counts.index(max(counts)), counts.index(min(counts))
+    if counts[most] < _UNEVEN * counts[fewest] or counts[most] == 0:
+        return None
+    many, few = (f"{data.classes[c]!r} has {counts[c]:,}" for c in (most, fewest))
+    return f"the classes are far from even: {many} training images, {few}: look at the accuracy of each class"
+
+
+def tell_beginning(data: ImageData, network: str, cost: Summary | None, *, shown: bool) -> None:
+    """Prints `first_line`, where it is to be shown, and `imbalance` as a note."""
+    if shown:
+        print(first_line(data, network, cost), flush=True)
+    if (uneven := imbalance(data)) is not None:
+        print(f"note: {uneven}", file=sys.stderr)
+
+
+def _in_words(seconds: float) -> str:
+    """A length of time with its two largest units.
+
+    >>> _in_words(48), _in_words(700), _in_words(12_300), _in_words(190_000)
+    ('48 s', '12 min', '3 h 25 min', '2 d 5 h')
+    """
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 class TensorBoard:
@@ -43,13 +101,15 @@ def _top1(row: dict[str, Any]) -> str:
 
 
 class Progress:
-    """Shows a bar on a terminal (epoch, loss parts, images/s, time left), and elsewhere a line now and then.
+    """Shows a bar on a terminal (epoch, loss parts, images/s, time left), and elsewhere a line now and then; and after
+    the first batches, once, how long it will take.
 
     `live` reads the loss parts inside an epoch; on a GPU that would make it wait, so there they are an epoch old.
     `unit`: what a batch has of; the speed stands in the row as ``{unit}_per_s``. `scores`: a row's evaluation in words.
     """
 
     _SECONDS_BETWEEN_READS = 0.5
+    _SECONDS_TO_ESTIMATE = 2.0
 
     def __init__(
         self,
@@ -84,6 +144,8 @@ class Progress:
             )
         self.line_time = self.read_time = time.perf_counter()
         self.text = ""
+        self.first_step: tuple[int, float] | None = None
+        self.estimated = False
 
     def __enter__(self) -> Progress:
         if self.bar is not None:
@@ -109,6 +171,8 @@ class Progress:
 
     def step(self, done: int, parts: Tensor) -> None:
         """Says that so many steps of the epoch are done; parts (k,) of the loss in the order of `names`."""
+        if self.enabled and not self.estimated:
+            self._estimate(done, parts)
         if self.bar is None:
             return
         now = time.perf_counter()
@@ -119,6 +183,25 @@ class Progress:
             losses = " ".join(f"{n} {v:.3f}" for n, v in zip(self.names, parts.tolist(), strict=True))
             self.text = f"{place}  {losses}  {speed:,.0f} {self.unit}/s"
         self.bar.update(self.task, completed=before + done, text=self.text)
+
+    def _estimate(self, done: int, parts: Tensor) -> None:
+        """Prints how long the rest takes, once the steps behind the first, which is slower, took two seconds."""
+        before = self._place()[1]
+        if self.first_step is not None and time.perf_counter() - self.first_step[1] < self._SECONDS_TO_ESTIMATE:
+            return
+        parts.tolist()  # waits for the device, at these two steps alone
+        now, step = time.perf_counter(), before + done
+        if self.first_step is None:
+            self.first_step = (step, now)
+            return
+        first, began = self.first_step
+        left = ((self.preparation + self.epochs) * self.steps - step) * (now - began) / (step - first)
+        self.estimated = True
+        text = f"{self.title}: about {_in_words(left)} to go, at {self.epochs} epochs of {self.steps} batches"
+        if self.bar is None:
+            print(text, flush=True)
+        else:
+            self.bar.console.print(text, markup=False, highlight=False)
 
     def end(self, row: dict[str, Any]) -> None:
         """Says that the epoch is over, with its row of metrics.csv."""

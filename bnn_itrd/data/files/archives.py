@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.data.folders import LARGE_SIZE, Listing, load_listing, scan, scan_pair
+from bnn_itrd.data.files.folders import LARGE_SIZE, Listing, load_listing, scan, scan_pair
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.errors import UserError
 

@@ -1,0 +1,264 @@
+"""Data sets of image files, in a folder for each class or listed: small ones in memory, large ones read as needed."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.data.files.folder_split import FolderSplit
+from bnn_itrd.data.images import MEAN, STD, SUFFIXES, channel_statistics, read_image, scale_whole, take_centre
+from bnn_itrd.data.splits import ImageData
+from bnn_itrd.data.subset import choose, hold_out_fifth
+from bnn_itrd.data.tensor_split import TensorSplit
+from bnn_itrd.errors import UserError
+
+__all__ = ["LARGE_SIZE", "Listing", "load_folder", "load_listing", "scan", "scan_pair"]
+
+LARGE_SIZE = 224
+_SMALL_SIZE, _SMALL_BYTES = 64, 2**30
+_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
+    ("val", "valid", "validation"), "val"
+)
+_LEFT_BEHIND = {
+    "__MACOSX": "what macOS's archiver adds",
+    "@eaDir": "what a Synology disk station adds",
+    "__pycache__": "Python's",
+    "lost+found": "the file system's",
+}
+_OTHER_FORMATS = (".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".svg", ".tga")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The classes, and files with their labels (n,) from 0: to train on, to test on, and where given to hold out."""
+
+    classes: tuple[str, ...]
+    paths: list[Path]
+    labels: np.ndarray[Any, Any]
+    test_paths: list[Path]
+    test_labels: np.ndarray[Any, Any]
+    val: tuple[list[Path], np.ndarray[Any, Any]] | None = None
+
+
+def scan(root: Path) -> tuple[tuple[str, ...], list[Path], np.ndarray[Any, Any]]:
+    """Lists a folder with one folder of images per class: (classes, files, labels), at any depth, in sorted order.
+
+    What is hidden, and what archivers and file systems leave behind, is no class and no image.
+    Raises UserError on fewer than two classes or an empty one.
+    """
+    for name, what in _LEFT_BEHIND.items():
+        if (root / name).is_dir():
+            _note(f"{root / name} is not read: it is {what}, and no class")
+    classes = tuple(path.name for path in _folders_of(root))
+    if len(classes) < 2:
+        found = f"one, {classes[0]!r}" if classes else "none"
+        inside = [p.name for p in _folders_of(root / classes[0])] if classes else []
+        hint = f"; is {root / classes[0]} meant, which holds {', '.join(inside[:3])}?" if len(inside) > 1 else ""
+        raise UserError(f"{root} must hold at least two folders of images, one for each class; found {found}{hint}")
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        files = _images_of(root / name)
+        if not files:
+            raise UserError(f"{root / name} holds no image ({', '.join(SUFFIXES)})")
+        paths += files
+        labels += [label] * len(files)
+    return classes, paths, np.asarray(labels, dtype=np.int64)
+
+
+def _is_rest(name: str) -> bool:
+    """Whether a file or folder of this name is no image of anybody's: hidden, or left behind by a tool."""
+    return name.startswith(".") or name in _LEFT_BEHIND
+
+
+def _folders_of(root: Path) -> list[Path]:
+    """The folders in a folder, in sorted order."""
+    return sorted(path for path in root.iterdir() if path.is_dir() and not _is_rest(path.name))
+
+
+def _images_of(root: Path) -> list[Path]:
+    """The images in a folder at any depth, in sorted order; says so where some are of a format that is not read."""
+    files = [p for p in root.rglob("*") if not any(map(_is_rest, p.relative_to(root).parts))]
+    others = sorted(p for p in files if p.suffix.lower() in _OTHER_FORMATS)
+    if others:
+        _note(f"files as {others[0]} ({len(others)}) are not read: make them PNG or JPEG")
+    return sorted(p for p in files if p.suffix.lower() in SUFFIXES)
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
+
+
+def scan_pair(train: Path, test: Path) -> Listing:
+    """Lists two folders of the same classes. Raises UserError as `scan` does, and where the classes differ."""
+    classes, paths, labels = scan(train)
+    test_classes, test_paths, test_labels = scan(test)
+    if test_classes != classes:
+        odd = sorted(set(classes) ^ set(test_classes))
+        raise UserError(f"{train} and {test} must hold the same classes; they differ in {odd}")
+    return Listing(classes, paths, labels, test_paths, test_labels)
+
+
+def load_folder(config: DataConfig) -> ImageData:
+    """Loads root/train/CLASS/* with root/test, or root/CLASS/*, of which a fifth is kept for testing.
+
+    root/val is held out for choosing the best epoch; without root/test it is what is tested on. The names may be in
+    capitals, or training, testing, valid and validation.
+    Raises UserError: no folder, fewer than two classes, an empty class, classes that differ between train and test,
+    an image that cannot be read (named).
+    """
+    if config.root is None or not Path(config.root).is_dir():
+        raise UserError(
+            f"data set 'folder' needs --data.root, a folder with one folder of images per class; got {config.root!r}"
+        )
+    root = Path(config.root)
+    if parts := _split_folders(root):
+        listing = scan_pair(parts["train"], parts.get("test") or parts["val"])
+        if "test" in parts and "val" in parts:
+            if config.val_fraction:
+                raise UserError(f"{parts['val']} is held out already: leave out data.val_fraction")
+            held = scan_pair(parts["train"], parts["val"])
+            listing = replace(listing, val=(held.test_paths, held.test_labels))
+        return load_listing(config, listing)
+    classes, paths, labels = scan(root)
+    train, test = hold_out_fifth(labels, str(root))
+    listing = Listing(classes, [paths[i] for i in train], labels[train], [paths[i] for i in test], labels[test])
+    return load_listing(config, listing)
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """Returns the folders of a data set that is split already, by 'train', 'test' and 'val'; {} where it is not.
+
+    Raises UserError where one is there twice, or train is not beside test or val.
+    """
+    found: dict[str, Path] = {}
+    folders = _folders_of(root)
+    for path in folders:
+        name = _SPLITS.get(path.name.lower())
+        if name is not None and found.setdefault(name, path) != path:
+            raise UserError(f"{root} has two folders of the same meaning, {found[name].name!r} and {path.name!r}")
+    # A class may be called train, with its images right in it; a split has folders.
+    if not found or any(p.suffix.lower() in SUFFIXES for path in found.values() for p in path.iterdir()):
+        return {}
+    if "train" not in found:
+        there = next(iter(found.values())).name
+        raise UserError(f"{root} has a folder {there!r} of folders, but no folder 'train' beside it")
+    if len(found) == 1:
+        raise UserError(f"{root} has a folder {found['train'].name!r} but neither 'test' nor 'val' beside it")
+    for path in folders:
+        if path not in found.values():
+            _note(f"{path} is not read: {root} has {', '.join(sorted(p.name for p in found.values()))}")
+    return found
+
+
+def load_listing(
+    config: DataConfig,
+    listing: Listing,
+    *,
+    size: int | None = None,
+    small_bytes: int = _SMALL_BYTES,
+    scale: bool = False,
+) -> ImageData:
+    """Makes the data set of listed files: in memory where they are small (64 pixels, `small_bytes`), else on disk.
+
+    size: height and width without `config.image_size`; by default that of nine tenths of the files, where these are
+    square, alike and small, else 224. scale: small images of another size are scaled whole; otherwise their centre is
+    taken, as of large ones.
+    Raises UserError on an image that cannot be read (named).
+    """
+    keep, held = choose(config, listing.labels, listing.classes)
+    groups = {
+        "train": ([listing.paths[i] for i in keep], listing.labels[keep]),
+        "val": listing.val or ([listing.paths[i] for i in held], listing.labels[held]),
+        "test": (listing.test_paths, listing.test_labels),
+    }
+    paths = [path for files, _ in groups.values() for path in files]
+    size = config.image_size or size or _usual_size(paths)
+    small = size <= _SMALL_SIZE and len(paths) * size * size * 3 <= small_bytes
+    splits = _in_memory(config, groups, size, scale) if small else _on_disk(config, groups, size)
+    mean, std = MEAN, STD
+    first = splits["train"]
+    if isinstance(first, TensorSplit):
+        mean, std = tuple(first.mean.tolist()), tuple(first.std.tolist())
+    return ImageData(
+        config.name,
+        listing.classes,
+        mean,
+        std,
+        (3, size, size),
+        first,
+        splits["val"] if len(groups["val"][0]) else None,
+        splits["test"],
+        resize="scale" if small and scale else "centre",
+    )
+
+
+def _usual_size(paths: list[Path]) -> int:
+    """Returns the side that images are brought to: that of nine tenths of them where these are square, alike and small,
+    else 224. Up to two thousand files are looked at. Says so where some are of another size, or all are enlarged."""
+    from PIL import Image
+
+    sizes: dict[tuple[int, int], list[Path]] = defaultdict(list)
+    for path in paths[:: max(1, len(paths) // 1000)]:
+        try:
+            with Image.open(path) as image:
+                sizes[image.size].append(path)
+        except Exception as error:
+            raise UserError(f"{path} cannot be read as an image: {error}") from error
+    (width, height), usual = max(sizes.items(), key=lambda item: len(item[1]))
+    seen = sum(map(len, sizes.values()))
+    if width == height <= _SMALL_SIZE and len(usual) >= 0.9 * seen:
+        if len(usual) < seen:
+            odd = next(files[0] for size, files in sizes.items() if size != (width, height))
+            told = f"{seen - len(usual)} of {seen} images are of another size ({odd})"
+            _note(f"{told} and are brought to {width}x{height}, as the others are")
+        return width
+    if max(max(size) for size in sizes) < LARGE_SIZE:
+        told = f"of {width}x{height}" if len(sizes) == 1 else f"of {len(sizes)} sizes, most of {width}x{height}"
+        _note(f"the images are {told}, and are enlarged to {LARGE_SIZE}x{LARGE_SIZE}: --data.image_size says another")
+    return LARGE_SIZE
+
+
+_Groups = dict[str, tuple[list[Path], np.ndarray[Any, Any]]]
+
+
+def _in_memory(config: DataConfig, groups: _Groups, size: int, scale: bool) -> dict[str, TensorSplit]:
+    def fitted(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if image.shape == (size, size, 3):
+            return image
+        return scale_whole(image[None], size)[0] if scale else take_centre(image, size)
+
+    def pixels(paths: list[Path]) -> np.ndarray[Any, Any]:
+        images = np.zeros((len(paths), size, size, 3), dtype=np.uint8)
+        for i, path in enumerate(paths):
+            images[i] = fitted(read_image(path))
+        return images
+
+    arrays = {name: pixels(paths) for name, (paths, _) in groups.items()}
+    mean, std = channel_statistics(arrays["train"])
+    return {
+        name: TensorSplit(
+            rearrange(torch.from_numpy(arrays[name]), "n h w c -> n c h w").contiguous(),
+            torch.from_numpy(labels),
+            mean,
+            std,
+            crop_padding=config.crop_padding,
+            flip=config.flip,
+        )
+        for name, (_, labels) in groups.items()
+    }
+
+
+def _on_disk(config: DataConfig, groups: _Groups, size: int) -> dict[str, FolderSplit]:
+    return {
+        name: FolderSplit(paths, torch.from_numpy(labels), size=size, workers=config.workers, flip=config.flip)
+        for name, (paths, labels) in groups.items()
+    }
