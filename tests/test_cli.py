@@ -38,7 +38,7 @@ from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.recorded import validation_data
 from bnn_itrd.training.checkpoint import load_checkpoint, save_checkpoint
 
-SMALL = [*TINY, "--data.image_size=16", "--network.width=0.5", "--log.tensorboard=false"]
+SMALL = [*TINY, "--data.image_size=16", "--network.name=resnet8", "--network.width=0.5", "--log.tensorboard=false"]
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_validate_fails_past_its_limits(road: Path, tmp_path: Path, capsys: pyte
     file = road / "recu" / "student.onnx"
     assert main(["validate", str(file), "--max_difference=1e-30"]) == 1
     assert "FAILED: largest difference" in capsys.readouterr().out
-    other = road / "recu-itrd" / "last.pt"
+    other = road / "teacher" / "last.pt"
     assert main(["validate", str(file), f"--checkpoint={other}", "--min_agreement=100"]) == 1
     captured = capsys.readouterr()
     assert "FAILED: agreement" in captured.out and "exported from another state" in captured.err
@@ -354,7 +354,10 @@ def test_recipe_files_of_the_user(tmp_path: Path) -> None:
             ["run", "digits", "--students.a.kdd.tau=3"],
             r"unknown field of students\.a 'kdd'.*did you mean 'kd'",
         ),
-        (["run", "digits", "--students.a.kd.tau=0"], r"kd\.tau must be > 0, got 0"),
+        (
+            ["run", "digits", "--students.a.kd.tau=0"],
+            r"students\.a\.kd\.tau must be > 0 \(--students\.a\.kd\.tau 4\.0\), got 0",
+        ),
         (["run", "digits", "--students={../x: {}}"], "cannot name a student"),
         (["train", "digits", "--member=recoo"], "unknown member 'recoo'.*did you mean 'recu'"),
         (["train", "digits"], "--member is missing: one of teacher, recu"),
@@ -369,7 +372,7 @@ def test_recipe_files_of_the_user(tmp_path: Path) -> None:
             ["run", "digits", "--train.momentum=0"],
             r"train\.momentum must be > 0 with nesterov \(--train\.momentum 0\.9\), got 0",
         ),
-        (["run", "digits", "--students.a.itrd.beta_corr=-1"], r"itrd\.beta_corr must be >= 0, got -1"),
+        (["run", "digits", "--students.a.itrd.beta_corr=-1"], r"students\.a\.itrd\.beta_corr must be >= 0 .*, got -1"),
         (["compare", "also-nowhere"], "there is no such folder"),
     ],
 )

@@ -294,6 +294,7 @@ def test_oldest_onnxruntime(student_file: Path, folder: Path) -> None:
     assert np.median(np.abs(ours - theirs)) < 1e-5
 
 
+@pytest.mark.exhaustive
 def test_torchvision_network_binarised(folder: Path) -> None:
     torch.manual_seed(3)
     model = randomised(binarize(torchvision.models.resnet18(num_classes=5)).model)

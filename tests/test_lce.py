@@ -382,6 +382,7 @@ def test_trained_network(folder: Path, lce: Path) -> None:
     assert result.argmax_agreement >= 0.99 and result.median_difference <= 1e-4
 
 
+@pytest.mark.exhaustive
 def test_torchvision_network_binarised(folder: Path, lce: Path) -> None:
     torch.manual_seed(3)
     # A ResNet-18 with half of its blocks: as large in h and w, and quicker.

@@ -222,6 +222,7 @@ def test_observe_takes_timm_networks() -> None:
     torch.testing.assert_close(model.fc(out.representation), out.logits)
 
 
+@pytest.mark.exhaustive
 def test_observe_compiles_whole_and_lets_go() -> None:
     model = resnet20(binary="recu").eval()
     observed = observe(model)

@@ -710,7 +710,7 @@ def test_fields_from_the_command_line() -> None:
     [
         (["--train.lrr=1"], "unknown option '--train.lrr'.*did you mean '--train.lr'"),
         (["--train.lr=much"], "train.lr"),
-        (["--train.epochs=0"], "train.epochs must be >= 1 .--train.epochs 30., got 0"),
+        (["--train.epochs=0"], "train.epochs must be in .1, 1000000. .--train.epochs 30., got 0"),
         (["--data.max_length=100"], "data.max_length must be >= max_question .* = 195.*got 100"),
         (["--students.t6.layer=3"], "unknown field of students.t6 'layer'.*did you mean 'layers'"),
         (["--students.t6.ce=0"], "students.t6: ce must be > 0 for a student without kd and itrd, got 0"),

@@ -195,6 +195,7 @@ def test_kill_nine_at_any_moment_then_resume_is_bit_identical(tiny_npz: Path, tm
     base = [
         sys.executable, "-m", "bnn_itrd.cli", "train", "digits", *TINY, f"--data.root={tiny_npz}",
         "--data.image_size=8", "--train.epochs=12", "--train.ema=0.9", "--train.eval_every=5", "--network.width=0.25",
+        "--network.name=resnet8", "--report=false",
         "--train.checkpoint_seconds=0",
     ]  # fmt: skip
     teacher = tmp_path / "t"

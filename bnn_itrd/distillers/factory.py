@@ -12,7 +12,7 @@ from bnn_itrd.distillers.method import Method
 from bnn_itrd.distillers.methods import METHODS
 from bnn_itrd.distillers.setting import Setting
 from bnn_itrd.distillers.term import Term
-from bnn_itrd.errors import UserError
+from bnn_itrd.errors import FieldError, UserError
 
 __all__ = ["make_distillers"]
 
@@ -45,8 +45,9 @@ def make_distillers(config: Learning, setting: Setting) -> nn.ModuleDict:
             # A loss names its own argument; where that is an option of the method, the message names the option.
             argument, space, rest = str(error).partition(" ")
             argument = options.renamed.get(argument, argument)
-            dot = "." if argument in {field.name for field in dataclasses.fields(options)} else ": "
-            raise UserError(f"{name}{dot}{argument}{space}{rest}") from error
+            if argument in {field.name for field in dataclasses.fields(options)}:
+                raise FieldError(f"{name}.{argument}", rest) from error
+            raise UserError(f"{name}: {argument}{space}{rest}") from error
         _check_labels(name, made[name], setting)
     return nn.ModuleDict(made)
 

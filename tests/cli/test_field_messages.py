@@ -43,7 +43,7 @@ FIELDS = [
         "teacher_train.warmup_epochs must be >= 0, got -1.0",
     ),
     ("data.val_fraction", "1", "data.val_fraction must be in [0, 1) (--data.val_fraction 0.0), got 1.0"),
-    ("network.width", "0", "network.width must be > 0 (--network.width 1.0), got 0.0"),
+    ("network.width", "0", "network.width must be in (0, 64] (--network.width 1.0), got 0.0"),
     ("fabric.devices", "0", "fabric.devices must be >= 1 (--fabric.devices 1), got 0"),
     (
         "scheme.first_stage_epochs",

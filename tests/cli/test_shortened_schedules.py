@@ -39,7 +39,13 @@ def test_it_runs_and_the_run_holds_the_shortened_numbers(
     tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = [word for word in TINY if "warmup" not in word]
-    given = [*small, f"--data.root={tiny_npz}", "--network.width=0.25", "--log.tensorboard=false"]
+    given = [
+        *small,
+        f"--data.root={tiny_npz}",
+        "--network.name=resnet8",
+        "--network.width=0.25",
+        "--log.tensorboard=false",
+    ]
     # A learner with a distiller whose own warm-up is longer: that one stays (docs/distillers.md).
     students = "--students={dkd: {dkd: {}}}"
     arguments = ["train", "digits", *given, students, f"--out={tmp_path}"]
