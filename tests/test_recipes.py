@@ -506,7 +506,7 @@ def test_a_library_teacher_of_other_classes(tmp_path: Path) -> None:
          r"students\.a: at compares .* the student has 3 of them, the teacher 4"),
         ("digits", ["--network.name=torchvision:vgg11", "--data.image_size=8", "--students={a: {}}"],
          r"teacher: the network cannot be used on images of 3x8x8"),
-        ("digits", ["--students={a: {crd: {negatives: 1000}}}"], r"students\.a: crd\.negatives .*1000"),
+        ("digits", ["--students={a: {crd: {negatives: 1000}}}"], r"students\.a\.crd\.negatives .*1000"),
         ("digits", ["--network.teacher=shufflenet_v1", "--network.width=0.5"],
          r"teacher: network\.width is not an option of shufflenet_v1"),
     ],

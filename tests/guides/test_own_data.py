@@ -91,9 +91,9 @@ def test_the_python_examples(trained: tuple[Any, Path]) -> None:
 def test_wrong_data_is_refused_before_anything_is_written(trained: tuple[Any, Path], tmp_path: Path) -> None:
     guide, folder = trained
     (tmp_path / "mydata.py").write_text((folder / "mydata.py").read_text())
-    (tmp_path / "wrong.py").write_text(
+    (tmp_path / "wrong_data.py").write_text(
         "from mydata import Squares\ndef make(): return Squares(60, 0, 1), Squares(9, 9)\n"
     )
-    done = guide.run(tmp_path, "bnn-itrd run digits --data.name wrong:make --out runs/x")
+    done = guide.run(tmp_path, "bnn-itrd run digits --data.name wrong_data:make --out runs/x")
     assert done.returncode == 2 and "bnn-itrd: train[0] cannot be read: ValueError: empty range" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "runs").exists()
