@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from lightning.fabric import Fabric
 
+from bnn_itrd.config.train import TrainConfig
 from bnn_itrd.errors import UserError
 from bnn_itrd.training.base import BaseTrainer
 from bnn_itrd.training.checkpoint import matching_state
@@ -15,10 +16,7 @@ from bnn_itrd.training.metrics import write_metrics
 from bnn_itrd.training.progress import TensorBoard
 from bnn_itrd.training.writer import CheckpointWriter
 
-__all__ = ["CHECKPOINT_SECONDS", "TrainingFiles"]
-
-# A checkpoint of a ResNet-18 has 90 MB, and an epoch of CIFAR-10 may take a second and a half.
-CHECKPOINT_SECONDS = 30.0
+__all__ = ["TrainingFiles"]
 
 
 class TrainingFiles:
@@ -33,7 +31,7 @@ class TrainingFiles:
     """
 
     def __init__(
-        self, out: Path, identity: dict[str, Any], fabric: Fabric, *, seconds: float = CHECKPOINT_SECONDS
+        self, out: Path, identity: dict[str, Any], fabric: Fabric, *, seconds: float = TrainConfig.checkpoint_seconds
     ) -> None:
         self.out, self.identity, self.fabric = out, identity, fabric
         self.last = out / "last.pt"
