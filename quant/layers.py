@@ -51,8 +51,11 @@ class BinaryLayer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Kaiming-uniform latent weights and, as in torch's own layers, a uniform bias."""
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        """Draws the latent weights as the scheme's `latent_init` says, and a uniform bias as torch's own layers do."""
+        if self.scheme.latent_init == "kaiming_normal":
+            nn.init.kaiming_normal_(self.weight)
+        else:
+            nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             bound = 1 / math.sqrt(self.weight[0].numel())
             nn.init.uniform_(self.bias, -bound, bound)

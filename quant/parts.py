@@ -12,13 +12,15 @@ from typing import Any, Generic, TypeVar
 
 from torch import nn
 
-from bnn_itrd.quant.options import PARTS, Part, SchemeOptions
+from bnn_itrd.quant.options import OF_LAYERS, PARTS, Part, SchemeOptions
 
 __all__ = ["PartKind", "part_name", "part_parameters", "unknown_name"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(SchemeOptions) if field.name not in PARTS}
+_DEFAULTS = {
+    field.name: field.default for field in dataclasses.fields(SchemeOptions) if field.name not in PARTS + OF_LAYERS
+}
 # What an activation or a nonlinearity may call the one size that there is for it, where it needs one.
 _CHANNELS = ("channels", "num_channels", "num_features", "num_parameters", "in_channels")
 _UNNAMED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

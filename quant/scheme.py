@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from bnn_itrd.quant.methods.recu import ReCUActivation, ReCUWeight
 from bnn_itrd.quant.methods.reste import ReSTEActivation, ReSTEWeight
 from bnn_itrd.quant.methods.siman import SiMaNActivation, SiMaNWeight
 from bnn_itrd.quant.methods.xnor import ClippedActivation, XNORWeight
-from bnn_itrd.quant.options import PARTS, Part, SchemeOptions
+from bnn_itrd.quant.options import PARTS, LatentInit, Part, SchemeOptions
 from bnn_itrd.quant.parts import PartKind, part_name, part_parameters, unknown_name
 
 __all__ = ["ACTIVATIONS", "NONLINEARITIES", "SCHEMES", "WEIGHTS", "AnyScheme", "Scheme", "as_scheme", "published_tau"]
@@ -102,6 +103,8 @@ class Scheme(SchemeOptions):
         for kind in (_WEIGHT, _ACTIVATION, _NONLINEARITY):
             kind.find(getattr(self, kind.field))
         RAD(weight=self.rad, until=self.rad_until)
+        if self.latent_init not in get_args(LatentInit):
+            raise unknown_name("latent_init", self.latent_init, get_args(LatentInit))
         if self.centre and "centre" not in part_parameters(_ACTIVATION.find(self.activation)):
             able = " or ".join(name for name, made in ACTIVATIONS.items() if "centre" in part_parameters(made))
             raise ValueError(f"centre=True needs activation {able}, got {part_name(self.activation)!r}")
