@@ -59,7 +59,7 @@ from bnn_itrd.quant import (
     sign,
 )
 from bnn_itrd.runs.networks import build
-from bnn_itrd.training.objective import Objective
+from bnn_itrd.training.step.objective import Objective
 
 READY: dict[str, Any] = {"binary": "recu", "padding_value": -1, "residual_bits": 4, "first_last_bits": 8}
 SHAPE = (3, 8, 8)

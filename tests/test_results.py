@@ -533,22 +533,6 @@ def test_sign_flips_are_recorded(tiny_npz: Path) -> None:
     trainer.objective.release()
 
 
-def test_compile_mode_reaches_the_compiler(tiny_npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    modes: list[Any] = []
-
-    def compiled(module: nn.Module, *, mode: Any = None) -> nn.Module:
-        modes.append(mode)
-        return module
-
-    monkeypatch.setattr(torch, "compile", compiled)
-    for mode in (None, "reduce-overhead"):
-        trainer, _ = trainer_of(tiny_npz, compile=True, compile_mode=mode)
-        trainer.objective.release()
-    assert modes == [None, "reduce-overhead"]
-    with pytest.raises(UserError, match=r"train.compile must be true with compile_mode, got False"):
-        TrainConfig(compile_mode="reduce-overhead")
-
-
 # ---- the picture
 
 

@@ -37,8 +37,8 @@ class TrainConfig:
         clip_norm: largest norm of the gradient
         precision: 32-true, bf16-mixed, 16-mixed, or auto: what fits the device; accuracy is always evaluated in float32
         compile: torch.compile the training step
-        compile_mode: of torch.compile; reduce-overhead replays CUDA graphs, for steps that a GPU ends before their
-            kernels are launched (small networks, small batches)
+        compile_mode: of torch.compile: reduce-overhead (which replays CUDA graphs), max-autotune, or null for its own;
+            auto: reduce-overhead on a CUDA device, and what works where that fails
         channels_last: memory format of images and convolutions
         eval_every: epochs between evaluations; the last epoch is always evaluated
         checkpoint_seconds: least time between two checkpoints, of which one is written after the first epoch, at the
@@ -64,7 +64,7 @@ class TrainConfig:
     clip_norm: float | None = None
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
     compile: bool = False
-    compile_mode: Literal["reduce-overhead", "max-autotune"] | None = None
+    compile_mode: Literal["auto", "reduce-overhead", "max-autotune"] | None = "auto"
     channels_last: bool = False
     eval_every: int = 1
     checkpoint_seconds: float = 30.0
@@ -91,7 +91,8 @@ class TrainConfig:
         require(0 <= self.label_smoothing < 1, "train.label_smoothing", "in [0, 1)", self.label_smoothing)
         require(self.ema is None or 0 <= self.ema < 1, "train.ema", "in [0, 1)", self.ema)
         require(self.clip_norm is None or self.clip_norm > 0, "train.clip_norm", "> 0", self.clip_norm)
-        require(self.compile or self.compile_mode is None, "train.compile", "true with compile_mode", self.compile)
+        named = self.compile_mode not in ("auto", None)
+        require(self.compile or not named, "train.compile", "true with compile_mode", self.compile)
         require(self.eval_every >= 1, "train.eval_every", ">= 1", self.eval_every)
         require(self.checkpoint_seconds >= 0, "train.checkpoint_seconds", ">= 0", self.checkpoint_seconds)
         require(self.max_seconds is None or self.max_seconds > 0, "train.max_seconds", "> 0", self.max_seconds)

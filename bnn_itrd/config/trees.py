@@ -54,6 +54,7 @@ _FREE = (
     "log.",
     "made_by",
     "train.checkpoint_seconds",
+    "train.compile_mode",
     "train.max_seconds",
 )
 

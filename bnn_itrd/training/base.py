@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from bnn_itrd.data.seeds import mix_seed
 from bnn_itrd.errors import UserError
 from bnn_itrd.training.fabric import reset_loss_scale
-from bnn_itrd.training.nonfinite import NonFinite
 from bnn_itrd.training.progress import Progress
+from bnn_itrd.training.step.nonfinite import NonFinite
 
 __all__ = ["BaseTrainer"]
 
@@ -79,9 +79,7 @@ class BaseTrainer:
         """
         for group in self.raw_optimizer.param_groups:
             group["lr"] = lr
-        with nullcontext() if synchronise else self.fabric.no_backward_sync(self.step_module):
-            loss, *rest = self._forward(*batch)
-            self.fabric.backward(loss)
+        rest = self.gradients(*batch, synchronise=synchronise)
         if not synchronise:
             self._average_gradients()
         if self.clip_norm is not None:
@@ -90,6 +88,13 @@ class BaseTrainer:
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
+        return rest
+
+    def gradients(self, *batch: Any, synchronise: bool) -> list[Tensor]:
+        """Goes through the objective forward and backward; returns what it returns beside the loss."""
+        with nullcontext() if synchronise else self.fabric.no_backward_sync(self.step_module):
+            loss, *rest = self._forward(*batch)
+            self.fabric.backward(loss)
         return rest
 
     def _forward(self, *batch: Any) -> Any:

@@ -29,10 +29,11 @@ from bnn_itrd.training.base import BaseTrainer
 from bnn_itrd.training.evaluation import Evaluation, evaluate
 from bnn_itrd.training.fabric import steps_in_epoch
 from bnn_itrd.training.metrics import loss_columns
-from bnn_itrd.training.nonfinite import check_weights_finite
-from bnn_itrd.training.objective import Objective
 from bnn_itrd.training.optimizer import MovingAverage, fixed_norms, learning_rate, make_optimizer
 from bnn_itrd.training.progress import Progress
+from bnn_itrd.training.step.compiling import CompiledForms, StepState, forms
+from bnn_itrd.training.step.nonfinite import check_weights_finite
+from bnn_itrd.training.step.objective import Objective
 
 __all__ = ["Trainer"]
 
@@ -98,6 +99,7 @@ class Trainer(BaseTrainer):
             label_smoothing=train.label_smoothing,
             unlabelled=labels is not None and bool((labels == UNLABELLED).any()),
         )
+        self.forms = CompiledForms(forms(train, device=fabric.device.type, processes=fabric.world_size))
         optimizer = make_optimizer(train, [p for p in objective.parameters() if p.requires_grad])
         super().__init__(
             objective, optimizer, fabric, names=objective.names, seed=train.seed, clip_norm=train.clip_norm
@@ -110,9 +112,24 @@ class Trainer(BaseTrainer):
             distillers = self.objective.distillers.items()
             names = [f"distillers.{name}.{b}" for name, d in distillers for b in getattr(d, "replicated", ())]
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.objective, names)
-        if self.config.compile:
-            return torch.compile(self.objective, mode=self.config.compile_mode)  # type: ignore[return-value]
-        return self.objective
+        return self.forms.apply(self.objective)
+
+    def gradients(self, *batch: Any, synchronise: bool) -> list[Tensor]:
+        """Goes forward and backward, in the next form of the step where one that is on trial fails."""
+        while self.forms.on_trial:
+            before = StepState.of(self.objective, self.fabric.device)
+            try:
+                rest = super().gradients(*batch, synchronise=synchronise)
+            except UserError:
+                raise
+            except Exception as error:  # whatever a compiler raises; what is the step's own fault, its last form raises
+                self.fabric.print(self.forms.give_up(error))
+                before.restore(self.objective, self.fabric.device)
+                self.setup()
+            else:
+                self.forms.worked()
+                return rest
+        return super().gradients(*batch, synchronise=synchronise)
 
     # ---- the network that is kept
 
@@ -235,6 +252,7 @@ class Trainer(BaseTrainer):
         steps_per_epoch = steps_in_epoch(config, len(data.train), fabric.world_size)
         epoch = _PREPARATION + number if preparing else number
         self.begin_pass(epoch)
+        self.forms.begin()
         sums = torch.zeros(len(self.names) + 2, device=fabric.device)
         started = time.perf_counter()
         batches = data.train.train_batches(
@@ -252,7 +270,7 @@ class Trainer(BaseTrainer):
                 lr = self._before_step(step, steps_per_epoch)
             if config.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
-            if config.compile_mode is not None:
+            if self.forms.uses_cuda_graphs:
                 torch.compiler.cudagraph_mark_step_begin()
             # In a preparation many parameters have no gradient, which data-parallel training would wait for.
             parts, correct = self.step(images, labels, indices, lr=lr, synchronise=not preparing)

@@ -1,0 +1,131 @@
+"""The form in which a training step runs: replayed as CUDA graphs, compiled, or as it is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bnn_itrd.config.train import TrainConfig
+
+__all__ = ["CompiledForms", "StepState", "forms"]
+
+# "default" is torch.compile's own mode, "eager" the step without torch.compile.
+Form = Literal["reduce-overhead", "max-autotune", "default", "eager"]
+
+# Steps in which a form can still fail: forward and backward are compiled in the first, CUDA graphs warm up in it, are
+# recorded in the second, and replayed in the third.
+_TRIAL_STEPS = 3
+
+_SAID: dict[Form, str] = {
+    "reduce-overhead": "replayed as CUDA graphs",
+    "max-autotune": "compiled with max-autotune",
+    "default": "compiled",
+    "eager": "as it is written, without torch.compile",
+}
+
+
+def forms(config: TrainConfig, *, device: str, processes: int) -> tuple[Form, ...]:
+    """Returns the forms in which a step is tried, in this order, each where the one before it failed.
+
+    A mode that the configuration names is tried alone. ``auto``: CUDA graphs on a CUDA device, since a GPU ends most
+    steps before the host has launched their kernels; then compiled without them; then not compiled. Several processes
+    must not differ in what they run, so for them it is compiled alone.
+
+    >>> forms(TrainConfig(compile=True), device="cuda", processes=1)
+    ('reduce-overhead', 'default', 'eager')
+    >>> forms(TrainConfig(compile=True), device="cpu", processes=2)
+    ('default',)
+    >>> forms(TrainConfig(), device="cuda", processes=1)
+    ('eager',)
+    """
+    if not config.compile:
+        return ("eager",)
+    if config.compile_mode != "auto":
+        return (config.compile_mode or "default",)
+    if processes > 1:
+        return ("default",)
+    return ("reduce-overhead", "default", "eager") if device == "cuda" else ("default", "eager")
+
+
+class CompiledForms:
+    """Walks through the forms of a step: the first that works stays.
+
+    >>> tried = CompiledForms(("default", "eager"))
+    >>> tried.form, tried.on_trial
+    ('default', True)
+    >>> print(tried.give_up(RuntimeError("no compiler")))
+    a step that is compiled failed (RuntimeError: no compiler): it runs as it is written, without torch.compile
+    >>> tried.form, tried.on_trial
+    ('eager', False)
+    """
+
+    def __init__(self, forms: tuple[Form, ...]) -> None:
+        self._left = list(forms)
+        self._worked = 0
+
+    @property
+    def form(self) -> Form:
+        return self._left[0]
+
+    @property
+    def uses_cuda_graphs(self) -> bool:
+        return self.form in ("reduce-overhead", "max-autotune")
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether the form may still fail, and there is another one."""
+        return len(self._left) > 1 and self._worked < _TRIAL_STEPS
+
+    def apply(self, module: nn.Module) -> nn.Module:
+        """Returns the module in the present form."""
+        if self.form == "eager":
+            return module
+        mode = None if self.form == "default" else self.form
+        return torch.compile(module, mode=mode)  # type: ignore[return-value]
+
+    def begin(self) -> None:
+        """Puts the form on trial again: the steps that follow may be compiled anew."""
+        self._worked = 0
+
+    def worked(self) -> None:
+        """Is told of each step that went well."""
+        self._worked += 1
+
+    def give_up(self, error: Exception) -> str:
+        """Goes on to the next form, of which there is one; returns a line that says so."""
+        failed = self._left.pop(0)
+        self._worked = 0
+        torch.compiler.reset()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+        return f"a step that is {_SAID[failed]} failed ({type(error).__name__}: {reason}): it runs {_SAID[self.form]}"
+
+
+@dataclass(frozen=True)
+class StepState:
+    """What a forward pass changes: buffers (running statistics, banks of features) and the random numbers' state."""
+
+    buffers: tuple[Tensor, ...]
+    random: Tensor
+    cuda_random: Tensor | None
+
+    @classmethod
+    def of(cls, module: nn.Module, device: torch.device) -> StepState:
+        """Returns a copy of the module's state."""
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(tuple(b.clone() for b in module.buffers()), torch.get_rng_state(), cuda)
+
+    @torch.no_grad()
+    def restore(self, module: nn.Module, device: torch.device) -> None:
+        """Puts the state back and removes all gradients, as if the step had not been tried."""
+        for buffer, kept in zip(module.buffers(), self.buffers, strict=True):
+            buffer.copy_(kept)
+        torch.set_rng_state(self.random)
+        if self.cuda_random is not None:
+            torch.cuda.set_rng_state(self.cuda_random, device)
+        for parameter in module.parameters():
+            parameter.grad = None
