@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from bnn_itrd.export import ExportError, agreement, compare_milliseconds, traced
 from bnn_itrd.export.runtimes import environments
 from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.rows import EvaluatedMember, agreement_row, model_row
-from bnn_itrd.training.evaluation import score
+from bnn_itrd.training.evaluation import Evaluation, evaluate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,25 +31,46 @@ _MOST_DIFFERENCES = 48
 _FPGA_RECIPES = "see check_fpga, and the recipes fpga-resnet18 and fpga-vgg_small"
 
 
-def evaluate_member(member: Member, data: ImageData, file: Path) -> EvaluatedMember:
+def evaluate_member(
+    member: Member,
+    data: ImageData,
+    file: Path,
+    *,
+    device: torch.device | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> EvaluatedMember:
     """Exports a network to every file it can be, and compares network and files on the test images.
 
-    They are normalised as in the network's own training, and its files say so.
+    They are normalised as in the network's own training, and its files say so. The network itself is evaluated once:
+    what its training ended with is taken, where that was on the test images; else it is evaluated on `device`, the CPU
+    by default. The files run on the CPU with as many threads as torch has. `tell` is given a line before each part.
     """
     data = shown_as_trained(member.model, data)
+    test = _evaluation(member, data, device or torch.device("cpu"), tell)
+    network_logits, labels = test.logits.numpy(), test.labels.numpy()
     with traced_once():
         write_target("onnx", member.model.cpu(), data, file, member=member.name, checkpoint=member.checkpoint)
         others, missing = _other_targets(member, data, file)
     started = time.perf_counter()
-    opened = open_file(file)
+    opened = open_file(file)  # with one thread, for the latency
     session_ms = 1000 * (time.perf_counter() - started)
-    network_logits, file_logits, labels = run_split(member.model, opened, data)
-    assert network_logits is not None and file_logits is not None
-    test = score(torch.from_numpy(network_logits), torch.from_numpy(labels))
-    for row in others:
-        row |= _file_row(file.with_name(row["file"]), row["target"], data, network_logits, labels)
+    tell(f"{member.name}: {file.name} on {len(labels):,} test images")
+    threads = torch.get_num_threads()
+    _, file_logits, _ = run_split(None, opened if threads == 1 else open_file(file, threads=threads), data)
+    assert file_logits is not None
     checked = agreement(network_logits, file_logits, labels)
+    for row in others:
+        tell(f"{member.name}: {row['file']} on the test images")
+        row |= _file_row(file.with_name(row["file"]), row["target"], data, network_logits, labels)
     return EvaluatedMember(member, test, file, checked, opened, session_ms, tuple(others), tuple(missing))
+
+
+def _evaluation(member: Member, data: ImageData, device: torch.device, tell: Callable[[str], None]) -> Evaluation:
+    """The network on the test images: what its training ended with, or an evaluation on the device."""
+    if member.fitted is not None and data.val is None:
+        return member.fitted.final
+    tell(f"{member.name}: PyTorch on {len(data.test):,} test images")
+    return evaluate(member.model.to(device), data.test, device=device)
 
 
 def _other_targets(member: Member, data: ImageData, file: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
@@ -81,7 +102,8 @@ def _file_row(
     if runtime is not None and environments.find(runtime) is None:
         return {}
     try:
-        _, logits, _ = run_split(None, open_file(path), data, limit=TARGETS[target].images)
+        opened = open_file(path, threads=torch.get_num_threads())
+        _, logits, _ = run_split(None, opened, data, limit=TARGETS[target].images)
     except ExportError as error:
         return {"error": str(error)}
     assert logits is not None
@@ -142,12 +164,16 @@ def compare_networks(
     recipe: str,
     environment: dict[str, Any],
     config: dict[str, Any],
+    device: torch.device | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Compares a teacher (first) and its students: exports each to its file, validates, and times it.
 
-    Latencies are measured in turns in one process. The result is plain values; docs/run-folder.md names the keys.
+    device and tell are those of `evaluate_member`. Latencies are measured in turns in one process. The result is plain
+    values; docs/run-folder.md names the keys.
     """
-    entries = [evaluate_member(m, data, files[m.name]) for m in members]
+    entries = [evaluate_member(m, data, files[m.name], device=device, tell=tell) for m in members]
+    tell(f"latency of {len(entries)} ONNX files, in turns")
     times = compare_milliseconds({e.member.name: e.opened.session for e in entries if e.opened.session is not None})
     teacher = entries[0] if entries and entries[0].member.method == "teacher" else None
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,27 @@ def report_run(
     device: torch.device,
     config: dict[str, Any],
     out: Path | None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Exports and compares trained networks, and writes what was found; returns the comparison.
 
     folders: name of a network -> its folder, which gets its files and a comparison.json of this network beside its
     teacher. out: the folder of the whole run, which gets comparison.json, curves.png and report.html; None: nowhere.
+    device: where networks are evaluated. tell: is given a line before each part of the work.
     """
     files = {}
     for m in members:
         folders[m.name].mkdir(parents=True, exist_ok=True)
         files[m.name] = folders[m.name] / ("teacher.onnx" if m.method == "teacher" else "student.onnx")
     comparison = compare_networks(
-        members, data, files=files, recipe=recipe, environment=environment(device), config=config
+        members,
+        data,
+        files=files,
+        recipe=recipe,
+        environment=environment(device),
+        config=config,
+        device=device,
+        tell=tell,
     )
     for model in comparison["models"]:
         # Where it was trained, which need not be where it was compared.

@@ -143,7 +143,12 @@ def run_recipe(
             device=fabric.device,
             config=to_dict(config),
             out=out if only is None else None,
+            tell=fabric.print if config.log.progress else _silent,
         )
+
+
+def _silent(line: str) -> None:
+    """Shows nothing of a line of progress."""
 
 
 def _tell(config: RunConfig, data: ImageData, only: str | None) -> None:

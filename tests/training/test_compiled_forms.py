@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from bnn_itrd.errors import UserError
 from bnn_itrd.models import resnet8
 from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.progress import Progress
-from bnn_itrd.training.step.compiling import forms
+from bnn_itrd.training.step.compiling import CompiledForms, forms
 from bnn_itrd.training.trainer import Trainer
 
 CPU = FabricConfig(accelerator="cpu", threads=1)
@@ -51,6 +52,29 @@ def test_the_mode_may_change_where_a_run_is_continued() -> None:
     saved, given = {"train": {"compile_mode": None}}, {"train": {"compile_mode": "auto"}}
     assert differences(saved, given) == []
     assert differences({"train": {"lr": 0.1}}, {"train": {"lr": 0.2}}) == ["train.lr: 0.1 there, 0.2 given"]
+
+
+class _Widened(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).sum()
+
+
+def test_as_many_networks_as_a_process_trains_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch keeps eight compiled versions of one function; the ninth network's step would not be compiled."""
+    seen = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        seen.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    for width in range(1, 11):
+        CompiledForms(("default",)).apply(_Widened(width))(torch.ones(1, 2))
+    assert len(seen) == 10
 
 
 class _Failing(nn.Module):

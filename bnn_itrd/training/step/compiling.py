@@ -80,9 +80,14 @@ class CompiledForms:
         return len(self._left) > 1 and self._worked < _TRIAL_STEPS
 
     def apply(self, module: nn.Module) -> nn.Module:
-        """Returns the module in the present form."""
+        """Returns the module in the present form.
+
+        Compiled code of earlier trainings in this process is dropped: torch keeps eight versions of one function, and
+        a step of a ninth network would run uncompiled.
+        """
         if self.form == "eager":
             return module
+        torch.compiler.reset()
         mode = None if self.form == "default" else self.form
         return torch.compile(module, mode=mode)  # type: ignore[return-value]
 
@@ -98,7 +103,7 @@ class CompiledForms:
         """Goes on to the next form, of which there is one; returns a line that says so."""
         failed = self._left.pop(0)
         self._worked = 0
-        torch.compiler.reset()
+        torch.compiler.reset()  # the memory of the CUDA graphs
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")

@@ -1,0 +1,48 @@
+"""A comparison evaluates each network once: what its training ended with is taken, and lines say what goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import write_npz
+from torch import nn
+
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.data.datasets import load_data
+from bnn_itrd.data.normalisation import remember_images
+from bnn_itrd.runs import comparison
+from bnn_itrd.runs.comparison import evaluate_member
+from bnn_itrd.runs.member import Member
+from bnn_itrd.training.evaluation import evaluate, score
+from bnn_itrd.training.fit import Fitted
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_the_evaluation_of_a_training_is_taken(held_out: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_npz(tmp_path / "x.npz", n=40)
+    data = load_data(DataConfig(name="cifar10", root=str(root), val_fraction=0.2 if held_out else 0.0))
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval()
+    remember_images(network, mean=data.mean, std=data.std, classes=data.classes)
+    right = evaluate(network, data.test, device=CPU)
+    shifted = score(right.logits + 1.0, right.labels)  # what only the training can have ended with
+    evaluated = []
+
+    def counted(*given: object, **options: object) -> object:
+        evaluated.append(given)
+        return right
+
+    monkeypatch.setattr(comparison, "evaluate", counted)
+    row = {"epoch": 1, "top1": 0.0}
+    member = Member("teacher", network, "teacher", "own", fitted=Fitted(network, [row], shifted))
+    lines: list[str] = []
+    found = evaluate_member(member, data, tmp_path / "teacher.onnx", tell=lines.append)
+    assert found.test is (right if held_out else shifted)
+    assert found.agreement.max_difference == pytest.approx(0.0 if held_out else 1.0, abs=1e-5)
+    assert len(evaluated) == held_out
+    torch_line = ["teacher: PyTorch on 20 test images"] if held_out else []
+    assert lines == [*torch_line, "teacher: teacher.onnx on 20 test images"]
