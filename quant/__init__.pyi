@@ -61,3 +61,4 @@ from .scheme import as_scheme as as_scheme
 from .surrogates import SURROGATES as SURROGATES
 from .surrogates import sign as sign
 from .two_stage import load_stage as load_stage
+from .two_stage import take_weights as take_weights

@@ -1,4 +1,4 @@
-"""Two-stage training: the state of a network that binarises less, in one that binarises more."""
+"""What a network begins with: the state of a first stage that binarises less, or the weights of its teacher."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bnn_itrd.quant.layers import BinaryLayer
 
-__all__ = ["load_stage"]
+__all__ = ["load_stage", "take_weights"]
 
 _OWN = ("weight_binarizer", "activation_binarizer", "regularizer")
 
@@ -48,3 +48,39 @@ def load_stage(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
         layer.weight_binarizer.initialise(layer.weight)
         layer.weight_binarizer.load_state_dict({n.removeprefix(start): v for n, v in loaded.items()}, strict=False)
     return sorted(name for name in ours if name not in taken)
+
+
+@torch.no_grad()
+def take_weights(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    """Gives a fresh network the weights of a full-precision one of the same definition; returns the names not found.
+
+    state: the state dict of that network, a teacher. Every tensor is taken whose name and shape are in both. The
+    weights of binary layers are scaled to the standard deviation that they began with: their signs and the order of
+    their sizes are the teacher's, and a step of a given learning rate turns them as it would turn fresh ones.
+    Raises ValueError, before anything changes, where less than half of the weights of the binary layers are there.
+
+    >>> from bnn_itrd.models import resnet8
+    >>> student = resnet8(10, binary="recu")
+    >>> take_weights(student, resnet8(10).state_dict())[:2]
+    ['norm.bias', 'norm.num_batches_tracked']
+    """
+    ours = model.state_dict()
+    layers = [path for path, m in model.named_modules() if isinstance(m, BinaryLayer)]
+    binary = {f"{path}.weight" for path in layers}
+    prefixes = tuple(f"{path}.{name}." for path in layers for name in _OWN)
+    taken = {n: v for n, v in state.items() if n in ours and v.shape == ours[n].shape}
+    there, all_of_them = (sum(ours[name].numel() for name in names) for names in (binary & taken.keys(), binary))
+    if 2 * there < all_of_them:
+        raise ValueError(
+            f"the teacher has {there:,} of the {all_of_them:,} weights of the binary layers, by name and shape: "
+            "it must be of the same definition"
+        )
+    for name in binary & taken.keys():
+        value = taken[name].to(ours[name].dtype)
+        taken[name] = value * (ours[name].std() / value.std())
+    model.load_state_dict(taken, strict=False)
+    for path in layers:
+        layer = model.get_submodule(path)
+        assert isinstance(layer, BinaryLayer)
+        layer.weight_binarizer.initialise(layer.weight)
+    return sorted(name for name in ours if name not in taken and not name.startswith(prefixes))

@@ -93,6 +93,11 @@ class MemberConfig:
     fabric: FabricConfig
     log: LogConfig
 
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether it learns from a teacher, or begins with a teacher's weights."""
+        return self.distill.needs_teacher or (self.scheme is not None and self.scheme.from_teacher)
+
     def of_first_stage(self) -> MemberConfig | None:
         """The first of two stages of training, None where there is one. Raises UserError on a schedule too long."""
         if self.scheme is None or not self.scheme.first_stage_epochs:

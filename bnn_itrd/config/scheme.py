@@ -18,6 +18,7 @@ class SchemeConfig(SchemeOptions):
 
     Args:
         binary: false: students in full precision; nothing else here then has a meaning
+        from_teacher: begin with the teacher's weights, those of binary layers scaled as `latent_init` has them
         first_stage: real or biper_sine: weights of a first stage of training, whose network the second one begins with
         first_stage_epochs: its length; 0: one stage
     """
@@ -29,10 +30,12 @@ class SchemeConfig(SchemeOptions):
     first_stage: str = "real"
     first_stage_epochs: int = 0
     binary: bool = True
+    from_teacher: bool = False
 
     def __post_init__(self) -> None:
         rule = "0 with scheme.binary false"
         require(self.binary or not self.first_stage_epochs, "scheme.first_stage_epochs", rule, self.first_stage_epochs)
+        require(self.binary or not self.from_teacher, "scheme.from_teacher", "false with scheme.binary false", True)
         require(self.first_stage_epochs >= 0, "scheme.first_stage_epochs", ">= 0", self.first_stage_epochs)
 
     def resolved(self) -> SchemeConfig:

@@ -30,7 +30,9 @@ class TrainConfig:
         decay: step: what it is multiplied with, in (0, 1]
         momentum: sgd
         nesterov: sgd
-        weight_decay: L2, on every parameter as the published recipes have it
+        weight_decay: L2
+        weight_decay_of: what it acts on: all parameters, as in the published recipes, or the weights of convolutions
+            and linear layers alone, not BatchNorm, biases, scales and thresholds
         warmup_epochs: epochs of linear warm-up; by default a tenth of all, 5 at the most
         label_smoothing: of the cross-entropy, in [0, 1)
         ema: decay of an exponential moving average of the weights, which is then the network that is kept
@@ -58,6 +60,7 @@ class TrainConfig:
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
+    weight_decay_of: Literal["all", "weights"] = "all"
     warmup_epochs: float | None = None
     label_smoothing: float = 0.0
     ema: float | None = None

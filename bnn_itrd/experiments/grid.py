@@ -66,7 +66,7 @@ class Point:
 
     @property
     def trains_teacher(self) -> bool:
-        return self.config.teacher is None and self.member.distill.needs_teacher
+        return self.config.teacher is None and self.member.needs_teacher
 
     @property
     def teacher_member(self) -> MemberConfig:

@@ -16,6 +16,7 @@ from bnn_itrd.distillers.factory import make_distillers
 from bnn_itrd.distillers.setting import Setting, Sizes
 from bnn_itrd.errors import FieldError, UserError
 from bnn_itrd.experiments.grid import Point
+from bnn_itrd.runs.member import check_from_teacher
 from bnn_itrd.runs.sizes import output_sizes, sizes_of_definition
 from bnn_itrd.runs.teachers import load_given_teacher
 
@@ -53,9 +54,11 @@ class _Check:
             self.data[config.data] = load_data(config.data)
         self._batch_size(member, "train")
         student = self._sizes(member)
-        if not member.distill.needs_teacher:
+        if not member.needs_teacher:
             return
         teacher = self._teacher(point)
+        if config.teacher is None:
+            check_from_teacher(member, point.teacher_member, self.data[config.data])
         key = (student, teacher, str(member.distill), config.data)
         if key not in self.distillers:
             try:

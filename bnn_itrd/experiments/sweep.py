@@ -125,7 +125,7 @@ class Sweep:
             result = read_result(self.out / point.name)
             state = "waiting" if result is None else "done"
             self.records[point.name] = point_record(point, state, result)
-            if result is not None and point.member.distill.needs_teacher:
+            if result is not None and point.member.needs_teacher:
                 self._find_teacher(point)
         self._check_teachers()
         waiting = [p for p in self.points if self.records[p.name]["state"] == "waiting"]
@@ -210,7 +210,7 @@ class Sweep:
         data, member = self._data[point.config.data], point.member
         identity = {**to_dict(member), **data_identity(data)}
         teacher = None
-        if member.distill.needs_teacher:
+        if member.needs_teacher:
             teacher = self._teacher(point).model
             identity["teacher_sha256"] = teacher_hash(teacher, data)
         fabric = self._fabric(point, member.train.precision)

@@ -39,7 +39,7 @@ def point_record(point: Point, state: str, result: dict[str, Any] | None, error:
     """Returns a point as sweep.json has it. state: waiting, running, done or failed; result: of one that is done."""
     known = {} if result is None else result
     teacher = None
-    if point.member.distill.needs_teacher:
+    if point.member.needs_teacher:
         teacher = point.config.teacher or f"teachers/{point.teacher}"
     return {
         "name": point.name,

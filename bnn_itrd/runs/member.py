@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from bnn_itrd.config.run import MemberConfig
 from bnn_itrd.config.trees import to_dict
@@ -17,12 +19,12 @@ from bnn_itrd.data.splits import ImageData
 from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
 from bnn_itrd.files import write_json, write_yaml
-from bnn_itrd.quant import load_stage
+from bnn_itrd.quant import load_stage, take_weights
 from bnn_itrd.runs.identity import data_identity, teacher_hash
 from bnn_itrd.runs.networks import build
 from bnn_itrd.training.fit import Fitted, fit
 
-__all__ = ["FIRST_STAGE", "Member", "train_member"]
+__all__ = ["FIRST_STAGE", "Member", "check_from_teacher", "train_member"]
 
 
 # In a member's folder: that of the first of two stages of training.
@@ -68,10 +70,12 @@ def train_member(
         input_shape=data.input_shape,
     )
     identity = to_dict(config)
-    if config.distill.needs_teacher:
+    if config.needs_teacher:
         if teacher is None:
-            raise UserError(f"{config.name} learns from a teacher: give --teacher PATH, or train it in the same run")
+            raise UserError(f"{config.name} needs a teacher: give --teacher PATH, or train it in the same run")
         identity["teacher_sha256"] = teacher_hash(teacher, data)
+        if config.scheme is not None and config.scheme.from_teacher:
+            _begin_as(teacher.state_dict(), model, config.name)
     identity |= data_identity(data)
     # A run that is past its first stage continues with its own state.
     if (first := config.of_first_stage()) is not None and not (out / "last.pt").exists():
@@ -98,3 +102,32 @@ def train_member(
             deadline=deadline,
         )
     return Member(config.name, fitted.model, config.name, config.network.name, out / "last.pt", fitted)
+
+
+def check_from_teacher(config: MemberConfig, teacher: MemberConfig | nn.Module, data: ImageData) -> None:
+    """Raises UserError where a student is to begin with the weights of a teacher that has others.
+
+    It is found without memory, before anything is trained; code of a user's own that does not know the meta device is
+    found out when the student is built.
+    """
+    if config.scheme is None or not config.scheme.from_teacher:
+        return
+    sizes: dict[str, Any] = {"num_classes": len(data.classes), "input_shape": data.input_shape}
+    try:
+        with torch.device("meta"):
+            student = build(config.network, config.scheme, **sizes)
+            if isinstance(teacher, MemberConfig):
+                teacher = build(teacher.network, teacher.scheme, **sizes)
+            _begin_as({name: v.to("meta") for name, v in teacher.state_dict().items()}, student, config.name)
+    except UserError:
+        raise
+    except Exception:
+        return
+
+
+def _begin_as(teacher: Mapping[str, Tensor], model: nn.Module, name: str) -> None:
+    """Gives a student the state of its teacher. Raises UserError where that is of another definition."""
+    try:
+        take_weights(model, teacher)
+    except ValueError as error:
+        raise UserError(f"scheme.from_teacher: {name}: {error}") from error

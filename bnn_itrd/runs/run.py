@@ -22,7 +22,7 @@ from bnn_itrd.errors import FieldError, Unfinished, UserError
 from bnn_itrd.files import write_json, write_yaml
 from bnn_itrd.runs.identity import data_identity
 from bnn_itrd.runs.lock import run_folder
-from bnn_itrd.runs.member import FIRST_STAGE, Member, train_member
+from bnn_itrd.runs.member import FIRST_STAGE, Member, check_from_teacher, train_member
 from bnn_itrd.runs.sizes import cost_of_definition, output_sizes, sizes_of_definition
 from bnn_itrd.runs.teachers import load_given_teacher, load_teacher
 from bnn_itrd.training.checkpoint import matching_state
@@ -58,6 +58,8 @@ def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher
     if only is not None:
         member_config(config, only)  # refuses a name that is no member's
     students = [member_config(config, name) for name in config.students if only in (None, name)]
+    for member in students:
+        check_from_teacher(member, member_config(config, "teacher") if teacher is None else teacher.model, data)
     learning = [member for member in students if member.distill.needs_teacher]
     teacher_sizes = None
     if learning or (teacher is None and only in (None, "teacher")):

@@ -11,10 +11,12 @@ import torch
 import torch.distributed
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.optim.swa_utils import AveragedModel
 
 from bnn_itrd.config.train import TrainConfig
 from bnn_itrd.errors import UserError
+from bnn_itrd.quant import BinaryConv2d, BinaryLinear
 
 __all__ = ["MovingAverage", "check_frozen", "fixed_norms", "learning_rate", "make_optimizer"]
 
@@ -49,20 +51,41 @@ def learning_rate(
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def make_optimizer(config: TrainConfig, parameters: Any) -> torch.optim.Optimizer:
-    """Returns the optimiser that a training's configuration names, over the parameters."""
+def make_optimizer(config: TrainConfig, module: nn.Module) -> torch.optim.Optimizer:
+    """Returns the optimiser that a training's configuration names, over the module's parameters that are trained.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    >>> made = make_optimizer(TrainConfig(weight_decay=0.1, weight_decay_of="weights"), net)
+    >>> [(len(group["params"]), group["weight_decay"]) for group in made.param_groups]
+    [(1, 0.1), (3, 0.0)]
+    """
     # Lightning cannot unscale gradients for clipping where a fused optimiser would unscale them itself.
     fused = not (config.precision == "16-mixed" and config.clip_norm is not None)
+    groups = _parameter_groups(config, module)
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
     return torch.optim.SGD(
-        parameters,
+        groups,
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov,
         weight_decay=config.weight_decay,
         fused=fused,
     )
+
+
+def _parameter_groups(config: TrainConfig, module: nn.Module) -> list[dict[str, Any]]:
+    """The trained parameters: in one group, or those that decay and the others apart."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    if config.weight_decay_of == "all":
+        return [{"params": trained}]
+    layers = [m for m in module.modules() if isinstance(m, (_ConvNd, nn.Linear, BinaryConv2d, BinaryLinear))]
+    weights = {id(layer.weight) for layer in layers}
+    groups = [
+        {"params": [p for p in trained if id(p) in weights]},
+        {"params": [p for p in trained if id(p) not in weights], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 class MovingAverage(AveragedModel):

@@ -100,7 +100,7 @@ class Trainer(BaseTrainer):
             unlabelled=labels is not None and bool((labels == UNLABELLED).any()),
         )
         self.forms = CompiledForms(forms(train, device=fabric.device.type, processes=fabric.world_size))
-        optimizer = make_optimizer(train, [p for p in objective.parameters() if p.requires_grad])
+        optimizer = make_optimizer(train, objective)
         super().__init__(
             objective, optimizer, fabric, names=objective.names, seed=train.seed, clip_norm=train.clip_norm
         )
