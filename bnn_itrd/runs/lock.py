@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bnn_itrd.errors import UserError, remedy
+from bnn_itrd.files import remove_half_written
 
 __all__ = ["exclusive_folder", "run_folder"]
 
@@ -38,21 +39,22 @@ def exclusive_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
         return
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error}. {remedy(error, 'Choose another --out')}") from error
+    refused = False
     try:
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            refused = True
             raise UserError(
                 f"another process is at work in {folder}: wait for its end, or choose another --out"
             ) from error
         except OSError:  # a file system without locks
             pass
         if not shared:
-            for stale in folder.glob(".*.tmp"):
-                stale.unlink(missing_ok=True)
+            remove_half_written(folder)
         yield
     finally:
-        if not there:
+        if not there and not refused:  # the other process has just made it
             with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
         os.close(handle)

@@ -6,7 +6,7 @@ two disagree is one network for onnxruntime and another for the native library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import ExportError
@@ -154,13 +154,30 @@ def _rebuilt(call: onnx.NodeProto, body: onnx.FunctionProto, shapes: Mapping[str
     return chain_attributes(body.node, body.input, outputs)
 
 
+def _is_chain(node: onnx.NodeProto) -> bool:
+    return node.domain == DOMAIN and node.op_type.startswith("Chain")
+
+
+def _inside(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """The operations of the graphs that nodes hold (branches, loops), at any depth."""
+    for node in nodes:
+        for entry in node.attribute:
+            for graph in (*entry.graphs, entry.g):
+                yield from graph.node
+                yield from _inside(graph.node)
+
+
 def check_chains(model: onnx.ModelProto, *, where: str) -> None:
-    """Makes every chain's attributes again of its body. Raises ExportError where they are not those in the file."""
+    """Makes every chain's attributes again of its body. Raises ExportError where they are not those in the file.
+
+    Chains are called by the graph itself: one that a branch, a loop or another function calls is refused.
+    """
     bodies = {function.name: function for function in model.functions if function.domain == DOMAIN}
     shapes = {entry.name: list(entry.dims) for entry in model.graph.initializer}
-    for call in model.graph.node:
-        if call.domain != DOMAIN or not call.op_type.startswith("Chain"):
-            continue
+    inside = [node for function in model.functions for node in function.node]
+    for call in filter(_is_chain, (*inside, *_inside([*inside, *model.graph.node]))):
+        raise ExportError(f"{where}: {call.op_type} is called inside another operation, where no writer puts a chain")
+    for call in filter(_is_chain, model.graph.node):
         try:
             agree = _attributes(call) == _rebuilt(call, bodies[call.op_type], shapes)
         except (KeyError, IndexError, ValueError, TypeError, AttributeError):

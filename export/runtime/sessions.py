@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .bodies import check_bodies
 from .chain_program import check_chains
 from .checksum import fits
 from .errors import ExportError
@@ -38,7 +39,8 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 def _read(path: Path) -> tuple[Any, dict[str, str]]:
     """(ModelProto, metadata). Raises ExportError where the bytes are not one, are newer than we read, or changed.
 
-    Chains whose attributes are not those of their bodies are refused too: see `check_chains`.
+    Bodies that this package never wrote, and chains whose attributes are not those of their bodies, are refused too:
+    see `check_bodies` and `check_chains`.
     """
     import onnx
 
@@ -56,6 +58,7 @@ def _read(path: Path) -> tuple[Any, dict[str, str]]:
             f"{path} is damaged, or another tool has changed it: its checksum is missing or does not fit its contents. "
             "Export it again, or open it as it is with onnxruntime.InferenceSession"
         )
+    check_bodies(model, where=str(path))
     check_chains(model, where=str(path))
     return model, metadata
 
@@ -135,8 +138,8 @@ def session(
     default, takes it where there is one, and where it fails says so once and goes on without (the environment
     variable BNN_ITRD_NATIVE=0 makes that default False). `uses_native` tells.
     Raises FileNotFoundError, ValueError on threads < 1, ExportError on a file that is not ONNX, is damaged, is newer
-    than this package reads, has chains that are not what their bodies say, or that onnxruntime cannot run, and with
-    native=True where the library cannot be used.
+    than this package reads, has bodies that it never wrote or chains that are not what theirs say, or that onnxruntime
+    cannot run, and with native=True where the library cannot be used.
     """
     import onnxruntime
 

@@ -39,7 +39,7 @@ def _levels(chain: list[Affine], grid: Grid, y: torch.Tensor) -> torch.Tensor:
     """The whole numbers that the network makes of sums y, (1, channels, values, 1); grid: of its quantiser."""
     for one in chain:
         y = one.apply(y)
-    if grid.high == 1:
+    if grid.signs:
         return torch.where(y >= 0, 1.0, -1.0)
     return (y / grid.unit).clamp(grid.low, grid.high).round()
 
@@ -51,8 +51,8 @@ def first_numbers(chain: list[Affine], grid: Grid, source: Grid, turn: np.ndarra
     which a channel's sums are multiplied so that no factor is negative. The threshold is computed in float64; which of
     the numbers around it reach the level is decided by the network's own arithmetic, in float32.
     """
-    levels = np.array([1]) if grid.high == 1 else np.arange(grid.low + 1, grid.high + 1)
-    edges = np.zeros(1) if grid.high == 1 else (levels - 0.5) * grid.unit
+    levels = np.array([1]) if grid.signs else np.arange(grid.low + 1, grid.high + 1)
+    edges = np.zeros(1) if grid.signs else (levels - 0.5) * grid.unit
     factor, shift = np.ones(len(turn)), np.zeros(len(turn))
     for one in chain:
         factor, shift = factor * one.factor, shift * one.factor + one.shift
