@@ -154,8 +154,10 @@ def main() -> int:
         # What a part leaves of its share goes to those that follow.
         left = sum(PARTS[name] for name in args.only[i:])
         deadline = time.monotonic() + (end - time.monotonic()) * PARTS[part] / left
-        print(f"{part}: {(deadline - time.monotonic()) / 60:.1f} minutes", flush=True)
+        print(f"{part}: {(deadline - time.monotonic()) / 60:.1f} minutes", end="", flush=True)
         tallies.append(_run_of(part)(part, folder, args.seed, deadline))
+        found = sum(tallies[-1].ends[kind] for kind in FINDINGS)
+        print(f", {tallies[-1].cases:,} cases, {found} findings", flush=True)
     _print(tallies, (time.monotonic() - began) / 60, args.seed, folder)
     if args.json is not None:
         parts = [json.loads(tally.as_json()) for tally in tallies]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import shutil
 import subprocess
 import sys
 import time
@@ -57,14 +58,23 @@ def _batch(kind: str, place: Path, seed: int, start: int, stop: int, deadline: f
                 tally.add(told["end"], told["words"], file)
                 number, file = number + 1, None
                 if deadline is not None and time.monotonic() >= deadline:
-                    return number
+                    break
+        else:
+            process.wait()
+            if process.returncode != 0 or number < stop:
+                last = words.read_text(errors="replace")[-1500:]
+                if file is None:
+                    raise RuntimeError(
+                        f"the process of {kind} ended with {process.returncode} outside of a case:\n{last}"
+                    )
+                tally.add("crash", f"case {number} ended the process with {process.returncode}:\n{last}", file)
+                number += 1
+            return number
+        process.kill()
         process.wait()
-        if process.returncode != 0 or number < stop:
-            last = words.read_text(errors="replace")[-1500:]
-            if file is None:
-                raise RuntimeError(f"the process of {kind} ended with {process.returncode} outside of a case:\n{last}")
-            tally.add("crash", f"case {number} ended the process with {process.returncode}:\n{last}", file)
-            number += 1
+        for begun in (place / "cases").glob(f"{seed}-{number}-*"):  # by then it is at the next
+            shutil.rmtree(begun, ignore_errors=True)
+            begun.unlink(missing_ok=True)
         return number
     finally:
         process.kill()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -15,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+# Seconds after which a command stands still; it is then killed, and that is seen as its status.
+_STANDS_STILL = 900.0
 _WRITES = os.O_WRONLY | os.O_RDWR
 # Of Python's audit events: what makes, moves and removes a file. (mkdir and chmod lose nothing.)
 _MOVES = ("os.rename", "os.remove", "os.truncate", "os.link", "os.symlink")
@@ -80,6 +83,8 @@ def _run(task: dict[str, Any]) -> dict[str, Any]:
             os._exit(71)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
+        if not select.select([pipe], [], [], _STANDS_STILL)[0]:
+            os.kill(pid, signal.SIGKILL)
         told = pipe.read()
     _, ended = os.waitpid(pid, 0)
     if told:

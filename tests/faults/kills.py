@@ -169,11 +169,10 @@ def kill_at_writes(
         if status:
             raise RuntimeError(f"the {command} that is to be killed ended with {status}: see {whole}.log")
         for number, kill in enumerate(_points(events, np.random.default_rng(seed))):
-            wanted = not only or (kill.event is not None and any(text in events[kill.event] for text in only))
             past = deadline is not None and time.monotonic() >= deadline
-            if past or tally.cases == cases or (cases is None and kill.event is None):
+            if past or tally.cases == cases or (kill.event is None and (only or cases is None)):
                 break
-            if wanted:
+            if not only or any(text in events[kill.event or 0] for text in only):
                 out = folder / f"{command}-{seed}-{number}"
                 _one(server, argv, whole, out, kill, tally, "" if kill.event is None else events[kill.event])
     return tally

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,7 @@ class Tally:
 def run_command(*arguments: object) -> tuple[int, str]:
     """Runs `bnn-itrd ARGUMENTS` in this process: (exit status, what it wrote). What it raises, a user sees raw.
 
-    Raises AssertionError where it ended with 2 and told nothing.
+    Raises AssertionError where it ended with 2 and no line of its own says why.
     """
     from bnn_itrd.cli import main
 
@@ -81,6 +82,7 @@ def run_command(*arguments: object) -> tuple[int, str]:
             status = main([str(a) for a in arguments])
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else 2
-    if status == 2 and not errors.getvalue().strip():
-        raise AssertionError("it ended with 2 and told nothing")
+    told = errors.getvalue()
+    if status == 2 and (not re.search(r"^bnn-itrd: \S", told, re.MULTILINE) or "Traceback" in told):
+        raise AssertionError(f"it ended with 2 and said why in no words of its own: {told[-500:]!r}")
     return status, out.getvalue() + errors.getvalue()
