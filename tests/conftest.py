@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from faults.native import compile_sanitized, why_no_sanitizers
 from helpers import write_npz
 
 # A test machine has few cores, and tests of several processes share them: waiting threads must not spin.
@@ -22,6 +23,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def tiny_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """96 training and 48 test images of 8x8, 3 classes, in the form `--data.root` takes."""
     return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
+
+
+@pytest.fixture(scope="session")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The native library, compiled with the address and undefined-behaviour sanitizers."""
+    if why := why_no_sanitizers():
+        pytest.skip(why)
+    return compile_sanitized(tmp_path_factory.mktemp("sanitized"))
 
 
 @pytest.fixture

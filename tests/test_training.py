@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,59 +161,6 @@ def test_stopping_and_continuing_changes_nothing(tiny_npz: Path, tmp_path: Path,
         assert torch.equal(tensor, parts["objective"][key]), key
     for key, tensor in whole["model"].items():
         assert torch.equal(tensor, parts["model"][key]), key
-
-
-def _run_until_killed(arguments: list[str], out: Path, epochs: int, rng: random.Random) -> int:
-    """Starts the command again and again, killing it at random moments; how often it was killed."""
-    kills = 0
-    for attempt in range(12):
-        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        if attempt < 3:
-            # from the first checkpoint on (or before it, if that takes long), anywhere in an epoch or a save
-            last, seen = out / "last.pt", (out / "last.pt").exists() and (out / "last.pt").stat().st_mtime
-            deadline = time.monotonic() + 60
-            while process.poll() is None and time.monotonic() < deadline:
-                if last.exists() and last.stat().st_mtime != seen:
-                    break
-                time.sleep(0.002)
-            time.sleep(rng.uniform(0, 0.15))
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                kills += 1
-                continue
-        _, error = process.communicate(timeout=300)
-        assert process.returncode == 0, error.decode()
-        return kills
-    raise AssertionError("never finished")
-
-
-def test_kill_nine_at_any_moment_then_resume_is_bit_identical(tiny_npz: Path, tmp_path: Path) -> None:
-    base = [
-        sys.executable, "-m", "bnn_itrd.cli", "train", "digits", *TINY, f"--data.root={tiny_npz}",
-        "--data.image_size=8", "--train.epochs=12", "--train.ema=0.9", "--train.eval_every=5", "--network.width=0.25",
-        "--network.name=resnet8", "--report=false",
-        "--train.checkpoint_seconds=0",
-    ]  # fmt: skip
-    teacher = tmp_path / "t"
-    subprocess.run([*base, "--member=teacher", f"--out={teacher}"], check=True, capture_output=True)
-    student = [*base, "--member=recu-itrd", f"--teacher={teacher}"]
-    subprocess.run([*student, f"--out={tmp_path / 'whole'}"], check=True, capture_output=True)
-    kills = _run_until_killed(
-        [*student, f"--out={tmp_path / 'killed'}"], tmp_path / "killed" / "recu-itrd", 12, random.Random(0)
-    )
-    assert kills >= 2
-    whole, killed = (load_checkpoint(tmp_path / n / "recu-itrd" / "last.pt") for n in ("whole", "killed"))
-    assert killed["epoch"] == 12
-    for part in ("model", "objective"):
-        for key, tensor in whole[part].items():
-            assert torch.equal(tensor, killed[part][key]), key
-    drop = ("seconds", "images_per_s")
-    rows = [[{k: v for k, v in r.items() if k not in drop} for r in s["history"]] for s in (whole, killed)]
-    assert rows[0] == rows[1]
-    assert not list((tmp_path / "killed" / "recu-itrd").glob(".*.tmp"))  # nothing is left over
-    one, two = (read_metrics(tmp_path / n / "recu-itrd" / "metrics.csv") for n in ("whole", "killed"))
-    assert [r["top1"] for r in one] == [r["top1"] for r in two] and len(two) == 12
 
 
 def test_another_configuration_is_refused_field_by_field(tiny_npz: Path, tmp_path: Path) -> None:

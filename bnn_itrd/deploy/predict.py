@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bnn_itrd.data.images import read_image, scale_whole, take_centre
+from bnn_itrd.deploy.targets import TARGETS, OpenFile, check_metadata
 from bnn_itrd.errors import UserError
 from bnn_itrd.export import predict_file, read_metadata, session
 
@@ -52,10 +53,12 @@ def classify_images(file: Path, images: list[Path], *, top: int = 3, threads: in
     missing = [key for key in ("classes", "mean", "std", "input_shape") if key not in metadata]
     if missing:
         raise UserError(f"{file} has no {', '.join(missing)} in its metadata: was it exported by bnn-itrd?")
+    check_metadata(file, metadata)
     opened = session(file, threads=threads)
     raw = opened.get_inputs()[0].type == "tensor(uint8)"
     batch = np.stack([prepare_image(read_image(path), metadata, raw=raw) for path in images])
-    logits = predict_file(opened, batch)
+    ready = OpenFile(TARGETS["onnx"], file, raw, lambda batch: predict_file(opened, batch), opened)
+    logits = ready.logits(batch, classes=len(metadata["classes"]))
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     probabilities = shifted / shifted.sum(1, keepdims=True)
     result = []

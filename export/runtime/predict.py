@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .errors import ExportError
+
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["as_array", "check_batches", "predict_file"]
+__all__ = ["as_array", "check_batches", "predict_file", "run_session"]
 
 
 def as_array(images: Any) -> np.ndarray:
@@ -25,10 +27,26 @@ def check_batches(array: np.ndarray, batch_size: int) -> None:
         raise ValueError("images must hold at least one image, got none")
 
 
+def run_session(
+    opened: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray], names: list[str] | None = None
+) -> list[np.ndarray]:
+    """Returns the outputs of a session by `names`, all by default. Raises ExportError where the runtime fails on them.
+
+    >>> run_session(session("student.onnx"), {"images": images}, ["logits"])  # doctest: +SKIP
+    """
+    try:
+        results: list[np.ndarray] = opened.run(names, inputs)
+    except Exception as error:  # onnxruntime has a class for each of its statuses, below nothing but Exception
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
+        raise ExportError(f"the file cannot be run on {shapes}: {error}") from error
+    return results
+
+
 def predict_file(opened: onnxruntime.InferenceSession, images: Any, *, batch_size: int = 256) -> np.ndarray:
     """Logits (n, classes), float32, of images (n, c, h, w) in the file's own input type: float32, or uint8.
 
-    Raises ValueError on another type or shape, on no images, or batch_size < 1.
+    Raises ValueError on another type or shape, on no images, or batch_size < 1, ExportError where the runtime fails on
+    them.
     """
     source = opened.get_inputs()[0]
     expected = np.dtype(np.uint8 if source.type == "tensor(uint8)" else np.float32)
@@ -41,8 +59,5 @@ def predict_file(opened: onnxruntime.InferenceSession, images: Any, *, batch_siz
     if array.dtype != expected:
         raise ValueError(f"images must be {expected} for this file, got {array.dtype}")
     output = opened.get_outputs()[0].name
-    parts = [
-        opened.run([output], {source.name: np.ascontiguousarray(array[i : i + batch_size])})[0]
-        for i in range(0, len(array), batch_size)
-    ]
-    return np.concatenate(parts)
+    batches = (np.ascontiguousarray(array[i : i + batch_size]) for i in range(0, len(array), batch_size))
+    return np.concatenate([run_session(opened, {source.name: batch}, [output])[0] for batch in batches])
