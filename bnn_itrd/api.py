@@ -33,7 +33,7 @@ from bnn_itrd.runs.load import load_member
 from bnn_itrd.runs.lock import exclusive_folder
 from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.networks import definition_of
-from bnn_itrd.training.fabric import make_fabric
+from bnn_itrd.training.fabric import ending_together, make_fabric
 from bnn_itrd.training.fit import Fitted, fit
 from bnn_itrd.training.precision import choose_precision
 from bnn_itrd.training.progress import tell_beginning
@@ -110,7 +110,7 @@ def distill(
         _tell(student, data, shown=log.progress)
     torch.manual_seed(train.seed)
     with exclusive_folder(folder):
-        with seen_as_trained(teacher, data):
+        with ending_together(launched), seen_as_trained(teacher, data):
             fitted = fit(
                 student, teacher, data, train=train, distill=distill, fabric=launched, log=log,
                 out=folder, identity=identity, title=folder.name, begin=lambda: _begin(folder, identity, launched),

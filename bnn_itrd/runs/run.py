@@ -26,7 +26,7 @@ from bnn_itrd.runs.member import FIRST_STAGE, Member, train_member
 from bnn_itrd.runs.sizes import cost_of_definition, output_sizes, sizes_of_definition
 from bnn_itrd.runs.teachers import load_given_teacher, load_teacher
 from bnn_itrd.training.checkpoint import matching_state
-from bnn_itrd.training.fabric import make_fabric, steps_in_epoch
+from bnn_itrd.training.fabric import ending_together, make_fabric, steps_in_epoch
 from bnn_itrd.training.precision import settle_precision
 from bnn_itrd.training.progress import tell_beginning
 
@@ -130,7 +130,10 @@ def run_recipe(
         _tell(config, data, only)
     deadline = None if config.max_seconds is None else began + config.max_seconds
     with run_folder(out, only):
-        members = _train(config, data, teacher, trainings, fabric, out=out, recipe=recipe, only=only, deadline=deadline)
+        with ending_together(fabric):
+            members = _train(
+                config, data, teacher, trainings, fabric, out=out, recipe=recipe, only=only, deadline=deadline
+            )
         if not fabric.is_global_zero or not report:
             return None
         from bnn_itrd.runs.report import report_run
