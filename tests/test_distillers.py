@@ -507,6 +507,7 @@ def test_stopping_anywhere_and_continuing_changes_nothing(
 # ---- schedules, penalties, what happens before an epoch
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_schedule_reaches_the_loss(
     npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool

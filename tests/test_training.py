@@ -425,6 +425,7 @@ def test_accuracy_is_evaluated_in_float32(tiny_npz: Path, tmp_path: Path) -> Non
     assert {dtype for dtype, training in seen if not training} == {torch.float32}
 
 
+@pytest.mark.compiles
 def test_compiled_step_trains_alike(tiny_npz: Path, tmp_path: Path) -> None:
     plain = train_tiny(tiny_npz, tmp_path / "plain", epochs=1)
     compiled = train_tiny(tiny_npz, tmp_path / "compiled", epochs=1, compile=True, channels_last=True)

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import inspect
 import warnings
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,13 @@ from bnn_itrd.data.images import MEAN, STD
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.models import MODELS, find_head, observe
 from bnn_itrd.models.builder import Definition
-from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Scheme, as_scheme, binarize
+from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Report, Scheme, as_scheme, binarize
 from bnn_itrd.quant.options import PARTS, SchemeOptions
 from bnn_itrd.quant.parts import part_name
 from bnn_itrd.runs.network_size import check_weights
 from bnn_itrd.training.checkpoint import check_undamaged, refused_content
 
-__all__ = ["build", "definition_of", "foreign", "library_statistics", "own_network"]
+__all__ = ["build", "definition_of", "foreign", "library_statistics", "own_network", "remarks"]
 
 
 def build(
@@ -155,6 +156,13 @@ def _of_library(
     return model
 
 
+# How many warnings are shown.
+_SHOWN = 5
+
+# What `binarize` reported of the networks that were made here.
+_REPORTS: weakref.WeakKeyDictionary[nn.Module, Report] = weakref.WeakKeyDictionary()
+
+
 def _made_binary(model: nn.Module, network: NetworkConfig, scheme: Scheme) -> nn.Module:
     """The network as `binarize` rewrites it; the maps of its stages are found as before. Raises UserError."""
     if not hasattr(model, "stages"):
@@ -169,7 +177,22 @@ def _made_binary(model: nn.Module, network: NetworkConfig, scheme: Scheme) -> nn
     if report.binary_weights == 0:
         why = report.reason or "it has no convolution or linear layer between its first and its last"
         raise UserError(f"network {network.name} cannot be made binary: {why}")
+    _REPORTS[model] = report
     return model
+
+
+def remarks(model: nn.Module) -> list[str]:
+    """Returns what `binarize` said of a network that `build` made binary with it: its warnings, and then its verdict.
+
+    >>> remarks(nn.Linear(2, 2))
+    []
+    """
+    report = _REPORTS.get(model)
+    if report is None:
+        return []
+    more = len(report.warnings) - _SHOWN
+    said = [*report.warnings[:_SHOWN], *([f"{more} more warnings, in the report of binarize"] if more > 0 else [])]
+    return [*said, f"in 1 bit: {report.verdict}"]
 
 
 def own_network(

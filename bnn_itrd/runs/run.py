@@ -20,10 +20,11 @@ from bnn_itrd.distillers.factory import make_distillers
 from bnn_itrd.distillers.setting import Setting, Sizes
 from bnn_itrd.errors import FieldError, Unfinished, UserError
 from bnn_itrd.files import write_json, write_yaml
+from bnn_itrd.models import MODELS
 from bnn_itrd.runs.identity import data_identity
 from bnn_itrd.runs.lock import run_folder
 from bnn_itrd.runs.member import FIRST_STAGE, Member, train_member
-from bnn_itrd.runs.sizes import cost_of_definition, output_sizes, sizes_of_definition
+from bnn_itrd.runs.sizes import first_look, output_sizes, sizes_of_definition
 from bnn_itrd.runs.teachers import load_given_teacher, load_teacher
 from bnn_itrd.training.checkpoint import matching_state
 from bnn_itrd.training.fabric import ending_together, make_fabric, steps_in_epoch
@@ -158,9 +159,10 @@ def _tell(config: RunConfig, data: ImageData, only: str | None) -> None:
     """Prints what the run begins with: the data, and the network of the students, or of the teacher without any."""
     name = only or next(iter(config.students), "teacher")
     member = member_config(config, name)
-    shown = config.log.progress
-    cost = cost_of_definition(member.network, member.scheme, data) if shown else None
-    tell_beginning(data, member.network.name, cost, shown=shown)
+    shown, cost, remarks = config.log.progress, None, list[str]()
+    if shown or member.network.name not in MODELS:  # of those there is nothing to remark
+        cost, remarks = first_look(member.network, member.scheme, data)
+    tell_beginning(data, member.network.name, cost, remarks, shown=shown)
 
 
 def _train(

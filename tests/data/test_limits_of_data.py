@@ -84,6 +84,20 @@ def test_fields_have_upper_limits(make: type, message: str) -> None:
         make()
 
 
+def test_crops_that_may_hold_nothing_of_an_image() -> None:
+    """A batch of such crops are all the same; BatchNorms divide by next to nothing, and the weights become NaN."""
+    message = (
+        "data.crop_padding 2 is too much for images of {0}x{0}: a crop may hold nothing of one. Give less than {0} "
+        r"\(--data.crop_padding {1}\), or larger images \(--data.image_size\)"
+    )
+    for size in (1, 2):
+        with pytest.raises(UserError, match=message.format(size, size - 1)):
+            load_data(DataConfig(name="digits", image_size=size, crop_padding=2))
+    for size, padding in ((1, 0), (3, 2)):
+        data = load_data(DataConfig(name="digits", image_size=size, crop_padding=padding))
+        assert data.input_shape == (1, size, size)
+
+
 def test_a_network_of_too_many_weights_is_not_made() -> None:
     shape = (3, 32, 32)
     with pytest.raises(UserError, match=r"network.width 64 of resnet18 makes [\d,]+ weights for images of 32x32, and"):
