@@ -97,6 +97,7 @@ def distill(
     if student is teacher:
         raise UserError("student and teacher are the same network: give a copy, copy.deepcopy(student), as the teacher")
     data, source = as_image_data(data)
+    data.check_crops()
     train = train or TrainConfig()
     if distill is None:
         distill = DistillConfig() if teacher is None or distillers else DistillConfig(itrd=ITRDConfig())

@@ -64,8 +64,6 @@ class ImageData:
 
     input_shape: (channels, height, width) of every image; val: None where no training image is held out; resize: how an
     image of another size is brought to input_shape: 'scale' it whole, or take its 'centre'.
-    Raises UserError where random crops may hold nothing of an image: a batch of such crops are all the same, and a
-    network's BatchNorms then divide by next to nothing.
     """
 
     name: str
@@ -78,7 +76,11 @@ class ImageData:
     test: Split
     resize: str = "scale"
 
-    def __post_init__(self) -> None:
+    def check_crops(self) -> None:
+        """Raises UserError where random crops may hold nothing of an image.
+
+        A batch of such crops are all the same, and a network's BatchNorms then divide by next to nothing.
+        """
         _, height, width = self.input_shape
         padding, side = getattr(self.train, "crop_padding", 0), min(height, width)
         if padding >= side:

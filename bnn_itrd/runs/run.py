@@ -114,6 +114,7 @@ def run_recipe(
     """
     began = time.monotonic()
     data = load_data(config.data)
+    data.check_crops()
     config, lines = settle_precision(config, teacher=[out / "teacher"], students=_folders(config, out))
     _check_folder(config, data, out)
     teacher = _given_teacher(config, data, out, only, trust)
