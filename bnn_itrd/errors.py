@@ -68,8 +68,8 @@ class LostProcess(RuntimeError):
 
     who: which one, in words. status: what a command ends with.
 
-    >>> print(LostProcess("process 1 of 2 (pid 4711)"))
-    process 1 of 2 (pid 4711) has ended before the training did, and this one with it; the same command continues from \
+    >>> print(LostProcess("rank 1 of 2 (pid 4711)"))
+    rank 1 of 2 (pid 4711) has ended before the training did, and this one with it; the same command continues from \
 the last finished epoch
     """
 

@@ -104,17 +104,20 @@ class _Process:
     world: int
     host: str
     pid: int
+    numbering: int  # of the host or container in which that is its pid
 
     def __str__(self) -> str:
-        return f"process {self.rank} of {self.world} (pid {self.pid} on {self.host})"
+        return f"rank {self.rank} of {self.world} (pid {self.pid} on {self.host})"
 
 
 def _others(fabric: Fabric) -> list[_Process]:
     """The other processes of the training that run on this machine."""
-    own = _Process(fabric.global_rank, fabric.world_size, socket.gethostname(), os.getpid())
+    numbering = os.stat("/proc/self/ns/pid").st_ino if os.path.exists("/proc/self/ns/pid") else 0
+    own = _Process(fabric.global_rank, fabric.world_size, socket.gethostname(), os.getpid(), numbering)
     every: list[_Process] = [own] * fabric.world_size
     torch.distributed.all_gather_object(every, own)
-    return [process for process in every if process.host == own.host and process.rank != own.rank]
+    here = [p for p in every if (p.host, p.numbering) == (own.host, own.numbering)]
+    return [p for p in here if p.rank != own.rank]
 
 
 def _of_communication(error: RuntimeError) -> bool:
@@ -132,8 +135,7 @@ class _Watch:
         self._reader, self._writer = os.pipe()
         if hasattr(os, "pidfd_open"):  # Linux
             for process in others:
-                # One of another container has no number here.
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # it is gone already: the communication says so
                     self._handles[os.pidfd_open(process.pid)] = process
         self._thread = threading.Thread(target=self._run, daemon=True)
         if self.watches:

@@ -102,8 +102,8 @@ def test_crops_that_may_hold_nothing_of_an_image(tmp_path: Path, capsys: pytest.
     for command in (["run"], ["train", "--member=recu"], ["sweep", "--methods", "kd"]):
         assert main([command[0], "digits", *command[1:], "--data.image_size=1", f"--out={tmp_path / 'out'}"]) == 2
         assert message.format(1, 0) in capsys.readouterr().err
-    images = torch.zeros(6, 3, 1, 1, dtype=torch.uint8)
-    data = ImageData.from_datasets(TensorDataset(images, torch.arange(6) % 3), crop_padding=2)
+    images = torch.zeros(12, 3, 1, 1, dtype=torch.uint8)
+    data = ImageData.from_datasets(TensorDataset(images, torch.arange(12) % 3), crop_padding=2)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 3))
     with pytest.raises(UserError, match=re.escape(message.format(1, 0))):
         bnn_itrd.distill(network, None, data, out=tmp_path / "out")

@@ -369,7 +369,7 @@ def test_a_killed_process_ends_the_other_and_the_same_command_continues(
     assert json.loads((results / "statuses.json").read_text())["two_of_which_one_is_killed"] == [3, -signal.SIGKILL]
     said = (results / "two_of_which_one_is_killed-0.txt").read_text()
     last = said.strip().splitlines()[-1]
-    assert last.startswith("bnn-itrd: process 1 of 2 (pid ") and last.endswith(
+    assert last.startswith("bnn-itrd: rank 1 of 2 (pid ") and last.endswith(
         " has ended before the training did, and this one with it; the same command continues from the last finished "
         "epoch"
     )
@@ -392,10 +392,10 @@ def test_a_process_that_cannot_notice_is_ended_too(capfd: pytest.CaptureFixture[
     child = os.fork()
     if child == 0:
         fabric_module._PATIENCE = 0.1
-        fabric_module._Watch([fabric_module._Process(1, 2, "here", lost)])
+        fabric_module._Watch([fabric_module._Process(1, 2, "here", lost, 0)])
         signal.pause()
         os._exit(70)
     os.kill(lost, signal.SIGKILL)
     os.waitpid(lost, 0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == LostProcess.status == 3
-    assert capfd.readouterr().err == f"bnn-itrd: {LostProcess(f'process 1 of 2 (pid {lost} on here)')}\n"
+    assert capfd.readouterr().err == f"bnn-itrd: {LostProcess(f'rank 1 of 2 (pid {lost} on here)')}\n"
