@@ -45,9 +45,9 @@ def exclusive_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             refused = True
-            raise UserError(
-                f"another process is at work in {folder}: wait for its end, or choose another --out"
-            ) from error
+            pid = _holder(handle)
+            which = "another process" if pid is None else f"another process (pid {pid})"
+            raise UserError(f"{which} is at work in {folder}: wait for its end, or choose another --out") from error
         except OSError:  # a file system without locks
             pass
         if not shared:
@@ -58,6 +58,19 @@ def exclusive_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
             with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
         os.close(handle)
+
+
+def _holder(handle: int) -> int | None:
+    """The process that has locked an open folder, as Linux tells it; None where nothing does."""
+    status = os.fstat(handle)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            # 1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF
+            words = line.split()
+            if words[1] == "FLOCK" and words[5] == place and int(words[4]) > 0:
+                return int(words[4])
+    return None
 
 
 @contextlib.contextmanager

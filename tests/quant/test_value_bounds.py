@@ -16,6 +16,9 @@ from bnn_itrd.quant.rewrite.bounds import find_bounds
 from bnn_itrd.quant.rewrite.graph import Net
 from bnn_itrd.quant.rewrite.tracing import trace
 
+# `binarize` follows a network with torch.fx.
+pytestmark = pytest.mark.compiles
+
 Function = Callable[[Any, Tensor, Tensor], Tensor]
 
 
