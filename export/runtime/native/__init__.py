@@ -18,8 +18,8 @@ def _load(file: Path) -> ctypes.CDLL | str:
     """The library, or why it cannot be loaded."""
     if not file.is_file():
         return (
-            "the native library was not built: it is made when bnn_itrd is installed, on Linux x86-64 where there is a "
-            "C++ compiler (c++, or the environment variable CXX)"
+            "the native library was not built: it is made when bnn_itrd is installed, on Linux (x86-64, aarch64) where "
+            "there is a C++ compiler (c++, or the environment variable CXX)"
         )
     try:
         library = ctypes.CDLL(str(file))
@@ -53,7 +53,7 @@ def library_path() -> Path | None:
 
 
 def kernel() -> str:
-    """Which kernel runs: "avx512", "avx2" or "portable".
+    """Which kernel runs: "avx512", "avx2", "neon" or "portable".
 
     The best this processor has; the environment variable BNN_ITRD_KERNEL names a lower one.
     Raises ValueError where the library is not available, the name is unknown, or the processor cannot run that kernel.

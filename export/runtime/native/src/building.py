@@ -34,41 +34,58 @@ _PACKAGE = "bnn_itrd.export.runtime.native"
 # A multiplication and an addition are two roundings, as in the file's standard operations. Nothing but the entry points
 # is visible (see exports.map too), so two copies of the library in a process do not mix.
 _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wno-maybe-uninitialized"]
-_FLAGS_OF = {
-    "avx2.cpp": ["-mavx2", "-mfma"],
-    "avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vpopcntdq"],
+# Sources of one kind of processor, and their flags.
+_FLAGS_OF: dict[str, dict[str, list[str]]] = {
+    "x86_64": {
+        "avx2.cpp": ["-mavx2", "-mfma"],
+        "avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vpopcntdq"],
+    },
+    # The compiler's own order of the sums' loop needs more registers than there are.
+    "aarch64": {"neon.cpp": ["-fno-schedule-insns"]},
 }
 
 
 def supported() -> bool:
-    """Whether there is native code for this machine: Linux on x86-64."""
-    return sys.platform == "linux" and platform.machine() == "x86_64" and sys.maxsize > 2**32
+    """Whether there is native code for this machine: Linux on x86-64 or aarch64."""
+    return sys.platform == "linux" and platform.machine() in _FLAGS_OF and sys.maxsize > 2**32
+
+
+def _sources(machine: str) -> dict[Path, list[str]]:
+    """The sources for this kind of processor, each with the flags it has beside those of all."""
+    of_one = {name for flags in _FLAGS_OF.values() for name in flags}
+    mine = _FLAGS_OF.get(machine, {})
+    paths = sorted(SOURCES.glob("*.cpp"))
+    return {path: mine.get(path.name, []) for path in paths if path.name in mine or path.name not in of_one}
 
 
 def compile_library(folder: Path, *, flags: tuple[str, ...] = (), name: str = LIBRARY) -> Path:
     """Compiles the sources beside this file into `folder / name` and returns that path.
 
-    The compiler is the environment variable CXX, or c++. flags: further ones, for compiling and linking.
+    The compiler is the environment variable CXX, or c++; one that compiles for another kind of processor makes the
+    library of that one. flags: further ones, for compiling and linking.
     Raises RuntimeError with the compiler's words; an older library stays where it was.
     """
     compiler = shlex.split(os.environ.get("CXX") or "c++")
     with tempfile.TemporaryDirectory() as scratch:
 
-        def run(command: list[str]) -> None:
+        def run(command: list[str]) -> str:
             try:
                 done = subprocess.run(command, capture_output=True, text=True)
             except OSError as error:
                 raise RuntimeError(f"no C++ compiler: {error}") from error
             if done.returncode:
                 raise RuntimeError(f"{shlex.join(command)}\n{done.stderr.strip()}")
+            return done.stdout
 
-        def compile_one(source: Path) -> str:
+        def compile_one(source: Path, own: list[str]) -> str:
             target = os.path.join(scratch, f"{source.stem}.o")
-            run([*compiler, *_FLAGS, *_FLAGS_OF.get(source.name, []), *flags, "-c", str(source), "-o", target])
+            run([*compiler, *_FLAGS, *own, *flags, "-c", str(source), "-o", target])
             return target
 
+        machine = run([*compiler, "-dumpmachine"]).partition("-")[0]  # as in aarch64-linux-gnu
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(compile_one, sorted(SOURCES.glob("*.cpp"))))
+            sources = _sources(machine)
+            objects = list(pool.map(compile_one, sources, sources.values()))
         folder.mkdir(parents=True, exist_ok=True)
         # Beside its place, so that the last step is a rename: a running process keeps the library it has.
         fresh = folder / f".{name}.{os.getpid()}"
@@ -76,7 +93,8 @@ def compile_library(folder: Path, *, flags: tuple[str, ...] = (), name: str = LI
             # nodelete: sessions keep pointers into the library, whatever becomes of the options it was registered with.
             visible = f"-Wl,--version-script={SOURCES / 'exports.map'}"
             run([*compiler, "-shared", "-Wl,-z,nodelete", visible, *flags, *objects, "-o", str(fresh)])
-            if not flags:  # one with a sanitizer in it does not open everywhere
+            # One with a sanitizer in it does not open everywhere, one for another kind of processor never.
+            if not flags and machine == platform.machine():
                 ctypes.CDLL(str(fresh)).RegisterCustomOps  # noqa: B018
             os.replace(fresh, folder / name)
         finally:
