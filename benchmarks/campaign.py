@@ -7,8 +7,9 @@ native library under the sanitizers, with every family of kernels that the proce
 1 where a process crashed, another answer was given in silence, a user would have seen a traceback, or a case took more
 time or memory than one of its size may; the files of these cases are kept, and the table says where.
 
---only PART (several may be given), --seed N: other cases, --json FILE: the counts and findings, --keep FOLDER: where
-the files of findings stay. A case is told by its part, seed and number: the same seed gives the same cases again.
+Ctrl-C ends it with the table of the parts that are done. --only PART (several may be given), --seed N: other cases,
+--json FILE: the counts and findings, --keep FOLDER: where the files of findings stay. A case is told by its part, seed
+and number: the same seed gives the same cases again.
 """
 
 from __future__ import annotations
@@ -130,6 +131,8 @@ def _print(tallies: list[Tally], minutes: float, seed: int, folder: Path) -> Non
     for tally in tallies:
         if tally.skipped:
             print(f"SKIPPED in {tally.part}: {tally.skipped}")
+        if tally.failed:
+            print(f"FAILED: the part {tally.part} itself: {tally.failed}")
         for finding in tally.findings:
             print(f"\n{tally.part}, {finding.kind}: {finding.file}\n{finding.words.strip()}")
     if any(tally.findings for tally in tallies):
@@ -155,7 +158,13 @@ def main() -> int:
         left = sum(PARTS[name] for name in args.only[i:])
         deadline = time.monotonic() + (end - time.monotonic()) * PARTS[part] / left
         print(f"{part}: {(deadline - time.monotonic()) / 60:.1f} minutes", end="", flush=True)
-        tallies.append(_run_of(part)(part, folder, args.seed, deadline))
+        try:
+            tallies.append(_run_of(part)(part, folder, args.seed, deadline))
+        except KeyboardInterrupt:
+            print(", stopped", flush=True)
+            break
+        except Exception as error:  # of the campaign itself: what the other parts found is not lost
+            tallies.append(Tally(part, failed=f"{type(error).__name__}: {error}"))
         found = sum(tallies[-1].ends[kind] for kind in FINDINGS)
         print(f", {tallies[-1].cases:,} cases, {found} findings", flush=True)
     _print(tallies, (time.monotonic() - began) / 60, args.seed, folder)
@@ -163,7 +172,7 @@ def main() -> int:
         parts = [json.loads(tally.as_json()) for tally in tallies]
         report = {"processor": processor(), "minutes": args.minutes, "seed": args.seed, "parts": parts}
         args.json.write_text(json.dumps(report, indent=1) + "\n")
-    found = any(tally.ends[kind] for tally in tallies for kind in FINDINGS)
+    found = any(tally.failed or tally.findings for tally in tallies)
     if not found and args.keep is None:
         shutil.rmtree(folder)
     return int(found)

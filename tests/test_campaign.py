@@ -150,6 +150,24 @@ def campaign() -> ModuleType:
     return module
 
 
+def test_a_part_that_breaks_off_does_not_take_the_others_with_it(
+    campaign: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def part(name: str, folder: Path, seed: int, deadline: float) -> Tally:
+        if name == "onnx":
+            raise RuntimeError("no compiler")
+        if name == "json":
+            raise KeyboardInterrupt
+        return open_damaged("images", 0, folder)
+
+    monkeypatch.setattr(campaign, "_run_of", lambda name: part)
+    monkeypatch.setattr(sys, "argv", ["campaign.py", "--only", "onnx", "yaml", "json", "tflite", f"--keep={tmp_path}"])
+    assert campaign.main() == 1
+    out = capsys.readouterr().out
+    assert "FAILED: the part onnx itself: RuntimeError: no compiler" in out
+    assert "yaml: " in out and "json: " in out and "tflite" not in out
+
+
 @pytest.mark.parametrize("finding", ["", "silent"])
 def test_the_campaign_prints_its_table_and_ends_with_1_on_a_finding(
     finding: str,

@@ -33,12 +33,13 @@ class Finding:
 
 @dataclass
 class Tally:
-    """How many cases of a part ended in which way."""
+    """How many cases of a part ended in which way; skipped: what of it was left out, failed: what broke it off."""
 
     part: str
     ends: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
     skipped: str = ""
+    failed: str = ""
 
     def add(self, end: str, words: str = "", file: Path | None = None) -> None:
         """Counts a case that ended so; one of `FINDINGS` is kept with its words and its file."""
@@ -66,7 +67,10 @@ class Tally:
     def as_json(self) -> str:
         """Returns the counts, and the findings with their files, as one line of JSON."""
         found = [{"kind": f.kind, "words": f.words, "file": str(f.file)} for f in self.findings]
-        return json.dumps({"part": self.part, "cases": self.cases, "ends": dict(self.ends), "findings": found})
+        left_out = {"skipped": self.skipped, "failed": self.failed}
+        return json.dumps(
+            {"part": self.part, "cases": self.cases, "ends": dict(self.ends), "findings": found, **left_out}
+        )
 
 
 def run_command(*arguments: object) -> tuple[int, str]:
