@@ -171,7 +171,9 @@ def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
         f"three whole numbers from 1 to {MOST_PIXELS}",
         lambda s: isinstance(s, list) and len(s) == 3 and all(type(v) is int and 1 <= v <= MOST_PIXELS for v in s),
     )
-    check("classes", "a list of names", lambda c: isinstance(c, list) and bool(c) and all(isinstance(n, str) for n in c))
+    check(
+        "classes", "a list of names", lambda c: isinstance(c, list) and bool(c) and all(isinstance(n, str) for n in c)
+    )
     check("mean", "a number for each channel", are_numbers)
     check("std", "a number above 0 for each channel", lambda std: are_numbers(std) and min(std, default=1) > 0)
 
