@@ -279,7 +279,7 @@ def results(npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs = subprocess.Popen([sys.executable, "-c", code, str(npz), str(out)], env=environment)
     try:
         compute(make_fabric(FabricConfig(accelerator="cpu", threads=1)), npz, out)
-        assert pairs.wait(240) == 0
+        assert pairs.wait(600) == 0
     finally:
         pairs.kill()
     return out
@@ -376,7 +376,7 @@ def test_a_killed_process_ends_the_other_and_the_same_command_continues(
     assert "Traceback" not in said and "gloo/" not in said
     folder = results / "lost" / "teacher"
     assert load_checkpoint(folder / "last.pt")["epoch"] == 2
-    done = command(*member(npz, results))
+    done = command(*member(npz, results), timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("ONNX bytes") == 1
     assert yaml.safe_load((folder / "config.yaml").read_text())["fabric"]["devices"] == 2
