@@ -1,4 +1,4 @@
-"""Signs and integers as thresholds on whole numbers, each halfway between two of them."""
+"""Signs and integers as thresholds on whole numbers, each halfway between two of them, or at the lowest there is."""
 
 from __future__ import annotations
 
@@ -106,6 +106,9 @@ def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> G
         return None
     first = first_numbers(chain, grid, source, turn)
     table = np.asarray(source.unit * (first - 0.5), np.float32)
+    if source.unit == 1.0:
+        # FINN counts the ones of a binary layer's sum, and takes no threshold below a count of 0.
+        table = np.maximum(table, np.float32(source.low))
     table = table[:1] if (table == table[:1]).all() else table
     bipolar = node.op_type == "BipolarQuant"
     attributes: dict[str, Any] = {
@@ -162,7 +165,8 @@ def write_thresholds(model: ir.Model, images: HostImages) -> int:
 
     Alpha, BatchNorm and the steps of the integers go into the thresholds, a negative factor into the weights. A
     threshold stands halfway between the last whole number below a level and the first that reaches it, so no
-    arithmetic in float32, here or in FINN's own steps, moves a sum to its other side. Between thresholds flow whole
+    arithmetic in float32, here or in FINN's own steps, moves a sum to its other side; that of a level which every sum
+    reaches stands at the lowest sum. Between thresholds flow whole
     numbers; a Mul by their step stands where something else reads them, as in front of the logits.
     Raises ExportError where the network itself scales the images in front of their quantiser.
     """
