@@ -157,7 +157,7 @@ class FabricConfig:
         devices: how many processes (devices) on each node
         num_nodes: how many machines
         strategy: auto, ddp, ...
-        threads: CPU threads per process; all cores by default
+        threads: CPU threads per process; by default all cores, or as many as the process's control group has time for
     """
 
     accelerator: str = "auto"

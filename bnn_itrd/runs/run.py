@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from bnn_itrd.training.checkpoint import matching_state
 from bnn_itrd.training.fabric import ending_together, make_fabric, steps_in_epoch
 from bnn_itrd.training.precision import settle_precision
 from bnn_itrd.training.progress import tell_beginning
+from bnn_itrd.training.threads import busy_note
 
 __all__ = ["run_recipe"]
 
@@ -132,6 +134,9 @@ def run_recipe(
         raise UserError("with several processes, teacher_train.precision and train.precision must be the same")
     if fabric.is_global_zero:
         _tell(config, data, only)
+        busy = busy_note(torch.get_num_threads()) if fabric.device.type == "cpu" and config.log.progress else None
+        if busy is not None:
+            print(f"note: {busy}", file=sys.stderr)
     deadline = None if config.max_seconds is None else began + config.max_seconds
     with run_folder(out, only):
         with ending_together(fabric):

@@ -18,6 +18,7 @@ from lightning.fabric import Fabric
 from bnn_itrd.config.train import FabricConfig, TrainConfig
 from bnn_itrd.console import say_at_the_end
 from bnn_itrd.errors import LostProcess, UserError
+from bnn_itrd.training.threads import cpu_quota, set_threads
 from bnn_itrd.training.writer import write_waiting
 
 __all__ = ["ending_together", "make_fabric", "reset_loss_scale", "steps_in_epoch"]
@@ -30,8 +31,7 @@ _GRACE = 20.0
 
 def make_fabric(config: FabricConfig, *, precision: str = "32-true") -> Fabric:
     """The one Fabric of a command, launched: with several processes, each of them runs the command from here on."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    fewer = set_threads(config.threads, processes=config.devices, quota=cpu_quota())
     try:
         fabric = Fabric(
             accelerator=config.accelerator,
@@ -51,6 +51,8 @@ def make_fabric(config: FabricConfig, *, precision: str = "32-true") -> Fabric:
     if fabric.device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # batches have one shape
     fabric.launch()
+    if fewer is not None:
+        fabric.print(fewer)
     if fabric.world_size > 1:
         atexit.register(_leave)
         launched = getattr(fabric.strategy.launcher, "procs", None)

@@ -1,0 +1,90 @@
+"""How many threads a training uses on the CPU: no more than the time that the system gives them.
+
+Threads that wait for each other stand still where one of them is not given its turn: in a container that may use two
+processors' worth of time on a machine of 64, 64 threads are many times slower than two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from pathlib import Path
+
+import torch
+
+__all__ = ["busy_note", "cpu_quota", "set_threads"]
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Returns the processors' worth of time that this process may use, as Linux's control groups say; None: no limit.
+
+    The least of all groups around it counts. root: where /proc and /sys are.
+    """
+    limits = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            number, controllers, path = line.split(":", 2)
+            if number == "0":
+                limits += _quotas(root / "sys/fs/cgroup", path, version=2)
+                limits += _quotas(root / "sys/fs/cgroup/unified", path, version=2)
+            elif "cpu" in controllers.split(","):
+                limits += _quotas(root / "sys/fs/cgroup/cpu", path, version=1)
+    return min(limits, default=None)
+
+
+def _quotas(top: Path, path: str, *, version: int) -> list[float]:
+    """The limits of a group and of those around it."""
+    found, group = [], top / path.lstrip("/")
+    for folder in (group, *group.parents):
+        if not folder.is_relative_to(top):
+            break
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            if version == 2:
+                quota, period = (folder / "cpu.max").read_text().split()
+            else:
+                quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            if quota != "max" and int(quota) > 0:
+                found.append(int(quota) / int(period))
+    return found
+
+
+def set_threads(wanted: int | None, *, processes: int = 1, quota: float | None = None) -> str | None:
+    """Sets torch's threads; returns a line that says so where they are fewer than torch would take.
+
+    wanted: as many, whatever the quota (``fabric.threads``); None: torch's own number, but no more than the quota has
+    for each of the processes on this machine.
+
+    >>> before = torch.get_num_threads()
+    >>> set_threads(2), torch.get_num_threads()
+    (None, 2)
+    >>> set_threads(None, quota=1.5)
+    '1 thread instead of 2: the control group has time for 1.5 processors; --fabric.threads N sets another number'
+    >>> set_threads(before)
+    """
+    if wanted is not None:
+        torch.set_num_threads(wanted)
+        return None
+    usual = torch.get_num_threads()
+    if quota is None or (fitting := max(1, math.floor(quota / processes + 0.01))) >= usual:
+        return None
+    torch.set_num_threads(fitting)
+    threads = "1 thread" if fitting == 1 else f"{fitting} threads"
+    return (
+        f"{threads} instead of {usual}: the control group has time for {quota:g} processors; --fabric.threads N sets "
+        "another number"
+    )
+
+
+def busy_note(threads: int) -> str | None:
+    """Returns a note where other processes keep this machine busy and the threads would wait for each other."""
+    try:
+        load, processors = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # not Linux
+        return None
+    if threads == 1 or load < 1.5 * processors:
+        return None
+    return (
+        f"{load:.0f} processes are at work on the {processors} processors of this machine: {threads} threads that wait "
+        "for each other may be many times slower than one (--fabric.threads 1)"
+    )
