@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Sequence
 
 from bnn_itrd import recipes as recipe_files
 
 __all__ = ["command"]
 
+# A recipe belongs to the first group in which it, or what its name begins with, stands.
+_GROUPS = (
+    ("Start here", ("digits", "folder", "cifar10-resnet20", "cifar10")),
+    ("CIFAR-10, papers and their schedules", ("cifar10-",)),
+    ("CIFAR-100, ImageNet: the tables of the distillation papers", ("cifar100-", "imagenet-")),
+    ("FPGAs", ("fpga-",)),
+    ("Text", ("squad-tiny", "squad")),
+)
+_MORE = "Others"
+_WIDEST = 120
+
 
 def command(argv: Sequence[str]) -> int:
-    """``recipes``: names and purposes."""
-    width = max(len(name) for name in recipe_files.names())
-    for name in recipe_files.names():
-        print(f"{name.ljust(width)}  {recipe_files.describe(name)}")
+    """``recipes``: names and purposes, in groups, as wide as the terminal."""
+    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    for title, names in _grouped(recipe_files.names()).items():
+        print(f"{title}:")
+        for name in names:
+            text = textwrap.wrap(recipe_files.describe(name), width - 4)
+            print(f"  {name}", *(f"    {line}" for line in text), sep="\n")
+        print()
+    print("bnn-itrd run NAME runs one; bnn-itrd run NAME --help explains its fields")
     return 0
+
+
+def _grouped(names: Sequence[str]) -> dict[str, list[str]]:
+    """The names by their groups, in the order in which a group has them, else sorted.
+
+    >>> _grouped(["cifar10", "digits", "mine", "cifar10-rad"])
+    {'Start here': ['digits', 'cifar10'], 'CIFAR-10, papers and their schedules': ['cifar10-rad'], 'Others': ['mine']}
+    """
+    left, groups = list(names), dict[str, list[str]]()
+    for title, wanted in _GROUPS:
+        exact, beginnings = [name for name in wanted if name in left], tuple(w for w in wanted if w.endswith("-"))
+        groups[title] = exact + [name for name in left if name not in exact and name.startswith(beginnings)]
+        left = [name for name in left if name not in groups[title]]
+    groups[_MORE] = left
+    return {title: found for title, found in groups.items() if found}

@@ -74,9 +74,7 @@ def test_a_number_that_is_given_is_kept() -> None:
 def test_a_training_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(fabrics, "cpu_quota", lambda: 2.0)
     make_fabric(FabricConfig(accelerator="cpu"))
-    expected = (
-        "2 threads instead of 4: the control group has time for 2 processors; --fabric.threads "
-    )
+    expected = "2 threads instead of 4: the control group has time for 2 processors; --fabric.threads "
     assert capsys.readouterr().out.startswith(expected)
     make_fabric(FabricConfig(accelerator="cpu"))  # of the same command: they are two already
     assert capsys.readouterr().out == "" and torch.get_num_threads() == 2
