@@ -88,6 +88,8 @@ def fit(
     try:
         with TrainingFiles(out, identity, fabric, seconds=train.checkpoint_seconds) as files:
             files.restore(trainer)
+            if trainer.epoch >= train.epochs and log.progress:
+                fabric.print(f"{title}: its training was finished before, at epoch {trainer.epoch} of {train.epochs}")
             files.open(trainer, tensorboard=log.tensorboard, begin=begin)
             with Progress(
                 title, epochs=train.epochs, steps=steps, names=trainer.names, batch_size=train.batch_size,

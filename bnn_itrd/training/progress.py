@@ -100,6 +100,15 @@ class TensorBoard:
             self.writer.close()
 
 
+def _speed(value: float) -> str:
+    """A number of images per second: whole, but for slow ones.
+
+    >>> _speed(1234.5), _speed(0.314)
+    ('1,234', '0.31')
+    """
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
 def _top1(row: dict[str, Any]) -> str:
     return "" if row.get("top1") is None else f"{row['split']} top-1 {row['top1']:.2f} %"
 
@@ -185,7 +194,7 @@ class Progress:
             self.read_time = now
             speed = done * self.batch_size / (now - self.epoch_start)
             losses = " ".join(f"{n} {v:.3f}" for n, v in zip(self.names, parts.tolist(), strict=True))
-            self.text = f"{place}  {losses}  {speed:,.0f} {self.unit}/s"
+            self.text = f"{place}  {losses}  {_speed(speed)} {self.unit}/s"
         self.bar.update(self.task, completed=before + done, text=self.text)
 
     def _estimate(self, done: int, parts: Tensor) -> None:
@@ -213,7 +222,7 @@ class Progress:
             return
         place, before = self._place()
         losses = " ".join(f"{n} {row[f'loss_{n}']:.3f}" for n in self.names if f"loss_{n}" in row)
-        shown = [place, losses, self.scores(row), f"{row[f'{self.unit}_per_s']:,.0f} {self.unit}/s"]
+        shown = [place, losses, self.scores(row), f"{_speed(row[f'{self.unit}_per_s'])} {self.unit}/s"]
         self.text = "  ".join(text for text in shown if text)
         if self.bar is not None:
             self.bar.update(self.task, completed=before + self.steps, text=self.text)
