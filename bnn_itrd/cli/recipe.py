@@ -24,14 +24,26 @@ def recipe_config(
 ) -> tuple[str, RunConfig, dict[str, Any]]:
     """Reads the recipe and the fields behind it: (its name, the configuration, the values of the command's options).
 
-    extra: the command's own options, name -> help; it also has --trust. Raises UserError: no recipe, and what
-    `run_config` does.
+    extra: the command's own options, name -> help; it also has --trust. The config.yaml of a run is its recipe with
+    all fields; its folder is then where the run goes on, unless --out names another. Raises UserError: no recipe, the
+    record of one network, and what `run_config` does.
     """
     if argv and not argv[0].startswith("-"):
         name, rest = argv[0], list(argv[1:])
         tree = recipe_files.read(name)
+        folder = Path(name).parent
+        if {"name", "distill"} <= tree.keys():
+            raise UserError(
+                f"{name} is the record of one network, which {folder.parent / 'config.yaml'} trains, the file of the "
+                "whole run"
+            )
+        recorded = tree.pop("recipe", None)
         config, own = run_config(command, description, tree, rest, extra=extra, flags=TRUST, say=line_printer())
-        return name, config, own
+        if recorded is None:
+            return name, config, own
+        if own.get("out", "") is None:
+            own["out"] = str(folder)
+        return str(recorded), config, own
     if any(token in ("-h", "--help") for token in argv):
         run_config(command, description, {}, argv, extra=extra, flags=TRUST)
     raise no_recipe(command)

@@ -1,0 +1,42 @@
+"""The config.yaml of a run's folder is a recipe: it continues the run, or runs it elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import TINY, write_npz
+
+from bnn_itrd.cli import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    npz = write_npz(folder / "x.npz")
+    given = [*TINY, f"--data.root={npz}", "--network.name=resnet8", "--train.epochs=1", "--students={a: {itrd: {}}}"]
+    assert main(["run", "digits", *given, "--report=false", f"--out={folder / 'first'}"]) == 0
+    return folder / "first"
+
+
+def test_it_continues_the_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "a" / "last.pt").read_bytes()
+    assert main(["run", str(run / "config.yaml"), "--report=false", "--log.progress=true"]) == 0
+    assert "a: its training was finished before, at epoch 1 of 1" in capsys.readouterr().out
+    assert (run / "a" / "last.pt").read_bytes() == before
+
+
+def test_it_runs_elsewhere(run: Path, tmp_path: Path) -> None:
+    assert main(["run", str(run / "config.yaml"), "--report=false", f"--out={tmp_path / 'second'}"]) == 0
+    first, second = (yaml.safe_load((folder / "config.yaml").read_text()) for folder in (run, tmp_path / "second"))
+    assert first == second and first["recipe"] == "digits"
+    assert (tmp_path / "second" / "a" / "metrics.csv").read_text().splitlines()[0]
+
+
+def test_the_record_of_one_network(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(run / "a" / "config.yaml")]) == 2
+    said = (
+        f"{run / 'a' / 'config.yaml'} is the record of one network, which {run / 'config.yaml'} trains, the file of the"
+    )
+    assert said in capsys.readouterr().err
