@@ -1,15 +1,39 @@
-"""Running a file on images: arrays in, logits out."""
+"""Running a file: arrays in, logits out; or image files in, class names out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .errors import ExportError, ImageError
+from .images import picture_of_file, prepare_image
+from .sessions import read_metadata, session
+
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["as_array", "check_batches", "predict_file"]
+__all__ = ["Prediction", "as_array", "check_batches", "classify_images", "predict_file"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image, best first, with softmax probabilities in [0, 1].
+
+    >>> print(Prediction(Path("a.png"), ("cat", "dog"), (0.75, 0.25)))
+    a.png: cat 75.0 %, dog 25.0 %
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    def __str__(self) -> str:
+        pairs = zip(self.classes, self.probabilities, strict=True)
+        return f"{self.path}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in pairs)
 
 
 def as_array(images: Any) -> np.ndarray:
@@ -46,3 +70,33 @@ def predict_file(opened: onnxruntime.InferenceSession, images: Any, *, batch_siz
         for i in range(0, len(array), batch_size)
     ]
     return np.concatenate(parts)
+
+
+def classify_images(
+    file: Path, images: Sequence[Path], *, top: int = 3, threads: int = 1, native: bool | None = None
+) -> list[Prediction]:
+    """Classifies image files with an ONNX file written by bnn-itrd: brought to its size, normalised as it says.
+
+    top: how many classes of each; threads, native: see `session`, whose errors it raises. Raises ExportError on a file
+    without the metadata, ImageError on an image that cannot be read or has another size than a file that is not square.
+    """
+    metadata = read_metadata(file)
+    missing = [key for key in ("classes", "mean", "std", "input_shape") if key not in metadata]
+    if missing:
+        raise ExportError(f"{file} has no {', '.join(missing)} in its metadata: was it exported by bnn-itrd?")
+    opened = session(file, threads=threads, native=native)
+    raw = opened.get_inputs()[0].type == "tensor(uint8)"
+    result: list[Prediction] = []
+    for path in images:
+        picture = picture_of_file(path)
+        try:
+            prepared = prepare_image(picture, metadata, raw=raw)
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}") from error
+        logits = predict_file(opened, prepared[None])[0]
+        shifted = np.exp(logits - logits.max())
+        probabilities = shifted / shifted.sum()
+        order = np.argsort(-probabilities)[:top]
+        names = tuple(metadata["classes"][i] for i in order)
+        result.append(Prediction(path, names, tuple(float(probabilities[i]) for i in order)))
+    return result

@@ -19,6 +19,7 @@ from bnn_itrd.cli import main
 from bnn_itrd.export import ExportError, read_metadata, session, to_onnx
 from bnn_itrd.export.runtime.chain_program import chain_attributes
 from bnn_itrd.export.runtime.checksum import NO_DIGEST, seal
+from bnn_itrd.export.runtime.onnx_file import read_operation
 from bnn_itrd.quant import BinaryConv2d
 
 
@@ -130,10 +131,11 @@ def test_the_program_of_two_operations() -> None:
     """By the tables of docs/format.md."""
     window = {"kernel_shape": [3, 3], "strides": [1, 1], "pads": [1, 1, 1, 1], "dilations": [1, 1]}
     own = {"input_size": [8, 8], "channels": 16, "group": 1, "padding_value": 0, **window}
-    nodes = [
+    made = [
         helper.make_node("Sign", ["x"], ["s"], domain="bnn_itrd"),
         helper.make_node("BinaryConvClip", ["s", "w", "a", "b"], ["y"], domain="bnn_itrd", low=-1.0, high=0.5, **own),
     ]
+    nodes = [read_operation(node.SerializeToString()) for node in made]
     assert chain_attributes(nodes, ["x", "w", "a", "b"], {"w": 32}) == {
         "program": [1, 0, 8, 8, 16, 0, 0, 2, 1, -1, 5, 1, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0],
         "output_size": [8, 8, 32],
