@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the numbers to this JSON file")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=200)
-    available = KERNELS[1 : KERNELS.index(kernel()) + 1]
+    available = ("neon",) if kernel() == "neon" else KERNELS[1 : KERNELS.index(kernel()) + 1]
     parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=list(available), help="portable is slow")
     arguments = parser.parse_args()
     result = measure(arguments.kernels, batch=arguments.batch, repeats=arguments.repeats)

@@ -33,7 +33,7 @@ from bnn_itrd.runs.load import load_member
 from bnn_itrd.runs.lock import exclusive_folder
 from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.networks import definition_of
-from bnn_itrd.training.fabric import make_fabric
+from bnn_itrd.training.fabric import ending_together, make_fabric
 from bnn_itrd.training.fit import Fitted, fit
 from bnn_itrd.training.precision import choose_precision
 from bnn_itrd.training.progress import tell_beginning
@@ -97,6 +97,7 @@ def distill(
     if student is teacher:
         raise UserError("student and teacher are the same network: give a copy, copy.deepcopy(student), as the teacher")
     data, source = as_image_data(data)
+    data.check_crops()
     train = train or TrainConfig()
     if distill is None:
         distill = DistillConfig() if teacher is None or distillers else DistillConfig(itrd=ITRDConfig())
@@ -110,7 +111,7 @@ def distill(
         _tell(student, data, shown=log.progress)
     torch.manual_seed(train.seed)
     with exclusive_folder(folder):
-        with seen_as_trained(teacher, data):
+        with ending_together(launched), seen_as_trained(teacher, data):
             fitted = fit(
                 student, teacher, data, train=train, distill=distill, fabric=launched, log=log,
                 out=folder, identity=identity, title=folder.name, begin=lambda: _begin(folder, identity, launched),

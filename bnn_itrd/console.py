@@ -1,10 +1,21 @@
-"""Tables in the terminal."""
+"""Tables in the terminal, and the last words of a process."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from collections.abc import Sequence
 
-__all__ = ["print_table"]
+__all__ = ["print_table", "say_at_the_end"]
+
+_SHOW_CURSOR = "\x1b[?25h"  # the progress bar hides it
+
+
+def say_at_the_end(message: str) -> None:
+    """Writes a line to standard error for a process that ends without its interpreter's way out."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{_SHOW_CURSOR if sys.stderr.isatty() else ''}{message}\n".encode())
 
 
 def print_table(rows: Sequence[dict[str, str]], title: str = "") -> None:

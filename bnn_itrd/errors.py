@@ -7,7 +7,7 @@ import errno
 import json
 from collections.abc import Iterable
 
-__all__ = ["FieldError", "Unfinished", "UserError", "remedy", "require", "unknown"]
+__all__ = ["FieldError", "LostProcess", "Unfinished", "UserError", "remedy", "require", "unknown"]
 
 
 class UserError(ValueError):
@@ -63,6 +63,25 @@ class Unfinished(Exception):
         self.title, self.epoch, self.epochs = title, epoch, epochs
 
 
+class LostProcess(RuntimeError):
+    """Another of the processes that train together has ended before the training did, so this one cannot go on.
+
+    who: which one, in words. status: what a command ends with.
+
+    >>> print(LostProcess("rank 1 of 2 (pid 4711)"))
+    rank 1 of 2 (pid 4711) has ended before the training did, and this one with it; the same command continues from \
+the last finished epoch
+    """
+
+    status = 3
+
+    def __init__(self, who: str) -> None:
+        super().__init__(
+            f"{who} has ended before the training did, and this one with it; the same command continues from the last "
+            "finished epoch"
+        )
+
+
 _FULL = "Free some space or choose another --out"
 _NOT_ALLOWED = "Choose another --out, one that you may write to"
 _TOO_MANY_FILES = "Raise the limit on open files (ulimit -n)"
@@ -78,12 +97,18 @@ _REMEDIES = {
 }
 
 
-def remedy(error: OSError, otherwise: str = "") -> str:
+def remedy(error: OSError, otherwise: str = "", *, writing: bool = True) -> str:
     """Returns what to do about an error of the system: by its number, else `otherwise`.
+
+    writing: it was met where the run writes; else what was tried is not known.
 
     >>> remedy(OSError(errno.ENOSPC, "No space left on device"))
     'Free some space or choose another --out'
+    >>> remedy(PermissionError(errno.EACCES, "Permission denied"), writing=False)
+    'Look at who may read and write it (ls -ld)'
     """
+    if not writing and error.errno in (errno.EACCES, errno.EPERM):
+        return "Look at who may read and write it (ls -ld)"
     return _REMEDIES.get(error.errno or 0, otherwise)
 
 

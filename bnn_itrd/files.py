@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Callable
@@ -16,10 +17,12 @@ import yaml
 
 from bnn_itrd.errors import UserError, remedy
 
-__all__ = ["file_hash", "write_file", "write_json", "write_yaml"]
+__all__ = ["file_hash", "remove_half_written", "write_file", "write_json", "write_yaml"]
 
 _OTHER = "Choose another --out"
 _UMASK = threading.Lock()
+# .NAME.X.tmp beside NAME, with the X of tempfile, of a UUID or of a process: a user's own .notes.tmp is none.
+_HALF_WRITTEN = re.compile(r"\..+\.([a-z0-9_]{8}|[0-9a-f]{32}|[0-9]+)\.tmp")
 
 
 def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -44,6 +47,13 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
             kept = "; the file that was there is untouched" if path.exists() else ""
             raise UserError(f"cannot write {path}: {error}{kept}. {remedy(error, _OTHER)}") from error
         raise
+
+
+def remove_half_written(folder: Path) -> None:
+    """Removes what a killed process was writing into a folder, beside the files that it was to replace."""
+    for path in folder.glob(".*.tmp"):
+        if _HALF_WRITTEN.fullmatch(path.name) and not path.is_dir():
+            path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

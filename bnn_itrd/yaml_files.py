@@ -46,8 +46,9 @@ def parse_yaml(text: str, *, where: str) -> Any:
     Raises UserError on what is no YAML, a key that stands twice, values that are nested too deeply, that hold
     themselves, or that anchors repeat too often.
     """
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)  # which looks at every character
         node = loader.get_single_node()
         if node is None:
             return None
@@ -62,7 +63,8 @@ def parse_yaml(text: str, *, where: str) -> Any:
     except RecursionError as error:
         raise UserError(f"{where} is nested too deeply: {_DEEPEST} levels are read") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def read_yaml(path: Path) -> Any:

@@ -40,6 +40,7 @@ KEPT = ("config.yaml", "environment.json", "metrics.csv", "student.onnx", "teach
 # Start, compilation, export and validation of one run, roughly.
 _FIXED_MINUTES = 1.0
 _TRAINING_IMAGES = 50_000
+_CLASSES = {"cifar10": 10, "cifar100": 100}
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,10 @@ def minutes(run: Run) -> float:
     config = configuration(run)
     member = member_config(config, run.member)
     stage = 0 if member.scheme is None else member.scheme.first_stage_epochs
-    images = _TRAINING_IMAGES * (1 - config.data.val_fraction) * (member.train.epochs + stage)
+    images = _TRAINING_IMAGES * (1 - config.data.val_fraction)
+    if config.data.per_class is not None:
+        images = min(images, _CLASSES[config.data.name] * config.data.per_class)
+    images *= member.train.epochs + stage
     return images / run.images_per_s / 60 + _FIXED_MINUTES
 
 

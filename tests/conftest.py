@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from faults.native import compile_sanitized, why_no_sanitizers
 from helpers import write_npz
 
 # A test machine has few cores, and tests of several processes share them: waiting threads must not spin.
@@ -17,11 +18,34 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Two test files run at a time: with a thread for every core in each, they would wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# The files that take longest begin first, and many short ones end: two run at a time, and neither is left over alone.
+# By the number of their tests, xdist's own order, those with few long ones would be last.
+_LONG = [
+    "test_two_processes.py", "test_export.py", "test_lce.py", "test_fpga.py", "test_sweep.py", "test_cli.py",
+    "test_native.py", "test_chains.py", "test_recipes.py", "test_campaign.py", "test_nlp.py", "test_training.py",
+    "test_own_binariser.py", "test_own_data.py", "test_own_network.py", "test_own_loop.py", "test_own_loss.py",
+    "test_packaging.py", "test_finn_form.py", "test_runtimes.py", "test_network_files.py", "test_distillers.py",
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts the files by `_LONG`; within a file the tests stay in their order."""
+    place = {name: i for i, name in enumerate(_LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(_LONG)))
+
 
 @pytest.fixture(scope="session")
 def tiny_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """96 training and 48 test images of 8x8, 3 classes, in the form `--data.root` takes."""
     return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
+
+
+@pytest.fixture(scope="session")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The native library, compiled with the address and undefined-behaviour sanitizers."""
+    if why := why_no_sanitizers():
+        pytest.skip(why)
+    return compile_sanitized(tmp_path_factory.mktemp("sanitized"))
 
 
 @pytest.fixture

@@ -13,6 +13,9 @@ from torch import Tensor, fx, nn
 
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Report, Scheme, binarize, set_progress
 
+# `binarize` follows a network with torch.fx.
+pytestmark = pytest.mark.compiles
+
 
 def images(n: int = 2, size: int = 64) -> Tensor:
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0))

@@ -278,7 +278,8 @@ def test_a_torchvision_teacher(tiny_npz: Path, tmp_path: Path, capsys: pytest.Ca
     model = torchvision.models.mobilenet_v3_small(weights=None, num_classes=3)
     torch.save(model.state_dict(), tmp_path / "w.pt")
     base = ["train", "digits", *TINY, f"--data.root={tiny_npz}", "--data.image_size=32", "--network.width=0.25",
-            "--member=recu-itrd", f"--out={tmp_path / 'out'}", "--log.tensorboard=false"]  # fmt: skip
+            "--member=recu-itrd", f"--out={tmp_path / 'out'}", "--log.tensorboard=false", "--network.name=resnet8",
+            "--train.epochs=1", "--report=false"]  # fmt: skip
     assert main([*base, "--teacher=torchvision:mobilenet_v3_small"]) == 2
     assert "is untrained: give its state dict with --teacher_weights" in capsys.readouterr().err
     assert main([*base, "--teacher=torchvision:mobilnet_v3_small"]) == 2

@@ -1,13 +1,10 @@
-"""Every distiller in a run: its term by hand, phases, schedules, exact resume, refusals, options, two processes."""
+"""Every distiller in a run: its term by hand, phases, schedules, exact resume, refusals, options."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -510,6 +507,7 @@ def test_stopping_anywhere_and_continuing_changes_nothing(
 # ---- schedules, penalties, what happens before an epoch
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_schedule_reaches_the_loss(
     npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
@@ -901,124 +899,3 @@ def test_no_other_distiller_reads_labels(npz: Path) -> None:
             torch.manual_seed(0)
             terms.append(float(trainer.objective(images, torch.full((6,), label), torch.arange(6))[0].detach()))
         assert terms[0] == terms[1] and math.isfinite(terms[0])
-
-
-# ---- several processes
-
-_TWO = """
-import sys, torch
-from pathlib import Path
-from bnn_itrd.config.data import DataConfig
-from bnn_itrd.config.train import FabricConfig
-from bnn_itrd.data.datasets import load_data
-from bnn_itrd.training.fabric import make_fabric
-from test_distillers import in_processes
-
-fabric = make_fabric(FabricConfig("cpu", 2, strategy="ddp", threads=1))
-in_processes(fabric, load_data(DataConfig(name="cifar10", root=sys.argv[1])), Path(sys.argv[2]))
-"""
-
-# Neither BatchNorm nor a batch's statistics of one process in any of them.
-_SHARED = DistillConfig(
-    kd=dc.KDConfig(), ab=dc.ABConfig(weight=1e-3, preparation_epochs=1), fsp=dc.FSPConfig(preparation_epochs=2)
-)
-
-
-def in_processes(fabric: Any, data: ImageData, out: Path) -> None:
-    """What is the same in one process and in two: steps with banks; whole runs with phases before them."""
-    distill = DistillConfig(crd=dc.CRDConfig(embed_dim=6, negatives=16), wcord=dc.WCoRDConfig(embed_dim=6, negatives=9))
-    trainer = Trainer(
-        made(1), made(2, Net, TEACHER).eval(), input_shape=SHAPE, train=settings(), distill=distill, fabric=fabric,
-        labels=data.train.labels,
-    )  # fmt: skip
-    rank, world = fabric.global_rank, fabric.world_size
-    halves = [data.train.train_batches(32, seed=0, epoch=0, device=fabric.device, rank=r, world=2) for r in range(2)]
-    # one process sees the samples in the order in which two gather them: so it draws the same negatives for them
-    batches = (
-        halves[rank] if world == 2 else (map(torch.cat, zip(*pair, strict=True)) for pair in zip(*halves, strict=True))
-    )
-    trainer.objective.train()
-    steps = []
-    for i, batch in enumerate(batches):
-        torch.manual_seed(i)  # the same negatives in each process
-        loss, parts, _ = trainer.step_module(*batch)
-        fabric.backward(loss)
-        if world > 1:
-            torch.distributed.all_reduce(parts)
-        grads = {n: p.grad.clone() for n, p in trainer.objective.named_parameters()}
-        steps.append({"parts": parts / world, "grads": grads})
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad()
-    torch.save({"steps": steps, "state": trainer.objective.state_dict()}, out / f"steps-{world}-{rank}.pt")
-    for name, config in (("shared", _SHARED), ("ft", DistillConfig(ft=dc.FTConfig(preparation_epochs=2)))):
-        fit(
-            made(1, Net, TEACHER), made(2, Net, TEACHER).eval(), data, train=settings(), distill=config, fabric=fabric,
-            log=QUIET, out=out / f"{name}-{world}", identity={},
-        )  # fmt: skip
-    # labels that are not as many in either process
-    labels = torch.where(torch.arange(32) % 4 < 1, 2, UNLABELLED)
-    labels[1] = 0
-    trainer = Trainer(
-        made(1), None, input_shape=SHAPE, train=settings(), distill=DistillConfig(), fabric=fabric, labels=labels
-    )
-    images = torch.randn(32, *SHAPE, generator=torch.Generator().manual_seed(0))
-    loss, parts, _ = trainer.step_module(images[rank::world], labels[rank::world], torch.arange(32)[rank::world])
-    fabric.backward(loss)
-    if world > 1:
-        torch.distributed.all_reduce(parts)
-    grads = {n: p.grad for n, p in trainer.objective.named_parameters()}
-    torch.save({"parts": parts / world, "grads": grads}, out / f"unlabelled-{world}-{rank}.pt")
-    # each process draws its own negatives here: what they write must be the same all the same
-    config = DistillConfig(crd=dc.CRDConfig(embed_dim=6, negatives=16))
-    trainer = Trainer(
-        made(1), made(2, Net, TEACHER).eval(), input_shape=SHAPE, train=settings(), distill=config, fabric=fabric,
-        labels=data.train.labels,
-    )  # fmt: skip
-    trainer.objective.train()
-    torch.manual_seed(rank)
-    for batch in data.train.train_batches(32, seed=0, epoch=0, device=fabric.device, rank=rank, world=world):
-        loss, _, _ = trainer.step_module(*batch)
-        fabric.backward(loss)
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad()
-    torch.save(trainer.objective.state_dict(), out / f"banks-{world}-{rank}.pt")
-
-
-def test_two_processes_equal_one(npz: Path, data: ImageData, tmp_path: Path) -> None:
-    script = tmp_path / "two.py"
-    script.write_text(_TWO)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "GLOO_SOCKET_IFNAME": "lo"}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*launcher, str(script), str(npz), str(tmp_path)], capture_output=True, text=True, timeout=240, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    in_processes(make_fabric(CPU), data, tmp_path)
-    one, first, second = (torch.load(tmp_path / f"steps-{n}.pt", weights_only=True) for n in ("1-0", "2-0", "2-1"))
-    assert len(one["steps"]) == 3
-    for a, b in zip(one["steps"], first["steps"], strict=True):
-        torch.testing.assert_close(b["parts"], a["parts"], rtol=1e-4, atol=1e-5)
-        for name, grad in a["grads"].items():
-            torch.testing.assert_close(b["grads"][name], grad, rtol=1e-3, atol=1e-4 * float(grad.abs().max()), msg=name)
-    for key, value in one["state"].items():
-        torch.testing.assert_close(first["state"][key], value, rtol=1e-3, atol=1e-4, msg=key)
-        assert torch.equal(first["state"][key], second["state"][key]), key
-    start = losses.CRD(*DIMS, data.train.labels, embed_dim=6, num_negatives=16).memory.bank_s
-    assert first["state"]["distillers.crd.loss.memory.bank_s"].shape == start.shape
-    for kind in ("shared", "ft"):
-        a, b = (load_checkpoint(tmp_path / f"{kind}-{n}" / "last.pt") for n in (1, 2))
-        assert len(a["preparation"]) == len(b["preparation"]) == 2
-        for x, y in zip(a["preparation"], b["preparation"], strict=True):
-            assert x["loss"] == pytest.approx(y["loss"], rel=1e-4)
-        # FT's translator has BatchNorm, whose statistics are each process's own
-        keys = [k for k in a["objective"] if kind == "shared" or "paraphraser" in k]
-        for key in keys:
-            torch.testing.assert_close(b["objective"][key], a["objective"][key], rtol=1e-3, atol=1e-4, msg=key)
-    a, b = (torch.load(tmp_path / f"unlabelled-{n}-0.pt", weights_only=True) for n in (1, 2))
-    torch.testing.assert_close(b["parts"], a["parts"])
-    for name, grad in a["grads"].items():
-        torch.testing.assert_close(b["grads"][name], grad, rtol=1e-4, atol=1e-6, msg=name)
-    banks = [torch.load(tmp_path / f"banks-2-{rank}.pt", weights_only=True) for rank in (0, 1)]
-    for name in ("bank_s", "bank_t", "log_z"):
-        key = f"distillers.crd.loss.memory.{name}"
-        assert torch.equal(banks[0][key], banks[1][key]), name

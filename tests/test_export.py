@@ -147,6 +147,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network(name: str, folder: Path) -> None:
     build, shape = NETWORKS[name]
@@ -294,6 +295,7 @@ def test_oldest_onnxruntime(student_file: Path, folder: Path) -> None:
     assert np.median(np.abs(ours - theirs)) < 1e-5
 
 
+@pytest.mark.compiles
 @pytest.mark.exhaustive
 def test_torchvision_network_binarised(folder: Path) -> None:
     torch.manual_seed(3)
@@ -303,6 +305,7 @@ def test_torchvision_network_binarised(folder: Path) -> None:
     assert_same_function(model, file, (3, 32, 32))
 
 
+@pytest.mark.compiles
 def test_all_float_network(folder: Path) -> None:
     torch.manual_seed(3)
     setting = [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 2]]
@@ -371,6 +374,7 @@ LAYERS: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("name", LAYERS)
 def test_layer(name: str) -> None:
     """With BatchNorm folded, dropped clips and bits: the same numbers, ties at 0 and -0 included."""
@@ -427,6 +431,7 @@ class Mixed(nn.Module):
         return {"loss": None, "logits": self.head(self.norm(self.hidden(x.mean((2, 3)))))}
 
 
+@pytest.mark.compiles
 def test_users_own_network(folder: Path) -> None:
     torch.manual_seed(6)
     model = randomised(Mixed())
@@ -455,6 +460,7 @@ class Auxiliary(nn.Module):
         return (logits, auxiliary) if self.training else logits
 
 
+@pytest.mark.compiles
 def test_layers_the_logits_do_not_need(folder: Path) -> None:
     torch.manual_seed(13)
     model = randomised(Auxiliary())
@@ -482,6 +488,7 @@ class Returning(nn.Module):
         return self.make(self.one(x), self.two(x))
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -507,6 +514,7 @@ def test_outputs_a_file_would_drop_are_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("make", [lambda a, b: (a,), lambda a, b: {"features": None, "heads": [b]}])
 def test_one_tensor_is_found_wherever_it_is(make: Callable[[Tensor, Tensor], Any], tmp_path: Path) -> None:
     model, shape = Returning(make).eval(), (3, 2, 2)
@@ -516,6 +524,7 @@ def test_one_tensor_is_found_wherever_it_is(make: Callable[[Tensor, Tensor], Any
 # The canonical graph
 
 
+@pytest.mark.compiles
 def test_canonical_graph() -> None:
     torch.manual_seed(7)
     model = randomised(

@@ -297,6 +297,7 @@ def test_the_block_is_its_formula() -> None:
     torch.testing.assert_close(block(x), want)
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("per_conv", [False, True])
 def test_a_ready_network_compiles_whole(per_conv: bool) -> None:
     torch._dynamo.reset()

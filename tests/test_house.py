@@ -100,3 +100,19 @@ def test_no_module_is_hidden_by_what_bears_its_name() -> None:
 def test_every_module_says_what_it_is() -> None:
     silent = [name for name, path in MODULES.items() if not ast.get_docstring(ast.parse(path.read_text()))]
     assert silent == []
+
+
+def test_what_compiles_is_marked() -> None:
+    """`.ci/full` runs the tests under the marker `compiles` on other versions of torch."""
+    unmarked = []
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        text = path.read_text()
+        if "torch.compile" in text and "pytestmark = pytest.mark.compiles" not in text and path != Path(__file__):
+            unmarked += [
+                f"{path.name}: {node.name}"
+                for node in ast.parse(text).body
+                if isinstance(node, ast.FunctionDef)
+                and "torch.compile(" in (source := ast.unparse(node))
+                and "pytest.mark.compiles" not in source
+            ]
+    assert unmarked == []

@@ -493,6 +493,7 @@ def test_itrd_learns() -> None:
     assert floor - 1e-3 <= after < floor + 2
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("autocast", [False, True])
 def test_itrd_compiles_without_a_graph_break(autocast: bool) -> None:
     torch.manual_seed(0)

@@ -313,6 +313,7 @@ def test_autocast_changes_nothing(name: str, dtype: torch.dtype) -> None:
         torch.testing.assert_close(got_grad, want_grad)
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("name", [*LOSSES, *(f"module_{name}" for name in MODULES)])
 def test_compiles_without_a_graph_break(name: str) -> None:
     torch.compiler.reset()

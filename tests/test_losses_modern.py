@@ -1124,6 +1124,7 @@ def test_batch_normalisation_of_one_value_raises(module: nn.Module, args: Args) 
         module(*args)
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("name", [name for name in CASES if name not in ("vid_paper", "srd_linear", "ft_paper")])
 def test_compiles_without_a_graph_break(name: str) -> None:
     torch.compiler.reset()

@@ -116,6 +116,7 @@ def test_option_a_shortcut_takes_every_second_pixel() -> None:
     assert torch.equal(y[:, 2:6], x[:, :, ::2, ::2]) and not y[:, :2].any() and not y[:, 6:].any()
 
 
+@pytest.mark.compiles
 def test_pooling_shortcut_is_the_same_compiled() -> None:
     torch.manual_seed(0)
     module, x = PadShortcut(3, 8, 2, pool=True), torch.randn(2, 3, 6, 4, requires_grad=True)
@@ -222,6 +223,7 @@ def test_observe_takes_timm_networks() -> None:
     torch.testing.assert_close(model.fc(out.representation), out.logits)
 
 
+@pytest.mark.compiles
 @pytest.mark.exhaustive
 def test_observe_compiles_whole_and_lets_go() -> None:
     model = resnet20(binary="recu").eval()

@@ -300,6 +300,7 @@ def test_a_phase_of_its_own(data: ImageData, tmp_path: Path) -> None:
     assert len(fitted.history) == 2 and fitted.history[0]["loss_mine"] > 0
 
 
+@pytest.mark.compiles
 def test_a_compiled_step(data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda module, **_: real(module, backend="eager"))

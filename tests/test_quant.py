@@ -517,6 +517,7 @@ def forward_and_gradients(f: Callable[[Tensor], Tensor], layer: nn.Module, x: Te
     return [y.detach(), x.grad, *(p.grad.clone() for p in layer.parameters() if p.grad is not None)]
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("scheme", list(SCHEMES))
 def test_layers_compile_to_one_graph(scheme: str, training: bool) -> None:
@@ -531,6 +532,7 @@ def test_layers_compile_to_one_graph(scheme: str, training: bool) -> None:
             torch.testing.assert_close(a, b)
 
 
+@pytest.mark.compiles
 def test_layer_compiles_with_the_default_backend() -> None:
     torch._dynamo.reset()
     torch.manual_seed(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ THIS = Path(sys.executable)
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "bnn_itrd"
+    umask = os.umask(0o022)
+    yield tmp_path / "cache" / "bnn_itrd"
+    os.umask(umask)
 
 
 def _wheel(place: Path) -> Path:
@@ -74,6 +76,7 @@ def test_unknown_name(function: Callable[[str], Any]) -> None:
 def test_setup_find_and_setup_again(tiny: Runtime, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find("tiny") is None
     lines: list[str] = []
+    os.umask(0o002)  # what is made is its owner's alone all the same: `find` would refuse it
     python = setup("tiny", report=lines.append)
     assert python == folder("tiny") / "bin" / "python" == find("tiny")
     assert find("tiny", python=python) == python
@@ -103,6 +106,42 @@ def test_an_environment_whose_interpreter_is_gone_is_made_again(
     assert find("tiny") is None
     assert setup("tiny", report=lambda line: None) == python and python.is_file()
     assert [entry.name for entry in cache.iterdir()] == [folder("tiny").name]
+
+
+def _belongs_to_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.getuid() == 0:
+        os.chown(path, 12345, -1, follow_symlinks=False)
+    else:
+        other = os.getuid() + 1
+        monkeypatch.setattr(os, "getuid", lambda: other)
+
+
+@pytest.mark.parametrize("place", ["", "bin", "bin/python", "lib/site.py"])
+def test_what_another_user_may_have_put_there_is_not_run(
+    tiny: Runtime, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Of one that is whole, found by `find` and by `setup`."""
+    monkeypatch.setattr(environments, "_check", lambda runtime, python: None)
+    made = folder("tiny")
+    _fake_build(tiny, made, print)
+    made.parent.chmod(0o755)
+    (made / "lib").mkdir(mode=0o755)
+    (made / "lib" / "site.py").write_text("print('run')")
+    for path in (made, made / "bin", made / "lib", made / "lib" / "site.py"):
+        path.chmod(0o755)
+    assert find("tiny") == made / "bin" / "python"
+    path = made / place
+    if not path.is_symlink():
+        for mode in (0o775, 0o757):
+            path.chmod(mode)
+            for function in (find, setup):
+                with pytest.raises(ExportError, match=f"{path} can be written by others .its mode is {mode:o}.*chmod"):
+                    function("tiny")
+        path.chmod(0o755)
+    _belongs_to_another(path, monkeypatch)
+    for function in (find, setup):
+        with pytest.raises(ExportError, match="belongs to user .*, not to you or root: no code is run from there"):
+            function("tiny")
 
 
 def test_another_process_was_faster(tiny: Runtime, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

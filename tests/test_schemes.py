@@ -694,6 +694,7 @@ def test_networks_with_a_penalty_are_copied_and_pickled() -> None:
         assert not any("penalty" in name for name in other.state_dict())
 
 
+@pytest.mark.compiles
 def test_penalties_compile_to_one_graph() -> None:
     torch._dynamo.reset()
     torch.manual_seed(0)

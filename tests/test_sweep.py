@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,7 @@ from bnn_itrd.experiments.sweep import reference_of
 from bnn_itrd.runs.load import load_member
 from bnn_itrd.runs.lock import exclusive_folder
 from bnn_itrd.training.checkpoint import load_checkpoint
+from bnn_itrd.training.trainer import Trainer
 
 SMALL = [
     *TINY,
@@ -139,6 +144,53 @@ def test_interrupted_sweep_resumes(
     assert read(out)["table"] == read(swept)["table"]
 
 
+def killed_sweeps(root: str, out: str) -> None:
+    """Starts a sweep in two processes that are killed: in an epoch, and before a point is said to be done."""
+    write_json = bnn_itrd.experiments.sweep.write_json
+
+    def in_an_epoch(self: Trainer, *args: Any, **options: Any) -> Any:
+        if "running" in states(Path(out)).get(NAMES[2], ""):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, *args, **options)
+
+    def before_its_result(path: Path, value: Any) -> None:
+        if path == Path(out) / NAMES[2] / "result.json":
+            os.kill(os.getpid(), signal.SIGKILL)
+        write_json(path, value)
+
+    step = Trainer.step
+    for owner, name, function in (
+        (Trainer, "step", in_an_epoch),
+        (bnn_itrd.experiments.sweep, "write_json", before_its_result),
+    ):
+        if (child := os.fork()) == 0:
+            setattr(owner, name, function)
+            os._exit(sweep(Path(root), Path(out)))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def test_killed_sweep_resumes(swept: Path, tiny_npz: Path, tmp_path: Path) -> None:
+    """Two processes that were killed and one that was not end with the weights and the table of one alone."""
+    out = tmp_path / "out"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import test_sweep; test_sweep.killed_sweeps(*sys.argv[2:])"
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tiny_npz), str(out)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    assert list(states(out).values()) == ["done", "done", "running", "waiting"]
+    assert load_checkpoint(out / NAMES[2] / "last.pt")["epoch"] == 1
+    assert not (out / NAMES[2] / "result.json").exists()
+    before = snapshot(out)
+    assert sweep(tiny_npz, out) == 0
+    after = snapshot(out)
+    assert {name: after[name] for name in before if name.split("/")[0] in NAMES[:2]} == {
+        name: before[name] for name in before if name.split("/")[0] in NAMES[:2]
+    }
+    for name in NAMES:
+        ours, theirs = (load_checkpoint(folder / name / "last.pt")["model"] for folder in (out, swept))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
+    assert read(out)["table"] == read(swept)["table"]
+    assert not list(out.rglob(".*.tmp"))
+
+
 def test_done_sweep_trains_nothing(copy: Path, tiny_npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("trained again")
@@ -222,7 +274,7 @@ def test_two_sweeps_in_one_folder(tiny_npz: Path, tmp_path: Path, capsys: pytest
     with exclusive_folder(out):
         assert sweep(tiny_npz, out) == 2
         assert not list(out.iterdir())
-    assert "another process is at work in" in capsys.readouterr().err
+    assert "is at work in" in capsys.readouterr().err
     with exclusive_folder(out):  # let go of
         pass
 

@@ -47,6 +47,8 @@ def test_plain_values() -> None:
         ("a: " + "9" * 5000, "it is not YAML: Exceeds the limit"),
         ("? [a]\n: 1", "it is not YAML: while constructing a mapping"),
         ("a: [", "it is not YAML: "),
+        ("a: \x00", "it is not YAML: unacceptable character #x0000"),
+        ("# \x15\n", "it is not YAML: unacceptable character #x0015"),
     ],
 )
 def test_what_is_refused(text: str, message: str) -> None:

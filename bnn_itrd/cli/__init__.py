@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bnn_itrd.cli.signals import Stopped, stoppable
-from bnn_itrd.errors import Unfinished, UserError, remedy, unknown
+from bnn_itrd.errors import LostProcess, Unfinished, UserError, remedy, unknown
 
 __all__ = ["COMMANDS", "main"]
 
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; 0 where all went well, 1 where a stated limit was passed, 2 on input that does not fit.
 
     0 too where ``train.max_seconds`` ended a training: the line that says so, and status.json, tell it apart.
-    128 + the number of the signal where one ended it: Ctrl-C 130, SIGTERM 143.
+    128 + the number of the signal where one ended it: Ctrl-C 130, SIGTERM 143. 3 where one of several processes ended.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be written at the end goes nowhere
         return 128 + signal.SIGPIPE
     except OSError as error:
-        print(f"bnn-itrd: {error}. {remedy(error)}".removesuffix(". "), file=sys.stderr)
+        print(f"bnn-itrd: {error}. {remedy(error, writing=False)}".removesuffix(". "), file=sys.stderr)
         return 2
     except Unfinished as unfinished:
         print(f"bnn-itrd: {unfinished}")
@@ -111,6 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
         print(stopped.message(), file=sys.stderr)
         return stopped.status
+    except LostProcess as lost:
+        print(f"bnn-itrd: {lost}", file=sys.stderr)
+        return lost.status
     except RuntimeError as error:
         # Here, not at the top: the command line alone starts without torch.
         from bnn_itrd.export import ExportError

@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator
 from types import FrameType
 from typing import Any
 
+from bnn_itrd.console import say_at_the_end
+
 __all__ = ["Stopped", "stoppable"]
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
@@ -18,7 +20,6 @@ _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 _PATIENCE = 1.5  # seconds
 # What the way out may take: it writes the last finished epoch. SLURM and Kubernetes kill after 30 s.
 _GRACE = 20.0
-_SHOW_CURSOR = "\x1b[?25h"  # the progress bar hides it
 
 # Those of the signals that `stoppable` has taken over, as they were.
 _handlers: dict[int, Any] = {}
@@ -108,9 +109,7 @@ def _watch(reader: int, numbers: Collection[int], noticed: threading.Event, over
         if noticed.is_set() and over.wait(_GRACE):
             continue
         stopped = Stopped(data[0])
-        with contextlib.suppress(OSError):
-            cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
-            os.write(2, f"{cursor}{stopped.message()}\n".encode())
+        say_at_the_end(stopped.message())
         os._exit(stopped.status)
 
 

@@ -35,6 +35,10 @@ class TrainConfig:
             and linear layers alone, not BatchNorm, biases, scales and thresholds
         warmup_epochs: epochs of linear warm-up; by default a tenth of all, 5 at the most
         label_smoothing: of the cross-entropy, in [0, 1)
+        trivial_augment: TrivialAugment in front of everything below: one random operation for each image
+        cutout: side in pixels of a square of each image that is set to the mean; 16 is published for CIFAR-10
+        mixup: of pairs of images: both parameters of the Beta distribution of their shares; 0: none
+        cutmix: the same where the second image fills a box; beside mixup, each step does one of them
         ema: decay of an exponential moving average of the weights, which is then the network that is kept
         clip_norm: largest norm of the gradient
         precision: 32-true, bf16-mixed, 16-mixed, or auto: what fits the device; accuracy is always evaluated in float32
@@ -63,6 +67,10 @@ class TrainConfig:
     weight_decay_of: Literal["all", "weights"] = "all"
     warmup_epochs: float | None = None
     label_smoothing: float = 0.0
+    trivial_augment: bool = False
+    cutout: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
     ema: float | None = None
     clip_norm: float | None = None
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
@@ -92,6 +100,8 @@ class TrainConfig:
         check_warmup(self.warmup, self.epochs, "training")
         require(not (self.nesterov and self.momentum == 0), "train.momentum", "> 0 with nesterov", self.momentum)
         require(0 <= self.label_smoothing < 1, "train.label_smoothing", "in [0, 1)", self.label_smoothing)
+        for name in ("cutout", "mixup", "cutmix"):
+            require(0 <= getattr(self, name) < 1e4, f"train.{name}", ">= 0", getattr(self, name))
         require(self.ema is None or 0 <= self.ema < 1, "train.ema", "in [0, 1)", self.ema)
         require(self.clip_norm is None or self.clip_norm > 0, "train.clip_norm", "> 0", self.clip_norm)
         named = self.compile_mode not in ("auto", None)
@@ -105,6 +115,11 @@ class TrainConfig:
     def warmup(self) -> float:
         """Epochs of warm-up, as given or by default."""
         return min(5.0, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a step mixes images and labels in pairs."""
+        return self.mixup > 0 or self.cutmix > 0
 
     def of_first_stage(self, epochs: int) -> TrainConfig:
         """Returns the first of two stages of this training, its milestones in proportion.

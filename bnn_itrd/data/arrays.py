@@ -105,7 +105,7 @@ def _load_npz(path: Path) -> Arrays:
                     raise UserError(f"{path}: no array {key!r} in it, found {', '.join(file.files) or 'none'}")
                 arrays[key] = file[key]
             classes = [str(c) for c in file["classes"]] if "classes" in file else None
-    except UserError:
+    except (UserError, PermissionError):
         raise
     except Exception as error:  # zipfile, zlib, numpy and the system each have their own
         raise UserError(f"{path} cannot be read as .npz (is it cut short?): {error}") from error

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bnn_itrd.data.batches import Batch
 from bnn_itrd.data.own import OwnOptions, read_own
+from bnn_itrd.errors import UserError
 
 __all__ = ["ImageData", "ImageFacts", "Split"]
 
@@ -74,6 +75,19 @@ class ImageData:
     val: Split | None
     test: Split
     resize: str = "scale"
+
+    def check_crops(self) -> None:
+        """Raises UserError where random crops may hold nothing of an image.
+
+        A batch of such crops are all the same, and a network's BatchNorms then divide by next to nothing.
+        """
+        _, height, width = self.input_shape
+        padding, side = getattr(self.train, "crop_padding", 0), min(height, width)
+        if padding >= side:
+            raise UserError(
+                f"data.crop_padding {padding} is too much for images of {height}x{width}: a crop may hold nothing of "
+                f"one. Give less than {side} (--data.crop_padding {side - 1}), or larger images (--data.image_size)"
+            )
 
     @classmethod
     def from_datasets(

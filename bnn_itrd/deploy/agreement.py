@@ -80,7 +80,7 @@ def run_split(
             theirs.append(predict_model(model, images))
         if opened is not None:
             source = np.stack([data.test.raw(i).transpose(2, 0, 1) for i in index]) if raw else images
-            ours.append(opened.predict(source))
+            ours.append(opened.logits(source, classes=len(data.classes)))
     return (
         np.concatenate(theirs) if theirs else None,
         np.concatenate(ours) if ours else None,

@@ -12,6 +12,7 @@ from torch import nn
 
 from bnn_itrd.data.splits import ImageData, ImageFacts
 from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.export.runtime.predict import check_metadata
 from bnn_itrd.files import file_hash
 
 if TYPE_CHECKING:
@@ -102,6 +103,19 @@ class OpenFile:
     session: onnxruntime.InferenceSession | None = None
     values: Callable[[Any], QonnxValues] | None = None
 
+    def logits(self, images: Any, *, classes: int) -> np.ndarray:
+        """Returns what the file gives for images, (n, classes). Raises UserError where it takes or gives another shape.
+
+        >>> open_file(Path("student.onnx")).logits(images, classes=10)  # doctest: +SKIP
+        """
+        try:
+            found = self.predict(images)
+        except ValueError as error:
+            raise error if isinstance(error, UserError) else UserError(f"{self.path}: {error}") from error
+        if found.shape != (len(images), classes):
+            raise UserError(f"{self.path} gives {found.shape} numbers for {len(images)} images of {classes} classes")
+        return found
+
 
 def target_of(path: Path) -> Target:
     """By the file's name. Raises UserError where it is none of ours."""
@@ -116,15 +130,18 @@ def metadata_of(path: Path, *, python: str | None = None) -> dict[str, Any]:
     """What the file says of itself. python: an interpreter that has the target's runtime: a .tflite is read with the
     schema that comes with LCE, where this Python has none.
 
-    Raises FileNotFoundError, ExportError on a damaged or newer file.
+    Raises FileNotFoundError, ExportError on a damaged or newer file, or as `check_metadata`.
     """
     if target_of(path).name == "lce":
         from bnn_itrd.export.lce import read_lce_metadata
 
-        return read_lce_metadata(path, python=python)
-    from bnn_itrd.export import read_metadata
+        metadata = read_lce_metadata(path, python=python)
+    else:
+        from bnn_itrd.export import read_metadata
 
-    return read_metadata(path)
+        metadata = read_metadata(path)
+    check_metadata(path, metadata)
+    return metadata
 
 
 def write_target(

@@ -52,6 +52,7 @@ class _Check:
             raise UserError("a sweep runs in one process: leave fabric.devices and fabric.num_nodes at 1")
         if config.data not in self.data:
             self.data[config.data] = load_data(config.data)
+            self.data[config.data].check_crops()
         self._batch_size(member, "train")
         student = self._sizes(member)
         if not member.needs_teacher:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bnn_itrd.errors import UserError, remedy
+from bnn_itrd.files import remove_half_written
 
 __all__ = ["exclusive_folder", "run_folder"]
 
@@ -38,24 +39,38 @@ def exclusive_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
         return
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error}. {remedy(error, 'Choose another --out')}") from error
+    refused = False
     try:
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(
-                f"another process is at work in {folder}: wait for its end, or choose another --out"
-            ) from error
+            refused = True
+            pid = _holder(handle)
+            which = "another process" if pid is None else f"another process (pid {pid})"
+            raise UserError(f"{which} is at work in {folder}: wait for its end, or choose another --out") from error
         except OSError:  # a file system without locks
             pass
         if not shared:
-            for stale in folder.glob(".*.tmp"):
-                stale.unlink(missing_ok=True)
+            remove_half_written(folder)
         yield
     finally:
-        if not there:
+        if not there and not refused:  # the other process has just made it
             with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
         os.close(handle)
+
+
+def _holder(handle: int) -> int | None:
+    """The process that has locked an open folder, as Linux tells it; None where nothing does."""
+    status = os.fstat(handle)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            # 1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF
+            words = line.split()
+            if words[1] == "FLOCK" and words[5] == place and int(words[4]) > 0:
+                return int(words[4])
+    return None
 
 
 @contextlib.contextmanager

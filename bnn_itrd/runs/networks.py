@@ -7,27 +7,25 @@ import dataclasses
 import functools
 import inspect
 import warnings
+import weakref
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bnn_itrd.config.addresses import LIBRARIES, call_named, import_address, is_address
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
-from bnn_itrd.data.images import MEAN, STD
 from bnn_itrd.errors import UserError, unknown
-from bnn_itrd.models import MODELS, find_head, observe
+from bnn_itrd.models import MODELS, observe
 from bnn_itrd.models.builder import Definition
-from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Scheme, as_scheme, binarize
+from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Report, Scheme, as_scheme, binarize
 from bnn_itrd.quant.options import PARTS, SchemeOptions
 from bnn_itrd.quant.parts import part_name
 from bnn_itrd.runs.network_size import check_weights
-from bnn_itrd.training.checkpoint import check_undamaged, refused_content
 
-__all__ = ["build", "definition_of", "foreign", "library_statistics", "own_network"]
+__all__ = ["build", "definition_of", "own_network", "remarks", "untrained_network"]
 
 
 def build(
@@ -148,11 +146,18 @@ def _of_library(
             raise UserError(
                 f"network.{field.name} is an option of our own networks; {network.name} has padding_value alone"
             )
-    model = _untrained(network.name, num_classes=num_classes, in_channels=input_shape[0], side_exits=False)
+    model = untrained_network(network.name, num_classes=num_classes, in_channels=input_shape[0], side_exits=False)
     if scheme is not None:
         model = _made_binary(model, network, _scheme(scheme))
     model.input_shape = tuple(input_shape)  # type: ignore[assignment]
     return model
+
+
+# How many warnings are shown.
+_SHOWN = 5
+
+# What `binarize` reported of the networks that were made here.
+_REPORTS: weakref.WeakKeyDictionary[nn.Module, Report] = weakref.WeakKeyDictionary()
 
 
 def _made_binary(model: nn.Module, network: NetworkConfig, scheme: Scheme) -> nn.Module:
@@ -169,7 +174,22 @@ def _made_binary(model: nn.Module, network: NetworkConfig, scheme: Scheme) -> nn
     if report.binary_weights == 0:
         why = report.reason or "it has no convolution or linear layer between its first and its last"
         raise UserError(f"network {network.name} cannot be made binary: {why}")
+    _REPORTS[model] = report
     return model
+
+
+def remarks(model: nn.Module) -> list[str]:
+    """Returns what `binarize` said of a network that `build` made binary with it: its warnings, and then its verdict.
+
+    >>> remarks(nn.Linear(2, 2))
+    []
+    """
+    report = _REPORTS.get(model)
+    if report is None:
+        return []
+    more = len(report.warnings) - _SHOWN
+    said = [*report.warnings[:_SHOWN], *([f"{more} more warnings, in the report of binarize"] if more > 0 else [])]
+    return [*said, f"in 1 bit: {report.verdict}"]
 
 
 def own_network(
@@ -221,8 +241,11 @@ def _of_user(
     return model
 
 
-def _untrained(address: str, *, num_classes: int, in_channels: int = 3, side_exits: bool = True) -> nn.Module:
-    """``torchvision:NAME`` or ``timm:NAME``. Raises UserError: unknown name, another number of channels."""
+def untrained_network(address: str, *, num_classes: int, in_channels: int = 3, side_exits: bool = True) -> nn.Module:
+    """Returns ``torchvision:NAME`` or ``timm:NAME``, untrained.
+
+    Raises UserError: unknown name, a library that is not installed, another number of channels.
+    """
     library, _, name = address.partition(":")
     if library == "torchvision":
         import torchvision
@@ -243,50 +266,3 @@ def _untrained(address: str, *, num_classes: int, in_channels: int = 3, side_exi
         raise unknown("timm network", name, timm.list_models())
     made: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels)
     return made
-
-
-def library_statistics(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns the mean and standard deviation that another library normalises a network's images with.
-
-    They are what timm says of it; torchvision's networks all have ImageNet's.
-    """
-    said: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
-    return tuple(said.get("mean", MEAN)), tuple(said.get("std", STD))
-
-
-def foreign(
-    address: str, weights: str | None, *, num_classes: int, other_classes: bool = False
-) -> tuple[nn.Module, int]:
-    """``torchvision:NAME`` or ``timm:NAME``, with its state dict from a local file: nothing is downloaded.
-
-    Returns the network and its number of classes: num_classes or, with `other_classes`, as many as the file has.
-    Raises UserError: unknown name, missing file, a state dict that does not fit.
-    """
-    model = _untrained(address, num_classes=num_classes)
-    if weights is None:
-        raise UserError(f"teacher {address!r} is untrained: give its state dict with --teacher_weights FILE")
-    if not Path(weights).is_file():
-        raise UserError(f"no file {weights} for --teacher_weights")
-    check_undamaged(Path(weights))
-    try:
-        state = _read_state(Path(weights))
-        if other_classes:
-            # The rows of the classifier, whose place does not depend on their number.
-            head = state.get(f"{find_head(model)}.weight")
-            if head is not None and len(head) != num_classes:
-                num_classes = len(head)
-                model = _untrained(address, num_classes=num_classes)
-        model.load_state_dict(state)
-    except Exception as error:
-        why = refused_content(error) or error
-        raise UserError(f"{weights} is not the state dict of {address} with {num_classes} classes: {why}") from error
-    return model, num_classes
-
-
-def _read_state(path: Path) -> Mapping[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state

@@ -20,13 +20,14 @@ from bnn_itrd.distillers.factory import make_distillers
 from bnn_itrd.distillers.setting import Setting, Sizes
 from bnn_itrd.errors import FieldError, Unfinished, UserError
 from bnn_itrd.files import write_json, write_yaml
+from bnn_itrd.models import MODELS
 from bnn_itrd.runs.identity import data_identity
 from bnn_itrd.runs.lock import run_folder
 from bnn_itrd.runs.member import FIRST_STAGE, Member, check_from_teacher, train_member
-from bnn_itrd.runs.sizes import cost_of_definition, output_sizes, sizes_of_definition
+from bnn_itrd.runs.sizes import first_look, output_sizes, sizes_of_definition
 from bnn_itrd.runs.teachers import load_given_teacher, load_teacher
 from bnn_itrd.training.checkpoint import matching_state
-from bnn_itrd.training.fabric import make_fabric, steps_in_epoch
+from bnn_itrd.training.fabric import ending_together, make_fabric, steps_in_epoch
 from bnn_itrd.training.precision import settle_precision
 from bnn_itrd.training.progress import tell_beginning
 
@@ -115,6 +116,7 @@ def run_recipe(
     """
     began = time.monotonic()
     data = load_data(config.data)
+    data.check_crops()
     config, lines = settle_precision(config, teacher=[out / "teacher"], students=_folders(config, out))
     _check_folder(config, data, out)
     teacher = _given_teacher(config, data, out, only, trust)
@@ -132,7 +134,10 @@ def run_recipe(
         _tell(config, data, only)
     deadline = None if config.max_seconds is None else began + config.max_seconds
     with run_folder(out, only):
-        members = _train(config, data, teacher, trainings, fabric, out=out, recipe=recipe, only=only, deadline=deadline)
+        with ending_together(fabric):
+            members = _train(
+                config, data, teacher, trainings, fabric, out=out, recipe=recipe, only=only, deadline=deadline
+            )
         if not fabric.is_global_zero or not report:
             return None
         from bnn_itrd.runs.report import report_run
@@ -157,9 +162,10 @@ def _tell(config: RunConfig, data: ImageData, only: str | None) -> None:
     """Prints what the run begins with: the data, and the network of the students, or of the teacher without any."""
     name = only or next(iter(config.students), "teacher")
     member = member_config(config, name)
-    shown = config.log.progress
-    cost = cost_of_definition(member.network, member.scheme, data) if shown else None
-    tell_beginning(data, member.network.name, cost, shown=shown)
+    shown, cost, remarks = config.log.progress, None, list[str]()
+    if shown or member.network.name not in MODELS:  # of those there is nothing to remark
+        cost, remarks = first_look(member.network, member.scheme, data)
+    tell_beginning(data, member.network.name, cost, remarks, shown=shown)
 
 
 def _train(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-from bnn_itrd.config.addresses import named_addresses
+from bnn_itrd.config.addresses import LIBRARIES, named_addresses
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.config.trees import to_dict
@@ -16,34 +19,57 @@ from bnn_itrd.distillers.base import measure
 from bnn_itrd.distillers.setting import Sizes
 from bnn_itrd.errors import UserError
 from bnn_itrd.models import Summary, summary
-from bnn_itrd.runs.networks import build
+from bnn_itrd.runs.networks import build, remarks
 
-__all__ = ["cost_of_definition", "output_sizes", "sizes_of_definition"]
+__all__ = ["first_look", "output_sizes", "sizes_of_definition"]
 
 
-def cost_of_definition(network: NetworkConfig, scheme: SchemeConfig | None, data: ImageData) -> Summary | None:
-    """Returns what the network that will be trained does for one image of the data, None where it cannot be counted
-    without memory: code of a user's own need not know the meta device."""
-    with contextlib.suppress(Exception), torch.device("meta"):
-        model = build(network, scheme, num_classes=len(data.classes), input_shape=data.input_shape)
-        return summary(model, data.input_shape)
-    return None
+Found = TypeVar("Found")
+
+
+def first_look(
+    network: NetworkConfig, scheme: SchemeConfig | None, data: ImageData
+) -> tuple[Summary | None, list[str]]:
+    """Returns what the network that will be trained does for one image of the data, None where it cannot be counted,
+    and what `binarize` has to say of it: of a network of another library or of a user, made binary."""
+    model: list[nn.Module] = []
+
+    def count(made: nn.Module) -> Summary:
+        model.append(made)
+        return summary(made, data.input_shape)
+
+    cost = None
+    with contextlib.suppress(Exception):
+        cost = _found_of_definition(count, network, scheme, data)
+    return cost, remarks(model[-1]) if model else []
 
 
 def sizes_of_definition(network: NetworkConfig, scheme: SchemeConfig | None, data: ImageData) -> Sizes:
     """Returns the sizes of the outputs of the network that will be trained on the data.
 
-    The network is built on the meta device, without memory or arithmetic. One with code of the user's own, which need
-    not know that device, is built with memory where that fails.
     Raises UserError as `build` and `output_sizes` do.
     """
-    shape, classes = data.input_shape, len(data.classes)
-    if named_addresses({"network": to_dict(network), "scheme": to_dict(scheme) if scheme else {}}):
+    return _found_of_definition(lambda model: output_sizes(model, data), network, scheme, data)
+
+
+def _found_of_definition(
+    find: Callable[[nn.Module], Found], network: NetworkConfig, scheme: SchemeConfig | None, data: ImageData
+) -> Found:
+    """Returns what is found of a network that is built on the meta device, without memory or arithmetic.
+
+    Code of a user's own or of another library need not know that device: some compute their sizes with tensors. Where
+    it fails there, the network is built with memory.
+    """
+    make = functools.partial(build, network, scheme, num_classes=len(data.classes), input_shape=data.input_shape)
+    theirs = network.name.partition(":")[0] in LIBRARIES or named_addresses(
+        {"network": to_dict(network), "scheme": to_dict(scheme) if scheme else {}}
+    )
+    if theirs:
         with contextlib.suppress(Exception), torch.device("meta"):
-            return measure(build(network, scheme, num_classes=classes, input_shape=shape), shape)
-        return output_sizes(build(network, scheme, num_classes=classes, input_shape=shape), data)
+            return find(make())
+        return find(make())
     with torch.device("meta"):
-        return output_sizes(build(network, scheme, num_classes=classes, input_shape=shape), data)
+        return find(make())
 
 
 def output_sizes(model: nn.Module, data: ImageData) -> Sizes:

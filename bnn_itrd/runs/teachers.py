@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from bnn_itrd.config.addresses import LIBRARIES
 from bnn_itrd.config.run import RunConfig
+from bnn_itrd.data.images import MEAN, STD
 from bnn_itrd.data.normalisation import remember_images
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.models import find_head
 from bnn_itrd.runs.load import load_member
 from bnn_itrd.runs.member import Member
-from bnn_itrd.runs.networks import foreign, library_statistics
-from bnn_itrd.training.checkpoint import load_checkpoint
+from bnn_itrd.runs.networks import untrained_network
+from bnn_itrd.training.checkpoint import check_undamaged, load_checkpoint, refused_content
 
-__all__ = ["load_given_teacher", "load_teacher"]
+__all__ = ["foreign", "library_statistics", "load_given_teacher", "load_teacher"]
 
 
 def load_teacher(
@@ -98,3 +103,50 @@ def load_given_teacher(
 def _few(names: Sequence[str]) -> str:
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return f"{list(names[:8])}{more}"
+
+
+def library_statistics(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns the mean and standard deviation that another library normalises a network's images with.
+
+    They are what timm says of it; torchvision's networks all have ImageNet's.
+    """
+    said: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    return tuple(said.get("mean", MEAN)), tuple(said.get("std", STD))
+
+
+def foreign(
+    address: str, weights: str | None, *, num_classes: int, other_classes: bool = False
+) -> tuple[nn.Module, int]:
+    """``torchvision:NAME`` or ``timm:NAME``, with its state dict from a local file: nothing is downloaded.
+
+    Returns the network and its number of classes: num_classes or, with `other_classes`, as many as the file has.
+    Raises UserError: unknown name, missing file, a state dict that does not fit.
+    """
+    model = untrained_network(address, num_classes=num_classes)
+    if weights is None:
+        raise UserError(f"teacher {address!r} is untrained: give its state dict with --teacher_weights FILE")
+    if not Path(weights).is_file():
+        raise UserError(f"no file {weights} for --teacher_weights")
+    check_undamaged(Path(weights))
+    try:
+        state = _read_state(Path(weights))
+        if other_classes:
+            # The rows of the classifier, whose place does not depend on their number.
+            head = state.get(f"{find_head(model)}.weight")
+            if head is not None and len(head) != num_classes:
+                num_classes = len(head)
+                model = untrained_network(address, num_classes=num_classes)
+        model.load_state_dict(state)
+    except Exception as error:
+        why = refused_content(error) or error
+        raise UserError(f"{weights} is not the state dict of {address} with {num_classes} classes: {why}") from error
+    return model, num_classes
+
+
+def _read_state(path: Path) -> Mapping[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state

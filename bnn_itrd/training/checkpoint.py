@@ -30,6 +30,8 @@ _DIGITS = 64
 _COMMENT_LENGTH = 2  # bytes, at the end of an archive that has no comment
 _BLOCK = 1 << 20
 
+_REMEDY = "Use another copy of it, or remove it and train again"
+
 # In the message of a pickle that torch refuses: what it would have called.
 _GLOBAL = re.compile(r"GLOBAL (\S+)")
 
@@ -66,10 +68,7 @@ def check_undamaged(path: Path) -> None:
         else:
             whole = not zipfile.is_zipfile(file) or _parts_fit(path)
     if not whole:
-        raise UserError(
-            f"{path} is damaged: its checksum does not fit its contents. Use another copy of it, or remove it and "
-            "train again"
-        )
+        raise UserError(f"{path} is damaged: its checksum does not fit its contents. {_REMEDY}")
 
 
 def _parts_fit(path: Path) -> bool:
@@ -84,14 +83,17 @@ def _parts_fit(path: Path) -> bool:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """What `save_checkpoint` wrote, on the CPU. Raises UserError: missing, cut short, damaged, not ours, newer."""
     if not path.is_file():
-        raise UserError(f"no checkpoint {path}")
+        raise UserError(
+            f"{path} is a folder, not a checkpoint: remove it" if path.is_dir() else f"no checkpoint {path}"
+        )
     check_undamaged(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each have their own
+        # What torch's own reader says of a broken archive helps nobody.
+        cut = f" (is it cut short?): its {path.stat().st_size:,} bytes are no archive of torch.save. {_REMEDY}"
         why = refused_content(error)
-        why = f": {why}" if why else f" (is it cut short?): {(str(error).splitlines() or [type(error).__name__])[0]}"
-        raise UserError(f"{path} cannot be read as a checkpoint{why}") from error
+        raise UserError(f"{path} cannot be read as a checkpoint{f': {why}' if why else cut}") from error
     if not isinstance(state, dict) or not isinstance(state.get("format"), int):
         raise UserError(f"{path} is not a checkpoint of bnn-itrd")
     if state["format"] > FORMAT:

@@ -10,6 +10,7 @@ from lightning.fabric import Fabric
 
 from bnn_itrd.config.train import TrainConfig
 from bnn_itrd.errors import UserError
+from bnn_itrd.files import remove_half_written
 from bnn_itrd.training.base import BaseTrainer
 from bnn_itrd.training.checkpoint import matching_state
 from bnn_itrd.training.metrics import write_metrics
@@ -58,8 +59,7 @@ class TrainingFiles:
         if main:
             if begin is not None and not self.last.exists():
                 begin()
-            for stale in self.out.glob(".*.tmp"):  # what a killed process was writing
-                stale.unlink()
+            remove_half_written(self.out)
             self._write_rows(trainer)
         self.board = TensorBoard(self.out, enabled=tensorboard and main, purge_step=trainer.epoch)
 

@@ -1,4 +1,4 @@
-"""metrics.csv: a line per epoch."""
+"""metrics.csv: a line per epoch, and what is counted for it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bnn_itrd.files import write_file
+import torch
+from torch import Tensor, nn
 
-__all__ = ["loss_columns", "read_metrics", "write_metrics"]
+from bnn_itrd.files import write_file
+from bnn_itrd.quant import BinaryConv2d, BinaryLinear
+
+__all__ = ["loss_columns", "positive_weights", "read_metrics", "write_metrics"]
 
 
 def loss_columns(
@@ -50,3 +54,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             typed["epoch"] = int(typed["epoch"])
             rows.append(typed)
         return rows
+
+
+@torch.no_grad()
+def positive_weights(model: nn.Module) -> Tensor | None:
+    """Returns which weights of the binary layers are +1, (weights,) bool; None of a network without such layers."""
+    layers = [m for m in model.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))]
+    signs = [layer.binary_weight().signs.flatten() >= 0 for layer in layers]
+    return torch.cat(signs) if signs else None

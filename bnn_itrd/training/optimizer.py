@@ -81,7 +81,7 @@ def _parameter_groups(config: TrainConfig, module: nn.Module) -> list[dict[str, 
         return [{"params": trained}]
     layers = [m for m in module.modules() if isinstance(m, (_ConvNd, nn.Linear, BinaryConv2d, BinaryLinear))]
     weights = {id(layer.weight) for layer in layers}
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if id(p) in weights]},
         {"params": [p for p in trained if id(p) not in weights], "weight_decay": 0.0},
     ]

@@ -52,10 +52,14 @@ def imbalance(data: ImageData) -> str | None:
     return f"the classes are far from even: {many} training images, {few}: look at the accuracy of each class"
 
 
-def tell_beginning(data: ImageData, network: str, cost: Summary | None, *, shown: bool) -> None:
-    """Prints `first_line`, where it is to be shown, and `imbalance` as a note."""
+def tell_beginning(
+    data: ImageData, network: str, cost: Summary | None, remarks: Sequence[str] = (), *, shown: bool
+) -> None:
+    """Prints `first_line`, where it is to be shown, and as notes `imbalance` and remarks on the network."""
     if shown:
         print(first_line(data, network, cost), flush=True)
+    for remark in remarks:
+        print(f"note: {network}: {remark}", file=sys.stderr)
     if (uneven := imbalance(data)) is not None:
         print(f"note: {uneven}", file=sys.stderr)
 

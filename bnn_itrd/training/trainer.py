@@ -24,14 +24,15 @@ from bnn_itrd.distillers.base import Distiller, measure
 from bnn_itrd.distillers.factory import make_distillers
 from bnn_itrd.distillers.setting import Setting
 from bnn_itrd.errors import UserError
-from bnn_itrd.quant import BinaryConv2d, BinaryLinear, set_progress, start_epoch
+from bnn_itrd.quant import set_progress, start_epoch
 from bnn_itrd.training.base import BaseTrainer
 from bnn_itrd.training.evaluation import Evaluation, evaluate
 from bnn_itrd.training.fabric import steps_in_epoch
-from bnn_itrd.training.metrics import loss_columns
+from bnn_itrd.training.metrics import loss_columns, positive_weights
 from bnn_itrd.training.optimizer import MovingAverage, fixed_norms, learning_rate, make_optimizer
 from bnn_itrd.training.progress import Progress
 from bnn_itrd.training.step.compiling import CompiledForms, StepState, forms
+from bnn_itrd.training.step.images import StepImages, check_augmentation
 from bnn_itrd.training.step.nonfinite import check_weights_finite
 from bnn_itrd.training.step.objective import Objective
 
@@ -40,14 +41,6 @@ __all__ = ["Trainer"]
 
 # Epochs of preparation draw from here on, so that no epoch of the training repeats their order.
 _PREPARATION = 1 << 20
-
-
-@torch.no_grad()
-def _positive_weights(model: nn.Module) -> Tensor | None:
-    """Returns which weights of the binary layers are +1, (weights,) bool; None of a network without such layers."""
-    layers = [m for m in model.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))]
-    signs = [layer.binary_weight().signs.flatten() >= 0 for layer in layers]
-    return torch.cat(signs) if signs else None
 
 
 class Trainer(BaseTrainer):
@@ -91,13 +84,16 @@ class Trainer(BaseTrainer):
                 torch.zeros(0, dtype=torch.int64) if labels is None else labels,
             )
             distillers = make_distillers(distill, setting).to(fabric.device)
+        unlabelled = labels is not None and bool((labels == UNLABELLED).any())
+        reading = [name for name, distiller in distillers.items() if getattr(distiller, "reads_labels", False)]
+        check_augmentation(train, channels=input_shape[0], unlabelled=unlabelled, reading_labels=reading)
         objective = Objective(
             self.student,
             teacher,
             distillers,
             ce_weight=distill.ce,
             label_smoothing=train.label_smoothing,
-            unlabelled=labels is not None and bool((labels == UNLABELLED).any()),
+            unlabelled=unlabelled,
         )
         self.forms = CompiledForms(forms(train, device=fabric.device.type, processes=fabric.world_size))
         optimizer = make_optimizer(train, objective)
@@ -219,10 +215,10 @@ class Trainer(BaseTrainer):
     def train_epoch(self, data: ImageData, progress: Progress) -> dict[str, Any]:
         """Makes one pass; returns the mean of each loss part, the training accuracy, the speed, and the share of signs
         that differ from those before it. Nothing in it waits for the device before its end."""
-        before = _positive_weights(self.student)
+        before = positive_weights(self.student)
         start_epoch(self.student)
         row = self._pass(data, progress, number=self.epoch, preparing=False)
-        if (after := _positive_weights(self.student)) is not None and before is not None:
+        if (after := positive_weights(self.student)) is not None and before is not None:
             row["sign_flips"] = 100 * float((before != after).float().mean())
         return row
 
@@ -263,17 +259,19 @@ class Trainer(BaseTrainer):
             rank=fabric.global_rank,
             world=fabric.world_size,
         )
+        augmented = StepImages(config, data, fabric.device, rank=fabric.global_rank)
+        augmented.begin(epoch, steps=steps_per_epoch, batch=config.batch_size // fabric.world_size)
         lr = config.lr
         for i, (images, labels, indices) in enumerate(batches):
             step = number * steps_per_epoch + i
             if not preparing:
                 lr = self._before_step(step, steps_per_epoch)
-            if config.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
+            images, labels, mixed = augmented(i, images, labels)
+            batch = (images, labels, indices) if mixed is None else (images, labels, indices, mixed)
             if self.forms.uses_cuda_graphs:
                 torch.compiler.cudagraph_mark_step_begin()
             # In a preparation many parameters have no gradient, which data-parallel training would wait for.
-            parts, correct = self.step(images, labels, indices, lr=lr, synchronise=not preparing)
+            parts, correct = self.step(*batch, lr=lr, synchronise=not preparing)
             if self.ema is not None and not preparing:
                 self.ema.update_parameters(self.student)
             self.non_finite.record(step, parts)

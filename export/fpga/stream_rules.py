@@ -64,7 +64,7 @@ def check_arithmetic(walk: FinnWalk) -> None:
         what = f"({a.scale:.4g}, {b.scale:.4g}; {a.bits}, {b.bits} bits)"
         way_out = "give both operands one scale: IntegerQuantizer.tied"
         problems.append((f"adds integers of different scales or widths {what}", way_out))
-    walk.note("addition", f"AddStreams of INT{a.bits}", *problems)
+    walk.note("addition", f"ElementwiseAdd of INT{a.bits}", *problems)
     walk.give(FLOAT if problems else ValueKind("integer", a.scale, a.bits + 1))
 
 

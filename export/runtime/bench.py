@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from .errors import ExportError
+from .predict import run_session
 from .sessions import session, uses_native
 
 if TYPE_CHECKING:
@@ -33,8 +35,11 @@ K = TypeVar("K", bound=Hashable)
 
 
 def _random_input(opened: onnxruntime.InferenceSession, batch: int) -> dict[str, np.ndarray]:
+    """For the first input. Raises ExportError where the file does not say of what size its images are."""
     source = opened.get_inputs()[0]
     shape = [batch, *source.shape[1:]]
+    if not all(isinstance(size, int) for size in shape):
+        raise ExportError(f"the input {source.name} of the file has no fixed size, {source.shape}: it cannot be timed")
     generator = np.random.default_rng(0)
     if source.type == "tensor(uint8)":
         return {source.name: generator.integers(0, 256, shape, np.uint8)}
@@ -69,12 +74,15 @@ def interleaved_seconds(
 
     batch: images per call; random input, always the same. pause: seconds before each session's turn; with several
     threads, the last one's still spin for a while and would take the cores of the next. Value i of every list is the
-    median of a few calls in turn i. Raises ValueError on batch or repeats < 1, or pause < 0.
+    median of a few calls in turn i. Raises ValueError on batch or repeats < 1, or pause < 0, ExportError on a file
+    whose input has no fixed size, or that fails on it.
     """
     for what, value, low in (("batch", batch, 1), ("repeats", repeats, 1), ("pause", pause, 0)):
         if value < low:
             raise ValueError(f"{what} must be >= {low}, got {value}")
     inputs = {name: _random_input(opened, batch) for name, opened in sessions.items()}
+    for name, opened in sessions.items():
+        run_session(opened, inputs[name])
     seconds: dict[K, list[float]] = {name: [] for name in sessions}
     for _ in range(repeats):
         for name, opened in sessions.items():

@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import ExportError
 from .format import DOMAIN, FLOAT_CONVOLUTIONS, POOLINGS, SIGNS
-from .onnx_file import Function, Operation, ReadModel
+from .onnx_file import Function, Operation, ReadModel, all_operations
 
 __all__ = ["Size", "chain_attributes", "check_chains", "is_binary_convolution", "value_sizes"]
 
@@ -144,12 +144,21 @@ def _rebuilt(call: Operation, body: Function, shapes: Mapping[str, Sequence[int]
     return chain_attributes(body.operations, body.input, outputs)
 
 
+def _is_chain(node: Operation) -> bool:
+    return node.domain == DOMAIN and node.op_type.startswith("Chain")
+
+
 def check_chains(model: ReadModel, *, where: str) -> None:
-    """Makes every chain's attributes again of its body. Raises ExportError where they are not those in the file."""
+    """Makes every chain's attributes again of its body. Raises ExportError where they are not those in the file.
+
+    Chains are called by the graph itself: one that a branch, a loop or another function calls is refused.
+    """
     bodies = {function.name: function for function in model.functions if function.domain == DOMAIN}
-    for call in model.operations:
-        if call.domain != DOMAIN or not call.op_type.startswith("Chain"):
-            continue
+    inside = [node for function in model.functions for node in function.operations]
+    inside += [inner for node in model.operations for inner in node.inside]
+    for call in filter(_is_chain, all_operations(inside)):
+        raise ExportError(f"{where}: {call.op_type} is called inside another operation, where no writer puts a chain")
+    for call in filter(_is_chain, model.operations):
         try:
             agree = call.attributes == _rebuilt(call, bodies[call.op_type], model.shapes)
         except (KeyError, IndexError, ValueError, TypeError, AttributeError):

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .bodies import check_bodies
 from .chain_program import check_chains
 from .checksum import fits
 from .distribution import DISTRIBUTION, installed_version
 from .errors import ExportError
 from .format import CONVOLUTIONS, DOMAIN, FLOAT_CONVOLUTIONS, FORMAT_VERSION, POOLINGS, SIGNS
-from .onnx_file import ReadModel, read_model
+from .onnx_file import ReadModel, all_operations, read_model
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -43,8 +44,8 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 def _read(path: Path) -> ReadModel:
     """What the file says. Raises ExportError where the bytes are no ONNX, are newer than we read, or changed.
 
-    Operations of the domain that are not in the format are refused, and chains whose attributes are not those of their
-    bodies: see `check_chains`.
+    Operations of the domain that are not in the format, bodies that this package never wrote, and chains whose
+    attributes are not those of their bodies are refused too: see `check_bodies` and `check_chains`.
     """
     data = path.read_bytes()
     try:
@@ -61,6 +62,7 @@ def _read(path: Path) -> ReadModel:
             "Export it again, or open it as it is with onnxruntime.InferenceSession"
         )
     _check_operations(path, model)
+    check_bodies(model, where=str(path))
     check_chains(model, where=str(path))
     return model
 
@@ -72,7 +74,7 @@ def _check_operations(path: Path, model: ReadModel) -> None:
     """
     known = {*SIGNS, *POOLINGS, *CONVOLUTIONS, *FLOAT_CONVOLUTIONS}
     nodes = [*model.operations, *(node for function in model.functions for node in function.operations)]
-    names = {node.op_type for node in nodes if node.domain == DOMAIN} - known
+    names = {node.op_type for node in all_operations(nodes) if node.domain == DOMAIN} - known
     strange = sorted(name for name in names if not _CHAIN.fullmatch(name))
     if strange:
         raise ExportError(
@@ -159,8 +161,8 @@ def session(
     default, takes it where there is one, and where it fails says so once and goes on without (the environment
     variable BNN_ITRD_NATIVE=0 makes that default False). `uses_native` tells.
     Raises FileNotFoundError, ValueError on threads < 1, ExportError on a file that is not ONNX, is damaged, is newer
-    than this package reads, has operations it does not know or chains that are not what their bodies say, or that
-    onnxruntime cannot run, and with native=True where the library cannot be used.
+    than this package reads, has operations it does not know, bodies that it never wrote or chains that are not what
+    theirs say, or that onnxruntime cannot run, and with native=True where the library cannot be used.
     """
     import onnxruntime
 

@@ -22,12 +22,15 @@ from typing import Any
 import numpy as np
 
 from bnn_itrd.export.runtime.errors import ExportError
+from bnn_itrd.export.runtimes.ownership import check_ownership
 
 __all__ = ["RUNTIMES", "Runtime", "call", "find", "folder", "setup"]
 
 _CHILD = Path(__file__).with_name("child.py")
 # pip's lines a user waits by; the rest is kept for the message of a failure.
 _PROGRESS = ("Collecting", "Downloading", "Installing", "Successfully")
+# Whatever the user's own umask is: what others may write is not run.
+_UMASK = 0o022
 _UNREACHABLE = ("name resolution", "NewConnectionError", "Failed to establish", "timed out", "ProxyError", "SSLError")
 
 
@@ -124,7 +127,9 @@ def _check(runtime: Runtime, python: Path) -> None:
     """Raises ExportError where the interpreter cannot serve, with the line that says why."""
     try:
         # -I: neither PYTHONPATH nor the working folder may stand in for a package the environment lacks.
-        done = subprocess.run([str(python), "-I", "-c", runtime.probe], capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            [str(python), "-I", "-c", runtime.probe], capture_output=True, text=True, timeout=300, umask=_UMASK
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ExportError(f"{python} does not run: {error}") from error
     if done.returncode:
@@ -135,11 +140,13 @@ def _check(runtime: Runtime, python: Path) -> None:
 def find(name: str, *, python: str | os.PathLike[str] | None = None) -> Path | None:
     """The interpreter of a runtime: the named one, else the one `setup` made; None where there is none.
 
-    Raises ValueError on an unknown name, ExportError on a named interpreter that is missing or lacks a package.
+    Raises ValueError on an unknown name, ExportError on a named interpreter that is missing or lacks a package, and on
+    an environment that others than the user and root may have changed (`check_ownership`).
     """
     runtime = _runtime(name)
     if python is None:
         made = _python_of(folder(name))
+        check_ownership(folder(name))
         # A link to an interpreter that was removed since is not a file.
         return made if made.is_file() else None
     # Not resolved: an environment's python is a link, and it is the link that makes it the environment's.
@@ -155,7 +162,9 @@ def _pip(runtime: Runtime, python: Path, arguments: list[str], report: Callable[
     command = [str(python), "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     command += ["--retries", "2", "--progress-bar", "off", "--only-binary", ":all:", *arguments]
     lines: list[str] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, umask=_UMASK
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line.rstrip())
@@ -179,7 +188,8 @@ def _pip(runtime: Runtime, python: Path, arguments: list[str], report: Callable[
 
 
 def _build(runtime: Runtime, place: Path, report: Callable[[str], None]) -> None:
-    done = subprocess.run([sys.executable, "-I", "-m", "venv", str(place)], capture_output=True, text=True)
+    command = [sys.executable, "-I", "-m", "venv", str(place)]
+    done = subprocess.run(command, capture_output=True, text=True, umask=_UMASK)
     if done.returncode:
         raise ExportError(
             f"runtime {runtime.name}: no virtual environment can be made with {sys.executable} (Debian and Ubuntu have "
@@ -199,15 +209,19 @@ def setup(name: str, *, report: Callable[[str], None] = print) -> Path:
 
     Built beside its place and moved there when it works: it is whole or absent, and two processes may try at once.
     report: called with each line of progress. Raises ValueError on an unknown name, OSError where the cache folder
-    cannot be written, ExportError where pip or the finished environment fails: what, and the way out.
+    cannot be written, ExportError where pip or the finished environment fails (what, and the way out), and where
+    the folder is there and not the user's alone (`check_ownership`).
     """
     runtime = _runtime(name)
     target = folder(name)
     python = _python_of(target)
+    check_ownership(target)
     if python.is_file():
         report(f"{name}: {target} is there already")
         return python
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.parent.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.chmod(0o777 & ~_UMASK)
     # The environment can be moved: bin/python and site-packages are found from the folder itself. Its scripts, pip
     # among them, cannot; nothing here uses them.
     building = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
@@ -254,8 +268,9 @@ def call(
         command = [str(python), "-I", str(_CHILD), str(script), str(place)]
         try:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout
-            )
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout,
+                umask=_UMASK,
+            )  # fmt: skip
         except OSError as error:
             raise ExportError(f"{python} does not run: {error}") from error
         except subprocess.TimeoutExpired as error:

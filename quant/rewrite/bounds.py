@@ -94,6 +94,12 @@ def _power(a: Bounds, exponent: Any) -> Bounds:
     return _stretched(a) if exponent > 0 and exponent % 2 == 1 else _POSITIVE if a.low >= 0 or exponent % 1 else ANY
 
 
+def _elu(b: Bounds, options: Mapping[str, Any]) -> Bounds:
+    """Of the sign of x, and not below -alpha, which a SELU does not say."""
+    alpha, (low, high) = options.get("alpha", 1.7581), _stretched(b)
+    return Bounds(max(low, -alpha), high) if isinstance(alpha, (int, float)) and alpha >= 0 else ANY
+
+
 def _rising(function: Callable[[float], float]) -> Rule:
     return lambda b, _: Bounds(function(b.low), function(b.high))
 
@@ -120,7 +126,9 @@ def _threshold(b: Bounds, options: Mapping[str, Any]) -> Bounds:
 # options named in _OPTIONS -> the bounds of the result.
 _UNARY: dict[str, Rule] = {
     **dict.fromkeys(["neg", "negative"], lambda b, _: _negated(b)),
-    **dict.fromkeys(["leakyrelu", "rrelu", "elu", "selu", "celu", "log1p"], lambda b, _: _stretched(b)),
+    **dict.fromkeys(["rrelu", "log1p"], lambda b, _: _stretched(b)),
+    **dict.fromkeys(["elu", "selu", "celu"], _elu),
+    "leakyrelu": lambda b, o: _POSITIVE if isinstance(o["slope"], (int, float)) and o["slope"] < 0 else _stretched(b),
     **dict.fromkeys(["hardshrink", "softshrink", "tanhshrink"], lambda b, _: _with_zero(_stretched(b))),
     **dict.fromkeys(["round", "trunc"], lambda b, _: _with_zero(_stretched(b))),
     **dict.fromkeys(["abs", "absolute", "square", "norm", "std", "var", "cosh"], lambda b, _: _POSITIVE),
@@ -161,6 +169,9 @@ _OPTIONS: dict[str, dict[str, tuple[int, tuple[str, ...], Any]]] = {
     "clampmin": {"min": (1, ("min",), None)},
     "clampmax": {"max": (1, ("max",), None)},
     "pow": {"exponent": (1, ("exponent",), None)},
+    "elu": {"alpha": (1, ("alpha",), 1.0)},
+    "celu": {"alpha": (1, ("alpha",), 1.0)},
+    "leakyrelu": {"slope": (1, ("negative_slope",), 0.01)},
     "threshold": {"threshold": (1, ("threshold",), None), "value": (2, ("value",), None)},
 }
 _BINARY: dict[str, Callable[[Bounds, Bounds], Bounds]] = {

@@ -18,7 +18,7 @@ from torch import nn
 from bnn_itrd import cli
 from bnn_itrd.errors import UserError, remedy
 from bnn_itrd.files import write_file
-from bnn_itrd.runs.networks import foreign
+from bnn_itrd.runs.teachers import foreign
 from bnn_itrd.training.checkpoint import load_checkpoint, save_checkpoint
 
 

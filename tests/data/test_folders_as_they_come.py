@@ -45,6 +45,19 @@ def test_a_split_by_its_folders_names(names: tuple[str, ...], found: tuple[int, 
     assert data.classes == ("a", "b") and sizes(data) == found
 
 
+@pytest.mark.parametrize("name", ["._a.png", "overview.png"])
+def test_a_picture_beside_the_classes_makes_no_class_of_the_split(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("Train", "Test"):
+        write(tmp_path / split)
+    Image.new("RGB", (8, 8)).save(tmp_path / "Train" / name)
+    data = load(tmp_path)
+    assert data.classes == ("a", "b") and sizes(data) == (8, 0, 8)
+    told = f"note: images as {tmp_path}/Train/{name} (1) are not read: they lie in no folder of a class\n"
+    assert capsys.readouterr().err == ("" if name.startswith(".") else told)
+
+
 def test_val_beside_test_is_held_out(tmp_path: Path) -> None:
     for name, n in (("train", 4), ("val", 3), ("test", 2)):
         write(tmp_path / name, n=n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
+import bnn_itrd
+from bnn_itrd.cli import main
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.train import FabricConfig, TrainConfig
@@ -82,6 +85,29 @@ def test_images_brought_to_more_than_the_memory_holds() -> None:
 def test_fields_have_upper_limits(make: type, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_crops_that_may_hold_nothing_of_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A batch of such crops are all the same; BatchNorms divide by next to nothing, and the weights become NaN."""
+    message = (
+        "data.crop_padding 2 is too much for images of {0}x{0}: a crop may hold nothing of one. Give less than {0} "
+        "(--data.crop_padding {1}), or larger images (--data.image_size)"
+    )
+    for size in (1, 2):
+        with pytest.raises(UserError, match=re.escape(message.format(size, size - 1))):
+            load_data(DataConfig(name="digits", image_size=size, crop_padding=2)).check_crops()
+    for size, padding in ((1, 0), (3, 2)):
+        load_data(DataConfig(name="digits", image_size=size, crop_padding=padding)).check_crops()
+    # before anything is trained or written
+    for command in (["run"], ["train", "--member=recu"], ["sweep", "--methods", "kd"]):
+        assert main([command[0], "digits", *command[1:], "--data.image_size=1", f"--out={tmp_path / 'out'}"]) == 2
+        assert message.format(1, 0) in capsys.readouterr().err
+    images = torch.zeros(12, 3, 1, 1, dtype=torch.uint8)
+    data = ImageData.from_datasets(TensorDataset(images, torch.arange(12) % 3), crop_padding=2)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 3))
+    with pytest.raises(UserError, match=re.escape(message.format(1, 0))):
+        bnn_itrd.distill(network, None, data, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_network_of_too_many_weights_is_not_made() -> None:

@@ -1,6 +1,7 @@
-"""A chain's attributes are those of its body: a file in which they disagree is refused, however well it is sealed.
+"""A chain's attributes are those of its body, a body is one that was written: other files are refused, sealed or not.
 
-The native library runs the attributes, a stock onnxruntime the body: where they disagree the file is two networks.
+The native library runs names and attributes, a stock onnxruntime the bodies: where they disagree the file is two
+networks.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from torch import nn
 
 from bnn_itrd.cli import main
 from bnn_itrd.export import ExportError, read_metadata, session, to_onnx
+from bnn_itrd.export.ort.functions import function_bodies
+from bnn_itrd.export.runtime.bodies import body_digest
 from bnn_itrd.export.runtime.chain_program import chain_attributes
 from bnn_itrd.export.runtime.checksum import NO_DIGEST, seal
-from bnn_itrd.export.runtime.onnx_file import read_operation
+from bnn_itrd.export.runtime.format import CONVOLUTIONS, FLOAT_CONVOLUTIONS, POOLINGS, SIGNS
+from bnn_itrd.export.runtime.known_bodies import KNOWN_BODIES
+from bnn_itrd.export.runtime.onnx_file import read_model, read_operation
 from bnn_itrd.quant import BinaryConv2d
 
 
@@ -41,10 +46,18 @@ def chained(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
 
 def changed(model: onnx.ModelProto, change: Callable[[onnx.NodeProto, onnx.FunctionProto], None], path: Path) -> Path:
     """The file with its chain changed, and with a checksum that fits."""
+
+    def change_chain(copy: onnx.ModelProto) -> None:
+        call = next(node for node in copy.graph.node if node.op_type == "Chain0")
+        change(call, next(function for function in copy.functions if function.name == "Chain0"))
+
+    return resealed(model, change_chain, path)
+
+
+def resealed(model: onnx.ModelProto, change: Callable[[onnx.ModelProto], None], path: Path) -> Path:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    call = next(node for node in copy.graph.node if node.op_type == "Chain0")
-    change(call, next(function for function in copy.functions if function.name == "Chain0"))
+    change(copy)
     next(entry for entry in copy.metadata_props if entry.key == "sha256").value = NO_DIGEST
     path.write_bytes(seal(copy.SerializeToString()))
     return path
@@ -117,6 +130,90 @@ def test_attributes_that_are_not_the_body_s_are_refused(change: Any, chained: on
 def test_a_file_that_is_sealed_again_unchanged_opens(chained: onnx.ModelProto, tmp_path: Path) -> None:
     file = changed(chained, lambda call, body: None, tmp_path / "b.onnx")
     assert session(file).get_outputs()[0].name == "logits" and read_metadata(file)["input_shape"] == [3, 8, 8]
+
+
+def chain_in_a_function(model: onnx.ModelProto) -> None:
+    """The graph calls a function of another domain, which calls the chain."""
+    call = next(node for node in model.graph.node if node.op_type == "Chain0")
+    inner = onnx.NodeProto()
+    inner.CopyFrom(call)
+    opsets = [helper.make_opsetid("bnn_itrd", 1)]
+    model.functions.append(helper.make_function("other", "Around", [*call.input], [*call.output], [inner], opsets))
+    model.opset_import.append(helper.make_opsetid("other", 1))
+    del call.attribute[:]
+    call.domain, call.op_type = "other", "Around"
+
+
+def chain_in_a_branch(model: onnx.ModelProto) -> None:
+    call = next(node for node in model.graph.node if node.op_type == "Chain0")
+    inner = onnx.NodeProto()
+    inner.CopyFrom(call)
+    branch = helper.make_graph([inner], "branch", [], [helper.make_empty_tensor_value_info(call.output[0])])
+    model.graph.node.append(helper.make_node("If", ["yes"], ["chosen"], then_branch=branch, else_branch=branch))
+
+
+@pytest.mark.parametrize("change", [chain_in_a_function, chain_in_a_branch], ids=lambda change: change.__name__)
+def test_a_chain_is_called_by_the_graph_alone(change: Any, chained: onnx.ModelProto, tmp_path: Path) -> None:
+    file = resealed(chained, change, tmp_path / "b.onnx")
+    with pytest.raises(ExportError, match="Chain0 is called inside another operation, where no writer puts a chain"):
+        session(file)
+
+
+def step(model: onnx.ModelProto, operation: str) -> tuple[onnx.FunctionProto, onnx.NodeProto]:
+    """A function of the domain whose body has such an operation, and the operation."""
+    functions = [function for function in model.functions if not function.name.startswith("Chain")]
+    return next((f, node) for f in functions for node in f.node if node.op_type == operation)
+
+
+def other_comparison(model: onnx.ModelProto) -> None:
+    step(model, "GreaterOrEqual")[1].op_type = "Less"
+
+
+def other_order(model: onnx.ModelProto) -> None:
+    node = step(model, "Sub")[1]
+    node.input[0], node.input[1] = node.input[1], node.input[0]
+
+
+def other_number(model: onnx.ModelProto) -> None:
+    """The +1 of a sign."""
+    code = next(n for n in step(model, "GreaterOrEqual")[0].node if n.output[0].endswith("_plus"))
+    code.attribute[0].t.int32_data[0] = 1
+
+
+def other_attribute(model: onnx.ModelProto) -> None:
+    """The pads are the size of the window."""
+    node = next(n for f in model.functions for n in f.node if n.attribute and n.attribute[0].ref_attr_name == "pads")
+    node.attribute[0].ref_attr_name = "kernel_shape"
+
+
+def another_result(model: onnx.ModelProto) -> None:
+    function = step(model, "GreaterOrEqual")[0]
+    function.output[0] = function.node[0].output[0]
+
+
+def two_bodies(model: onnx.ModelProto) -> None:
+    model.functions.append(step(model, "GreaterOrEqual")[0])
+
+
+BODIES = [other_comparison, other_order, other_number, other_attribute, another_result, two_bodies]
+
+
+@pytest.mark.parametrize("change", BODIES, ids=lambda change: change.__name__)
+def test_a_body_that_was_never_written_is_refused(change: Any, chained: onnx.ModelProto, tmp_path: Path) -> None:
+    file = resealed(chained, change, tmp_path / "b.onnx")
+    for opener in (session, read_metadata):
+        with pytest.raises(ExportError, match=r"b\.onnx: the body of \w+, which onnxruntime runs, is none that this"):
+            opener(file)
+
+
+def test_the_bodies_that_are_written_now_are_known() -> None:
+    """A body that is changed joins known_bodies.py, behind those that older files have."""
+    names = {*CONVOLUTIONS, *FLOAT_CONVOLUTIONS, *POOLINGS, *SIGNS}
+    assert names == KNOWN_BODIES.keys()
+    graph = onnx.GraphProto(name="none")
+    made = helper.make_model(graph, functions=function_bodies(names))
+    for function in read_model(made.SerializeToString()).functions:
+        assert body_digest(function) in KNOWN_BODIES[function.name].split(), function.name
 
 
 def test_validate_refuses_such_a_file(

@@ -78,6 +78,7 @@ def check_file(model: nn.Module, file: Path) -> None:
         np.testing.assert_array_equal(stock, native, err_msg=level)
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_student_s_file(name: str, tmp_path: Path) -> None:
     check_file(shortened(student(name)), tmp_path / "student.onnx")

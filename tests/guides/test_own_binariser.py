@@ -25,7 +25,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Guide, Path]:
     """The guide's files in a user's folder, and its first command run there."""
     guide, folder = Guide("own-binariser"), tmp_path_factory.mktemp("user")
     guide.write(folder)
-    done = guide.start(folder, guide.commands[0], *SHORT)
+    done = guide.run(folder, guide.commands[0], *SHORT)
     assert done.returncode == 0, done.stderr
     return guide, folder
 

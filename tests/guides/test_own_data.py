@@ -24,7 +24,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     pixels = np.zeros((16, 16, 3), np.uint8)
     pixels[4:10, 4:10, 1] = 255
     Image.fromarray(pixels).save(folder / "photo.png")
-    done = guide.start(folder, guide.commands[0])
+    done = guide.run(folder, guide.commands[0])
     assert done.returncode == 0, done.stderr
     return guide, folder
 

@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(folder: Path) -> tuple[Guide, Path]:
     """The guide's recipe, run in the user's folder by its first command."""
     guide = Guide("own-loss")
-    done = guide.start(folder, guide.commands[0])
+    done = guide.run(folder, guide.commands[0])
     assert done.returncode == 0, done.stderr
     return guide, folder
 

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from bnn_itrd.models import MODELS
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, binarize
 
+# `binarize` follows a network with torch.fx.
+pytestmark = pytest.mark.compiles
+
 
 def conv(i: int, o: int, kernel: int = 3, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(i, o, kernel, padding=kernel // 2, **options)

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from bnn_itrd.export import ExportError, session, to_onnx
 from bnn_itrd.quant import BinaryLinear, Report, Scheme, binarize
 
+# `binarize` follows a network with torch.fx.
+pytestmark = pytest.mark.compiles
+
 ACTIVATIONS = [nn.SiLU, nn.GELU, nn.Mish, nn.Hardswish]
 # Written out, as timm, torchvision's older networks and transformers do.
 WRITTEN: dict[str, Callable[[Tensor], Tensor]] = {

@@ -11,6 +11,7 @@ from bnn_itrd.quant import SURROGATES, sign
 COUNTS = {"ede": 2, "triangle": 2, "reste": 1}
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("wants_gradient", [True, False])
 @pytest.mark.parametrize("surrogate", SURROGATES)
 def test_sign_compiles_whole(surrogate: str, wants_gradient: bool) -> None:

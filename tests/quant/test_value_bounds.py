@@ -16,6 +16,9 @@ from bnn_itrd.quant.rewrite.bounds import find_bounds
 from bnn_itrd.quant.rewrite.graph import Net
 from bnn_itrd.quant.rewrite.tracing import trace
 
+# `binarize` follows a network with torch.fx.
+pytestmark = pytest.mark.compiles
+
 Function = Callable[[Any, Tensor, Tensor], Tensor]
 
 
@@ -56,6 +59,9 @@ ONE_SIGN: list[Function] = [
     lambda m, a, b: F.hardsigmoid(a) * m.shift,
     lambda m, a, b: F.silu(a.abs()),
     lambda m, a, b: F.leaky_relu(a.abs() + 1),
+    lambda m, a, b: F.leaky_relu(a, -1.0),
+    lambda m, a, b: F.elu(a) + 1,
+    lambda m, a, b: F.celu(a, 0.5) + F.selu(b) + 2.5,
     lambda m, a, b: (a.abs() + 0.5).reciprocal(),
     lambda m, a, b: 1 / (1 + torch.exp(-a)),
     lambda m, a, b: (a.relu() + 1e-3) ** 0.5,
@@ -84,6 +90,7 @@ BOTH: list[Function] = [
     lambda m, a, b: torch.minimum(a, F.relu(b)),
     lambda m, a, b: torch.where(a > 0, a, F.relu(b)),
     lambda m, a, b: F.elu(a) + F.leaky_relu(b),
+    lambda m, a, b: F.elu(a, 2.0) + 1,
     lambda m, a, b: a.abs() * m.factor,
     lambda m, a, b: a / (b.abs() + 1),
     lambda m, a, b: a.abs() / b,

@@ -62,3 +62,9 @@ def test_a_forward_pass_that_makes_tensors(folder: None) -> None:
 def test_images_that_the_network_does_not_take(folder: None) -> None:
     with pytest.raises(UserError, match="^the network cannot be used on images of 3x10x10: The size of tensor a"):
         sizes_of_definition(NetworkConfig(name="memory_case:Net"), None, images(10))
+
+
+def test_a_library_that_computes_its_widths_with_tensors() -> None:
+    """torchvision's RegNets cannot be made on the meta device; the sizes are those of the one that is made."""
+    sizes = sizes_of_definition(NetworkConfig(name="torchvision:regnet_y_400mf"), None, images(32))
+    assert (sizes.logits, sizes.representation) == (3, 440)

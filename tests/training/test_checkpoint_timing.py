@@ -83,20 +83,21 @@ def test_every_epoch_where_no_time_is_to_pass(tiny_npz: Path, tmp_path: Path, wr
     assert [epoch for name, epoch in written if name == "last.pt"] == [1, 2, 3, 4, 5]
 
 
-def test_what_ends_a_training_leaves_its_last_epoch(
-    tiny_npz: Path, tmp_path: Path, written: list[tuple[str, int]]
-) -> None:
-    whole = train(tiny_npz, tmp_path / "whole")
+@pytest.mark.parametrize(
+    "options", [{}, {"trivial_augment": True, "cutout": 4, "mixup": 0.2, "cutmix": 1.0, "weight_decay_of": "weights"}]
+)
+def test_what_ends_a_training_leaves_its_last_epoch(options: dict[str, Any], tiny_npz: Path, tmp_path: Path) -> None:
+    whole = train(tiny_npz, tmp_path / "whole", **options)
 
     def stop(epoch: int) -> None:
         if epoch == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(tiny_npz, tmp_path / "parts", checkpoint_seconds=1e9, after_epoch=stop)
+        train(tiny_npz, tmp_path / "parts", checkpoint_seconds=1e9, after_epoch=stop, **options)
     assert load_checkpoint(tmp_path / "parts/last.pt")["epoch"] == 3
     # The time between checkpoints is no setting that a run is held against.
-    parts = train(tiny_npz, tmp_path / "parts", checkpoint_seconds=7)
+    parts = train(tiny_npz, tmp_path / "parts", checkpoint_seconds=7, **options)
     assert all(torch.equal(v, parts.model.state_dict()[k]) for k, v in whole.model.state_dict().items())
     assert len(read_metrics(tmp_path / "parts/metrics.csv")) == 5
 

@@ -63,6 +63,7 @@ class _Widened(nn.Module):
         return self.layer(x).sum()
 
 
+@pytest.mark.compiles
 def test_as_many_networks_as_a_process_trains_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch keeps eight compiled versions of one function; the ninth network's step would not be compiled."""
     seen = []

@@ -15,7 +15,7 @@ from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.data import TensorSplit, load_data
 from bnn_itrd.models import resnet8, summary
-from bnn_itrd.runs.sizes import cost_of_definition
+from bnn_itrd.runs.sizes import first_look
 from bnn_itrd.training import progress
 from bnn_itrd.training.progress import Progress, first_line, imbalance
 
@@ -41,9 +41,38 @@ def test_the_line_of_held_out_images_and_without_products() -> None:
 
 def test_products_are_counted_without_memory(tiny_npz: Path) -> None:
     data = load_data(DataConfig(name="cifar10", root=str(tiny_npz)))
-    counted = cost_of_definition(NetworkConfig("resnet8"), SchemeConfig(), data)
+    counted, remarks = first_look(NetworkConfig("resnet8"), SchemeConfig(), data)
     made = summary(resnet8(3, binary="recu", input_shape=(3, 8, 8)))
-    assert counted is not None and counted.layers == made.layers
+    assert counted is not None and counted.layers == made.layers and remarks == []
+
+
+SQUARES = """
+from torch import nn
+
+class Squares(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.a, self.b, self.norm = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, num_classes)
+    def forward(self, x):
+        x = self.a(x)
+        return self.head(self.norm(self.b(x * x)).mean((2, 3)))
+"""
+
+
+def test_what_binarize_says_of_a_network_is_told_once(
+    tiny_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "squares_case.py").write_text(SQUARES)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["train", "digits", *TINY, f"--data.root={tiny_npz}", "--data.image_size=8", "--log.tensorboard=false",
+             "--students={s: {}}", "--member=s", "--network.name=squares_case:Squares", "--report=false"]  # fmt: skip
+    assert main([*words, "--train.epochs=1", f"--out={tmp_path / 'out'}"]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert said == [
+        "note: squares_case:Squares: b reads mul(), whose values all have the same sign",
+        "note: squares_case:Squares: in 1 bit: does not work as it is: reads values of one sign: 1 layer (b)",
+    ]
 
 
 def test_classes_far_from_even_are_said(tiny_npz: Path) -> None:

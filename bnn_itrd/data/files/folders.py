@@ -94,6 +94,11 @@ def _images_of(root: Path) -> list[Path]:
     return sorted(p for p in files if p.suffix.lower() in SUFFIXES)
 
 
+def _loose_images(root: Path) -> list[Path]:
+    """The images right in a folder, in sorted order."""
+    return sorted(p for p in root.iterdir() if p.suffix.lower() in SUFFIXES and not _is_rest(p.name) and p.is_file())
+
+
 def _note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
@@ -146,9 +151,12 @@ def _split_folders(root: Path) -> dict[str, Path]:
         name = _SPLITS.get(path.name.lower())
         if name is not None and found.setdefault(name, path) != path:
             raise UserError(f"{root} has two folders of the same meaning, {found[name].name!r} and {path.name!r}")
+    loose = {path: files for path in found.values() if (files := _loose_images(path))}
     # A class may be called train, with its images right in it; a split has folders.
-    if not found or any(p.suffix.lower() in SUFFIXES for path in found.values() for p in path.iterdir()):
+    if not found or any(len(found) == 1 or not _folders_of(path) for path in loose):
         return {}
+    for files in loose.values():
+        _note(f"images as {files[0]} ({len(files)}) are not read: they lie in no folder of a class")
     if "train" not in found:
         there = next(iter(found.values())).name
         raise UserError(f"{root} has a folder {there!r} of folders, but no folder 'train' beside it")

@@ -12,6 +12,7 @@ from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.distillers.base import Distiller, gather
 from bnn_itrd.models import Observed, observe
 from bnn_itrd.quant import penalty
+from bnn_itrd.training.step.images import MixedLabels
 
 __all__ = ["Objective"]
 
@@ -19,10 +20,11 @@ __all__ = ["Objective"]
 class Objective(nn.Module):
     """What a training step computes: the student's forward pass, the teacher's, and the weighted losses.
 
-    (images, labels, indices) -> (loss (), parts (k,), correct ()). `parts` are the weighted terms, in the order of
-    `names`; `correct` counts right answers. Its parameters are the student's and the distillers'. While `preparing`,
-    the terms are those of the distillers' phases of preparation, and the others are 0. `unlabelled`: some labels are
-    `data.UNLABELLED`; those samples take part in the distillers' terms alone.
+    (images, labels, indices, mixed or nothing) -> (loss (), parts (k,), correct ()). `parts` are the weighted terms, in
+    the order of `names`; `correct` counts right answers. Its parameters are the student's and the distillers'. While
+    `preparing`, the terms are those of the distillers' phases of preparation, and the others are 0. `unlabelled`: some
+    labels are `data.UNLABELLED`; those samples take part in the distillers' terms alone. `mixed`: the labels of images
+    that were mixed in pairs, for the cross-entropy; `labels` are then each image's own.
     """
 
     factors: Tensor
@@ -59,7 +61,9 @@ class Objective(nn.Module):
         for observed in self._observed or ():
             observed.remove()
 
-    def forward(self, images: Tensor, labels: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, labels: Tensor, indices: Tensor, mixed: MixedLabels | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         if self.preparing:
             return self._prepare(images, labels, indices)
         terms = []
@@ -74,7 +78,11 @@ class Objective(nn.Module):
             for distiller in self.distillers.values():
                 off = isinstance(distiller, Distiller) and distiller.only_prepares
                 terms.append(torch.zeros((), device=images.device) if off else distiller(s, t, labels, indices))
-        ce = self._cross_entropy(logits.float(), labels)
+        if mixed is None:
+            ce = self._cross_entropy(logits.float(), labels)
+        else:
+            first, second = (self._cross_entropy(logits.float(), each) for each in (mixed.first, mixed.second))
+            ce = mixed.share * first + (1 - mixed.share) * second
         parts = [self.ce_weight * ce, *terms]
         if self.penalised:
             added = penalty(self.student)

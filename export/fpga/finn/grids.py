@@ -22,6 +22,11 @@ class Grid(NamedTuple):
     low: int
     high: int
 
+    @property
+    def signs(self) -> bool:
+        """Whether the numbers are -1 and +1; of two bits they are -2 to 1."""
+        return (self.low, self.high) == (-1, 1)
+
 
 def grid_of_quantiser(node: ir.Node) -> Grid | None:
     """The grid behind a quantiser that stays as it is; None where its constants are computed."""

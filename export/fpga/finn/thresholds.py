@@ -1,4 +1,4 @@
-"""Signs and integers as thresholds on whole numbers, each halfway between two of them."""
+"""Signs and integers as thresholds on whole numbers, each halfway between two of them, or at the lowest there is."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _levels(chain: list[Affine], grid: Grid, y: torch.Tensor) -> torch.Tensor:
     """The whole numbers that the network makes of sums y, (1, channels, values, 1); grid: of its quantiser."""
     for one in chain:
         y = one.apply(y)
-    if grid.high == 1:
+    if grid.signs:
         return torch.where(y >= 0, 1.0, -1.0)
     return (y / grid.unit).clamp(grid.low, grid.high).round()
 
@@ -51,8 +51,8 @@ def first_numbers(chain: list[Affine], grid: Grid, source: Grid, turn: np.ndarra
     which a channel's sums are multiplied so that no factor is negative. The threshold is computed in float64; which of
     the numbers around it reach the level is decided by the network's own arithmetic, in float32.
     """
-    levels = np.array([1]) if grid.high == 1 else np.arange(grid.low + 1, grid.high + 1)
-    edges = np.zeros(1) if grid.high == 1 else (levels - 0.5) * grid.unit
+    levels = np.array([1]) if grid.signs else np.arange(grid.low + 1, grid.high + 1)
+    edges = np.zeros(1) if grid.signs else (levels - 0.5) * grid.unit
     factor, shift = np.ones(len(turn)), np.zeros(len(turn))
     for one in chain:
         factor, shift = factor * one.factor, shift * one.factor + one.shift
@@ -106,6 +106,9 @@ def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> G
         return None
     first = first_numbers(chain, grid, source, turn)
     table = np.asarray(source.unit * (first - 0.5), np.float32)
+    if source.unit == 1.0:
+        # FINN counts the ones of a binary layer's sum, and takes no threshold below a count of 0.
+        table = np.maximum(table, np.float32(source.low))
     table = table[:1] if (table == table[:1]).all() else table
     bipolar = node.op_type == "BipolarQuant"
     attributes: dict[str, Any] = {
@@ -162,7 +165,8 @@ def write_thresholds(model: ir.Model, images: HostImages) -> int:
 
     Alpha, BatchNorm and the steps of the integers go into the thresholds, a negative factor into the weights. A
     threshold stands halfway between the last whole number below a level and the first that reaches it, so no
-    arithmetic in float32, here or in FINN's own steps, moves a sum to its other side. Between thresholds flow whole
+    arithmetic in float32, here or in FINN's own steps, moves a sum to its other side; that of a level which every sum
+    reaches stands at the lowest sum. Between thresholds flow whole
     numbers; a Mul by their step stands where something else reads them, as in front of the logits.
     Raises ExportError where the network itself scales the images in front of their quantiser.
     """

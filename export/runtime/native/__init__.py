@@ -87,7 +87,7 @@ def library_path() -> Path | None:
 
 
 def kernel() -> str:
-    """Which kernel runs: "avx512", "avx2" or "portable".
+    """Which kernel runs: "avx512", "avx2", "neon" or "portable".
 
     The best this processor has; the environment variable BNN_ITRD_KERNEL names a lower one.
     Raises ValueError where the library is not available, the name is unknown, or the processor cannot run that kernel.

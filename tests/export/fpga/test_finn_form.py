@@ -20,6 +20,8 @@ from bnn_itrd.config.parse import run_config
 from bnn_itrd.export import ExportError, predict_model, read_metadata
 from bnn_itrd.export.fpga import check_fpga, qonnx_file, to_qonnx
 from bnn_itrd.export.fpga.finn import HostImages, put_borders_back
+from bnn_itrd.export.fpga.finn.grids import Grid
+from bnn_itrd.export.fpga.finn.thresholds import first_numbers
 from bnn_itrd.export.fpga.standard import to_standard
 from bnn_itrd.models import vgg_small
 from bnn_itrd.quant import BinaryConv2d, IntegerConv2d, IntegerLinear, IntegerQuantizer
@@ -117,8 +119,11 @@ def test_a_threshold_lies_between_whole_numbers_and_decides_as_the_network_does(
         assert node.op_type == "MultiThreshold" and producer[node.input[0]].op_type == "Conv"
         table = constants[node.input[1]]
         assert table.shape == (8, 1 if quantiser is None else 15)
-        assert (np.abs(table - np.rint(table)) == 0.5).all() and (np.diff(table, axis=1) >= 0).all()
         most = conv.weight[0].numel()
+        # FINN counts ones, (sum + most) / 2, and stops at a threshold below 0: what all sums reach is at the lowest.
+        assert ((np.abs(table - np.rint(table)) == 0.5) | (table == -most)).all() and table.min() >= -most
+        assert (np.diff(table, axis=1) >= 0).all()
+        assert name != "conv3.sign" or (table[6] == -most).all()
         sums = torch.arange(-most, most + 1, 2, dtype=torch.float32)  # an even number of taps
         alpha = conv.weight_binarizer.alpha.detach()
         with torch.no_grad():
@@ -133,6 +138,13 @@ def test_a_threshold_lies_between_whole_numbers_and_decides_as_the_network_does(
         weight = producer[producer[node.input[0]].input[1]]
         signs = constants[weight.input[0]]
         np.testing.assert_array_equal(signs, conv.binary_weight().signs.detach() * turn.reshape(-1, 1, 1, 1))
+
+
+def test_integers_of_two_bits_are_no_signs() -> None:
+    """They are -2, -1, 0 and 1, with three thresholds; signs have one."""
+    sums, turn = Grid(0.5, 1.0, -9, 9), np.array([1])
+    two_bits, signs = (first_numbers([], Grid(1.0, 1.0, low, 1), sums, turn).tolist() for low in (-2, -1))
+    assert two_bits == [[-2, -1, 2]] and signs == [[0]]  # of halves; ties go to the even integer
 
 
 def test_whole_numbers_flow_from_the_images_to_the_logits(planted_file: Path) -> None:

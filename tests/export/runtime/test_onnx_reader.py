@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bnn_itrd.export import ExportError, read_metadata, session
 from bnn_itrd.export.runtime.checksum import NO_DIGEST, seal
-from bnn_itrd.export.runtime.onnx_file import read_model, read_operation
+from bnn_itrd.export.runtime.onnx_file import Constant, Reference, all_operations, read_model, read_operation
 
 ATTRIBUTES: dict[str, Any] = {
     "float": 0.1,
@@ -53,7 +53,9 @@ def test_an_operation_with_every_kind_of_attribute() -> None:
     assert (read.op_type, read.domain, read.input, read.output) == ("Op", "d", ("x", "", "w"), ("y", "z"))
     expected = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name != "tensor"}
     assert {name: value for name, value in read.attributes.items() if name != "tensor"} == expected
-    assert isinstance(read.attributes["tensor"], bytes)
+    constant = read.attributes["tensor"]
+    assert isinstance(constant, Constant) and (constant.dims, constant.data_type) == ([3], TensorProto.FLOAT)
+    assert read.types == {a.name: a.type for a in node.attribute}
 
 
 def test_a_model() -> None:
@@ -66,6 +68,55 @@ def test_a_model() -> None:
     (function,) = read.functions
     assert (function.name, function.domain, function.input, function.output) == ("Sign", "bnn_itrd", ("a",), ("b",))
     assert [node.op_type for node in function.operations] == ["Neg"]
+
+
+def test_a_function_with_attributes_and_graphs() -> None:
+    inner = helper.make_graph([helper.make_node("Neg", ["a"], ["c"])], "inner", [], [])
+    branch = helper.make_graph(
+        [helper.make_node("If", ["k"], ["d"], then_branch=inner, else_branch=inner)], "branch", [], []
+    )
+    steps = [
+        helper.make_node("MaxPool", ["a"], ["b"]),
+        helper.make_node("If", ["k"], ["e"], then_branch=branch, else_branch=inner),
+    ]
+    steps[0].attribute.append(onnx.AttributeProto(name="pads", type=onnx.AttributeProto.INTS, ref_attr_name="sides"))
+    body = helper.make_function(
+        "bnn_itrd", "F", ["a", "k"], ["b"], steps, [helper.make_opsetid("", 18), helper.make_opsetid("o", 2)],
+        ["sides"], [helper.make_attribute("low", 0.5)],
+    )  # fmt: skip
+    (read,) = read_model(helper.make_model(inner, functions=[body]).SerializeToString()).functions
+    assert read.attributes == ("sides",) and read.defaults == (("low", onnx.AttributeProto.FLOAT, 0.5),)
+    assert read.opsets == (("", 18), ("o", 2))
+    assert read.operations[0].attributes == {"pads": Reference("sides")}
+    assert read.operations[0].types == {"pads": onnx.AttributeProto.INTS}
+    found = [node.op_type for node in all_operations(read.operations)]
+    assert found == ["MaxPool", "If", "Neg", "If", "Neg", "Neg"]  # the else branch stands first
+
+
+def test_what_other_readers_merge_is_refused() -> None:
+    """Protobuf makes one message of two in a field that holds one, and keeps both of two attributes."""
+    graph = helper.make_graph([helper.make_node("Neg", ["a"], ["b"])], "graph", [], [])
+    data = helper.make_model(graph).SerializeToString()
+    with pytest.raises(ValueError, match="a message stands twice where one should"):
+        read_model(data + onnx.ModelProto(graph=graph).SerializeToString())
+    node = helper.make_node("Op", ["x"], ["y"], a=1)
+    node.attribute.append(helper.make_attribute("a", 2))
+    with pytest.raises(ValueError, match="an attribute stands twice"):
+        read_operation(node.SerializeToString())
+
+
+def test_graphs_in_graphs_end() -> None:
+    data = b"\x22\x03Neg"
+    for _ in range(40):
+        for tag in (b"\x0a", b"\x32", b"\x2a"):  # the node of a graph, the graph of an attribute, that of a node
+            data = tag + number(len(data)) + data
+    with pytest.raises(ValueError, match="its graphs are nested deeper than 32"):
+        read_operation(data)
+
+
+def number(size: int) -> bytes:
+    """A number as protobuf writes it, below 2^14."""
+    return bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])
 
 
 def test_other_bytes_raise_nothing_but_value_error() -> None:
@@ -116,7 +167,9 @@ def test_a_file_with_an_operation_that_the_format_does_not_have(tmp_path: Path) 
 
 
 def test_a_file_with_an_operation_of_another_tool(tmp_path: Path) -> None:
-    file = save(made("BipolarQuant", "qonnx.custom_op.general"), tmp_path / "a.onnx")
+    model = made("BipolarQuant", "qonnx.custom_op.general")
+    del model.functions[:]
+    file = save(model, tmp_path / "a.onnx")
     message = (
         r"^onnxruntime [\d.]+ cannot run .*a\.onnx: it does not know the operations "
         r"qonnx\.custom_op\.general\.BipolarQuant$"

@@ -180,6 +180,11 @@ void sign_task(void* data, size_t index) {
     }
 }
 
+Layer prepared(Layer layer, const bnn_kernel* kernel) {
+    if (kernel && kernel->prefixes) layer.prefix();
+    return layer;
+}
+
 void all(const Pool& pool, void (*task)(void*, size_t), int64_t count, void* data, bool parallel) {
     if (parallel && count > 1) {
         pool.run(pool.self, task, size_t(count), data);
@@ -206,6 +211,9 @@ void Slots::give(Aligned<uint32_t> buffer) {
     const std::lock_guard<std::mutex> lock(mutex_);
     idle_.push_back(std::move(buffer));
 }
+
+Convolution::Convolution(Layer constants, const bnn_kernel* which)
+    : layer(prepared(std::move(constants), which)), kernel(which) {}
 
 Convolution::~Convolution() { delete idle.load(); }
 

@@ -69,7 +69,7 @@ struct Workspace {
 
 class Convolution {
   public:
-    Convolution(Layer constants, const bnn_kernel* which) : layer(std::move(constants)), kernel(which) {}
+    Convolution(Layer constants, const bnn_kernel* which);
     ~Convolution();
     Convolution(const Convolution&) = delete;
     Convolution& operator=(const Convolution&) = delete;

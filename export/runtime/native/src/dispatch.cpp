@@ -1,6 +1,6 @@
 // Which kernel runs: the best the processor has, or a lower one named by the environment.
 #include <cstdlib>
-#include <cstring>
+#include <vector>
 
 #include "convolution.h"
 
@@ -10,6 +10,20 @@ namespace {
 
 constexpr const char* kVariable = "BNN_ITRD_KERNEL";
 
+// The kernels that are compiled for this kind of processor, the best first, and whether this very one can run them.
+struct Choice {
+    const bnn_kernel* kernel;
+    bool runs;
+};
+
+#if defined(__aarch64__)
+
+std::vector<Choice> choices() { return {{&bnn_kernel_neon, true}}; }
+
+constexpr const char* kLacking = "this processor has no NEON";
+
+#else
+
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 bool has_avx512() {
@@ -18,15 +32,28 @@ bool has_avx512() {
            __builtin_cpu_supports("avx512vpopcntdq");
 }
 
+std::vector<Choice> choices() {
+    return {{&bnn_kernel_avx512, has_avx512()}, {&bnn_kernel_avx2, has_avx2()}};
+}
+
+constexpr const char* kLacking = "this processor has neither AVX-512 VPOPCNTDQ nor AVX2 with FMA";
+
+#endif
+
 }  // namespace
 
 const bnn_kernel* kernel_by_name(const std::string& name) {
     if (name == "portable") return nullptr;
-    if (name == "avx2" || name == "avx512") {
-        if (name == "avx2" ? has_avx2() : has_avx512()) return name == "avx2" ? &bnn_kernel_avx2 : &bnn_kernel_avx512;
+    for (const Choice& choice : choices()) {
+        if (name != choice.kernel->name) continue;
+        if (choice.runs) return choice.kernel;
         throw Error("this processor cannot run the kernel \"" + name + "\"");
     }
-    throw Error("unknown kernel \"" + name + "\": avx512, avx2 or portable");
+    // Those of other processors are known by name, and run nowhere here.
+    if (name == "avx512" || name == "avx2" || name == "neon") {
+        throw Error("this processor cannot run the kernel \"" + name + "\"");
+    }
+    throw Error("unknown kernel \"" + name + "\": avx512, avx2, neon or portable");
 }
 
 const bnn_kernel* best_kernel() {
@@ -38,11 +65,11 @@ const bnn_kernel* best_kernel() {
             throw Error(std::string(error.what()) + " (environment variable " + kVariable + ")");
         }
     }
-    if (has_avx512()) return &bnn_kernel_avx512;
-    if (has_avx2()) return &bnn_kernel_avx2;
+    for (const Choice& choice : choices()) {
+        if (choice.runs) return choice.kernel;
+    }
     // The portable kernel is there to be compared with; the standard operations of the file are much faster.
-    throw Error(std::string("this processor has neither AVX-512 VPOPCNTDQ nor AVX2 with FMA (") + kVariable +
-                "=portable insists on the slow portable kernel)");
+    throw Error(std::string(kLacking) + " (" + kVariable + "=portable insists on the slow portable kernel)");
 }
 
 const char* kernel_name(const bnn_kernel* kernel) { return kernel ? kernel->name : "portable"; }

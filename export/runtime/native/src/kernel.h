@@ -62,7 +62,10 @@ struct bnn_kernel {
     void (*signs)(const float* x, int64_t count, uint8_t* bytes);
     // (pixels, 8 * count) floats -> (pixels, count) bytes of signs: +1 from the channel's level on.
     void (*level_signs)(const float* x, const float* level, int64_t pixels, int64_t count, uint8_t* bytes);
+    // The weights' first word of a pair is to be a parity like the second, see Layer::prefix.
+    int prefixes;
 };
 
 extern "C" const bnn_kernel bnn_kernel_avx2;
 extern "C" const bnn_kernel bnn_kernel_avx512;
+extern "C" const bnn_kernel bnn_kernel_neon;

@@ -121,6 +121,15 @@ void Layer::repack() {
     }
 }
 
+void Layer::prefix() {
+    for (int64_t block = 0; block < attributes.group * blocks; ++block) {
+        uint32_t* const pair = &weights[block * pairs * 2 * kLanes];
+        for (int64_t k = 2 * kLanes; k < pairs * 2 * kLanes; ++k) {
+            if (k / kLanes % 2 == 0) pair[k] ^= pair[k - kLanes];
+        }
+    }
+}
+
 void Layer::sum_taps() {
     const int64_t height = attributes.kernel[0], width = attributes.kernel[1], bytes = rounded_up(group_channels, 8);
     std::vector<int32_t> of_tap(static_cast<size_t>(outputs));

@@ -75,6 +75,9 @@ struct Layer {
     // The weight bit of an output (of all), a tap, a channel (of its group).
     int weight(int64_t output, int64_t tap, int64_t channel) const;
 
+    // Makes the first word of every pair the exclusive or of all words up to it, as the second is. Once.
+    void prefix();
+
   private:
     void check(const std::vector<int64_t>& shape) const;
     void repack();

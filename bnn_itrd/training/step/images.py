@@ -1,0 +1,147 @@
+"""What a training does to the images of a step, beside the crop and the mirror that belong to the data.
+
+All of it happens on the device, for a batch at a time. What is random is drawn at the start of an epoch, a function of
+(seed, epoch, process), and crosses to the device at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnn_itrd.config.train import TrainConfig
+from bnn_itrd.data.augment import normalise
+from bnn_itrd.data.seeds import mix_seed
+from bnn_itrd.data.splits import ImageData
+from bnn_itrd.data.trivial_augment import TrivialChoices, draw_trivial, trivial_augment
+from bnn_itrd.errors import UserError
+
+__all__ = ["MixedLabels", "StepImages", "check_augmentation", "cut_out"]
+
+# What the seeds of this module's random numbers have in common.
+_DRAWS = 7
+
+
+class MixedLabels(NamedTuple):
+    """Labels of images that were made of two each: ``share * first + (1 - share) * second``; (n,), (n,), ().
+
+    Each image's own label is the one with the larger share.
+    """
+
+    first: Tensor
+    second: Tensor
+    share: Tensor
+
+    @property
+    def own(self) -> Tensor:
+        return torch.where(self.share >= 0.5, self.first, self.second)
+
+
+def check_augmentation(config: TrainConfig, *, channels: int, unlabelled: bool, reading_labels: Iterable[str]) -> None:
+    """Raises UserError where images cannot be augmented as a training's configuration says.
+
+    unlabelled: some images have no label; reading_labels: names of distillers that read an image's one label.
+    """
+    if config.trivial_augment and channels not in (1, 3):
+        raise UserError(f"train.trivial_augment needs images of 1 or 3 channels, got {channels}")
+    if not config.mixes:
+        return
+    if unlabelled:
+        raise UserError("train.mixup and train.cutmix mix labels, and data.unlabelled leaves images without: set 0")
+    for name in reading_labels:
+        raise UserError(f"{name} reads the one label of each image, and train.mixup and train.cutmix mix two: set 0")
+
+
+def cut_out(images: Tensor, middles: Tensor, side: int) -> Tensor:
+    """Sets a square of each image to 0, which is the data's mean, as far as it lies inside (DeVries and Taylor 2017).
+
+    images: (n, c, h, w), normalised; middles: (n, 2) whole numbers, row and column of the pixel right and below of the
+    square's middle; side: in pixels.
+
+    >>> cut_out(torch.ones(1, 1, 3, 3), torch.tensor([[0, 2]]), 2)[0, 0]
+    tensor([[1., 0., 0.],
+            [1., 1., 1.],
+            [1., 1., 1.]])
+    """
+    inside = []
+    for axis, size in enumerate(images.shape[2:]):
+        first = middles[:, axis : axis + 1] - side // 2
+        places = torch.arange(size, device=images.device)
+        inside.append((places >= first) & (places < first + side))
+    rows, columns = inside
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+
+
+class StepImages:
+    """Augments the images of each step as a training's configuration says: TrivialAugment, cutout, mixup or CutMix.
+
+    `begin` draws the numbers of an epoch; a call takes a step's images and labels.
+    """
+
+    def __init__(self, config: TrainConfig, data: ImageData, device: torch.device, *, rank: int = 0) -> None:
+        self.config, self.device, self.rank = config, device, rank
+        self.size = data.input_shape[1:]
+        self.mean, self.std = (torch.tensor(v, device=device) for v in (data.mean, data.std))
+        self._trivial: list[TrivialChoices] = []
+        self._middles = torch.zeros(0)
+        self._shares: Tensor = torch.zeros(0)
+        self._boxes: list[tuple[int, int, int, int] | None] = []
+
+    def begin(self, epoch: int, *, steps: int, batch: int) -> None:
+        """Draws what the steps of an epoch need, each of so many images."""
+        config = self.config
+        random = np.random.default_rng(mix_seed(config.seed, epoch, _DRAWS, self.rank))
+        if config.trivial_augment:
+            self._trivial = [draw_trivial(batch, random).to(self.device) for _ in range(steps)]
+        if config.cutout:
+            self._middles = torch.from_numpy(random.integers(0, self.size, (steps * batch, 2))).to(self.device)
+        if self.config.mixes:
+            mixes = [self._draw_mix(random) for _ in range(steps)]
+            self._boxes = [box for _, box in mixes]
+            self._shares = torch.tensor([share for share, _ in mixes], device=self.device)
+
+    def _draw_mix(self, random: np.random.Generator) -> tuple[float, tuple[int, int, int, int] | None]:
+        """The share of the first image, and the box (top, bottom, left, right) of the second, None for mixup."""
+        config, (height, width) = self.config, self.size
+        cuts = config.cutmix > 0 and (config.mixup == 0 or random.integers(0, 2) == 1)
+        share = float(random.beta(*(config.cutmix if cuts else config.mixup,) * 2))
+        if not cuts:
+            return share, None
+        middle, half = random.integers(0, self.size), ((1 - share) ** 0.5 * np.array(self.size)).astype(int) // 2
+        (top, left), (bottom, right) = (np.clip(at, 0, self.size).tolist() for at in (middle - half, middle + half))
+        return 1 - (bottom - top) * (right - left) / (height * width), (top, bottom, left, right)
+
+    def __call__(self, step: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, MixedLabels | None]:
+        """Returns the images of a step of the epoch, (n, c, h, w), augmented and in the memory format of the training,
+        each image's own label, and both where they are mixed."""
+        n, mixed = len(images), None
+        if self._trivial:
+            pixels = (images * _channels(self.std) + _channels(self.mean)) * 255
+            augmented = trivial_augment(pixels.round().clamp(0, 255).to(torch.uint8), self._trivial[step])
+            images = normalise(augmented, self.mean, self.std)
+        if self.config.cutout:
+            images = cut_out(images, self._middles[step * n : (step + 1) * n], self.config.cutout)
+        if self.config.mixes:
+            mixed = MixedLabels(labels, labels.roll(1, 0), self._shares[step])
+            images, labels = self._mix(images, self._shares[step], self._boxes[step]), mixed.own
+        if self.config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images, labels, mixed
+
+    def _mix(self, images: Tensor, share: Tensor, box: tuple[int, int, int, int] | None) -> Tensor:
+        """Each image with the one before it, which is a random one: so the batches are drawn."""
+        second = images.roll(1, 0)
+        if box is None:
+            return share * images + (1 - share) * second
+        top, bottom, left, right = box
+        images = images.clone()
+        images[:, :, top:bottom, left:right] = second[:, :, top:bottom, left:right]
+        return images
+
+
+def _channels(v: Tensor) -> Tensor:
+    return v.reshape(1, -1, 1, 1)

@@ -1,0 +1,124 @@
+"""cutout, mixup and CutMix: what a step sees, and that it is a function of (seed, epoch)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import write_npz
+from torch import nn
+
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.config.train import TrainConfig
+from bnn_itrd.data.datasets import load_data
+from bnn_itrd.data.splits import ImageData
+from bnn_itrd.errors import UserError
+from bnn_itrd.training.step.images import MixedLabels, StepImages, check_augmentation
+from bnn_itrd.training.step.objective import Objective
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
+    root = write_npz(tmp_path_factory.mktemp("images") / "x.npz", n=32, size=16)
+    return load_data(DataConfig(name="cifar10", root=str(root)))
+
+
+def step_images(data: ImageData, *, epoch: int = 0, steps: int = 50, n: int = 8, rank: int = 0, **train: Any) -> Any:
+    made = StepImages(TrainConfig(**train), data, CPU, rank=rank)
+    made.begin(epoch, steps=steps, batch=n)
+    return made
+
+
+def test_nothing_is_changed_by_default(data: ImageData) -> None:
+    images, labels = torch.randn(8, 3, 16, 16), torch.arange(8)
+    got, own, mixed = step_images(data)(0, images, labels)
+    assert got is images and own is labels and mixed is None
+
+
+def test_cutout(data: ImageData) -> None:
+    images = torch.ones(8, 3, 16, 16)
+    augment = step_images(data, cutout=6)
+    areas = []
+    for step in range(50):
+        got = augment(step, images, torch.arange(8))[0]
+        holes = got == 0
+        assert torch.equal(holes[:, 0], holes[:, 2])
+        for hole in holes[:, 0]:
+            rows, columns = hole.any(1), hole.any(0)
+            assert torch.equal(hole, rows[:, None] & columns[None])  # a rectangle
+            areas.append(int(hole.sum()))
+    assert max(areas) == 36 and min(areas) == 9  # whole inside; in a corner, a quarter
+    again = step_images(data, cutout=6)(49, images, torch.arange(8))[0]
+    assert torch.equal(again, got)
+    for other in (step_images(data, cutout=6, epoch=1), step_images(data, cutout=6, rank=1)):
+        assert not torch.equal(other(49, images, torch.arange(8))[0], got)
+
+
+def test_mixup(data: ImageData) -> None:
+    images, labels = torch.randn(8, 3, 16, 16), torch.arange(8)
+    augment = step_images(data, steps=400, mixup=0.2)
+    shares = []
+    for step in range(400):
+        got, own, mixed = augment(step, images, labels)
+        share = float(mixed.share)
+        torch.testing.assert_close(got, share * images + (1 - share) * images.roll(1, 0))
+        assert torch.equal(own, labels if share >= 0.5 else labels.roll(1, 0))
+        assert torch.equal(mixed.second, labels.roll(1, 0))
+        shares.append(share)
+    # Beta(0.2, 0.2): mean 1/2, variance 1 / (4 * 1.4).
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.06) and np.var(shares) == pytest.approx(1 / 5.6, rel=0.1)
+
+
+def test_cutmix(data: ImageData) -> None:
+    images = torch.arange(8.0)[:, None, None, None].expand(8, 3, 16, 16).contiguous()
+    augment = step_images(data, cutmix=1.0)
+    shares = []
+    for step in range(50):
+        got, _, mixed = augment(step, images, torch.arange(8))
+        second = got[3] == 2.0
+        assert torch.equal(second | (got[3] == 3.0), torch.ones(3, 16, 16, dtype=torch.bool))
+        assert float(mixed.share) == pytest.approx(1 - float(second.float().mean()))
+        shares.append(float(mixed.share))
+    assert min(shares) < 0.4 and max(shares) > 0.8
+
+
+def test_both_take_turns(data: ImageData) -> None:
+    augment = step_images(data, steps=400, mixup=1.0, cutmix=1.0)
+    assert sum(box is None for box in augment._boxes) == pytest.approx(200, abs=40)
+
+
+def test_the_loss_of_mixed_labels_is_that_of_soft_ones() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+    objective = Objective(network, None, nn.ModuleDict(), ce_weight=1.0, label_smoothing=0.1)
+    images, first, second = torch.randn(6, 3, 2, 2), torch.arange(6) % 4, torch.arange(6).flip(0) % 4
+    mixed = MixedLabels(first, second, torch.tensor(0.3))
+    loss = objective(images, mixed.own, torch.arange(6), mixed)[0]
+    soft = 0.3 * nn.functional.one_hot(first, 4) + 0.7 * nn.functional.one_hot(second, 4)
+    torch.testing.assert_close(loss, nn.functional.cross_entropy(network(images), soft, label_smoothing=0.1))
+    assert torch.equal(mixed.own, second)
+
+
+def test_trivial_augment_sees_the_pixels_of_the_file(data: ImageData) -> None:
+    images, labels, _ = next(data.train.train_batches(8, seed=0, epoch=0, device=CPU))
+    got = step_images(data, steps=1, trivial_augment=True)(0, images, labels)[0]
+    pixels = (got * torch.tensor(data.std).reshape(1, 3, 1, 1) + torch.tensor(data.mean).reshape(1, 3, 1, 1)) * 255
+    torch.testing.assert_close(pixels, pixels.round(), rtol=0, atol=1e-3)
+    assert pixels.min() > -1e-3 and pixels.max() < 255.001 and not torch.equal(got, images)
+
+
+def test_what_does_not_fit() -> None:
+    mixing = TrainConfig(mixup=0.2)
+    with pytest.raises(UserError, match="trivial_augment needs images of 1 or 3 channels, got 2"):
+        check_augmentation(TrainConfig(trivial_augment=True), channels=2, unlabelled=False, reading_labels=[])
+    with pytest.raises(UserError, match="data.unlabelled leaves images without"):
+        check_augmentation(mixing, channels=3, unlabelled=True, reading_labels=[])
+    with pytest.raises(UserError, match="crd reads the one label of each image"):
+        check_augmentation(mixing, channels=3, unlabelled=False, reading_labels=["crd"])
+    check_augmentation(TrainConfig(cutout=8), channels=3, unlabelled=True, reading_labels=["crd"])
+    with pytest.raises(UserError, match="train.mixup must be >= 0, got -1"):
+        TrainConfig(mixup=-1)
