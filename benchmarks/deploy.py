@@ -23,8 +23,9 @@ import torch
 from torch import nn
 
 from bnn_itrd.console import print_table
-from bnn_itrd.deploy.bench import SPINNING, describe_machine
 from bnn_itrd.export import interleaved_seconds, session, to_onnx
+from bnn_itrd.export.runtime.bench import SPINNING
+from bnn_itrd.export.runtime.machine import describe_machine
 from bnn_itrd.export.runtime.native import kernel, why_unavailable
 from bnn_itrd.models import resnet18, resnet20, vgg_small
 

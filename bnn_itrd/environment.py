@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["cpu_features", "cpu_name", "environment"]
+from bnn_itrd.export.runtime.machine import cpu_name
+
+__all__ = ["environment"]
 
 
 def _version(package: str) -> str | None:
@@ -18,25 +20,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def cpu_name() -> str:
-    """The processor, as the system calls it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def cpu_features() -> frozenset[str]:
-    """Returns the processor's instruction sets as Linux calls them (avx2, avx512_bf16, asimd); elsewhere none."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return frozenset(
-        word for line in lines if line.startswith(("flags", "Features")) for word in line.partition(":")[2].split()
-    )
 
 
 def _commit() -> str | None:

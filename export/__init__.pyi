@@ -11,6 +11,9 @@ from .runtime.bench import compare_milliseconds as compare_milliseconds
 from .runtime.bench import interleaved_seconds as interleaved_seconds
 from .runtime.bench import milliseconds_per_image as milliseconds_per_image
 from .runtime.errors import ExportError as ExportError
+from .runtime.errors import ImageError as ImageError
+from .runtime.predict import Prediction as Prediction
+from .runtime.predict import classify_images as classify_images
 from .runtime.predict import predict_file as predict_file
 from .runtime.sessions import FORMAT_VERSION as FORMAT_VERSION
 from .runtime.sessions import read_metadata as read_metadata

@@ -28,6 +28,7 @@ from bnn_itrd.export.ort.functions import function_bodies
 from bnn_itrd.export.runtime.chain_program import check_chains
 from bnn_itrd.export.runtime.format import DOMAIN, FLOAT_CONVOLUTIONS, POOLINGS
 from bnn_itrd.export.runtime.native import library_path, why_unavailable
+from bnn_itrd.export.runtime.onnx_file import read_model
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "export" / "runtime" / "native" / "src"
@@ -66,7 +67,7 @@ def test_a_chain_gives_the_bits_of_its_operations(seed: int, batch: int) -> None
     net = network(seed)
     model, chained = net.model(chained=False), net.model(chained=True)
     feeds = net.feeds(batch)
-    check_chains(chained, where="the file")
+    check_chains(read_model(chained.SerializeToString()), where="the file")
     expected = opened(model).run(None, feeds)
     assert_same(opened(chained).run(None, feeds), expected)
     assert_same(opened(chained, threads=2).run(None, feeds), expected)

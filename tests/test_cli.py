@@ -25,10 +25,9 @@ from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.run import RunConfig
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.deploy.agreement import run_split
-from bnn_itrd.deploy.predict import classify_images
 from bnn_itrd.deploy.targets import open_file, write_target
 from bnn_itrd.errors import UserError
-from bnn_itrd.export import ExportError, session
+from bnn_itrd.export import ExportError, classify_images, session
 from bnn_itrd.export.runtime.native import why_unavailable
 from bnn_itrd.export.runtimes import environments
 from bnn_itrd.quant import BinaryConv2d
@@ -564,7 +563,7 @@ def test_validate_says_how_to_get_a_runtime(
 def test_bench(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     student, teacher = str(road / "recu" / "student.onnx"), str(road / "teacher" / "teacher.onnx")
     arguments = ["bench", student, "--against", teacher, "--repeats", "3"]
-    monkeypatch.setattr("bnn_itrd.deploy.bench.SPINNING", 0.0)
+    monkeypatch.setattr("bnn_itrd.export.runtime.bench.SPINNING", 0.0)
     assert main([*arguments, "--threads", "1", "2", "--batch", "1", "4", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     forms = ["stock"] if why_unavailable() else ["native", "stock"]

@@ -33,7 +33,9 @@ def command(argv: Sequence[str]) -> int:
     args = parse(p, argv)
     if min([*args.threads, *args.batch, args.repeats]) < 1:
         raise UserError("--threads, --batch and --repeats must be >= 1")
-    from bnn_itrd.deploy.bench import describe_machine, time_files
+    from bnn_itrd.deploy.bench import time_files
+    from bnn_itrd.export.runtime.bench import timing_cells
+    from bnn_itrd.export.runtime.machine import describe_machine
 
     files = [Path(file) for file in args.files]
     against = Path(args.against) if args.against else None
@@ -48,20 +50,6 @@ def command(argv: Sequence[str]) -> int:
     if args.json:
         print(json.dumps({"machine": describe_machine(), "rows": rows}, indent=1))
         return 0
-    print_table(
-        [
-            {
-                "file": row["file"],
-                "form": row["form"],
-                "threads": str(row["threads"]),
-                "batch": str(row["batch"]),
-                "ms/image": f"{row['ms_per_image']:.3f}",
-                "faster": "-" if row["ratio"] is None else f"{row['ratio']:.2f}x",
-                "10-90 %": "-" if row["ratio_low"] is None else f"{row['ratio_low']:.2f}-{row['ratio_high']:.2f}",
-                "bytes": f"{row['bytes']:,}",
-            }
-            for row in rows
-        ]
-    )
+    print_table([timing_cells(row) for row in rows])
     print(", ".join(f"{key} {value}" for key, value in describe_machine().items()))
     return 0

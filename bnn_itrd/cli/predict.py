@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bnn_itrd.config.parse import parse, parser
+from bnn_itrd.errors import UserError
 
 __all__ = ["command"]
 
@@ -17,11 +18,12 @@ def command(argv: Sequence[str]) -> int:
     p.add_argument("images", nargs="+", help="image files")
     p.add_argument("--top", type=int, default=3, help="how many classes to show")
     args = parse(p, argv)
-    from bnn_itrd.deploy.predict import classify_images
+    from bnn_itrd.export import ImageError, classify_images
 
-    for result in classify_images(Path(args.file), [Path(i) for i in args.images], top=max(1, args.top)):
-        guesses = ", ".join(
-            f"{name} {100 * share:.1f} %" for name, share in zip(result.classes, result.probabilities, strict=True)
-        )
-        print(f"{result.path}: {guesses}")
+    try:
+        results = classify_images(Path(args.file), [Path(i) for i in args.images], top=max(1, args.top))
+    except ImageError as error:
+        raise UserError(str(error)) from error
+    for result in results:
+        print(result)
     return 0

@@ -14,9 +14,10 @@ from torch.utils.data import Dataset
 
 from bnn_itrd.data.augment import crop_and_flip, draw, normalise
 from bnn_itrd.data.batches import Batch, Sample, read_batches
-from bnn_itrd.data.images import scale_whole, take_centre, to_pixels
+from bnn_itrd.data.images import scale_whole, to_pixels
 from bnn_itrd.data.seeds import kept_generators, mix_seed, seed_all, shuffled
 from bnn_itrd.errors import UserError
+from bnn_itrd.export.runtime.images import take_centre
 
 __all__ = ["DatasetSplit", "SampleReader", "Samples"]
 

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor
 
 from bnn_itrd.errors import UserError
+from bnn_itrd.export.runtime.errors import ImageError
+from bnn_itrd.export.runtime.images import picture_of_file, picture_pixels
 
 __all__ = [
     "MEAN",
@@ -24,7 +26,6 @@ __all__ = [
     "read_image",
     "scale_whole",
     "statistics",
-    "take_centre",
     "to_pixels",
 ]
 
@@ -34,56 +35,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def read_image(path: Path) -> np.ndarray[Any, Any]:
-    """Reads a file as RGB uint8 (h, w, 3), upright; 16 grey bits are scaled to 8; what is transparent is laid on white.
-
-    Raises UserError, naming the file, where it cannot be read.
-    """
-    from PIL import Image, ImageOps
-
+    """Reads a file as `picture_of_file`: RGB uint8 (h, w, 3). Raises UserError, naming the file, where it cannot."""
     try:
-        with Image.open(path) as image:
-            _check_pixels(image.size)
-            upright = ImageOps.exif_transpose(image)
-            pixels = _of_picture(upright, deep=upright.mode == "I" and image.format == "PNG")
-            return pixels if pixels.shape[2] == 3 else repeat(pixels, "h w 1 -> h w c", c=3)
-    except Exception as error:  # Pillow raises whatever the decoder found: OSError, SyntaxError, struct.error, ...
-        raise UserError(f"{path} cannot be read as an image: {error}") from error
-
-
-def _check_pixels(size: tuple[int, int]) -> None:
-    """Raises ValueError on a picture of more pixels than Pillow takes without a warning: a small file may hold many."""
-    from PIL import Image
-
-    most = Image.MAX_IMAGE_PIXELS
-    if most is not None and size[0] * size[1] > most:
-        raise ValueError(f"it has {size[0]}x{size[1]} pixels, and more than {most:,} are not read: make it smaller")
-
-
-def _of_picture(picture: Any, *, deep: bool = False) -> np.ndarray[Any, Any]:
-    """Returns a Pillow picture as uint8 (h, w, 1) where it is grey, else (h, w, 3); what is transparent lies on white.
-
-    deep: it has 16 grey bits, whatever its mode says. Raises ValueError on pixels of another range.
-    """
-    # Pillow's own conversion of these cuts at 255: nearly all of a picture would be white.
-    if deep or picture.mode.startswith("I;16"):
-        return np.round(np.asarray(picture).astype(np.float64) / 257).astype(np.uint8)[..., None]
-    if picture.mode in ("I", "F"):
-        raise ValueError(f"its pixels are of Pillow's mode {picture.mode}, not of 8 or 16 bits")
-    grey = picture.mode in ("1", "L")
-    if picture.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
-        # Leaving the alpha out shows what nobody was meant to see: black, mostly, and so a black icon disappears.
-        picture = _on_white(picture)
-    if grey:
-        return np.array(picture.convert("L"))[..., None]
-    return np.array(picture.convert("RGB"))
-
-
-def _on_white(picture: Any) -> Any:
-    from PIL import Image
-
-    direct = {"RGBa": "RGBA", "La": "LA"}  # Pillow converts these to their plain forms alone
-    picture = picture.convert(direct.get(picture.mode, picture.mode)).convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        return picture_of_file(path)
+    except ImageError as error:
+        raise UserError(str(error)) from error
 
 
 def to_pixels(
@@ -105,7 +61,7 @@ def to_pixels(
     if isinstance(image, Image.Image):
         if normalised_with is not None:
             raise ValueError("it is a picture, but normalised=True says that the images are normalised floats")
-        return _of_picture(image)
+        return picture_pixels(image)
     if not isinstance(image, (np.ndarray, Tensor)):
         raise ValueError(f"it must be a Pillow picture, an array or a tensor, got {type(image).__name__}")
     array = image.detach().cpu() if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image).copy())
@@ -154,22 +110,6 @@ def _levels(array: Tensor, normalised_with: tuple[Sequence[float], Sequence[floa
 
 def _name(array: Tensor) -> str:
     return str(array.dtype).removeprefix("torch.")
-
-
-def take_centre(image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-    """Scales the shorter side of a uint8 image (h, w, c) to 8/7 of `size` and returns the centre, (size, size, c).
-
-    It is the usual view for evaluation (256 -> 224).
-    """
-    from PIL import Image
-
-    height, width = image.shape[:2]
-    scale = size * 8 / 7 / min(height, width)
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).resize(
-        (max(size, round(width * scale)), max(size, round(height * scale))), Image.Resampling.BILINEAR
-    )
-    left, top = (picture.width - size) // 2, (picture.height - size) // 2
-    return np.asarray(picture.crop((left, top, left + size, top + size))).reshape(size, size, -1)
 
 
 def _check_memory(images: int, size: int, channels: int) -> None:

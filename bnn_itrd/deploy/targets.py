@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from bnn_itrd.config.data import MOST_PIXELS
 from bnn_itrd.data.splits import ImageData, ImageFacts
 from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.export.runtime.predict import check_metadata
 from bnn_itrd.files import file_hash
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ __all__ = [
     "TARGETS",
     "OpenFile",
     "Target",
-    "check_metadata",
     "check_target",
     "judge",
     "metadata_of",
@@ -131,7 +130,7 @@ def metadata_of(path: Path, *, python: str | None = None) -> dict[str, Any]:
     """What the file says of itself. python: an interpreter that has the target's runtime: a .tflite is read with the
     schema that comes with LCE, where this Python has none.
 
-    Raises FileNotFoundError, ExportError on a damaged or newer file, UserError as `check_metadata`.
+    Raises FileNotFoundError, ExportError on a damaged or newer file, or as `check_metadata`.
     """
     if target_of(path).name == "lce":
         from bnn_itrd.export.lce import read_lce_metadata
@@ -143,37 +142,6 @@ def metadata_of(path: Path, *, python: str | None = None) -> dict[str, Any]:
         metadata = read_metadata(path)
     check_metadata(path, metadata)
     return metadata
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30  # nor NaN, nor inf
-
-
-def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
-    """Raises UserError where what a file says of its images is of another kind: another tool may have written it.
-
-    >>> check_metadata(Path("a.onnx"), {"classes": "cat"})
-    Traceback (most recent call last):
-    bnn_itrd.errors.UserError: a.onnx: its metadata's classes must be a list of names, got 'cat'
-    """
-    shape = metadata.get("input_shape")
-    channels = shape[0] if isinstance(shape, list) and shape else None
-
-    def check(key: str, rule: str, fits: Callable[[Any], bool]) -> None:
-        if (found := metadata.get(key)) is not None and not fits(found):
-            raise UserError(f"{path}: its metadata's {key} must be {rule}, got {str(found)[:40]!r}")
-
-    def are_numbers(values: Any) -> bool:
-        return isinstance(values, list) and channels in (None, len(values)) and all(map(_is_number, values))
-
-    check(
-        "input_shape",
-        f"three whole numbers from 1 to {MOST_PIXELS}",
-        lambda s: isinstance(s, list) and len(s) == 3 and all(type(v) is int and 1 <= v <= MOST_PIXELS for v in s),
-    )
-    check("classes", "a list of names", lambda c: isinstance(c, list) and c != [] and all(type(n) is str for n in c))
-    check("mean", "a number for each channel", are_numbers)
-    check("std", "a number above 0 for each channel", lambda std: are_numbers(std) and min(std, default=1) > 0)
 
 
 def write_target(

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 
 from bnn_itrd.config.run import RunConfig
 from bnn_itrd.config.train import FabricConfig
-from bnn_itrd.environment import cpu_features
 from bnn_itrd.errors import UserError
+from bnn_itrd.export.runtime.machine import cpu_features
 from bnn_itrd.yaml_files import read_yaml
 
 __all__ = ["Choice", "choose_precision", "settle_precision"]

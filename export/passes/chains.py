@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bnn_itrd.export.runtime.chain_program import chain_attributes, is_binary_convolution, value_sizes
 from bnn_itrd.export.runtime.format import DOMAIN, SIGNS, VERSION
+from bnn_itrd.export.runtime.onnx_file import Operation, read_operation
 
 if TYPE_CHECKING:
     import onnx
@@ -19,6 +20,11 @@ __all__ = ["CHAINS", "chain"]
 
 # Names the native library knows of each kind: a name is one function in a file.
 CHAINS = 16
+
+
+def _read(nodes: Sequence[onnx.NodeProto]) -> list[Operation]:
+    """The nodes as whoever opens the file reads them: both then make the attributes of the same."""
+    return [read_operation(node.SerializeToString()) for node in nodes]
 
 
 def _length(nodes: Sequence[onnx.NodeProto], wanted: set[str]) -> int:
@@ -34,7 +40,7 @@ def _length(nodes: Sequence[onnx.NodeProto], wanted: set[str]) -> int:
         last = nodes[end - 1].op_type
         if last not in SIGNS and not last.endswith("Threshold") and not inside & outside:
             best = end
-    return best if any(map(is_binary_convolution, nodes[:best])) else 0
+    return best if any(map(is_binary_convolution, _read(nodes[:best]))) else 0
 
 
 def _as_one(
@@ -60,7 +66,7 @@ def _as_one(
     name = f"{'Chain' if len(last.output) == 1 else 'ChainSign'}{number}"
     inputs = list(actual)
     channels = {own: outputs[given] for own, given in actual.items() if given in outputs}
-    attributes = chain_attributes(inner, inputs, channels)
+    attributes = chain_attributes(_read(inner), inputs, channels)
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, VERSION)]
     function = helper.make_function(DOMAIN, name, inputs, list(last.output), inner, opsets, list(attributes))
     call = helper.make_node(name, list(actual.values()), list(last.output), last.name, domain=DOMAIN, **attributes)
@@ -81,7 +87,7 @@ def chain(proto: onnx.ModelProto) -> int:
             end += 1
         wanted = {output.name for output in graph.output}.union(*(node.input for node in nodes[end:]))
         count = _length(nodes[at:end], wanted) if made < CHAINS else 0
-        sizes = value_sizes(nodes[at : at + count], outputs)
+        sizes = value_sizes(_read(nodes[at : at + count]), outputs)
         # A value that only a sign without readers reads has no size.
         if not count or any(node.op_type in SIGNS and node.input[0] not in sizes for node in nodes[at : at + count]):
             result.append(nodes[at])

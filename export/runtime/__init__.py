@@ -1,14 +1,17 @@
-"""What runs a file written by this package, without torch: NumPy, onnxruntime, and onnx for reading its metadata."""
+"""What runs a file written by this package, without torch: NumPy and onnxruntime; Pillow where it reads image files."""
 
 from .bench import compare_milliseconds, interleaved_seconds, milliseconds_per_image
-from .errors import ExportError
+from .errors import ExportError, ImageError
 from .format import FORMAT_VERSION
-from .predict import predict_file
+from .predict import Prediction, classify_images, predict_file
 from .sessions import read_metadata, session, uses_native
 
 __all__ = [
     "FORMAT_VERSION",
     "ExportError",
+    "ImageError",
+    "Prediction",
+    "classify_images",
     "compare_milliseconds",
     "interleaved_seconds",
     "milliseconds_per_image",

@@ -1,21 +1,35 @@
-"""Timing: milliseconds per image of sessions, one by one or interleaved in one process."""
+"""Timing: milliseconds per image of sessions or files, one by one or in turns in one process."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from .errors import ExportError
 from .predict import run_session
+from .sessions import session, uses_native
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["compare_milliseconds", "interleaved_seconds", "milliseconds_per_image"]
+__all__ = [
+    "SPINNING",
+    "compare_milliseconds",
+    "interleaved_seconds",
+    "milliseconds_per_image",
+    "time_onnx",
+    "timing_cells",
+    "timing_row",
+]
+
+# Seconds after which the idle threads of an onnxruntime session sleep.
+SPINNING = 0.5
+
 
 K = TypeVar("K", bound=Hashable)
 
@@ -88,3 +102,71 @@ def compare_milliseconds(
 def milliseconds_per_image(opened: onnxruntime.InferenceSession, *, batch: int = 1, repeats: int = 20) -> float:
     """Median milliseconds per image of one session, `batch` images per call; see `compare_milliseconds`."""
     return compare_milliseconds({"": opened}, batch=batch, repeats=repeats)[""]
+
+
+def _both_forms(files: Sequence[Path], threads: int) -> dict[tuple[Path, str], onnxruntime.InferenceSession]:
+    """Opens the files, (file, form) -> session: one with our operations in both forms, where the library is there."""
+    opened: dict[tuple[Path, str], onnxruntime.InferenceSession] = {}
+    for file in files:
+        best = session(file, threads=threads)  # says why where it has to do without the library
+        if uses_native(best):
+            opened[file, "native"], best = best, session(file, threads=threads, native=False)
+        opened[file, "stock"] = best
+    return opened
+
+
+def timing_row(
+    file: Path, form: str, *, threads: int, batch: int, seconds: np.ndarray, reference: np.ndarray | None
+) -> dict[str, Any]:
+    """One measurement as plain values: `ratio` is that of the medians, `ratio_low` and `ratio_high` are the 10 and
+    90 % quantiles of the ratio within a turn. seconds, reference: of a call in each turn, (repeats,)."""
+    ratios = None if reference is None else reference / seconds
+    return {
+        "file": str(file),
+        "form": form,
+        "threads": threads,
+        "batch": batch,
+        "ms_per_image": 1000 * float(np.median(seconds)) / batch,
+        "ratio": None if ratios is None or reference is None else float(np.median(reference) / np.median(seconds)),
+        "ratio_low": None if ratios is None else float(np.quantile(ratios, 0.1)),
+        "ratio_high": None if ratios is None else float(np.quantile(ratios, 0.9)),
+        "bytes": file.stat().st_size,
+    }
+
+
+def time_onnx(
+    files: Sequence[Path], *, threads: Sequence[int] = (1,), batches: Sequence[int] = (1,), repeats: int = 40
+) -> list[dict[str, Any]]:
+    """Times files in turns in one process; a `timing_row` per number of threads, batch size, file and form.
+
+    A file of a binary network is timed twice where the native library is there: with it, and as a stock onnxruntime
+    runs it. The reference, of ratio 1, is the first file in its stock form. Raises what `session` and
+    `interleaved_seconds` raise.
+    """
+    rows: list[dict[str, Any]] = []
+    for count in threads:
+        opened = _both_forms(files, count)
+        for batch in batches:
+            pause = SPINNING if count > 1 else 0.0
+            seconds = interleaved_seconds(opened, batch=batch, repeats=repeats, pause=pause)
+            times = {key: np.asarray(values) for key, values in seconds.items()}
+            reference = times[files[0], "stock"]
+            rows += [
+                timing_row(file, form, threads=count, batch=batch, seconds=values, reference=reference)
+                for (file, form), values in times.items()
+            ]
+    return rows
+
+
+def timing_cells(row: Mapping[str, Any]) -> dict[str, str]:
+    """A `timing_row` as the words of a table, by its columns."""
+    return {
+        "file": row["file"],
+        "form": row["form"],
+        "threads": str(row["threads"]),
+        "batch": str(row["batch"]),
+        "ms/image": f"{row['ms_per_image']:.3f}",
+        "faster": "-" if row["ratio"] is None else f"{row['ratio']:.2f}x",
+        "10-90 %": "-" if row["ratio_low"] is None else f"{row['ratio_low']:.2f}-{row['ratio_high']:.2f}",
+        "bytes": f"{row['bytes']:,}",
+    }

@@ -6,14 +6,12 @@ two disagree is one network for onnxruntime and another for the native library.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .errors import ExportError
 from .format import DOMAIN, FLOAT_CONVOLUTIONS, POOLINGS, SIGNS
-
-if TYPE_CHECKING:
-    import onnx
+from .onnx_file import Function, Operation, ReadModel, all_operations
 
 __all__ = ["Size", "chain_attributes", "check_chains", "is_binary_convolution", "value_sizes"]
 
@@ -26,31 +24,25 @@ _RESIDUAL = 4  # index among the inputs of a convolution that adds one
 Size = tuple[int, int, int]
 
 
-def is_binary_convolution(node: onnx.NodeProto) -> bool:
+def is_binary_convolution(node: Operation) -> bool:
     """Whether the operation is a convolution of signs."""
     return "BinaryConv" in node.op_type
 
 
-def _is_float_convolution(node: onnx.NodeProto) -> bool:
+def _is_float_convolution(node: Operation) -> bool:
     return node.op_type in FLOAT_CONVOLUTIONS
 
 
-def _is_inner(node: onnx.NodeProto) -> bool:
+def _is_inner(node: Operation) -> bool:
     """Whether a convolution of floats reads (n, h, w, c)."""
     return node.op_type.startswith("Inner")
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    import onnx
-
-    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-
-
-def _residual(node: onnx.NodeProto) -> list[str]:
+def _residual(node: Operation) -> list[str]:
     return [node.input[_RESIDUAL]] if is_binary_convolution(node) and "Add" in node.op_type else []
 
 
-def _constants(node: onnx.NodeProto) -> list[str]:
+def _constants(node: Operation) -> list[str]:
     residual = _RESIDUAL if _residual(node) else 0
     return [name for i, name in enumerate(node.input) if i not in (0, residual)]
 
@@ -64,11 +56,11 @@ def _out_size(a: dict[str, Any]) -> tuple[int, int]:
     return along(0), along(1)
 
 
-def value_sizes(nodes: Sequence[onnx.NodeProto], outputs: Mapping[str, int]) -> dict[str, Size]:
+def value_sizes(nodes: Sequence[Operation], outputs: Mapping[str, int]) -> dict[str, Size]:
     """(h, w, c) of every value the operations read and give. `outputs`: channels by the name of the weights."""
     sizes: dict[str, Size] = {}
     for node in nodes:
-        a = _attributes(node)
+        a = node.attributes
         if is_binary_convolution(node) or _is_float_convolution(node):
             sizes[node.input[0]] = (*a["input_size"], a["channels"])
             made = (*_out_size(a), outputs[node.input[1]])
@@ -85,9 +77,9 @@ def value_sizes(nodes: Sequence[onnx.NodeProto], outputs: Mapping[str, int]) -> 
     return sizes
 
 
-def _step(node: onnx.NodeProto, index: Mapping[str, int], weights: int) -> tuple[list[int], list[float]]:
+def _step(node: Operation, index: Mapping[str, int], weights: int) -> tuple[list[int], list[float]]:
     """The operation as numbers of the program, and its limits. `weights`: where its constants begin."""
-    a, x = _attributes(node), index[node.input[0]]
+    a, x = node.attributes, index[node.input[0]]
     if node.op_type == "Sign":
         return [_SIGN, x], []
     if node.op_type == "RSign":
@@ -107,9 +99,7 @@ def _step(node: onnx.NodeProto, index: Mapping[str, int], weights: int) -> tuple
     return numbers, bounds
 
 
-def chain_attributes(
-    nodes: Sequence[onnx.NodeProto], inputs: Sequence[str], outputs: Mapping[str, int]
-) -> dict[str, Any]:
+def chain_attributes(nodes: Sequence[Operation], inputs: Sequence[str], outputs: Mapping[str, int]) -> dict[str, Any]:
     """The attributes of a chain: `program`, `output_size` and, where there are any, `limits`.
 
     nodes: the operations of its body; inputs: the names that the body gives its inputs, values from outside first, then
@@ -144,42 +134,33 @@ def chain_attributes(
     return attributes | ({"limits": limits} if limits else {})
 
 
-def _rebuilt(call: onnx.NodeProto, body: onnx.FunctionProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+def _rebuilt(call: Operation, body: Function, shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     """The attributes that the body of a chain says. `shapes`: of the file's constants."""
-    if any(node.domain != DOMAIN for node in body.node) or list(body.output) != list(body.node[-1].output):
+    if any(node.domain != DOMAIN for node in body.operations) or body.output != body.operations[-1].output:
         raise ValueError("its body is no row of operations")
     given = dict(zip(body.input, call.input, strict=True))
-    weights = {node.input[1] for node in body.node if len(node.input) > 1}
+    weights = {node.input[1] for node in body.operations if len(node.input) > 1}
     outputs = {name: shapes[given[name]][3] for name in weights if len(shapes.get(given[name], ())) == 4}
-    return chain_attributes(body.node, body.input, outputs)
+    return chain_attributes(body.operations, body.input, outputs)
 
 
-def _is_chain(node: onnx.NodeProto) -> bool:
+def _is_chain(node: Operation) -> bool:
     return node.domain == DOMAIN and node.op_type.startswith("Chain")
 
 
-def _inside(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """The operations of the graphs that nodes hold (branches, loops), at any depth."""
-    for node in nodes:
-        for entry in node.attribute:
-            for graph in (*entry.graphs, entry.g):
-                yield from graph.node
-                yield from _inside(graph.node)
-
-
-def check_chains(model: onnx.ModelProto, *, where: str) -> None:
+def check_chains(model: ReadModel, *, where: str) -> None:
     """Makes every chain's attributes again of its body. Raises ExportError where they are not those in the file.
 
     Chains are called by the graph itself: one that a branch, a loop or another function calls is refused.
     """
     bodies = {function.name: function for function in model.functions if function.domain == DOMAIN}
-    shapes = {entry.name: list(entry.dims) for entry in model.graph.initializer}
-    inside = [node for function in model.functions for node in function.node]
-    for call in filter(_is_chain, (*inside, *_inside([*inside, *model.graph.node]))):
+    inside = [node for function in model.functions for node in function.operations]
+    inside += [inner for node in model.operations for inner in node.inside]
+    for call in filter(_is_chain, all_operations(inside)):
         raise ExportError(f"{where}: {call.op_type} is called inside another operation, where no writer puts a chain")
-    for call in filter(_is_chain, model.graph.node):
+    for call in filter(_is_chain, model.operations):
         try:
-            agree = _attributes(call) == _rebuilt(call, bodies[call.op_type], shapes)
+            agree = call.attributes == _rebuilt(call, bodies[call.op_type], model.shapes)
         except (KeyError, IndexError, ValueError, TypeError, AttributeError):
             agree = False
         if not agree:

@@ -1,17 +1,51 @@
-"""Running a file on images: arrays in, logits out."""
+"""Running a file: arrays in, logits out; or image files in, class names out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import ExportError
+from .errors import ExportError, ImageError
+from .images import picture_of_file, prepare_image
+from .sessions import read_metadata, session
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["as_array", "check_batches", "predict_file", "run_session"]
+__all__ = [
+    "MOST_PIXELS",
+    "Prediction",
+    "as_array",
+    "check_batches",
+    "check_metadata",
+    "classify_images",
+    "predict_file",
+    "run_session",
+]
+
+# Along a side of an image that a file takes.
+MOST_PIXELS = 4096
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image, best first, with softmax probabilities in [0, 1].
+
+    >>> print(Prediction(Path("a.png"), ("cat", "dog"), (0.75, 0.25)))
+    a.png: cat 75.0 %, dog 25.0 %
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    def __str__(self) -> str:
+        pairs = zip(self.classes, self.probabilities, strict=True)
+        return f"{self.path}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in pairs)
 
 
 def as_array(images: Any) -> np.ndarray:
@@ -61,3 +95,78 @@ def predict_file(opened: onnxruntime.InferenceSession, images: Any, *, batch_siz
     output = opened.get_outputs()[0].name
     batches = (np.ascontiguousarray(array[i : i + batch_size]) for i in range(0, len(array), batch_size))
     return np.concatenate([run_session(opened, {source.name: batch}, [output])[0] for batch in batches])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30  # nor NaN, nor inf
+
+
+def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Raises ExportError where what a file says of its images is of another kind: another tool may have written it.
+
+    >>> check_metadata(Path("a.onnx"), {"classes": "cat"})
+    Traceback (most recent call last):
+    bnn_itrd.export.runtime.errors.ExportError: a.onnx: its metadata's classes must be a list of names, got 'cat'
+    """
+    shape = metadata.get("input_shape")
+    channels = shape[0] if isinstance(shape, list) and shape else None
+
+    def check(key: str, rule: str, fits: Callable[[Any], bool]) -> None:
+        if (found := metadata.get(key)) is not None and not fits(found):
+            raise ExportError(f"{path}: its metadata's {key} must be {rule}, got {str(found)[:40]!r}")
+
+    def are_numbers(values: Any) -> bool:
+        return isinstance(values, list) and channels in (None, len(values)) and all(map(_is_number, values))
+
+    check(
+        "input_shape",
+        f"three whole numbers from 1 to {MOST_PIXELS}",
+        lambda s: isinstance(s, list) and len(s) == 3 and all(type(v) is int and 1 <= v <= MOST_PIXELS for v in s),
+    )
+    check("classes", "a list of names", lambda c: isinstance(c, list) and c != [] and all(type(n) is str for n in c))
+    check("mean", "a number for each channel", are_numbers)
+    check("std", "a number above 0 for each channel", lambda std: are_numbers(std) and min(std, default=1) > 0)
+
+
+def _logits(file: Path, opened: onnxruntime.InferenceSession, image: np.ndarray, *, classes: int) -> np.ndarray:
+    """What the file gives for one image, (classes,). Raises ExportError where it takes or gives another shape."""
+    try:
+        found = predict_file(opened, image[None])
+    except ValueError as error:
+        raise ExportError(f"{file}: {error}") from error
+    if found.shape != (1, classes):
+        raise ExportError(f"{file} gives {found.shape} numbers for 1 images of {classes} classes")
+    logits: np.ndarray = found[0]
+    return logits
+
+
+def classify_images(
+    file: Path, images: Sequence[Path], *, top: int = 3, threads: int = 1, native: bool | None = None
+) -> list[Prediction]:
+    """Classifies image files with an ONNX file written by bnn-itrd: brought to its size, normalised as it says.
+
+    top: how many classes of each; threads, native: see `session`, whose errors it raises. Raises ExportError on a file
+    without the metadata, or that is not what they say; ImageError on an image that cannot be read, or has another size
+    than a file that is not square.
+    """
+    metadata = read_metadata(file)
+    missing = [key for key in ("classes", "mean", "std", "input_shape") if key not in metadata]
+    if missing:
+        raise ExportError(f"{file} has no {', '.join(missing)} in its metadata: was it exported by bnn-itrd?")
+    check_metadata(file, metadata)
+    opened = session(file, threads=threads, native=native)
+    raw = opened.get_inputs()[0].type == "tensor(uint8)"
+    result: list[Prediction] = []
+    for path in images:
+        picture = picture_of_file(path)
+        try:
+            prepared = prepare_image(picture, metadata, raw=raw)
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}") from error
+        logits = _logits(file, opened, prepared, classes=len(metadata["classes"]))
+        shifted = np.exp(logits - logits.max())
+        probabilities = shifted / shifted.sum()
+        order = np.argsort(-probabilities)[:top]
+        names = tuple(metadata["classes"][i] for i in order)
+        result.append(Prediction(path, names, tuple(float(probabilities[i]) for i in order)))
+    return result

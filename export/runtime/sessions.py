@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import warnings
 import weakref
 from collections.abc import Mapping
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from .bodies import check_bodies
 from .chain_program import check_chains
 from .checksum import fits
+from .distribution import DISTRIBUTION, installed_version
 from .errors import ExportError
-from .format import DOMAIN, FORMAT_VERSION
+from .format import CONVOLUTIONS, DOMAIN, FLOAT_CONVOLUTIONS, FORMAT_VERSION, POOLINGS, SIGNS
+from .onnx_file import ReadModel, all_operations, read_model
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -24,6 +27,8 @@ __all__ = ["FORMAT_VERSION", "read_metadata", "session", "uses_native"]
 
 # From this one on a file holds its own checksum.
 _SEALED = 2
+
+_CHAIN = re.compile(r"Chain(Sign)?\d+")
 
 # Sessions with the native library registered; onnxruntime's objects take no attributes of ours.
 _NATIVE: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -36,31 +41,46 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     return file
 
 
-def _read(path: Path) -> tuple[Any, dict[str, str]]:
-    """(ModelProto, metadata). Raises ExportError where the bytes are not one, are newer than we read, or changed.
+def _read(path: Path) -> ReadModel:
+    """What the file says. Raises ExportError where the bytes are no ONNX, are newer than we read, or changed.
 
-    Bodies that this package never wrote, and chains whose attributes are not those of their bodies, are refused too:
-    see `check_bodies` and `check_chains`.
+    Operations of the domain that are not in the format, bodies that this package never wrote, and chains whose
+    attributes are not those of their bodies are refused too: see `check_bodies` and `check_chains`.
     """
-    import onnx
-
     data = path.read_bytes()
     try:
-        model = onnx.load_model_from_string(data)
-    except Exception as error:
+        model = read_model(data)
+    except ValueError as error:
         raise ExportError(f"{path} is not an ONNX file: {error}") from error
-    if not model.ir_version or not model.opset_import or not model.graph.node:
+    if not model.ir_version or not model.domains or not model.operations:
         raise ExportError(f"{path} is not an ONNX file: there is no graph in it (was it cut short?)")
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    ours = _version(path, metadata) >= _SEALED or any(entry.domain == DOMAIN for entry in model.opset_import)
+    metadata = model.metadata
+    ours = _version(path, metadata) >= _SEALED or DOMAIN in model.domains
     if ("sha256" in metadata or ours) and not fits(data, metadata.get("sha256")):
         raise ExportError(
             f"{path} is damaged, or another tool has changed it: its checksum is missing or does not fit its contents. "
             "Export it again, or open it as it is with onnxruntime.InferenceSession"
         )
+    _check_operations(path, model)
     check_bodies(model, where=str(path))
     check_chains(model, where=str(path))
-    return model, metadata
+    return model
+
+
+def _check_operations(path: Path, model: ReadModel) -> None:
+    """Raises ExportError on an operation of the domain that the format does not have.
+
+    The native library would leave it to its body, which reads signs in another form: wrong results without an error.
+    """
+    known = {*SIGNS, *POOLINGS, *CONVOLUTIONS, *FLOAT_CONVOLUTIONS}
+    nodes = [*model.operations, *(node for function in model.functions for node in function.operations)]
+    names = {node.op_type for node in all_operations(nodes) if node.domain == DOMAIN} - known
+    strange = sorted(name for name in names if not _CHAIN.fullmatch(name))
+    if strange:
+        raise ExportError(
+            f"{path} has operations that {DISTRIBUTION} {installed_version()} does not know: "
+            f"{', '.join(f'{DOMAIN}.{name}' for name in strange)}. Update {DISTRIBUTION}, or export the file again"
+        )
 
 
 def _version(path: Path, metadata: Mapping[str, str]) -> int:
@@ -70,16 +90,19 @@ def _version(path: Path, metadata: Mapping[str, str]) -> int:
     except ValueError:
         version = 0
     if version > FORMAT_VERSION:
-        raise ExportError(f"{path} has format version {version}, this bnn_itrd reads {FORMAT_VERSION}: update bnn_itrd")
+        raise ExportError(
+            f"{path} has format version {version}, this {DISTRIBUTION} reads {FORMAT_VERSION}: update {DISTRIBUTION}"
+        )
     return version
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The file's metadata; what is JSON (classes, mean, std, input_shape, ...) as lists, the rest as text.
 
-    Raises FileNotFoundError, or ExportError on a file that is not ONNX, is damaged, or newer than this package reads.
+    Raises FileNotFoundError, or ExportError on a file that is not ONNX, is damaged, newer than this package reads, or
+    has operations that it does not know.
     """
-    _, texts = _read(_existing(path))
+    texts = _read(_existing(path)).metadata
     values: dict[str, Any] = dict(texts)
     for key, text in texts.items():
         # A hash or a version that happens to look like a number stays text.
@@ -138,16 +161,16 @@ def session(
     default, takes it where there is one, and where it fails says so once and goes on without (the environment
     variable BNN_ITRD_NATIVE=0 makes that default False). `uses_native` tells.
     Raises FileNotFoundError, ValueError on threads < 1, ExportError on a file that is not ONNX, is damaged, is newer
-    than this package reads, has bodies that it never wrote or chains that are not what theirs say, or that onnxruntime
-    cannot run, and with native=True where the library cannot be used.
+    than this package reads, has operations it does not know, bodies that it never wrote or chains that are not what
+    theirs say, or that onnxruntime cannot run, and with native=True where the library cannot be used.
     """
     import onnxruntime
 
     file = _existing(path)
     if threads < 1:
         raise ValueError(f"threads must be >= 1, got {threads}")
-    model, _ = _read(file)
-    calls_ours = any(entry.domain == DOMAIN for entry in model.opset_import)
+    model = _read(file)
+    calls_ours = DOMAIN in model.domains
     opened = None
     if native is None and os.environ.get("BNN_ITRD_NATIVE") == "0":
         native = False
@@ -165,8 +188,17 @@ def session(
         try:
             opened = onnxruntime.InferenceSession(str(file), _options(threads), providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise ExportError(f"onnxruntime {onnxruntime.__version__} cannot run {file}: {error}") from error
+            strange = _of_other_tools(model)
+            why = f"it does not know the operations {', '.join(strange)}" if strange else str(error)
+            raise ExportError(f"onnxruntime {onnxruntime.__version__} cannot run {file}: {why}") from error
     return opened
+
+
+def _of_other_tools(model: ReadModel) -> list[str]:
+    """The operations that are neither ONNX's nor functions of the file: a QONNX file has some."""
+    bodies = {(function.domain, function.name) for function in model.functions}
+    nodes = (node for node in model.operations if node.domain not in ("", "ai.onnx"))
+    return sorted({f"{node.domain}.{node.op_type}" for node in nodes if (node.domain, node.op_type) not in bodies})
 
 
 def uses_native(opened: onnxruntime.InferenceSession) -> bool:

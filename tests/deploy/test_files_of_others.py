@@ -13,9 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from bnn_itrd.cli import main
-from bnn_itrd.deploy.targets import TARGETS, OpenFile, check_metadata
+from bnn_itrd.config.data import MOST_PIXELS
+from bnn_itrd.deploy.targets import TARGETS, OpenFile
 from bnn_itrd.errors import UserError
 from bnn_itrd.export import ExportError, interleaved_seconds, predict_file, session
+from bnn_itrd.export.runtime import predict
+from bnn_itrd.export.runtime.predict import check_metadata
 
 METADATA: dict[str, Any] = {
     "classes": ["cat", "dog"],
@@ -93,8 +96,12 @@ def test_a_file_that_is_not_what_it_says_is_refused(
 def test_metadata_of_another_kind_is_refused(changes: dict[str, Any], message: str) -> None:
     check_metadata(Path("a.onnx"), METADATA)
     check_metadata(Path("a.onnx"), {})
-    with pytest.raises(UserError, match=f"^a.onnx: its metadata's {message}"):
+    with pytest.raises(ExportError, match=f"^a.onnx: its metadata's {message}"):
         check_metadata(Path("a.onnx"), METADATA | changes)
+
+
+def test_a_file_takes_images_as_large_as_a_network_is_given() -> None:
+    assert predict.MOST_PIXELS == MOST_PIXELS
 
 
 def test_logits_of_another_shape_are_refused() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import bnn_itrd.export
@@ -21,7 +22,7 @@ BLOCKED = """
 import sys
 
 class Blocked:
-    names = {"torch", "torchvision", "lightning", "onnxscript", "sklearn"}
+    names = {"torch", "torchvision", "lightning", "onnxscript", "sklearn", "onnx", "onnx_ir"}
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names:
@@ -34,11 +35,11 @@ RUN = """
 import json
 import numpy as np
 from bnn_itrd.export import (
-    ExportError, compare_milliseconds, interleaved_seconds, milliseconds_per_image, predict_file, read_metadata,
-    session, uses_native,
+    ExportError, classify_images, compare_milliseconds, interleaved_seconds, milliseconds_per_image, predict_file,
+    read_metadata, session, uses_native,
 )
 
-file, images = sys.argv[1:]
+file, images, picture = sys.argv[1:]
 portable, best = session(file, native=False), session(file, threads=2)
 x = np.load(images)
 logits = predict_file(portable, x, batch_size=4)
@@ -52,8 +53,9 @@ try:
 except ExportError as error:
     refused = str(error)
 metadata = read_metadata(file)
+seen = [str(found) for found in classify_images(file, [picture])]
 loaded = sorted(name for name in Blocked.names if name in sys.modules)
-print(json.dumps({"logits": logits.tolist(), "metadata": metadata, "refused": refused, "loaded": loaded}))
+print(json.dumps({"logits": logits.tolist(), "metadata": metadata, "refused": refused, "loaded": loaded, "seen": seen}))
 """
 
 
@@ -80,11 +82,17 @@ def test_a_file_is_opened_run_and_timed(network: nn.Module, tmp_path: Path) -> N
     )
     x = np.random.default_rng(0).standard_normal((6, 3, 8, 8), np.float32)
     np.save(tmp_path / "x.npy", x)
-    done = run(RUN, str(file), str(tmp_path / "x.npy"))
+    Image.fromarray(np.full((8, 8, 3), 255, np.uint8)).save(tmp_path / "white.png")
+    done = run(RUN, str(file), str(tmp_path / "x.npy"), str(tmp_path / "white.png"))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["loaded"] == []
     np.testing.assert_allclose(found["logits"], predict_model(network, x), rtol=1e-4, atol=1e-5)
+    white = np.full((1, 3, 8, 8), 2, np.float32)  # (1 - 0.5) / 0.25
+    cat, dog = np.exp(predict_model(network, white)[0])
+    shares = sorted([(cat / (cat + dog), "cat"), (dog / (cat + dog), "dog")], reverse=True)
+    words = ", ".join(f"{name} {100 * share:.1f} %" for share, name in shares)
+    assert found["seen"] == [f"{tmp_path / 'white.png'}: {words}"]
     assert found["metadata"]["classes"] == ["cat", "dog"] and found["metadata"]["std"] == [0.25, 0.25, 0.25]
     assert found["metadata"]["input_shape"] == [3, 8, 8] and found["metadata"]["format_version"] == 3
     assert found["refused"].startswith(f"{tmp_path / 'x.npy'} is not an ONNX file")

@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 
 from bnn_itrd.data.augment import normalise
 from bnn_itrd.data.batches import Batch, Sample, read_batches
-from bnn_itrd.data.images import MEAN, STD, read_image, take_centre
+from bnn_itrd.data.images import MEAN, STD, read_image
 from bnn_itrd.data.seeds import kept_generators, mix_seed, seed_all, shuffled
+from bnn_itrd.export.runtime.images import take_centre
 
 __all__ = ["FolderSplit"]
 

@@ -14,11 +14,12 @@ from einops import rearrange
 
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.data.files.folder_split import FolderSplit
-from bnn_itrd.data.images import MEAN, STD, SUFFIXES, channel_statistics, read_image, scale_whole, take_centre
+from bnn_itrd.data.images import MEAN, STD, SUFFIXES, channel_statistics, read_image, scale_whole
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.data.subset import choose, hold_out_fifth
 from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.errors import UserError
+from bnn_itrd.export.runtime.images import take_centre
 
 __all__ = ["LARGE_SIZE", "Listing", "load_folder", "load_listing", "scan", "scan_pair"]
 

@@ -4,31 +4,65 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import platform
+import sys
 from pathlib import Path
 
+from ..distribution import DISTRIBUTION
 from ..format import FORMAT_VERSION
 
 __all__ = ["kernel", "library_path", "why_unavailable"]
 
-_FILE = Path(__file__).resolve().parent / "libbnn_itrd.so.1"
+# As `src/building.py` calls it. On Linux not the suffix of an extension module, which the import system would try.
+_NAMES = {"darwin": "libbnn_itrd.1.dylib", "win32": "bnn_itrd.dll"}
+_FILE = Path(__file__).resolve().parent / _NAMES.get(sys.platform, "libbnn_itrd.so.1")
+# Where the build says why it made no library.
+_REASON = "not_built.txt"
+# Of ELF files, which Linux loads: what the header calls the processors that there is code for.
+_MACHINES = {62: "x86_64", 183: "aarch64"}
+
+
+def _absent(folder: Path) -> str:
+    """Why there is no library in the folder, and how to get one."""
+    note = folder / _REASON
+    why = note.read_text(encoding="utf-8").strip() if note.is_file() else "the build found no C++17 compiler"
+    return f"{DISTRIBUTION} was installed without the native library: {why}"
+
+
+def _foreign(file: Path) -> str:
+    """What is wrong with a library for another processor, which the system calls "no such file"; else empty."""
+    with file.open("rb") as opened:
+        header = opened.read(20)
+    number = int.from_bytes(header[18:20], "little")
+    machine = platform.machine()
+    if header[:4] != b"\x7fELF" or _MACHINES.get(number, "") == machine:
+        return ""
+    theirs = _MACHINES.get(number, f"another processor (ELF machine {number})")
+    return (
+        f"the native library {file} is for {theirs}, and this machine is {machine}: install the "
+        f"{DISTRIBUTION} made for {machine}"
+    )
 
 
 @functools.cache
 def _load(file: Path) -> ctypes.CDLL | str:
     """The library, or why it cannot be loaded."""
     if not file.is_file():
-        return (
-            "the native library was not built: it is made when bnn_itrd is installed, on Linux (x86-64, aarch64) where "
-            "there is a C++ compiler (c++, or the environment variable CXX)"
-        )
+        return _absent(file.parent)
     try:
+        if wrong := _foreign(file):
+            return wrong
         library = ctypes.CDLL(str(file))
         library.bnn_itrd_kernel.restype = ctypes.c_char_p
     except (OSError, AttributeError) as error:
         return f"the native library {file} cannot be loaded: {error}"
     # One that knows some of a file's operations only would give signs in its own form to standard operations.
-    if getattr(library, "bnn_itrd_format", int)() != FORMAT_VERSION:
-        return f"the native library {file} was built from other sources than this bnn_itrd: install bnn_itrd again"
+    found = getattr(library, "bnn_itrd_format", int)()
+    if found != FORMAT_VERSION:
+        return (
+            f"the native library {file} was built from other sources than this {DISTRIBUTION} (its format is {found}, "
+            f"not {FORMAT_VERSION}): install {DISTRIBUTION} again"
+        )
     return library
 
 

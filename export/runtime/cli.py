@@ -1,0 +1,126 @@
+"""The command line of the runtime by itself: `bnn-itrd-runtime predict | bench | info`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .distribution import DISTRIBUTION, installed_version
+from .errors import ExportError
+
+__all__ = ["describe_file", "main"]
+
+
+def describe_file(file: Path) -> dict[str, Any]:
+    """Returns the file's size, its metadata, its operations by name and number, and which form `session` opens.
+
+    Raises what `session` raises.
+    """
+    import onnxruntime
+
+    from .onnx_file import read_model
+    from .sessions import read_metadata, session, uses_native
+
+    metadata = read_metadata(file)
+    model = read_model(file.read_bytes())
+    bodies = {(function.domain, function.name): function.operations for function in model.functions}
+    counts: Counter[str] = Counter()
+    for node in model.operations:
+        chain = bodies.get((node.domain, node.op_type), ()) if node.op_type.startswith("Chain") else ()
+        for inner in chain or (node,):
+            counts[f"{inner.domain}.{inner.op_type}" if inner.domain else inner.op_type] += 1
+    opened: onnxruntime.InferenceSession = session(file)
+    return {
+        "bytes": file.stat().st_size,
+        "input": f"{opened.get_inputs()[0].name} {opened.get_inputs()[0].type} {opened.get_inputs()[0].shape}",
+        "form": "native" if uses_native(opened) else "stock",
+        **metadata,
+        "operations": dict(counts.most_common()),
+    }
+
+
+def _options() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog=DISTRIBUTION, description="Run .onnx files written by bnn-itrd, with NumPy and onnxruntime alone."
+    )
+    p.add_argument("-V", "--version", action="version", version=f"{DISTRIBUTION} {installed_version()}")
+    commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    predict = commands.add_parser("predict", help="class names and probabilities of image files (needs Pillow)")
+    predict.add_argument("file", type=Path, help=".onnx file")
+    predict.add_argument("images", nargs="+", type=Path, help="image files")
+    predict.add_argument("--top", type=int, default=3, help="how many classes to show")
+    predict.add_argument("--threads", type=int, default=1, help="threads of the session")
+    bench = commands.add_parser("bench", help="milliseconds per image, in turns in one process")
+    bench.add_argument("files", nargs="+", type=Path, help=".onnx files")
+    bench.add_argument(
+        "--against", type=Path, default=None, help="the reference, else the first file in its stock form"
+    )
+    bench.add_argument("--threads", type=int, nargs="+", default=[1], help="threads of the sessions")
+    bench.add_argument("--batch", type=int, nargs="+", default=[1], help="images per call")
+    bench.add_argument("--repeats", type=int, default=40, help="turns")
+    info = commands.add_parser("info", help="what a file says of itself, and which kernel runs it here")
+    info.add_argument("file", nargs="?", type=Path, help=".onnx file; without it, of this machine alone")
+    for command in (bench, info):
+        command.add_argument("--json", action="store_true", help="as JSON")
+    return p
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from .predict import classify_images
+
+    for result in classify_images(args.file, args.images, top=max(1, args.top), threads=args.threads):
+        print(result)
+
+
+def _print_table(rows: Sequence[Mapping[str, str]]) -> None:
+    """Columns as wide as their words; numbers end under each other."""
+    names = list(rows[0])
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+    for row in [dict(zip(names, names, strict=True)), *rows]:
+        cells = [row[n].ljust(widths[n]) if n in names[:2] else row[n].rjust(widths[n]) for n in names]
+        print("  ".join(cells).rstrip())
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from .bench import time_onnx, timing_cells
+    from .machine import describe_machine
+
+    against = [] if args.against is None else [args.against]
+    files = [*against, *(file for file in args.files if file not in against)]
+    rows = time_onnx(files, threads=args.threads, batches=args.batch, repeats=args.repeats)
+    machine = describe_machine()
+    if args.json:
+        print(json.dumps({"machine": machine, "rows": rows}, indent=1))
+        return
+    _print_table([timing_cells(row) for row in rows])
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+
+
+def _info(args: argparse.Namespace) -> None:
+    from .machine import describe_machine
+
+    told: dict[str, Any] = {} if args.file is None else {"file": str(args.file), **describe_file(args.file)}
+    told |= {DISTRIBUTION: installed_version(), **describe_machine()}
+    if args.json:
+        print(json.dumps(told, indent=1))
+        return
+    for key, value in told.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{count} {name}" for name, count in value.items())
+        print(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; 0 where all went well, 2 on input that does not fit, which is told in words."""
+    args = _options().parse_args(argv)
+    try:
+        {"predict": _predict, "bench": _bench, "info": _info}[args.command](args)
+    except (ExportError, ValueError, OSError) as error:
+        print(f"{DISTRIBUTION}: {error}", file=sys.stderr)
+        return 2
+    return 0

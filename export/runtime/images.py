@@ -1,0 +1,118 @@
+"""Images as uint8 pixels: read from a file, brought to a size, made what a file takes. Pillow reads and scales them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import ImageError
+
+__all__ = ["picture_of_file", "picture_pixels", "prepare_image", "scale_to", "take_centre"]
+
+
+def picture_of_file(path: Path) -> np.ndarray[Any, Any]:
+    """Reads a file as RGB uint8 (h, w, 3), upright; 16 grey bits are scaled to 8; what is transparent is laid on white.
+
+    Raises ImageError, naming the file, where it cannot be read.
+    """
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise ImageError("image files are read with Pillow, which is not installed: pip install pillow") from error
+    try:
+        with Image.open(path) as image:
+            _check_pixels(image.size)
+            upright = ImageOps.exif_transpose(image)
+            pixels = picture_pixels(upright, deep=upright.mode == "I" and image.format == "PNG")
+            return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
+    except Exception as error:  # Pillow raises whatever the decoder found: OSError, SyntaxError, struct.error, ...
+        raise ImageError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _check_pixels(size: tuple[int, int]) -> None:
+    """Raises ValueError on a picture of more pixels than Pillow takes without a warning: a small file may hold many."""
+    from PIL import Image
+
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and size[0] * size[1] > most:
+        raise ValueError(f"it has {size[0]}x{size[1]} pixels, and more than {most:,} are not read: make it smaller")
+
+
+def picture_pixels(picture: Any, *, deep: bool = False) -> np.ndarray[Any, Any]:
+    """Returns a Pillow picture as uint8 (h, w, 1) where it is grey, else (h, w, 3); what is transparent lies on white.
+
+    deep: it has 16 grey bits, whatever its mode says. Raises ValueError on pixels of another range.
+    """
+    # Pillow's own conversion of these cuts at 255: nearly all of a picture would be white.
+    if deep or picture.mode.startswith("I;16"):
+        return np.round(np.asarray(picture).astype(np.float64) / 257).astype(np.uint8)[..., None]
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"its pixels are of Pillow's mode {picture.mode}, not of 8 or 16 bits")
+    grey = picture.mode in ("1", "L")
+    if picture.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
+        # Leaving the alpha out shows what nobody was meant to see: black, mostly, and so a black icon disappears.
+        picture = _on_white(picture)
+    if grey:
+        return np.array(picture.convert("L"))[..., None]
+    return np.array(picture.convert("RGB"))
+
+
+def _on_white(picture: Any) -> Any:
+    from PIL import Image
+
+    direct = {"RGBa": "RGBA", "La": "LA"}  # Pillow converts these to their plain forms alone
+    picture = picture.convert(direct.get(picture.mode, picture.mode)).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+
+
+def take_centre(image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+    """Scales the shorter side of a uint8 image (h, w, c) to 8/7 of `size` and returns the centre, (size, size, c).
+
+    It is the usual view for evaluation (256 -> 224).
+    """
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    scale = size * 8 / 7 / min(height, width)
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).resize(
+        (max(size, round(width * scale)), max(size, round(height * scale))), Image.Resampling.BILINEAR
+    )
+    left, top = (picture.width - size) // 2, (picture.height - size) // 2
+    return np.asarray(picture.crop((left, top, left + size, top + size))).reshape(size, size, -1)
+
+
+def scale_to(image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+    """Scales a whole uint8 image (h, w, c) to (size, size, c): bilinear, over as many pixels as one of the new covers.
+
+    The sums are floats, rounded once: what training's `scale_whole` gives, but for ties.
+    """
+    from PIL import Image
+
+    planes = [
+        np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BILINEAR))
+        for plane in np.moveaxis(image, 2, 0).astype(np.float32)
+    ]
+    return np.stack(planes, axis=2).round().clip(0, 255).astype(np.uint8)
+
+
+def prepare_image(image: np.ndarray[Any, Any], metadata: dict[str, Any], *, raw: bool) -> np.ndarray[Any, Any]:
+    """Makes of an RGB image, uint8 (h, w, 3), what the file expects, (c, h', w'): resized, grey where c is 1, and
+    normalised unless `raw`. Raises ImageError on another size where the file's images are not square."""
+    channels, height, width = metadata["input_shape"]
+    if channels == 1:
+        # ITU-R 601 luma, as Pillow's convert("L"); before resizing, as a grey data set is stored.
+        image = np.round(image @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]
+    if image.shape[:2] != (height, width):
+        if height != width:
+            raise ImageError(
+                f"images must be {height} x {width} pixels for this file, got {image.shape[0]} x {image.shape[1]}"
+            )
+        image = take_centre(image, height) if metadata.get("resize") == "centre" else scale_to(image, height)
+    pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
+    if raw:
+        return pixels
+    mean = np.asarray(metadata["mean"], np.float32)[:, None, None]
+    std = np.asarray(metadata["std"], np.float32)[:, None, None]
+    return (pixels.astype(np.float32) / np.float32(255) - mean) / std
