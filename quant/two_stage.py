@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -57,7 +58,8 @@ def take_weights(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     state: the state dict of that network, a teacher. Every tensor is taken whose name and shape are in both. The
     weights of binary layers are scaled to the standard deviation that they began with: their signs and the order of
     their sizes are the teacher's, and a step of a given learning rate turns them as it would turn fresh ones.
-    Raises ValueError, before anything changes, where less than half of the weights of the binary layers are there.
+    Raises ValueError, before anything changes, where less than half of the weights of the binary layers are there, and
+    where one of the teacher's is not finite, or one number alone: that has no signs to begin with.
 
     >>> from bnn_itrd.models import resnet8
     >>> student = resnet8(10, binary="recu")
@@ -66,8 +68,8 @@ def take_weights(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     """
     ours = model.state_dict()
     layers = [path for path, m in model.named_modules() if isinstance(m, BinaryLayer)]
-    binary = {f"{path}.weight" for path in layers}
-    prefixes = tuple(f"{path}.{name}." for path in layers for name in _OWN)
+    binary = {f"{path}.weight".lstrip(".") for path in layers}
+    prefixes = tuple(f"{path}.{name}.".lstrip(".") for path in layers for name in _OWN)
     taken = {n: v for n, v in state.items() if n in ours and v.shape == ours[n].shape}
     there, all_of_them = (sum(ours[name].numel() for name in names) for names in (binary & taken.keys(), binary))
     if 2 * there < all_of_them:
@@ -77,7 +79,11 @@ def take_weights(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
         )
     for name in binary & taken.keys():
         value = taken[name].to(ours[name].dtype)
-        taken[name] = value * (ours[name].std() / value.std())
+        width = value.std()
+        # What rounding leaves of the spread of equal numbers is none.
+        if not value.is_meta and not 1e-5 * value.abs().max() < width < math.inf:
+            raise ValueError(f"the teacher's {name} is not finite, or the same number everywhere: give another teacher")
+        taken[name] = value * (ours[name].std() / width)
     model.load_state_dict(taken, strict=False)
     for path in layers:
         layer = model.get_submodule(path)

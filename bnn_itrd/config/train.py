@@ -101,7 +101,7 @@ class TrainConfig:
         require(not (self.nesterov and self.momentum == 0), "train.momentum", "> 0 with nesterov", self.momentum)
         require(0 <= self.label_smoothing < 1, "train.label_smoothing", "in [0, 1)", self.label_smoothing)
         for name in ("cutout", "mixup", "cutmix"):
-            require(0 <= getattr(self, name) < 1e4, f"train.{name}", ">= 0", getattr(self, name))
+            require(0 <= getattr(self, name) < 1e4, f"train.{name}", "in [0, 10000)", getattr(self, name))
         require(self.ema is None or 0 <= self.ema < 1, "train.ema", "in [0, 1)", self.ema)
         require(self.clip_norm is None or self.clip_norm > 0, "train.clip_norm", "> 0", self.clip_norm)
         named = self.compile_mode not in ("auto", None)

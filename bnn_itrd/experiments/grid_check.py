@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.run import MemberConfig
@@ -19,6 +20,7 @@ from bnn_itrd.experiments.grid import Point
 from bnn_itrd.runs.member import check_from_teacher
 from bnn_itrd.runs.sizes import output_sizes, sizes_of_definition
 from bnn_itrd.runs.teachers import load_given_teacher
+from bnn_itrd.training.step.images import check_augmentation
 
 __all__ = ["check_points"]
 
@@ -43,7 +45,7 @@ class _Check:
         self.trust = trust
         self.data: dict[DataConfig, ImageData] = {}
         self.sizes: dict[tuple[Any, ...], Sizes] = {}
-        self.distillers: set[tuple[Any, ...]] = set()
+        self.distillers: dict[tuple[Any, ...], dict[str, nn.Module]] = {}
         self.teachers: dict[str, MemberConfig] = {}
 
     def point(self, point: Point) -> None:
@@ -53,7 +55,7 @@ class _Check:
         if config.data not in self.data:
             self.data[config.data] = load_data(config.data)
             self.data[config.data].check_crops()
-        self._batch_size(member, "train")
+        self._fits(member, "train")
         student = self._sizes(member)
         if not member.needs_teacher:
             return
@@ -61,16 +63,22 @@ class _Check:
         if config.teacher is None:
             check_from_teacher(member, point.teacher_member, self.data[config.data])
         key = (student, teacher, str(member.distill), config.data)
+        data = self.data[config.data]
         if key not in self.distillers:
             try:
                 with torch.device("meta"):
-                    make_distillers(member.distill, Setting(student, teacher, self.data[config.data].train.labels))
+                    made = make_distillers(member.distill, Setting(student, teacher, data.train.labels))
             except FieldError as error:
                 raise error.inside(f"students.{point.student}") from error
-            self.distillers.add(key)
+            self.distillers[key] = dict(made.items())
+        check_augmentation(
+            member.train, shape=data.input_shape, labels=data.train.labels, distillers=self.distillers[key]
+        )
 
-    def _batch_size(self, member: MemberConfig, field: str) -> None:
-        size, images = member.train.batch_size, len(self.data[member.data].train)
+    def _fits(self, member: MemberConfig, field: str) -> None:
+        data = self.data[member.data]
+        check_augmentation(member.train, shape=data.input_shape, labels=data.train.labels, field=field)
+        size, images = member.train.batch_size, len(data.train)
         if size > images:
             raise UserError(f"{field}.batch_size {size} is larger than the {images} training images")
 
@@ -96,7 +104,7 @@ class _Check:
                 self.sizes[key] = output_sizes(model, data)
             return self.sizes[key]
         member = point.teacher_member
-        self._batch_size(member, "teacher_train")
+        self._fits(member, "teacher_train")
         if lines := differences(to_dict(self.teachers.setdefault(point.teacher, member)), to_dict(member)):
             raise UserError(f"two teachers would be called {point.teacher}: {'; '.join(lines)}")
         return self._sizes(member)

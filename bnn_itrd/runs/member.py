@@ -23,6 +23,7 @@ from bnn_itrd.quant import load_stage, take_weights
 from bnn_itrd.runs.identity import data_identity, teacher_hash
 from bnn_itrd.runs.networks import build
 from bnn_itrd.training.fit import Fitted, fit
+from bnn_itrd.training.step.nonfinite import check_weights_finite
 
 __all__ = ["FIRST_STAGE", "Member", "check_from_teacher", "train_member"]
 
@@ -75,6 +76,7 @@ def train_member(
             raise UserError(f"{config.name} needs a teacher: give --teacher PATH, or train it in the same run")
         identity["teacher_sha256"] = teacher_hash(teacher, data)
         if config.scheme is not None and config.scheme.from_teacher:
+            check_weights_finite("teacher", teacher)
             _begin_as(teacher.state_dict(), model, config.name)
     identity |= data_identity(data)
     # A run that is past its first stage continues with its own state.

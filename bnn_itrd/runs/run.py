@@ -31,6 +31,7 @@ from bnn_itrd.training.checkpoint import matching_state
 from bnn_itrd.training.fabric import ending_together, make_fabric, steps_in_epoch
 from bnn_itrd.training.precision import settle_precision
 from bnn_itrd.training.progress import tell_beginning
+from bnn_itrd.training.step.images import check_augmentation
 from bnn_itrd.training.threads import busy_note
 
 __all__ = ["run_recipe"]
@@ -61,6 +62,9 @@ def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher
     if only is not None:
         member_config(config, only)  # refuses a name that is no member's
     students = [member_config(config, name) for name in config.students if only in (None, name)]
+    shape, labels = data.input_shape, data.train.labels
+    for field, train in _trainings(config, only, teacher).items():
+        check_augmentation(train, shape=shape, labels=labels, field=field)
     for member in students:
         check_from_teacher(member, member_config(config, "teacher") if teacher is None else teacher.model, data)
     learning = [member for member in students if member.distill.needs_teacher]
@@ -82,7 +86,8 @@ def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher
         assert teacher_sizes is not None
         try:
             with torch.device("meta"):
-                make_distillers(member.distill, Setting(sizes, teacher_sizes, data.train.labels))
+                made = make_distillers(member.distill, Setting(sizes, teacher_sizes, labels))
+            check_augmentation(member.train, shape=shape, labels=labels, distillers=dict(made.items()))
         except FieldError as error:
             raise error.inside(f"students.{member.name}") from error
         except UserError as error:

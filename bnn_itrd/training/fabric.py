@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed
@@ -86,8 +87,9 @@ def ending_together(fabric: Fabric) -> Iterator[None]:
     if fabric.world_size == 1:
         yield
         return
-    watch = _Watch(_others(fabric))
+    watch = _Watch()
     try:
+        watch.begin(_others(fabric))
         yield
         fabric.barrier()
     except RuntimeError as error:
@@ -106,7 +108,7 @@ class _Process:
     world: int
     host: str
     pid: int
-    numbering: int  # of the host or container in which that is its pid
+    numbering: str  # of the start of a system, and of the container in it, in which that is its pid
 
     def __str__(self) -> str:
         return f"rank {self.rank} of {self.world} (pid {self.pid} on {self.host})"
@@ -114,11 +116,14 @@ class _Process:
 
 def _others(fabric: Fabric) -> list[_Process]:
     """The other processes of the training that run on this machine."""
-    numbering = os.stat("/proc/self/ns/pid").st_ino if os.path.exists("/proc/self/ns/pid") else 0
+    # Hosts may have one name ("localhost"), and the numbers of their first namespaces are the same.
+    numbering = ""
+    with contextlib.suppress(OSError):  # not Linux
+        numbering = f"{Path('/proc/sys/kernel/random/boot_id').read_text()}{os.stat('/proc/self/ns/pid').st_ino}"
     own = _Process(fabric.global_rank, fabric.world_size, socket.gethostname(), os.getpid(), numbering)
     every: list[_Process] = [own] * fabric.world_size
     torch.distributed.all_gather_object(every, own)
-    here = [p for p in every if (p.host, p.numbering) == (own.host, own.numbering)]
+    here = [p for p in every if own.numbering and (p.host, p.numbering) == (own.host, own.numbering)]
     return [p for p in here if p.rank != own.rank]
 
 
@@ -130,16 +135,19 @@ def _of_communication(error: RuntimeError) -> bool:
 class _Watch:
     """A thread that waits for the end of other processes, and ends this one where its main thread does not."""
 
-    def __init__(self, others: list[_Process]) -> None:
+    def __init__(self) -> None:
         self.who = "another process of this training"
         self.found, self._over = threading.Event(), threading.Event()
         self._handles: dict[int, _Process] = {}
         self._reader, self._writer = os.pipe()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def begin(self, others: list[_Process]) -> None:
+        """Watches these processes from here on, where it can."""
         if hasattr(os, "pidfd_open"):  # Linux
             for process in others:
                 with contextlib.suppress(OSError):  # it is gone already: the communication says so
                     self._handles[os.pidfd_open(process.pid)] = process
-        self._thread = threading.Thread(target=self._run, daemon=True)
         if self.watches:
             self._thread.start()
 

@@ -12,6 +12,7 @@ import torch.distributed
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.parametrize import is_parametrized
 from torch.optim.swa_utils import AveragedModel
 
 from bnn_itrd.config.train import TrainConfig
@@ -54,6 +55,8 @@ def learning_rate(
 def make_optimizer(config: TrainConfig, module: nn.Module) -> torch.optim.Optimizer:
     """Returns the optimiser that a training's configuration names, over the module's parameters that are trained.
 
+    Raises UserError where weight decay is to act on the weights of layers of which the module has none.
+
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     >>> made = make_optimizer(TrainConfig(weight_decay=0.1, weight_decay_of="weights"), net)
     >>> [(len(group["params"]), group["weight_decay"]) for group in made.param_groups]
@@ -79,13 +82,31 @@ def _parameter_groups(config: TrainConfig, module: nn.Module) -> list[dict[str, 
     trained = [p for p in module.parameters() if p.requires_grad]
     if config.weight_decay_of == "all":
         return [{"params": trained}]
-    layers = [m for m in module.modules() if isinstance(m, (_ConvNd, nn.Linear, BinaryConv2d, BinaryLinear))]
-    weights = {id(layer.weight) for layer in layers}
+    weights = _weights(module)
+    if config.weight_decay and not weights:
+        raise UserError(
+            "train.weight_decay_of weights: the network has no convolution or linear layer of torch's or of "
+            "bnn_itrd's, so weight decay would act on nothing. Use all, or train.weight_decay 0"
+        )
     groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if id(p) in weights]},
         {"params": [p for p in trained if id(p) not in weights], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def _weights(module: nn.Module) -> set[int]:
+    """The ids of the weights of convolutions and linear layers, those inside attention too.
+
+    A weight that is computed (weight_norm, spectral_norm) decays with all that it is made of.
+    """
+    kinds = (_ConvNd, nn.Linear, nn.MultiheadAttention, BinaryConv2d, BinaryLinear)
+    found = set()
+    for layer in (m for m in module.modules() if isinstance(m, kinds)):
+        found |= {id(p) for name, p in layer.named_parameters(recurse=False) if "weight" in name}
+        if is_parametrized(layer, "weight"):
+            found |= {id(p) for p in layer.parametrizations["weight"].parameters()}  # type: ignore[index]
+    return found
 
 
 class MovingAverage(AveragedModel):

@@ -85,8 +85,7 @@ class Trainer(BaseTrainer):
             )
             distillers = make_distillers(distill, setting).to(fabric.device)
         unlabelled = labels is not None and bool((labels == UNLABELLED).any())
-        reading = [name for name, distiller in distillers.items() if getattr(distiller, "reads_labels", False)]
-        check_augmentation(train, channels=input_shape[0], unlabelled=unlabelled, reading_labels=reading)
+        check_augmentation(train, shape=input_shape, labels=labels, distillers=dict(distillers.items()))
         objective = Objective(
             self.student,
             teacher,

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from bnn_itrd.models import resnet8, resnet20
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Scheme, take_weights
@@ -77,3 +78,20 @@ def test_a_teacher_of_another_definition() -> None:
         take_weights(student, resnet8(3, input_shape=(3, 8, 8), width=0.5).state_dict())
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
     assert take_weights(student, resnet20(3, input_shape=(3, 8, 8)).state_dict())  # the first blocks of a deeper one
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, math.nan, math.inf])
+def test_a_weight_of_the_teacher_without_signs(value: float) -> None:
+    """The standard deviation of equal numbers is what rounding leaves of it: 1e-8, or 0."""
+    student, teacher = (resnet8(3, input_shape=(3, 8, 8), binary=binary) for binary in ("recu", None))
+    before = {name: each.clone() for name, each in student.state_dict().items()}
+    nn.init.constant_(teacher.layer2[0].conv1.weight, value)
+    with pytest.raises(ValueError, match=r"the teacher's layer2.0.conv1.weight is not finite, or the same number e"):
+        take_weights(student, teacher.state_dict())
+    assert all(torch.equal(each, before[name]) for name, each in student.state_dict().items())
+
+
+def test_a_single_layer() -> None:
+    teacher, student = nn.Linear(4, 3), BinaryLinear(4, 3, scheme=Scheme())
+    assert take_weights(student, teacher.state_dict()) == []
+    assert torch.equal(student.weight.sign(), teacher.weight.sign())

@@ -14,9 +14,9 @@ from bnn_itrd.training.checkpoint import load_checkpoint
 
 def test_a_plain_student_begins_as_its_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     npz = write_npz(tmp_path / "x.npz")
-    given = [*TINY, f"--data.root={npz}", "--network.name=resnet8", "--scheme.from_teacher=true", "--train.lr=1e-9"]
+    given = [*TINY, f"--data.root={npz}", "--data.image_size=8", "--network.name=resnet8", "--train.lr=1e-9"]
     given += ["--train.momentum=0", "--train.nesterov=false"]
-    given += ["--train.weight_decay_of=weights", "--train.weight_decay=0.1"]
+    given += ["--scheme.from_teacher=true", "--train.weight_decay_of=weights", "--train.weight_decay=0.1"]
     run = ["run", "digits", *given, f"--out={tmp_path / 'run'}", "--report=false"]
     assert main(run) == 0
     teacher = load_checkpoint(tmp_path / "run" / "teacher" / "last.pt")
@@ -29,9 +29,11 @@ def test_a_plain_student_begins_as_its_teacher(tmp_path: Path, capsys: pytest.Ca
     decays = [group["weight_decay"] for group in student["optimizer"]["param_groups"]]
     assert decays == [0.1, 0.0]
     # Another teacher is told from it where the run is continued.
+    other = ["train", "digits", *given, "--teacher_train.seed=1", f"--out={tmp_path / 'other'}", "--report=false"]
+    assert main([*other, "--member=teacher"]) == 0
     capsys.readouterr()
-    assert main([*run, "--seed=1", f"--teacher={tmp_path / 'run'}"]) != 0
-    assert "seed" in capsys.readouterr().err
+    assert main([*run, f"--teacher={tmp_path / 'other'}"]) == 2
+    assert "teacher_sha256" in capsys.readouterr().err
 
 
 def test_a_teacher_of_another_definition_is_told_before_any_training(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import write_npz
+from helpers import TINY, write_npz
 from torch import nn
 
+from bnn_itrd.cli import main
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.train import TrainConfig
+from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.errors import UserError
@@ -112,13 +116,34 @@ def test_trivial_augment_sees_the_pixels_of_the_file(data: ImageData) -> None:
 
 
 def test_what_does_not_fit() -> None:
-    mixing = TrainConfig(mixup=0.2)
+    mixing, reading = TrainConfig(mixup=0.2), {"kd": nn.Module(), "crd": SimpleNamespace(reads_labels=True)}
     with pytest.raises(UserError, match="trivial_augment needs images of 1 or 3 channels, got 2"):
-        check_augmentation(TrainConfig(trivial_augment=True), channels=2, unlabelled=False, reading_labels=[])
+        check_augmentation(TrainConfig(trivial_augment=True), shape=(2, 8, 8))
     with pytest.raises(UserError, match="data.unlabelled leaves images without"):
-        check_augmentation(mixing, channels=3, unlabelled=True, reading_labels=[])
+        check_augmentation(mixing, shape=(3, 8, 8), labels=torch.tensor([0, UNLABELLED]))
     with pytest.raises(UserError, match="crd reads the one label of each image"):
-        check_augmentation(mixing, channels=3, unlabelled=False, reading_labels=["crd"])
-    check_augmentation(TrainConfig(cutout=8), channels=3, unlabelled=True, reading_labels=["crd"])
-    with pytest.raises(UserError, match="train.mixup must be >= 0, got -1"):
+        check_augmentation(mixing, shape=(3, 8, 8), labels=torch.tensor([0, 1]), distillers=reading)
+    check_augmentation(TrainConfig(cutout=8), shape=(3, 8, 9), labels=torch.tensor([UNLABELLED]), distillers=reading)
+    with pytest.raises(UserError, match=r"teacher_train.cutout 9 may leave nothing of an image of 8x9: give less t"):
+        check_augmentation(TrainConfig(cutout=9), shape=(3, 8, 9), field="teacher_train")
+    with pytest.raises(UserError, match=r"train.mixup must be in \[0, 10000\), got -1"):
         TrainConfig(mixup=-1)
+
+
+@pytest.mark.parametrize("command", [["run"], ["sweep", "--grid", "train.seed=0,1"]])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--train.mixup=0.2", "--students={late: {dkd: {}}}"], "dkd reads the one label of each image, and train.mi"),
+        (["--train.cutout=8"], "train.cutout 8 may leave nothing of an image of 8x8: give less than 8"),
+        (["--teacher_train.cutout=8"], "teacher_train.cutout 8 may leave nothing of an image of 8x8"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_a_teacher_is_trained(
+    command: list[str], given: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    npz, out = write_npz(tmp_path / "x.npz"), tmp_path / "out"
+    tiny = [*TINY, f"--data.root={npz}", "--data.image_size=8", "--network.name=resnet8", f"--out={out}"]
+    assert main([command[0], "digits", *command[1:], *tiny, *given]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(out.rglob("*.pt"))

@@ -5,6 +5,7 @@ One process imports everything and forks each pair (gloo, on the CPU); what one 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -392,10 +394,39 @@ def test_a_process_that_cannot_notice_is_ended_too(capfd: pytest.CaptureFixture[
     child = os.fork()
     if child == 0:
         fabric_module._PATIENCE = 0.1
-        fabric_module._Watch([fabric_module._Process(1, 2, "here", lost, 0)])
+        fabric_module._Watch().begin([fabric_module._Process(1, 2, "here", lost, "")])
         signal.pause()
         os._exit(70)
     os.kill(lost, signal.SIGKILL)
     os.waitpid(lost, 0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == LostProcess.status == 3
     assert capfd.readouterr().err == f"bnn-itrd: {LostProcess(f'rank 1 of 2 (pid {lost} on here)')}\n"
+
+
+def two(rank: int = 0) -> Any:
+    return SimpleNamespace(global_rank=rank, world_size=2, barrier=lambda: None)
+
+
+def test_a_process_that_is_lost_before_the_training_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gathered(every: list[Any], own: Any) -> None:
+        raise RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:538] Connection closed by peer")
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gathered)
+    with pytest.raises(LostProcess, match="another process of this training"), fabric_module.ending_together(two()):
+        raise AssertionError("the training does not begin")
+
+
+@pytest.mark.parametrize(("other", "watched"), [({}, True), ({"host": "b"}, False), ({"numbering": "c"}, False)])
+def test_processes_of_another_machine_are_not_watched(
+    other: dict[str, str], watched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines may have one name, and their processes the same numbers: each start of a system has one of its own."""
+
+    def gathered(every: list[Any], own: Any) -> None:
+        boot = Path("/proc/sys/kernel/random/boot_id")
+        assert not boot.exists() or boot.read_text() in own.numbering
+        every[:] = [own, dataclasses.replace(own, rank=1, **other)]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gathered)
+    found = fabric_module._others(two())
+    assert [process.rank for process in found] == ([1] if watched and sys.platform == "linux" else [])

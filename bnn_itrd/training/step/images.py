@@ -6,7 +6,7 @@ All of it happens on the device, for a batch at a time. What is random is drawn 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bnn_itrd.config.train import TrainConfig
 from bnn_itrd.data.augment import normalise
+from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.data.seeds import mix_seed
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.data.trivial_augment import TrivialChoices, draw_trivial, trivial_augment
@@ -41,19 +42,34 @@ class MixedLabels(NamedTuple):
         return torch.where(self.share >= 0.5, self.first, self.second)
 
 
-def check_augmentation(config: TrainConfig, *, channels: int, unlabelled: bool, reading_labels: Iterable[str]) -> None:
-    """Raises UserError where images cannot be augmented as a training's configuration says.
+def check_augmentation(
+    config: TrainConfig,
+    *,
+    shape: tuple[int, int, int],
+    labels: Tensor | None = None,
+    distillers: Mapping[str, object] | None = None,
+    field: str = "train",
+) -> None:
+    """Raises UserError, naming the field, where images cannot be augmented as a training's configuration says.
 
-    unlabelled: some images have no label; reading_labels: names of distillers that read an image's one label.
+    shape: (c, h, w) of an image; labels: of all training images, (n,); distillers: those of the training, by name.
     """
+    channels, height, width = shape
     if config.trivial_augment and channels not in (1, 3):
-        raise UserError(f"train.trivial_augment needs images of 1 or 3 channels, got {channels}")
+        raise UserError(f"{field}.trivial_augment needs images of 1 or 3 channels, got {channels}")
+    if config.cutout >= max(height, width):
+        raise UserError(
+            f"{field}.cutout {config.cutout} may leave nothing of an image of {height}x{width}: give less than "
+            f"{max(height, width)}"
+        )
     if not config.mixes:
         return
-    if unlabelled:
-        raise UserError("train.mixup and train.cutmix mix labels, and data.unlabelled leaves images without: set 0")
-    for name in reading_labels:
-        raise UserError(f"{name} reads the one label of each image, and train.mixup and train.cutmix mix two: set 0")
+    mixing = f"{field}.mixup and {field}.cutmix"
+    if labels is not None and bool((labels == UNLABELLED).any()):
+        raise UserError(f"{mixing} mix labels, and data.unlabelled leaves images without: set 0")
+    for name, distiller in ({} if distillers is None else distillers).items():
+        if getattr(distiller, "reads_labels", False):
+            raise UserError(f"{name} reads the one label of each image, and {mixing} mix two: set 0")
 
 
 def cut_out(images: Tensor, middles: Tensor, side: int) -> Tensor:
