@@ -88,8 +88,8 @@ def fit(
     try:
         with TrainingFiles(out, identity, fabric, seconds=train.checkpoint_seconds) as files:
             files.restore(trainer)
-            if trainer.epoch >= train.epochs and log.progress:
-                fabric.print(f"{title}: its training was finished before, at epoch {trainer.epoch} of {train.epochs}")
+            if log.progress:
+                _tell_finished(trainer, title)
             files.open(trainer, tensorboard=log.tensorboard, begin=begin)
             with Progress(
                 title, epochs=train.epochs, steps=steps, names=trainer.names, batch_size=train.batch_size,
@@ -108,6 +108,12 @@ def fit(
         return Fitted(trainer.kept.eval(), trainer.history, final)
     finally:
         trainer.objective.release()
+
+
+def _tell_finished(trainer: Trainer, title: str) -> None:
+    """Says so where a training that is met again has nothing left to do."""
+    if trainer.epoch >= (epochs := trainer.config.epochs):
+        trainer.fabric.print(f"{title}: its training was finished before, at epoch {trainer.epoch} of {epochs}")
 
 
 class TimeLimit:

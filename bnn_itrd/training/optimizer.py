@@ -105,7 +105,7 @@ def _weights(module: nn.Module) -> set[int]:
     for layer in (m for m in module.modules() if isinstance(m, kinds)):
         found |= {id(p) for name, p in layer.named_parameters(recurse=False) if "weight" in name}
         if is_parametrized(layer, "weight"):
-            found |= {id(p) for p in layer.parametrizations["weight"].parameters()}  # type: ignore[index]
+            found |= {id(p) for p in layer.get_submodule("parametrizations.weight").parameters()}
     return found
 
 
