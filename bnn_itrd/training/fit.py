@@ -75,9 +75,7 @@ def fit(
     UserError: another configuration in `out`, a batch larger than the data, a distiller that does not fit the networks,
     a student without anything to train, a loss that is not finite.
     """
-    if deadline is None and train.max_seconds is not None:
-        deadline = time.monotonic() + train.max_seconds
-    limit = None if deadline is None else TimeLimit(deadline, title, fabric)
+    limit = TimeLimit.of(deadline, train, title, fabric)
     steps = steps_in_epoch(train, len(data.train), fabric.world_size)
     distill.check_learns()
     check_frozen(student, warn=fabric.is_global_zero)
@@ -88,8 +86,7 @@ def fit(
     try:
         with TrainingFiles(out, identity, fabric, seconds=train.checkpoint_seconds) as files:
             files.restore(trainer)
-            if log.progress:
-                _tell_finished(trainer, title)
+            _tell_finished(trainer, title, shown=log.progress)
             files.open(trainer, tensorboard=log.tensorboard, begin=begin)
             with Progress(
                 title, epochs=train.epochs, steps=steps, names=trainer.names, batch_size=train.batch_size,
@@ -110,9 +107,9 @@ def fit(
         trainer.objective.release()
 
 
-def _tell_finished(trainer: Trainer, title: str) -> None:
+def _tell_finished(trainer: Trainer, title: str, *, shown: bool) -> None:
     """Says so where a training that is met again has nothing left to do."""
-    if trainer.epoch >= (epochs := trainer.config.epochs):
+    if shown and trainer.epoch >= (epochs := trainer.config.epochs):
         trainer.fabric.print(f"{title}: its training was finished before, at epoch {trainer.epoch} of {epochs}")
 
 
@@ -128,6 +125,13 @@ class TimeLimit:
         self.deadline, self.title, self.fabric = deadline, title, fabric
         self._began: float | None = None
         self._lengths: list[float] = []
+
+    @classmethod
+    def of(cls, deadline: float | None, train: TrainConfig, title: str, fabric: Fabric) -> TimeLimit | None:
+        """Returns the limit of a training: the command's deadline, or ``train.max_seconds`` from now; None without."""
+        if deadline is None and train.max_seconds is not None:
+            deadline = time.monotonic() + train.max_seconds
+        return None if deadline is None else cls(deadline, title, fabric)
 
     def check(self, epoch: int, epochs: int) -> None:
         """Is called before each epoch. Raises Unfinished where that would end too late."""
