@@ -95,6 +95,13 @@ def _check_images(where: str, key: str, images: np.ndarray[Any, Any], labels: np
         raise UserError(f"{where}: x_{key} holds no image")
 
 
+def _array(path: Path, key: str, found: object) -> np.ndarray[Any, Any]:
+    """Raises UserError where a part of an archive is no array: NumPy gives its bytes then."""
+    if not isinstance(found, np.ndarray):
+        raise UserError(f"{path}: {key} in it is no array of NumPy (is it damaged?)")
+    return found
+
+
 def _load_npz(path: Path) -> Arrays:
     """Reads x_train, x_test uint8 (n, h, w, c); y_train, y_test (n,); classes (k,), which may be left out."""
     arrays: dict[str, np.ndarray[Any, Any]] = {}
@@ -103,8 +110,8 @@ def _load_npz(path: Path) -> Arrays:
             for key in ("x_train", "y_train", "x_test", "y_test"):
                 if key not in file:
                     raise UserError(f"{path}: no array {key!r} in it, found {', '.join(file.files) or 'none'}")
-                arrays[key] = file[key]
-            classes = [str(c) for c in file["classes"]] if "classes" in file else None
+                arrays[key] = _array(path, key, file[key])
+            classes = [str(c) for c in _array(path, "classes", file["classes"])] if "classes" in file else None
     except (UserError, PermissionError):
         raise
     except Exception as error:  # zipfile, zlib, numpy and the system each have their own

@@ -131,11 +131,14 @@ class BaseTrainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continues from a checkpoint. Raises UserError where the state is another network's."""
+        """Continues from a checkpoint. Raises UserError where the state is another network's, or no state at all."""
+        if not _are_rows(state["history"]) or not _are_rows(state.get("preparation", [])):
+            raise UserError("the checkpoint's history is no list of epochs, each with its numbers: it was changed")
         try:
             for key, part in self.stateful().items():
                 if part is not None:
                     part.load_state_dict(state[key])
+            _check_fits(self.raw_optimizer)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"the checkpoint holds another architecture: {error}") from error
         if state["precision"]:
@@ -168,3 +171,25 @@ class BaseTrainer:
             torch.distributed.all_reduce(everywhere, op=torch.distributed.ReduceOp.MIN)
             finite = everywhere.bool()
         return bool(finite)
+
+
+def _are_rows(history: object) -> bool:
+    """Whether it is what metrics.csv is written from: a row of numbers and words for each epoch."""
+    return isinstance(history, list) and all(
+        isinstance(row, dict)
+        and isinstance(row.get("epoch"), int)
+        and all(isinstance(value, (int, float, str, type(None))) for value in row.values())
+        and isinstance(row.get("top1"), (int, float, type(None)))
+        for row in history
+    )
+
+
+def _check_fits(optimizer: torch.optim.Optimizer) -> None:
+    """Raises ValueError where what an optimiser keeps of a parameter is of another shape: torch takes it unread."""
+    for parameter, kept in optimizer.state.items():
+        if not isinstance(kept, dict):
+            raise ValueError(f"the optimiser keeps a {type(kept).__name__} of a parameter")
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                sizes = f"{tuple(value.shape)} of a parameter {tuple(parameter.shape)}"
+                raise ValueError(f"the optimiser keeps {name} {sizes}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -175,3 +176,15 @@ def test_a_training_in_a_checkpoint_that_is_none(changed: dict, tmp_path: Path) 
 def test_the_data_of_a_run_that_is_none(data: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         validation_data({}, {"data": data}, {"name": "digits"})
+
+
+@pytest.mark.parametrize("key", ["x_train", "y_test", "classes"])
+def test_a_part_of_an_archive_that_is_no_array(key: str, tiny_npz: Path, tmp_path: Path) -> None:
+    """NumPy gives the bytes of a part that does not begin as an array does."""
+    changed = tmp_path / "changed.npz"
+    with zipfile.ZipFile(tiny_npz) as good, zipfile.ZipFile(changed, "w") as other:
+        for name in good.namelist():
+            data = good.read(name)
+            other.writestr(name, b"x" + data[1:] if name == f"{key}.npy" else data)
+    with pytest.raises(UserError, match=f"changed.npz: {key} in it is no array of NumPy"):
+        load_data(DataConfig(name="cifar10", root=str(changed)))

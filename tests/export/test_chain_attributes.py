@@ -195,7 +195,21 @@ def two_bodies(model: onnx.ModelProto) -> None:
     model.functions.append(step(model, "GreaterOrEqual")[0])
 
 
-BODIES = [other_comparison, other_order, other_number, other_attribute, another_result, two_bodies]
+def a_type_that_is_none(model: onnx.ModelProto) -> None:
+    """ONNX has fifteen types of attributes."""
+    node = next(n for f in model.functions for n in f.node if n.attribute)
+    node.attribute[0].MergeFromString(b"\xa0\x01\xe8\x07")  # field 20, its type: 1000
+
+
+BODIES = [
+    other_comparison,
+    other_order,
+    other_number,
+    other_attribute,
+    another_result,
+    two_bodies,
+    a_type_that_is_none,
+]
 
 
 @pytest.mark.parametrize("change", BODIES, ids=lambda change: change.__name__)

@@ -213,3 +213,38 @@ def test_a_command_with_a_limit_and_without_a_report(tmp_path: Path, capsys: pyt
     assert main([*words, "--report=yes"]) == 2 and "--report must be true or false" in capsys.readouterr().err
     assert main(words) == 0
     assert (tmp_path / "run/comparison.json").is_file() and (tmp_path / "run/s/student.onnx").is_file()
+
+
+def _history(state: dict[str, Any]) -> None:
+    state["history"][1] = [1, 2, 3]
+
+
+def _row(state: dict[str, Any]) -> None:
+    state["history"][0]["loss"] = [0.1]
+
+
+def _kept(state: dict[str, Any]) -> None:
+    state["optimizer"]["state"][0] = True
+
+
+def _momentum(state: dict[str, Any]) -> None:
+    state["optimizer"]["state"][0]["momentum_buffer"] = torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_history, "history is no list of epochs"),
+        (_row, "history is no list of epochs"),
+        (_kept, "holds another architecture: the optimiser keeps a bool of a parameter"),
+        (_momentum, r"the optimiser keeps momentum_buffer \(3,\) of a parameter \(4, 3, 3, 3\)"),
+    ],
+)
+def test_a_checkpoint_with_changed_values(change: Any, message: str, tiny_npz: Path, tmp_path: Path) -> None:
+    train(tiny_npz, tmp_path, epochs=2)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    state["epoch"] = 1
+    change(state)
+    torch.save(state, tmp_path / "last.pt")
+    with pytest.raises(UserError, match=message):
+        train(tiny_npz, tmp_path, epochs=2)
