@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from bnn_itrd.errors import FieldError, UserError
 
@@ -43,9 +43,18 @@ def make_group(kind: type[T], where: str, values: Mapping[str, Any]) -> T:
     value.
     """
     try:
+        _check_values(kind, values)
         return kind(**values)
     except FieldError as error:
         raise error.at(where, fits=_fitting(kind, values, error)) from error
+
+
+def _check_values(kind: type[Any], values: Mapping[str, Any]) -> None:
+    """Raises FieldError on a field without a value (``epochs:`` in YAML) that has to have one."""
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if value is None and name in hints and type(None) not in get_args(hints[name]):
+            raise FieldError(name, "has no value: give it one, or leave the field out")
 
 
 def _fitting(kind: type[Any], values: Mapping[str, Any], error: FieldError) -> Any:

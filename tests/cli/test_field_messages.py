@@ -121,3 +121,28 @@ def test_a_members_first_stage_in_python() -> None:
     alone = MemberConfig("s", made.data, made.network, scheme, made.train, made.distill, made.fabric, made.log)
     with pytest.raises(UserError, match="is 2 but the first stage has 2 epochs"):
         alone.of_first_stage()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("train:\n  epochs:\n", "train.epochs has no value: give it one, or leave the field out (--train.epochs 60)"),
+        (
+            "scheme: {weight: null}\n",
+            "scheme.weight has no value: give it one, or leave the field out (--scheme.weight recu)",
+        ),
+        (
+            "students: {a: {itrd: {alpha: null}}}\n",
+            "students.a.itrd.alpha has no value: give it one, or leave the field out (--students.a.itrd.alpha 1.01)",
+        ),
+    ],
+)
+def test_a_field_without_a_value(recipe: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text(recipe)
+    assert main(["summary", str(tmp_path / "mine.yaml")]) == 2
+    assert capsys.readouterr().err == f"bnn-itrd: {message}\n"
+
+
+def test_a_field_that_may_be_without_a_value(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("train: {ema: null, compile_mode: null}\nscheme: {tau_min: null}\n")
+    assert main(["summary", str(tmp_path / "mine.yaml")]) == 0
