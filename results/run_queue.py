@@ -144,7 +144,7 @@ def minutes(run: Run) -> float:
     member = member_config(config, run.member)
     stage = 0 if member.scheme is None else member.scheme.first_stage_epochs
     images = _TRAINING_IMAGES * (1 - config.data.val_fraction)
-    if config.data.per_class is not None:
+    if config.data.per_class is not None and not config.data.unlabelled:
         images = min(images, _CLASSES[config.data.name] * config.data.per_class)
     images *= member.train.epochs + stage
     return images / run.images_per_s / 60 + _FIXED_MINUTES

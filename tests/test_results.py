@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -243,6 +244,11 @@ def test_expected_minutes_are_the_arithmetic() -> None:
     assert queue.minutes(by_name["cifar10-resnet18-recu-itrd-e400-s0"]) == pytest.approx(20_000_000 / 33_200 / 60 + 1)
     # 2 + 4 epochs of 45,000 at 400.
     assert queue.minutes(by_name["cifar10-resnet20-recu-itrd-two_stage-e6-val-s0"]) == pytest.approx(11.25 + 1)
+    # 10 epochs of 15,000 at 130; where the others take part without labels, of all 45,000.
+    few = by_name["cifar10-resnet20-recu-n15000-e10-val-s0"]
+    assert queue.minutes(few) == pytest.approx(150_000 / 130 / 60 + 1)
+    all_of_them = dataclasses.replace(few, fields=(*few.fields, ("data.unlabelled", True)))
+    assert queue.minutes(all_of_them) == pytest.approx(450_000 / 130 / 60 + 1)
 
 
 def test_a_block_on_a_gpu_fits_a_quarter_of_an_hour() -> None:

@@ -40,7 +40,7 @@ class Distiller(nn.Module):
     `prepares_student` is set (else its outputs are None); `prepared` is called at its end. One with `only_prepares`
     adds no term to the training itself. `replicated` names buffers that are the same in all processes because each
     computes them from the global batch: they are not sent around at every step. One that `reads_labels` cannot be used
-    where some images have none.
+    where some images have none, or two (mixup, CutMix).
     """
 
     preparation_epochs = 0

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.config.run import MemberConfig
+from bnn_itrd.config.run import MemberConfig, RunConfig
 from bnn_itrd.config.trees import differences, to_dict
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.data.splits import ImageData
@@ -40,6 +40,11 @@ def check_points(points: Sequence[Point], *, trust: bool = False) -> dict[DataCo
     return check.data
 
 
+def _given_key(config: RunConfig) -> tuple[Any, ...]:
+    """What tells given teachers apart."""
+    return (config.teacher, config.teacher_weights, config.teacher_normalization, config.data)
+
+
 class _Check:
     def __init__(self, trust: bool) -> None:
         self.trust = trust
@@ -47,6 +52,7 @@ class _Check:
         self.sizes: dict[tuple[Any, ...], Sizes] = {}
         self.distillers: dict[tuple[Any, ...], dict[str, nn.Module]] = {}
         self.teachers: dict[str, MemberConfig] = {}
+        self.given: dict[tuple[Any, ...], nn.Module] = {}  # without their numbers
 
     def point(self, point: Point) -> None:
         config, member = point.config, point.member
@@ -60,10 +66,10 @@ class _Check:
         if not member.needs_teacher:
             return
         teacher = self._teacher(point)
-        if config.teacher is None:
-            check_from_teacher(member, point.teacher_member, self.data[config.data])
-        key = (student, teacher, str(member.distill), config.data)
         data = self.data[config.data]
+        given = None if config.teacher is None else self.given[_given_key(config)]
+        check_from_teacher(member, point.teacher_member if given is None else given, data)
+        key = (student, teacher, str(member.distill), config.data)
         if key not in self.distillers:
             try:
                 with torch.device("meta"):
@@ -96,12 +102,13 @@ class _Check:
         """Of the teacher that will be trained, or of the one that is given."""
         config = point.config
         if config.teacher is not None:
-            key = (config.teacher, config.teacher_weights, config.teacher_normalization, config.data)
+            key = _given_key(config)
             if key not in self.sizes:
                 data = self.data[config.data]
                 trust = self.trust or point.named
                 model = load_given_teacher(config, data, trust=trust).model
                 self.sizes[key] = output_sizes(model, data)
+                self.given[key] = model.to("meta")
             return self.sizes[key]
         member = point.teacher_member
         self._fits(member, "teacher_train")

@@ -34,6 +34,10 @@ def test_a_plain_student_begins_as_its_teacher(tmp_path: Path, capsys: pytest.Ca
     capsys.readouterr()
     assert main([*run, f"--teacher={tmp_path / 'other'}"]) == 2
     assert "teacher_sha256" in capsys.readouterr().err
+    # A sweep says of a given teacher, before it trains anything, that it has other weights.
+    sweep = ["sweep", "digits", *given, "--network.width=0.5", f"--teacher={tmp_path / 'run'}"]
+    assert main([*sweep, "--grid", "train.seed=0,1", f"--out={tmp_path / 'sweep'}"]) == 2
+    assert "the teacher has 0 of the 18,432 weights of the binary layers" in capsys.readouterr().err
 
 
 def test_a_teacher_of_another_definition_is_told_before_any_training(
