@@ -215,7 +215,8 @@ def test_every_command_of_the_queue_would_start() -> None:
             assert f"-e{total}-" in run.name
         assert ("-val-" in run.name) == (config.data.val_fraction == 0.1)
         built[repr((member.network, member.scheme, classes[data]))] = (member, classes[data])
-        if run.member != "teacher":
+        assert run.teacher is not None or not member.needs_teacher
+        if run.teacher is not None:
             teacher = next(r for r in RUNS if r.name == run.teacher)
             assert config.teacher == f"runs/{teacher.name}/teacher" and teacher.name.startswith(f"{data}-{network}-")
             # A teacher that saw the held-out images would tell of them.

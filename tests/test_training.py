@@ -205,10 +205,10 @@ def test_weights_that_are_not_finite_never_replace_the_last_good_checkpoint(tiny
 def test_a_csv_that_was_lost_is_written_again(tiny_npz: Path, tmp_path: Path) -> None:
     train_tiny(tiny_npz, tmp_path)
     (tmp_path / "metrics.csv").unlink()
-    (tmp_path / ".last.pt.abc.tmp").write_bytes(b"cut")
+    (tmp_path / ".last.pt.abc12_9z.tmp").write_bytes(b"cut")
     train_tiny(tiny_npz, tmp_path)
     assert len(read_metrics(tmp_path / "metrics.csv")) == 2
-    assert not (tmp_path / ".last.pt.abc.tmp").exists()
+    assert not (tmp_path / ".last.pt.abc12_9z.tmp").exists()
 
 
 def test_another_network_of_the_same_class_is_refused(tiny_npz: Path, tmp_path: Path) -> None:

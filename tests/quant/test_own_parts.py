@@ -166,7 +166,8 @@ def test_schemes_are_values() -> None:
     scheme = Scheme(weight=Half, activation="clipped", nonlinearity=RPReLU)
     assert scheme == Scheme(Half, "clipped", nonlinearity=RPReLU) and len({scheme, Scheme(Half), Scheme(Half)}) == 2
     assert repr(scheme).startswith(f"Scheme(weight='{HERE}:Half', activation='clipped', tau_min=None, ")
-    assert repr(scheme).endswith("nonlinearity='bnn_itrd.quant.methods.reactnet:RPReLU')")
+    ending = "nonlinearity='bnn_itrd.quant.methods.reactnet:RPReLU', latent_init='kaiming_uniform')"
+    assert repr(scheme).endswith(ending)
     assert pickle.loads(pickle.dumps(scheme)) == scheme == copy.deepcopy(scheme)
     assert f"scheme={HERE}:Half/recu" in repr(BinaryLinear(2, 3, scheme=Scheme(Half)))
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -212,7 +213,8 @@ def test_a_configuration_has_the_same_fields_and_says_so_in_order() -> None:
     assert list(saved.items()) == [
         ("weight", "recu"), ("activation", "recu"), ("tau_min", 0.85), ("tau_max", 0.99), ("t_min", 0.01),
         ("t_max", 10.0), ("omega", 20.0), ("o_max", 3.0), ("centre", False), ("rad", 0.0), ("rad_until", 0.9),
-        ("nonlinearity", "hardtanh"), ("first_stage", "real"), ("first_stage_epochs", 0), ("binary", True),
+        ("nonlinearity", "hardtanh"), ("latent_init", "kaiming_uniform"), ("first_stage", "real"),
+        ("first_stage_epochs", 0), ("binary", True), ("from_teacher", False),
     ]  # fmt: skip
     fields = [field.name for field in dataclasses.fields(Scheme)]
     assert list(saved)[: len(fields)] == fields
