@@ -136,8 +136,8 @@ def run_counted(folder: Path, arm64: Path, qemu: str, files: Iterable[Path]) -> 
     plugin = folder / "count.so"
     subprocess.run(["cc", "-O2", "-shared", "-fPIC", str(HERE / "arm_count.c"), "-o", str(plugin)], check=True)
     (folder / "guest.py").write_text(_GUEST)
-    command = [qemu, "-cpu", "neoverse-n1", "-L", str(arm64 / "root"), "-plugin", f"{plugin},out={folder / 'counts'}"]
-    command += ["-E", f"PYTHONPATH={arm64 / 'site'}", str(arm64 / "root/usr/bin/python3"), str(folder / "guest.py")]
+    command = [qemu, "-cpu", "neoverse-n1", "-L", str(arm64 / "debian"), "-plugin", f"{plugin},out={folder / 'counts'}"]
+    command += ["-E", f"PYTHONPATH={arm64 / 'site'}", str(arm64 / "debian/usr/bin/python3"), str(folder / "guest.py")]
     done = subprocess.run([*command, str(library), *map(str, files)], check=True, stdout=subprocess.PIPE, text=True)
     return Modules(done.stdout)
 

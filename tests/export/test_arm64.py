@@ -138,8 +138,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (folder / "packages" / "runtime").symlink_to(ROOT / "export" / "runtime")
     guest, arm64 = Path(__file__).with_name("arm64_guest.py"), Path(ARM64).resolve()
     paths = f"PYTHONPATH={arm64 / 'site'}:{folder / 'packages'}"
-    command = ["qemu-aarch64-static", "-cpu", "neoverse-n1", "-L", str(arm64 / "root"), "-E", paths]
-    command += ["-E", "PYTHONDONTWRITEBYTECODE=1", str(arm64 / "root/usr/bin/python3"), str(guest), str(folder)]
+    command = ["qemu-aarch64-static", "-cpu", "neoverse-n1", "-L", str(arm64 / "debian"), "-E", paths]
+    command += ["-E", "PYTHONDONTWRITEBYTECODE=1", str(arm64 / "debian/usr/bin/python3"), str(guest), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads((folder / "results.json").read_text())
