@@ -16,7 +16,7 @@ from bnn_itrd.errors import UserError
 if TYPE_CHECKING:
     from bnn_itrd.config.run import RunConfig
 
-__all__ = ["line_printer", "no_recipe", "out_folder", "recipe_config", "run_text_task"]
+__all__ = ["line_printer", "no_recipe", "recipe_config", "run_text_task"]
 
 
 def recipe_config(
@@ -24,26 +24,17 @@ def recipe_config(
 ) -> tuple[str, RunConfig, dict[str, Any]]:
     """Reads the recipe and the fields behind it: (its name, the configuration, the values of the command's options).
 
-    extra: the command's own options, name -> help; it also has --trust. The config.yaml of a run is its recipe with
-    all fields; its folder is then where the run goes on, unless --out names another. Raises UserError: no recipe, the
-    record of one network, and what `run_config` does.
+    extra: the command's own options, name -> help; it also has --trust. `out`, where the command has it, becomes the
+    folder of the run, `recipes.default_folder` unless --out names another. Raises UserError: no recipe, and
+    what `recipes.read` and `run_config` do.
     """
     if argv and not argv[0].startswith("-"):
         name, rest = argv[0], list(argv[1:])
         tree = recipe_files.read(name)
-        folder = Path(name).parent
-        if {"name", "distill"} <= tree.keys():
-            raise UserError(
-                f"{name} is the record of one network, which {folder.parent / 'config.yaml'} trains, the file of the "
-                "whole run"
-            )
-        recorded = tree.pop("recipe", None)
         config, own = run_config(command, description, tree, rest, extra=extra, flags=TRUST, say=line_printer())
-        if recorded is None:
-            return name, config, own
-        if own.get("out", "") is None:
-            own["out"] = str(folder)
-        return str(recorded), config, own
+        if "out" in own:
+            own["out"] = Path(own["out"] or recipe_files.default_folder(name, tree))
+        return str(tree.get("recipe", name)), config, own
     if any(token in ("-h", "--help") for token in argv):
         run_config(command, description, {}, argv, extra=extra, flags=TRUST)
     raise no_recipe(command)
@@ -80,8 +71,3 @@ def run_text_task(command: str, argv: Sequence[str]) -> int | None:
     from bnn_itrd.nlp.command import squad_command
 
     return squad_command(command, argv[0], tree, argv[1:])
-
-
-def out_folder(own: dict[str, Any], name: str) -> Path:
-    """Returns the run's folder: what --out names, or runs/RECIPE."""
-    return Path(own["out"] or Path("runs") / Path(name).stem)

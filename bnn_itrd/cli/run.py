@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bnn_itrd.cli.options import OUT, REPORT, reported
-from bnn_itrd.cli.recipe import out_folder, recipe_config, run_text_task
+from bnn_itrd.cli.recipe import recipe_config, run_text_task
 from bnn_itrd.console import print_table
 
 __all__ = ["command"]
@@ -27,7 +27,7 @@ def command(argv: Sequence[str]) -> int:
     from bnn_itrd.runs.rows import table_rows
     from bnn_itrd.runs.run import run_recipe
 
-    out = out_folder(own, name)
+    out = own["out"]
     comparison = run_recipe(config, out, recipe=name, trust=own["trust"], report=reported(own))
     if comparison is not None:
         print_table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bnn_itrd.cli.options import OUT, REPORT, reported
-from bnn_itrd.cli.recipe import out_folder, recipe_config, run_text_task
+from bnn_itrd.cli.recipe import recipe_config, run_text_task
 from bnn_itrd.console import print_table
 from bnn_itrd.errors import UserError
 
@@ -29,9 +29,7 @@ def command(argv: Sequence[str]) -> int:
     member = own["member"]
     if member is None:
         raise UserError(f"--member is missing: one of {', '.join(['teacher', *config.students])}")
-    comparison = run_recipe(
-        config, out_folder(own, name), recipe=name, only=member, trust=own["trust"], report=reported(own)
-    )
+    comparison = run_recipe(config, own["out"], recipe=name, only=member, trust=own["trust"], report=reported(own))
     if comparison is not None:
         print_table(table_rows(comparison))
     return 0

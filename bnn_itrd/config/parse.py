@@ -74,11 +74,15 @@ def _fields() -> list[str]:
     return [name for name in plain if name != "students"]
 
 
+# Beside the fields in a recipe: what is read by itself, and the name that the config.yaml of a run has in front.
+_NO_FIELDS = ("students", "recipe")
+
+
 def _check_known(tree: Mapping[str, Any], where: str) -> None:
     """Raises UserError on a field that does not exist, with the nearest that does."""
     known = _fields()
     groups = {name.split(".")[0] for name in known if "." in name} | {"students"}
-    for key, value in flatten({k: v for k, v in tree.items() if k != "students"}).items():
+    for key, value in flatten({k: v for k, v in tree.items() if k not in _NO_FIELDS}).items():
         if key in groups and (value is None or value == {}):
             continue
         if key in groups:
@@ -186,7 +190,7 @@ def run_config(
         raise UserError(f"bnn-itrd {command} takes recipes of images; run and train take this one ({recipe['task']})")
     _check_known(recipe, "the recipe")
     words, pairs, own = _own_fields(argv, extra, flags)
-    tree = {key: value for key, value in recipe.items() if value is not None and key != "students"}
+    tree = {key: value for key, value in recipe.items() if value is not None and key not in _NO_FIELDS}
     students: Any = recipe.get("students", to_dict(RunConfig())["students"])
     holder = {"students": copy.deepcopy(students)}
     for option in pairs:

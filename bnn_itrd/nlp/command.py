@@ -9,6 +9,7 @@ from typing import Any
 from bnn_itrd.console import print_table
 from bnn_itrd.errors import UserError
 from bnn_itrd.nlp.options import squad_config
+from bnn_itrd.recipes import default_folder
 
 __all__ = ["squad_command"]
 
@@ -32,8 +33,8 @@ def squad_command(name: str, recipe: str, tree: Mapping[str, Any], argv: Sequenc
     from bnn_itrd.nlp.run import run_squad
 
     transformers().utils.logging.disable_progress_bar()  # its bars, one for each file, would break up our lines
-    out = Path(own["out"] or Path("runs") / Path(recipe).stem)
-    comparison = run_squad(config, out, recipe=recipe, only=own.get("member"))
+    out = Path(own["out"] or default_folder(recipe, tree))
+    comparison = run_squad(config, out, recipe=str(tree.get("recipe", recipe)), only=own.get("member"))
     rows = [
         {
             "network": row["name"],

@@ -29,7 +29,7 @@ def squad_config(
 
     Raises UserError: unknown field (with the nearest), wrong type, value out of range.
     """
-    tree = {key: value for key, value in recipe.items() if key != "task"}
+    tree = {key: value for key, value in recipe.items() if key not in ("task", "recipe")}
     given = tree.pop("students", to_dict(SquadConfig())["students"])
     known = [name for name in flatten(to_dict(SquadConfig(students={}))) if name != "students"]
     for key in flatten(tree):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.recipes.pairs import PAIRS
 from bnn_itrd.yaml_files import read_yaml
 
-__all__ = ["describe", "names", "read"]
+__all__ = ["default_folder", "describe", "names", "read"]
 
 _FOLDER = Path(__file__).parent
 
@@ -31,7 +32,8 @@ def describe(name: str) -> str:
 def read(name: str) -> dict[str, Any]:
     """The nested dict of a recipe: one of `names`, or the path of a .yaml file.
 
-    Raises UserError: unknown name, unreadable file, a file that is no mapping.
+    The config.yaml of a run is one too, with all fields; its `recipe` is the name of the recipe that it began with.
+    Raises UserError: unknown name, unreadable file, a file that is no mapping, the record of one network of a run.
     """
     if name in PAIRS:
         return copy.deepcopy(PAIRS[name][1])
@@ -48,4 +50,16 @@ def read(name: str) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise UserError(f"{path} must hold fields (data: ..., train: ...), got {type(tree).__name__}")
+    if {"name", "distill"} <= tree.keys():
+        run = path.parent.parent / path.name
+        raise UserError(f"{path} is the record of one network, which {run} trains, the file of the whole run")
     return tree
+
+
+def default_folder(name: str, tree: Mapping[str, Any]) -> Path:
+    """Returns where a recipe runs unless something else is said: runs/RECIPE, and a run's own file in its own folder.
+
+    >>> default_folder("digits", {}), default_folder("runs/mine/config.yaml", {"recipe": "digits"})
+    (PosixPath('runs/digits'), PosixPath('runs/mine'))
+    """
+    return Path(name).parent if "recipe" in tree else Path("runs") / Path(name).stem

@@ -8,7 +8,9 @@ import pytest
 import yaml
 from helpers import TINY, write_npz
 
+from bnn_itrd import recipes
 from bnn_itrd.cli import main
+from bnn_itrd.nlp.options import squad_config
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +36,22 @@ def test_it_runs_elsewhere(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "second" / "a" / "metrics.csv").read_text().splitlines()[0]
 
 
+def test_its_networks_are_described(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command that takes a recipe takes it."""
+    assert main(["summary", str(run / "config.yaml")]) == 0
+    assert "resnet8" in capsys.readouterr().out
+
+
 def test_the_record_of_one_network(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(run / "a" / "config.yaml")]) == 2
     said = (
         f"{run / 'a' / 'config.yaml'} is the record of one network, which {run / 'config.yaml'} trains, the file of the"
     )
     assert said in capsys.readouterr().err
+
+
+def test_a_run_of_questions() -> None:
+    recorded = recipes.read("squad-tiny") | {"recipe": "squad-tiny"}
+    assert squad_config("run", "", recorded, [], extra={}) == squad_config(
+        "run", "", recipes.read("squad-tiny"), [], extra={}
+    )
