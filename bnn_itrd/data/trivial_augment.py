@@ -51,12 +51,6 @@ class TrivialChoices:
     counts: tuple[int, ...]
     magnitudes: Tensor
 
-    def to(self, device: torch.device) -> TrivialChoices:
-        """Returns the same on a device."""
-        return TrivialChoices(
-            self.order.to(device, non_blocking=True), self.counts, self.magnitudes.to(device, non_blocking=True)
-        )
-
 
 def draw_trivial(n: int, random: np.random.Generator) -> TrivialChoices:
     """Draws an operation, one of 31 magnitudes and, where it has one, a sign for each of n images.

@@ -190,6 +190,7 @@ class Trainer(BaseTrainer):
         if any(getattr(self.objective.distillers[name], "prepares_student", False) for name in active):
             start_epoch(self.student)
         self.objective.preparing = active
+        self.forms.begin()
         try:
             return self._pass(data, progress, number=done, preparing=True)
         finally:
@@ -197,6 +198,7 @@ class Trainer(BaseTrainer):
 
     def end_preparation(self) -> None:
         """Freezes what the phases trained for themselves."""
+        self.forms.begin()
         for distiller in self.objective.distillers.values():
             if isinstance(distiller, Distiller) and distiller.preparation_epochs:
                 distiller.prepared()
@@ -247,7 +249,6 @@ class Trainer(BaseTrainer):
         steps_per_epoch = steps_in_epoch(config, len(data.train), fabric.world_size)
         epoch = _PREPARATION + number if preparing else number
         self.begin_pass(epoch)
-        self.forms.begin()
         sums = torch.zeros(len(self.names) + 2, device=fabric.device)
         started = time.perf_counter()
         batches = data.train.train_batches(

@@ -92,7 +92,7 @@ class CompiledForms:
         return torch.compile(module, mode=mode)  # type: ignore[return-value]
 
     def begin(self) -> None:
-        """Puts the form on trial again: the steps that follow may be compiled anew."""
+        """Puts the form on trial again, where the steps that follow are others, which are compiled anew."""
         self._worked = 0
 
     def worked(self) -> None:

@@ -112,10 +112,14 @@ class StepImages:
         config = self.config
         random = np.random.default_rng(mix_seed(config.seed, epoch, _DRAWS, self.rank))
         if config.trivial_augment:
-            self._trivial = [draw_trivial(batch, random).to(self.device) for _ in range(steps)]
+            drawn = [draw_trivial(batch, random) for _ in range(steps)]
+            orders = torch.stack([choices.order for choices in drawn]).to(self.device)
+            magnitudes = torch.stack([choices.magnitudes for choices in drawn]).to(self.device)
+            counts = [choices.counts for choices in drawn]
+            self._trivial = [TrivialChoices(*step) for step in zip(orders, counts, magnitudes, strict=True)]
         if config.cutout:
             self._middles = torch.from_numpy(random.integers(0, self.size, (steps * batch, 2))).to(self.device)
-        if self.config.mixes:
+        if config.mixes:
             mixes = [self._draw_mix(random) for _ in range(steps)]
             self._boxes = [box for _, box in mixes]
             self._shares = torch.tensor([share for share, _ in mixes], device=self.device)
