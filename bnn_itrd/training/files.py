@@ -48,7 +48,11 @@ class TrainingFiles:
     def restore(self, trainer: BaseTrainer) -> None:
         """Continues where last.pt stands, if there is one. Raises UserError: another configuration or network."""
         if self.last.exists():
-            trainer.restore(matching_state(self.last, self.identity))
+            state = matching_state(self.last, self.identity)
+            try:
+                trainer.restore(state)
+            except UserError as error:
+                raise UserError(f"{self.last}: {error}") from error
         stands = trainer.epoch, len(trainer.preparation)
         if self.fabric.broadcast(stands) != stands:
             raise UserError(f"all processes must see the same {self.last}: put --out on a disk they share")

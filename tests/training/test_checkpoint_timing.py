@@ -234,9 +234,9 @@ def _momentum(state: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_history, "history is no list of epochs"),
-        (_row, "history is no list of epochs"),
-        (_kept, "holds another architecture: the optimiser keeps a bool of a parameter"),
+        (_history, "last.pt: the checkpoint's history is no list of epochs"),
+        (_row, "last.pt: the checkpoint's history is no list of epochs"),
+        (_kept, "last.pt: the checkpoint holds another architecture: the optimiser keeps a bool of a parameter"),
         (_momentum, r"the optimiser keeps momentum_buffer \(3,\) of a parameter \(4, 3, 3, 3\)"),
     ],
 )
