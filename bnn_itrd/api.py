@@ -33,8 +33,9 @@ from bnn_itrd.runs.load import load_member
 from bnn_itrd.runs.lock import exclusive_folder
 from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.networks import definition_of
-from bnn_itrd.training.fabric import ending_together, make_fabric
+from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.fit import Fitted, fit
+from bnn_itrd.training.lost_processes import ending_together
 from bnn_itrd.training.precision import choose_precision
 from bnn_itrd.training.progress import tell_beginning
 

@@ -28,7 +28,8 @@ from bnn_itrd.runs.member import FIRST_STAGE, Member, check_from_teacher, train_
 from bnn_itrd.runs.sizes import first_look, output_sizes, sizes_of_definition
 from bnn_itrd.runs.teachers import load_given_teacher, load_teacher
 from bnn_itrd.training.checkpoint import matching_state
-from bnn_itrd.training.fabric import ending_together, make_fabric, steps_in_epoch
+from bnn_itrd.training.fabric import make_fabric, steps_in_epoch
+from bnn_itrd.training.lost_processes import ending_together
 from bnn_itrd.training.precision import settle_precision
 from bnn_itrd.training.progress import tell_beginning
 from bnn_itrd.training.step.images import check_augmentation

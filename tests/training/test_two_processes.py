@@ -36,7 +36,7 @@ from bnn_itrd.data.splits import ImageData
 from bnn_itrd.distillers import METHODS
 from bnn_itrd.errors import LostProcess
 from bnn_itrd.quant import BinaryConv2d
-from bnn_itrd.training import fabric as fabric_module
+from bnn_itrd.training import lost_processes
 from bnn_itrd.training.checkpoint import load_checkpoint
 from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.fit import fit
@@ -393,8 +393,8 @@ def test_a_process_that_cannot_notice_is_ended_too(capfd: pytest.CaptureFixture[
         os._exit(70)
     child = os.fork()
     if child == 0:
-        fabric_module._PATIENCE = 0.1
-        fabric_module._Watch().begin([fabric_module._Process(1, 2, "here", lost, "")])
+        lost_processes._PATIENCE = 0.1
+        lost_processes._Watch().begin([lost_processes._Process(1, 2, "here", lost, "")])
         signal.pause()
         os._exit(70)
     os.kill(lost, signal.SIGKILL)
@@ -412,7 +412,7 @@ def test_a_process_that_is_lost_before_the_training_is_told_too(monkeypatch: pyt
         raise RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:538] Connection closed by peer")
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gathered)
-    with pytest.raises(LostProcess, match="another process of this training"), fabric_module.ending_together(two()):
+    with pytest.raises(LostProcess, match="another process of this training"), lost_processes.ending_together(two()):
         raise AssertionError("the training does not begin")
 
 
@@ -428,5 +428,5 @@ def test_processes_of_another_machine_are_not_watched(
         every[:] = [own, dataclasses.replace(own, rank=1, **other)]
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gathered)
-    found = fabric_module._others(two())
+    found = lost_processes._others(two())
     assert [process.rank for process in found] == ([1] if watched and sys.platform == "linux" else [])
