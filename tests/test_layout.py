@@ -20,10 +20,10 @@ from bnn_itrd.export import ExportError, canonical
 from bnn_itrd.export.ort.file import native
 from bnn_itrd.export.ort.functions import function_bodies
 from bnn_itrd.export.passes.batchnorm import fold_batchnorm
+from bnn_itrd.export.passes.channels_last.nhwc import channels_last
 from bnn_itrd.export.passes.clips import drop_clips
 from bnn_itrd.export.passes.fuse import fuse
 from bnn_itrd.export.passes.lower_binary import lower_binary
-from bnn_itrd.export.passes.nhwc import channels_last
 from bnn_itrd.export.passes.prelu import merge_prelu, split_prelu
 from bnn_itrd.export.passes.thresholds import NEVER, fold_into_threshold, pack_weights
 from bnn_itrd.export.runtime.format import DOMAIN

@@ -176,5 +176,7 @@ def test_versions_agree() -> None:
     import bnn_itrd
 
     assert PROJECT["project"]["version"] == bnn_itrd.__version__
+    runtime = tomllib.loads((ROOT / "export" / "runtime" / "pyproject.toml").read_text())
+    assert runtime["project"]["version"] == bnn_itrd.__version__
     assert f"version: {bnn_itrd.__version__}" in (ROOT / "CITATION.cff").read_text()
     assert f"## {bnn_itrd.__version__}" in (ROOT / "CHANGELOG.md").read_text()

@@ -123,7 +123,7 @@ def _lower(
     graph: ir.Model, *, functions: bool, packed: bool, normalization: Normalization | None
 ) -> list[tuple[str, str]]:
     """Brings the canonical graph to what the file holds; (path of the layer, name of the value) of each sign in it."""
-    from bnn_itrd.export.passes.channels_last_binary import layer_signs
+    from bnn_itrd.export.passes.channels_last.binary import layer_signs
     from bnn_itrd.export.passes.lower_binary import lowered_signs
 
     if functions:

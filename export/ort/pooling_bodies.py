@@ -9,7 +9,7 @@ def _pooling_body(name: str) -> str:
     """Over the rows of a window, then over its columns: reductions of the middle axis, which onnxruntime does fast.
 
     It adds up to four numbers in their order; eight it adds in another one, which depends on the batch, so a mean of
-    eight is two poolings (see passes/nhwc.py).
+    eight is two poolings (see passes/channels_last/nhwc.py).
     """
     reduce = "ReduceMean" if name.startswith("Average") else "ReduceMax"
     body = f"""

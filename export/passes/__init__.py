@@ -18,11 +18,11 @@ from bnn_itrd.export.passes import (
     global_pooling,
     integers,
     lower_binary,
-    nhwc,
     pack_bits,
     prelu,
     reshapes,
 )
+from bnn_itrd.export.passes.channels_last import nhwc
 
 __all__ = ["LCE", "ONNX", "PORTABLE", "QONNX", "UNPACKED", "Pass", "apply"]
 

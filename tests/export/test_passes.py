@@ -90,7 +90,8 @@ def test_a_target_applies_its_list_in_order_and_no_other_pass(
 
 def test_every_pass_says_how_often_it_changed_the_graph() -> None:
     graph = canonical(network(), input_shape=SHAPE)
-    assert [step(graph) for step in passes.UNPACKED] == [0, 1, 0, 0, 2]
+    changes = {step.__name__: step(graph) for step in passes.UNPACKED}  # type: ignore[attr-defined]
+    assert {name: count for name, count in changes.items() if count} == {"fold_batchnorm": 1, "lower_binary": 2}
     graph = canonical(network()[:2], input_shape=SHAPE)
     assert [step(graph) for step in passes.ONNX] == [0, 1, 0, 0, 0, 1, 0, 0]
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnn_itrd.export.graph import add_initializer, attribute, constant, optional_input, replace_value
-from bnn_itrd.export.passes.channels_last_walk import Walk, sizes_of
+from bnn_itrd.export.passes.channels_last.walk import Walk, sizes_of
 from bnn_itrd.export.passes.thresholds import pack_weights
 from bnn_itrd.export.runtime.errors import ExportError
 from bnn_itrd.export.runtime.format import DOMAIN

@@ -12,9 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from bnn_itrd.export.graph import add_initializer, attribute, constant, optional_input, remove_unused, replace_value
-from bnn_itrd.export.passes.channels_last_binary import binary_conv, binary_linear
-from bnn_itrd.export.passes.channels_last_floats import float_convolution, inner_convolution, is_way
-from bnn_itrd.export.passes.channels_last_walk import AXIS, TO_LAST, Walk, sizes_of
+from bnn_itrd.export.passes.channels_last.binary import binary_conv, binary_linear
+from bnn_itrd.export.passes.channels_last.floats import float_convolution, inner_convolution, is_way
+from bnn_itrd.export.passes.channels_last.walk import AXIS, TO_LAST, Walk, sizes_of
 from bnn_itrd.export.runtime.format import DOMAIN, VERSION
 
 __all__ = ["channels_last"]

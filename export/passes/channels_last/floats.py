@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnn_itrd.export.graph import add_initializer, attribute, constant, only_consumer, optional_input, replace_value
-from bnn_itrd.export.passes.channels_last_walk import TO_LAST, Walk, sizes_of
+from bnn_itrd.export.passes.channels_last.walk import TO_LAST, Walk, sizes_of
 from bnn_itrd.export.runtime.format import DOMAIN
 
 __all__ = ["float_convolution", "inner_convolution", "is_way"]
