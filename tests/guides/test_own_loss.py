@@ -12,6 +12,9 @@ from guide_blocks import Guide
 
 from bnn_itrd.training.checkpoint import load_checkpoint
 
+# Few images: these runs are of how a loss is named, not of what it gives.
+FEW = ("--data.per_class", "20")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -24,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(folder: Path) -> tuple[Guide, Path]:
     """The guide's recipe, run in the user's folder by its first command."""
     guide = Guide("own-loss")
-    done = guide.run(folder, guide.commands[0])
+    done = guide.run(folder, guide.commands[0], *FEW)
     assert done.returncode == 0, done.stderr
     return guide, folder
 
@@ -70,19 +73,19 @@ def test_a_distiller_in_a_recipe(trained: tuple[Guide, Path]) -> None:
     own = {"weight": 2.0, "warmup_epochs": 0.0, "final": 0.5, "power": 1.5}
     assert state["identity"]["distill"]["mypkg.losses:Hint"] == own
     before = (folder / "runs/hint/hint/metrics.csv").read_bytes()
-    assert guide.run(folder, guide.commands[0]).returncode == 0
+    assert guide.run(folder, guide.commands[0], *FEW).returncode == 0
     assert (folder / "runs/hint/hint/metrics.csv").read_bytes() == before
-    other = guide.run(folder, guide.commands[0], "--students.hint.mypkg.losses:Hint.power", "3")
+    other = guide.run(folder, guide.commands[0], *FEW, "--students.hint.mypkg.losses:Hint.power", "3")
     assert other.returncode == 2
     assert "distill.mypkg.losses:Hint.power: 1.5 there, 3 given" in other.stderr
 
 
 def test_on_the_command_line_and_in_a_sweep(trained: tuple[Guide, Path]) -> None:
     guide, folder = trained
-    done = guide.run(folder, guide.commands[1])
+    done = guide.run(folder, guide.commands[1], *FEW)
     assert done.returncode == 0, done.stderr
     assert load_checkpoint(folder / "runs/cubic/hint/last.pt")["identity"]["distill"]["mypkg.losses:Hint"]["power"] == 3
-    done = guide.run(folder, guide.commands[2], "--train.epochs", "1", "--teacher_train.epochs", "1")
+    done = guide.run(folder, guide.commands[2], *FEW, "--train.epochs", "1", "--teacher_train.epochs", "1")
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (folder / "sweeps/hint").glob("recu-*")}
     assert names == {"recu-plain-s0", "recu-kd-s0", "recu-Hint-s0"}
