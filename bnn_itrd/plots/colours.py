@@ -8,7 +8,7 @@ __all__ = ["COLOURS", "colour_index", "colour_mean", "colour_repeats"]
 COLOURS = (
     ("#475569", "#cbd5e1"),
     ("#2563eb", "#7db0ff"),
-    ("#dd6b00", "#ffae57"),
+    ("#c85f00", "#ffae57"),
     ("#8b3fd9", "#c99dff"),
     ("#0e7490", "#4fd0e8"),
     ("#b0219e", "#f08be0"),

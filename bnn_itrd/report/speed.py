@@ -41,8 +41,8 @@ def speeds(view: View, model: dict[str, Any]) -> list[Speed]:
     for row in model.get("speed") or []:
         ms, form = number(row.get("ms_per_image")), str(row.get("form"))
         if ms is not None and form in FORMS:
-            times, low, high = (number(row.get(key)) for key in ("ratio", "ratio_low", "ratio_high"))
-            found.append(Speed(form, ms, times if teacher else None, low, high))
+            ratios = [number(row.get(key)) if teacher else None for key in ("ratio", "ratio_low", "ratio_high")]
+            found.append(Speed(form, ms, *ratios))
     ms = number(model.get("ms_per_image"))
     if found or ms is None:
         return found
@@ -88,8 +88,7 @@ def speed_part(view: View) -> str:
         (
             f"{view.swatch(model)}<small>{FORMS[speed.form]}</small>",
             as_milliseconds(speed.milliseconds),
-            DASH if speed.times is None else f"<b>{in_times(speed.times)}</b>",
-            speed.spread or DASH,
+            DASH if speed.times is None else f"<b>{in_times(speed.times)}</b><small>{speed.spread}</small>",
         )
         for model in view.models
         for speed in speeds(view, model)
@@ -98,12 +97,12 @@ def speed_part(view: View) -> str:
         return ""
     html = "<h3>Speed against the teacher</h3>"
     html += f'<ul class="speeds">{"".join(items)}</ul>' if items else ""
-    html += table(("Network", "ms per<br>image", "Times as fast<br>as teacher", "Spread"), rows)
+    html += table(("Network", "ms per<br>image", "Times as fast<br>as its teacher"), rows)
     notes = ["Measured in turns in one process, with one thread and one image at a time."]
     if cpu := (view.raw.get("environment") or {}).get("cpu"):
         notes[0] = f"{notes[0][:-1]}, on {escape(str(cpu))}."
     if any(speed.spread for model in view.models for speed in speeds(view, model)):
-        notes.append("The spread holds eight of ten turns.")
+        notes.append("Small ranges hold eight of ten turns.")
     elif items:
         notes.append("The spread was not recorded.")
     return html + f'<p class="note">{" ".join(notes)}</p>'

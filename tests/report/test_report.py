@@ -449,7 +449,7 @@ def test_plot_curves_draws_every_model(tmp_path: Path) -> None:
     with Image.open(path) as image:
         assert image.format == "PNG" and image.size == CURVES_PIXELS
         pixels = np.asarray(image.convert("RGB"))
-    for colour in ((0x47, 0x55, 0x69), (0x25, 0x63, 0xEB), (0xDD, 0x6B, 0x00)):
+    for colour in ((0x47, 0x55, 0x69), (0x25, 0x63, 0xEB), (0xC8, 0x5F, 0x00)):
         assert (pixels == colour).all(-1).sum() > 300
     assert not (pixels == (0x8B, 0x3F, 0xD9)).all(-1).any()  # the fourth model's
 

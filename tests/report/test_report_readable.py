@@ -84,7 +84,7 @@ def test_counts_fit_their_cells(tmp_path: Path) -> None:
 def test_tables_show_that_they_scroll(tmp_path: Path) -> None:
     page = written(comparison(), tmp_path)
     assert page.text["comparison"].count("swipe") == 1  # twelve columns
-    assert "swipe" not in page.text["tradeoffs"]  # four
+    assert "swipe" not in page.text["tradeoffs"]  # three
     boxes = [value for tag, name, value in page.attributes if tag == "div" and name == "tabindex"]
     assert len(boxes) == 4 + 3  # the tables of comparison, speed, files and answers, and three confusion matrices
     assert "local" in STYLE and "var(--shade)" in STYLE

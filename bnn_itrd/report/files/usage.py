@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from html import escape
 
 from bnn_itrd.report.files.links import file_link, file_place
@@ -19,15 +20,15 @@ _WHAT = {
 _LINES = {
     "onnx": """from pathlib import Path
 from bnn_itrd.export import classify_images
-print(*classify_images(Path({file!r}), [Path("photo.png")]), sep="\\n")""",
+print(*classify_images(Path({file}), [Path("photo.png")]), sep="\\n")""",
     "onnx-plain": """import onnxruntime
-opened = onnxruntime.InferenceSession({file!r})
+opened = onnxruntime.InferenceSession({file})
 logits = opened.run(None, {{"images": images}})[0]  # images: {shape} float32, normalised""",
     "lce": """from bnn_itrd.export.lce import run_lce
-logits = run_lce({file!r}, images)  # images: {shape} float32, normalised
+logits = run_lce({file}, images)  # images: {shape} float32, normalised
 classes = logits.argmax(1)""",
     "qonnx": """from bnn_itrd.export.fpga import run_qonnx
-logits = run_qonnx({file!r}, images)  # images: {shape} float32, normalised
+logits = run_qonnx({file}, images)  # images: {shape} float32, normalised
 classes = logits.argmax(1)""",
 }
 _LINES["finn"] = _LINES["qonnx"]
@@ -39,7 +40,7 @@ def lines_for(target: str, file: str, shape: str = "(n, c, h, w)") -> str:
     >>> print(lines_for("lce", "student.tflite").splitlines()[0])
     from bnn_itrd.export.lce import run_lce
     """
-    return _LINES[target].format(file=file, shape=shape) if target in _LINES else ""
+    return _LINES[target].format(file=json.dumps(file), shape=shape) if target in _LINES else ""
 
 
 def usage_list(view: View) -> str:
