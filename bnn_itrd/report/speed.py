@@ -57,7 +57,7 @@ def speed_in_words(view: View, model: dict[str, Any]) -> str:
 
     Empty where the teacher or the student was not timed.
     """
-    parts = []
+    parts: list[str] = []
     for speed in speeds(view, model):
         if speed.times is None:
             continue
