@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,7 @@ def distill(
     nothing to train, another run or another process in `out`, a loss that is not finite. Raises
     `bnn_itrd.errors.Unfinished` where ``train.max_seconds`` are over: the same call continues.
     """
+    began = time.monotonic()
     _check_kinds(train=train, distill=distill, distillers=distillers)
     if student is teacher:
         raise UserError("student and teacher are the same network: give a copy, copy.deepcopy(student), as the teacher")
@@ -118,7 +120,7 @@ def distill(
                 out=folder, identity=identity, title=folder.name, begin=lambda: _begin(folder, identity, launched),
             )  # fmt: skip
         if report and launched.is_global_zero:
-            _report(fitted, teacher, data, folder, identity, launched.device)
+            _report(fitted, teacher, data, folder, identity, launched.device, began)
     return Distilled(fitted.model, fitted.history, fitted.final, data, folder)
 
 
@@ -217,6 +219,7 @@ def _report(
     folder: Path,
     identity: dict[str, Any],
     device: torch.device,
+    began: float,
 ) -> None:
     """Exports and compares the student and its teacher; see `distill`."""
     from bnn_itrd.runs.report import report_run
@@ -229,7 +232,7 @@ def _report(
     method = "teacher" if alone else folder.name
     members.append(Member(folder.name, fitted.model, method, network, checkpoint, fitted))
     folders = {m.name: folder if m.name == folder.name else folder / m.name for m in members}
-    report_run(members, data, folders, recipe="", device=device, config=identity, out=folder)
+    report_run(members, data, folders, recipe="", device=device, config=identity, out=folder, began=began)
 
 
 @torch.no_grad()

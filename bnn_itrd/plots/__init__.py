@@ -1,7 +1,7 @@
 """Charts of a comparison: SVG fragments for the page (drawn in its colours, light and dark), and one PNG."""
 
 from bnn_itrd.plots.charts import Dot, Line, bar_chart, line_chart, scatter_chart
-from bnn_itrd.plots.colours import COLOURS, colour_index, colour_repeats
+from bnn_itrd.plots.colours import COLOURS, colour_index, colour_mean, colour_repeats
 from bnn_itrd.plots.confusion import confusion_image, confusion_table
 from bnn_itrd.plots.curves import CURVES_PIXELS, plot_curves
 from bnn_itrd.plots.files import write_atomically
@@ -15,6 +15,7 @@ __all__ = [
     "Line",
     "bar_chart",
     "colour_index",
+    "colour_mean",
     "colour_repeats",
     "confusion_image",
     "confusion_table",

@@ -13,12 +13,14 @@ from bnn_itrd.plots.svg import (
     HEIGHT,
     LEFT,
     RIGHT,
+    TEXT,
     TOP,
     WIDTH,
     axis,
     frame,
     log_ticks,
     short,
+    spaced,
     svg,
     text_width,
     ticks,
@@ -41,13 +43,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Dot:
-    """One labelled point of a scatter plot; hollow ones stand for exported files."""
+    """One labelled point of a scatter plot; the note is its numbers, shown with the pointer on it."""
 
     name: str
     x: float
     y: float
     colour: str
-    hollow: bool = False
     note: str = ""
 
 
@@ -71,7 +72,7 @@ def line_chart(lines: Sequence[Line], *, label: str, y_label: str, log: bool = F
     to_y = axis(low, high, HEIGHT - BOTTOM, TOP, log=log)
     y_ticks = log_ticks(low, high) if log else ticks(low, high)
     content = frame(
-        [(to_x(tick), f"{tick:g}") for tick in ticks(left, right, count=8, whole=True)],
+        spaced([(to_x(tick), f"{tick:g}") for tick in ticks(left, right, count=8, whole=True)]),
         [(to_y(tick), f"{tick:g}") for tick in y_ticks],
         "epoch",
         y_label,
@@ -116,15 +117,14 @@ def scatter_chart(
     x_ticks = log_ticks(left, right) if log else [tick for tick in ticks(left, right) if tick >= 0]
     y_ticks = [tick for tick in ticks(low, high) if tick <= 100]
     content = frame(
-        [(to_x(tick), x_text(tick)) for tick in x_ticks],
+        spaced([(to_x(tick), x_text(tick)) for tick in x_ticks]),
         [(to_y(tick), f"{tick:g}") for tick in y_ticks],
         x_label + (" (log scale)" if log else ""),
         y_label,
     )
     anchors = [(to_x(dot.x), to_y(dot.y)) for dot in dots]
-    # Among many points, a ring is told by its colour.
-    names = [short(dot.name, 26) if len(dots) <= 12 or not dot.hollow else "" for dot in dots]
-    sizes = [(text_width(name, 11.5), 13.0) for name in names]
+    names = [short(dot.name, 26) for dot in dots]
+    sizes = [(text_width(name, TEXT), 14.0) for name in names]
     bounds = (LEFT + 2.0, TOP - 8.0, WIDTH - 2.0, HEIGHT - BOTTOM - 2.0)
     boxes = place_labels(anchors, sizes, bounds)
     for dot, name, (x, y), box in zip(dots, names, anchors, boxes, strict=True):
@@ -140,34 +140,37 @@ def scatter_chart(
         elif box[2] <= x:
             anchor, at = "end", box[2]
         content += f'<g style="--c:{dot.colour}"><title>{escape(dot.name)}: {escape(dot.note)}</title>{leader}'
-        content += f'<circle class="{"ring" if dot.hollow else "dot"}" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
-        content += f'<text class="label" x="{at:.1f}" y="{box[3] - 2.5:.1f}" text-anchor="{anchor}">'
+        content += f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
+        content += f'<text class="label" x="{at:.1f}" y="{box[3] - 3:.1f}" text-anchor="{anchor}">'
         content += f"{escape(name)}</text></g>"
     return svg(content, label)
 
 
-def bar_chart(bars: Sequence[tuple[str, float]], *, low: float, high: float, label: str) -> str:
+def bar_chart(bars: Sequence[tuple[str, float]], *, low: float, high: float, colour: str, label: str) -> str:
     """SVG of diverging bars, one per (name, change in points): gains to the right, losses to the left.
+
+    colour: the CSS colour of all of them, that of their model: the side says what is a loss.
 
     The axis spans low <= 0 to high >= 0, so that several charts can share it.
     """
-    row, width = 21, 380
+    row, width = 22, WIDTH
     height = row * len(bars) + 8
     span = (high - low) or 1.0
     # Names at the left, and room beside the longest bar of either side for its value.
-    left = 12 + max((text_width(short(name, 16), 11.5) for name, _ in bars), default=0.0)
-    start, stop = left + (44 if low < 0 else 4), width - (44 if high > 0 else 16)
+    left = 12 + max((text_width(short(name, 16), TEXT) for name, _ in bars), default=0.0)
+    start, stop = left + (52 if low < 0 else 4), width - (52 if high > 0 else 16)
     zero = start - low / span * (stop - start)
-    content = f'<line class="axis" x1="{zero:.1f}" x2="{zero:.1f}" y1="0" y2="{height}"/>'
+    content = f'<g style="--c:{colour}">'
+    content += f'<line class="axis" x1="{zero:.1f}" x2="{zero:.1f}" y1="0" y2="{height}"/>'
     for place, (name, value) in enumerate(bars):
         top = 4 + row * place
         length = abs(value) / span * (stop - start)
-        kind, x = ("gain", zero) if value > 0 else ("loss", zero - length)
+        x = zero if value > 0 else zero - length
         end, at = ("start", zero + length + 5) if value >= 0 else ("end", zero - length - 5)
         content += f'<text class="label" x="{left - 6:.1f}" y="{top + 14}" text-anchor="end">'
         content += f"{escape(short(name, 16))}<title>{escape(name)}</title></text>"
         place_of = f'x="{x:.1f}" y="{top + 3}" width="{length:.1f}" height="{row - 6}"'
-        content += f'<rect class="{kind}" {place_of} rx="2"/>'
+        content += f'<rect class="bar" {place_of} rx="2"/>'
         text = "0" if value == 0 else f"{'+' if value > 0 else '&minus;'}{abs(value):.1f}"
         content += f'<text class="tick" x="{at:.1f}" y="{top + 14}" text-anchor="{end}">{text}</text>'
-    return svg(content, label, width=width, height=height)
+    return svg(content + "</g>", label, width=width, height=height)

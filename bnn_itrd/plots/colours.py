@@ -1,25 +1,36 @@
-"""The colours of the models, the same in every chart."""
+"""The colours of the models, the same in every chart; no other thing on the page has one of them."""
 
 from __future__ import annotations
 
-__all__ = ["COLOURS", "colour_index", "colour_repeats"]
+__all__ = ["COLOURS", "colour_index", "colour_mean", "colour_repeats"]
 
-# (light theme, dark theme); the first is the teacher's.
+# (light theme, dark theme); the first is the teacher's. No red and no green: these say wrong and right.
 COLOURS = (
     ("#475569", "#cbd5e1"),
     ("#2563eb", "#7db0ff"),
-    ("#d9480f", "#ff9f5a"),
-    ("#0b8a67", "#3ddbac"),
+    ("#c85f00", "#ffae57"),
     ("#8b3fd9", "#c99dff"),
-    ("#c2255c", "#ff82b2"),
     ("#0e7490", "#4fd0e8"),
-    ("#946200", "#e6be4f"),
+    ("#b0219e", "#f08be0"),
+    ("#7a4a2b", "#d3a283"),
+    ("#6f7d00", "#c4d04a"),
 )
 
 
 def colour_index(place: int) -> int:
     """Of the model at a place: they come round again after the last, but for the teacher's."""
     return place if place < len(COLOURS) else 1 + (place - 1) % (len(COLOURS) - 1)
+
+
+def colour_mean(place: int) -> tuple[int, int, int]:
+    """Returns the red, green and blue between a model's colours of both themes, for an image that is shown in either.
+
+    >>> colour_mean(0)
+    (137, 149, 165)
+    """
+    light, dark = (int(colour[1:], 16) for colour in COLOURS[colour_index(place)])
+    red, green, blue = (((light >> shift & 255) + (dark >> shift & 255)) // 2 for shift in (16, 8, 0))
+    return red, green, blue
 
 
 def colour_repeats(place: int) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from bnn_itrd.plots.svg import short, svg, text_width
+from bnn_itrd.plots.svg import TEXT, short, svg, text_width
 from bnn_itrd.plots.values import number
 
 __all__ = ["confusion_image", "confusion_table"]
@@ -21,18 +21,20 @@ def _shares(matrix: Sequence[Sequence[Any]]) -> list[list[float]]:
     return [[value / (sum(row) or 1.0) for value in row] for row in counts]
 
 
-def confusion_table(matrix: Sequence[Sequence[Any]], names: Sequence[str], *, label: str) -> str:
-    """SVG of a confusion matrix with its counts: rows are true classes, columns predictions; (c, c)."""
+def confusion_table(matrix: Sequence[Sequence[Any]], names: Sequence[str], *, colour: str, label: str) -> str:
+    """SVG of a confusion matrix with its counts: rows are true classes, columns predictions; (c, c).
+
+    colour: the CSS colour of the cells, the deeper the larger the share of their row. Each has room for its count.
+    """
     shares, count = _shares(matrix), len(matrix)
     shown = [short(name, 11) for name in names]
-    longest = max(text_width(name, 11) for name in shown)
-    upright = longest <= 30
-    cell = 400 / count
-    left, top = 24 + longest, 24 + (14 if upright else 0.75 * longest)
+    longest = max(text_width(name, TEXT) for name in shown)
     digits = max(len(f"{number(value) or 0:g}") for row in matrix for value in row)
-    size = min(13.0, 0.42 * cell, 1.5 * cell / digits)
-    content = f'<text class="name" x="{left}" y="11">predicted</text>'
-    middle = top + 200
+    cell = max(25.0, 0.62 * TEXT * digits + 6, 250 / count)
+    upright = longest <= cell - 2
+    left, top = 24 + longest, 24 + (14 if upright else 0.75 * longest)
+    content = f'<g style="--c:{colour}"><text class="name" x="{left}" y="11">predicted</text>'
+    middle = top + cell * count / 2
     content += f'<text class="name" transform="translate(11 {middle}) rotate(-90)" text-anchor="middle">true</text>'
     for i, name in enumerate(shown):
         y = top + (i + 0.5) * cell + 4
@@ -44,31 +46,33 @@ def confusion_table(matrix: Sequence[Sequence[Any]], names: Sequence[str], *, la
     for i, row in enumerate(shares):
         for j, share in enumerate(row):
             x, y = left + j * cell, top + i * cell
-            kind = "right" if i == j else "wrong"
             depth = share if i == j else math.sqrt(share)
             place = f'x="{x:.1f}" y="{y:.1f}" width="{cell - 1:.1f}" height="{cell - 1:.1f}"'
             content += f'<rect class="cell" {place} rx="1.5"/>'
             if share == 0:
                 continue
-            content += f'<rect class="{kind}" {place} rx="1.5" fill-opacity="{depth:.2f}"/>'
+            content += f'<rect class="bar" {place} rx="1.5" fill-opacity="{depth:.2f}"/>'
             ink = " on" if depth > 0.55 else ""
-            at = f'x="{x + cell / 2:.1f}" y="{y + cell / 2 + 0.36 * size:.1f}" style="font-size:{size:.1f}px"'
+            at = f'x="{x + cell / 2:.1f}" y="{y + cell / 2 + 0.36 * TEXT:.1f}"'
             value = number(matrix[i][j]) or 0
             content += f'<text class="count{ink}" {at} text-anchor="middle">{value:g}</text>'
     # Room at the right for a turned last name.
-    width = left + 400 + (0 if upright else 0.4 * longest)
-    return svg(content, label, width=max(width, 452), height=top + 400, kind="chart matrix")
+    width = left + cell * count + (0 if upright else 0.4 * longest)
+    return svg(content + "</g>", label, width=width, height=top + cell * count, fixed=True)
 
 
-def confusion_image(matrix: Sequence[Sequence[Any]]) -> str:
-    """Data URI of a PNG, one pixel per cell, see-through where empty so that it suits both themes; (c, c)."""
+def confusion_image(matrix: Sequence[Sequence[Any]], *, colour: tuple[int, int, int]) -> str:
+    """Data URI of a PNG, one pixel per cell, see-through where empty so that it suits both themes; (c, c).
+
+    colour: red, green and blue of the cells.
+    """
     from PIL import Image
 
     shares = _shares(matrix)
     image = Image.new("RGBA", (len(shares[0]), len(shares)))
     for i, row in enumerate(shares):
         for j, share in enumerate(row):
-            colour, depth = ((59, 130, 246), share) if i == j else ((239, 68, 68), math.sqrt(share))
+            depth = share if i == j else math.sqrt(share)
             image.putpixel((j, i), (*colour, round(255 * depth)))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)

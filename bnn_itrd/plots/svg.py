@@ -5,25 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from html import escape
+from itertools import pairwise
 
 __all__ = [
     "BOTTOM",
     "HEIGHT",
     "LEFT",
     "RIGHT",
+    "TEXT",
     "TOP",
     "WIDTH",
     "axis",
     "frame",
     "log_ticks",
     "short",
+    "spaced",
     "svg",
     "text_width",
     "ticks",
 ]
 
-WIDTH, HEIGHT = 500, 290
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 40
+# What a chart has on a phone of 400 pixels, so that its text, of TEXT pixels, is no smaller there.
+WIDTH, HEIGHT = 340, 240
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 42
+TEXT = 12.0
 
 
 def ticks(low: float, high: float, *, count: int = 6, whole: bool = False) -> list[float]:
@@ -68,7 +73,7 @@ def frame(
         parts.append(f'<text class="tick" x="{LEFT - 7}" y="{y + 3.8:.1f}" text-anchor="end">{text}</text>')
     for x, text in x_ticks:
         parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{text}</text>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{text}</text>')
     middle = (LEFT + right) / 2
     parts.append(f'<text class="name" x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
     height = (TOP + bottom) / 2
@@ -76,10 +81,25 @@ def frame(
     return "".join(parts) + f'<text class="name" {turned}>{escape(y_label)}</text>'
 
 
-def svg(content: str, label: str, width: float = WIDTH, height: float = HEIGHT, kind: str = "chart") -> str:
-    """The element around a chart; the label is what a screen reader says."""
+def spaced(x_ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Returns every tick, or every second, third, ... one: as many as have room beside each other."""
+    for step in range(1, len(x_ticks)):
+        kept = x_ticks[::step]
+        ends = [(x - text_width(text, TEXT) / 2, x + text_width(text, TEXT) / 2) for x, text in kept]
+        if all(right + 5 <= left for (_, right), (left, _) in pairwise(ends)):
+            return list(kept)
+    return list(x_ticks[:1])
+
+
+def svg(content: str, label: str, width: float = WIDTH, height: float = HEIGHT, *, fixed: bool = False) -> str:
+    """The element around a chart; the label is what a screen reader says.
+
+    fixed: it is never drawn smaller than its size, and hardly larger: its text has that size everywhere.
+    """
     box = f'viewBox="0 0 {width:g} {height:g}"'
-    return f'<svg class="{kind}" {box} role="img" aria-label="{escape(label)}">{content}</svg>'
+    if fixed:
+        box += f' style="min-width:{width:.0f}px;max-width:{1.15 * width:.0f}px"'
+    return f'<svg class="chart" {box} role="img" aria-label="{escape(label)}">{content}</svg>'
 
 
 def short(text: str, limit: int) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from bnn_itrd.plots import bar_chart, confusion_image, confusion_table, model_name, number
-from bnn_itrd.report.markup import details, figure, grid, missing
+from bnn_itrd.plots import bar_chart, colour_mean, confusion_image, confusion_table, model_name, number
+from bnn_itrd.report.markup import details, figure, grid, missing, scrolling
 from bnn_itrd.report.view import View
 
 __all__ = ["classes_section", "confusion_section"]
@@ -35,8 +35,14 @@ def classes_section(view: View) -> str:
     low, high = min(0.0, *values), max(0.0, *values)
     figures = [
         figure(
-            view.swatch(model),
-            bar_chart(changes, low=low, high=high, label=f"Change of accuracy per class, {model_name(model)}"),
+            view.named(model),
+            bar_chart(
+                changes,
+                low=low,
+                high=high,
+                colour=view.colour(model),
+                label=f"Change of accuracy per class, {model_name(model)}",
+            ),
         )
         for model, changes in found
     ]
@@ -56,10 +62,14 @@ def confusion_section(view: View) -> str:
             continue
         if len(matrix) <= _MOST_CLASSES:
             names = [view.label(i) for i in range(len(matrix))]
-            chart = confusion_table(matrix, names, label=f"Confusion matrix of {model_name(model)}")
+            chart = confusion_table(
+                matrix, names, colour=view.colour(model), label=f"Confusion matrix of {model_name(model)}"
+            )
+            chart = scrolling(chart, "scroll inside")
         else:
+            source = confusion_image(matrix, colour=colour_mean(view.place(model)))
             alt = escape(f"Confusion matrix of {model_name(model)}")
-            chart = f'<img class="matrix pixelated" alt="{alt}" src="{confusion_image(matrix)}">'
+            chart = f'<img class="matrix pixelated" alt="{alt}" src="{source}">'
             chart = f'<div class="framed"><span>predicted</span><span>true</span>{chart}</div>'
         wrong = [
             (count, i, j)
@@ -70,10 +80,11 @@ def confusion_section(view: View) -> str:
         wrong.sort(key=lambda entry: (-entry[0], entry[1:]))
         pairs = [f"{escape(view.label(i))} as {escape(view.label(j))} ({count:g})" for count, i, j in wrong[:6]]
         note = "Most often mistaken: " + ", ".join(pairs) + "." if pairs else "No mistakes."
-        figures.append(figure(view.swatch(model), chart, note))
+        figures.append(figure(view.named(model), chart, note))
     if not figures:
         return missing("No confusion matrices were recorded.")
-    lead = "Rows are true classes, columns predictions. Blue: right. Red: wrong, on a square-root scale."
+    lead = "Rows are true classes, columns predictions: right answers lie on the diagonal, all others are mistakes. "
+    lead += "The deeper the colour, the larger the share of its row; of mistakes it is the square root of the share."
     return f'<p class="lead">{lead}</p>{grid(figures[:2])}{details("Other models", figures[2:])}'
 
 

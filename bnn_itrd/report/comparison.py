@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 from bnn_itrd.plots import number
 from bnn_itrd.report.formats import (
@@ -17,6 +18,7 @@ from bnn_itrd.report.formats import (
 )
 from bnn_itrd.report.interval import interval_range
 from bnn_itrd.report.markup import missing, table
+from bnn_itrd.report.speed import speeds
 from bnn_itrd.report.view import View, points_above
 
 __all__ = ["comparison_section"]
@@ -33,24 +35,25 @@ def comparison_section(view: View) -> str:
         "Against<br>teacher",
         "Agrees with<br>teacher",
         "Parameters",
-        "Size",
-        "Smaller than<br>float32",
+        "ONNX<br>file",
+        "Smaller than<br>teacher",
         "Binary<br>MACs",
         "Float<br>MACs",
         "ms per<br>image",
     )
     rows = []
     for model in view.models:
-        words = [str(model[key]) for key in ("network", "method") if model.get(key)]
+        words = [str(model["network"])] if model.get("network") else []
         if "binary" in model:
             words.append("1-bit" if model["binary"] else "float")
+        kind = f"<small>{escape(view.kind(model))}</small>" if view.kind(model) else ""
         epoch = number(model.get("best_epoch"))
         best = as_percent(model.get("top1_best")) + ("" if epoch is None else f"<small>epoch {epoch:g}</small>")
         top1 = as_percent(model.get("top1_last"))
         interval = interval_range(number(model.get("top1_last")), view.images)
         rows.append(
             (
-                f"<b>{view.swatch(model)}</b><small>{escape(', '.join(words))}</small>",
+                f"<b>{view.swatch(model)}</b>{kind}<small>{escape(', '.join(words))}</small>",
                 f"<b>{top1}</b><small>{interval}</small>",
                 best,
                 as_percent(model.get("top5_last")),
@@ -61,7 +64,7 @@ def comparison_section(view: View) -> str:
                 or_dash(model.get("compression"), as_times),
                 as_scaled(model.get("binary_macs")),
                 as_scaled(model.get("float_macs")),
-                as_milliseconds(model.get("ms_per_image")),
+                as_milliseconds(model.get("ms_per_image")) + _form(view, model),
             )
         )
     # Without a validation set the best epoch flatters.
@@ -72,5 +75,13 @@ def comparison_section(view: View) -> str:
     notes.append("MACs are multiply-accumulates per image, binary ones an XNOR and a bit count.")
     whats = dict.fromkeys(str(m["ms_what"]) for m in view.models if m.get("ms_what"))
     if whats:
-        notes.append(f"Time per image: {escape('; '.join(whats))}.")
+        notes.append(
+            f"Time per image: {escape('; '.join(whats))}. Every form that was timed stands under Size and latency."
+        )
     return table(head, rows) + f'<p class="note">{" ".join(notes)}</p>'
+
+
+def _form(view: View, model: dict[str, Any]) -> str:
+    """Whether the time is that with the native library or the stock one."""
+    form = next((speed.form for speed in speeds(view, model)), "")
+    return f"<small>{form}</small>" if form else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -19,7 +19,7 @@ from bnn_itrd.plots import (
     second_half,
 )
 from bnn_itrd.report.formats import as_duration
-from bnn_itrd.report.markup import colour_square, details, figure, grid, missing
+from bnn_itrd.report.markup import colour_square, details, figure, grid, legend, missing
 from bnn_itrd.report.view import View, model_top1
 
 __all__ = ["curves_section"]
@@ -60,17 +60,12 @@ def curves_section(view: View) -> str:
             figures.append(figure(title, chart))
     if not figures:
         return missing("No curves were recorded.")
-    legend = _legend(view, [_training_note(model) for model in view.models])
+    names = legend(f"{view.swatch(model)}<i>{escape(_training_note(view, model))}</i>" for model in view.models)
     note = (
         "A dot marks the last epoch and a ring the best. Training losses differ in their terms: only their "
         "shapes compare."
     )
-    return legend + grid(figures) + f'<p class="note">{note}</p>' + _loss_terms(view)
-
-
-def _legend(view: View, notes: Iterable[str]) -> str:
-    items = zip(view.models, notes, strict=True)
-    return '<p class="legend">' + "".join(f"<span>{view.swatch(m)}<i>{note}</i></span>" for m, note in items) + "</p>"
+    return names + grid(figures) + f'<p class="note">{note}</p>' + _loss_terms(view)
 
 
 def _spread(lines: Sequence[Line]) -> bool:
@@ -78,10 +73,13 @@ def _spread(lines: Sequence[Line]) -> bool:
     return log_suits([value for line in lines for _, value in line.points])
 
 
-def _training_note(model: dict[str, Any]) -> str:
+def _training_note(view: View, model: dict[str, Any]) -> str:
     seconds = sum(value for _, value in curve(model, "seconds"))
     epochs = number(model.get("epochs"))
-    words = ([] if epochs is None else [f"{epochs:g} epochs"]) + ([as_duration(seconds)] if seconds else [])
+    words = [view.kind(model)] if view.kind(model) else []
+    words += ([] if epochs is None else [f"{epochs:g} epoch{'' if epochs == 1 else 's'}"]) + (
+        [as_duration(seconds)] if seconds else []
+    )
     if not curve(model, "test_top1"):
         words.append("no curve, dashed" if model_top1(model) is not None else "no curve")
     return ", ".join(words)
@@ -98,7 +96,7 @@ def _loss_terms(view: View) -> str:
         ]
         if len(lines) < 2:
             continue
-        keys = "".join(f"<span>{colour_square(line.colour)}{escape(line.name)}</span>" for line in lines)
+        keys = legend(colour_square(line.colour) + escape(line.name) for line in lines)
         chart = line_chart(lines, label=f"Loss terms of {model_name(model)}", y_label="loss", log=_spread(lines))
-        figures.append(figure(escape(model_name(model)), f'<p class="legend">{keys}</p>{chart}'))
+        figures.append(figure(escape(model_name(model)), keys + chart))
     return details("Terms of the training loss", figures)

@@ -39,10 +39,12 @@ def differences_section(view: View) -> str:
         label, answers = difference.get("label"), ""
         for name, prediction in (difference.get("predictions") or {}).items():
             name = str(name)
+            kind_of = view.kind(by_name[name]) if name in by_name else ""
+            full = escape(f"{name}, {kind_of}" if kind_of else name)
             colour = view.colour(by_name[name]) if name in by_name else "var(--faint)"
             answer = escape(view.label(prediction))
             kind, mark = ("good", "&#10003;") if prediction == label else ("bad", "&#10007;")
-            answers += f'<li>{colour_square(colour)}<span class="who" title="{escape(name)}">{escape(name)}</span>'
+            answers += f'<li>{colour_square(colour)}<span class="who" title="{full}">{escape(name)}</span>'
             answers += f'<b class="{kind}" title="{answer}">{answer}</b><b class="{kind}">&nbsp;{mark}</b></li>'
         index = difference.get("index")
         true = escape(view.label(label))

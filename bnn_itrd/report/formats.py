@@ -19,6 +19,7 @@ __all__ = [
     "as_times",
     "as_whole",
     "fixed",
+    "in_times",
     "or_dash",
 ]
 
@@ -73,6 +74,15 @@ def as_bytes(value: Any) -> str:
 def as_times(ratio: float) -> str:
     """28.1 -> 28x, 2.5 -> 2.5x."""
     return f"{ratio:.0f}x" if ratio >= 9.95 else f"{ratio:.1f}x"
+
+
+def in_times(ratio: float) -> str:
+    """Returns a ratio in plain digits: 22.7 -> 23, 2.55 -> 2.6, 0.381 -> 0.38, for a sentence.
+
+    >>> in_times(0.381)
+    '0.38'
+    """
+    return f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.1f}" if ratio >= 0.95 else f"{ratio:.2g}"
 
 
 def as_milliseconds(value: Any) -> str:

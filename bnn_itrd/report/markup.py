@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["colour_square", "details", "figure", "grid", "missing", "table"]
+__all__ = ["colour_square", "details", "figure", "grid", "legend", "missing", "scrolling", "table"]
+
+_NARROW = 5  # columns that fit a phone
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: Sequence[int] = (0,)) -> str:
@@ -15,7 +17,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: Sequence[
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
     html = f"<table><thead><tr>{cells('th', head)}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="scroll">{html}</div>'
+    hint = "" if len(head) < _NARROW else '<p class="swipe" aria-hidden="true">more columns: swipe &rarr;</p>'
+    return hint + scrolling(html)
+
+
+def scrolling(html: str, kind: str = "scroll") -> str:
+    """A box that scrolls sideways where its content is too wide, with a shadow at the side that hides some."""
+    return f'<div class="{kind}" tabindex="0">{html}</div>'
+
+
+def legend(items: Iterable[str]) -> str:
+    """The names of the models beside their colours."""
+    return '<p class="legend">' + "".join(f"<span>{item}</span>" for item in items) + "</p>"
 
 
 def missing(text: str) -> str:

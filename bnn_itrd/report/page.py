@@ -11,23 +11,26 @@ from bnn_itrd.report.classes import classes_section, confusion_section
 from bnn_itrd.report.comparison import comparison_section
 from bnn_itrd.report.curves import curves_section
 from bnn_itrd.report.differences import differences_section
+from bnn_itrd.report.files import validation_section
 from bnn_itrd.report.provenance import setup_section
 from bnn_itrd.report.style import STYLE, theme
 from bnn_itrd.report.summary import headline, page_head
 from bnn_itrd.report.tradeoffs import tradeoffs_section
-from bnn_itrd.report.validation import validation_section
 from bnn_itrd.report.view import View
 
 __all__ = ["write_report"]
 
 
 def write_report(comparison: dict[str, Any], path: Path) -> Path:
-    """Writes the page to `path`, whole or not at all: it needs no network and no other file.
+    """Writes the page to `path`, whole or not at all: it needs no network and no other file to be read.
+
+    Exported files that lie beside the page or in a model's folder there become links.
 
     Every key but "models" may be missing, and every number None. Raises ValueError unless the comparison has
     a list of models and format 1.
     """
-    path, view = Path(path), View.of(comparison)
+    path = Path(path)
+    view = View.of(comparison, path.parent)
     sections = (
         ("comparison", "Comparison", comparison_section),
         ("curves", "Training", curves_section),
@@ -49,7 +52,8 @@ def write_report(comparison: dict[str, Any], path: Path) -> Path:
         '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(title)}</title><style>{theme()}{STYLE}</style></head>\n"
         f'<body><header id="summary">{page_head(view, title)}<nav>{links}</nav></header>\n<main>{body}</main>'
-        "<footer>Written by bnn_itrd. Top-1 is that of the last epoch unless it says best.</footer>"
+        "<footer>Written by bnn_itrd. Top-1 is the share of images whose most probable class is right, after the last "
+        "epoch unless it says best.</footer>"
         "</body></html>\n"
     )
     with write_atomically(path) as temporary:

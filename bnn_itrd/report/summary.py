@@ -6,21 +6,25 @@ from html import escape
 from typing import Any
 
 from bnn_itrd.plots import model_name, number
-from bnn_itrd.report.formats import as_bytes, as_milliseconds, as_percent, as_signed, as_times, fixed
+from bnn_itrd.report.formats import as_bytes, as_milliseconds, as_percent, as_signed, as_times, fixed, in_times
 from bnn_itrd.report.interval import interval_range
+from bnn_itrd.report.moment import moment_of
+from bnn_itrd.report.speed import FORMS, speeds
 from bnn_itrd.report.view import View, model_top1, points_above, size_ratio
 
 __all__ = ["headline", "page_head"]
 
 
 def headline(comparison: dict[str, Any]) -> str:
-    """One line of plain text: "Student recu: 97.2 % top-1, 1.1 points below its teacher, 28x smaller"."""
+    """One line of text: "Student recu, distilled (ITRD): 97.2 % top-1, 1.1 points below its teacher, 28x smaller"."""
     view = View.of(comparison)
     model = view.best
     if model is None:
         return "No models to compare"
     top1, teacher = model_top1(model), view.teacher(model)
-    text = f"{'Model' if teacher is None else 'Student'} {model_name(model)}: "
+    text = f"{'Model' if teacher is None else 'Student'} {model_name(model)}"
+    kind = "" if teacher is None else view.kind(model)
+    text += f", {kind}: " if kind else ": "
     text += "accuracy not measured" if top1 is None else f"{fixed(top1, 1)} % top-1"
     if teacher is not None:
         gap, ratio = points_above(model, teacher), size_ratio(teacher, model)
@@ -51,7 +55,7 @@ def page_head(view: View, title: str) -> str:
     heading = escape(title).replace(" %", "&nbsp;%").replace(" points", "&nbsp;points")
     heading = heading.replace("top-1", '<span class="range">top-1</span>')
     html = f'<p class="over">{" / ".join(over)}</p><h1>{heading}</h1>'
-    html += f'<p class="facts">{" &middot; ".join(facts)}</p>'
+    html += "".join(f'<p class="facts">{line}</p>' for line in (" &middot; ".join(facts), moment_of(view)) if line)
     tiles = "".join(
         f'<div class="tile"><span>{name}</span><strong>{value}</strong><small>{note}</small></div>'
         for name, value, note in _tiles(view)
@@ -76,13 +80,11 @@ def _tiles(view: View) -> list[tuple[str, str, str]]:
     if number(model.get("bytes")) is not None:
         ratio = None if teacher is None else size_ratio(teacher, model)
         note = "" if ratio is None else f"teacher: {as_bytes(teacher and teacher.get('bytes'))}, {as_times(ratio)}"
-        tiles.append(("Size of the weights", as_bytes(model["bytes"]), note))
+        tiles.append(("Size of the ONNX file", as_bytes(model["bytes"]), note))
     if number(model.get("agreement_with_teacher")) is not None:
         value = f"{as_percent(model['agreement_with_teacher'])} <em>%</em>"
         tiles.append(("Agrees with its teacher", value, "same answer on a test image"))
-    if number(model.get("ms_per_image")) is not None:
-        note = escape(str(model.get("ms_what") or ""))
-        tiles.append(("Time per image", f"{as_milliseconds(model['ms_per_image'])} <em>ms</em>", note))
+    tiles += _speed_tile(view, model)
     artefacts = [artefact for m in view.models for artefact in m.get("artefacts") or []]
     if artefacts:
         same = sum(number(artefact.get("agreement")) == 100 for artefact in artefacts)
@@ -90,3 +92,17 @@ def _tiles(view: View) -> list[tuple[str, str, str]]:
         note = "give PyTorch's answer on every image" + (f", {unchecked} not checked" if unchecked else "")
         tiles.append(("Exported files", f"{same} of {len(artefacts)}", note))
     return tiles
+
+
+def _speed_tile(view: View, model: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """How many times as fast as its teacher, in each form; without a teacher the time."""
+    found = speeds(view, model)
+    if not found:
+        return []
+    first, ms = found[0], f"{as_milliseconds(found[0].milliseconds)} ms an image"
+    if first.times is None:
+        note = escape(str(model.get("ms_what") or ""))
+        return [("Time per image", f"{as_milliseconds(first.milliseconds)} <em>ms</em>", note)]
+    others = "".join(f"; {in_times(s.times)} times {FORMS[s.form]}" for s in found[1:] if s.times is not None)
+    note = f"as fast as its teacher {FORMS[first.form]}".strip() + f", {ms}{others}"
+    return [("Speed", f"{in_times(first.times)} <em>times</em>", note)]

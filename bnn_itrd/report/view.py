@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
+from bnn_itrd.distillers.methods import METHODS
 from bnn_itrd.plots import colour_index, colour_repeats, model_name, number
 from bnn_itrd.report.markup import colour_square
 
@@ -14,15 +16,16 @@ __all__ = ["View", "model_top1", "points_above", "size_ratio"]
 
 @dataclass(frozen=True)
 class View:
-    """The comparison with its missing pieces filled in by empty ones."""
+    """The comparison with its missing pieces filled in by empty ones. folder: where the page will lie."""
 
     raw: dict[str, Any]
     models: list[dict[str, Any]]
     classes: list[str]
     images: int | None
+    folder: Path = Path()
 
     @classmethod
-    def of(cls, comparison: dict[str, Any]) -> View:
+    def of(cls, comparison: dict[str, Any], folder: Path = Path()) -> View:
         models = comparison.get("models")
         if not isinstance(models, list) or not all(isinstance(model, dict) for model in models):
             raise ValueError(f'comparison["models"] must be a list of dicts, got {models!r:.80}')
@@ -31,7 +34,7 @@ class View:
         dataset = comparison.get("dataset") or {}
         images = number(dataset.get("test"))
         names = [str(name) for name in dataset.get("classes") or []]
-        return cls(comparison, models, names, int(images) if images else None)
+        return cls(comparison, models, names, int(images) if images else None, folder)
 
     def teacher(self, model: dict[str, Any]) -> dict[str, Any] | None:
         """The model that `reference` names, else the comparison's teacher; None for a teacher itself."""
@@ -63,16 +66,37 @@ class View:
     def colour(self, model: dict[str, Any]) -> str:
         return f"var(--s{colour_index(self.place(model))})"
 
+    def kind(self, model: dict[str, Any]) -> str:
+        """What a model's name stands for: "full-precision teacher", "distilled (ITRD)"; empty where nothing says."""
+        if self.teacher(model) is None and not model.get("binary"):
+            return "full-precision teacher" if model.get("method") == "teacher" else ""
+        config = self.raw.get("config") or {}
+        learns = (config.get("students") or {}).get(model.get("name")) or config.get("distill")
+        if not isinstance(learns, dict):
+            return ""
+        names = [_method(str(name)) for name, options in learns.items() if name != "ce" and options is not None]
+        return f"distilled ({', '.join(names)})" if names else "learned without a teacher"
+
     def label(self, index: Any) -> str:
         """The name of a class from its index."""
         if isinstance(index, int) and 0 <= index < len(self.classes):
             return self.classes[index]
         return "\u2014" if index is None else str(index)
 
+    def named(self, model: dict[str, Any]) -> str:
+        """A model's name beside its colour, and what the name stands for."""
+        kind = self.kind(model)
+        return self.swatch(model) + (f'<i class="kind">{escape(kind)}</i>' if kind else "")
+
     def swatch(self, model: dict[str, Any]) -> str:
         """A model's name beside its colour."""
         # The second round of colours is drawn dashed, and hollow here.
         return colour_square(self.colour(model), hollow=colour_repeats(self.place(model))) + escape(model_name(model))
+
+
+def _method(name: str) -> str:
+    """A distiller as its paper writes it; one of the user's own by its name."""
+    return METHODS[name].__name__.removesuffix("Config") if name in METHODS else name
 
 
 def model_top1(model: dict[str, Any]) -> float | None:

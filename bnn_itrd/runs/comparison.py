@@ -14,8 +14,9 @@ import torch
 from bnn_itrd.data.normalisation import shown_as_trained
 from bnn_itrd.data.splits import ImageData, Split
 from bnn_itrd.deploy.agreement import run_split
+from bnn_itrd.deploy.bench import time_files
 from bnn_itrd.deploy.targets import TARGETS, open_file, write_target
-from bnn_itrd.export import ExportError, agreement, compare_milliseconds, traced_once
+from bnn_itrd.export import ExportError, agreement, traced_once
 from bnn_itrd.export.runtimes import environments
 from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.rows import EvaluatedMember, agreement_row, model_row
@@ -28,6 +29,7 @@ __all__ = ["compare_networks", "evaluate_member"]
 
 
 _MOST_DIFFERENCES = 48
+_TURNS = 15  # of all files, in which they are timed
 _FPGA_RECIPES = "see check_fpga, and the recipes fpga-resnet18 and fpga-vgg_small"
 
 
@@ -128,6 +130,16 @@ def _why_not_finn(member: Member, data: ImageData) -> str:
     return f"FINN cannot map it: {_FPGA_RECIPES}"
 
 
+def _speed(measured: Sequence[dict[str, Any]], file: Path, compared: bool) -> list[dict[str, Any]]:
+    """Returns a row per form in which a file was timed, native before stock; with ratios where there is a teacher."""
+    ratios = ("ratio", "ratio_low", "ratio_high") if compared else ()
+    return [
+        {"form": row["form"], "ms_per_image": row["ms_per_image"], **{key: row[key] for key in ratios}}
+        for row in measured
+        if row["file"] == str(file)
+    ]
+
+
 def _png(split: Split, index: int) -> str:
     from PIL import Image
 
@@ -174,8 +186,9 @@ def compare_networks(
     """
     entries = [evaluate_member(m, data, files[m.name], device=device, tell=tell) for m in members]
     tell(f"latency of {len(entries)} ONNX files, in turns")
-    times = compare_milliseconds({e.member.name: e.opened.session for e in entries if e.opened.session is not None})
     teacher = entries[0] if entries and entries[0].member.method == "teacher" else None
+    measured = time_files([e.file for e in entries], repeats=_TURNS)
+    speeds = {e.member.name: _speed(measured, e.file, teacher is not None) for e in entries}
     return {
         "format": 1,
         "recipe": recipe,
@@ -188,7 +201,7 @@ def compare_networks(
             "input_shape": list(data.input_shape),
         },
         "environment": environment,
-        "models": [model_row(e, data, None if e is teacher else teacher, times[e.member.name]) for e in entries],
+        "models": [model_row(e, data, None if e is teacher else teacher, speeds[e.member.name]) for e in entries],
         "differences": _differences(entries, data),
         "config": config,
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,13 +30,15 @@ def report_run(
     device: torch.device,
     config: dict[str, Any],
     out: Path | None,
+    began: float,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Exports and compares trained networks, and writes what was found; returns the comparison.
 
     folders: name of a network -> its folder, which gets its files and a comparison.json of this network beside its
     teacher. out: the folder of the whole run, which gets comparison.json, curves.png and report.html; None: nowhere.
-    device: where networks are evaluated. tell: is given a line before each part of the work.
+    device: where networks are evaluated. began: when the call or command began, a time of `time.monotonic`.
+    tell: is given a line before each part of the work.
     """
     files = {}
     for m in members:
@@ -54,6 +58,8 @@ def report_run(
         # Where it was trained, which need not be where it was compared.
         record = folders[model["name"]] / "environment.json"
         model["trained_on"] = json.loads(record.read_text()) if record.is_file() else None
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    comparison |= {"date": now, "wall_seconds": time.monotonic() - began}
     reference = [m for m in comparison["models"] if m["method"] == "teacher"]
     for model in comparison["models"]:
         folder = folders[model["name"]]

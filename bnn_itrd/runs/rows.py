@@ -15,7 +15,10 @@ from bnn_itrd.training.evaluation import Evaluation, confusion
 
 __all__ = ["EvaluatedMember", "agreement_row", "model_row", "table_rows"]
 
-_MS_WHAT = "onnxruntime, 1 thread, batch 1"
+_MS_WHAT = {
+    "native": "onnxruntime with the native library, 1 thread, batch 1",
+    "stock": "stock onnxruntime, 1 thread, batch 1",
+}
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,12 @@ def agreement_row(result: Agreement) -> dict[str, Any]:
 
 
 def model_row(
-    entry: EvaluatedMember, data: ImageData, teacher: EvaluatedMember | None, ms: float | None
+    entry: EvaluatedMember, data: ImageData, teacher: EvaluatedMember | None, speed: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Returns one model of comparison.json; accuracies in percent, times in ms, sizes in bytes (docs/run-folder.md)."""
+    """Returns one model of comparison.json; accuracies in percent, times in ms, sizes in bytes (docs/run-folder.md).
+
+    speed: what was measured of its file, a row per form, that with the native library first.
+    """
     member, test = entry.member, entry.test
     cost = summary(member.model, data.input_shape)
     classes = len(data.classes)
@@ -82,8 +88,9 @@ def model_row(
         "compression": compression,
         "binary_macs": cost.binary_macs,
         "float_macs": cost.float_macs,
-        "ms_per_image": ms,
-        "ms_what": _MS_WHAT,
+        "ms_per_image": speed[0]["ms_per_image"],
+        "ms_what": _MS_WHAT[speed[0]["form"]],
+        "speed": speed,
         "agreement_with_teacher": agrees,
         "per_class": [round(float(v), 4) for v in per_class],
         "confusion": matrix.tolist(),
@@ -94,7 +101,7 @@ def model_row(
                 "file": entry.file.name,
                 "bytes": size,
                 **agreement_row(entry.agreement),
-                "ms_per_image": ms,
+                "ms_per_image": speed[0]["ms_per_image"],
                 "session_ms": entry.session_ms,
                 "native": entry.opened.session is not None and uses_native(entry.opened.session),
             },

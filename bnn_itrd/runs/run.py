@@ -161,6 +161,7 @@ def run_recipe(
             device=fabric.device,
             config=to_dict(config),
             out=out if only is None else None,
+            began=began,
             tell=fabric.print if config.log.progress else _silent,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 
@@ -44,6 +45,30 @@ def test_the_report_is_that_of_a_run(runs: tuple[Path, bnn_itrd.Distilled]) -> N
     names = {path.name for path in (folder / "s").iterdir()}
     assert {"student.onnx", "comparison.json", "report.html", "curves.png", "config.yaml"} <= names
     assert (folder / "s" / "teacher" / "teacher.onnx").is_file()
+
+
+def test_its_speed_is_that_of_both_forms_against_the_teacher(runs: tuple[Path, bnn_itrd.Distilled]) -> None:
+    folder, _ = runs
+    comparison = json.loads((folder / "s" / "comparison.json").read_text())
+    teacher, student = comparison["models"]
+    assert [row["form"] for row in teacher["speed"]] == ["stock"] and teacher["speed"][0]["ratio"] == 1
+    forms = [row["form"] for row in student["speed"]]
+    assert forms == (["native", "stock"] if student["artefacts"][0]["native"] else ["stock"])
+    assert student["ms_per_image"] == student["speed"][0]["ms_per_image"]
+    for row in student["speed"]:
+        assert row["ratio"] == pytest.approx(teacher["ms_per_image"] / row["ms_per_image"])
+        assert 0 < row["ratio_low"] <= row["ratio_high"]
+    assert ("native library" in student["ms_what"]) == (forms[0] == "native")
+
+
+def test_the_page_says_when_it_was_and_links_the_files(runs: tuple[Path, bnn_itrd.Distilled]) -> None:
+    folder, _ = runs
+    comparison = json.loads((folder / "s" / "comparison.json").read_text())
+    written = datetime.datetime.fromisoformat(comparison["date"])
+    assert written.utcoffset() == datetime.timedelta(0) and comparison["wall_seconds"] > 0
+    page = (folder / "s" / "report.html").read_text()
+    assert f"{written:%B}&nbsp;{written:%Y, %H:%M}&nbsp;UTC" in page
+    assert '<a href="student.onnx">' in page and '<a href="teacher/teacher.onnx">' in page
 
 
 def test_the_file_knows_its_classes_and_its_normalisation(

@@ -1,4 +1,4 @@
-"""Section "Validation": the exported files against PyTorch."""
+"""The table of the exported files against PyTorch, and what stands below it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from html import escape
 from typing import Any
 
 from bnn_itrd.plots import number
+from bnn_itrd.report.files.links import file_link, file_name
+from bnn_itrd.report.files.unchecked import unchecked_list
+from bnn_itrd.report.files.usage import usage_list
 from bnn_itrd.report.formats import as_bytes, as_milliseconds, as_percent, as_small, as_whole
 from bnn_itrd.report.markup import missing, table
 from bnn_itrd.report.view import View
@@ -30,7 +33,7 @@ def validation_section(view: View) -> str:
     for model in view.models:
         for artefact in model.get("artefacts") or []:
             target = escape(str(artefact.get("target") or ""))
-            file = escape(str(artefact.get("file") or target or "unnamed"))
+            file = file_link(view, model, artefact)
             rows.append(
                 (
                     f"<b>{file}</b><small>{view.swatch(model)}{', ' + target if target else ''}</small>",
@@ -48,7 +51,7 @@ def validation_section(view: View) -> str:
             for item in artefact.get("disagreements") or []:
                 disagreements.append(
                     (
-                        f"{file}<small>{view.swatch(model)}</small>",
+                        f"{escape(file_name(artefact))}<small>{view.swatch(model)}</small>",
                         as_whole(item.get("index")),
                         escape(view.label(item.get("torch"))),
                         escape(view.label(item.get("file"))),
@@ -56,7 +59,7 @@ def validation_section(view: View) -> str:
                     )
                 )
     if not rows:
-        return missing("No files were exported.")
+        return missing("No files were exported.") + unchecked_list(view)
     lead = "Each exported file was run on test images, and its outputs compared with those of the PyTorch model."
     html = f'<p class="lead">{lead}</p>{table(head, rows, text=(0, 1))}'
     if disagreements:
@@ -66,7 +69,7 @@ def validation_section(view: View) -> str:
         html += '<p class="note">Margin: by how much PyTorch preferred its answer.'
         html += f" The first 200 of {len(disagreements)}." if len(disagreements) > 200 else ""
         html += "</p></details>"
-    return html
+    return html + unchecked_list(view) + usage_list(view)
 
 
 def _status(artefact: dict[str, Any]) -> str:

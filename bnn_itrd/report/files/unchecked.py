@@ -1,0 +1,104 @@
+"""What validation left out: each with its reason and the command that makes up for it."""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from html import escape
+from pathlib import PurePath
+from typing import Any
+
+from bnn_itrd.plots import model_name, number
+from bnn_itrd.report.files.links import file_name, file_place
+from bnn_itrd.report.speed import untimed
+from bnn_itrd.report.view import View
+
+__all__ = ["unchecked_list"]
+
+# Target -> (what runs its files and was not there, the environment that --setup makes)
+_RUNTIMES = {
+    "lce": ("Larq Compute Engine's interpreter, which runs it, was not on the machine", "lce"),
+    "qonnx": ("qonnx, which executes it, was not on the machine", "fpga"),
+    "finn": ("qonnx, which executes it, was not on the machine", "fpga"),
+}
+
+
+def unchecked_list(view: View) -> str:
+    """Returns a heading and a list: files that did not run, or on a part of the images, speeds, files not made."""
+    rows: list[tuple[str, str, list[str]]] = [*_files(view), *_speeds(view)]
+    lacking: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for model in view.models:
+        for missing in model.get("not_exported") or []:
+            lacking[str(missing.get("target")), str(missing.get("reason"))].append(model_name(model))
+    rows += [
+        (f"{', '.join(names)} as a file for {target}", f"it was not made: {reason}", [])
+        for (target, reason), names in lacking.items()
+    ]
+    items = "".join(_item(view, *row) for row in rows)
+    return f'<h3>What was not checked</h3><ul class="unchecked">{items}</ul>' if items else ""
+
+
+def _item(view: View, what: str, reason: str, command: list[str]) -> str:
+    # A relative path to the data was true in the folder where the run was started.
+    root = ((view.raw.get("config") or {}).get("data") or {}).get("root")
+    if "validate" in command and isinstance(root, str) and not PurePath(root).is_absolute():
+        command = [*command, "--data.root", f"PATH/TO/{root}"]
+    # A line is broken between words alone, never behind a hyphen.
+    words = " ".join(f"<span>{escape(shlex.quote(word))}</span>" for word in command)
+    shown = f"<pre>{words}</pre>" if words else ""
+    return f"<li><b>{escape(what)}</b>: {escape(reason)}.{shown}</li>"
+
+
+def _files(view: View) -> list[tuple[str, str, list[str]]]:
+    """(what, reason, command) of the files that were not run, and of those run on a part of the test images."""
+    absent: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    parts: dict[tuple[str, int], list[tuple[str, str]]] = defaultdict(list)
+    for model in view.models:
+        for artefact in model.get("artefacts") or []:
+            target, images = str(artefact.get("target") or ""), number(artefact.get("images"))
+            found = f"{file_name(artefact)} of {model_name(model)}", file_place(view, model, artefact)
+            if number(artefact.get("agreement")) is None:
+                if not artefact.get("error"):
+                    absent[target].append(found)
+            elif images and view.images and images < view.images:
+                parts[target, int(images)].append(found)
+    rows = []
+    for target, files in absent.items():
+        reason, setup = _RUNTIMES.get(target, ("the record gives no reason", ""))
+        command = ["bnn-itrd", "validate", *(place for _, place in files)]
+        rows.append((_names(files), reason, [*command, "--setup", setup] if setup else command))
+    for (target, images), files in parts.items():
+        slow = "qonnx executes it node by node" if target in ("qonnx", "finn") else "it runs at float speed"
+        command = ["bnn-itrd", "validate", *(place for _, place in files), "--images", str(view.images)]
+        reason = f"it was held against the first {images:,} test images alone, because {slow}"
+        rows.append((_names(files), reason, command))
+    return rows
+
+
+def _speeds(view: View) -> list[tuple[str, str, list[str]]]:
+    """(what, reason, command) of the forms in which students were not timed."""
+    lacking: dict[tuple[str, str, str], list[tuple[str, str]]] = defaultdict(list)
+    for model in view.students:
+        missing, file = untimed(view, model), _onnx(view, model)
+        teacher = _onnx(view, view.teacher(model) or {})
+        if missing is not None and file is not None and teacher is not None:
+            lacking[*missing, teacher].append((model_name(model), file))
+    return [
+        (
+            f"The speed of {_names(files)} {form}",
+            reason,
+            ["bnn-itrd", "bench", *(file for _, file in files), "--against", teacher],
+        )
+        for (form, reason, teacher), files in lacking.items()
+    ]
+
+
+def _onnx(view: View, model: dict[str, Any]) -> str | None:
+    """The place of a model's ONNX file."""
+    files = (artefact for artefact in model.get("artefacts") or [] if artefact.get("target") == "onnx")
+    first = next(files, None)
+    return None if first is None else file_place(view, model, first)
+
+
+def _names(files: list[tuple[str, str]]) -> str:
+    return ", ".join(name for name, _ in files)

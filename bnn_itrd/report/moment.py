@@ -1,0 +1,31 @@
+"""When a run ended and how long it took."""
+
+from __future__ import annotations
+
+import datetime
+
+from bnn_itrd.plots import curve, number
+from bnn_itrd.report.formats import as_duration
+from bnn_itrd.report.view import View
+
+__all__ = ["moment_of"]
+
+
+def moment_of(view: View) -> str:
+    """The date, the wall time of the last call, and the time of all training in it or before; as HTML."""
+    words = []
+    try:
+        date = datetime.datetime.fromisoformat(str(view.raw.get("date"))).astimezone(datetime.UTC)
+        words.append(f"{date.day}&nbsp;{date:%B&nbsp;%Y}, {date:%H:%M}&nbsp;UTC")
+    except ValueError:
+        pass
+    training = sum(value for model in view.models for _, value in curve(model, "seconds"))
+    wall = number(view.raw.get("wall_seconds"))
+    if wall is not None and training <= wall:
+        inside = f", {as_duration(training)} of it training" if training else ""
+        words.append(f"took {as_duration(wall)}{inside}")
+    else:
+        # A run that was continued, or was trained elsewhere.
+        words += [f"{as_duration(training)} of training"] if training else []
+        words += [f"the last call took {as_duration(wall)}"] if wall is not None else []
+    return " &middot; ".join(words)
