@@ -635,6 +635,7 @@ def test_defaults_of_modules_alone() -> None:
     correlation = {"corr_log": True, "off_diagonal": 0, "decorrelation": 0}
     information = {"log": False, "order": 2, "degree": 1}
     assert _defaults(ITRD) == {"alpha": 1.01, "beta_corr": 2, "beta_mi": 1, **correlation, **information}
+    assert _defaults(SRD) == {"exponent": 4, "norm": "batch", "projector": "linear", "form": "log_sum"}
     assert _defaults(RKD) == {"distance": 25, "angle": 50}
 
 

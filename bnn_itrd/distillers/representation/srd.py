@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from bnn_itrd.distillers.method import Facts
 from bnn_itrd.distillers.setting import Setting
@@ -17,19 +17,32 @@ class SRDConfig(OfRepresentations):
     """Linear projection, BatchNorm on both, logarithm of a power (Miles and Mikolajczyk).
 
     Args:
-        exponent: exponent of the difference
+        exponent: exponent of the difference, with form log_sum
+        norm: of both representations: batch (each feature over the batch), l2 (each sample to norm 1) or none
+        projector: linear, or mlp, two layers with a ReLU between them
+        form: log_sum, or l2, half the squared distance, whose weight is another one
     """
 
     facts = Facts(
         matches="normalised representations through a projection",
-        owns="projection, running statistics",
-        reduction="logarithm of a sum over samples and features",
+        owns="projection, running statistics (`norm: batch`)",
+        reduction="logarithm of a sum over samples and features; `form: l2`: half the sum over features, mean over "
+        "samples, another weight",
         source="Miles 2024",
         own_part="{name}",
+        found={
+            "norm": "decides how the singular values of the projection develop (poster, a figure); batch is used",
+            "projector": "every projector decorrelates its output from its input as it trains, which can make the "
+            "distillation worse (poster, a figure); linear is used",
+            "form": "log_sum is used; l2 is what the derivation is of (poster, eq. 1 to 3)",
+        },
     )
 
     weight: float = 2.0
     exponent: float = 4.0
+    norm: Literal["none", "l2", "batch"] = "batch"
+    projector: Literal["linear", "mlp"] = "linear"
+    form: Literal["log_sum", "l2"] = "log_sum"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,4 +51,6 @@ class SRDConfig(OfRepresentations):
     def loss(self, setting: Setting) -> Any:
         from bnn_itrd.losses.srd import SRD
 
-        return SRD(*self.dims(setting), exponent=self.exponent)
+        return SRD(
+            *self.dims(setting), exponent=self.exponent, norm=self.norm, projector=self.projector, form=self.form
+        )
