@@ -89,6 +89,15 @@ class Method(Weighted):
     def prepared(self, loss: Any) -> None:
         """Freezes what is not trained any more after the phase."""
 
+    @property
+    def watches(self) -> bool:
+        """Whether `watch` tells anything."""
+        return False
+
+    def watch(self, loss: Any, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        """Returns what metrics.csv tells of a batch at the end of an epoch, name -> (); it changes nothing."""
+        return {}
+
     def _require_no_schedule(self) -> None:
         """Refuses a schedule of a term that takes part in its preparation alone."""
         for name, value in (("warmup_epochs", 0.0), ("final", 1.0)):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ._inputs import as_float, check_positive, check_same_shape, check_weight
 
-__all__ = ["correlation_loss"]
+__all__ = ["centre_features", "correlation_loss"]
 
 
 def correlation_loss(
@@ -56,8 +56,8 @@ def correlation_loss(
     n = z_s.shape[0]
     with torch.autocast(z_s.device.type, enabled=False):
         z_s, z_t = as_float(z_s, z_t)
-        centred_s, inv_std_s = _centre(z_s)
-        centred_t, inv_std_t = _centre(z_t)
+        centred_s, inv_std_s = centre_features(z_s)
+        centred_t, inv_std_t = centre_features(z_t)
         covariance = reduce(centred_s * centred_t, "b d -> d", "mean")
         # Pearson's r needs the same divisor in covariance and variance; (n - 1) / n restores the mixed one.
         v = covariance * inv_std_s * inv_std_t * ((n - 1) / n)
@@ -78,8 +78,13 @@ def _off_diagonal(c: Tensor, *, exponent: float) -> Tensor:
     return size.masked_fill(zero, 1).pow(exponent).masked_fill(zero, 0).sum()
 
 
-def _centre(z: Tensor) -> tuple[Tensor, Tensor]:
-    """z minus its batch mean (n, d), and 1 / biased std (d,): 0 where the feature is constant."""
+def centre_features(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns z minus its batch mean (n, d), and 1 / biased std (d,): 0 where the feature is constant.
+
+    >>> centre_features(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+    (tensor([[-1.,  0.],
+            [ 1.,  0.]]), tensor([1., 0.]))
+    """
     var, mean = torch.var_mean(z, dim=0, correction=0)
     # Rounding of the mean leaves a constant c with a std of about eps * |c|; below 1e-8 the gradient of
     # rsqrt nears the overflow of float32.

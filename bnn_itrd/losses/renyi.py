@@ -67,12 +67,18 @@ def _check_square(gram: Tensor) -> None:
 def _spectrum(gram: Tensor) -> tuple[Tensor, Tensor]:
     """The eigenvalues of G / tr G, 1 in the place of those that are 0 but for rounding, and which are not; (n,) twice.
 
-    1 is neutral in the sums above, and keeps the gradient of a logarithm and of a power below 1 finite.
+    1 is neutral in the sums above, and keeps the gradient of a logarithm and of a power below 1 finite. Of a matrix
+    that is not finite, which LAPACK would refuse, all are NaN.
     """
     info = torch.finfo(gram.dtype)
-    spectrum = torch.linalg.eigvalsh(gram / torch.trace(gram).clamp_min(info.tiny))
-    positive = spectrum > len(gram) * info.eps * spectrum.detach().amax()
-    return torch.where(positive, spectrum, 1.0), positive
+    matrix = gram / torch.trace(gram).clamp_min(info.tiny)
+    finite = matrix.isfinite().all()
+    spectrum = torch.linalg.eigvalsh(
+        torch.where(finite, matrix, torch.eye(len(gram), device=gram.device).to(gram.dtype))
+    )
+    spectrum = torch.where(finite, spectrum, math.nan)
+    zero = spectrum <= len(gram) * info.eps * spectrum.detach().amax()
+    return torch.where(zero, 1.0, spectrum), ~zero
 
 
 def renyi_joint_entropy(gram_a: Tensor, gram_b: Tensor, *, alpha: float = 2.0) -> Tensor:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bnn_itrd.distillers.method import Facts
 from bnn_itrd.distillers.setting import Setting
 from bnn_itrd.distillers.views import OfRepresentations
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bnn_itrd.models import Outputs
 
 __all__ = ["ITRDConfig"]
 
@@ -86,6 +91,20 @@ class ITRDConfig(OfRepresentations):
             # Unused: it would wait for a gradient in data-parallel training, and decay without one.
             loss.embed.requires_grad_(False)
         return loss
+
+    @property
+    def watches(self) -> bool:
+        return True
+
+    def watch(self, loss: Any, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        """Both terms of eq. 10, what is told of the embedding where it is used, and the entropies of the batch."""
+        from bnn_itrd.distillers.watching import gram_entropies, of_projection
+
+        z_s, z_t = student.representation, teacher.representation
+        told: dict[str, Tensor] = loss.parts(z_s, z_t)
+        if loss.embed.weight.requires_grad:
+            told |= of_projection(loss.embed.weight, z_s, loss.embed(z_s.to(loss.embed.weight.dtype)))
+        return told | gram_entropies(z_s, z_t, order=self.order, degree=self.degree)
 
     @property
     def gathers(self) -> bool:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bnn_itrd.distillers.method import Facts
 from bnn_itrd.distillers.setting import Setting
 from bnn_itrd.distillers.views import OfRepresentations
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bnn_itrd.models import Outputs
 
 __all__ = ["SRDConfig"]
 
@@ -54,3 +59,15 @@ class SRDConfig(OfRepresentations):
         return SRD(
             *self.dims(setting), exponent=self.exponent, norm=self.norm, projector=self.projector, form=self.form
         )
+
+    @property
+    def watches(self) -> bool:
+        return True
+
+    def watch(self, loss: Any, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        """What is told of the projection (of the first layer of an mlp, the singular values), and the entropies."""
+        from bnn_itrd.distillers.watching import gram_entropies, of_projection
+
+        z_s, z_t = student.representation, teacher.representation
+        first = next(loss.projector.parameters())
+        return of_projection(first, z_s, loss.projector(z_s.to(first.dtype))) | gram_entropies(z_s, z_t)
