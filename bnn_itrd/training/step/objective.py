@@ -99,13 +99,13 @@ class Objective(nn.Module):
         Both networks look at it once, in evaluation mode and float32: no running statistic changes. A number that is
         not finite is left out.
         """
-        watching = {name: d for name, d in self.distillers.items() if getattr(d, "watches", False)}
+        watching: dict[str, Any] = {name: d for name, d in self.distillers.items() if getattr(d, "watches", False)}
         if self._observed is None or not watching:
             return {}
         student, teacher = self._observed
         with evaluation_mode(self.student), torch.autocast(images.device.type, enabled=False):
             s, t = student(images), teacher(images)
-            told: dict[str, Any] = {name: distiller.watch(s, t) for name, distiller in watching.items()}
+            told = {name: distiller.watch(s, t) for name, distiller in watching.items()}
         flat = {f"{name}.{key}": value.float() for name, values in told.items() for key, value in values.items()}
         numbers = torch.stack([*flat.values()]).tolist() if flat else []
         return {name: number for name, number in zip(flat, numbers, strict=True) if math.isfinite(number)}
