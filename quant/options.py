@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["OF_LAYERS", "PARTS", "LatentInit", "Part", "SchemeOptions"]
+__all__ = ["LATER", "OF_LAYERS", "PARTS", "LatentInit", "Part", "SchemeOptions"]
 
 # The fields that say what a network is made of; the others are options of these parts.
 PARTS = ("weight", "activation", "nonlinearity")
 # Options of the layers, which no part is called with.
 OF_LAYERS = ("latent_init",)
+# Options that came after the first checkpoints. The text of a scheme, which tells networks apart, has them where they
+# are set.
+LATER = ("scaled_gradient",)
 
 # A published part by its name, or a user's own class or function.
 Part = str | Callable[..., Any]
@@ -40,6 +43,8 @@ class SchemeOptions:
         latent_init: what the latent weights begin as: kaiming_uniform, torch's own (standard deviation
             1 / sqrt(3 fan_in)), or kaiming_normal, that of ReCU's code (sqrt(2 / fan_in), 2.45 times wider: a step of
             the same learning rate turns a filter less)
+        scaled_gradient: bireal: the weights' gradient is scaled with the mean of |w|, as the layer's formula has it;
+            false: it is not, as in the code of Bi-Real Net and ReActNet, whose learning rates under SGD belong to that
     """
 
     weight: Part = "recu"
@@ -55,3 +60,4 @@ class SchemeOptions:
     rad_until: float = 0.9
     nonlinearity: Part = "hardtanh"
     latent_init: LatentInit = "kaiming_uniform"
+    scaled_gradient: bool = True

@@ -23,7 +23,7 @@ from bnn_itrd.quant.methods.recu import ReCUActivation, ReCUWeight
 from bnn_itrd.quant.methods.reste import ReSTEActivation, ReSTEWeight
 from bnn_itrd.quant.methods.siman import SiMaNActivation, SiMaNWeight
 from bnn_itrd.quant.methods.xnor import ClippedActivation, XNORWeight
-from bnn_itrd.quant.options import PARTS, LatentInit, Part, SchemeOptions
+from bnn_itrd.quant.options import LATER, PARTS, LatentInit, Part, SchemeOptions
 from bnn_itrd.quant.parts import PartKind, part_name, part_parameters, unknown_name
 
 __all__ = ["ACTIVATIONS", "NONLINEARITIES", "SCHEMES", "WEIGHTS", "AnyScheme", "Scheme", "as_scheme", "published_tau"]
@@ -108,6 +108,9 @@ class Scheme(SchemeOptions):
         if self.centre and "centre" not in part_parameters(_ACTIVATION.find(self.activation)):
             able = " or ".join(name for name, made in ACTIVATIONS.items() if "centre" in part_parameters(made))
             raise ValueError(f"centre=True needs activation {able}, got {part_name(self.activation)!r}")
+        if not self.scaled_gradient and "scaled_gradient" not in part_parameters(_WEIGHT.find(self.weight)):
+            able = " or ".join(name for name, made in WEIGHTS.items() if "scaled_gradient" in part_parameters(made))
+            raise ValueError(f"scaled_gradient=False needs weight {able}, got {part_name(self.weight)!r}")
         # Their constructors check the options. The random numbers that they draw are nobody's.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             if isinstance(self.weight, str):
@@ -116,7 +119,8 @@ class Scheme(SchemeOptions):
                 self.make_activation(1)
 
     def __repr__(self) -> str:
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields = [f for f in dataclasses.fields(self) if f.name not in LATER or getattr(self, f.name) != f.default]
+        values = {field.name: getattr(self, field.name) for field in fields}
         values |= {name: part_name(values[name]) for name in PARTS}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 

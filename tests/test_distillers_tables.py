@@ -6,7 +6,7 @@ import doctest
 from pathlib import Path
 
 from bnn_itrd.distillers import METHODS, tables
-from bnn_itrd.distillers.tables import methods_table, needs_table, processes_table, with_tables
+from bnn_itrd.distillers.tables import methods_table, needs_table, processes_table, switches_table, with_tables
 
 PAGE = Path(__file__).parents[1] / "docs" / "distillers.md"
 
@@ -15,7 +15,7 @@ def test_the_page_holds_the_tables_of_the_code() -> None:
     """Where this fails: python -m bnn_itrd.distillers.tables docs/distillers.md."""
     text = PAGE.read_text()
     assert with_tables(text) == text
-    for table in (methods_table(), needs_table(), processes_table()):
+    for table in (methods_table(), needs_table(), switches_table(), processes_table()):
         assert table in text
 
 
@@ -45,4 +45,4 @@ def test_every_method_stands_in_the_tables() -> None:
 
 
 def test_examples_of_the_docstrings_run() -> None:
-    assert doctest.testmod(tables) == (0, 3)
+    assert doctest.testmod(tables) == (0, 4)

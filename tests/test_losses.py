@@ -632,7 +632,10 @@ def test_defaults_of_modules_alone() -> None:
     assert not _defaults(VID)["batch_norm"] and not _defaults(FitNet)["batch_norm"]
     assert _defaults(FT)["rate"] == 0.5
     assert _defaults(CC)["form"] == "consecutive"
-    assert _defaults(ITRD) == {"alpha": 1.01, "beta_corr": 2, "beta_mi": 1}
+    correlation = {"corr_log": True, "off_diagonal": 0, "decorrelation": 0}
+    information = {"log": False, "order": 2, "degree": 1}
+    assert _defaults(ITRD) == {"alpha": 1.01, "beta_corr": 2, "beta_mi": 1, **correlation, **information}
+    assert _defaults(SRD) == {"exponent": 4, "norm": "batch", "projector": "linear", "form": "log_sum"}
     assert _defaults(RKD) == {"distance": 25, "angle": 50}
 
 

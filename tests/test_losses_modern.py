@@ -67,6 +67,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Args]]] = {
     ),
     "srd": (lambda: SRD(6, 5), lambda n: _pair(n, (6,), (5,))),
     "srd_linear": (lambda: SRD(5, 5, exponent=1.0), lambda n: _pair(n, (5,), (5,))),
+    "srd_rows": (lambda: SRD(6, 5, norm="l2", projector="mlp"), lambda n: _pair(n, (6,), (5,))),
+    "srd_plain": (lambda: SRD(6, 5, norm="none", form="l2"), lambda n: _pair(n, (6,), (5,))),
     "ickd": (lambda: ICKD((3, 8, 8), (4, 4, 4)), lambda n: _pair(n, (3, 8, 8), (4, 4, 4))),
     "fsp": (
         lambda: FSP([(3, 8, 8), (4, 4, 4), (2, 4, 4)], [(3, 4, 4), (4, 4, 4), (2, 8, 8)]),
@@ -1099,7 +1101,7 @@ def _check_dead_features(name: str, side: str, kind: str, dtype: torch.dtype) ->
 def test_small_batches(name: str, n: int) -> None:
     module = _build(name)
     args = _apply(CASES[name][1](n), lambda x: x.float().requires_grad_())
-    if n == 1 and name.startswith("srd"):
+    if n == 1 and name in ("srd", "srd_linear"):
         with pytest.raises(ValueError, match="z_s must have n >= 2 samples in training"):
             module(*args)
         return
@@ -1125,7 +1127,9 @@ def test_batch_normalisation_of_one_value_raises(module: nn.Module, args: Args) 
 
 
 @pytest.mark.compiles
-@pytest.mark.parametrize("name", [name for name in CASES if name not in ("vid_paper", "srd_linear", "ft_paper")])
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if name not in ("vid_paper", "srd_linear", "srd_plain", "ft_paper")]
+)
 def test_compiles_without_a_graph_break(name: str) -> None:
     torch.compiler.reset()
     module = _build(name)
@@ -1177,6 +1181,9 @@ def _crd(**kwargs: Any) -> CRD:
         (lambda: DIST(tau=0.0), r"tau must be > 0 and finite, got 0.0"),
         (lambda: srd_loss(_z(2, 3), _z(2, 4)), r"z_s and z_t must share \(n, d\)"),
         (lambda: SRD(3, 4, exponent=0.5), r"exponent must be >= 1 and finite, got 0.5"),
+        (lambda: SRD(3, 4, norm="layer"), r"norm must be one of none, l2, batch, got 'layer'"),  # type: ignore[arg-type]
+        (lambda: SRD(3, 4, projector="deep"), r"projector must be one of linear, mlp, got 'deep'"),  # type: ignore[arg-type]
+        (lambda: SRD(3, 4, form="l1"), r"form must be one of log_sum, l2, got 'l1'"),  # type: ignore[arg-type]
         (lambda: SRD(3, 0), r"teacher_dim must be an integer >= 1, got 0"),
         (lambda: SRD(3, 4)(_z(2, 4), _z(2, 4)), r"z_s must be \(n, 3\) with n >= 1, got \(2, 4\)"),
         (lambda: SRD(3, 4)(_z(2, 3), _z(3, 4)), r"must share \(n, d\), got \(2, 4\) and \(3, 4\)"),

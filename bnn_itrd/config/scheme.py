@@ -55,4 +55,5 @@ class SchemeConfig(SchemeOptions):
         """Binary activations as here and the first stage's weights, with their own tau where ours is published."""
         ours = dataclasses.replace(self, tau_min=None, tau_max=None)
         made = ours if self == ours.resolved() else self
-        return dataclasses.replace(made, weight=self.first_stage, first_stage_epochs=0).resolved()
+        # An option of the binary weights alone, which those of a first stage refuse.
+        return dataclasses.replace(made, weight=self.first_stage, first_stage_epochs=0, scaled_gradient=True).resolved()

@@ -40,13 +40,15 @@ class Distiller(nn.Module):
     `prepares_student` is set (else its outputs are None); `prepared` is called at its end. One with `only_prepares`
     adds no term to the training itself. `replicated` names buffers that are the same in all processes because each
     computes them from the global batch: they are not sent around at every step. One that `reads_labels` cannot be used
-    where some images have none, or two (mixup, CutMix).
+    where some images have none, or two (mixup, CutMix). One that `watches` is asked by `watch`, at the end of an epoch,
+    for numbers about its last batch.
     """
 
     preparation_epochs = 0
     prepares_student = False
     only_prepares = False
     reads_labels = False
+    watches = False
     replicated: tuple[str, ...] = ()
 
     def forward(self, student: Outputs, teacher: Outputs, labels: Tensor, indices: Tensor) -> Tensor:
@@ -59,6 +61,10 @@ class Distiller(nn.Module):
 
     def prepared(self) -> None:
         """Freezes what is not trained any more after the phase."""
+
+    def watch(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        """Returns what metrics.csv tells of a batch, name -> (); both networks are in evaluation mode."""
+        return {}
 
 
 def gather(x: Tensor) -> Tensor:

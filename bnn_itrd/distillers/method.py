@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,6 +26,7 @@ class Facts:
     reduction: the reduction that the default weight belongs to; source: authors and year. With several processes its
     statistics are over the global batch, over each process's `own_part` of it, or over single samples, where nothing
     is said; `global_batch` and `own_part` say for which of its options, and ``{name}`` stands for its name.
+    found: option -> what its paper found of it, and where.
     """
 
     matches: str
@@ -34,6 +35,7 @@ class Facts:
     owns: str = ""
     global_batch: str = ""
     own_part: str = ""
+    found: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,15 @@ class Method(Weighted):
 
     def prepared(self, loss: Any) -> None:
         """Freezes what is not trained any more after the phase."""
+
+    @property
+    def watches(self) -> bool:
+        """Whether `watch` tells anything."""
+        return False
+
+    def watch(self, loss: Any, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        """Returns what metrics.csv tells of a batch at the end of an epoch, name -> (); it changes nothing."""
+        return {}
 
     def _require_no_schedule(self) -> None:
         """Refuses a schedule of a term that takes part in its preparation alone."""

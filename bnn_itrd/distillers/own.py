@@ -40,7 +40,7 @@ class Own(Distiller):
         if isinstance(inner, Distiller):
             self.preparation_epochs = int(inner.preparation_epochs)
             self.prepares_student, self.only_prepares = inner.prepares_student, inner.only_prepares
-            self.reads_labels = inner.reads_labels
+            self.reads_labels, self.watches = inner.reads_labels, inner.watches
             self.replicated = tuple(f"inner.{buffer}" for buffer in inner.replicated)
 
     def forward(self, student: Outputs, teacher: Outputs, labels: Tensor, indices: Tensor) -> Tensor:
@@ -54,6 +54,9 @@ class Own(Distiller):
     def prepared(self) -> None:
         assert isinstance(self.inner, Distiller)
         self.inner.prepared()
+
+    def watch(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        return self.inner.watch(student, teacher) if isinstance(self.inner, Distiller) else {}
 
     def _scalar(self, value: object) -> Tensor:
         if isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point():

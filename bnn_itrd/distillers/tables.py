@@ -15,7 +15,7 @@ from bnn_itrd.distillers.method import Method
 from bnn_itrd.distillers.methods import METHODS
 from bnn_itrd.distillers.weighted import Weighted
 
-__all__ = ["methods_table", "needs_table", "processes_table", "with_tables"]
+__all__ = ["methods_table", "needs_table", "processes_table", "switches_table", "with_tables"]
 
 
 def _row(*cells: str) -> str:
@@ -87,9 +87,29 @@ def processes_table() -> str:
     return "\n".join(["| | statistics over |", "| --- | --- |", *lines])
 
 
+def switches_table() -> str:
+    """Returns the table of the options that a paper tried: their defaults, and what it found.
+
+    >>> print(switches_table().splitlines()[8])
+    | `itrd.log` | false | off is better (sec. 4.2; no numbers) |
+    """
+    rows = [
+        _row(f"`{name}.{option}`", _value(getattr(kind(), option)), found)
+        for name, kind in METHODS.items()
+        for option, found in kind.facts.found.items()
+    ]
+    return "\n".join([_row("option", "default", "what the paper found"), _row(*["---"] * 3), *rows])
+
+
 def with_tables(page: str) -> str:
     """Returns the text of the page with the tables of the code, each behind its mark, ``<!-- methods -->``."""
-    for mark, table in (("methods", methods_table()), ("needs", needs_table()), ("processes", processes_table())):
+    tables = {
+        "methods": methods_table(),
+        "needs": needs_table(),
+        "switches": switches_table(),
+        "processes": processes_table(),
+    }
+    for mark, table in tables.items():
         before, found, after = page.partition(f"<!-- {mark} -->\n")
         old = re.match(r"([|].*\n)*", after)
         assert found and old is not None, f"the page has no mark {mark}"

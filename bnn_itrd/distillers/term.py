@@ -32,6 +32,7 @@ class Term(Distiller):
         self.preparation_epochs = getattr(method, "preparation_epochs", 0)
         self.prepares_student, self.only_prepares = method.prepares_student, method.only_prepares
         self.reads_labels, self.replicated = method.reads_labels, method.replicated
+        self.watches = method.watches
         self.called, *_ = method.kept_as
         loss = method.loss(setting)
         for name in method.kept_as:
@@ -50,3 +51,6 @@ class Term(Distiller):
 
     def prepared(self) -> None:
         self.method.prepared(getattr(self, self.called))
+
+    def watch(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        return self.method.watch(getattr(self, self.called), student, teacher)

@@ -70,6 +70,9 @@ def _try(name: str, own: Distiller, setting: Setting) -> None:
     if own.only_prepares:
         return
     value = _look(name, lambda: own(student, teacher, labels, indices))
+    if own.watches:
+        with torch.no_grad():
+            _guarded(name, lambda: own.watch(student, teacher))
     learned = value.requires_grad and _guarded(name, lambda: torch.autograd.grad(value, leaves, allow_unused=True))
     if not learned or all(gradient is None for gradient in learned):
         raise UserError(

@@ -20,12 +20,16 @@ class ITRD(nn.Module):
     beta_corr = 0 and equal sizes `embed` gets no gradient). The paper's alpha is 1.01 for one architecture
     (a binary student of its full-precision teacher included) and 1.5 across architectures.
 
+    The switches are those of the two losses: `corr_log`, `off_diagonal` and `decorrelation` of `correlation_loss` (its
+    log), `log`, `order` and `degree` of `mutual_information_loss`; at their defaults the loss is the paper's.
+
     Add the cross-entropy outside. A beta of 0 skips its term. The embedding too is computed in float32 at
     least, under autocast too; compiled inside an autocast region, PyTorch runs the matrix products of the
     backward pass in that region's dtype (the value stays float32). Statistics are those of the rows passed:
     under DistributedDataParallel, of the local batch.
 
-    Raises ValueError for sizes < 1, alpha <= 0, negative betas, and in forward for other widths than these.
+    Raises ValueError for sizes < 1, alpha or order <= 0, degree < 1, negative weights, and in forward for
+    other widths than these.
     Miles, Lopez Rodriguez and Mikolajczyk, Information Theoretic Representation Distillation, BMVC 2022,
     eq. 10, the cross-entropy aside, and algorithm 1.
     """
@@ -38,6 +42,12 @@ class ITRD(nn.Module):
         alpha: float = 1.01,
         beta_corr: float = 2.0,
         beta_mi: float = 1.0,
+        corr_log: bool = True,
+        off_diagonal: float = 0.0,
+        decorrelation: float = 0.0,
+        log: bool = False,
+        order: float = 2.0,
+        degree: int = 1,
     ) -> None:
         super().__init__()
         check_count("student_dim", student_dim)
@@ -45,8 +55,14 @@ class ITRD(nn.Module):
         check_positive("alpha", alpha)
         check_weight("beta_corr", beta_corr)
         check_weight("beta_mi", beta_mi)
+        check_weight("off_diagonal", off_diagonal)
+        check_weight("decorrelation", decorrelation)
+        check_positive("order", order)
+        check_count("degree", degree)
         self.student_dim, self.teacher_dim = student_dim, teacher_dim
         self.alpha, self.beta_corr, self.beta_mi = alpha, beta_corr, beta_mi
+        self.corr_log, self.off_diagonal, self.decorrelation = corr_log, off_diagonal, decorrelation
+        self.log, self.order, self.degree = log, order, degree
         self.embed = nn.Linear(student_dim, teacher_dim)
 
     def parts(self, z_s: Tensor, z_t: Tensor) -> dict[str, Tensor]:
@@ -57,9 +73,19 @@ class ITRD(nn.Module):
         embedded = z_s if raw_for_mi and not self.beta_corr else self._embed(z_s)
         terms: dict[str, Tensor] = {}
         if self.beta_corr:
-            terms["corr"] = self.beta_corr * correlation_loss(embedded, z_t, alpha=self.alpha)
+            correlation = correlation_loss(
+                embedded,
+                z_t,
+                alpha=self.alpha,
+                log=self.corr_log,
+                off_diagonal=self.off_diagonal,
+                decorrelation=self.decorrelation,
+            )
+            terms["corr"] = self.beta_corr * correlation
         if self.beta_mi:
-            terms["mi"] = self.beta_mi * mutual_information_loss(z_s if raw_for_mi else embedded, z_t)
+            compared = z_s if raw_for_mi else embedded
+            information = mutual_information_loss(compared, z_t, log=self.log, order=self.order, degree=self.degree)
+            terms["mi"] = self.beta_mi * information
         return terms
 
     def forward(self, z_s: Tensor, z_t: Tensor) -> Tensor:

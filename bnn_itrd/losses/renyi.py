@@ -7,37 +7,78 @@ from torch import Tensor
 
 from ._inputs import as_float, check_matrix, check_positive, check_same_shape
 
-__all__ = ["renyi_entropy", "renyi_joint_entropy", "renyi_mutual_information"]
+__all__ = ["renyi_entropy", "renyi_joint_entropy", "renyi_mutual_information", "tsallis_entropy"]
 
 
 def renyi_entropy(gram: Tensor, *, alpha: float = 2.0) -> Tensor:
     """1 / (1 - alpha) * log2 sum_i lambda_i^alpha, lambda the spectrum of G / tr G; (n, n) -> (), in bits.
 
-    Between 0 (rank one) and log2 n (a multiple of the identity). Eigenvalues are clamped at 0; alpha = 1 is
-    the Shannon limit -sum_i lambda_i log2 lambda_i. `gram` is symmetric positive semidefinite, of any scale:
-    the lower triangle is read, and a zero matrix gives 0. Half precision is computed in float32, under
-    autocast too.
+    Between 0 (rank one) and log2 n (a multiple of the identity). Eigenvalues up to n eps times the largest are
+    rounding and count as 0; alpha = 1 is the Shannon limit -sum_i lambda_i log2 lambda_i. `gram` is symmetric positive
+    semidefinite, of any scale: the lower triangle is read, and a zero matrix gives 0. Half precision is computed in
+    float32, under autocast too.
 
     Raises ValueError unless gram is square and alpha > 0.
     Miles, Lopez Rodriguez and Mikolajczyk, Information Theoretic Representation Distillation, BMVC 2022,
     eq. 3, after Sanchez Giraldo, Rao and Principe, IEEE Trans. Information Theory 2015.
     """
     check_positive("alpha", alpha)
-    check_matrix("gram", gram)
-    if gram.shape[0] != gram.shape[1]:
-        raise ValueError(f"gram must be square, got {tuple(gram.shape)}")
+    _check_square(gram)
     with torch.autocast(gram.device.type, enabled=False):
         (gram,) = as_float(gram)
-        info = torch.finfo(gram.dtype)
-        spectrum = torch.linalg.eigvalsh(gram / torch.trace(gram).clamp_min(info.tiny))
-        positive = spectrum > 0
-        # 1 is neutral here, and keeps the gradient of log and of a power below 1 finite at eigenvalue 0.
-        spectrum = torch.where(positive, spectrum, 1.0)
+        spectrum, positive = _spectrum(gram)
         # 1 / (1 - alpha) magnifies the rounding of the sum: nearer than this, the limit is the closer value.
-        if abs(alpha - 1) < math.sqrt(info.eps):
+        if abs(alpha - 1) < math.sqrt(torch.finfo(gram.dtype).eps):
             return -(spectrum * spectrum.log2()).sum()
         potential = (spectrum.pow(alpha) * positive).sum()
         return torch.where(positive.any(), potential, 1.0).log2() / (1 - alpha)
+
+
+def tsallis_entropy(gram: Tensor, *, alpha: float = 2.0) -> Tensor:
+    """Returns (1 - sum_i lambda_i^alpha) / (alpha - 1), lambda the spectrum of G / tr G; (n, n) -> ().
+
+    It is Renyi's entropy without its logarithm: both grow together, and alpha = 1 is Shannon's entropy in nats. Between
+    0 (rank one) and (1 - n^(1 - alpha)) / (alpha - 1). What is read of `gram`, and what is raised, is as in
+    `renyi_entropy`.
+    Tsallis, Possible generalization of Boltzmann-Gibbs statistics, Journal of Statistical Physics 1988, eq. 1, of the
+    spectrum; with alpha = 2 one less the information potential of BMVC 2022 (above), eq. 3.
+
+    >>> tsallis_entropy(torch.eye(4)).item()
+    0.75
+    """
+    check_positive("alpha", alpha)
+    _check_square(gram)
+    with torch.autocast(gram.device.type, enabled=False):
+        (gram,) = as_float(gram)
+        spectrum, positive = _spectrum(gram)
+        if abs(alpha - 1) < math.sqrt(torch.finfo(gram.dtype).eps):
+            return -(spectrum * spectrum.log()).sum()
+        potential = (spectrum.pow(alpha) * positive).sum()
+        return (torch.where(positive.any(), 1.0, 0.0) - potential) / (alpha - 1)
+
+
+def _check_square(gram: Tensor) -> None:
+    """Raise ValueError unless the matrix is real, square and has a row."""
+    check_matrix("gram", gram)
+    if gram.shape[0] != gram.shape[1]:
+        raise ValueError(f"gram must be square, got {tuple(gram.shape)}")
+
+
+def _spectrum(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """The eigenvalues of G / tr G, 1 in the place of those that are 0 but for rounding, and which are not; (n,) twice.
+
+    1 is neutral in the sums above, and keeps the gradient of a logarithm and of a power below 1 finite. Of a matrix
+    that is not finite, which LAPACK would refuse, all are NaN.
+    """
+    info = torch.finfo(gram.dtype)
+    matrix = gram / torch.trace(gram).clamp_min(info.tiny)
+    finite = matrix.isfinite().all()
+    spectrum = torch.linalg.eigvalsh(
+        torch.where(finite, matrix, torch.eye(len(gram), device=gram.device).to(gram.dtype))
+    )
+    spectrum = torch.where(finite, spectrum, math.nan)
+    zero = spectrum <= len(gram) * info.eps * spectrum.detach().amax()
+    return torch.where(zero, 1.0, spectrum), ~zero
 
 
 def renyi_joint_entropy(gram_a: Tensor, gram_b: Tensor, *, alpha: float = 2.0) -> Tensor:

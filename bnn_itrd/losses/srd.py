@@ -1,12 +1,18 @@
-"""SRD, the projector: match normalised representations through one trained linear projection."""
+"""SRD, the projector: match normalised representations through one trained projection."""
+
+from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._inputs import as_float, check_count, check_rows, check_same_shape
+from ._scale import unit
 
-__all__ = ["SRD", "srd_loss"]
+__all__ = ["SRD", "half_squared_distance", "srd_loss"]
+
+Norm = Literal["none", "l2", "batch"]
+Projector = Literal["linear", "mlp"]
+Form = Literal["log_sum", "l2"]
 
 _SMALLEST_DIFFERENCE = 1e-4
 
@@ -31,6 +37,26 @@ def srd_loss(z_s: Tensor, z_t: Tensor, *, exponent: float = 4.0) -> Tensor:
         return distance.clamp_min(floor).log()
 
 
+def half_squared_distance(z_s: Tensor, z_t: Tensor) -> Tensor:
+    """Returns ||z_s - z_t||_F^2 / 2n; (n, d), (n, d) -> ().
+
+    A sum over features and a mean over samples. The poster's D is summed over samples too, so its weight is 1 / n of
+    the one here. Half-precision inputs are computed in float32, under autocast too. Gradients flow to both inputs: pass
+    a detached teacher.
+
+    Raises ValueError unless both are (n, d).
+    Miles and Mikolajczyk, Understanding the Role of the Projector in Knowledge Distillation, AAAI 2024, its poster,
+    eq. 1.
+
+    >>> half_squared_distance(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.zeros(2, 2)).item()
+    6.25
+    """
+    check_same_shape("z_s", z_s, "z_t", z_t, "(n, d)")
+    with torch.autocast(z_s.device.type, enabled=False):
+        z_s, z_t = as_float(z_s, z_t)
+        return (z_s - z_t).square().sum() / (2 * len(z_s))
+
+
 class SRD(nn.Module):
     """`srd_loss` of BN(W z_s) and BN(z_t); (n, d_s), (n, d_t) -> (), in nats.
 
@@ -41,38 +67,67 @@ class SRD(nn.Module):
 
     Usual weight 2. The paper gives neither the weight nor the exponent: both are those of the authors' ImageNet code,
     2 ln sum |.|^4, which adds the logit term KL(teacher || student) beside it (here `KD(tau=1)`). torchdistill's
-    default exponent is 1. Computed in the dtype of
-    the weight, float32 unless changed, under autocast too. Statistics are those of the rows passed
-    (under DistributedDataParallel, of the local batch). A constant feature is standardised to 0.
+    default exponent is 1. Computed in the dtype of the weights, float32 unless changed, under autocast too. Statistics
+    are those of the rows passed (under DistributedDataParallel, of the local batch). A constant feature is standardised
+    to 0.
 
-    Raises ValueError for sizes < 1 or exponent < 1; in forward for other widths, and in training for n = 1.
-    Miles and Mikolajczyk, AAAI 2024.
+    The poster compares each of the three parts with others. `norm`: "l2" scales each sample's features to norm 1 (a
+    zero row stays zero, without a gradient) and "none" leaves them, both without state. `projector`: "mlp" is
+    Linear(d_s, d_t), ReLU and Linear(d_t, d_t) without a bias; the poster has non-linear projections and does not say
+    of which layers. `form`: "l2" takes `half_squared_distance`, without an exponent.
+
+    Raises ValueError for sizes < 1, exponent < 1, another norm, projector or form; in forward for other widths, and
+    with BN in training for n = 1.
+    Miles and Mikolajczyk, AAAI 2024, and its poster.
     """
 
-    def __init__(self, student_dim: int, teacher_dim: int, *, exponent: float = 4.0) -> None:
+    def __init__(
+        self,
+        student_dim: int,
+        teacher_dim: int,
+        *,
+        exponent: float = 4.0,
+        norm: Norm = "batch",
+        projector: Projector = "linear",
+        form: Form = "log_sum",
+    ) -> None:
         super().__init__()
         check_count("student_dim", student_dim)
         check_count("teacher_dim", teacher_dim)
         _check_exponent(exponent)
+        for name, value, kinds in (("norm", norm, Norm), ("projector", projector, Projector), ("form", form, Form)):
+            if value not in get_args(kinds):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(kinds))}, got {value!r}")
         self.student_dim, self.teacher_dim, self.exponent = student_dim, teacher_dim, exponent
-        self.projector = nn.Linear(student_dim, teacher_dim, bias=False)
-        self.norm_s = nn.BatchNorm1d(teacher_dim, eps=1e-4, affine=False)
-        self.norm_t = nn.BatchNorm1d(teacher_dim, eps=1e-4, affine=False)
+        self.norm, self.form = norm, form
+        self.projector: nn.Module = nn.Linear(student_dim, teacher_dim, bias=False)
+        if projector == "mlp":
+            layers = (nn.Linear(student_dim, teacher_dim), nn.ReLU(), nn.Linear(teacher_dim, teacher_dim, bias=False))
+            self.projector = nn.Sequential(*layers)
+        if norm == "batch":
+            self.norm_s = nn.BatchNorm1d(teacher_dim, eps=1e-4, affine=False)
+            self.norm_t = nn.BatchNorm1d(teacher_dim, eps=1e-4, affine=False)
 
     def forward(self, z_s: Tensor, z_t: Tensor) -> Tensor:
         check_rows("z_s", z_s, self.student_dim)
         check_rows("z_t", z_t, self.teacher_dim)
-        if self.training and len(z_s) < 2:
+        if self.norm == "batch" and self.training and len(z_s) < 2:
             raise ValueError(f"z_s must have n >= 2 samples in training, for the statistics of BN, got {len(z_s)}")
         with torch.autocast(z_s.device.type, enabled=False):
-            # BN wants its input in the dtype of its running statistics, which is that of the weight.
-            weight = self.projector.weight
-            projected, z_t = F.linear(z_s.to(weight.dtype), weight), z_t.to(weight.dtype)
+            # BN wants its input in the dtype of its running statistics, which is that of the weights.
+            dtype = next(self.projector.parameters()).dtype
+            projected, z_t = self.projector(z_s.to(dtype)), z_t.to(dtype)
             check_same_shape("the projected z_s", projected, "z_t", z_t, "(n, d)")
-            return srd_loss(self.norm_s(projected), self.norm_t(z_t), exponent=self.exponent)
+            if self.norm == "batch":
+                projected, z_t = self.norm_s(projected), self.norm_t(z_t)
+            elif self.norm == "l2":
+                projected, z_t = unit(projected), unit(z_t)
+            if self.form == "l2":
+                return half_squared_distance(projected, z_t)
+            return srd_loss(projected, z_t, exponent=self.exponent)
 
     def extra_repr(self) -> str:
-        return f"exponent={self.exponent}"
+        return f"norm={self.norm}, " + ("form=l2" if self.form == "l2" else f"exponent={self.exponent}")
 
 
 def _check_exponent(exponent: float) -> None:

@@ -20,6 +20,7 @@ from bnn_itrd.plots import (
 )
 from bnn_itrd.report.formats import as_duration
 from bnn_itrd.report.markup import colour_square, details, figure, grid, legend, missing
+from bnn_itrd.report.training import watched_details
 from bnn_itrd.report.view import View, model_top1
 
 __all__ = ["curves_section"]
@@ -65,7 +66,7 @@ def curves_section(view: View) -> str:
         "A dot marks the last epoch and a ring the best. Training losses differ in their terms: only their "
         "shapes compare."
     )
-    return names + grid(figures) + f'<p class="note">{note}</p>' + _loss_terms(view)
+    return names + grid(figures) + f'<p class="note">{note}</p>' + _loss_terms(view) + watched_details(view)
 
 
 def _spread(lines: Sequence[Line]) -> bool:

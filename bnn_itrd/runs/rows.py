@@ -114,6 +114,7 @@ def model_row(
 def _curve_point(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the history under the names of comparison.json."""
     parts = {k.removeprefix("loss_"): v for k, v in row.items() if k.startswith("loss_")}
+    watched = {k: v for k, v in row.items() if "." in k}  # a distiller's, ``itrd.corr``
     split = row["split"]
     return {
         "epoch": row["epoch"],
@@ -127,6 +128,7 @@ def _curve_point(row: dict[str, Any]) -> dict[str, Any]:
         "lr": row["lr"],
         "seconds": row["seconds"],
         "images_per_s": row["images_per_s"],
+        **({"watched": watched} if watched else {}),
     }
 
 

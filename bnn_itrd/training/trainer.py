@@ -214,8 +214,8 @@ class Trainer(BaseTrainer):
             norm.eval()
 
     def train_epoch(self, data: ImageData, progress: Progress) -> dict[str, Any]:
-        """Makes one pass; returns the mean of each loss part, the training accuracy, the speed, and the share of signs
-        that differ from those before it. Nothing in it waits for the device before its end."""
+        """Makes one pass; returns the mean of each loss part, training accuracy, speed, what distillers `watch`,
+        and the share of signs that differ from those before it. Nothing in it waits for the device before its end."""
         before = positive_weights(self.student)
         start_epoch(self.student)
         row = self._pass(data, progress, number=self.epoch, preparing=False)
@@ -291,4 +291,5 @@ class Trainer(BaseTrainer):
             **({} if preparing else {"train_top1": 100 * right / max(1, labelled_seen)}),
             "seconds": seconds,
             "images_per_s": steps_per_epoch * config.batch_size / seconds,
+            **({} if preparing else self.objective.watch(images)),
         }

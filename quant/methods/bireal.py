@@ -14,17 +14,31 @@ class BiRealWeight(WeightBinarizer):
     """signs = sign(w), scale_o = mean |w_o|, magnitude-aware gradient. ReActNet's weights too.
 
     Backward: clipped straight-through on the signs, so ``scale_o * 1[|w| <= 1]`` from the product; the scale is a
-    constant (in `XNORWeight` it is not). Deviation of the published code: it leaves ``scale_o`` out of the
-    gradient.
+    constant (in `XNORWeight` it is not). With ``scaled_gradient=False`` ``scale_o`` is left out of it, as in the code
+    published with both papers: a gradient 1 / scale_o times as large, which a learning rate of theirs belongs to where
+    the optimiser's steps grow with the gradient (SGD; Adam's do not). A filter of zeros has no gradient in either form.
 
     Signs: sign(w)
     Scale: mean of |w|, a constant
-    Gradient: clipped
+    Gradient: clipped; over the scale where `scaled_gradient` is false
     """
+
+    def __init__(self, out_channels: int, *, scaled_gradient: bool = True) -> None:
+        super().__init__(out_channels)
+        self.scaled_gradient = scaled_gradient
+
+    def extra_repr(self) -> str:
+        return "" if self.scaled_gradient else "scaled_gradient=False"
 
     def forward(self, weight: Tensor) -> BinaryWeight:
         scale = weight.detach().abs().mean(tuple(range(1, weight.dim())))
-        return BinaryWeight(sign(weight, surrogate="clipped"), scale)
+        signs = sign(weight, surrogate="clipped")
+        if not self.scaled_gradient:
+            fixed = signs.detach()
+            divisor = scale.masked_fill(scale == 0, 1).reshape(-1, *[1] * (weight.dim() - 1))
+            # The difference is 0: the values stay the signs, and only the gradient is divided.
+            signs = fixed + (signs - fixed) / divisor
+        return BinaryWeight(signs, scale)
 
 
 class PolynomialActivation(ActivationBinarizer):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bnn_itrd.distillers.method import Facts
 from bnn_itrd.distillers.setting import Setting
 from bnn_itrd.distillers.views import OfRepresentations
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bnn_itrd.models import Outputs
 
 __all__ = ["ITRDConfig"]
 
@@ -21,6 +26,12 @@ class ITRDConfig(OfRepresentations):
         beta_corr: weight of the correlation loss
         beta_mi: weight of the mutual-information loss
         gather: several processes: statistics over the global batch (otherwise over each process's own)
+        corr_log: the log2 of the correlation loss, eq. 6
+        off_diagonal: weight of the other entries of the cross-correlation matrix, which join eq. 6's sum
+        decorrelation: weight of the other entries of the student's own correlation matrix, which join that sum too
+        log: the log2 of the mutual-information loss, eq. 8 and 9
+        order: of Rényi's entropy in the mutual-information loss, eq. 8; any but 2 takes eigenvalues in each step
+        degree: of the Gram matrices' polynomial kernel
     """
 
     facts = Facts(
@@ -30,12 +41,31 @@ class ITRDConfig(OfRepresentations):
         source="Miles 2022",
         global_batch="{name} (`gather: true`)",
         own_part="{name} with `gather: false`",
+        found={
+            "alpha": "2 is best of 1.01 to 10 for ResNet-50 -> MobileNetV2, 1.01 to 4 within 0.3 points of it "
+            "(arXiv v1, table 3)",
+            "beta_corr": "1.5 to 2.5 within 0.5 points (arXiv v1, figure 3)",
+            "beta_mi": "any value tried within 0.5 points (arXiv v1, figure 3)",
+            "corr_log": "on is better: it reduces spurious variations within a batch (sec. 4.1)",
+            "off_diagonal": "hurts the student significantly (sec. 4.1; no numbers, no formula)",
+            "decorrelation": "hurts it in the same way (sec. 4.1; no numbers, no formula)",
+            "log": "off is better (sec. 4.2; no numbers)",
+            "order": "2 alone is used: others cost eigenvalues (sec. 4.2)",
+            "degree": "1 alone is used (sec. 4.2)",
+        },
     )
+    positive = ("order", "degree")
 
     alpha: float = 1.01
     beta_corr: float = 2.0
     beta_mi: float = 1.0
     gather: bool = True
+    corr_log: bool = True
+    off_diagonal: float = 0.0
+    decorrelation: float = 0.0
+    log: bool = False
+    order: float = 2.0
+    degree: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,11 +75,36 @@ class ITRDConfig(OfRepresentations):
         from bnn_itrd.losses.itrd import ITRD
 
         dims = student_dim, teacher_dim = self.dims(setting)
-        loss = ITRD(*dims, alpha=self.alpha, beta_corr=self.beta_corr, beta_mi=self.beta_mi)
+        loss = ITRD(
+            *dims,
+            alpha=self.alpha,
+            beta_corr=self.beta_corr,
+            beta_mi=self.beta_mi,
+            corr_log=self.corr_log,
+            off_diagonal=self.off_diagonal,
+            decorrelation=self.decorrelation,
+            log=self.log,
+            order=self.order,
+            degree=self.degree,
+        )
         if self.beta_corr == 0 and (self.beta_mi == 0 or student_dim == teacher_dim):
             # Unused: it would wait for a gradient in data-parallel training, and decay without one.
             loss.embed.requires_grad_(False)
         return loss
+
+    @property
+    def watches(self) -> bool:
+        return True
+
+    def watch(self, loss: Any, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        """Both terms of eq. 10, what is told of the embedding where it is used, and the entropies of the batch."""
+        from bnn_itrd.distillers.watching import gram_entropies, of_projection
+
+        z_s, z_t = student.representation, teacher.representation
+        told: dict[str, Tensor] = loss.parts(z_s, z_t)
+        if loss.embed.weight.requires_grad:
+            told |= of_projection(loss.embed.weight, z_s, loss.embed(z_s.to(loss.embed.weight.dtype)))
+        return told | gram_entropies(z_s, z_t, order=self.order, degree=self.degree)
 
     @property
     def gathers(self) -> bool:

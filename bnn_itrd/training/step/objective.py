@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.distillers.base import Distiller, gather
-from bnn_itrd.models import Observed, observe
+from bnn_itrd.models import Observed, evaluation_mode, observe
 from bnn_itrd.quant import penalty
 from bnn_itrd.training.step.images import MixedLabels
 
@@ -90,6 +91,24 @@ class Objective(nn.Module):
         weighted = torch.stack([part.float() for part in parts]) * self.factors
         correct = (logits.detach().argmax(1) == labels).sum()
         return weighted.sum(), weighted.detach(), correct
+
+    @torch.no_grad()
+    def watch(self, images: Tensor) -> dict[str, float]:
+        """Returns what the distillers tell of a batch of images, ``itrd.corr`` -> number; nothing in it is trained by.
+
+        Both networks look at it once, in evaluation mode and float32: no running statistic changes. A number that is
+        not finite is left out.
+        """
+        watching: dict[str, Any] = {name: d for name, d in self.distillers.items() if getattr(d, "watches", False)}
+        if self._observed is None or not watching:
+            return {}
+        student, teacher = self._observed
+        with evaluation_mode(self.student), torch.autocast(images.device.type, enabled=False):
+            s, t = student(images), teacher(images)
+            told = {name: distiller.watch(s, t) for name, distiller in watching.items()}
+        flat = {f"{name}.{key}": value.float() for name, values in told.items() for key, value in values.items()}
+        numbers = torch.stack([*flat.values()]).tolist() if flat else []
+        return {name: number for name, number in zip(flat, numbers, strict=True) if math.isfinite(number)}
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean over the samples that have a label, of all processes together; 0 where a batch has none."""

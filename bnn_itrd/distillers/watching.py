@@ -1,0 +1,63 @@
+"""What is told of a projection and of a batch at the end of an epoch: what the papers draw, and nothing learns from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bnn_itrd.losses.correlation import centre_features
+from bnn_itrd.losses.mutual_information import gram_matrix
+from bnn_itrd.losses.renyi import renyi_entropy
+
+__all__ = ["QUANTILES", "gram_entropies", "of_projection"]
+
+# Of the singular values, by their names in metrics.csv.
+QUANTILES = {
+    "singular_max": 1.0,
+    "singular_upper": 0.75,
+    "singular_median": 0.5,
+    "singular_lower": 0.25,
+    "singular_min": 0.0,
+}
+
+
+def of_projection(weight: Tensor, before: Tensor, after: Tensor) -> dict[str, Tensor]:
+    """Returns what the projector's poster draws of W (d_t, d_s), z W^T's input (n, d_s) and output (n, d_t); () each.
+
+    `singular_max`, `singular_upper`, `singular_median`, `singular_lower` and `singular_min`: the largest singular value
+    of W, the quartiles and the smallest. `in_out_correlation`: the mean of |r| over all pairs of an input and an output
+    feature, r Pearson's correlation over the batch; the poster does not say how it makes one number of them. Pairs with
+    a constant feature count as 0. A W that is not finite has no singular values.
+    Miles and Mikolajczyk, Understanding the Role of the Projector in Knowledge Distillation, AAAI 2024, its poster.
+
+    >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+    >>> told = of_projection(torch.diag(torch.tensor([2.0, 1.0])), x, x * torch.tensor([2.0, 1.0]))
+    >>> told["singular_max"].item(), told["singular_min"].item(), round(told["in_out_correlation"].item(), 5)
+    (2.0, 1.0, 0.5)
+    """
+    told: dict[str, Tensor] = {}
+    if weight.isfinite().all():
+        values = torch.linalg.svdvals(weight.float())
+        told |= {name: values.quantile(share) for name, share in QUANTILES.items()}
+    correlation = (_standardised(before.float()).T @ _standardised(after.float())) / len(before)
+    return told | {"in_out_correlation": correlation.abs().mean()}
+
+
+def _standardised(z: Tensor) -> Tensor:
+    """Each feature less its mean, over its deviation, (n, d) -> (n, d); 0 where it is constant."""
+    centred, inv_std = centre_features(z)
+    return centred * inv_std
+
+
+def gram_entropies(z_s: Tensor, z_t: Tensor, *, order: float = 2.0, degree: int = 1) -> dict[str, Tensor]:
+    """Returns Renyi's entropy, in bits, of the Gram matrices of a batch, (n, d_s) and (n, d_t); () each.
+
+    `gram_entropy` is the student's, `teacher_gram_entropy` the teacher's: 0 where all samples are alike, log2 n where
+    they are orthogonal. Miles, Lopez Rodriguez and Mikolajczyk, BMVC 2022, eq. 3.
+
+    >>> told = gram_entropies(torch.ones(4, 2), torch.eye(4))
+    >>> abs(round(told["gram_entropy"].item(), 4)), round(told["teacher_gram_entropy"].item(), 4)
+    (0.0, 2.0)
+    """
+    both = {"gram_entropy": z_s, "teacher_gram_entropy": z_t}
+    return {name: renyi_entropy(gram_matrix(z.float(), degree=degree), alpha=order) for name, z in both.items()}
