@@ -61,21 +61,22 @@ struct Tile {
 
 constexpr int kMost = 4;  // pixels of a tile
 
-// Mismatches of a tile's pixels with 8 of its outputs, times `factor`: 16-bit numbers, all the same.
-INLINE void mismatches(const Tile tile, const uint32_t* weights, __m256i factor, __m256i* result) {
+// Mismatches of `n` neighbouring pixels with 8 outputs: register 2 i of `result` for pixel i.
+INLINE void mismatches(const bnn_job* job, int64_t pixel, const uint32_t* weights, int n, __m256i* result) {
     __m256i last[kMost], carries[kMost];
-    const int n = tile.n;
-    const __m256i twice = _mm256_set1_epi8(2);
+    // Of the number of mismatches a sum takes off twice as many.
+    const __m256i factor = _mm256_set1_epi16(job->kind == 1 ? 1 : -2);
+    const uint32_t* window = job->windows + pixel;
+    const int64_t stride = job->window_stride;
 #pragma GCC unroll 4
-    for (int i = 0; i < n; ++i) last[i] = result[i] = _mm256_setzero_si256();
-    const uint32_t* window = tile.job->windows + tile.pixel;
-    const int64_t stride = tile.job->window_stride;
-    for (int64_t left = tile.job->pairs;;) {
+    for (int i = 0; i < n; ++i) last[i] = result[2 * i] = _mm256_setzero_si256();
+    for (int64_t left = job->pairs;;) {
         // A byte holds 255, and a count adds at most 8.
         const int64_t some = left < 31 ? left : 31;
 #pragma GCC unroll 4
         for (int i = 0; i < n; ++i) carries[i] = _mm256_setzero_si256();
-        for (int64_t k = 0; k < some; ++k, window += 2 * stride, weights += 32) {
+        int64_t k = 0;
+        do {
             const __m256i even = _mm256_load_si256((const __m256i*)weights);
             const __m256i parity = _mm256_load_si256((const __m256i*)(weights + 16));
 #pragma GCC unroll 4
@@ -86,23 +87,37 @@ INLINE void mismatches(const Tile tile, const uint32_t* weights, __m256i factor,
                 const __m256i differ = _mm256_andnot_si256(_mm256_xor_si256(last[i], sum), first);
                 carries[i] = _mm256_add_epi8(carries[i], count_bytes(_mm256_xor_si256(last[i], differ)));
                 last[i] = sum;
+                // One pixel after the other: more of them at once need more registers than there are.
+                __asm__("" : "+x"(carries[i]), "+x"(last[i]));
             }
-        }
+            window += 2 * stride;
+            weights += 32;
+        } while (++k < some);
         left -= some;
         if (left == 0) break;
 #pragma GCC unroll 4
         for (int i = 0; i < n; ++i) {
-            const __m256i pairs = _mm256_maddubs_epi16(carries[i], twice);
-            result[i] = _mm256_add_epi32(result[i], _mm256_madd_epi16(pairs, factor));
+            const __m256i pairs = _mm256_maddubs_epi16(carries[i], _mm256_set1_epi8(2));
+            result[2 * i] = _mm256_add_epi32(result[2 * i], _mm256_madd_epi16(pairs, factor));
         }
     }
-    const __m256i once = _mm256_set1_epi8(1);
 #pragma GCC unroll 4
     for (int i = 0; i < n; ++i) {
-        const __m256i pairs = _mm256_maddubs_epi16(carries[i], twice);
-        const __m256i all = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(count_bytes(last[i]), once));
-        result[i] = _mm256_add_epi32(result[i], _mm256_madd_epi16(all, factor));
+        const __m256i pairs = _mm256_maddubs_epi16(carries[i], _mm256_set1_epi8(2));
+        const __m256i ones = _mm256_maddubs_epi16(count_bytes(last[i]), _mm256_set1_epi8(1));
+        result[2 * i] = _mm256_add_epi32(result[2 * i], _mm256_madd_epi16(_mm256_add_epi16(pairs, ones), factor));
     }
+}
+
+// Functions by themselves: beside `finish` the sums would find too few registers.
+__attribute__((noinline)) void mismatches_of_four(const bnn_job* job, int64_t pixel, const uint32_t* weights,
+                                                  __m256i* result) {
+    mismatches(job, pixel, weights, 4, result);
+}
+
+__attribute__((noinline)) void mismatches_of_one(const bnn_job* job, int64_t pixel, const uint32_t* weights,
+                                                 __m256i* result) {
+    mismatches(job, pixel, weights, 1, result);
 }
 
 // The first `count` lanes.
@@ -139,7 +154,7 @@ INLINE __m256 clip(__m256 y, __m256 low, __m256 high) { return _mm256_min_ps(hig
 
 INLINE __m256 at_least(__m256 y, __m256 level) { return _mm256_cmp_ps(y, level, _CMP_GE_OQ); }
 
-// Stage by stage over the tile, so that a choice is made once for its pixels. Register k: 8 outputs of pixel k / 2.
+// Stage by stage over the tile, so that a choice is made once for its pixels.
 // `full`, known to the compiler: the whole block is real. A masked store is far slower than a plain one.
 INLINE void finish(const Tile tile, const __m256i* mismatch, bool full) {
     const bnn_job* const job = tile.job;
@@ -219,15 +234,11 @@ INLINE void compute_tile(const bnn_job* job, int64_t pixel, int64_t block, int n
             __builtin_prefetch(job->y + at, 1);
         }
     }
+    __m256i mismatch[2 * kMost];
     const uint32_t* const weights = job->weights + block * job->pairs * 32;
-    // Of the numbers of mismatches a sum takes off twice as many.
-    const __m256i factor = _mm256_set1_epi16(job->kind == 1 ? 1 : -2);
-    __m256i half[kMost], mismatch[2 * kMost];
 #pragma GCC unroll 2
     for (int h = 0; h < 2; ++h) {
-        mismatches(tile, weights + 8 * h, factor, half);
-#pragma GCC unroll 4
-        for (int i = 0; i < n; ++i) mismatch[2 * i + h] = half[i];
+        (n == 1 ? mismatches_of_one : mismatches_of_four)(job, pixel, weights + 8 * h, mismatch + h);
     }
     if (tile.real >= 16) {
         finish(tile, mismatch, true);
