@@ -50,27 +50,16 @@ INLINE __m256i count_bytes(__m256i x) {
     return _mm256_add_epi8(low, high);
 }
 
-// What a tile of `n` neighbouring pixels and the 16 outputs of a block works on. `n` is known to the compiler.
-struct Tile {
-    const bnn_job* job;
-    int64_t pixel, block;
-    int n;
-    // Outputs that are real; the others of the block are not written.
-    int64_t real;
-};
-
 constexpr int kMost = 4;  // pixels of a tile
 
-// Mismatches of `n` neighbouring pixels with 8 outputs: register 2 i of `result` for pixel i.
-INLINE void mismatches(const bnn_job* job, int64_t pixel, const uint32_t* weights, int n, __m256i* result) {
+// Mismatches of `n` neighbouring pixels with 8 outputs, times `times`: register 2 i of `result` for pixel i.
+INLINE void mismatches(const uint32_t* window, int64_t stride, const uint32_t* weights, int64_t pairs, int16_t times,
+                       int n, __m256i* result) {
     __m256i last[kMost], carries[kMost];
-    // Of the number of mismatches a sum takes off twice as many.
-    const __m256i factor = _mm256_set1_epi16(job->kind == 1 ? 1 : -2);
-    const uint32_t* window = job->windows + pixel;
-    const int64_t stride = job->window_stride;
+    const __m256i factor = _mm256_set1_epi16(times);
 #pragma GCC unroll 4
     for (int i = 0; i < n; ++i) last[i] = result[2 * i] = _mm256_setzero_si256();
-    for (int64_t left = job->pairs;;) {
+    for (int64_t left = pairs;;) {
         // A byte holds 255, and a count adds at most 8.
         const int64_t some = left < 31 ? left : 31;
 #pragma GCC unroll 4
@@ -97,28 +86,40 @@ INLINE void mismatches(const bnn_job* job, int64_t pixel, const uint32_t* weight
         if (left == 0) break;
 #pragma GCC unroll 4
         for (int i = 0; i < n; ++i) {
-            const __m256i pairs = _mm256_maddubs_epi16(carries[i], _mm256_set1_epi8(2));
-            result[2 * i] = _mm256_add_epi32(result[2 * i], _mm256_madd_epi16(pairs, factor));
+            const __m256i twice = _mm256_maddubs_epi16(carries[i], _mm256_set1_epi8(2));
+            result[2 * i] = _mm256_add_epi32(result[2 * i], _mm256_madd_epi16(twice, factor));
         }
     }
 #pragma GCC unroll 4
     for (int i = 0; i < n; ++i) {
-        const __m256i pairs = _mm256_maddubs_epi16(carries[i], _mm256_set1_epi8(2));
+        const __m256i twice = _mm256_maddubs_epi16(carries[i], _mm256_set1_epi8(2));
         const __m256i ones = _mm256_maddubs_epi16(count_bytes(last[i]), _mm256_set1_epi8(1));
-        result[2 * i] = _mm256_add_epi32(result[2 * i], _mm256_madd_epi16(_mm256_add_epi16(pairs, ones), factor));
+        result[2 * i] = _mm256_add_epi32(result[2 * i], _mm256_madd_epi16(_mm256_add_epi16(twice, ones), factor));
     }
 }
 
-// Functions by themselves: beside `finish` the sums would find too few registers.
-__attribute__((noinline)) void mismatches_of_four(const bnn_job* job, int64_t pixel, const uint32_t* weights,
-                                                  __m256i* result) {
-    mismatches(job, pixel, weights, 4, result);
+constexpr int kStrip = 4;  // tiles whose sums are made before any of them is finished
+
+// A function by itself: beside `finish` the sums would find too few registers. `tiles` tiles of `n` pixels and the 16
+// outputs of a block: register 2 i of `result` for the first 8 outputs of pixel i, 2 i + 1 for the others.
+template <int n>
+__attribute__((noinline)) void strip_mismatches(const uint32_t* window, int64_t stride, const uint32_t* weights,
+                                                int64_t pairs, int16_t times, int64_t tiles, __m256i* result) {
+    for (int64_t tile = 0; tile < tiles; ++tile, window += n, result += 2 * n) {
+#pragma GCC unroll 1
+        for (int h = 0; h < 2; ++h) mismatches(window, stride, weights + 8 * h, pairs, times, n, result + h);
+    }
 }
 
-__attribute__((noinline)) void mismatches_of_one(const bnn_job* job, int64_t pixel, const uint32_t* weights,
-                                                 __m256i* result) {
-    mismatches(job, pixel, weights, 1, result);
-}
+// What a tile of `n` neighbouring pixels and the 16 outputs of a block works on. `n` is known to the compiler. The job
+// is a copy: no store could have changed it.
+struct Tile {
+    const bnn_job& job;
+    int64_t pixel, block;
+    int n;
+    // Outputs that are real; the others of the block are not written.
+    int64_t real;
+};
 
 // The first `count` lanes.
 INLINE __m256i lanes_below(int64_t count) {
@@ -126,19 +127,30 @@ INLINE __m256i lanes_below(int64_t count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(many), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-INLINE unsigned sign_bits(__m256 low, __m256 high) {
-    return (unsigned)_mm256_movemask_ps(low) | (unsigned)_mm256_movemask_ps(high) << 8;
+// 16 bits of each of two pixels, the lowest first, from all ones and all zeros in two registers each.
+INLINE uint32_t sign_bits(__m256i a, __m256i b, __m256i c, __m256i d) {
+    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing goes by halves of registers
+    return (uint32_t)_mm256_movemask_epi8(_mm256_permutevar8x32_epi32(bytes, order));
 }
 
-INLINE void store_signs(const Tile tile, int i, unsigned bits) {
-    const bnn_job* const job = tile.job;
-    const int64_t pixel = tile.pixel + i;
-    if (job->masks) {
-        const unsigned real = tile.real < 16 ? (1u << tile.real) - 1 : 0xFFFF;
-        job->masks[pixel * job->mask_stride + tile.block] = (uint16_t)(bits & real);
-    } else {
-        const uint16_t here = (uint16_t)bits;
-        __builtin_memcpy(job->signs + pixel * job->sign_stride + 2 * tile.block, &here, 2);
+// `flip`: 0xFFFF where the registers have all ones for -1.
+INLINE void store_signs(const Tile tile, const __m256i* positive, unsigned flip) {
+    const bnn_job& job = tile.job;
+    const unsigned real = tile.real < 16 ? (1u << tile.real) - 1 : 0xFFFF;
+#pragma GCC unroll 4
+    for (int i = 0; i < tile.n; i += 2) {
+        const __m256i *const first = positive + 2 * i, *const second = i + 1 < tile.n ? first + 2 : first;
+        uint32_t both = sign_bits(first[0], first[1], second[0], second[1]);
+#pragma GCC unroll 2
+        for (int64_t pixel = tile.pixel + i; pixel < tile.pixel + (tile.n < 2 ? 1 : i + 2); ++pixel, both >>= 16) {
+            const uint16_t here = (uint16_t)((both ^ flip) & real);
+            if (job.masks) {
+                job.masks[pixel * job.mask_stride + tile.block] = here;
+            } else {
+                __builtin_memcpy(job.signs + pixel * job.sign_stride + 2 * tile.block, &here, 2);
+            }
+        }
     }
 }
 
@@ -152,106 +164,107 @@ INLINE __m256 rprelu(__m256 y, __m256 before, __m256 slope, __m256 after) {
 // In this order of operands a NaN stays NaN, as in the standard operation.
 INLINE __m256 clip(__m256 y, __m256 low, __m256 high) { return _mm256_min_ps(high, _mm256_max_ps(low, y)); }
 
-INLINE __m256 at_least(__m256 y, __m256 level) { return _mm256_cmp_ps(y, level, _CMP_GE_OQ); }
+INLINE __m256i at_least(__m256 y, __m256 level) { return _mm256_castps_si256(_mm256_cmp_ps(y, level, _CMP_GE_OQ)); }
 
 // Stage by stage over the tile, so that a choice is made once for its pixels.
 // `full`, known to the compiler: the whole block is real. A masked store is far slower than a plain one.
 INLINE void finish(const Tile tile, const __m256i* mismatch, bool full) {
-    const bnn_job* const job = tile.job;
+    const bnn_job& job = tile.job;
     const int all = 2 * tile.n;
     const int64_t lane = tile.block * 16;
     const __m256i real[2] = {lanes_below(tile.real), lanes_below(tile.real - 8)};
     const auto start = [&](int k) {
-        const int32_t* const table = job->table + job->table_offsets[tile.pixel + k / 2] + lane + k % 2 * 8;
+        const int32_t* const table = job.table + job.table_offsets[tile.pixel + k / 2] + lane + k % 2 * 8;
         return _mm256_load_si256((const __m256i*)table);
     };
-    const auto at = [&](int k) { return (tile.pixel + k / 2) * job->stride + lane + k % 2 * 8; };
+    const auto at = [&](int k) { return (tile.pixel + k / 2) * job.stride + lane + k % 2 * 8; };
     const auto constant = [&](const float* values, int k) { return _mm256_load_ps(values + lane + k % 2 * 8); };
-    if (job->kind == 1) {
-#pragma GCC unroll 4
-        for (int i = 0; i < tile.n; ++i) {
-            const __m256i low = _mm256_cmpgt_epi32(mismatch[2 * i], start(2 * i));
-            const __m256i high = _mm256_cmpgt_epi32(mismatch[2 * i + 1], start(2 * i + 1));
-            store_signs(tile, i, ~sign_bits(_mm256_castsi256_ps(low), _mm256_castsi256_ps(high)));
-        }
-        return;
+    __m256i positive[2 * kMost];
+    if (job.kind == 1) {
+#pragma GCC unroll 8
+        for (int k = 0; k < all; ++k) positive[k] = _mm256_cmpgt_epi32(mismatch[k], start(k));
+        return store_signs(tile, positive, 0xFFFF);
     }
     __m256 y[2 * kMost];
 #pragma GCC unroll 8
     for (int k = 0; k < all; ++k) {
         const __m256i sum = _mm256_add_epi32(start(k), mismatch[k]);
-        if (job->kind == 0) _mm256_maskstore_epi32(job->raw + at(k), real[k % 2], sum);
+        if (job.kind == 0) _mm256_maskstore_epi32(job.raw + at(k), real[k % 2], sum);
         y[k] = _mm256_cvtepi32_ps(sum);
     }
-    if (job->kind == 0) return;
+    if (job.kind == 0) return;
 #pragma GCC unroll 8
     for (int k = 0; k < all; ++k) {
-        y[k] = _mm256_add_ps(_mm256_mul_ps(y[k], constant(job->scale, k)), constant(job->bias, k));
+        y[k] = _mm256_add_ps(_mm256_mul_ps(y[k], constant(job.scale, k)), constant(job.bias, k));
     }
-    if (job->add) {
+    if (job.add) {
 #pragma GCC unroll 8
         for (int k = 0; k < all; ++k) {
-            const float* const from = job->residual + at(k);
+            const float* const from = job.residual + at(k);
             y[k] = _mm256_add_ps(y[k], full ? _mm256_loadu_ps(from) : _mm256_maskload_ps(from, real[k % 2]));
         }
     }
-    if (job->clip) {
-        const __m256 low = _mm256_set1_ps(job->low), high = _mm256_set1_ps(job->high);
+    if (job.clip) {
+        const __m256 low = _mm256_set1_ps(job.low), high = _mm256_set1_ps(job.high);
 #pragma GCC unroll 8
         for (int k = 0; k < all; ++k) y[k] = clip(y[k], low, high);
     }
-    if (job->rprelu) {
+    if (job.rprelu) {
 #pragma GCC unroll 8
         for (int k = 0; k < all; ++k) {
-            y[k] = rprelu(y[k], constant(job->before, k), constant(job->slope, k), constant(job->after, k));
+            y[k] = rprelu(y[k], constant(job.before, k), constant(job.slope, k), constant(job.after, k));
         }
     }
 #pragma GCC unroll 8
     for (int k = 0; k < all; ++k) {
         if (full) {
-            _mm256_storeu_ps(job->y + at(k), y[k]);
+            _mm256_storeu_ps(job.y + at(k), y[k]);
         } else {
-            _mm256_maskstore_ps(job->y + at(k), real[k % 2], y[k]);
+            _mm256_maskstore_ps(job.y + at(k), real[k % 2], y[k]);
         }
     }
-    if (job->sign) {
-        const __m256 low = constant(job->level, 0), high = constant(job->level, 1);
-#pragma GCC unroll 4
-        for (int i = 0; i < tile.n; ++i) {
-            store_signs(tile, i, sign_bits(at_least(y[2 * i], low), at_least(y[2 * i + 1], high)));
-        }
+    if (job.sign) {
+#pragma GCC unroll 8
+        for (int k = 0; k < all; ++k) positive[k] = at_least(y[k], constant(job.level, k));
+        store_signs(tile, positive, 0);
     }
 }
 
-INLINE void compute_tile(const bnn_job* job, int64_t pixel, int64_t block, int n) {
-    const Tile tile = {job, pixel, block, n, job->outputs - block * 16};
-    if (job->kind == 2) {
+// `tiles` tiles of `n` pixels, known to the compiler; no more than kStrip.
+template <int n>
+INLINE void compute_strip(const bnn_job& job, int64_t pixel, int64_t block, int64_t tiles) {
+    if (job.kind == 2) {
         // The lines that `finish` will want are further away than the first cache.
-#pragma GCC unroll 4
-        for (int i = 0; i < n; ++i) {
-            const int64_t at = (pixel + i) * job->stride + block * 16;
-            if (job->add) __builtin_prefetch(job->residual + at);
-            __builtin_prefetch(job->y + at, 1);
+        for (int64_t i = 0; i < n * tiles; ++i) {
+            const int64_t at = (pixel + i) * job.stride + block * 16;
+            if (job.add) __builtin_prefetch(job.residual + at);
+            __builtin_prefetch(job.y + at, 1);
         }
     }
-    __m256i mismatch[2 * kMost];
-    const uint32_t* const weights = job->weights + block * job->pairs * 32;
-#pragma GCC unroll 2
-    for (int h = 0; h < 2; ++h) {
-        (n == 1 ? mismatches_of_one : mismatches_of_four)(job, pixel, weights + 8 * h, mismatch + h);
-    }
-    if (tile.real >= 16) {
-        finish(tile, mismatch, true);
-    } else {
-        finish(tile, mismatch, false);
+    __m256i mismatch[2 * n * kStrip];
+    const int16_t times = job.kind == 1 ? 1 : -2;  // a mismatch takes 2 off a sum
+    strip_mismatches<n>(job.windows + pixel, job.window_stride, job.weights + block * job.pairs * 32, job.pairs, times,
+                        tiles, mismatch);
+    for (int64_t i = 0; i < tiles; ++i) {
+        const Tile tile = {job, pixel + i * n, block, n, job.outputs - block * 16};
+        if (tile.real >= 16) {
+            finish(tile, mismatch + i * 2 * n, true);
+        } else {
+            finish(tile, mismatch + i * 2 * n, false);
+        }
     }
 }
 
-void compute(const bnn_job* job) {
-    for (int64_t block = 0; block < job->blocks; ++block) {
+void compute(const bnn_job* given) {
+    const bnn_job job = *given;
+    for (int64_t block = 0; block < job.blocks; ++block) {
         int64_t pixel = 0;
-        for (; pixel + kMost <= job->pixels; pixel += kMost) compute_tile(job, pixel, block, kMost);
-        for (; pixel < job->pixels; ++pixel) compute_tile(job, pixel, block, 1);
+        while (pixel + kMost <= job.pixels) {
+            const int64_t left = (job.pixels - pixel) / kMost, tiles = left < kStrip ? left : kStrip;
+            compute_strip<kMost>(job, pixel, block, tiles);
+            pixel += tiles * kMost;
+        }
+        if (pixel < job.pixels) compute_strip<1>(job, pixel, block, job.pixels - pixel);
     }
 }
 
@@ -274,6 +287,7 @@ INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, i
     }
     const __m256 low = _mm256_set1_ps(job->low), high = _mm256_set1_ps(job->high);
     const int64_t lane = block * 16, real = job->outputs - lane;
+    __m256i positive[8];
 #pragma GCC unroll 8
     for (int k = 0; k < 2 * n; ++k) {
         const int64_t from = lane + k % 2 * 8;
@@ -289,12 +303,13 @@ INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, i
         } else {
             _mm256_maskstore_ps(to, lanes_below(real - k % 2 * 8), y);
         }
-        acc[k] = at_least(y, _mm256_load_ps(job->level + from));
+        positive[k] = at_least(y, _mm256_load_ps(job->level + from));
     }
     if (!job->signs) return;
 #pragma GCC unroll 4
     for (int i = 0; i < n; ++i) {
-        const uint16_t here = (uint16_t)sign_bits(acc[2 * i], acc[2 * i + 1]);
+        const __m256i *const p = positive + 2 * i;
+        const uint16_t here = (uint16_t)sign_bits(p[0], p[1], p[0], p[1]);
         __builtin_memcpy(job->signs + (pixel + i) * job->sign_stride + 2 * block, &here, 2);
     }
 }
