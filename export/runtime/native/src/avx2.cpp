@@ -268,17 +268,19 @@ void compute(const bnn_job* given) {
     }
 }
 
+constexpr int kMostFloats = 6;  // pixels of a tile: two sums each, and three registers more
+
 // `n` neighbouring pixels and the 16 outputs of a block.
 INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, int n) {
-    __m256 acc[8];
-#pragma GCC unroll 8
+    __m256 acc[2 * kMostFloats];
+#pragma GCC unroll 12
     for (int i = 0; i < 2 * n; ++i) acc[i] = _mm256_setzero_ps();
     const float* const x = job->x + pixel * job->step;
     const float* weights = job->weights + block * job->depth * 16;
     for (int64_t k = 0; k < job->depth; ++k, weights += 16) {
         const __m256 first = _mm256_load_ps(weights), second = _mm256_load_ps(weights + 8);
         const float* const from = x + job->offsets[k];
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (int i = 0; i < n; ++i) {
             const __m256 value = _mm256_set1_ps(from[i * job->step]);
             acc[2 * i] = _mm256_fmadd_ps(value, first, acc[2 * i]);
@@ -287,8 +289,8 @@ INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, i
     }
     const __m256 low = _mm256_set1_ps(job->low), high = _mm256_set1_ps(job->high);
     const int64_t lane = block * 16, real = job->outputs - lane;
-    __m256i positive[8];
-#pragma GCC unroll 8
+    __m256i positive[2 * kMostFloats];
+#pragma GCC unroll 12
     for (int k = 0; k < 2 * n; ++k) {
         const int64_t from = lane + k % 2 * 8;
         __m256 y = _mm256_add_ps(acc[k], _mm256_load_ps(job->bias + from));
@@ -306,7 +308,7 @@ INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, i
         positive[k] = at_least(y, _mm256_load_ps(job->level + from));
     }
     if (!job->signs) return;
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int i = 0; i < n; ++i) {
         const __m256i *const p = positive + 2 * i;
         const uint16_t here = (uint16_t)sign_bits(p[0], p[1], p[0], p[1]);
@@ -317,6 +319,8 @@ INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, i
 void float_compute(const bnn_float_job* job) {
     for (int64_t block = 0; block < job->blocks; ++block) {
         int64_t pixel = 0;
+        // Six by six, but no 6 and 2 for the last 8.
+        for (; pixel + 8 < job->pixels; pixel += kMostFloats) float_tile(job, pixel, block, kMostFloats);
         for (; pixel + 4 <= job->pixels; pixel += 4) float_tile(job, pixel, block, 4);
         for (; pixel < job->pixels; ++pixel) float_tile(job, pixel, block, 1);
     }
