@@ -98,7 +98,7 @@ INLINE void mismatches(const uint32_t* window, int64_t stride, const uint32_t* w
     }
 }
 
-constexpr int kStrip = 4;  // tiles whose sums are made before any of them is finished
+constexpr int kStrip = 8;  // tiles whose sums are made before any of them is finished
 
 // A function by itself: beside `finish` the sums would find too few registers. `tiles` tiles of `n` pixels and the 16
 // outputs of a block: register 2 i of `result` for the first 8 outputs of pixel i, 2 i + 1 for the others.
