@@ -1,5 +1,8 @@
-// AVX2: 8 outputs to a register, half a block. The sums are those of avx512.cpp: five operations there, a few more
-// here, where three-operand logic and the population count are made of plain ones.
+// AVX2: 8 outputs to a register, half a block.
+//
+// The sums are those of avx512.cpp, a carry for each pair of words, with parities in both words of a pair as in neon.cpp
+// (bnn_kernel::prefixes): where P_2j is set, the carry is ~P_2j+1, elsewhere P_2j-1. A pair is two exclusive ors, three
+// operations for that select, six for the population count by a table of half bytes, and an add.
 #include "kernel.h"
 
 #if defined(__AVX2__) && defined(__FMA__)
