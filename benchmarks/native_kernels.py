@@ -1,23 +1,35 @@
-"""The native kernels on the binary layers of ResNet-18 for 32x32 images: microseconds, GMAC/s, share of the ceiling.
+"""The native kernels: the binary layers of ResNet-18 for 32x32 images, and whole networks over their bare sums.
 
-One thread, no onnxruntime. The ceiling is what a plain kernel could reach, xor, population count and add for each 32
-products of a lane, at the speed this machine was just measured to do them in registers; a kernel that needs fewer
-operations can pass 100 %. Prints a table; --out also writes JSON.
+    python benchmarks/native_kernels.py [--networks resnet18 ...] [--kernels avx2 ...] [--out FILE]
+
+Layers: microseconds, GMAC/s, share of the ceiling; one thread, no onnxruntime. The ceiling is what a plain kernel could
+reach, xor, population count and add for each 32 products of a lane, at the speed this machine was just measured to do
+them in registers; a kernel that needs fewer operations can pass 100 %.
+
+Networks: an image's microseconds in a session of one thread, call from Python included, over those of the bare sums:
+the kernel's own loop over words that lie ready in the first cache, for every binary layer, without gathering the words,
+thresholds, floats, signs, first layer, poolings and the last layer. Both are the least of many runs taken in turns, the
+session's in time of the thread, so that other work on the machine counts little. Prints tables; --out also writes JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
+import os
 import platform
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bnn_itrd.export.runtime import native
+from bnn_itrd.export.runtime.machine import describe_machine
 from bnn_itrd.export.runtime.native import kernel
 from bnn_itrd.export.runtime.native.direct import KERNELS, DirectConvolution, aligned, load_library
 
@@ -31,6 +43,8 @@ LAYERS = (
     (256, 512, 8, 2, 1, 0),
     (512, 512, 4, 1, 1, 2),
 )
+
+NETWORKS = ("resnet18", "resnet20", "resnet18-reactnet", "resnet20-reactnet")
 
 _CEILING = r"""
 #include <immintrin.h>
@@ -78,7 +92,7 @@ def ceiling(name: str) -> float | None:
 
 
 def layer_seconds(name: str, layer: tuple[int, ...], *, batch: int, repeats: int) -> tuple[float, float]:
-    """Median seconds an image of one layer: with a threshold, and with residual, clip and signs."""
+    """Least seconds an image of one layer: with a threshold, and with residual, clip and signs."""
     channels, outputs, side, stride, *_ = layer
     generator = np.random.default_rng(0)
     weights = generator.integers(0, 256, (3, 3, channels // 8, outputs), np.uint8)
@@ -95,7 +109,7 @@ def layer_seconds(name: str, layer: tuple[int, ...], *, batch: int, repeats: int
     )
     _, thresholds = first(signs, repeats=repeats)
     _, floats = second(signs, residual, repeats=repeats)
-    return float(np.median(thresholds)) / batch, float(np.median(floats)) / batch
+    return float(thresholds.min()) / batch, float(floats.min()) / batch
 
 
 def measure(names: Iterable[str], *, batch: int, repeats: int) -> dict[str, Any]:
@@ -112,13 +126,13 @@ def measure(names: Iterable[str], *, batch: int, repeats: int) -> dict[str, Any]
             assert thresholds + floats == count
             seconds += thresholds * times[0] + floats * times[1]
             products += count * macs
-            for epilogue, time in zip(("threshold", "add, clip, sign"), times, strict=True):
-                rate = macs / time / 1e9
+            for epilogue, taken in zip(("threshold", "add, clip, sign"), times, strict=True):
+                rate = macs / taken / 1e9
                 rows.append(
                     {
                         "layer": f"{channels} -> {outputs}, {side}x{side}, stride {stride}",
                         "epilogue": epilogue,
-                        "microseconds": 1e6 * time,
+                        "microseconds": 1e6 * taken,
                         "gmac_per_s": rate,
                         "share_of_ceiling": None if top is None else rate / top,
                     }
@@ -128,6 +142,133 @@ def measure(names: Iterable[str], *, batch: int, repeats: int) -> dict[str, Any]
     return result
 
 
+# The sums of a layer, a chunk of pixels at a time as the library cuts it; the least seconds of some repeats.
+_SUMS = r"""
+#include SOURCE
+#include <stdlib.h>
+#include <time.h>
+static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + 1e-9 * t.tv_nsec; }
+static inline void sums(const bnn_job* job, int64_t block, void* to) {
+#if defined(__AVX512VPOPCNTDQ__)
+    for (int64_t pixel = 0; pixel < job->pixels; pixel += 8) {
+        mismatches(Tile{job, pixel, block, 0xFFFF, 8}, (__m512i*)to);
+        __asm__ volatile("" : : "r"(to) : "memory");
+    }
+#elif defined(__AVX2__)
+    for (int64_t pixel = 0; pixel < job->pixels; pixel += kMost * kStrip) {
+        const int64_t left = (job->pixels - pixel + kMost - 1) / kMost, many = left < kStrip ? left : kStrip;
+        strip_mismatches<kMost>(job->windows + pixel, job->window_stride, job->weights + block * job->pairs * 32,
+                                job->pairs, 1, many, (__m256i*)to);
+        __asm__ volatile("" : : "r"(to) : "memory");
+    }
+#else
+    for (int64_t pixel = 0; pixel < job->pixels; pixel += 2) {
+        mismatches(Tile{job, pixel, block, 2, 16}, (uint32x4_t*)to);
+        __asm__ volatile("" : : "r"(to) : "memory");
+    }
+#endif
+}
+extern "C" double bare_sums(int64_t pairs, int64_t blocks, int64_t pixels, int64_t repeats) {
+    const int64_t fit = 6144 / (2 * pairs) / 8 * 8 - 16, chunk = pixels < fit ? pixels : fit < 8 ? 8 : fit;
+    bnn_job job = {};
+    job.window_stride = chunk + 16, job.pairs = pairs;
+    const int64_t words = 2 * pairs * job.window_stride, weights = blocks * pairs * 32;
+    uint32_t* const memory = (uint32_t*)aligned_alloc(64, (words + weights + 15) / 16 * 64);
+    for (int64_t i = 0; i < words + weights; ++i) memory[i] = (uint32_t)rand();
+    job.weights = memory, job.windows = memory + weights;
+    alignas(64) char results[64 * 64];
+    double best = 1e9;
+    for (int64_t repeat = 0; repeat < repeats; ++repeat) {
+        const double start = now();
+        for (int64_t first = 0; first < pixels; first += chunk) {
+            job.pixels = pixels - first < chunk ? pixels - first : chunk;
+            for (int64_t block = 0; block < blocks; ++block) sums(&job, block, results);
+        }
+        const double seconds = now() - start;
+        if (seconds < best) best = seconds;
+    }
+    free(memory);
+    return best;
+}
+"""
+_FLAGS = {
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vpopcntdq"],
+    "avx2": ["-mavx2", "-mfma"],
+    "neon": ["-fno-schedule-insns"],
+}
+
+
+def sums_library(name: str, folder: Path) -> Any:
+    """A library with the kernel's source and `bare_sums` around its loop."""
+    source, library = folder / "sums.cpp", folder / f"{name}.so"
+    source.write_text(_SUMS)
+    kernel_source = Path(native.__file__).parent / "src" / f"{name}.cpp"
+    flags = ["-std=c++17", "-O3", "-fPIC", "-w", "-ffp-contract=off", *_FLAGS[name], f'-DSOURCE="{kernel_source}"']
+    subprocess.run(["c++", *flags, "-shared", str(source), "-o", str(library)], check=True)
+    loaded = ctypes.CDLL(str(library))
+    loaded.bare_sums.restype = ctypes.c_double
+    return loaded
+
+
+def binary_layers(file: Path) -> list[tuple[int, int, int, int]]:
+    """Of a file without chains, for each binary convolution: pairs of words, blocks of 16 outputs, pixels, groups."""
+    import onnx
+
+    graph = onnx.load(file).graph
+    shapes = {value.name: tuple(value.dims) for value in graph.initializer}
+    layers = []
+    for node in graph.node:
+        if not node.op_type.removeprefix("Grouped").startswith("BinaryConv"):
+            continue
+        have = {item.name: list(item.ints) or item.i for item in node.attribute}
+        height, width, _, outputs = shapes[node.input[1]]
+        words = height * width * -(-(have["channels"] // have["group"]) // 32)
+        sides = [
+            (have["input_size"][i] + have["pads"][i] + have["pads"][i + 2] - have["dilations"][i] * (k - 1) - 1)
+            // have["strides"][i]
+            + 1
+            for i, k in enumerate((height, width))
+        ]
+        layers.append((-(-words // 2), -(-(outputs // have["group"]) // 16), sides[0] * sides[1], have["group"]))
+    return layers
+
+
+def network_rows(network: str, names: Iterable[str], folder: Path, *, rounds: int) -> list[dict[str, Any]]:
+    """For each kernel and batch: microseconds of an image in a session, of its bare sums, the ratio."""
+    import torch
+    from deploy import NETWORKS
+
+    from bnn_itrd.export import session, to_onnx
+
+    torch.manual_seed(0)
+    _, student, shape = NETWORKS[network]()
+    layers = binary_layers(to_onnx(student, folder / "apart.onnx", input_shape=shape, chains=False))
+    file = to_onnx(student, folder / "network.onnx", input_shape=shape)
+    rows = []
+    for name in names:
+        library = sums_library(name, folder)
+        os.environ["BNN_ITRD_KERNEL"] = name
+        opened = session(file, threads=1, native=True)
+        os.environ.pop("BNN_ITRD_KERNEL")
+        batches = (1, 32)
+        inputs = {b: np.random.default_rng(0).standard_normal((b, *shape), np.float32) for b in batches}
+        whole, bare = dict.fromkeys(batches, np.inf), dict.fromkeys(layers, np.inf)
+        for _ in range(rounds):
+            for layer in bare:
+                seconds = layer[3] * library.bare_sums(*(ctypes.c_int64(value) for value in (*layer[:3], 5)))
+                bare[layer] = min(bare[layer], seconds)
+            for batch, x in inputs.items():
+                for _ in range(20 if batch == 1 else 2):
+                    start = time.thread_time()
+                    opened.run(None, {opened.get_inputs()[0].name: x})
+                    whole[batch] = min(whole[batch], (time.thread_time() - start) / batch)
+        sums = sum(bare[layer] for layer in layers)
+        for batch in batches:
+            row = {"network": network, "kernel": name, "batch": batch, "microseconds": 1e6 * whole[batch]}
+            rows.append({**row, "sums_microseconds": 1e6 * sums, "ratio": whole[batch] / sums})
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="also write the numbers to this JSON file")
@@ -135,7 +276,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=200)
     available = ("neon",) if kernel() == "neon" else KERNELS[1 : KERNELS.index(kernel()) + 1]
     parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=list(available), help="portable is slow")
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), help="of benchmarks/deploy.py; none: no names")
+    parser.add_argument("--rounds", type=int, default=40, help="of a network and its sums in turns")
     arguments = parser.parse_args()
+    machine = describe_machine()
+    print(f"{machine['cpu']}, {machine['features']}")
     result = measure(arguments.kernels, batch=arguments.batch, repeats=arguments.repeats)
     for name, values in result["kernels"].items():
         top = values["ceiling_gmac_per_s"]
@@ -146,6 +291,14 @@ def main() -> None:
             print(f"  {row['layer']:32}{row['epilogue']:16}{numbers}")
         total = values["network"]
         print(f"  {'the 16 binary layers':48}{total['microseconds']:9.2f} us{total['gmac_per_s']:8.0f} GMAC/s")
+    result["processor"], result["networks"] = machine, []
+    for network in arguments.networks:
+        with tempfile.TemporaryDirectory() as folder:
+            rows = network_rows(network, arguments.kernels, Path(folder), rounds=arguments.rounds)
+        result["networks"] += rows
+        for row in rows:
+            numbers = f"{row['microseconds']:9.0f} us, sums{row['sums_microseconds']:6.0f} us, ratio {row['ratio']:.2f}"
+            print(f"{network:20}{row['kernel']:8}batch {row['batch']:2}{numbers}")
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")
 

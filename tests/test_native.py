@@ -190,6 +190,29 @@ def test_signs_of_special_floats() -> None:
             np.testing.assert_array_equal(direct_signs(load_library(), name, x, level), expected, err_msg=name)
 
 
+@pytest.mark.parametrize("form", [{}, {"limits": (-1, 1)}, {"rprelu"}])
+def test_special_constants_give_the_same_bits_but_those_of_a_nan(form: Any) -> None:
+    generator = np.random.default_rng(0)
+    special = np.array([0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 1e-45, 3e38, 0], np.float32)
+    special.view(np.uint32)[-1] = 0xFFC12345  # a NaN with a sign and a payload
+    for add in [False, True] * 20:
+        weights, x = signs_of((1, 1, 8, 24), generator), packed(signs_of((1, 4, 5, 8), generator))
+        scale, bias, level, *bent = generator.choice(special, (6, 24))
+        residual = generator.choice(special, (1, 4, 5, 24))
+        arguments: dict[str, Any] = {"rprelu": bent} if "rprelu" in form else form
+        arguments = {"scale": scale, "bias": bias, "level": level, "add": add, **arguments}
+        results = [
+            DirectConvolution(load_library(), name, packed(weights, axis=2), channels=8, **arguments)(x, residual)[0]
+            for name in kernels()
+        ]
+        for result in results[1:]:
+            np.testing.assert_array_equal(result["signs"], results[0]["signs"])
+            nan = np.isnan(results[0]["y"])
+            np.testing.assert_array_equal(np.isnan(result["y"]), nan)
+            ours, theirs = (np.where(nan, 0, y["y"].view(np.int32)) for y in (result, results[0]))
+            np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -16,7 +16,7 @@ def main() -> None:
     library, kernels = load_library(Path(sys.argv[1])), sys.argv[2].split(",")
     rng, done = np.random.default_rng(int(sys.argv[4])), 0
     while done < int(sys.argv[3]):
-        group, i = int(rng.choice([1, 1, 2, 3])), int(rng.choice([1, 5, 32, 33, 64, 70]))
+        group, i = int(rng.choice([1, 1, 2, 3])), int(rng.choice([1, 5, 16, 32, 33, 48, 64, 70]))
         o = int(rng.choice([1, 7, 16, 20, 48]))
         shape, pads = rng.integers(1, 6, 2), rng.integers(0, 4, 4)
         strides, dilations, sides = rng.integers(1, 4, 2), rng.integers(1, 3, 2), rng.integers(1, 20, 2)

@@ -1,5 +1,8 @@
-// AVX2: 8 outputs to a register, half a block. The sums are those of avx512.cpp: five operations there, a few more
-// here, where three-operand logic and the population count are made of plain ones.
+// AVX2: 8 outputs to a register, half a block.
+//
+// The sums are those of avx512.cpp, a carry for each pair of words, with parities in both words of a pair as in neon.cpp
+// (bnn_kernel::prefixes): where P_2j is set, the carry is ~P_2j+1, elsewhere P_2j-1. A pair is two exclusive ors, three
+// operations for that select, six for the population count by a table of half bytes, and an add.
 #include "kernel.h"
 
 #if defined(__AVX2__) && defined(__FMA__)
@@ -10,21 +13,34 @@
 
 namespace {
 
-void gather(const uint32_t* planes, const int64_t* offsets, int64_t words, int64_t count, uint32_t* windows,
-            int64_t stride) {
-    for (int64_t x = 0; x < count; x += 8) {
-        __m256i parity = _mm256_setzero_si256();
-        uint32_t* to = windows + x;
-        for (int64_t k = 0; k < words; k += 2, to += 2 * stride) {
-            const __m256i even = _mm256_loadu_si256((const __m256i*)(planes + offsets[k] + x));
-            parity = _mm256_xor_si256(parity, even);
-            if (k + 1 < words) {
-                parity = _mm256_xor_si256(parity, _mm256_loadu_si256((const __m256i*)(planes + offsets[k + 1] + x)));
-            }
-            _mm256_storeu_si256((__m256i*)to, even);
-            _mm256_storeu_si256((__m256i*)(to + stride), parity);
+// `count` registers of 8 neighbours.
+INLINE void gather_some(const uint32_t* planes, const int64_t* offsets, int64_t words, uint32_t* to, int64_t stride,
+                        int count) {
+    __m256i parity[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < count; ++i) parity[i] = _mm256_setzero_si256();
+    for (int64_t k = 0; k < words; ++k, to += stride) {
+        const uint32_t* const from = planes + offsets[k];
+#pragma GCC unroll 4
+        for (int i = 0; i < count; ++i) {
+            parity[i] = _mm256_xor_si256(parity[i], _mm256_loadu_si256((const __m256i*)(from + 8 * i)));
+            _mm256_storeu_si256((__m256i*)(to + 8 * i), parity[i]);
         }
     }
+    if (words % 2 == 0) return;
+#pragma GCC unroll 4
+    for (int i = 0; i < count; ++i) _mm256_storeu_si256((__m256i*)(to + 8 * i), parity[i]);
+}
+
+void gather(const uint32_t* planes, const int64_t* offsets, int64_t words, int64_t count, uint32_t* windows,
+            int64_t stride) {
+    int64_t x = 0;
+    for (; x + 24 < count; x += 32) gather_some(planes + x, offsets, words, windows + x, stride, 4);
+    if (x + 8 < count) {
+        gather_some(planes + x, offsets, words, windows + x, stride, 2);
+        x += 16;
+    }
+    if (x < count) gather_some(planes + x, offsets, words, windows + x, stride, 1);
 }
 
 // Ones in each byte, from a table of the 16 half bytes.
@@ -37,153 +53,277 @@ INLINE __m256i count_bytes(__m256i x) {
     return _mm256_add_epi8(low, high);
 }
 
-// 32-bit sums of four bytes each.
-INLINE __m256i widen(__m256i bytes) {
-    return _mm256_madd_epi16(_mm256_maddubs_epi16(bytes, _mm256_set1_epi8(1)), _mm256_set1_epi16(1));
-}
+constexpr int kMost = 4;  // pixels of a tile
 
-// Mismatches of `n` neighbouring pixels with 8 outputs.
-INLINE void mismatches(const bnn_job* job, const uint32_t* weights, int64_t pixel, int n, __m256i* result) {
-    __m256i last[4], carries[4];
+// Mismatches of `n` neighbouring pixels with 8 outputs, times `times`: register 2 i of `result` for pixel i.
+INLINE void mismatches(const uint32_t* window, int64_t stride, const uint32_t* weights, int64_t pairs, int16_t times,
+                       int n, __m256i* result) {
+    __m256i last[kMost], carries[kMost];
+    const __m256i factor = _mm256_set1_epi16(times);
 #pragma GCC unroll 4
-    for (int i = 0; i < n; ++i) last[i] = result[i] = _mm256_setzero_si256();
-    const uint32_t* window = job->windows + pixel;
-    const int64_t stride = job->window_stride;
-    for (int64_t pair = 0; pair < job->pairs;) {
+    for (int i = 0; i < n; ++i) last[i] = result[2 * i] = _mm256_setzero_si256();
+    for (int64_t left = pairs;;) {
         // A byte holds 255, and a count adds at most 8.
-        const int64_t stop = job->pairs - pair < 31 ? job->pairs : pair + 31;
+        const int64_t some = left < 31 ? left : 31;
 #pragma GCC unroll 4
         for (int i = 0; i < n; ++i) carries[i] = _mm256_setzero_si256();
-        for (; pair < stop; ++pair, window += 2 * stride, weights += 32) {
+        int64_t k = 0;
+        do {
             const __m256i even = _mm256_load_si256((const __m256i*)weights);
             const __m256i parity = _mm256_load_si256((const __m256i*)(weights + 16));
 #pragma GCC unroll 4
             for (int i = 0; i < n; ++i) {
-                const __m256i t = _mm256_xor_si256(even, _mm256_set1_epi32((int)window[i]));
+                const __m256i first = _mm256_xor_si256(even, _mm256_set1_epi32((int)window[i]));
                 const __m256i sum = _mm256_xor_si256(parity, _mm256_set1_epi32((int)window[stride + i]));
-                // (last ^ t) ? ~sum : last
-                const __m256i differ =
-                    _mm256_andnot_si256(_mm256_xor_si256(last[i], sum), _mm256_xor_si256(last[i], t));
+                // first ? ~sum : last
+                const __m256i differ = _mm256_andnot_si256(_mm256_xor_si256(last[i], sum), first);
                 carries[i] = _mm256_add_epi8(carries[i], count_bytes(_mm256_xor_si256(last[i], differ)));
                 last[i] = sum;
+                // One pixel after the other: more of them at once need more registers than there are.
+                __asm__("" : "+x"(carries[i]), "+x"(last[i]));
             }
-        }
+            window += 2 * stride;
+            weights += 32;
+        } while (++k < some);
+        left -= some;
+        if (left == 0) break;
 #pragma GCC unroll 4
-        for (int i = 0; i < n; ++i) result[i] = _mm256_add_epi32(result[i], widen(carries[i]));
+        for (int i = 0; i < n; ++i) {
+            const __m256i twice = _mm256_maddubs_epi16(carries[i], _mm256_set1_epi8(2));
+            result[2 * i] = _mm256_add_epi32(result[2 * i], _mm256_madd_epi16(twice, factor));
+        }
     }
 #pragma GCC unroll 4
     for (int i = 0; i < n; ++i) {
-        result[i] = _mm256_add_epi32(_mm256_add_epi32(result[i], result[i]), widen(count_bytes(last[i])));
+        const __m256i twice = _mm256_maddubs_epi16(carries[i], _mm256_set1_epi8(2));
+        const __m256i ones = _mm256_maddubs_epi16(count_bytes(last[i]), _mm256_set1_epi8(1));
+        result[2 * i] = _mm256_add_epi32(result[2 * i], _mm256_madd_epi16(_mm256_add_epi16(twice, ones), factor));
     }
 }
 
+constexpr int kStrip = 8;  // tiles whose sums are made before any of them is finished
+
+// A function by itself: beside `finish` the sums would find too few registers. `tiles` tiles of `n` pixels and the 16
+// outputs of a block: register 2 i of `result` for the first 8 outputs of pixel i, 2 i + 1 for the others.
+template <int n>
+__attribute__((noinline)) void strip_mismatches(const uint32_t* window, int64_t stride, const uint32_t* weights,
+                                                int64_t pairs, int16_t times, int64_t tiles, __m256i* result) {
+    for (int64_t tile = 0; tile < tiles; ++tile, window += n, result += 2 * n) {
+#pragma GCC unroll 1
+        for (int h = 0; h < 2; ++h) mismatches(window, stride, weights + 8 * h, pairs, times, n, result + h);
+    }
+}
+
+// What a tile of `n` neighbouring pixels and the 16 outputs of a block works on. `n` is known to the compiler. The job
+// is a copy: no store could have changed it.
+struct Tile {
+    const bnn_job& job;
+    int64_t pixel, block;
+    int n;
+    // Outputs that are real; the others of the block are not written.
+    int64_t real;
+};
+
+// The first `count` lanes.
 INLINE __m256i lanes_below(int64_t count) {
     const int many = count < 8 ? (int)count : 8;
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(many), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-INLINE void store_signs(const bnn_job* job, int64_t pixel, int64_t eight, __m256i positive, __m256i real) {
-    const int bits = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_and_si256(positive, real)));
-    if (job->masks) {
-        ((uint8_t*)(job->masks + pixel * job->mask_stride))[eight] = (uint8_t)bits;
-    } else {
-        job->signs[pixel * job->sign_stride + eight] = (uint8_t)bits;
+// 16 bits of each of two pixels, the lowest first, from all ones and all zeros in two registers each.
+INLINE uint32_t sign_bits(__m256i a, __m256i b, __m256i c, __m256i d) {
+    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing goes by halves of registers
+    return (uint32_t)_mm256_movemask_epi8(_mm256_permutevar8x32_epi32(bytes, order));
+}
+
+// `flip`: 0xFFFF where the registers have all ones for -1.
+INLINE void store_signs(const Tile tile, const __m256i* positive, unsigned flip) {
+    const bnn_job& job = tile.job;
+    const unsigned real = tile.real < 16 ? (1u << tile.real) - 1 : 0xFFFF;
+#pragma GCC unroll 4
+    for (int i = 0; i < tile.n; i += 2) {
+        const __m256i *const first = positive + 2 * i, *const second = i + 1 < tile.n ? first + 2 : first;
+        uint32_t both = sign_bits(first[0], first[1], second[0], second[1]);
+#pragma GCC unroll 2
+        for (int64_t pixel = tile.pixel + i; pixel < tile.pixel + (tile.n < 2 ? 1 : i + 2); ++pixel, both >>= 16) {
+            const uint16_t here = (uint16_t)((both ^ flip) & real);
+            if (job.masks) {
+                job.masks[pixel * job.mask_stride + tile.block] = here;
+            } else {
+                __builtin_memcpy(job.signs + pixel * job.sign_stride + 2 * tile.block, &here, 2);
+            }
+        }
     }
 }
 
 // The order of operands is that of the standard operations for a NaN and for -0.0.
-INLINE __m256 rprelu(__m256 y, const float* before, const float* slope, const float* after) {
-    const __m256 moved = _mm256_add_ps(y, _mm256_load_ps(before)), zero = _mm256_setzero_ps();
+INLINE __m256 rprelu(__m256 y, __m256 before, __m256 slope, __m256 after) {
+    const __m256 moved = _mm256_add_ps(y, before), zero = _mm256_setzero_ps();
     const __m256 above = _mm256_max_ps(zero, moved), below = _mm256_min_ps(moved, zero);
-    const __m256 bent = _mm256_add_ps(above, _mm256_mul_ps(below, _mm256_load_ps(slope)));
-    return _mm256_add_ps(bent, _mm256_load_ps(after));
+    return _mm256_add_ps(_mm256_add_ps(above, _mm256_mul_ps(below, slope)), after);
 }
 
-INLINE __m256 at_least(__m256 y, const float* level) { return _mm256_cmp_ps(y, _mm256_load_ps(level), _CMP_GE_OQ); }
+// In this order of operands a NaN stays NaN, as in the standard operation.
+INLINE __m256 clip(__m256 y, __m256 low, __m256 high) { return _mm256_min_ps(high, _mm256_max_ps(low, y)); }
 
-INLINE void finish(const bnn_job* job, int64_t pixel, int64_t eight, __m256i real, __m256i mismatch) {
-    const int32_t* table = job->table + job->table_offsets[pixel] + eight * 8;
-    const __m256i start = _mm256_load_si256((const __m256i*)table);
-    if (job->kind == 1) {
-        const __m256i negative = _mm256_cmpgt_epi32(mismatch, start);
-        store_signs(job, pixel, eight, _mm256_xor_si256(negative, _mm256_set1_epi32(-1)), real);
-        return;
+INLINE __m256i at_least(__m256 y, __m256 level) { return _mm256_castps_si256(_mm256_cmp_ps(y, level, _CMP_GE_OQ)); }
+
+// Stage by stage over the tile, so that a choice is made once for its pixels.
+// `full`, known to the compiler: the whole block is real. A masked store is far slower than a plain one.
+INLINE void finish(const Tile tile, const __m256i* mismatch, bool full) {
+    const bnn_job& job = tile.job;
+    const int all = 2 * tile.n;
+    const int64_t lane = tile.block * 16;
+    const __m256i real[2] = {lanes_below(tile.real), lanes_below(tile.real - 8)};
+    const auto start = [&](int k) {
+        const int32_t* const table = job.table + job.table_offsets[tile.pixel + k / 2] + lane + k % 2 * 8;
+        return _mm256_load_si256((const __m256i*)table);
+    };
+    const auto at = [&](int k) { return (tile.pixel + k / 2) * job.stride + lane + k % 2 * 8; };
+    const auto constant = [&](const float* values, int k) { return _mm256_load_ps(values + lane + k % 2 * 8); };
+    __m256i positive[2 * kMost];
+    if (job.kind == 1) {
+#pragma GCC unroll 8
+        for (int k = 0; k < all; ++k) positive[k] = _mm256_cmpgt_epi32(mismatch[k], start(k));
+        return store_signs(tile, positive, 0xFFFF);
     }
-    const __m256i sum = _mm256_sub_epi32(start, _mm256_add_epi32(mismatch, mismatch));
-    const int64_t at = pixel * job->stride + eight * 8;
-    if (job->kind == 0) {
-        _mm256_maskstore_epi32(job->raw + at, real, sum);
-        return;
+    __m256 y[2 * kMost];
+#pragma GCC unroll 8
+    for (int k = 0; k < all; ++k) {
+        const __m256i sum = _mm256_add_epi32(start(k), mismatch[k]);
+        if (job.kind == 0) _mm256_maskstore_epi32(job.raw + at(k), real[k % 2], sum);
+        y[k] = _mm256_cvtepi32_ps(sum);
     }
-    __m256 y = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_load_ps(job->scale + eight * 8));
-    y = _mm256_add_ps(y, _mm256_load_ps(job->bias + eight * 8));
-    if (job->add) y = _mm256_add_ps(y, _mm256_maskload_ps(job->residual + at, real));
-    if (job->clip) {
-        // In this order of operands a NaN stays NaN, as in the standard operation.
-        y = _mm256_max_ps(_mm256_set1_ps(job->low), y);
-        y = _mm256_min_ps(_mm256_set1_ps(job->high), y);
+    if (job.kind == 0) return;
+#pragma GCC unroll 8
+    for (int k = 0; k < all; ++k) {
+        y[k] = _mm256_add_ps(_mm256_mul_ps(y[k], constant(job.scale, k)), constant(job.bias, k));
     }
-    const int64_t lane = eight * 8;
-    if (job->rprelu) y = rprelu(y, job->before + lane, job->slope + lane, job->after + lane);
-    _mm256_maskstore_ps(job->y + at, real, y);
-    if (job->sign) store_signs(job, pixel, eight, _mm256_castps_si256(at_least(y, job->level + lane)), real);
+    if (job.add) {
+#pragma GCC unroll 8
+        for (int k = 0; k < all; ++k) {
+            const float* const from = job.residual + at(k);
+            y[k] = _mm256_add_ps(y[k], full ? _mm256_loadu_ps(from) : _mm256_maskload_ps(from, real[k % 2]));
+        }
+    }
+    if (job.clip) {
+        const __m256 low = _mm256_set1_ps(job.low), high = _mm256_set1_ps(job.high);
+#pragma GCC unroll 8
+        for (int k = 0; k < all; ++k) y[k] = clip(y[k], low, high);
+    }
+    if (job.rprelu) {
+#pragma GCC unroll 8
+        for (int k = 0; k < all; ++k) {
+            y[k] = rprelu(y[k], constant(job.before, k), constant(job.slope, k), constant(job.after, k));
+        }
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < all; ++k) {
+        if (full) {
+            _mm256_storeu_ps(job.y + at(k), y[k]);
+        } else {
+            _mm256_maskstore_ps(job.y + at(k), real[k % 2], y[k]);
+        }
+    }
+    if (job.sign) {
+#pragma GCC unroll 8
+        for (int k = 0; k < all; ++k) positive[k] = at_least(y[k], constant(job.level, k));
+        store_signs(tile, positive, 0);
+    }
 }
 
-INLINE void tile(const bnn_job* job, int64_t pixel, int64_t eight, __m256i real, int n) {
-    __m256i result[4];
-    mismatches(job, job->weights + eight / 2 * job->pairs * 32 + eight % 2 * 8, pixel, n, result);
-#pragma GCC unroll 4
-    for (int i = 0; i < n; ++i) finish(job, pixel + i, eight, real, result[i]);
+// `tiles` tiles of `n` pixels, known to the compiler; no more than kStrip.
+template <int n>
+INLINE void compute_strip(const bnn_job& job, int64_t pixel, int64_t block, int64_t tiles) {
+    if (job.kind == 2) {
+        // The lines that `finish` will want are further away than the first cache.
+        for (int64_t i = 0; i < n * tiles; ++i) {
+            const int64_t at = (pixel + i) * job.stride + block * 16;
+            if (job.add) __builtin_prefetch(job.residual + at);
+            __builtin_prefetch(job.y + at, 1);
+        }
+    }
+    __m256i mismatch[2 * n * kStrip];
+    const int16_t times = job.kind == 1 ? 1 : -2;  // a mismatch takes 2 off a sum
+    strip_mismatches<n>(job.windows + pixel, job.window_stride, job.weights + block * job.pairs * 32, job.pairs, times,
+                        tiles, mismatch);
+    for (int64_t i = 0; i < tiles; ++i) {
+        const Tile tile = {job, pixel + i * n, block, n, job.outputs - block * 16};
+        if (tile.real >= 16) {
+            finish(tile, mismatch + i * 2 * n, true);
+        } else {
+            finish(tile, mismatch + i * 2 * n, false);
+        }
+    }
 }
 
-void compute(const bnn_job* job) {
-    for (int64_t eight = 0; eight < 2 * job->blocks; ++eight) {
-        const __m256i real = lanes_below(job->outputs - eight * 8);
+void compute(const bnn_job* given) {
+    const bnn_job job = *given;
+    for (int64_t block = 0; block < job.blocks; ++block) {
         int64_t pixel = 0;
-        for (; pixel + 4 <= job->pixels; pixel += 4) tile(job, pixel, eight, real, 4);
-        for (; pixel < job->pixels; ++pixel) tile(job, pixel, eight, real, 1);
+        while (pixel + kMost <= job.pixels) {
+            const int64_t left = (job.pixels - pixel) / kMost, tiles = left < kStrip ? left : kStrip;
+            compute_strip<kMost>(job, pixel, block, tiles);
+            pixel += tiles * kMost;
+        }
+        if (pixel < job.pixels) compute_strip<1>(job, pixel, block, job.pixels - pixel);
     }
 }
+
+constexpr int kMostFloats = 6;  // pixels of a tile: two sums each, and three registers more
 
 // `n` neighbouring pixels and the 16 outputs of a block.
 INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, int n) {
-    __m256 acc[8];
-#pragma GCC unroll 8
+    __m256 acc[2 * kMostFloats];
+#pragma GCC unroll 12
     for (int i = 0; i < 2 * n; ++i) acc[i] = _mm256_setzero_ps();
     const float* const x = job->x + pixel * job->step;
     const float* weights = job->weights + block * job->depth * 16;
     for (int64_t k = 0; k < job->depth; ++k, weights += 16) {
         const __m256 first = _mm256_load_ps(weights), second = _mm256_load_ps(weights + 8);
         const float* const from = x + job->offsets[k];
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (int i = 0; i < n; ++i) {
             const __m256 value = _mm256_set1_ps(from[i * job->step]);
             acc[2 * i] = _mm256_fmadd_ps(value, first, acc[2 * i]);
             acc[2 * i + 1] = _mm256_fmadd_ps(value, second, acc[2 * i + 1]);
         }
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < 2 * n; ++i) {
-        const int64_t eight = 2 * block + i % 2, at = pixel + i / 2;
-        if (job->outputs <= eight * 8) continue;
-        __m256 y = _mm256_add_ps(acc[i], _mm256_load_ps(job->bias + eight * 8));
-        if (job->clip) {
-            y = _mm256_max_ps(_mm256_set1_ps(job->low), y);
-            y = _mm256_min_ps(_mm256_set1_ps(job->high), y);
+    const __m256 low = _mm256_set1_ps(job->low), high = _mm256_set1_ps(job->high);
+    const int64_t lane = block * 16, real = job->outputs - lane;
+    __m256i positive[2 * kMostFloats];
+#pragma GCC unroll 12
+    for (int k = 0; k < 2 * n; ++k) {
+        const int64_t from = lane + k % 2 * 8;
+        __m256 y = _mm256_add_ps(acc[k], _mm256_load_ps(job->bias + from));
+        if (job->clip) y = clip(y, low, high);
+        if (job->rprelu) {
+            y = rprelu(y, _mm256_load_ps(job->before + from), _mm256_load_ps(job->slope + from),
+                       _mm256_load_ps(job->after + from));
         }
-        const int64_t lane = eight * 8;
-        if (job->rprelu) y = rprelu(y, job->before + lane, job->slope + lane, job->after + lane);
-        _mm256_maskstore_ps(job->y + at * job->stride + lane, lanes_below(job->outputs - lane), y);
-        if (job->signs) {
-            const int bits = _mm256_movemask_ps(at_least(y, job->level + lane));
-            job->signs[at * job->sign_stride + eight] = (uint8_t)bits;
+        float* const to = job->y + (pixel + k / 2) * job->stride + from;
+        if (real >= 16) {
+            _mm256_storeu_ps(to, y);
+        } else {
+            _mm256_maskstore_ps(to, lanes_below(real - k % 2 * 8), y);
         }
+        positive[k] = at_least(y, _mm256_load_ps(job->level + from));
+    }
+    if (!job->signs) return;
+#pragma GCC unroll 6
+    for (int i = 0; i < n; ++i) {
+        const __m256i *const p = positive + 2 * i;
+        const uint16_t here = (uint16_t)sign_bits(p[0], p[1], p[0], p[1]);
+        __builtin_memcpy(job->signs + (pixel + i) * job->sign_stride + 2 * block, &here, 2);
     }
 }
 
 void float_compute(const bnn_float_job* job) {
     for (int64_t block = 0; block < job->blocks; ++block) {
         int64_t pixel = 0;
+        // Six by six, but no 6 and 2 for the last 8.
+        for (; pixel + 8 < job->pixels; pixel += kMostFloats) float_tile(job, pixel, block, kMostFloats);
         for (; pixel + 4 <= job->pixels; pixel += 4) float_tile(job, pixel, block, 4);
         for (; pixel < job->pixels; ++pixel) float_tile(job, pixel, block, 1);
     }
@@ -207,7 +347,7 @@ void level_signs(const float* x, const float* level, int64_t pixels, int64_t cou
 
 }  // namespace
 
-extern "C" const bnn_kernel bnn_kernel_avx2 = {"avx2", gather, compute, float_compute, signs, level_signs};
+extern "C" const bnn_kernel bnn_kernel_avx2 = {"avx2", gather, compute, float_compute, signs, level_signs, 1};
 
 #else
 #error "compile this file with -mavx2 -mfma"

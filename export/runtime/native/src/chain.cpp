@@ -28,10 +28,11 @@ int64_t Value::bytes() const {
     return form == kSigns ? size : 4 * size;
 }
 
-// What one image needs on its way: the values between the steps, and the buffers of each convolution.
+// What one image needs on its way: the values between the steps, and the buffers of its convolutions.
 struct Chain::Arena {
     Aligned<uint8_t> memory;
     std::vector<Workspace> spaces;
+    Scratch scratch;
     std::vector<FloatConvolution::Workspace> float_spaces;
 };
 
@@ -230,7 +231,7 @@ void Chain::run_image(const Call& call, int64_t image, Arena& arena, const Pool&
                 tensors.y = reinterpret_cast<float*>(made);
                 if (epilogue.sign) tensors.signs = at(step.first_output + 1);
             }
-            step.convolution->run(tensors, pool, arena.spaces[s]);
+            step.convolution->run(tensors, pool, arena.spaces[s], arena.scratch);
         }
     }
 }

@@ -24,10 +24,12 @@ struct Run {
     const Convolution& convolution;
     const Tensors& tensors;
     Workspace& space;
+    Scratch& scratch;
     int64_t first_image, images;  // of this wave
     int64_t chunk, chunks;        // pixels; of one image
     int64_t cut, cuts;            // blocks; cuts > 1 only with one group of full blocks
     int64_t stride;               // of the windows
+    int64_t window_words;         // of a task
     bool shared;                  // windows are gathered once, for all cuts
     bool local;                   // windows fit on the stack
     std::atomic<bool> failed{false};  // no memory for a task's windows
@@ -41,14 +43,14 @@ void spread_task(void* data, size_t image) {
     const Tensors& t = run.tensors;
     const int64_t size = t.height * t.width * run.layer().input_bytes();
     run.space.plan.spread(run.layer(), t.input + (run.first_image + int64_t(image)) * size,
-                          run.space.planes.get() + int64_t(image) * run.space.plan.plane_size);
+                          run.scratch.planes.get() + int64_t(image) * run.space.plan.plane_size);
 }
 
 // Windows of the pixels [first, last) of an image and of a group.
 void gather(const Run& run, int64_t image, int64_t group, int64_t first, int64_t last, uint32_t* windows) {
     const Plan& plan = run.space.plan;
     const Layer& layer = run.layer();
-    const uint32_t* planes = run.space.planes.get() + image * plan.plane_size + group * layer.words * plan.word_size;
+    const uint32_t* planes = run.scratch.planes.get() + image * plan.plane_size + group * layer.words * plan.word_size;
     for (int64_t pixel = first; pixel < last;) {
         const int64_t y = pixel / plan.out_width, x = pixel % plan.out_width;
         const int64_t count = std::min(plan.out_width - x, last - pixel);
@@ -63,7 +65,7 @@ void gather_task(void* data, size_t task) {
     const Run& run = *static_cast<const Run*>(data);
     const int64_t image = int64_t(task) / run.chunks, first = int64_t(task) % run.chunks * run.chunk;
     gather(run, image, 0, first, std::min(first + run.chunk, run.space.plan.pixels),
-           run.space.windows.get() + int64_t(task) * run.space.window_words);
+           run.scratch.windows.get() + int64_t(task) * run.window_words);
 }
 
 // Bits of all outputs of a pixel from 16 per block.
@@ -86,7 +88,7 @@ void compute_windows(const Run& run, size_t task, uint32_t* windows) {
     const int64_t last = std::min(first + run.chunk, plan.pixels);
     const int64_t pixel = (run.first_image + image) * plan.pixels + first;
 
-    if (run.shared) windows = run.space.windows.get() + place * run.space.window_words;
+    if (run.shared) windows = run.scratch.windows.get() + place * run.window_words;
     uint16_t* const masks = run.masked() ? run.space.masks.get() + place * run.space.mask_count : nullptr;
 
     bnn_job job = {};
@@ -218,13 +220,13 @@ Convolution::Convolution(Layer constants, const bnn_kernel* which)
 Convolution::~Convolution() { delete idle.load(); }
 
 void Convolution::run(const Tensors& tensors, const Pool& pool) const {
-    std::unique_ptr<Workspace> space(idle.exchange(nullptr));
-    if (!space) space.reset(new Workspace);
-    run(tensors, pool, *space);
-    delete idle.exchange(space.release());
+    std::unique_ptr<Buffers> buffers(idle.exchange(nullptr));
+    if (!buffers) buffers.reset(new Buffers);
+    run(tensors, pool, buffers->space, buffers->scratch);
+    delete idle.exchange(buffers.release());
 }
 
-void Convolution::run(const Tensors& tensors, const Pool& pool, Workspace& space) const {
+void Convolution::run(const Tensors& tensors, const Pool& pool, Workspace& space, Scratch& scratch) const {
     if (tensors.images < 1) return;
     if (!kernel) {
         const int64_t height = output_size(layer.attributes, 0, tensors.height);
@@ -234,16 +236,22 @@ void Convolution::run(const Tensors& tensors, const Pool& pool, Workspace& space
     }
     if (space.plan.height != tensors.height || space.plan.width != tensors.width) {
         space = Workspace();
+        scratch.bordered = nullptr;
         space.plan = Plan(layer, tensors.height, tensors.width);
     }
     const Plan& plan = space.plan;
 
-    Run run{*this, tensors, space, 0, 0, 0, 0, layer.blocks, 1, 0, false, false, {false}};
+    Run run{*this, tensors, space, scratch, 0, 0, 0, 0, layer.blocks, 1, 0, 0, false, false, {false}};
     const int64_t held = std::min(tensors.images, std::max<int64_t>(1, kPlaneWords / plan.plane_size));
-    if (held > space.held) {
-        space.planes = Aligned<uint32_t>(held * plan.plane_size);
-        for (int64_t i = 0; i < held; ++i) plan.clear(layer, space.planes.get() + i * plan.plane_size);
-        space.held = held;
+    if (held * plan.plane_size > scratch.plane_words) {
+        scratch.bordered = nullptr;
+        scratch.planes = Aligned<uint32_t>(held * plan.plane_size);
+        scratch.plane_words = held * plan.plane_size;
+    }
+    if (scratch.bordered != &plan || scratch.images < held) {
+        for (int64_t i = 0; i < held; ++i) plan.clear(layer, scratch.planes.get() + i * plan.plane_size);
+        scratch.bordered = &plan;
+        scratch.images = held;
     }
     const int64_t steps = held * plan.pixels * layer.pairs * layer.blocks * layer.attributes.group;
     const int64_t tasks = pool.single ? 1 : std::max<int64_t>(1, std::min(kMostTasks, steps / kStepsPerTask));
@@ -254,17 +262,14 @@ void Convolution::run(const Tensors& tensors, const Pool& pool, Workspace& space
         run.cuts = ceil_div(layer.blocks, run.cut);
     }
     run.stride = run.chunk + kOverrun;
-    const int64_t window_words = 2 * layer.pairs * run.stride;
-    run.local = window_words <= kWindowWords;
+    run.window_words = 2 * layer.pairs * run.stride;
+    run.local = run.window_words <= kWindowWords;
     const int64_t places = held * run.chunks;
-    run.shared = run.cuts > 1 && places <= kSharedWords / window_words;
-    if (!run.shared && !run.local) space.slots.resize(window_words);
-    if (run.shared) {
-        if (space.window_words != window_words || space.window_places < places) {
-            space.windows = Aligned<uint32_t>(places * window_words);
-            space.window_words = window_words;
-            space.window_places = places;
-        }
+    run.shared = run.cuts > 1 && places <= kSharedWords / run.window_words;
+    if (!run.shared && !run.local) space.slots.resize(run.window_words);
+    if (run.shared && places * run.window_words > scratch.window_words) {
+        scratch.windows = Aligned<uint32_t>(places * run.window_words);
+        scratch.window_words = places * run.window_words;
     }
     if (run.masked()) {
         const int64_t count = run.chunk * layer.attributes.group * layer.blocks;

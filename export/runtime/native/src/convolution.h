@@ -57,12 +57,19 @@ class Slots {
     std::vector<Aligned<uint32_t>> idle_;
 };
 
-// Buffers of one run. Kept from run to run: the border of the planes and the plan stay as they are.
+// Planes and windows of one run. The steps of a chain take them in turns, so that they stay in the cache.
+struct Scratch {
+    Aligned<uint32_t> planes, windows;
+    int64_t plane_words = 0, window_words = 0;  // how many there are
+    // Whose borders the planes have, and of how many images.
+    const Plan* bordered = nullptr;
+    int64_t images = 0;
+};
+
+// What else one run needs. Kept from run to run, as the scratch is.
 struct Workspace {
     Plan plan;
-    int64_t held = 0;  // images whose planes there are
-    int64_t window_words = 0, window_places = 0, mask_count = 0, mask_places = 0;
-    Aligned<uint32_t> planes, windows;
+    int64_t mask_count = 0, mask_places = 0;
     Slots slots;
     Aligned<uint16_t> masks;
 };
@@ -76,15 +83,19 @@ class Convolution {
 
     // May be called by several threads at once. Raises Error or std::bad_alloc, not from within `pool`.
     void run(const Tensors&, const Pool& pool) const;
-    // The same in a workspace of the caller's, which no other call may use at the time.
-    void run(const Tensors&, const Pool& pool, Workspace& space) const;
+    // The same with the caller's buffers, which no other call may use at the time.
+    void run(const Tensors&, const Pool& pool, Workspace& space, Scratch& scratch) const;
 
     const Layer layer;
     const bnn_kernel* const kernel;
 
   private:
-    // One workspace waits here for the next run; a second run at the same time makes its own.
-    mutable std::atomic<Workspace*> idle{nullptr};
+    struct Buffers {
+        Workspace space;
+        Scratch scratch;
+    };
+    // One run's buffers wait here for the next; a second run at the same time makes its own.
+    mutable std::atomic<Buffers*> idle{nullptr};
 };
 
 // The portable version, from the bits as they lie in the file; rows of the output.

@@ -139,6 +139,28 @@ void Plan::clear(const Layer& layer, uint32_t* planes) const {
     std::fill(planes + plane_size - kSlack, planes + plane_size, 0u);
 }
 
+namespace {
+
+// Words of whole bytes: one of each of `width` pixels of `bytes` bytes.
+template <typename Word>
+void spread_row(const uint8_t* from, int64_t width, int64_t bytes, int64_t padding, int64_t phases, int64_t phase_size,
+                uint32_t* to) {
+    int64_t phase = padding % phases, column = padding / phases;
+    if (phases == 1) to += padding;
+    for (int64_t x = 0; x < width; ++x) {
+        Word word;
+        std::memcpy(&word, from + x * bytes, sizeof word);
+        if (phases == 1) {
+            to[x] = word;
+            continue;
+        }
+        to[phase * phase_size + column] = word;
+        if (++phase == phases) phase = 0, ++column;
+    }
+}
+
+}  // namespace
+
 void Plan::spread(const Layer& layer, const uint8_t* image, uint32_t* planes) const {
     const Attributes& a = layer.attributes;
     const int64_t phases = a.strides[1], bytes = layer.input_bytes();
@@ -152,15 +174,11 @@ void Plan::spread(const Layer& layer, const uint8_t* image, uint32_t* planes) co
                 // Up to five bytes hold 32 bits that begin anywhere; none behind the pixel is read.
                 const int64_t from = first / 8, many = std::min(ceil_div(first % 8 + used, 8), bytes - from);
                 const uint32_t mask = used < 32 ? (uint32_t(1) << used) - 1 : ~uint32_t(0);
-                if (used == 32 && first % 8 == 0) {
-                    if (phases == 1) {
-                        for (int64_t x = 0; x < width; ++x) std::memcpy(to + a.pads[1] + x, row + x * bytes + from, 4);
-                        continue;
-                    }
-                    int64_t phase = a.pads[1] % phases, column = a.pads[1] / phases;
-                    for (int64_t x = 0; x < width; ++x) {
-                        std::memcpy(to + phase * phase_size + column, row + x * bytes + from, 4);
-                        if (++phase == phases) phase = 0, ++column;
+                if (first % 8 == 0 && (used == 32 || used == 16)) {
+                    if (used == 32) {
+                        spread_row<uint32_t>(row + from, width, bytes, a.pads[1], phases, phase_size, to);
+                    } else {
+                        spread_row<uint16_t>(row + from, width, bytes, a.pads[1], phases, phase_size, to);
                     }
                     continue;
                 }
