@@ -135,6 +135,29 @@ def _students(pair: Pair) -> dict[str, Any]:
     }
 
 
+# Those that ITRD's table does not have.
+_OF_THE_POSTER = ("srd", "dkd", "srd-dkd")
+
+
+def _small() -> dict[str, Any]:
+    """A pair of the table for two cores: 5,000 images of CIFAR-10 at 16x16, and everything that counts epochs shorter.
+
+    Phases and warm-ups of methods keep about their share of the epochs, and the banks hold fewer negatives.
+    """
+    tree = Pair("resnet56", "resnet20").recipe()
+    tree["data"] = {"name": "cifar10", "per_class": 500, "image_size": 16, "crop_padding": 2}
+    for field in ("teacher_train", "train"):
+        tree[field] |= {"epochs": 50, "milestones": [31, 38, 44], "eval_every": 50}
+    students = {name: options for name, options in tree["students"].items() if name not in _OF_THE_POSTER}
+    students["ft"]["ft"]["preparation_epochs"] = 6
+    for name, options in students.items():
+        for method in ("crd", "wcord"):
+            if method in options:
+                students[name][method]["negatives"] = 4096
+    students["reviewkd"]["reviewkd"]["warmup_epochs"] = 4
+    return {**tree, "students": students, "log": {"tensorboard": False, "progress": False}}
+
+
 def _imagenet(*, binary: bool) -> dict[str, Any]:
     """torchdistill's standard training, as ITRD's sec. 5.1 has it."""
     train = {
@@ -165,6 +188,11 @@ _HOW = "give --data.root, --teacher_weights resnet34.pth and --fabric.devices"
 # Name -> (what it is for, its fields).
 PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
     **{pair.name: (pair.describe(), pair.recipe()) for pair in CIFAR100},
+    "small-itrd-1": (
+        "ITRD's table 1 for two cores: ResNet-56 to ResNet-20, 5,000 images of CIFAR-10 at 16x16, 50 epochs; "
+        "bnn-itrd table itrd-1 --scale small --missing prints its sweep.",
+        _small(),
+    ),
     "imagenet-resnet34-resnet18": (
         f"ImageNet, torchvision's ResNet-34 to ResNet-18, 100 epochs on several GPUs; {_HOW}.",
         _imagenet(binary=False),
