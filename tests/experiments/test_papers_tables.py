@@ -207,6 +207,15 @@ def test_a_pair_is_known_by_its_teacher_and_a_column_by_its_fields(tmp_path: Pat
     assert [(cell.row, cell.column) for cell, _ in cells] == [("Student", "500")]
 
 
+def test_an_option_that_an_older_record_lacks_has_its_default(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "x", "cifar10-itrd-paper", "recu-itrd", 94.0)
+    write_run(tmp_path / "teacher", "cifar10-itrd-paper", "teacher", 95.0)
+    tree = yaml.safe_load((run / "config.yaml").read_text())
+    tree["distill"] = {"ce": 1.0, "itrd": {"alpha": 1.01}}
+    (run / "config.yaml").write_text(yaml.safe_dump(tree))
+    assert shown("itrd-3", tmp_path)["ReCU + L_corr + L_mi"] == [(94.0, (0,), ())]
+
+
 def test_errors_are_told_as_errors_and_what_a_run_does_not_know_stays_empty(tmp_path: Path) -> None:
     name = "imagenet-resnet34-resnet18"
     write_run(tmp_path / "p", name, "plain", 70.0, top5=None)

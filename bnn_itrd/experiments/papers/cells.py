@@ -14,6 +14,7 @@ from bnn_itrd import recipes
 from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.run import RunConfig, member_config
 from bnn_itrd.config.trees import changed, to_dict
+from bnn_itrd.distillers.methods import METHODS
 from bnn_itrd.experiments.papers.published import Cell
 from bnn_itrd.experiments.papers.runs import FoundRun
 
@@ -116,19 +117,28 @@ def _identity(member: Mapping[str, Any]) -> tuple[Any, ...]:
     methods = []
     for name, options in distill.items():
         if isinstance(options, Mapping):
-            methods.append((name, tuple(sorted(_kind(options).items(), key=str))))
+            methods.append((name, tuple(sorted(_kind(name, options).items(), key=str))))
     return member["data"].get("name"), binary, bool(distill.get("ce", 1)), tuple(sorted(methods))
 
 
-def _kind(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a distiller's options those that make it another one: words, switches, and which numbers are 0.
+def _kind(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a distiller's options those that make it another one: words, switches, and numbers that are 0 or no longer 0.
 
-    >>> _kind({"beta_mi": 0.0, "alpha": 1.5, "form": "maps", "weight": 1.0})
-    {'form': 'maps', 'beta_mi': 'is 0'}
+    An option that an older record does not have yet has its default.
+
+    >>> _kind("itrd", {"beta_mi": 0.0, "alpha": 1.5}), _kind("vid", {"form": "logits", "batch_norm": False})
+    ({'beta_mi': 'is 0'}, {'form': 'logits'})
     """
-    kept = {k: v for k, v in options.items() if isinstance(v, (str, bool)) and k not in _OF_MACHINES}
-    zero = {k: "is 0" for k in ("beta_corr", "beta_mi", "weight") if options.get(k) == 0 and k in options}
-    return kept | zero
+    usual = to_dict(METHODS[name]()) if name in METHODS else {}
+    kept: dict[str, Any] = {}
+    for key, value in options.items():
+        default = usual.get(key)
+        if isinstance(value, (str, bool)):
+            if value != default and key not in _OF_MACHINES:
+                kept[key] = value
+        elif isinstance(value, (int, float)) and isinstance(default, (int, float)) and (value == 0) != (default == 0):
+            kept[key] = "is 0" if value == 0 else "is not 0"
+    return kept
 
 
 def fill(cell: Cell, runs: Sequence[FoundRun], *, published: Cell | None = None) -> list[Filled]:
