@@ -135,7 +135,7 @@ def test_the_wheel_holds_one_top_level_name(wheel: Path) -> None:
         names = archive.namelist()
     top = {name.split("/")[0] for name in names}
     assert {t for t in top if not t.endswith(".dist-info")} == {"bnn_itrd"}
-    for name in ("recipes/digits.yaml", "py.typed", "export/__init__.pyi"):
+    for name in ("recipes/digits.yaml", "experiments/papers/tables.yaml", "py.typed", "export/__init__.pyi"):
         assert f"bnn_itrd/{name}" in names
 
 

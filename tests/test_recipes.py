@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,15 @@ from bnn_itrd.data.normalisation import seen_as_trained
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.deploy.targets import open_file, write_target
+from bnn_itrd.distillers.factory import make_distillers
+from bnn_itrd.distillers.setting import Setting
 from bnn_itrd.errors import UserError
 from bnn_itrd.models import observe
 from bnn_itrd.quant import WEIGHTS, BinaryConv2d, Scheme
 from bnn_itrd.runs.load import load_member
 from bnn_itrd.runs.member import train_member
 from bnn_itrd.runs.networks import build
+from bnn_itrd.runs.sizes import sizes_of_definition
 from bnn_itrd.runs.teachers import load_teacher
 from bnn_itrd.training.checkpoint import load_checkpoint
 from bnn_itrd.training.fabric import make_fabric
@@ -68,6 +72,38 @@ TABLE_1 = [
     ("resnet32x4", "shufflenet_v2", 1.5, 0.01),
     ("wrn_40_2", "shufflenet_v1", 1.5, 0.01),
 ]
+# What ITRD's table 1 and the poster's table 3 compare, by the names of their students here.
+ROWS = [
+    *("plain", "kd", "fitnet", "at", "sp", "cc", "rkd", "pkt", "ft", "nst", "crd", "wcord", "reviewkd"),
+    *("corr", "itrd", "srd", "dkd", "srd-dkd"),
+]
+# RepDistiller's scripts (run_cifar_distill.sh), and its defaults for RKD.
+PAPERS_WEIGHTS: dict[str, dict[str, dict[str, float]]] = {
+    "fitnet": {"fitnet": {"weight": 100}},
+    "at": {"at": {"weight": 1000}},
+    "sp": {"sp": {"weight": 3000}},
+    "cc": {"cc": {"weight": 0.02}},
+    "rkd": {"rkd": {"weight": 1, "distance": 25, "angle": 50}},
+    "pkt": {"pkt": {"weight": 30000}},
+    "ft": {"ft": {"weight": 200}},
+    "nst": {"nst": {"weight": 50}},
+    "reviewkd": {"reviewkd": {"warmup_epochs": 20}},
+    "srd": {"srd": {"weight": 2}},
+    "dkd": {"dkd": {"weight": 1, "alpha": 1, "tau": 4, "warmup_epochs": 20}},
+}
+# ReviewKD's weight (its script) and DKD's beta (its configurations) where one is published for the pair.
+OF_PAIR = {
+    ("wrn_40_2", "wrn_16_2"): (5.0, 6.0),
+    ("wrn_40_2", "wrn_40_1"): (5.0, 6.0),
+    ("resnet56", "resnet20"): (0.6, 2.0),
+    ("resnet110", "resnet32"): (1.0, 2.0),
+    ("resnet32x4", "resnet8x4"): (5.0, 8.0),
+    ("vgg13", "vgg8"): (1.0, 6.0),
+    ("vgg13", "mobilenet_v2_half"): (1.0, 6.0),
+    ("resnet32x4", "shufflenet_v1"): (5.0, 8.0),
+    ("resnet32x4", "shufflenet_v2"): (8.0, 8.0),
+    ("wrn_40_2", "shufflenet_v1"): (5.0, 8.0),
+}
 # RepDistiller's parameters at 100 classes.
 PARAMETERS = {"resnet20": 278_324, "resnet32": 472_756, "resnet56": 861_620, "resnet110": 1_736_564}
 
@@ -152,7 +188,17 @@ def test_the_pairs_are_those_of_the_paper() -> None:
     for teacher, student, alpha, rate in TABLE_1:
         made = config(f"cifar100-{teacher}-{student}")
         assert made.network.name == student and made.network.teacher == teacher and not made.scheme.binary
+        assert [name for name in made.students if name not in ROWS] == []
+        for name, options in PAPERS_WEIGHTS.items():
+            (method,) = options
+            given = to_dict(made.students[name])
+            assert given["ce"] == 1 and {k: given[method][k] for k in options[method]} == options[method]
         itrd, kd, crd = made.students["itrd"].itrd, made.students["kd"], made.students["crd"].crd
+        corr, both = made.students["corr"].itrd, made.students["srd-dkd"]
+        assert corr is not None and (corr.alpha, corr.beta_corr, corr.beta_mi) == (alpha, 2.0, 0.0)
+        assert (both.srd, both.dkd) == (made.students["srd"].srd, made.students["dkd"].dkd)
+        of_pair = made.students["reviewkd"].reviewkd.weight, made.students["dkd"].dkd.beta
+        assert of_pair == OF_PAIR.get((teacher, student), (1.0, 8.0))
         assert itrd is not None and (itrd.alpha, itrd.beta_corr, itrd.beta_mi) == (alpha, 2.0, 1.0)
         assert kd.kd is not None and (kd.ce, kd.kd.weight, kd.kd.tau) == (0.1, 0.9, 4.0)
         assert crd is not None and (crd.weight, crd.negatives, crd.temperature) == (0.8, 16384, 0.07)
@@ -173,6 +219,19 @@ def test_a_recipe_that_was_read_is_the_readers_own() -> None:
     tree = recipes.read("cifar100-vgg13-vgg8")
     tree["train"]["lr"] = 99
     assert recipes.read("cifar100-vgg13-vgg8")["train"]["lr"] == 0.05
+
+
+def test_the_authors_settings_of_binary_networks() -> None:
+    """The defaults of their published code: IR-Net's trainers, RBNN's and ReCU's command lines."""
+    irnet, rbnn, recu = config("cifar10-irnet"), config("cifar10-rbnn"), config("cifar10-resnet20")
+    assert (irnet.scheme.weight, irnet.scheme.t_min, irnet.scheme.t_max) == ("irnet", 1e-3, 10)
+    train = irnet.train
+    assert (train.epochs, train.batch_size, train.lr, train.weight_decay, train.warmup) == (400, 128, 0.1, 1e-4, 0)
+    assert (rbnn.scheme.weight, rbnn.scheme.t_min, rbnn.scheme.t_max) == ("rbnn", 1e-2, 10)
+    train = rbnn.train
+    assert (train.epochs, train.batch_size, train.lr, train.weight_decay, train.warmup) == (1000, 256, 0.1, 1e-4, 5)
+    # One command line for ResNet-18, ResNet-20 and VGG-small.
+    assert recu.train.weight_decay == config("cifar10-itrd-paper").train.weight_decay == 5e-4
 
 
 def test_imagenet_is_distilled_as_the_paper_does() -> None:
@@ -203,8 +262,9 @@ def shortened(train: TrainConfig) -> TrainConfig:
 def two_steps(member: MemberConfig, model: nn.Module, teacher: nn.Module | None, data: ImageData) -> None:
     fabric = make_fabric(CPU)
     distill = member.distill
-    if distill.crd is not None:
-        distill = dataclasses.replace(distill, crd=dataclasses.replace(distill.crd, negatives=3))
+    for name in ("crd", "wcord"):
+        if (options := getattr(distill, name)) is not None:
+            distill = dataclasses.replace(distill, **{name: dataclasses.replace(options, negatives=3)})
     trainer = Trainer(
         model, teacher, input_shape=data.input_shape, train=shortened(member.train), distill=distill, fabric=fabric,
         labels=data.train.labels,
@@ -238,6 +298,34 @@ def trained_teacher(network: NetworkConfig, classes: int, shape: tuple[int, int,
     return model.eval()
 
 
+def _on_trial(name: str, students: Sequence[str]) -> list[str]:
+    """The students of a recipe that take two steps: of a pair four, so that the pairs together have each row."""
+    pair = next((i for i, (t, s, _, _) in enumerate(TABLE_1) if name == f"cifar100-{t}-{s}"), None)
+    if name == "small-itrd-1":
+        return ["plain", "itrd"]  # of a pair whose others are on trial
+    if pair is None:
+        return list(students)
+    others = [row for row in ROWS if row not in ("plain", "itrd")]
+    return ["plain", "itrd", *(others[(2 * pair + i) % len(others)] for i in range(2))]
+
+
+def test_each_row_of_the_table_is_on_trial_with_some_pair() -> None:
+    assert {row for t, s, _, _ in TABLE_1 for row in _on_trial(f"cifar100-{t}-{s}", ROWS)} == {*ROWS}
+
+
+@pytest.mark.parametrize("name", ["cifar100-resnet56-resnet20", "cifar100-resnet50-mobilenet_v2_half"])
+def test_every_student_of_a_pair_fits_its_networks(name: str) -> None:
+    """One pair of a family and the one whose maps differ most; what fails here is told before a training."""
+    made, data = config(name), synthetic(100, (3, 32, 32))
+    members = [member_config(made, student) for student in ("teacher", "plain")]
+    teacher, student = (sizes_of_definition(member.network, None, data) for member in members)
+    setting = Setting(student, teacher, torch.arange(50_000) % 100)
+    for row, distill in made.students.items():
+        with torch.device("meta"):
+            distillers = make_distillers(distill, setting)
+        assert set(distillers) == set(distill.methods), row
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_every_recipe_takes_two_steps(name: str) -> None:
     # A whole ResNet-18 takes seconds a step on one core.
@@ -246,7 +334,7 @@ def test_every_recipe_takes_two_steps(name: str) -> None:
     classes, shape = len(data.classes), data.input_shape
     network = made.network.of_teacher() if made.teacher is None else NetworkConfig(name=made.teacher)
     teacher = trained_teacher(network, classes, shape)
-    for student in made.students:
+    for student in _on_trial(name, list(made.students)):
         member = member_config(made, student)
         first = member.of_first_stage()
         for stage in (member,) if first is None else (first, member):

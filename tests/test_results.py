@@ -35,7 +35,6 @@ from bnn_itrd.config.trees import to_dict
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.errors import UserError
 from bnn_itrd.experiments import curves as runs
-from bnn_itrd.experiments.published import PUBLISHED
 from bnn_itrd.experiments.table import markdown_table, summarise_runs
 from bnn_itrd.models import resnet8
 from bnn_itrd.quant import BinaryConv2d
@@ -158,25 +157,6 @@ def test_damaged_folders_are_told(tmp_path: Path) -> None:
         summarise_runs([whole, folder(tmp_path, "broken", [broken])])
     with pytest.raises(UserError, match=r"is not a comparison of bnn-itrd"):
         summarise_runs([tmp_path / "README.md"])
-
-
-def test_the_papers_table_is_the_published_one() -> None:
-    """ITRD's table 3, top to bottom, and ReCU's own two networks."""
-    names = [
-        "teacher",
-        "rad",
-        "irnet",
-        "rbnn",
-        "recu",
-        "recu-crd",
-        "recu-reviewkd",
-        "recu-kd",
-        "recu-corr",
-        "recu-itrd",
-    ]
-    values = [PUBLISHED["cifar10", "resnet18", name][0] for name in names]
-    assert values == [94.8, 90.5, 91.5, 92.2, 92.8, 92.1, 92.6, 93.3, 93.9, 94.1]
-    assert [PUBLISHED["cifar10", n, "recu"][0] for n in ("resnet20", "vgg_small")] == [87.5, 92.2]
 
 
 def test_the_readmes_table_is_that_of_the_folders() -> None:

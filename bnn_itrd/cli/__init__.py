@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "layers, bits, MACs and bytes of a recipe's networks or of a trained one",
     ),
     "compare": ("bnn_itrd.cli.compare", "DIR...", "one table of several runs"),
+    "table": ("bnn_itrd.cli.table", "NAME", "a paper's table, beside the runs that fill its cells"),
     "sweep": (
         "bnn_itrd.cli.sweep",
         "RECIPE",

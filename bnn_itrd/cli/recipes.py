@@ -14,7 +14,7 @@ __all__ = ["command"]
 _GROUPS = (
     ("Start here", ("digits", "folder", "cifar10-resnet20", "cifar10")),
     ("CIFAR-10, papers and their schedules", ("cifar10-",)),
-    ("CIFAR-100, ImageNet: the tables of the distillation papers", ("cifar100-", "imagenet-")),
+    ("CIFAR-100, ImageNet: the tables of the distillation papers", ("cifar100-", "imagenet-", "small-")),
     ("FPGAs", ("fpga-",)),
     ("Text", ("squad-tiny", "squad")),
 )

@@ -14,7 +14,7 @@ from bnn_itrd.config.train import TrainConfig
 from bnn_itrd.distillers.methods import METHODS
 from bnn_itrd.distillers.weighted import Weighted
 
-__all__ = ["differences", "flatten", "to_dict"]
+__all__ = ["changed", "differences", "flatten", "to_dict"]
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -72,13 +72,21 @@ def _defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
     return flatten(groups)
 
 
-def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """One line per field that differs between two configurations and may not: ``train.lr: 0.1 there, 0.2 given``."""
+def changed(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Returns the fields that differ between two configurations and may not, field -> (saved, given).
+
+    A field that an older saved one does not have yet has its default there; 'absent' is what neither has.
+
+    >>> changed({"train": {"lr": 0.1}}, {"train": {"lr": 0.2}})
+    {'train.lr': (0.1, 0.2)}
+    """
     new = flatten(given)
     old = {key: value for key, value in _defaults(saved).items() if key in new} | flatten(saved)
-    lines = []
-    for key in sorted(old.keys() | new.keys()):
-        if key.startswith(_FREE) or old.get(key) == new.get(key):
-            continue
-        lines.append(f"{key}: {old.get(key, 'absent')!r} there, {new.get(key, 'absent')!r} given")
-    return lines
+    keys = [key for key in sorted(old.keys() | new.keys()) if not key.startswith(_FREE)]
+    pairs = {key: (old.get(key, "absent"), new.get(key, "absent")) for key in keys}
+    return {key: (before, now) for key, (before, now) in pairs.items() if old.get(key) != new.get(key)}
+
+
+def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """One line per field that differs between two configurations and may not: ``train.lr: 0.1 there, 0.2 given``."""
+    return [f"{key}: {old!r} there, {new!r} given" for key, (old, new) in changed(saved, given).items()]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bnn_itrd.errors import UserError
-from bnn_itrd.experiments.published import published_accuracy
+from bnn_itrd.experiments.papers.published import published_accuracy
 from bnn_itrd.runs.comparison_file import read_comparison
 
 __all__ = ["markdown_table", "summarise_runs"]

@@ -41,7 +41,7 @@ class Pair:
             "scheme": {"binary": False},
             "teacher_train": _training(self.teacher),
             "train": _training(self.student),
-            "students": _students(self.alpha),
+            "students": _students(self),
         }
 
 
@@ -80,14 +80,84 @@ def _training(network: str) -> dict[str, Any]:
     }
 
 
-def _students(alpha: float) -> dict[str, Any]:
-    """Plain, KD, CRD and ITRD with the papers' weights (eq. 10 here; Tian et al. 2020, sec. 4)."""
+# Beside its method's, the weight of a pair: where no figure is published for one, the method's default stands.
+# Of ReviewKD: Chen, Liu et al. 2021, their script; it has no line for VGGs, ResNet-50 and ResNet-110 to ResNet-20.
+_REVIEWKD = {
+    ("wrn_40_2", "wrn_16_2"): 5.0,
+    ("wrn_40_2", "wrn_40_1"): 5.0,
+    ("wrn_40_2", "shufflenet_v1"): 5.0,
+    ("resnet32x4", "resnet8x4"): 5.0,
+    ("resnet32x4", "shufflenet_v1"): 5.0,
+    ("resnet32x4", "shufflenet_v2"): 8.0,
+    ("resnet56", "resnet20"): 0.6,
+    ("resnet110", "resnet32"): 1.0,
+}
+# DKD's beta, of non-target classes: Zhao et al. 2022, their configurations, 8 in those that do not say it; they have
+# none for ResNet-110 to ResNet-20 and ResNet-50 to VGG-8.
+_DKD_BETA = {
+    ("wrn_40_2", "wrn_16_2"): 6.0,
+    ("wrn_40_2", "wrn_40_1"): 6.0,
+    ("vgg13", "vgg8"): 6.0,
+    ("vgg13", "mobilenet_v2_half"): 6.0,
+    ("resnet56", "resnet20"): 2.0,
+    ("resnet110", "resnet32"): 2.0,
+}
+
+
+def _students(pair: Pair) -> dict[str, Any]:
+    """The rows of ITRD's table 1, and the poster's SRD, DKD and both.
+
+    RepDistiller prepares FT's paraphraser at 0.01 for residual students; here it has the learning rate of the student.
+    Weights: eq. 10 and sec. 5.1 for ITRD, RepDistiller's scripts (Tian et al. 2020) for the others but for WCoRD, whose
+    paper's they are, and what is published for the pair.
+    """
+    networks = (pair.teacher, pair.student)
+    dkd = {"weight": 1.0, "alpha": 1.0, "beta": _DKD_BETA.get(networks, 8.0), "tau": 4.0, "warmup_epochs": 20}
+    srd = {"weight": 2.0, "exponent": 4.0}
     return {
         "plain": {},
         "kd": {"ce": 0.1, "kd": {"weight": 0.9, "tau": 4.0}},
+        "fitnet": {"fitnet": {"weight": 100.0}},
+        "at": {"at": {"weight": 1000.0}},
+        "sp": {"sp": {"weight": 3000.0}},
+        "cc": {"cc": {"weight": 0.02}},
+        "rkd": {"rkd": {"weight": 1.0, "distance": 25.0, "angle": 50.0}},
+        "pkt": {"pkt": {"weight": 30000.0}},
+        "ft": {"ft": {"weight": 200.0, "preparation_epochs": 30}},
+        "nst": {"nst": {"weight": 50.0}},
         "crd": {"crd": {"weight": 0.8, "negatives": 16384, "temperature": 0.07, "momentum": 0.5}},
-        "itrd": {"itrd": {"alpha": alpha, "beta_corr": 2.0, "beta_mi": 1.0}},
+        "wcord": {"wcord": {"weight": 1.0, "negatives": 16384, "temperature": 0.07, "momentum": 0.5}},
+        "reviewkd": {"reviewkd": {"weight": _REVIEWKD.get(networks, 1.0), "warmup_epochs": 20}},
+        "corr": {"itrd": {"alpha": pair.alpha, "beta_corr": 2.0, "beta_mi": 0.0}},
+        "itrd": {"itrd": {"alpha": pair.alpha, "beta_corr": 2.0, "beta_mi": 1.0}},
+        "srd": {"srd": dict(srd)},
+        "dkd": {"dkd": dict(dkd)},
+        "srd-dkd": {"srd": dict(srd), "dkd": dict(dkd)},
     }
+
+
+# Those that ITRD's table does not have.
+_OF_THE_POSTER = ("srd", "dkd", "srd-dkd")
+
+
+def _small() -> dict[str, Any]:
+    """A pair of the table for two cores: 5,000 images of CIFAR-10 at 16x16, and everything that counts epochs shorter.
+
+    Phases and warm-ups of methods keep about their share of the epochs, and the banks hold fewer negatives.
+    """
+    tree = Pair("resnet56", "resnet20").recipe()
+    tree["data"] = {"name": "cifar10", "per_class": 500, "image_size": 16, "crop_padding": 2}
+    for field in ("teacher_train", "train"):
+        tree[field] |= {"epochs": 50, "milestones": [31, 38, 44], "eval_every": 50}
+    tree["train"]["clip_norm"] = 5.0  # the published weights of FitNet and FT do not survive every start without
+    students = {name: options for name, options in tree["students"].items() if name not in _OF_THE_POSTER}
+    students["ft"]["ft"]["preparation_epochs"] = 6
+    for name, options in students.items():
+        for method in ("crd", "wcord"):
+            if method in options:
+                students[name][method]["negatives"] = 4096
+    students["reviewkd"]["reviewkd"]["warmup_epochs"] = 4
+    return {**tree, "students": students, "log": {"tensorboard": False, "progress": False}}
 
 
 def _imagenet(*, binary: bool) -> dict[str, Any]:
@@ -102,8 +172,8 @@ def _imagenet(*, binary: bool) -> dict[str, Any]:
         "weight_decay": 1e-4,
         "warmup_epochs": 0,
     }
-    students = _students(1.01)
-    del students["crd"]  # 1.3 million images: a bank of 1.3 GB
+    kd = {"ce": 0.1, "kd": {"weight": 0.9, "tau": 4.0}}
+    itrd = {"itrd": {"alpha": 1.01, "beta_corr": 2.0, "beta_mi": 1.0}}
     return {
         "data": {"name": "imagenet", "image_size": 224, "workers": 8},
         "network": {"name": "torchvision:resnet18"},
@@ -111,7 +181,8 @@ def _imagenet(*, binary: bool) -> dict[str, Any]:
         "teacher": "torchvision:resnet34",
         "teacher_train": dict(train),
         "train": train,
-        "students": students,
+        # Without CRD: 1.3 million images make a bank of 1.3 GB.
+        "students": {"plain": {}, "kd": kd, "itrd": itrd},
     }
 
 
@@ -119,6 +190,11 @@ _HOW = "give --data.root, --teacher_weights resnet34.pth and --fabric.devices"
 # Name -> (what it is for, its fields).
 PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
     **{pair.name: (pair.describe(), pair.recipe()) for pair in CIFAR100},
+    "small-itrd-1": (
+        "ITRD's table 1 for two cores: ResNet-56 to ResNet-20, 5,000 images of CIFAR-10 at 16x16, 50 epochs; "
+        "bnn-itrd table itrd-1 --scale small --missing prints its sweep.",
+        _small(),
+    ),
     "imagenet-resnet34-resnet18": (
         f"ImageNet, torchvision's ResNet-34 to ResNet-18, 100 epochs on several GPUs; {_HOW}.",
         _imagenet(binary=False),

@@ -1,0 +1,111 @@
+"""``bnn-itrd table`` prints a paper's table beside the runs that fill its cells, and the commands of the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bnn_itrd.cli.options import add_json
+from bnn_itrd.config.parse import parse, parser
+from bnn_itrd.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from bnn_itrd.experiments.papers.hours import Expected
+    from bnn_itrd.experiments.papers.published import PublishedTable
+    from bnn_itrd.experiments.papers.runs import FoundRun
+
+__all__ = ["command"]
+
+_TABLE = (
+    "A published table, and beside it every cell that a run fills: mean and spread over seeds, epochs, and what "
+    "differs from the published setting. A run fills a cell by what its config.yaml says: data, network, method."
+)
+
+
+def command(argv: Sequence[str]) -> int:
+    """``table NAME --runs DIR``: the table; without a name, the names of all."""
+    p = parser("bnn-itrd table", _TABLE)
+    p.add_argument(
+        "name", nargs="?", default=None, help="itrd-1, vid-1, srd-3, ...: without it, all of them are listed"
+    )
+    p.add_argument(
+        "--runs",
+        action="append",
+        default=None,
+        help="a folder of runs, again for another; by default results and sweeps",
+    )
+    p.add_argument("--missing", action="store_true", help="print the commands of the empty cells, with expected hours")
+    p.add_argument("--scale", default="paper", help="small: the version that two cores train in a night; else paper")
+    add_json(p)
+    p.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    args = parse(p, argv)
+    if args.scale not in ("paper", "small"):
+        raise unknown("--scale", args.scale, ["paper", "small"])
+    if args.name is None:
+        _list_tables()
+        return 0
+    from bnn_itrd.experiments.papers.published import tables_named
+    from bnn_itrd.experiments.papers.runs import find_runs
+
+    tables, small = tables_named(args.name), args.scale == "small"
+    if small and (without := [table.name for table in tables if table.small is None]):
+        raise UserError(f"{without[0]} has no small version: itrd-1 and itrd-v1-3 have one")
+    given = None if args.runs is None else [Path(folder) for folder in args.runs]
+    usual = [Path(folder) for folder in ("results", "sweeps") if Path(folder).is_dir()]
+    runs = find_runs(usual if given is None else given)
+    if args.missing:
+        for table in tables:
+            print("\n".join(_missing(table, runs, small=small)))
+        return 0
+    from bnn_itrd.experiments.papers.view import show_table
+    from bnn_itrd.experiments.table import markdown_table
+
+    shown = [show_table(table, runs, small=small) for table in tables]
+    if args.json:
+        print(json.dumps([each.values() for each in shown], indent=1))
+    elif args.markdown:
+        print("\n\n".join(markdown_table(each.rows()) for each in shown))
+    else:
+        print("\n\n".join("\n".join(each.lines()).rstrip() for each in shown))
+    return 0
+
+
+def _list_tables() -> None:
+    from bnn_itrd.experiments.papers.published import published_table, table_names
+
+    for name in table_names():
+        table = published_table(name)
+        small = ", --scale small" if table.small is not None else ""
+        print(f"{name}\n    {table.title}\n    {table.source}{small}")
+
+
+def _missing(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool) -> list[str]:
+    """The commands, as a shell takes them: what is said besides stands behind a #."""
+    from bnn_itrd.experiments.papers.commands import missing_tasks, small_sweep
+    from bnn_itrd.experiments.papers.hours import Expected, speed_notes
+
+    if small:
+        made = small_sweep(table, runs)
+        tasks = [made[0]] if made is not None and made[1] else []
+    else:
+        tasks = missing_tasks(table, runs)
+    if not tasks:
+        return [f"# {table.name}: nothing is missing that this package trains"]
+    total = Expected(0.0, 0.0)
+    for task in tasks:
+        total += task.hours
+    count = "1 command" if len(tasks) == 1 else f"{len(tasks)} commands"
+    lines = [f"# {table.name}: {count}, {_hours(total)}", "# DATA: where the images lie"]
+    lines += [f"# {note}" for note in speed_notes()]
+    for task in tasks:
+        lines += [f"# {task.fills}: {_hours(task.hours)}", task.command]
+    return lines
+
+
+def _hours(hours: Expected) -> str:
+    def text(value: float | None) -> str:
+        return "unknown hours" if value is None else f"{value:,.1f} h" if value < 100 else f"{value:,.0f} h"
+
+    return f"{text(hours.h100)} on an H100, {text(hours.cores)} on 2 cores"

@@ -1,0 +1,218 @@
+"""Which run fills which cell: by data, network and method, as configurations say them, never by a folder's name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from bnn_itrd import recipes
+from bnn_itrd.config.parse import run_config
+from bnn_itrd.config.run import RunConfig, member_config
+from bnn_itrd.config.trees import changed, to_dict
+from bnn_itrd.distillers.methods import METHODS
+from bnn_itrd.experiments.papers.published import Cell
+from bnn_itrd.experiments.papers.runs import FoundRun
+
+__all__ = ["Filled", "Wanted", "fill", "tokens", "value_of", "wanted"]
+
+# What a configuration says that is no part of the published setting: names, machines, how often is looked.
+_BESIDE = (
+    *("name", "train.seed", "train.precision", "train.compile", "train.compile_mode", "train.channels_last"),
+    *("train.eval_every", "data.per_class_seed"),
+)
+_SETTING = ("data.", "scheme", "train.", "distill.")
+# Numbers of a `step` schedule say nothing of a run that has the cosine.
+_OF_STEP = ("train.milestones", "train.decay")
+# Distillers' options that are chosen for machines.
+_OF_MACHINES = ("gather",)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a cell trains: the run's configuration, its member's as a tree, and what tells the cell from others."""
+
+    config: RunConfig
+    member: Mapping[str, Any]
+    is_it: tuple[Any, ...]
+    teacher: str | None
+    fixed: tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """Runs of one setting that fill a cell. differs: in words, what is not as published; best known first."""
+
+    runs: tuple[FoundRun, ...]
+    values: tuple[float, ...]
+    differs: tuple[str, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(sorted({run.seed for run in self.runs}))
+
+    @property
+    def epochs(self) -> int:
+        return self.runs[0].of
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float | None:
+        """The sample standard deviation over its runs; None of one run."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+def tokens(fields: Mapping[str, Any]) -> list[str]:
+    """Returns fields as words of a command.
+
+    >>> tokens({"data.per_class": None, "students.at": {"at": {"weight": 1000.0}}})
+    ['--data.per_class=null', '--students.at={"at": {"weight": 1000.0}}']
+    """
+    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in fields.items()]
+
+
+@cache
+def _config(recipe: str, words: tuple[str, ...]) -> RunConfig:
+    return run_config("table", "", recipes.read(recipe), words, extra={})[0]
+
+
+def wanted(cell: Cell) -> Wanted:
+    """Returns what a cell that trains here trains."""
+    assert cell.recipe is not None and cell.member is not None
+    config = _config(cell.recipe, tuple(tokens(cell.fields)))
+    made = member_config(config, cell.member)
+    tree = to_dict(made)
+    fixed = []
+    for key in cell.fields:
+        group, _, rest = key.partition(".")
+        place = f"distill.{rest.partition('.')[2]}" if group == "students" else key
+        if place not in ("distill.", "network.name"):
+            fixed.append((place, _at(tree, place)))
+    teacher = config.teacher or config.network.of_teacher().name
+    return Wanted(config, tree, _identity(tree), teacher if made.distill.needs_teacher else None, tuple(fixed))
+
+
+def _at(tree: Mapping[str, Any], path: str) -> Any:
+    value: Any = tree
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _identity(member: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Data, network, what is binary and how, methods: equal for two configurations of one cell."""
+    scheme, distill = member.get("scheme"), member["distill"]
+    binary = None
+    if isinstance(scheme, Mapping):
+        stages = scheme.get("first_stage") if scheme.get("first_stage_epochs") else None
+        parts = [scheme.get(part, default) for part, default in (("weight", "recu"), ("activation", "recu"))]
+        binary = (*parts, scheme.get("nonlinearity", "hardtanh"), bool(scheme.get("rad")), stages)
+    methods = []
+    for name, options in distill.items():
+        if isinstance(options, Mapping):
+            methods.append((name, tuple(sorted(_kind(name, options).items(), key=str))))
+    return member["data"].get("name"), binary, bool(distill.get("ce", 1)), tuple(sorted(methods))
+
+
+def _kind(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a distiller's options those that make it another one: words, switches, and numbers that are 0 or no longer 0.
+
+    An option that an older record does not have yet has its default.
+
+    >>> _kind("itrd", {"beta_mi": 0.0, "alpha": 1.5}), _kind("vid", {"form": "logits", "batch_norm": False})
+    ({'beta_mi': 'is 0'}, {'form': 'logits'})
+    """
+    usual = to_dict(METHODS[name]()) if name in METHODS else {}
+    kept: dict[str, Any] = {}
+    for key, value in options.items():
+        default = usual.get(key)
+        if isinstance(value, (str, bool)):
+            if value != default and key not in _OF_MACHINES:
+                kept[key] = value
+        elif isinstance(value, (int, float)) and isinstance(default, (int, float)) and (value == 0) != (default == 0):
+            kept[key] = "is 0" if value == 0 else "is not 0"
+    return kept
+
+
+def fill(cell: Cell, runs: Sequence[FoundRun], *, published: Cell | None = None) -> list[Filled]:
+    """Returns what fills a cell: runs that are trained to their end, by setting, those with the most epochs first.
+
+    published: the cell that tells the published setting, where `cell` is another version of it.
+    """
+    runs = [run for run in runs if _may_fill(run, cell)]
+    if not runs:
+        return []
+    want = wanted(cell)
+    setting = want if published is None or published is cell else wanted(published)
+    groups: dict[tuple[str, ...], list[FoundRun]] = {}
+    for run in runs:
+        if run.epochs == run.of and _fits(run, want):
+            groups.setdefault(_differs(run, setting), []).append(run)
+    filled = []
+    for differs, found in groups.items():
+        once = {(run.seed, run.top1): run for run in found}  # results/ holds copies
+        values = [value_of(run, cell.measure) for run in once.values()]
+        known = [value for value in values if value is not None]
+        if len(known) == len(values):
+            filled.append(Filled(tuple(once.values()), tuple(known), differs))
+    return sorted(filled, key=lambda each: (-each.epochs, -len(each.runs), each.differs))
+
+
+def _may_fill(run: FoundRun, cell: Cell) -> bool:
+    """Whether data and network have the names that the recipe says: what is told before a configuration is made."""
+    if not cell.trains or cell.recipe is None or cell.recipe == "squad":
+        return False
+    tree = recipes.read(cell.recipe)
+    network = {cell.fields.get("network.name", tree["network"]["name"]), tree["network"].get("teacher")}
+    return run.member["data"].get("name") == tree["data"]["name"] and run.member["network"]["name"] in network
+
+
+def value_of(run: FoundRun, measure: str) -> float | None:
+    """Returns what a run says in a table's measure, None where it does not know it."""
+    value = run.top5 if measure.startswith("top-5") else run.top1
+    if value is None or measure.partition(" ")[0] in ("F1", "exact"):
+        return None
+    return 100 - value if "error" in measure else value
+
+
+def _fits(run: FoundRun, want: Wanted) -> bool:
+    if _identity(run.member) != want.is_it or (want.teacher is not None and run.teacher != want.teacher):
+        return False
+    different = changed(run.member, want.member)
+    if any(key.startswith("network.") for key in different):
+        return False
+    return not any(key in different for key, _ in want.fixed)
+
+
+def _differs(run: FoundRun, setting: Wanted) -> tuple[str, ...]:
+    """In words: ``epochs 72 (600)``, the published value in brackets."""
+    lines = []
+    if run.split != "test":
+        lines.append("scored on held-out images")
+    for key, (there, published) in changed(run.member, setting.member).items():
+        if key in _BESIDE or not key.startswith(_SETTING):  # the rest is what was measured of the data
+            continue
+        if key in _OF_STEP and run.member["train"].get("schedule", "cosine") != "step":
+            continue
+        name = key.removeprefix("train.").removeprefix("distill.")
+        lines.append(f"{name} {_text(there)} ({_text(published)})")
+    lines.sort(key=lambda line: (not line.startswith(("epochs", "data.")), line))
+    return tuple(lines)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else json.dumps(value) if isinstance(value, (list, tuple, bool)) else str(value)
+
+
+def small_cell(cell: Cell, recipe: str) -> Cell:
+    """Returns the same cell of the version for two cores."""
+    return dataclasses.replace(cell, recipe=recipe)

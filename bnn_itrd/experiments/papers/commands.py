@@ -1,0 +1,132 @@
+"""The commands of a table's empty cells: each is resumable, and the sweep of the version for two cores is one."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bnn_itrd.config.run import member_config
+from bnn_itrd.experiments.papers.cells import fill, small_cell, tokens, wanted
+from bnn_itrd.experiments.papers.hours import Expected, expected_hours
+from bnn_itrd.experiments.papers.published import Cell, PublishedTable
+from bnn_itrd.experiments.papers.runs import FoundRun
+
+__all__ = ["Task", "missing_tasks", "small_sweep"]
+
+# Where the images lie: the reader's to say, once, before the commands are given to a shell.
+_DATA = '"$DATA"'
+
+
+@dataclass(frozen=True)
+class Task:
+    """One command, what it is expected to take, and what it fills."""
+
+    command: str
+    hours: Expected
+    fills: str
+
+
+def missing_tasks(table: PublishedTable, runs: Sequence[FoundRun]) -> list[Task]:
+    """Returns the trainings that an empty cell needs, teachers first: one for each seed of the table.
+
+    A cell is empty where no run fills it, in whatever setting. Teachers are trained once for all of the table's cells.
+    """
+    empty = [cell for cell in table.cells if cell.trains and cell.value is not None and not fill(cell, runs)]
+    teachers: dict[str, Task] = {}
+    students: list[Task] = []
+    for cell in empty:
+        if cell.recipe == "squad":
+            students.append(_squad(table, cell))
+            continue
+        want = wanted(cell)
+        own = want.config.network.of_teacher().name
+        if cell.member == "teacher" or (want.teacher is not None and want.config.teacher is None):
+            teachers.setdefault(own, _teacher(table, cell, own))
+        if cell.member != "teacher":
+            students += [_student(table, cell, own, seed) for seed in range(table.seeds)]
+    once = {task.command: task for task in [*teachers.values(), *students]}
+    return list(once.values())
+
+
+def _folder(table: PublishedTable, name: str) -> str:
+    return f"runs/{table.name}/{name}"
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_")
+
+
+def _teacher(table: PublishedTable, cell: Cell, network: str) -> Task:
+    fields = {k: v for k, v in cell.fields.items() if not k.startswith("students.")} | dict(cell.teacher_fields or {})
+    shown = dataclasses.replace(cell, member="teacher", fields=fields)
+    member = member_config(wanted(shown).config, "teacher")
+    words = ["--member", "teacher", *tokens(fields), "--out", _folder(table, f"teacher-{_plain(network)}")]
+    return Task(_line("train", str(cell.recipe), words), expected_hours(member, None), f"teacher {network}")
+
+
+def _student(table: PublishedTable, cell: Cell, network: str, seed: int) -> Task:
+    want = wanted(cell)
+    name = "-".join(_plain(part) for part in (cell.column, cell.row, f"s{seed}"))
+    words = ["--member", str(cell.member), *tokens(cell.fields), f"--seed={seed}", "--out", _folder(table, name)]
+    if want.teacher is not None:
+        given = want.config.teacher is not None
+        words += [] if given else ["--teacher", _folder(table, f"teacher-{_plain(network)}")]
+    extra = ' --teacher_weights "$WEIGHTS"' if want.teacher is not None and want.config.teacher is not None else ""
+    hours = expected_hours(member_config(want.config, str(cell.member)), want.teacher)
+    return Task(_line("train", str(cell.recipe), words) + extra, hours, f"{cell.row}, {cell.column}, seed {seed}")
+
+
+def _squad(table: PublishedTable, cell: Cell) -> Task:
+    words = ["--member", str(cell.member), "--out", _folder(table, "squad")]
+    line = _line("train", "squad", words) + ' --pretrained "$BERT"'
+    return Task(line, Expected(None, None), f"{cell.row}, EM and F1")
+
+
+def _line(command: str, recipe: str, words: Sequence[str]) -> str:
+    return f"{shlex.join(['bnn-itrd', command, recipe, *words])} --data.root {_DATA}"
+
+
+# ---- the version for two cores
+
+
+def small_sweep(table: PublishedTable, runs: Sequence[FoundRun]) -> tuple[Task, int] | None:
+    """Returns (the sweep that fills the table's small version, its trainings that are missing).
+
+    None where the table has no small version. The hours are those of the missing ones; the sweep may train students
+    of its recipe besides the table's, which are counted too.
+    """
+    if table.small is None:
+        return None
+    recipe, methods = str(table.small["recipe"]), table.small.get("methods")
+    chosen = table.columns if table.small["columns"] == "all" else table.small["columns"]
+    cells = [small_cell(cell, recipe) for cell in table.cells if cell.column in chosen and cell.trains]
+    axes: dict[str, list[str]] = {}
+    for cell in cells:
+        for name, value in cell.fields.items():
+            axes.setdefault(name, []).append(str(value))
+    grid = [f"{name}={','.join(dict.fromkeys(values))}" for name, values in axes.items()]
+    grid.append("train.seed=" + ",".join(map(str, range(table.seeds))))
+    out = f"sweeps/{table.name}-small"
+    words = [*([] if methods is None else ["--methods", str(methods)]), "--grid", *grid, "--out", out]
+    others = ["teacher", *(wanted(cells[0]).config.students if methods is None else ["plain"])]
+    known = {cell.member for cell in cells}
+    cells += [_of_sweep(cells[0], member) for member in others if member not in known]
+    hours, missing, points = Expected(0.0, 0.0), 0, 0
+    for cell in cells:
+        count = 1 if cell.member == "teacher" else table.seeds
+        done = {seed for each in fill(cell, runs) for seed in each.seeds}
+        left = max(count - len(done), 0)
+        points, missing = points + count, missing + left
+        want = wanted(cell)
+        each = expected_hours(member_config(want.config, str(cell.member)), want.teacher)
+        for _ in range(left):
+            hours += each
+    return Task(_line("sweep", recipe, words), hours, f"{missing} of {points} trainings"), missing
+
+
+def _of_sweep(cell: Cell, member: str) -> Cell:
+    """A training of the sweep that is no cell of the table."""
+    return dataclasses.replace(cell, row=member, member=member, fields={}, value=None, spread=None)

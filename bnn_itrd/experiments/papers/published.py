@@ -1,0 +1,173 @@
+"""Published tables as data: tables.yaml, and what a cell of one is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.yaml_files import read_yaml
+
+__all__ = ["Cell", "PublishedTable", "published_accuracy", "published_table", "table_names", "tables_named"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of a table. value and spread are None where the paper prints none.
+
+    recipe, member, fields: what trains it here; teacher_fields: what its teacher is trained with instead; cannot: why
+    there is no command for it, None where there is one. key: (data, network, method) of `bnn-itrd compare`.
+    """
+
+    row: str
+    column: str
+    value: float | None
+    spread: float | None
+    measure: str
+    recipe: str | None = None
+    member: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    teacher_fields: Mapping[str, Any] | None = None
+    cannot: str | None = None
+    key: tuple[str, str, str] | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether this package trains it."""
+        return self.recipe is not None and self.member is not None and self.cannot is None
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A table of a paper. cells: row by row; of: the table that this one is worked out from.
+
+    seeds: how many runs are behind a published value; setting: what the paper says of its training. small: the recipe
+    of the version for two cores, its `methods` where it is not all of the recipe, and the columns that it has.
+    """
+
+    name: str
+    title: str
+    source: str
+    columns: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    seeds: int = 1
+    setting: str = ""
+    of: str | None = None
+    small: Mapping[str, Any] | None = None
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(cell.row for cell in self.cells))
+
+    def cell(self, row: str, column: str) -> Cell:
+        """Returns the cell of two labels.
+
+        >>> published_table("itrd-1").cell("KD", "R56 R20").value
+        70.66
+        """
+        return next(cell for cell in self.cells if (cell.row, cell.column) == (row, column))
+
+
+@cache
+def _trees() -> dict[str, dict[str, Any]]:
+    return dict(read_yaml(Path(__file__).with_name("tables.yaml")))
+
+
+def table_names() -> list[str]:
+    """Returns the names of all tables, in the order of their papers."""
+    return list(_trees())
+
+
+def tables_named(name: str) -> list[PublishedTable]:
+    """Returns the table of this name, or the parts of the one that it is the beginning of: vid-1 for vid-1a and vid-1b.
+
+    Raises UserError on any other name.
+
+    >>> [table.name for table in tables_named("vid-1")]
+    ['vid-1a', 'vid-1b']
+    """
+    names = [name] if name in _trees() else [n for n in _trees() if n[:-1] == name and n[-1].isalpha()]
+    if not names:
+        raise unknown("table", name, table_names())
+    return [published_table(each) for each in names]
+
+
+@cache
+def published_table(name: str) -> PublishedTable:
+    """Returns the table of exactly this name. Raises UserError on another."""
+    if name not in _trees():
+        raise unknown("table", name, table_names())
+    tree = _trees()[name]
+    columns = tree["columns"]
+    cells = []
+    for label, row in tree["rows"].items():
+        spreads = row.get("spread") or [None] * len(columns)
+        if not len(row["values"]) == len(spreads) == len(columns):
+            raise UserError(f"tables.yaml: {name}, {label} does not have a value for each column")
+        for (column, own), value, spread in zip(columns.items(), row["values"], spreads, strict=True):
+            cells.append(_cell(tree, label, row, column, own, value, spread))
+    return PublishedTable(
+        name=name,
+        title=tree["title"],
+        source=tree["source"],
+        columns=tuple(columns),
+        cells=tuple(cells),
+        seeds=tree.get("seeds", 1),
+        setting=tree.get("setting", ""),
+        of=tree.get("of"),
+        small=tree.get("small"),
+    )
+
+
+def _cell(
+    tree: dict[str, Any],
+    label: str,
+    row: dict[str, Any],
+    column: str,
+    own: dict[str, Any],
+    value: float | None,
+    spread: float | None,
+) -> Cell:
+    def first(name: str) -> Any:
+        return next((each[name] for each in (row, own, tree) if name in each), None)
+
+    method, network = row.get("method"), own.get("network")
+    return Cell(
+        row=label,
+        column=column,
+        value=value,
+        spread=spread,
+        measure=first("measure"),
+        recipe=first("recipe"),
+        member=first("member"),
+        fields={**own.get("fields", {}), **row.get("fields", {})},
+        teacher_fields=tree.get("teacher_fields"),
+        cannot=first("cannot"),
+        key=None if method is None or network is None else ("cifar10", network, method),
+    )
+
+
+@cache
+def _known() -> dict[tuple[str, str, str], float]:
+    """What `compare` shows: of two tables with the same row the first one's."""
+    known: dict[tuple[str, str, str], float] = {}
+    for name in table_names():
+        for cell in published_table(name).cells:
+            if cell.key is not None and cell.value is not None:
+                known.setdefault(cell.key, cell.value)
+    return known
+
+
+def published_accuracy(data: str, network: str, method: str) -> str:
+    """Returns the figure as it is shown, or '-' where none is known of exactly this method on this network.
+
+    ReCU's and ITRD's are those of the best test epoch; the rows of `compare` report the last one first.
+
+    >>> published_accuracy("cifar10", "resnet18", "recu-itrd"), published_accuracy("cifar10", "resnet18", "mine")
+    ('94.1', '-')
+    """
+    value = _known().get((data, network, method))
+    return "-" if value is None else f"{value:g}"

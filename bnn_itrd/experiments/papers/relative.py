@@ -1,0 +1,26 @@
+"""ITRD's table 2: how much one method improves on another, in units of what that one gains over KD."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+
+__all__ = ["relative_improvement"]
+
+
+def relative_improvement(values: Mapping[tuple[str, str], float], method: str, other: str) -> float | None:
+    """Returns the mean over pairs of (X - Y) / (Y - KD) in percent, None where no pair has all three values.
+
+    values: (method, pair) -> accuracy, with KD among the methods. A pair where Y is KD's equal is left out. The
+    definition is WCoRD's (Chen et al. 2021): from the values of ITRD's table 1 it gives those of its table 2, which
+    (X - Y) / (X - KD), as that paper's footnote has it, does not.
+
+    >>> relative_improvement({("a", "p"): 75.0, ("b", "p"): 74.0, ("KD", "p"): 72.0}, "a", "b")
+    50.0
+    """
+    gains = []
+    for pair in dict.fromkeys(pair for _, pair in values):
+        x, y, kd = (values.get((name, pair)) for name in (method, other, "KD"))
+        if x is not None and y is not None and kd is not None and y != kd and method != other:
+            gains.append(100 * (x - y) / (y - kd))
+    return statistics.fmean(gains) if gains else None

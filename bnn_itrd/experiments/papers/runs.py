@@ -1,0 +1,125 @@
+"""The trained networks below a folder, by what their own files say: config.yaml, metrics.csv, their teacher's."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bnn_itrd.errors import UserError
+from bnn_itrd.runs.comparison_file import read_comparison
+from bnn_itrd.training.metrics import read_metrics
+from bnn_itrd.yaml_files import read_yaml
+
+__all__ = ["FoundRun", "find_runs"]
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """One trained network. member: its configuration, as `MemberConfig`; epochs: those that are done.
+
+    top1, top5: of the last epoch, in percent, on `split`. teacher: its teacher's network, and its top-1 where the
+    folder says it; both None of a network without one, or where nothing there tells them.
+    """
+
+    folder: Path
+    member: Mapping[str, Any]
+    epochs: int
+    split: str
+    top1: float
+    top5: float | None
+    teacher: str | None = None
+    teacher_top1: float | None = None
+
+    @property
+    def seed(self) -> int:
+        return int(self.member["train"].get("seed", 0))
+
+    @property
+    def of(self) -> int:
+        """How many epochs its training has."""
+        return int(self.member["train"]["epochs"])
+
+
+def find_runs(folders: Sequence[Path]) -> list[FoundRun]:
+    """Returns every network below the folders that was trained for an epoch or more and evaluated, each once.
+
+    A network's folder holds config.yaml and metrics.csv: that of a member of a run, of a point of a sweep, or one of
+    results/. Raises UserError on a folder that is not there.
+    """
+    found: dict[Path, FoundRun] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"there is no folder {folder} to look for runs in")
+        for path in sorted(folder.rglob("metrics.csv")):
+            run = _read(path.parent)
+            if run is not None:
+                found.setdefault(path.parent.resolve(), run)
+    return list(found.values())
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    """The record of one network; None of anything else that may stand in a config.yaml."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return None
+    try:
+        tree = read_yaml(path)
+    except UserError:
+        return None
+    groups = ("data", "network", "train", "distill")
+    if not isinstance(tree, dict) or "name" not in tree or not all(isinstance(tree.get(g), dict) for g in groups):
+        return None
+    names = (tree["data"].get("name"), tree["network"].get("name"))
+    numbers = (tree["train"].get("epochs"), tree["train"].get("seed", 0))
+    whole = all(isinstance(n, str) for n in names) and all(isinstance(n, int) for n in numbers)
+    return tree if whole else None
+
+
+def _read(folder: Path) -> FoundRun | None:
+    member = _record(folder)
+    if member is None or _record(folder.parent) is not None:  # within another one's: the first of its two stages
+        return None
+    try:
+        rows = read_metrics(folder / "metrics.csv")
+    except (ValueError, KeyError, TypeError, OverflowError, csv.Error, OSError):
+        return None
+    evaluated = [row for row in rows if row.get("top1") is not None]
+    if not evaluated:
+        return None
+    last = evaluated[-1]
+    learns = any(isinstance(options, dict) for options in member["distill"].values())
+    teacher, top1 = _teacher(folder) if learns else (None, None)
+    return FoundRun(
+        folder=folder,
+        member=member,
+        epochs=rows[-1]["epoch"],
+        split=str(last.get("split")),
+        top1=last["top1"],
+        top5=last.get("top5"),
+        teacher=teacher,
+        teacher_top1=top1,
+    )
+
+
+def _teacher(folder: Path) -> tuple[str | None, float | None]:
+    """(network, top-1): from the comparison of the network or of its run, or from the teacher's folder beside it."""
+    for place in (folder, folder.parent):
+        try:
+            first = read_comparison(place / "comparison.json")["models"][0]
+        except (UserError, OSError, IndexError):
+            continue
+        if (first.get("method") or first["name"]) == "teacher":
+            return first["network"], first["top1_last"]
+    found = [run for run in map(_read, _teachers_beside(folder)) if run is not None]
+    networks = {run.member["network"]["name"] for run in found}
+    if len(networks) != 1:
+        return None, None
+    return networks.pop(), found[0].top1 if len(found) == 1 else None
+
+
+def _teachers_beside(folder: Path) -> Iterator[Path]:
+    yield folder.parent / "teacher"
+    yield from sorted((folder.parent / "teachers").glob("*"))

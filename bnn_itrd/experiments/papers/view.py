@@ -1,0 +1,249 @@
+"""A published table beside our runs, as text of 80 columns, as rows for Markdown, and as plain values for JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bnn_itrd.experiments.papers.cells import Filled, fill, small_cell
+from bnn_itrd.experiments.papers.published import Cell, PublishedTable, published_table
+from bnn_itrd.experiments.papers.relative import relative_improvement
+from bnn_itrd.experiments.papers.runs import FoundRun
+
+__all__ = ["Shown", "show_table"]
+
+_WIDTH = 80
+_LABEL = 23
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table with what fills its cells. cells: (cell, what fills it, best first).
+
+    unfinished: runs that would fill one if they were trained to their end; small: the recipe of the version for two
+    cores; cells_of_other: those of the table that this one is worked out from.
+    """
+
+    table: PublishedTable
+    cells: tuple[tuple[Cell, tuple[Filled, ...]], ...]
+    unfinished: tuple[FoundRun, ...] = ()
+    small: str | None = None
+    cells_of_other: tuple[tuple[Cell, tuple[Filled, ...]], ...] = ()
+
+    @property
+    def filled(self) -> list[tuple[Cell, tuple[Filled, ...]]]:
+        return [(cell, found) for cell, found in self.cells if found]
+
+    @property
+    def _digits(self) -> int:
+        """Those behind the point of the published values, at most 2."""
+        values = [cell.value for cell in self.table.cells if cell.value is not None]
+        return 1 if all(round(value, 1) == value for value in values) else 2
+
+    def lines(self) -> list[str]:
+        """Returns the table as text, none of its lines longer than 80 characters."""
+        table = self.table
+        head = f"{table.name}: {table.title}" if self.small is None else f"{table.name}, small: {table.title}"
+        said = [table.source, self.cells[0][0].measure, table.setting]
+        lines = [*textwrap.wrap(head, _WIDTH), *textwrap.wrap("; ".join(filter(None, said)), _WIDTH), ""]
+        lines += [*self._grid(), ""]
+        if table.of is not None:
+            return lines + textwrap.wrap(_RELATIVE.format(table.of), _WIDTH)
+        marks = self._marks()
+        if self.filled:
+            lines += self._list(marks)
+        else:
+            lines.append("No run fills a cell.")
+        lines += _left_out(self)
+        return lines
+
+    def _marks(self) -> dict[tuple[str, ...], str]:
+        """A number for each way in which a setting differs from the published one."""
+        marks: dict[tuple[str, ...], str] = {}
+        for _, found in self.filled:
+            for each in found:
+                if each.differs:
+                    marks.setdefault(each.differs, str(len(marks) + 1))
+        return marks
+
+    def _grid(self) -> list[str]:
+        columns = list(dict.fromkeys(cell.column for cell, _ in self.cells))
+        by_label = {(cell.row, cell.column): (cell, found) for cell, found in self.cells}
+        digits = self._digits
+        texts: dict[str, list[tuple[str, list[str]]]] = {}
+        for row in dict.fromkeys(cell.row for cell, _ in self.cells):
+            own = [by_label[row, column] for column in columns]
+            rows = [(row, [_value(cell.value, cell.spread, digits) for cell, _ in own])]
+            if self.table.of is not None:
+                ours = [relative_improvement(self._other, row, column) for column in columns]
+                rows.append(("  ours", [_value(value, None) for value in ours]))
+            elif any(found for _, found in own):
+                rows.append(("  ours", [_value(found[0].mean, found[0].spread) if found else "-" for _, found in own]))
+            texts[row] = rows
+        widths = [
+            max(*(len(part) for part in column.split()), *(len(v[i]) for rows in texts.values() for _, v in rows))
+            for i, column in enumerate(columns)
+        ]
+        lines: list[str] = []
+        for chunk in _chunks(widths, _WIDTH - _LABEL):
+            lines += [*_heads([columns[i] for i in chunk], [widths[i] for i in chunk])]
+            for rows in texts.values():
+                for label, values in rows:
+                    cells = "".join(f"  {values[i]:>{widths[i]}}" for i in chunk)
+                    lines.append(f"{label[:_LABEL]:<{_LABEL}}{cells}".rstrip())
+            lines.append("")
+        return lines[:-1]
+
+    @property
+    def _other(self) -> dict[tuple[str, str], float]:
+        """The values that we have of the table that this one is worked out from."""
+        return {(cell.row, cell.column): found[0].mean for cell, found in self.cells_of_other if found}
+
+    def _list(self, marks: dict[tuple[str, ...], str]) -> list[str]:
+        lines = [f"{'Ours':<{_LABEL + 15}}{'last epoch':>14}  {'seeds':>7} {'epochs':>6} {'differs':>8}"]
+        for cell, found in self.filled:
+            for each in found:
+                name = cell.row if len(self.table.columns) == 1 else f"{cell.row}, {cell.column}"
+                seeds = ",".join(map(str, each.seeds))
+                value = _value(each.mean, each.spread)
+                mark = marks.get(each.differs, "")
+                lines.append(
+                    f"{name[: _LABEL + 14]:<{_LABEL + 15}}{value:>14}  {seeds:>7} {each.epochs:>6} {mark:>8}".rstrip()
+                )
+        lines.append("")
+        if marks:
+            lines.append("What differs from the published setting, which stands in brackets:")
+        for differs, mark in marks.items():
+            lines += textwrap.wrap("; ".join(differs), _WIDTH, initial_indent=f"{mark:>2}  ", subsequent_indent="    ")
+        return lines + self._teachers()
+
+    def _teachers(self) -> list[str]:
+        """How good the teachers of our students are."""
+        known: dict[str, list[float]] = {}
+        for cell, found in self.filled:
+            values = [run.teacher_top1 for each in found for run in each.runs if run.teacher_top1 is not None]
+            known.setdefault(cell.column, []).extend(values)
+        published = {c.column: c.value for c in self.table.cells if c.member == "teacher" and c.value is not None}
+        lines = []
+        for column, values in known.items():
+            if values:
+                theirs = f" (published: {published[column]:g})" if column in published else ""
+                seen = f"{min(values):.2f}" if max(values) - min(values) < 0.05 else _range(values)
+                lines.append(f"Teacher of our students, {column}: {seen} %{theirs}")
+        return lines
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns a row for each cell and setting, for Markdown."""
+        rows = []
+        for cell, found in self.cells:
+            for each in found or (None,):
+                rows.append(
+                    {
+                        "row": cell.row,
+                        "column": cell.column,
+                        "published": _value(cell.value, cell.spread, self._digits),
+                        "ours": "-" if each is None else _value(each.mean, each.spread),
+                        "seeds": "-" if each is None else ", ".join(map(str, each.seeds)),
+                        "epochs": "-" if each is None else each.epochs,
+                        "differs": "-" if each is None else "; ".join(each.differs) or "nothing",
+                    }
+                )
+        return rows
+
+    def values(self) -> dict[str, Any]:
+        """Returns what --json prints."""
+        cells = []
+        for cell, found in self.cells:
+            ours = [
+                {
+                    "mean": each.mean,
+                    "spread": each.spread,
+                    "values": list(each.values),
+                    "seeds": [run.seed for run in each.runs],
+                    "epochs": each.epochs,
+                    "teachers": [run.teacher_top1 for run in each.runs],
+                    "differs": list(each.differs),
+                    "runs": [str(run.folder) for run in each.runs],
+                }
+                for each in found
+            ]
+            named = ("row", "column", "value", "spread", "measure", "recipe", "member", "cannot")
+            cells.append({name: getattr(cell, name) for name in named} | {"ours": ours})
+        table = self.table
+        return {"table": table.name, "title": table.title, "source": table.source, "small": self.small, "cells": cells}
+
+
+_RELATIVE = (
+    "X - Y over Y - KD, the mean over the pairs for which there are all three, in percent. The published values follow "
+    "from those of {0}; the paper's footnote has X - KD below, from which they do not."
+)
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.2f} to {max(values):.2f}, mean {statistics.fmean(values):.2f}"
+
+
+def _value(value: float | None, spread: float | None, digits: int = 2) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.{digits}f}" if spread is None else f"{value:.{digits}f}±{spread:.{digits}f}"
+
+
+def _chunks(widths: Sequence[int], room: int) -> list[list[int]]:
+    """The columns that fit side by side."""
+    chunks: list[list[int]] = [[]]
+    for i, width in enumerate(widths):
+        if chunks[-1] and sum(widths[j] + 2 for j in chunks[-1]) + width + 2 > room:
+            chunks.append([])
+        chunks[-1].append(i)
+    return chunks
+
+
+def _heads(columns: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """The columns' labels, a word below the other."""
+    words = [column.split() for column in columns]
+    most = max(len(w) for w in words)
+    padded = [[""] * (most - len(w)) + w for w in words]
+    return [
+        " " * _LABEL + "".join(f"  {w[i]:>{width}}" for w, width in zip(padded, widths, strict=True))
+        for i in range(most)
+    ]
+
+
+def _left_out(shown: Shown) -> list[str]:
+    lines = []
+    for reason in dict.fromkeys(cell.cannot for cell, _ in shown.cells if cell.cannot is not None):
+        rows = list(dict.fromkeys(cell.row for cell, _ in shown.cells if cell.cannot == reason))
+        some = ", ".join(rows) if len(rows) < len(shown.table.rows) else "All rows"
+        lines += ["", *textwrap.wrap(f"{some}: {reason}.", _WIDTH)]
+    for run in shown.unfinished:
+        lines.append(f"Not trained to its end: {run.folder} (epoch {run.epochs} of {run.of})")
+    return lines
+
+
+def show_table(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool = False) -> Shown:
+    """Returns the table with what the runs fill of it; small: of the version for two cores, and only its columns."""
+    if table.of is not None:
+        other = published_table(table.of)
+        filled = tuple((cell, tuple(fill(cell, runs))) for cell in other.cells)
+        return Shown(table, tuple((cell, ()) for cell in table.cells), cells_of_other=filled)
+    recipe = None if not small or table.small is None else str(table.small["recipe"])
+    cells = []
+    for cell in table.cells:
+        if recipe is None:
+            cells.append((cell, tuple(fill(cell, runs))))
+        elif table.small is not None and cell.column in (
+            table.columns if table.small["columns"] == "all" else table.small["columns"]
+        ):
+            cells.append((cell, tuple(fill(small_cell(cell, recipe), runs, published=cell))))
+    unfinished = [run for run in runs if run.epochs < run.of and _would_fill(run, cells, recipe)]
+    return Shown(table, tuple(cells), tuple(unfinished), recipe)
+
+
+def _would_fill(run: FoundRun, cells: Sequence[tuple[Cell, tuple[Filled, ...]]], recipe: str | None) -> bool:
+    whole = dataclasses.replace(run, epochs=run.of)
+    return any(fill(cell if recipe is None else small_cell(cell, recipe), [whole]) for cell, _ in cells)

@@ -1,0 +1,364 @@
+"""The papers' tables: values against a second typing, cells by configuration, the view, the commands, the hours."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bnn_itrd import recipes
+from bnn_itrd.cli import main
+from bnn_itrd.config.network import NetworkConfig
+from bnn_itrd.config.parse import run_config
+from bnn_itrd.config.run import member_config
+from bnn_itrd.config.trees import to_dict
+from bnn_itrd.errors import UserError
+from bnn_itrd.experiments.grid import make_points, parse_axis, student_trees
+from bnn_itrd.experiments.papers.cells import wanted
+from bnn_itrd.experiments.papers.commands import missing_tasks, small_sweep
+from bnn_itrd.experiments.papers.hours import expected_hours
+from bnn_itrd.experiments.papers.published import published_accuracy, published_table, table_names, tables_named
+from bnn_itrd.experiments.papers.relative import relative_improvement
+from bnn_itrd.experiments.papers.runs import find_runs
+from bnn_itrd.experiments.papers.view import show_table
+from bnn_itrd.models import summary
+from bnn_itrd.runs.networks import build
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# ---- the values
+
+
+# Typed from the papers a second time: a value or more of every table, and whole rows where a slip is easiest.
+TYPED_AGAIN = """
+itrd-1 | KD | W40-2 W16-2 | 74.92
+itrd-1 | FitNet | R56 R20 | 69.21
+itrd-1 | AT | R50 MN2 | 58.58
+itrd-1 | SP | R32x4 SN2 | 74.56
+itrd-1 | CC | R110 R32 | 71.48
+itrd-1 | RKD | R32x4 R8x4 | 71.90
+itrd-1 | PKT | W40-2 SN1 | 73.89
+itrd-1 | FT | V13 MN2 | 61.78
+itrd-1 | NST | V13 V8 | 71.53
+itrd-1 | CRD | R110 R20 | 71.56
+itrd-1 | WCoRD | R56 R20 | 71.92
+itrd-1 | ReviewKD | R32x4 SN2 | 77.78
+itrd-1 | ReviewKD | R110 R20 | -
+itrd-1 | ReviewKD | R50 V8 | -
+itrd-1 | L_corr | R50 V8 | 75.71
+itrd-1 | L_corr + L_mi | R32x4 R8x4 | 76.19
+itrd-1 | Teacher | R50 V8 | 79.34
+itrd-1 | Student | R32x4 SN1 | 70.50
+itrd-3 | Full precision | ResNet-18 | 94.8
+itrd-3 | RAD | ResNet-18 | 90.5
+itrd-3 | IR-Net | ResNet-18 | 91.5
+itrd-3 | RBNN | ResNet-18 | 92.2
+itrd-3 | ReCU | ResNet-18 | 92.8
+itrd-3 | ReCU + CRD | ResNet-18 | 92.1
+itrd-3 | ReCU + ReviewKD | ResNet-18 | 92.6
+itrd-3 | ReCU + KD | ResNet-18 | 93.3
+itrd-3 | ReCU + L_corr | ResNet-18 | 93.9
+itrd-3 | ReCU + L_corr + L_mi | ResNet-18 | 94.1
+itrd-3-squad | T6 ITRD | F1 | 88.5
+itrd-3-squad | T3 ITRD | EM | 77.7
+itrd-figure-2 | ITRD | top-1 error | 28.32
+itrd-v1-3 | L_corr + L_mi | 5.0 | 70.41
+itrd-v1-4 | ITRD | TinyImageNet | 36.0
+vid-1a | MI | 100 | 78.14
+vid-1a | KD + AT | 1000 | 87.34
+vid-1a | Student | 500 | 79.82
+vid-1b | AT | 100 | 86.34
+vid-1b | KD + MI | 500 | 91.44
+vid-2a | Finetuned | 10 | 47.36
+vid-2b | MI-L + MI-I | 25 | 58.21
+vid-2c | MI-I | 5 | 41.44
+vid-2d | LwF | 20 | 55.72
+srd-1 | SRD, DeiT-Ti | top-1 | 77.2
+srd-2 | SRD | top-5 error | 9.29
+srd-2 | CRD | top-1 error | 28.62
+srd-3 | DKD | R32x4 R8x4 | 76.32
+srd-3 | SRD + DKD | R50 MN2 | 71.75
+binary-cifar10 | ReCU (Xu 2021) | ResNet-20 | 87.5
+binary-cifar10 | ReCU (Xu 2021) | VGG-small | 92.2
+binary-cifar10 | BiPer (Vargas 2024) | ResNet-18 | 93.75
+"""
+
+
+def test_values_are_those_of_a_second_typing() -> None:
+    lines = [[part.strip() for part in line.split("|")] for line in TYPED_AGAIN.strip().splitlines()]
+    for name, row, column, value in lines:
+        found = published_table(name).cell(row, column).value
+        assert found == (None if value == "-" else float(value)), (name, row, column)
+    assert {line[0] for line in lines} == {*table_names()} - {"itrd-2"}
+
+
+def test_the_published_improvements_follow_from_the_published_accuracies() -> None:
+    """Table 2 of the paper from its table 1: every value and every row of both is then as printed."""
+    first, second = published_table("itrd-1"), published_table("itrd-2")
+    values = {(cell.row, cell.column): cell.value for cell in first.cells if cell.value is not None}
+    printed = [(cell.row, cell.column, cell.value) for cell in second.cells]
+    assert [value for _, _, value in printed] == [-3.7, 16.2, None, 6.8, 24.4, 10.5]
+    for row, column, value in printed:
+        made = relative_improvement(values, row, column)
+        assert (None if made is None else round(made, 1)) == value
+    # KD's equal has no improvement to be measured with.
+    assert relative_improvement({("a", "p"): 2.0, ("b", "p"): 1.0, ("KD", "p"): 1.0}, "a", "b") is None
+
+
+def test_compare_has_its_figures_from_the_tables() -> None:
+    names = ("teacher", "recu-crd", "recu-itrd", "siman", "biper", "recu-two_stage", "kd")
+    assert [published_accuracy("cifar10", "resnet18", n) for n in names] == [
+        *("94.8", "92.1", "94.1", "92.5", "93.75", "93.2", "-"),
+    ]
+    assert published_accuracy("cifar10", "vgg_small", "recu") == "92.2"
+    assert published_accuracy("cifar100", "resnet18", "recu") == "-"
+
+
+def test_every_cell_that_trains_names_a_member_of_its_recipe() -> None:
+    recipe_of = {cell.recipe for name in table_names() for cell in published_table(name).cells if cell.trains}
+    assert recipe_of <= {*recipes.names()}
+    # One row of each table builds its configuration; of a wide table a column more costs half a second.
+    for name in ("itrd-3", "vid-1b", "srd-2", "binary-cifar10"):
+        for cell in published_table(name).cells:
+            if cell.trains:
+                assert wanted(cell).member["name"] == cell.member
+    students = recipes.read("cifar100-resnet56-resnet20")["students"]
+    rows = {cell.member for name in ("itrd-1", "srd-3") for cell in published_table(name).cells}
+    assert rows == {"teacher", *students}
+
+
+def test_a_table_is_known_by_its_name_and_by_that_of_its_parts() -> None:
+    assert [table.name for table in tables_named("vid-2")] == ["vid-2a", "vid-2b", "vid-2c", "vid-2d"]
+    assert [table.name for table in tables_named("itrd-3")] == ["itrd-3"]
+    with pytest.raises(UserError, match=r"unknown table 'itrd-9'"):
+        tables_named("itrd-9")
+
+
+# ---- which run fills which cell
+
+
+def write_run(
+    folder: Path, recipe: str, member: str, top1: float, *words: str, epochs: int | None = None, **metrics: Any
+) -> Path:
+    """A run's two files, as a training writes them; epochs: how many are done, all of them by default."""
+    config = run_config("run", "", recipes.read(recipe), words, extra={})[0]
+    made = member_config(config, member)
+    folder.mkdir(parents=True)
+    tree = {**to_dict(made), "classes": ["a"], "train_images": 50_000}
+    (folder / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(tree))))
+    last = made.train.epochs if epochs is None else epochs
+    row = {"epoch": last, "loss": 1.0, "split": "test", "top1": top1, "top5": top1 + 5, **metrics}
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        writer.writeheader()
+        writer.writerow(row)
+    return folder
+
+
+def shown(name: str, folder: Path) -> dict[str, list[tuple[float, tuple[int, ...], tuple[str, ...]]]]:
+    table = show_table(published_table(name), find_runs([folder]))
+    return {cell.row: [(each.mean, each.seeds, each.differs) for each in found] for cell, found in table.filled}
+
+
+def test_a_run_fills_a_cell_by_its_configuration(tmp_path: Path) -> None:
+    """Names of folders and students say nothing."""
+    for seed, top1 in ((0, 92.0), (1, 93.0)):
+        write_run(tmp_path / f"x{seed}", "cifar10-itrd-paper", "recu", top1, f"--seed={seed}")
+    write_run(tmp_path / "recu-itrd", "cifar10", "recu", 91.0)
+    write_run(tmp_path / "t" / "teacher", "cifar10-itrd-paper", "teacher", 94.5)
+    write_run(tmp_path / "t" / "any", "cifar10-itrd-paper", "recu-corr", 93.5, "--train.epochs=72")
+    write_run(tmp_path / "t" / "kind", "cifar10-itrd-paper", "recu-itrd", 94.0, "--data.val_fraction=0.1", split="val")
+    # Another network, another binarisation, other data, a training that is not at its end.
+    write_run(tmp_path / "n", "cifar10-itrd-paper", "recu", 1.0, "--network.per_conv=true")
+    write_run(tmp_path / "b", "cifar10-itrd-paper", "recu", 2.0, "--scheme.nonlinearity=rprelu")
+    write_run(tmp_path / "d", "cifar10-itrd-paper", "recu", 3.0, "--data.name=cifar100")
+    write_run(tmp_path / "u", "cifar10-itrd-paper", "recu", 4.0, epochs=80)
+    ours = shown("itrd-3", tmp_path)
+    assert ours["ReCU"] == [
+        (92.5, (0, 1), ()),
+        (91.0, (0,), ("epochs 30 (600)", "nesterov true (false)", "warmup_epochs 2 (5)")),
+    ]
+    assert ours["Full precision"] == [(94.5, (0,), ())]
+    assert ours["ReCU + L_corr"] == [(93.5, (0,), ("epochs 72 (600)",))]
+    assert ours["ReCU + L_corr + L_mi"] == [(94.0, (0,), ("data.val_fraction 0.1 (0)", "scored on held-out images"))]
+    assert set(ours) == {"ReCU", "Full precision", "ReCU + L_corr", "ReCU + L_corr + L_mi"}
+    lines = show_table(published_table("itrd-3"), find_runs([tmp_path])).lines()
+    assert f"Not trained to its end: {tmp_path / 'u'} (epoch 80 of 600)" in lines
+    assert "Teacher of our students, ResNet-18: 94.50 % (published: 94.8)" in lines
+
+
+def test_a_pair_is_known_by_its_teacher_and_a_column_by_its_fields(tmp_path: Path) -> None:
+    vgg = "cifar100-vgg13-vgg8"
+    write_run(tmp_path / "a" / "teacher", vgg, "teacher", 74.0)
+    write_run(tmp_path / "a" / "kd", vgg, "kd", 73.0)
+    write_run(tmp_path / "lonely", vgg, "kd", 60.0)  # nothing says which teacher
+    table = show_table(published_table("itrd-1"), find_runs([tmp_path]))
+    filled = {(cell.row, cell.column): found[0].mean for cell, found in table.filled}
+    # VGG-13 is the teacher of two columns; ResNet-50 to VGG-8 has another one.
+    assert filled == {("Teacher", "V13 V8"): 74.0, ("Teacher", "V13 MN2"): 74.0, ("KD", "V13 V8"): 73.0}
+    few = tmp_path / "few"
+    write_run(few / "p", "cifar10-small", "plain", 80.0, "--data.per_class=500")
+    cells = show_table(published_table("vid-1a"), find_runs([few])).filled
+    assert [(cell.row, cell.column) for cell, _ in cells] == [("Student", "500")]
+
+
+def test_an_option_that_an_older_record_lacks_has_its_default(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "x", "cifar10-itrd-paper", "recu-itrd", 94.0)
+    write_run(tmp_path / "teacher", "cifar10-itrd-paper", "teacher", 95.0)
+    tree = yaml.safe_load((run / "config.yaml").read_text())
+    tree["distill"] = {"ce": 1.0, "itrd": {"alpha": 1.01}}
+    (run / "config.yaml").write_text(yaml.safe_dump(tree))
+    assert shown("itrd-3", tmp_path)["ReCU + L_corr + L_mi"] == [(94.0, (0,), ())]
+
+
+def test_errors_are_told_as_errors_and_what_a_run_does_not_know_stays_empty(tmp_path: Path) -> None:
+    name = "imagenet-resnet34-resnet18"
+    write_run(tmp_path / "p", name, "plain", 70.0, top5=None)
+    cells = show_table(published_table("srd-2"), find_runs([tmp_path])).filled
+    assert [(cell.row, cell.column, found[0].mean) for cell, found in cells] == [("Student", "top-1 error", 30.0)]
+
+
+def test_what_is_no_run_is_passed_over(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "x", "cifar10-itrd-paper", "recu", 92.0)
+    write_run(run / "first-stage", "cifar10-itrd-paper", "recu", 50.0)
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y" / "metrics.csv").write_text("epoch\n1\n")
+    odd = "{name: x, data: {name: [1]}, network: {name: a}, train: {epochs: 1}, distill: {}}"
+    for i, text in enumerate(("{a: [", "- 1", "{name: x, distill: {}}", odd)):
+        other = tmp_path / f"z{i}"
+        other.mkdir()
+        (other / "metrics.csv").write_text("epoch,split,top1\n1,test,3\n")
+        (other / "config.yaml").write_text(text)
+    assert [found.folder for found in find_runs([tmp_path, tmp_path])] == [run]
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere to look for runs in"):
+        find_runs([tmp_path / "nowhere"])
+
+
+# ---- what is printed
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_no_line_is_longer_than_a_terminal(name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["table", name, f"--runs={tmp_path}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80 and any("No run fills a cell" in line for line in lines) != (name == "itrd-2")
+
+
+def test_the_command_prints_rows_values_and_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "x", "cifar10-itrd-paper", "recu", 92.0)
+    assert main(["table", "itrd-3", f"--runs={tmp_path}", "--markdown"]) == 0
+    assert "| ReCU | ResNet-18 | 92.8 | 92.00 | 0 | 600 | nothing |" in capsys.readouterr().out
+    assert main(["table", "itrd-3", f"--runs={tmp_path}", "--json"]) == 0
+    (table,) = json.loads(capsys.readouterr().out)
+    (cell,) = (cell for cell in table["cells"] if cell["ours"])
+    assert cell["row"] == "ReCU" and cell["ours"][0]["values"] == [92.0] and cell["ours"][0]["spread"] is None
+    assert main(["table"]) == 0
+    assert all(f"{name}\n" in capsys.readouterr().out or name for name in table_names())
+    assert main(["table", "itrd-3", "--scale=large"]) == 2
+    assert main(["table", "itrd-3", "--scale=small"]) == 2
+    assert "itrd-3 has no small version" in capsys.readouterr().err
+
+
+# ---- the commands of what is missing
+
+
+def test_missing_commands_are_those_of_the_empty_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "x", "cifar10-itrd-paper", "recu", 92.0)
+    assert main(["table", "itrd-3", f"--runs={tmp_path}", "--missing"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    commands = [shlex.split(line) for line in lines if not line.startswith("#")]
+    assert commands[0][:5] == ["bnn-itrd", "train", "cifar10-itrd-paper", "--member", "teacher"]
+    of_recu = ("crd", "reviewkd", "kd", "corr", "itrd")
+    assert [words[4] for words in commands] == ["teacher", "rad", "irnet", "rbnn", *(f"recu-{m}" for m in of_recu)]
+    for words in commands:  # as the command itself would read them
+        fields = [w for w in words[5:] if w.startswith("--") and w.partition("=")[0] not in ("--out", "--data.root")]
+        run_config("train", "", recipes.read(words[2]), [w for w in fields if "=" in w], extra={})
+    distilled = [words for words in commands if words[4].startswith("recu-")]
+    teacher = commands[0][commands[0].index("--out") + 1]
+    assert {words[words.index("--teacher") + 1] for words in distilled} == {teacher}
+    assert len({words[words.index("--out") + 1] for words in commands}) == len(commands)
+
+
+def test_a_teacher_of_few_images_is_trained_on_all_of_them() -> None:
+    """Two cells of one row, three seeds: the teacher once, with the fields that the table says."""
+    table = published_table("vid-1b")
+    tasks = missing_tasks(table, [])
+    assert tasks[0].fills == "teacher wrn_40_2" and "--data.per_class=null" in tasks[0].command
+    assert "--data.unlabelled=false" in tasks[0].command and len(tasks) == 1 + 18 * 3
+    assert all("--teacher runs/vid-1b/teacher-wrn_40_2" in task.command for task in tasks[1:])
+
+
+def test_the_small_version_is_one_sweep(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """With the table's rows as its points, as the sweep itself makes them; the teacher is trained besides."""
+    recipe = recipes.read("small-itrd-1")
+    assert (recipe["data"]["per_class"], recipe["train"]["epochs"], recipe["teacher_train"]["epochs"]) == (500, 50, 50)
+    for name, trainings in (("itrd-1", 15 * 3 + 1), ("itrd-v1-3", 7 * 3 + 3 + 1)):
+        assert main(["table", name, "--scale=small", f"--runs={tmp_path}", "--missing"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert any(f"{trainings} of {trainings} trainings" in line for line in lines)
+        (words,) = [shlex.split(line) for line in lines if not line.startswith("#")]
+        assert words[:3] == ["bnn-itrd", "sweep", "small-itrd-1"]
+        axes = {a.field: a for a in map(parse_axis, words[words.index("--grid") + 1 : words.index("--out")])}
+        assert axes["train.seed"].values == ("0", "1", "2")
+        if name == "itrd-1":
+            points = make_points(recipe, student_trees(None, recipe), list(axes.values()))
+            assert {point.student for point in points} == {c.member for c in published_table(name).cells} - {"teacher"}
+            assert len(points) == trainings - 1
+        else:
+            assert words[3:5] == ["--methods", "itrd"] and len(axes["students.itrd.itrd.alpha"].values) == 7
+
+
+def test_a_small_run_fills_the_small_table_beside_the_published_values(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    write_run(sweep / "teachers" / "resnet56-s0", "small-itrd-1", "teacher", 60.0)
+    for seed, top1 in ((0, 50.0), (1, 52.0)):
+        write_run(sweep / f"kd-s{seed}", "small-itrd-1", "kd", top1, f"--seed={seed}")
+    runs = find_runs([sweep])
+    table = published_table("itrd-1")
+    assert show_table(table, runs).filled == []
+    small = show_table(table, runs, small=True)
+    filled = {cell.row: found[0] for cell, found in small.filled}
+    assert {row: each.mean for row, each in filled.items()} == {"Teacher": 60.0, "KD": 51.0}
+    assert filled["KD"].spread == pytest.approx(2**0.5)
+    assert {"data.name cifar10 (cifar100)", "data.per_class 500 (none)", "epochs 50 (240)"} <= {*filled["KD"].differs}
+    made = small_sweep(table, runs)
+    assert made is not None and made[1] == 46 - 1 - 2
+
+
+# ---- the hours
+
+
+def test_speeds_are_those_that_were_measured() -> None:
+    """And the multiplications those that `summary` counts."""
+    speeds = yaml.safe_load((ROOT / "bnn_itrd/experiments/papers/speeds.yaml").read_text())
+    h100 = json.loads((ROOT / "benchmarks/train_throughput_h100.json").read_text())["images_per_s"]["reduce-overhead"]
+    cores = json.loads((ROOT / "benchmarks/train_throughput.json").read_text())["images_per_s"]
+    for device, measured in (("h100", h100), ("cores", cores)):
+        given = speeds[device]["images_per_s"]
+        named = [("teacher", "teacher"), ("student", "student"), ("distilled", "student + ITRD")]
+        assert {own: given[own] for own, _ in named} == {own: round(measured[name]) for own, name in named}
+    assert (speeds["h100"]["macs"], speeds["cores"]["macs"]) == (speeds["macs"]["resnet18"], speeds["macs"]["resnet20"])
+    for name in ("resnet20", "vgg8", "wrn_16_1"):
+        model = build(NetworkConfig(name=name), None, num_classes=100, input_shape=(3, 32, 32)).eval()
+        assert summary(model).float_macs == speeds["macs"][name]
+
+
+def test_hours_by_hand() -> None:
+    """ResNet-18 as it was measured; ResNet-20 with images of half the side; a network that nothing is known of."""
+
+    def hours(recipe: str, member: str, teacher: str | None, *words: str) -> tuple[float | None, float | None]:
+        config = run_config("run", "", recipes.read(recipe), words, extra={})[0]
+        made = expected_hours(member_config(config, member), teacher)
+        return made.h100, made.cores
+
+    measured = hours("cifar10-itrd-paper", "recu-itrd", "resnet18")
+    assert measured[0] == pytest.approx(600 * 50_000 / 33_232 / 3600 + 1 / 60)
+    work = 3 * 40_556_800 + 125_491_456  # a pair of ResNet-20 below ResNet-56, of which 4 ResNet-20 were measured
+    seconds = 50 * 5000 / (760 * 4 * 40_556_800 / work)
+    assert hours("small-itrd-1", "itrd", "resnet56")[1] == pytest.approx(seconds / 3600 + 1 / 60)
+    assert hours("cifar10", "recu", None, "--network.name=torchvision:vgg11") == (None, None)
