@@ -50,6 +50,6 @@ def command(argv: Sequence[str]) -> int:
     if args.json:
         print(json.dumps({"machine": describe_machine(), "rows": rows}, indent=1))
         return 0
-    print_table([timing_cells(row) for row in rows])
+    print_table([timing_cells(row) for row in rows], names=2)
     print(", ".join(f"{key} {value}" for key, value in describe_machine().items()))
     return 0

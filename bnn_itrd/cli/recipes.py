@@ -28,7 +28,7 @@ def command(argv: Sequence[str]) -> int:
     for title, names in _grouped(recipe_files.names()).items():
         print(f"{title}:")
         for name in names:
-            text = textwrap.wrap(recipe_files.describe(name), width - 4)
+            text = textwrap.wrap(recipe_files.describe(name), width - 4, break_long_words=False, break_on_hyphens=False)
             print(f"  {name}", *(f"    {line}" for line in text), sep="\n")
         print()
     print("bnn-itrd run NAME runs one; bnn-itrd run NAME --help explains its fields")
