@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hold files against the network they came from, on the test images",
     ),
     "bench": ("bnn_itrd.cli.bench", "FILE...", "milliseconds per image, and how much faster than a reference"),
-    "predict": ("bnn_itrd.cli.predict", "FILE IMG", "class names and probabilities of image files"),
+    "predict": ("bnn_itrd.cli.predict", "FILE IMG...", "class names and probabilities of images, or folders of them"),
     "summary": (
         "bnn_itrd.cli.summary",
         "WHAT",

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bnn_itrd.cli.options import add_python, python_of
 from bnn_itrd.config.parse import parse, parser
-from bnn_itrd.errors import UserError
 
 __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """``predict FILE IMAGE...``: class names and probabilities."""
-    p = parser("bnn-itrd predict", "Classify image files with an .onnx file written by bnn-itrd.")
-    p.add_argument("file", help=".onnx file")
-    p.add_argument("images", nargs="+", help="image files")
+    """``predict FILE_OR_RUN IMAGE...``: class names and probabilities."""
+    p = parser(
+        "bnn-itrd predict",
+        "Classify images with a file written by bnn-itrd, or with that of a run's folder: each is brought to the "
+        "file's size and normalised as it says. A .tflite runs in Larq Compute Engine's own interpreter and a "
+        ".qonnx.onnx in qonnx (bnn-itrd validate --setup lce, or fpga).",
+    )
+    p.usage = "bnn-itrd predict FILE_OR_RUN IMAGE_OR_FOLDER... [--top N]"
+    p.add_argument("file", help="a file, the folder of a run, or of one of its networks")
+    p.add_argument("images", nargs="+", help="image files, or folders of them")
     p.add_argument("--top", type=int, default=3, help="how many classes to show")
+    add_python(p, "lce")
+    add_python(p, "fpga")
     args = parse(p, argv)
-    from bnn_itrd.export import ImageError, classify_images
+    from bnn_itrd.deploy.photos import classify_photos, photo_files
+    from bnn_itrd.deploy.targets import target_of
+    from bnn_itrd.runs.finished.exported import find_exported
 
-    try:
-        results = classify_images(Path(args.file), [Path(i) for i in args.images], top=max(1, args.top))
-    except ImageError as error:
-        raise UserError(str(error)) from error
-    for result in results:
+    file, told = find_exported(Path(args.file))
+    if told:
+        print(f"note: {told}", file=sys.stderr)
+    python = python_of(args, target_of(file).runtime)
+    for result in classify_photos(
+        file, photo_files([Path(i) for i in args.images]), top=max(1, args.top), python=python
+    ):
         print(result)
     return 0
