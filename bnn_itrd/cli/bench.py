@@ -24,9 +24,11 @@ def command(argv: Sequence[str]) -> int:
     )
     p.usage = "bnn-itrd bench FILE... [--against FILE] [--threads N...] [--batch N...] [--repeats N] [--json]"
     p.add_argument("files", nargs="+", help="files written by bnn-itrd")
-    p.add_argument("--against", type=str, default=None, help="the reference, a teacher's .onnx file for instance")
+    p.add_argument(
+        "--against", type=str, default=None, metavar="FILE", help="the reference, a teacher's .onnx file for instance"
+    )
     add_threads(p, several=True)
-    p.add_argument("--batch", type=int, nargs="+", default=[1], help="images per call")
+    p.add_argument("--batch", type=int, metavar="N", nargs="+", default=[1], help="images per call")
     p.add_argument("--repeats", type=int, default=40, help="turns")
     add_python(p, "lce")
     add_json(p)

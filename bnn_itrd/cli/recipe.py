@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnn_itrd import recipes as recipe_files
 from bnn_itrd.cli.options import TRUST
+from bnn_itrd.config.help import wants_help
 from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.tokens import given_options
 from bnn_itrd.errors import UserError
@@ -37,7 +38,7 @@ def recipe_config(
             own["out"] = Path(own["out"] or recipe_files.default_folder(name, tree))
             config = _fitted(name, config, own["out"], rest)
         return str(tree.get("recipe", name)), config, own
-    if any(token in ("-h", "--help") for token in argv):
+    if wants_help(argv):
         run_config(command, description, {}, argv, extra=extra, flags=TRUST)
     raise no_recipe(command)
 

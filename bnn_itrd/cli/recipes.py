@@ -24,6 +24,10 @@ _WIDEST = 120
 
 def command(argv: Sequence[str]) -> int:
     """``recipes``: names and purposes, in groups, as wide as the terminal."""
+    if argv:
+        from bnn_itrd.config.parse import parse, parser
+
+        parse(parser("bnn-itrd recipes", "List the recipes that come with the package, and what each is for."), argv)
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     for title, names in _grouped(recipe_files.names()).items():
         print(f"{title}:")

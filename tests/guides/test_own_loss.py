@@ -107,7 +107,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "no such name": ("mypkg.losses:Hnt", "module 'mypkg.losses' has no 'Hnt'"),
     "unknown option": (
         "mypkg.losses:Hint.powr=2",
-        "unknown option of mypkg.losses:Hint 'powr', expected one of weight",
+        "unknown option of mypkg.losses:Hint 'powr', did you mean 'power'? Expected one of weight",
     ),
     "no distiller": ("mypkg.losses:nn", "cannot be learned from: expected a Distiller, its class, a factory of"),
     "bad weight": ("mypkg.losses:Hint.weight=-1", "mypkg.losses:Hint.weight must be >= 0, got -1.0"),
