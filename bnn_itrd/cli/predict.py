@@ -5,9 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bnn_itrd.cli.options import add_python, python_of
 from bnn_itrd.config.parse import parse, parser
+from bnn_itrd.errors import UserError
+
+if TYPE_CHECKING:
+    from bnn_itrd.export import Prediction
 
 __all__ = ["command"]
 
@@ -27,16 +32,32 @@ def command(argv: Sequence[str]) -> int:
     add_python(p, "lce")
     add_python(p, "fpga")
     args = parse(p, argv)
+    for result in _predictions(Path(args.file), [Path(image) for image in args.images], max(1, args.top), args):
+        print(result)
+    return 0
+
+
+def _predictions(path: Path, images: list[Path], top: int, args: Any) -> list[Prediction]:
+    """What the file that a path means says of images and folders of them."""
+    from bnn_itrd.export import ImageError, classify_images
+
+    if _is_plain(path) and all(image.is_file() for image in images):
+        # They need no torch, whose import takes longer than all the rest.
+        try:
+            return classify_images(path, images, top=top)
+        except ImageError as error:
+            raise UserError(str(error)) from error
     from bnn_itrd.deploy.photos import classify_photos, photo_files
     from bnn_itrd.deploy.targets import target_of
     from bnn_itrd.runs.finished.exported import find_exported
 
-    file, told = find_exported(Path(args.file))
+    file, told = find_exported(path)
     if told:
         print(f"note: {told}", file=sys.stderr)
     python = python_of(args, target_of(file).runtime)
-    for result in classify_photos(
-        file, photo_files([Path(i) for i in args.images]), top=max(1, args.top), python=python
-    ):
-        print(result)
-    return 0
+    return classify_photos(file, photo_files(images), top=top, python=python)
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a path is a file that onnxruntime runs."""
+    return path.is_file() and path.suffix == ".onnx" and not path.name.endswith((".qonnx.onnx", ".finn.onnx"))
