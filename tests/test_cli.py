@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,12 @@ def test_predict_takes_folders(
         assert [line[: len(photo)] for line, photo in zip(captured.out.splitlines(), photos, strict=True)] == photos
         assert (f"holds recu, recu-itrd, teacher: taken is {best}," in captured.err) == (path == road)
     assert answers[road] == answers[road / best] == answers[road / best / "student.onnx"]
+    # A file and images go a way of their own, which imports no torch.
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "bnn_itrd.deploy.photos", None)
+        images = [str(tmp_path / name) for name in ("a/deep/1.png", "b/2.png")]
+        assert main(["predict", str(road / best / "student.onnx"), *images, "--top=1"]) == 0
+        assert capsys.readouterr().out == answers[road]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "nothing"))
     for words, message in (
         ((road / "recu" / "student.tflite", tmp_path), "bnn-itrd validate --setup lce"),
