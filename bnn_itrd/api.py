@@ -120,7 +120,9 @@ def distill(
                 out=folder, identity=identity, title=folder.name, begin=lambda: _begin(folder, identity, launched),
             )  # fmt: skip
         if report and launched.is_global_zero:
-            _report(fitted, teacher, data, folder, identity, launched.device, began)
+            told = _report(fitted, teacher, data, folder, identity, launched.device, began)
+            if log.progress:
+                print(told)
     return Distilled(fitted.model, fitted.history, fitted.final, data, folder)
 
 
@@ -220,8 +222,9 @@ def _report(
     identity: dict[str, Any],
     device: torch.device,
     began: float,
-) -> None:
-    """Exports and compares the student and its teacher; see `distill`."""
+) -> str:
+    """Exports and compares the student and its teacher; see `distill`. Returns what to do with them next."""
+    from bnn_itrd.runs.finished.next_steps import next_steps
     from bnn_itrd.runs.report import report_run
 
     made_by, checkpoint = identity["made_by"] or {}, folder / "last.pt"
@@ -232,7 +235,11 @@ def _report(
     method = "teacher" if alone else folder.name
     members.append(Member(folder.name, fitted.model, method, network, checkpoint, fitted))
     folders = {m.name: folder if m.name == folder.name else folder / m.name for m in members}
-    report_run(members, data, folders, recipe="", device=device, config=identity, out=folder, began=began)
+    told = report_run(members, data, folders, recipe="", device=device, config=identity, out=folder, began=began)
+    options = " --trust" if "address" in made_by else "" if made_by else " --model package.module:NAME"
+    if "resize" in identity["data"]:  # Datasets that were given as objects, which no name says
+        options += " --data package.module:NAME"
+    return next_steps(told, folders, folder, options=options)
 
 
 @torch.no_grad()

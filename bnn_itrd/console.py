@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-__all__ = ["print_table", "say_at_the_end"]
+if TYPE_CHECKING:
+    from rich.console import Console
 
+__all__ = ["print_table", "print_text", "say_at_the_end"]
+
+_WIDTH_OF_FILES = 200
 _SHOW_CURSOR = "\x1b[?25h"  # the progress bar hides it
 
 
@@ -18,18 +23,81 @@ def say_at_the_end(message: str) -> None:
         os.write(2, f"{_SHOW_CURSOR if sys.stderr.isatty() else ''}{message}\n".encode())
 
 
-def print_table(rows: Sequence[dict[str, str]], title: str = "") -> None:
-    """Rows of text under the first row's keys; the first column to the left, the others to the right."""
-    from rich import box
+def print_table(rows: Sequence[dict[str, str]], title: str = "", *, names: int = 1) -> None:
+    """Prints rows of text under the first row's keys, so wide as the terminal is; nothing is cut inside a word.
+
+    names: how many of the first columns name a row. Where the columns do not fit beside each other, headers are broken
+    between their words; then the columns stand in several tables, the names in each; and where one column does not fit
+    beside the names, each row is a block of lines.
+    """
+    if not rows:
+        return
+    from rich.text import Text
+
+    console = _console()
+    if title:
+        console.print(Text(title, style="italic"))
+    parts = _beside(rows, console.width, names)
+    if parts:
+        for part in parts:
+            _print_part(console, rows, part, names)
+        return
+    for row in rows:
+        columns = list(row)
+        length = max(map(len, columns[names:]), default=0)
+        lines = ["  ".join(row[column] for column in columns[:names])]
+        lines += [f"  {column.ljust(length)}  {row[column]}" for column in columns[names:]]
+        console.print(Text("\n".join(lines)), soft_wrap=True)
+
+
+def print_text(text: str) -> None:
+    """Prints lines of text, broken between words where they are wider than the terminal."""
+    from rich.text import Text
+
+    _console().print(Text(text))
+
+
+def _console() -> Console:
+    """What prints; where there is no terminal to measure, it is wide."""
     from rich.console import Console
+
+    console = Console()
+    narrow = console.is_terminal or "COLUMNS" in os.environ
+    return console if narrow else Console(width=_WIDTH_OF_FILES)
+
+
+def _beside(rows: Sequence[dict[str, str]], width: int, names: int) -> list[dict[str, int]]:
+    """The columns of each table that fits the width, with their own widths; none where a column does not fit."""
+    from rich.cells import cell_len
+
+    cells = {column: max(cell_len(row[column]) for row in rows) for column in rows[0]}
+    whole = {column: max(size, cell_len(column)) for column, size in cells.items()}
+    if _table_width(whole) <= width:
+        return [whole]
+    narrow = {column: max(size, *map(cell_len, column.split())) for column, size in cells.items()}
+    first, rest = list(narrow.items())[:names], list(narrow.items())[names:]
+    parts = [dict(first)]
+    for column, size in rest:
+        if len(parts[-1]) > names and _table_width({**parts[-1], column: size}) > width:
+            parts.append(dict(first))
+        parts[-1][column] = size
+    return parts if all(_table_width(part) <= width for part in parts) else []
+
+
+def _table_width(columns: Mapping[str, int]) -> int:
+    """How wide a table of such columns is: a line and a space on either side of each."""
+    return sum(columns.values()) + 3 * len(columns) + 1
+
+
+def _print_part(console: Console, rows: Sequence[dict[str, str]], part: Mapping[str, int], names: int) -> None:
+    """Prints some columns of the rows: the names to the left, the others to the right."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
-    for i, column in enumerate(rows[0] if rows else []):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD)
+    for i, (column, size) in enumerate(part.items()):
+        table.add_column(Text(column), justify="left" if i < names else "right", width=size)
     for row in rows:
-        table.add_row(*map(Text, row.values()))  # a name may hold what rich reads as markup
-    console = Console()
-    # Where there is no terminal to measure, a table is not folded at 80 columns.
-    (console if console.is_terminal else Console(width=200)).print(table)
+        table.add_row(*(Text(row[column]) for column in part))  # a name may hold what rich reads as markup
+    console.print(table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -82,45 +82,42 @@ class Summary:
         """Paths of the layers that multiply floats."""
         return tuple(layer.path for layer in self.layers if layer.float_macs)
 
-    def __str__(self) -> str:
-        integers = (lambda number: (f"{number:,}",)) if self.integer_macs else (lambda number: ())
-        column = ("integer MACs",) if self.integer_macs else ()
-        header = ("layer", "kind", "output", "bits W/A", "parameters", "binary MACs", *column, "float MACs", "bytes")
+    def rows(self) -> list[dict[str, str]]:
+        """Returns a row of text for each layer, by the columns' names, and one of the totals."""
         rows = [
-            (
-                layer.path,
-                layer.kind,
-                "x".join(map(str, layer.output_shape)),
-                f"{layer.weight_bits}/{layer.activation_bits}",
-                f"{layer.parameters:,}",
-                f"{layer.binary_macs:,}",
-                *integers(layer.integer_macs),
-                f"{layer.float_macs:,}",
-                f"{layer.bytes:,}",
-            )
+            {
+                "layer": layer.path,
+                "kind": layer.kind,
+                "output": "x".join(map(str, layer.output_shape)),
+                "bits W/A": f"{layer.weight_bits}/{layer.activation_bits}",
+                **self._numbers(layer),
+            }
             for layer in self.layers
         ]
-        total = ("total", "", "", "", f"{self.parameters:,}", f"{self.binary_macs:,}", *integers(self.integer_macs))
-        rows.append((*total, f"{self.float_macs:,}", f"{self.bytes:,}"))
-        widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+        return [*rows, {"layer": "total", "kind": "", "output": "", "bits W/A": "", **self._numbers(self)}]
 
-        def line(row: Sequence[str]) -> str:
-            cells = (c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+    def _numbers(self, of: Summary | LayerSummary) -> dict[str, str]:
+        """The counts of a layer or of all; integer MACs where the network has any."""
+        integers = {"integer MACs": f"{of.integer_macs:,}"} if self.integer_macs else {}
+        counts = {"parameters": f"{of.parameters:,}", "binary MACs": f"{of.binary_macs:,}", **integers}
+        return {**counts, "float MACs": f"{of.float_macs:,}", "bytes": f"{of.bytes:,}"}
+
+    def totals(self) -> str:
+        """Returns what the table ends with: how much smaller, and what stays in full precision."""
+        kept = ", ".join(self.kept_float) or "nothing"
+        smaller = f"fp32 {self.fp32_bytes:,} bytes; deployed {self.bytes:,} bytes: {self.compression:.1f}x smaller"
+        return f"{smaller}\nin full precision: {kept}"
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+
+        def line(row: Mapping[str, str]) -> str:
+            cells = (row[n].ljust(w) if i < 3 else row[n].rjust(w) for i, (n, w) in enumerate(widths.items()))
             return "  ".join(cells).rstrip()
 
-        rule = "  ".join("-" * w for w in widths)
-        kept = ", ".join(self.kept_float) or "nothing"
-        return "\n".join(
-            [
-                line(header),
-                rule,
-                *map(line, rows[:-1]),
-                rule,
-                line(rows[-1]),
-                f"fp32 {self.fp32_bytes:,} bytes; deployed {self.bytes:,} bytes: {self.compression:.1f}x smaller",
-                f"in full precision: {kept}",
-            ]
-        )
+        header, rule = line({name: name for name in widths}), "  ".join("-" * w for w in widths.values())
+        return "\n".join([header, rule, *map(line, rows[:-1]), rule, line(rows[-1]), self.totals()])
 
 
 _BINARY = (BinaryConv2d, BinaryLinear)

@@ -27,14 +27,14 @@ _UNNAMED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:
-    """Returns the error ``unknown KIND 'name', expected one of ...; did you mean 'x'?``.
+    """Returns the error ``unknown KIND 'name', did you mean 'x'? Expected one of ...``.
 
     >>> print(unknown_name("scheme", "xnr", ["recu", "xnor"]))
-    unknown scheme 'xnr', expected one of recu, xnor; did you mean 'xnor'?
+    unknown scheme 'xnr', did you mean 'xnor'? Expected one of recu, xnor
     """
     near = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"unknown {kind} {name!r}, expected one of {', '.join(known)}{hint}")
+    hint = f"did you mean {near[0]!r}? Expected" if near else "expected"
+    return ValueError(f"unknown {kind} {name!r}, {hint} one of {', '.join(known)}")
 
 
 def part_name(part: object) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,10 @@ from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.run import RunConfig
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.deploy.agreement import run_split
+from bnn_itrd.deploy.photos import classify_photos
 from bnn_itrd.deploy.targets import open_file, write_target
 from bnn_itrd.errors import UserError
-from bnn_itrd.export import ExportError, classify_images, session
+from bnn_itrd.export import ExportError, classify_images, read_metadata, session
 from bnn_itrd.export.runtime.native import why_unavailable
 from bnn_itrd.export.runtimes import environments
 from bnn_itrd.quant import BinaryConv2d
@@ -85,10 +88,18 @@ def test_comparison_tells_the_truth(road: Path) -> None:
         assert len(answers) > 1
 
 
-def test_a_finished_run_is_not_trained_again(road: Path, tiny_npz: Path) -> None:
+def test_a_finished_run_is_not_trained_again(road: Path, tiny_npz: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stamps = {p: p.stat().st_mtime_ns for p in road.glob("*/last.pt")}
     assert main(["run", "digits", *SMALL, f"--data.root={tiny_npz}", f"--out={road}"]) == 0
     assert {p: p.stat().st_mtime_ns for p in road.glob("*/last.pt")} == stamps
+    # What it ends with can be pasted.
+    lines = capsys.readouterr().out.partition("Next:\n")[2].splitlines()
+    pasted = {words[1]: words[1:] for line in lines if (words := shlex.split(line))[0] == "bnn-itrd"}
+    for name in ("predict", "bench"):
+        assert main(pasted[name]) == 0
+    assert f"{road}/example.png: class" in capsys.readouterr().out
+    assert [Path(words[2]) for words in pasted.values() if "--against" in words] != []
+    assert any(line.endswith((f" {road}/report.html", "/report.html")) for line in lines)
 
 
 def test_location_devices_and_logging_may_differ_nothing_else(
@@ -163,6 +174,59 @@ def test_export_and_predict(road: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert lines[0] == lines[1] and "class" in lines[0] and "%" in lines[0]
 
 
+def test_predict_takes_folders(
+    road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("b/2.png", "a/deep/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(tmp_path / name)
+    (tmp_path / "b" / "notes.txt").write_text("no image")
+    photos = [f"{tmp_path / 'a/deep/1.png'}: ", f"{tmp_path / 'b/2.png'}: "]
+    models = json.loads((road / "comparison.json").read_text())["models"]
+    best = max(models[1:], key=lambda model: model["top1_last"])["name"]
+    answers = {}
+    for path in (road / best / "student.onnx", road / best, road, road / "teacher"):
+        assert main(["predict", str(path), str(tmp_path), "--top=1"]) == 0
+        captured = capsys.readouterr()
+        answers[path] = captured.out
+        assert [line[: len(photo)] for line, photo in zip(captured.out.splitlines(), photos, strict=True)] == photos
+        assert (f"holds recu, recu-itrd, teacher: taken is {best}," in captured.err) == (path == road)
+    assert answers[road] == answers[road / best] == answers[road / best / "student.onnx"]
+    # A file and images go a way of their own, which imports no torch.
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "bnn_itrd.deploy.photos", None)
+        images = [str(tmp_path / name) for name in ("a/deep/1.png", "b/2.png")]
+        assert main(["predict", str(road / best / "student.onnx"), *images, "--top=1"]) == 0
+        assert capsys.readouterr().out == answers[road]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "nothing"))
+    for words, message in (
+        ((road / "recu" / "student.tflite", tmp_path), "bnn-itrd validate --setup lce"),
+        ((road / "recuu", tmp_path), f"did you mean {road / 'recu'}? {road} holds recu, recu-itrd, teacher"),
+        ((road, tmp_path / "c"), f"no such image or folder of images: {tmp_path / 'c'}"),
+        ((tmp_path, road), f"{tmp_path} holds no exported file"),
+    ):
+        assert main(["predict", *map(str, words)]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_tflite_is_given_many_images_at_a_time(road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = [tmp_path / f"{i}.png" for i in range(3)]
+    for i, path in enumerate(photos):
+        Image.fromarray(np.full((16, 16, 3), 60 * i, np.uint8)).save(path)
+    seen = list[tuple[int, ...]]()
+
+    def run(path: Path, images: np.ndarray, **options: Any) -> np.ndarray:
+        seen.append(images.shape)
+        return np.array([[0.0, 1.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 2.0]], np.float32)
+
+    monkeypatch.setattr("bnn_itrd.export.lce.run_lce", run)
+    metadata = read_metadata(road / "recu" / "student.onnx")
+    monkeypatch.setattr("bnn_itrd.deploy.photos.metadata_of", lambda path, python: metadata)
+    answers = classify_photos(road / "recu" / "student.tflite", photos, top=1)
+    assert seen == [(3, 3, 16, 16)]
+    assert [answer.classes for answer in answers] == [("class1",), ("class0",), ("class2",)]
+
+
 def test_predict_sees_an_image_as_evaluation_does(road: Path, tiny_npz: Path, tmp_path: Path) -> None:
     """8x8 files, brought to 16x16: every prediction is the one of the test split."""
     with np.load(tiny_npz) as arrays:
@@ -213,7 +277,7 @@ def test_load_of_a_run_with_one_student(road: Path, tmp_path: Path) -> None:
     shutil.copytree(road / "teacher", tmp_path / "run" / "teacher")
     shutil.copytree(road / "recu", tmp_path / "run" / "recu")
     assert any(isinstance(m, BinaryConv2d) for m in bnn_itrd.load(tmp_path / "run").modules())
-    with pytest.raises(UserError, match=r"holds the runs recu, recu-itrd: name one"):
+    with pytest.raises(UserError, match=r"holds the networks recu, recu-itrd, teacher: name one"):
         bnn_itrd.load(road)
 
 

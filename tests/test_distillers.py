@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import bnn_itrd
 import bnn_itrd.losses as losses
+from bnn_itrd.cli import main
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.network import NetworkConfig
@@ -781,7 +782,7 @@ def test_bad_options_of_a_method(option: str, value: str, message: str) -> None:
 
 def test_help_names_every_method_and_field(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        _students("--help")
+        main(["run", "--help", "all"])
     text = " ".join(capsys.readouterr().out.split())
     for name, kind in METHODS.items():
         assert f" {name}:" in text

@@ -410,7 +410,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no gradient": (lambda s, t, y: t.logits.mean(), "does not depend on the student's outputs"),
     "an error": (lambda s, t, y: s.stages[3].mean(), r"IndexError: tuple index .* \(test_own_distillers.py, line "),
     "no forward": (NoForward, r"NotImplementedError: NoForward has no forward\(student, teacher, labels, indices\)"),
-    "an option": (OwnConfig(squared, options={"scal": 2}), "unknown option of .*'scal', expected one of weig.*'scale'"),
+    "an option": (OwnConfig(squared, options={"scal": 2}), "unknown option of .*'scal', did you mean 'scale'"),
     "an option of an object": (OwnConfig(Squared(), options={"scale": 2}), "is an object already and takes no options"),
     "a lacking option": (Needs, "Needs takes size, which is not given: give it beside the weight"),
     "a class that breaks": (Breaks, "Breaks could not be made: RuntimeError: no such file"),

@@ -930,7 +930,10 @@ def test_models_and_binarize_take_the_nonlinearity() -> None:
         ({"rad": math.nan}, "rad must be >= 0, got nan"),
         ({"rad_until": 1.5}, r"rad_until must be in \[0, 1\], got 1.5"),
         ({"centre": True}, "centre=True needs activation rbnn or siman, got 'recu'"),
-        ({"nonlinearity": "relu"}, "unknown nonlinearity 'relu', expected one of hardtanh, rprelu"),
+        (
+            {"nonlinearity": "relu"},
+            "unknown nonlinearity 'relu', did you mean 'rprelu'. Expected one of hardtanh, rprelu",
+        ),
         ({"activation": "rsig"}, "unknown activation binariser 'rsig'.*did you mean 'rsign'"),
     ],
 )

@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 
 from bnn_itrd.cli.signals import Stopped, stoppable
@@ -33,7 +34,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hold files against the network they came from, on the test images",
     ),
     "bench": ("bnn_itrd.cli.bench", "FILE...", "milliseconds per image, and how much faster than a reference"),
-    "predict": ("bnn_itrd.cli.predict", "FILE IMG", "class names and probabilities of image files"),
+    "predict": (
+        "bnn_itrd.cli.predict",
+        "FILE IMAGE...",
+        "class names and probabilities of images, or folders of them",
+    ),
     "summary": (
         "bnn_itrd.cli.summary",
         "WHAT",
@@ -52,17 +57,24 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "a linear classifier on a trained network's representation of another data set",
     ),
     "recipes": ("bnn_itrd.cli.recipes", "", "the recipes that come with the package"),
+    "completion": ("bnn_itrd.cli.completion", "SHELL", "a script that completes these commands in bash or zsh"),
 }
 
 
 def _help() -> str:
     """The text of ``bnn-itrd --help``, made from `COMMANDS`."""
-    lines = [f"  {f'{name} {takes}'.ljust(18)} {line}" for name, (_, takes, line) in COMMANDS.items()]
+    lines = []
+    for name, (_, takes, line) in COMMANDS.items():
+        first, *more = textwrap.wrap(line, 54)
+        lines += [f"  {f'{name} {takes}'.ljust(22)}  {first}", *(" " * 26 + text for text in more)]
     return "\n".join(
         [
-            "bnn-itrd: from a full-precision vision network to a 1-bit one, as a file that is proven to run.",
+            "bnn-itrd: from a full-precision vision network to a 1-bit one, as a file that",
+            "is proven to run.",
             "",
-            "usage: bnn-itrd COMMAND ...        (bnn-itrd COMMAND --help says more)",
+            "usage: bnn-itrd COMMAND ...",
+            "       bnn-itrd COMMAND --help      what it takes, the most used options first",
+            "       bnn-itrd COMMAND --help all  every option",
             "",
             *lines,
             "",
@@ -70,6 +82,16 @@ def _help() -> str:
             "",
         ]
     )
+
+
+def _run(command: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
+    """Runs a command; prints its help where that ends it."""
+    try:
+        return command(words)
+    except SystemExit as ended:
+        if (page := getattr(ended, "page", None)) is not None:  # config.help.HelpPage, loaded with the command
+            page.print_help()
+        raise
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,8 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
         with stoppable():
-            command: Callable[[Sequence[str]], int] = importlib.import_module(COMMANDS[name][0]).command
-            status = command(arguments[1:])
+            status = _run(importlib.import_module(COMMANDS[name][0]).command, arguments[1:])
             sys.stdout.flush()
             return status
     except UserError as error:

@@ -24,9 +24,11 @@ def command(argv: Sequence[str]) -> int:
     )
     p.usage = "bnn-itrd bench FILE... [--against FILE] [--threads N...] [--batch N...] [--repeats N] [--json]"
     p.add_argument("files", nargs="+", help="files written by bnn-itrd")
-    p.add_argument("--against", type=str, default=None, help="the reference, a teacher's .onnx file for instance")
+    p.add_argument(
+        "--against", type=str, default=None, metavar="FILE", help="the reference, a teacher's .onnx file for instance"
+    )
     add_threads(p, several=True)
-    p.add_argument("--batch", type=int, nargs="+", default=[1], help="images per call")
+    p.add_argument("--batch", type=int, metavar="N", nargs="+", default=[1], help="images per call")
     p.add_argument("--repeats", type=int, default=40, help="turns")
     add_python(p, "lce")
     add_json(p)
@@ -50,6 +52,6 @@ def command(argv: Sequence[str]) -> int:
     if args.json:
         print(json.dumps({"machine": describe_machine(), "rows": rows}, indent=1))
         return 0
-    print_table([timing_cells(row) for row in rows])
+    print_table([timing_cells(row) for row in rows], names=2)
     print(", ".join(f"{key} {value}" for key, value in describe_machine().items()))
     return 0

@@ -28,5 +28,5 @@ def command(argv: Sequence[str]) -> int:
     elif args.markdown:
         print(markdown_table(rows))
     else:
-        print_table([{k: str(v) for k, v in row.items()} for row in rows])
+        print_table([{k: str(v) for k, v in row.items()} for row in rows], names=3)
     return 0

@@ -28,10 +28,22 @@ def command(argv: Sequence[str]) -> int:
         "(the same without functions: OpenVINO, converters), lce (.tflite for Larq Compute Engine: ARM phones and "
         "boards), qonnx (FPGA flows), finn (QONNX as FINN reads its padding).",
     )
-    p.usage = "bnn-itrd export PATH [--to TARGET...] [--out FILE_OR_DIR] [--best] [--uint8] [--data NAME] ..."
+    p.usage = "bnn-itrd export PATH [--to TARGET...] [--out FILE_OR_DIR] [--uint8] [--data NAME] [--data.root ROOT]"
     p.add_argument("path", help="run folder or checkpoint")
-    p.add_argument("--to", nargs="+", default=["onnx"], help="onnx, onnx-plain, lce, qonnx, finn; onnx by default")
-    p.add_argument("--out", type=str, default=None, help="a folder, or for one target a file; beside the checkpoint")
+    p.add_argument(
+        "--to",
+        nargs="+",
+        default=["onnx"],
+        metavar="TARGET",
+        help="onnx, onnx-plain, lce, qonnx, finn",
+    )
+    p.add_argument(
+        "--out",
+        type=str,
+        default=None,
+        metavar="PATH",
+        help="a folder, or for one target a file; beside the checkpoint",
+    )
     add_best(p)
     add_own_network(p)
     p.add_argument("--uint8", action="store_true", help="uint8 images in: the ONNX files normalise them themselves")

@@ -64,6 +64,7 @@ def add_own_network(p: ArgumentParser) -> None:
         "--model",
         type=str,
         default=None,
+        metavar="ADDRESS",
         help="package.module:NAME, a class or function of your own that makes the network of this run",
     )
     p.add_argument("--trust", action="store_true", help=TRUST["trust"])
@@ -84,7 +85,7 @@ def check_unused(args: Any, names: Iterable[str], path: str, kind: str) -> None:
 def add_python(p: ArgumentParser, runtime: str) -> None:
     """Adds --lce_python or --fpga_python: an interpreter that has a runtime which this one lacks."""
     names = f"--{runtime}_python", f"--{runtime}-python"
-    p.add_argument(*names, type=str, default=None, help=f"a python with {_PYTHONS[runtime]}")
+    p.add_argument(*names, type=str, default=None, metavar="PYTHON", help=f"a python with {_PYTHONS[runtime]}")
 
 
 def python_of(args: Any, runtime: str | None) -> str | None:
@@ -101,6 +102,6 @@ def python_of(args: Any, runtime: str | None) -> str | None:
 def add_threads(p: ArgumentParser, *, several: bool = False) -> None:
     """Adds --threads: how many the runtime of a file has; `several`: numbers to try in turn."""
     if several:
-        p.add_argument("--threads", type=int, nargs="+", default=[1], help="of the runtime")
+        p.add_argument("--threads", type=int, nargs="+", default=[1], metavar="N", help="of the runtime")
     else:
         p.add_argument("--threads", type=int, default=1, help="of the runtime")

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from bnn_itrd import recipes as recipe_files
 from bnn_itrd.cli.options import TRUST
+from bnn_itrd.config.help import wants_help
 from bnn_itrd.config.parse import run_config
+from bnn_itrd.config.tokens import given_options
 from bnn_itrd.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,10 +36,24 @@ def recipe_config(
         config, own = run_config(command, description, tree, rest, extra=extra, flags=TRUST, say=line_printer())
         if "out" in own:
             own["out"] = Path(own["out"] or recipe_files.default_folder(name, tree))
+            config = _fitted(name, config, own["out"], rest)
         return str(tree.get("recipe", name)), config, own
-    if any(token in ("-h", "--help") for token in argv):
+    if wants_help(argv):
         run_config(command, description, {}, argv, extra=extra, flags=TRUST)
     raise no_recipe(command)
+
+
+def _fitted(name: str, config: RunConfig, out: Path, words: Sequence[str]) -> RunConfig:
+    """The configuration with what fits the photos of a folder: `fit_to_photos`."""
+    if config.data.name != "folder":
+        return config
+    import torch
+
+    from bnn_itrd.data.files.photos import fit_to_photos
+
+    on_cpu = config.fabric.accelerator == "cpu" or not torch.accelerator.is_available()
+    given = {option.key for option in given_options(words)}
+    return fit_to_photos(config, out, given=given, budget=name == "folder", on_cpu=on_cpu, say=line_printer())
 
 
 def no_recipe(command: str) -> UserError:

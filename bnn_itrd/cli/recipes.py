@@ -24,11 +24,15 @@ _WIDEST = 120
 
 def command(argv: Sequence[str]) -> int:
     """``recipes``: names and purposes, in groups, as wide as the terminal."""
+    if argv:
+        from bnn_itrd.config.parse import parse, parser
+
+        parse(parser("bnn-itrd recipes", "List the recipes that come with the package, and what each is for."), argv)
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     for title, names in _grouped(recipe_files.names()).items():
         print(f"{title}:")
         for name in names:
-            text = textwrap.wrap(recipe_files.describe(name), width - 4)
+            text = textwrap.wrap(recipe_files.describe(name), width - 4, break_long_words=False, break_on_hyphens=False)
             print(f"  {name}", *(f"    {line}" for line in text), sep="\n")
         print()
     print("bnn-itrd run NAME runs one; bnn-itrd run NAME --help explains its fields")

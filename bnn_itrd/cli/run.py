@@ -24,6 +24,8 @@ def command(argv: Sequence[str]) -> int:
         argv,
         {**OUT, **REPORT},
     )
+    from bnn_itrd.config.addresses import named_addresses
+    from bnn_itrd.runs.finished.next_steps import next_steps
     from bnn_itrd.runs.rows import table_rows
     from bnn_itrd.runs.run import run_recipe
 
@@ -35,7 +37,9 @@ def command(argv: Sequence[str]) -> int:
             f"{comparison['dataset']['name']}: {comparison['dataset']['test']} test images",
         )
         _print_agreement(comparison)
-        print(f"{out}/report.html  {out}/comparison.json")
+        folders = {model["name"]: out / model["name"] for model in comparison["models"]}
+        options = " --trust" if named_addresses(comparison["config"]) else ""
+        print(next_steps(comparison, folders, out, options=options))
     return 0
 
 

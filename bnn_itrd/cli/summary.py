@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bnn_itrd import recipes as recipe_files
 from bnn_itrd.cli.options import add_own_network, check_unused
 from bnn_itrd.config.parse import parse, parser, run_config
+from bnn_itrd.console import print_table, print_text
+
+if TYPE_CHECKING:
+    from bnn_itrd.models.cost import Summary
 
 __all__ = ["command"]
 
@@ -27,7 +32,7 @@ def command(argv: Sequence[str]) -> int:
     if Path(args.what).exists() and not args.what.endswith((".yaml", ".yml")):
         from bnn_itrd.runs.load import load_member
 
-        print(describe(load_member(args.what, model=args.model, trust=args.trust)[0]))
+        _print(describe(load_member(args.what, model=args.model, trust=args.trust)[0]))
         return 0
     check_unused(args, ["model"], args.what, "a recipe")
     from bnn_itrd.config.addresses import LIBRARIES
@@ -49,5 +54,11 @@ def command(argv: Sequence[str]) -> int:
         shown.append(("student", student.network, student.scheme))
     for title, network, scheme in shown:
         model = build(network, scheme, num_classes=args.classes, input_shape=shape)
-        print(f"{title}: {network.name}, input {'x'.join(map(str, shape))}\n{describe(model)}\n")
+        _print(describe(model), f"{title}: {network.name}, input {'x'.join(map(str, shape))}")
     return 0
+
+
+def _print(summary: Summary, title: str = "") -> None:
+    """Prints a network's layers and totals, as wide as the terminal is."""
+    print_table(summary.rows(), title)
+    print_text(f"{summary.totals()}\n")

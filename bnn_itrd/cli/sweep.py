@@ -10,6 +10,7 @@ from pathlib import Path
 from bnn_itrd import recipes as recipe_files
 from bnn_itrd.cli.options import TRUST
 from bnn_itrd.cli.recipe import line_printer, no_recipe
+from bnn_itrd.config.help import wants_help
 from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.tokens import given_options
 from bnn_itrd.console import print_table
@@ -31,8 +32,11 @@ _OPTIONS = {
     "distiller of your own is package.module:Name",
     "out": "folder of the sweep; sweeps/RECIPE by default",
     "reference": "the student, or the row of the table, that the others are held against; the plain student by default",
-    "teacher_per_seed": "(flag) a teacher for each seed; by default one, with teacher_train.seed, for all of them",
-    "json": "(flag) print JSON",
+}
+_FLAGS = {
+    "teacher_per_seed": "a teacher for each seed; by default one, with teacher_train.seed, for all of them",
+    "json": "print JSON",
+    **TRUST,
 }
 
 
@@ -54,7 +58,7 @@ def _own_options(argv: Sequence[str]) -> _Own:
     """Takes the command's own options from the recipe's fields. Raises UserError on a value missing or out of place."""
     own = _Own()
     for option in given_options(argv):
-        if option.key in ("json", "teacher_per_seed", "trust"):
+        if option.key in _FLAGS:
             option.check_flag()
             setattr(own, option.key, True)
         elif option.key in ("out", "reference"):
@@ -73,14 +77,14 @@ def _own_options(argv: Sequence[str]) -> _Own:
 
 def command(argv: Sequence[str]) -> int:
     """``sweep RECIPE --grid FIELD=A,B --methods NAME... --out DIR``: 0, or 1 where a point failed."""
-    if any(token in ("-h", "--help") for token in argv):
-        run_config("sweep", _SWEEP, {}, ["--help"], extra=_OPTIONS, flags=TRUST)
+    if wants_help(argv):
+        run_config("sweep", _SWEEP, {}, argv, extra=_OPTIONS, flags=_FLAGS)
     if not argv or argv[0].startswith("-"):
         raise no_recipe("sweep")
     name = argv[0]
     own = _own_options(argv[1:])
     recipe = recipe_files.read(name)
-    run_config("sweep", "", recipe, own.fields, extra=_OPTIONS, flags=TRUST)  # a word that is no option is told first
+    run_config("sweep", "", recipe, own.fields, extra=_OPTIONS, flags=_FLAGS)  # a word that is no option is told first
     if not own.grid and own.methods is None:
         raise UserError("the grid is empty: give --grid FIELD=VALUE,VALUE (train.seed=0,1,2), or --methods NAME...")
     from bnn_itrd.experiments.grid import make_points, parse_axis, student_trees

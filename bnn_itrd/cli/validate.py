@@ -33,8 +33,12 @@ def command(argv: Sequence[str]) -> int:
     )
     p.usage = "bnn-itrd validate FILE... [--checkpoint PATH] [--data NAME] [--data.root ROOT] [--min_agreement PERCENT]"
     p.add_argument("files", nargs="*", help="files written by bnn-itrd")
-    p.add_argument("--setup", nargs="+", default=[], help="make the environment of a runtime first: lce, fpga")
-    p.add_argument("--checkpoint", type=str, default=None, help="the network; last.pt beside the file by default")
+    p.add_argument(
+        "--setup", nargs="+", default=[], metavar="RUNTIME", help="make the environment of a runtime first: lce, fpga"
+    )
+    p.add_argument(
+        "--checkpoint", type=str, default=None, metavar="PATH", help="the network; last.pt beside the file by default"
+    )
     add_own_network(p)
     p.add_argument(
         "--min_agreement", type=float, default=None, help="percent of same classes; 99.9 (lce: 99) or one image"

@@ -17,6 +17,7 @@ from bnn_itrd.config.addresses import is_address
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.groups import make_group, make_groups
+from bnn_itrd.config.help import all_pages, options_of, show_data, show_fields, show_page, wants_help
 from bnn_itrd.config.run import RunConfig, check_student_name
 from bnn_itrd.config.schedules import shorten_schedules, too_long
 from bnn_itrd.config.tokens import Given, given_options, set_field
@@ -37,7 +38,12 @@ def parser(prog: str, description: str) -> ArgumentParser:
 
 
 def parse(p: ArgumentParser, argv: Sequence[str], *, defaults: bool = True) -> Any:
-    """The parsed namespace; defaults: with what was not given. Raises UserError on what does not fit."""
+    """The parsed namespace; defaults: with what was not given. Raises UserError on what does not fit.
+
+    Where help is asked for, it raises the `HelpPage` that shows it.
+    """
+    if wants_help(argv):
+        show_page(p, {"options": options_of(p)})
     try:
         return p.parse_args(list(argv), defaults=defaults)
     except Exception as error:
@@ -115,6 +121,8 @@ def _own_fields(
             students.append(option)
         elif key == "seed":
             words += [f"--train.seed={option.value()}", f"--teacher_train.seed={option.value()}"]
+        elif key == "data" and not option.value().lstrip().startswith("{"):
+            words.append(f"--data.name={option.value()}")
         elif key in known or key in groups:
             words.append(f"--{key}={option.value()}")
         else:
@@ -161,15 +169,6 @@ def _students(tree: Any) -> dict[str, DistillConfig]:
     return result
 
 
-def _methods_help() -> str:
-    """Every distiller with its fields and their defaults."""
-    lines = []
-    for name, kind in METHODS.items():
-        fields = ", ".join(f"{field} {value}" for field, value in to_dict(kind()).items())
-        lines.append(f"{name}: {str(kind.__doc__).partition(chr(10))[0]} [{fields}]")
-    return "; ".join(lines)
-
-
 def run_config(
     command: str,
     description: str,
@@ -184,11 +183,15 @@ def run_config(
 
     extra, flags: the command's own options with and without a value, name -> help. `say` is told in a line what of the
     recipe was changed to fit the fields: a warm-up or milestones longer than the training that was asked for.
-    Raises UserError: unknown field (with the nearest), wrong type, value out of range.
+    Raises UserError: unknown field (with the nearest), wrong type, value out of range; `HelpPage` where help is asked
+    for.
     """
     if "task" in recipe:
         raise UserError(f"bnn-itrd {command} takes recipes of images; run and train take this one ({recipe['task']})")
     _check_known(recipe, "the recipe")
+    if wants_help(argv):
+        p = _field_parser(command, description, extra, flags)
+        show_fields(p, list(extra), [*flags, "help"], epilog=_STUDENTS, methods=METHODS, whole=all_pages(argv))
     words, pairs, own = _own_fields(argv, extra, flags)
     tree = {key: value for key, value in recipe.items() if value is not None and key not in _NO_FIELDS}
     students: Any = recipe.get("students", to_dict(RunConfig())["students"])
@@ -196,30 +199,41 @@ def run_config(
     for option in pairs:
         set_field(holder, option.key, parse_yaml(option.value(), where=f"--{option.key}: {option.value()!r}"))
 
-    p = parser(f"bnn-itrd {command}", description)
-    p.usage = f"bnn-itrd {command} RECIPE [--out DIR] [--FIELD VALUE ...]"
-    p.add_argument("--config", action="config", help=argparse.SUPPRESS)  # how the recipe reaches the parser
-    for name, text in extra.items():
-        p.add_argument(f"--{name}", type=str, default=None, help=text)
-    for name, text in flags.items():
-        p.add_argument(f"--{name}", action="store_true", help=text)
-    p.add_class_arguments(RunConfig, None, skip={"students"})
-    if any(token in ("-h", "--help") for token in argv):
-        p.epilog = (
-            "--seed N sets teacher_train.seed and train.seed. "
-            "Students are fields too: --students.NAME.ce 1, --students.NAME.kd.tau 4, "
-            "--students.NAME.itrd.beta_mi 1, or --students '{recu: {}, mine: {itrd: {alpha: 1.5}}}'. "
-            "A distiller of your own is one too: --students.NAME.package.module:Distiller.weight 1. "
-            f"What a student can learn from, with the defaults: {_methods_help()}"
-        )
-        p.print_help()
-        raise SystemExit(0)
+    p = _field_parser(command, description, extra, flags)
     as_recipe = ["--config", json.dumps(tree)] if tree else []
     values = parse(p, [*as_recipe, *words]).as_dict()
     if words and too_long(values):
         given = flatten(parse(p, words, defaults=False).as_dict())
         shorten_schedules(values, parse(p, as_recipe).as_dict(), given, say or (lambda line: None))
     return _configuration(values, _students(holder["students"])), own
+
+
+_STUDENTS = (
+    "--seed N sets teacher_train.seed and train.seed. Students are fields too: --students.NAME.ce 1, "
+    "--students.NAME.kd.tau 4, --students.NAME.itrd.beta_mi 1, or --students '{recu: {}, mine: {itrd: {alpha: 1.5}}}'. "
+    "A distiller of your own is one too: --students.NAME.package.module:Distiller.weight 1."
+)
+# What stands for the value of a command's own option.
+_METAVARS = {
+    "out": "DIR", "member": "NAME", "report": "{true,false}",
+    "grid": "FIELD=A,B", "methods": "NAME", "reference": "NAME",
+}  # fmt: skip
+
+
+def _field_parser(command: str, description: str, extra: Mapping[str, str], flags: Mapping[str, str]) -> ArgumentParser:
+    """The parser of a command that takes the fields of a recipe; see `run_config`."""
+    p = parser(f"bnn-itrd {command}", description)
+    own = "".join(
+        f" --{name} {_METAVARS[name]}" if name == "member" else f" [--{name} {_METAVARS[name]}]" for name in extra
+    )
+    p.usage = f"bnn-itrd {command} RECIPE{own} [--data NAME] [--data.root ROOT] [--FIELD VALUE ...]"
+    p.add_argument("--config", action="config", help=argparse.SUPPRESS)  # how the recipe reaches the parser
+    for name, text in extra.items():
+        p.add_argument(f"--{name}", type=str, default=None, help=text, metavar=_METAVARS[name])
+    for name, text in flags.items():
+        p.add_argument(f"--{name}", action="store_true", help=text)
+    p.add_class_arguments(RunConfig, None, skip={"students"})
+    return p
 
 
 def _configuration(values: Mapping[str, Any], students: dict[str, DistillConfig]) -> RunConfig:
@@ -239,6 +253,8 @@ def data_config(p: ArgumentParser, argv: Sequence[str]) -> tuple[Any, dict[str, 
 
     Raises UserError on an unknown field, and on `data.unlabelled`, with which these commands would read no label.
     """
+    if wants_help(argv):
+        show_data(p, whole=all_pages(argv))
     known = [name for name in _fields() if name.startswith("data.")]
     given: dict[str, Any] = {}
     rest: list[str] = []

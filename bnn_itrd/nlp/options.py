@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bnn_itrd.config.groups import make_groups
+from bnn_itrd.config.help import all_pages, show_fields, wants_help
 from bnn_itrd.config.parse import parse, parser
 from bnn_itrd.config.run import check_student_name
 from bnn_itrd.config.tokens import given_options, set_field
@@ -35,7 +36,6 @@ def squad_config(
     for key in flatten(tree):
         if key not in known:
             raise unknown("field in the recipe", key, [*known, "students"])
-    words, students, own = _own_fields(argv, given, known, extra)
 
     p = parser(f"bnn-itrd {command}", description)
     p.usage = f"bnn-itrd {command} RECIPE [--out DIR] [--FIELD VALUE ...]"
@@ -43,13 +43,13 @@ def squad_config(
     for name, text in extra.items():
         p.add_argument(f"--{name}", type=str, default=None, help=text)
     p.add_class_arguments(SquadConfig, None, skip={"students"})
-    if any(token in ("-h", "--help") for token in argv):
-        p.epilog = (
+    if wants_help(argv):
+        epilog = (
             "--seed N sets teacher_train.seed and train.seed. Students are fields too: --students.NAME.layers 3, "
             "--students.NAME.kd.tau 8, --students.NAME.itrd.beta_mi 1, or --students '{t3: {layers: 3, kd: {}}}'."
         )
-        p.print_help()
-        raise SystemExit(0)
+        show_fields(p, list(extra), ["help"], epilog=epilog, methods={}, whole=all_pages(argv))
+    words, students, own = _own_fields(argv, given, known, extra)
     values = parse(p, [*(["--config", json.dumps(tree)] if tree else []), *words]).as_dict()
     return SquadConfig(students=_students(students), **make_groups(SquadConfig, values)), own
 

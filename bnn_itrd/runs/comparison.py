@@ -25,7 +25,7 @@ from bnn_itrd.training.evaluation import Evaluation, evaluate
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["compare_networks", "evaluate_member"]
+__all__ = ["as_png", "compare_networks", "evaluate_member"]
 
 
 _MOST_DIFFERENCES = 48
@@ -140,13 +140,14 @@ def _speed(measured: Sequence[dict[str, Any]], file: Path, compared: bool) -> li
     ]
 
 
-def _png(split: Split, index: int) -> str:
+def as_png(split: Split, index: int) -> bytes:
+    """Returns an image of a split as it is evaluated, before the normalisation, as a PNG file."""
     from PIL import Image
 
     pixels = split.raw(index)
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 def _differences(entries: Sequence[EvaluatedMember], data: ImageData) -> list[dict[str, Any]]:
@@ -162,7 +163,7 @@ def _differences(entries: Sequence[EvaluatedMember], data: ImageData) -> list[di
             "index": i,
             "label": int(labels[i]),
             "predictions": {e.member.name: int(p[i]) for e, p in zip(entries, predictions, strict=True)},
-            "png": _png(data.test, i),
+            "png": base64.b64encode(as_png(data.test, i)).decode(),
         }
         for i in differ[::step][:_MOST_DIFFERENCES]
     ]

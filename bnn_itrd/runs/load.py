@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from bnn_itrd.runs.member import FIRST_STAGE
 from bnn_itrd.runs.networks import build, own_network
 from bnn_itrd.training.checkpoint import load_checkpoint
 
-__all__ = ["find_checkpoint", "load_member", "named_network"]
+__all__ = ["find_checkpoint", "load_member", "named_network", "no_such_path"]
 
 
 def _identity(state: dict[str, Any], file: Path) -> dict[str, Any]:
@@ -102,12 +103,22 @@ def named_network(address: str, identity: dict[str, Any], *, what: str) -> nn.Mo
     return own_network(make, num_classes=len(identity["classes"]), input_shape=shape, options={}, what=what)
 
 
+def no_such_path(path: Path) -> UserError:
+    """Returns the error of a path that is not there; where its folder is a run's, with the networks that this holds."""
+    members = sorted({p.parent.name for p in path.parent.glob("*/last.pt")})
+    if not members:
+        return UserError(f"no such file or folder: {path}")
+    near = difflib.get_close_matches(path.name, members, n=1, cutoff=0.5)
+    hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+    return UserError(f"no such file or folder: {path}{hint} {path.parent} holds {', '.join(members)}")
+
+
 def find_checkpoint(path: Path, *, prefer: str = "last.pt") -> Path:
     """The checkpoint meant by a path: the file itself, a member's folder, or a run's folder with one student in it."""
     if path.is_file():
         return path
     if not path.is_dir():
-        raise UserError(f"no such file or folder: {path}")
+        raise no_such_path(path)
     if (path / prefer).is_file():
         return path / prefer
     members = sorted(p.parent.name for p in path.glob(f"*/{prefer}"))
@@ -115,11 +126,14 @@ def find_checkpoint(path: Path, *, prefer: str = "last.pt") -> Path:
         raise UserError(
             f"{path} has finished nothing but its first stage: name {path / FIRST_STAGE} if you mean that one"
         )
-    members = [name for name in members if name != "teacher"] or members
-    if len(members) == 1:
-        return path / members[0] / prefer
-    found = f"it holds the runs {', '.join(members)}: name one, {path}/{members[-1]}" if members else "it is empty"
-    raise UserError(f"no {prefer} in {path}: {found}" if members else f"no {prefer} in {path}")
+    students = [name for name in members if name != "teacher"] or members
+    if len(students) == 1:
+        return path / students[0] / prefer
+    if not members:
+        raise UserError(f"no {prefer} in {path}")
+    raise UserError(
+        f"no {prefer} in {path}: it holds the networks {', '.join(members)}: name one, {path / students[-1]}"
+    )
 
 
 def load_member(

@@ -13,12 +13,16 @@ import torch
 
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.environment import environment
-from bnn_itrd.files import write_json
+from bnn_itrd.files import write_file, write_json
 from bnn_itrd.report import plot_curves, write_report
-from bnn_itrd.runs.comparison import compare_networks
+from bnn_itrd.runs.comparison import as_png, compare_networks
+from bnn_itrd.runs.finished.next_steps import EXAMPLE
 from bnn_itrd.runs.member import Member
 
 __all__ = ["report_run"]
+
+# Channels of what an image file holds.
+_OF_PICTURES = (1, 3)
 
 
 def report_run(
@@ -36,7 +40,8 @@ def report_run(
     """Exports and compares trained networks, and writes what was found; returns the comparison.
 
     folders: name of a network -> its folder, which gets its files and a comparison.json of this network beside its
-    teacher. out: the folder of the whole run, which gets comparison.json, curves.png and report.html; None: nowhere.
+    teacher. out: the folder of the whole run, which gets comparison.json, curves.png, report.html and example.png, its
+    first test image; None: nowhere.
     device: where networks are evaluated. began: when the call or command began, a time of `time.monotonic`.
     tell: is given a line before each part of the work.
     """
@@ -72,4 +77,6 @@ def report_run(
         write_json(out / "comparison.json", comparison)
         plot_curves(comparison, out / "curves.png")
         write_report(comparison, out / "report.html")
+        if data.input_shape[0] in _OF_PICTURES:
+            write_file(out / EXAMPLE, lambda file: file.write(as_png(data.test, 0)))
     return comparison

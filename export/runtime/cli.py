@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,9 @@ from .distribution import DISTRIBUTION, installed_version
 from .errors import ExportError
 
 __all__ = ["describe_file", "main"]
+
+# Where there is no terminal to measure.
+_WIDTH_OF_FILES = 200
 
 
 def describe_file(file: Path) -> dict[str, Any]:
@@ -78,9 +82,14 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _print_table(rows: Sequence[Mapping[str, str]]) -> None:
-    """Columns as wide as their words; numbers end under each other."""
+    """Columns as wide as their words, numbers ending under each other; on a narrow terminal blocks of lines."""
     names = list(rows[0])
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+    if sum(widths.values()) + 2 * len(names) > shutil.get_terminal_size((_WIDTH_OF_FILES, 1)).columns:
+        length = max(map(len, names))
+        for row in rows:
+            print(" ".join(row[n] for n in names[:2]), *(f"  {n.ljust(length)}  {row[n]}" for n in names[2:]), sep="\n")
+        return
     for row in [dict(zip(names, names, strict=True)), *rows]:
         cells = [row[n].ljust(widths[n]) if n in names[:2] else row[n].rjust(widths[n]) for n in names]
         print("  ".join(cells).rstrip())

@@ -23,6 +23,7 @@ __all__ = [
     "check_batches",
     "check_metadata",
     "classify_images",
+    "classify_with",
     "predict_file",
     "run_session",
 ]
@@ -128,16 +129,56 @@ def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
     check("std", "a number above 0 for each channel", lambda std: are_numbers(std) and min(std, default=1) > 0)
 
 
-def _logits(file: Path, opened: onnxruntime.InferenceSession, image: np.ndarray, *, classes: int) -> np.ndarray:
-    """What the file gives for one image, (classes,). Raises ExportError where it takes or gives another shape."""
+def _logits(file: Path, run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, *, classes: int) -> np.ndarray:
+    """What the file gives for images, (n, classes). Raises ExportError where it takes or gives another shape."""
     try:
-        found = predict_file(opened, image[None])
+        found = run(images)
     except ValueError as error:
         raise ExportError(f"{file}: {error}") from error
-    if found.shape != (1, classes):
-        raise ExportError(f"{file} gives {found.shape} numbers for 1 images of {classes} classes")
-    logits: np.ndarray = found[0]
-    return logits
+    if found.shape != (len(images), classes):
+        raise ExportError(f"{file} gives {found.shape} numbers for {len(images)} images of {classes} classes")
+    return found
+
+
+def _prepared(path: Path, metadata: dict[str, Any], *, raw: bool) -> np.ndarray[Any, Any]:
+    """An image file as the file takes it. Raises ImageError, naming the image."""
+    picture = picture_of_file(path)
+    try:
+        return prepare_image(picture, metadata, raw=raw)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+
+
+def classify_with(
+    run: Callable[[np.ndarray], np.ndarray],
+    file: Path,
+    images: Sequence[Path],
+    *,
+    metadata: dict[str, Any],
+    raw: bool = False,
+    top: int = 3,
+    batch_size: int = 1,
+) -> list[Prediction]:
+    """Classifies image files with a file in any runtime: brought to its size, normalised as its metadata say.
+
+    run: takes images (n, c, h, w), float32 normalised or, with `raw`, uint8, and gives logits (n, classes). Raises what
+    `classify_images` does.
+    """
+    missing = [key for key in ("classes", "mean", "std", "input_shape") if key not in metadata]
+    if missing:
+        raise ExportError(f"{file} has no {', '.join(missing)} in its metadata: was it exported by bnn-itrd?")
+    check_metadata(file, metadata)
+    result: list[Prediction] = []
+    for i in range(0, len(images), batch_size):
+        paths = images[i : i + batch_size]
+        batch = np.stack([_prepared(path, metadata, raw=raw) for path in paths])
+        for path, logits in zip(paths, _logits(file, run, batch, classes=len(metadata["classes"])), strict=True):
+            shifted = np.exp(logits - logits.max())
+            probabilities = shifted / shifted.sum()
+            order = np.argsort(-probabilities)[:top]
+            names = tuple(metadata["classes"][k] for k in order)
+            result.append(Prediction(path, names, tuple(float(probabilities[k]) for k in order)))
+    return result
 
 
 def classify_images(
@@ -150,23 +191,6 @@ def classify_images(
     than a file that is not square.
     """
     metadata = read_metadata(file)
-    missing = [key for key in ("classes", "mean", "std", "input_shape") if key not in metadata]
-    if missing:
-        raise ExportError(f"{file} has no {', '.join(missing)} in its metadata: was it exported by bnn-itrd?")
-    check_metadata(file, metadata)
     opened = session(file, threads=threads, native=native)
     raw = opened.get_inputs()[0].type == "tensor(uint8)"
-    result: list[Prediction] = []
-    for path in images:
-        picture = picture_of_file(path)
-        try:
-            prepared = prepare_image(picture, metadata, raw=raw)
-        except ImageError as error:
-            raise ImageError(f"{path}: {error}") from error
-        logits = _logits(file, opened, prepared, classes=len(metadata["classes"]))
-        shifted = np.exp(logits - logits.max())
-        probabilities = shifted / shifted.sum()
-        order = np.argsort(-probabilities)[:top]
-        names = tuple(metadata["classes"][i] for i in order)
-        result.append(Prediction(path, names, tuple(float(probabilities[i]) for i in order)))
-    return result
+    return classify_with(lambda batch: predict_file(opened, batch), file, images, metadata=metadata, raw=raw, top=top)

@@ -435,9 +435,9 @@ def test_a_loader_that_does_more_is_refused(options: dict[str, Any], message: st
         (3, "data must be the name of a data set, a DataConfig, ImageData, .*; got int"),
         (colours(9), r"got a tuple of Tensor, Tensor: arrays become a Dataset with TensorDataset\(images, labels\)"),
         ((GOOD, GOOD, GOOD), "got a tuple of Listed, Listed, Listed"),
-        ({"trian": GOOD}, "unknown key of the data 'trian', .* did you mean 'train'"),
+        ({"trian": GOOD}, "unknown key of the data 'trian', did you mean 'train'"),
         ({"test": GOOD}, "the data has no key 'train', only 'test'"),
-        ("digitz", "unknown data set 'digitz', .* package.module:make; did you mean 'digits'"),
+        ("digitz", "unknown data set 'digitz', did you mean 'digits'. .* package.module:make"),
         (Unnamed(), "train is an IterableDataset"),
     ],
 )

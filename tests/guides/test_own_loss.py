@@ -107,12 +107,15 @@ WRONG: dict[str, tuple[str, str]] = {
     "no such name": ("mypkg.losses:Hnt", "module 'mypkg.losses' has no 'Hnt'"),
     "unknown option": (
         "mypkg.losses:Hint.powr=2",
-        "unknown option of mypkg.losses:Hint 'powr', expected one of weight",
+        "unknown option of mypkg.losses:Hint 'powr', did you mean 'power'? Expected one of weight",
     ),
     "no distiller": ("mypkg.losses:nn", "cannot be learned from: expected a Distiller, its class, a factory of"),
     "bad weight": ("mypkg.losses:Hint.weight=-1", "mypkg.losses:Hint.weight must be >= 0, got -1.0"),
     "no fields": ("mypkg.losses:Hint=5", "mypkg.losses:Hint must hold fields (weight, warmup_epochs, final and its"),
-    "no colon": ("mypkg.losses.Hint.weight=1", "unknown field of students.hint 'mypkg', expected one of ce, kd"),
+    "no colon": (
+        "mypkg.losses.Hint.weight=1",
+        "unknown field of students.hint 'mypkg', did you mean 'pkt'? Expected one of ce, kd",
+    ),
     "not finite": ("wrong:nan", "gave nan on eight made-up samples"),
     "no scalar": (
         "wrong:rows",

@@ -25,7 +25,9 @@ def test_the_variance_of_latent_weights(name: str, expected: float) -> None:
 
 
 def test_an_unknown_initialisation() -> None:
-    with pytest.raises(ValueError, match="unknown latent_init 'kaiming', expected one of kaiming_uniform, kaiming_n"):
+    with pytest.raises(
+        ValueError, match="'kaiming', did you mean 'kaiming_normal'. Expected one of kaiming_uniform, kaim"
+    ):
         Scheme(latent_init="kaiming")  # type: ignore[arg-type]
 
 

@@ -14,6 +14,7 @@ from einops import rearrange
 
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.data.files.folder_split import FolderSplit
+from bnn_itrd.data.files.photo_sizes import SMALL_SIZE, usual_square
 from bnn_itrd.data.images import MEAN, STD, SUFFIXES, channel_statistics, read_image, scale_whole
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.data.subset import choose, hold_out_fifth
@@ -21,10 +22,19 @@ from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.errors import UserError
 from bnn_itrd.export.runtime.images import take_centre
 
-__all__ = ["LARGE_SIZE", "Listing", "load_folder", "load_listing", "scan", "scan_pair"]
+__all__ = [
+    "LARGE_SIZE",
+    "Listing",
+    "images_of",
+    "load_folder",
+    "load_listing",
+    "scan",
+    "scan_pair",
+    "split_folders",
+]
 
 LARGE_SIZE = 224
-_SMALL_SIZE, _SMALL_BYTES = 64, 2**30
+_SMALL_BYTES = 2**30
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
     ("val", "valid", "validation"), "val"
 )
@@ -67,7 +77,7 @@ def scan(root: Path) -> tuple[tuple[str, ...], list[Path], np.ndarray[Any, Any]]
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        files = _images_of(root / name)
+        files = images_of(root / name)
         if not files:
             raise UserError(f"{root / name} holds no image ({', '.join(SUFFIXES)})")
         paths += files
@@ -85,11 +95,11 @@ def _folders_of(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not _is_rest(path.name))
 
 
-def _images_of(root: Path) -> list[Path]:
+def images_of(root: Path, *, quiet: bool = False) -> list[Path]:
     """The images in a folder at any depth, in sorted order; says so where some are of a format that is not read."""
     files = [p for p in root.rglob("*") if not any(map(_is_rest, p.relative_to(root).parts))]
     others = sorted(p for p in files if p.suffix.lower() in _OTHER_FORMATS)
-    if others:
+    if others and not quiet:
         _note(f"files as {others[0]} ({len(others)}) are not read: make them PNG or JPEG")
     return sorted(p for p in files if p.suffix.lower() in SUFFIXES)
 
@@ -126,7 +136,7 @@ def load_folder(config: DataConfig) -> ImageData:
             f"data set 'folder' needs --data.root, a folder with one folder of images per class; got {config.root!r}"
         )
     root = Path(config.root)
-    if parts := _split_folders(root):
+    if parts := split_folders(root):
         listing = scan_pair(parts["train"], parts.get("test") or parts["val"])
         if "test" in parts and "val" in parts:
             if config.val_fraction:
@@ -140,7 +150,7 @@ def load_folder(config: DataConfig) -> ImageData:
     return load_listing(config, listing)
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+def split_folders(root: Path, *, quiet: bool = False) -> dict[str, Path]:
     """Returns the folders of a data set that is split already, by 'train', 'test' and 'val'; {} where it is not.
 
     Raises UserError where one is there twice, or train is not beside test or val.
@@ -155,7 +165,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     # A class may be called train, with its images right in it; a split has folders.
     if not found or any(len(found) == 1 or not _folders_of(path) for path in loose):
         return {}
-    for files in loose.values():
+    for files in () if quiet else loose.values():
         _note(f"images as {files[0]} ({len(files)}) are not read: they lie in no folder of a class")
     if "train" not in found:
         there = next(iter(found.values())).name
@@ -163,7 +173,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     if len(found) == 1:
         raise UserError(f"{root} has a folder {found['train'].name!r} but neither 'test' nor 'val' beside it")
     for path in folders:
-        if path not in found.values():
+        if path not in found.values() and not quiet:
             _note(f"{path} is not read: {root} has {', '.join(sorted(p.name for p in found.values()))}")
     return found
 
@@ -191,7 +201,7 @@ def load_listing(
     }
     paths = [path for files, _ in groups.values() for path in files]
     size = config.image_size or size or _usual_size(paths)
-    small = size <= _SMALL_SIZE and len(paths) * size * size * 3 <= small_bytes
+    small = size <= SMALL_SIZE and len(paths) * size * size * 3 <= small_bytes
     splits = _in_memory(config, groups, size, scale) if small else _on_disk(config, groups, size)
     mean, std = MEAN, STD
     first = splits["train"]
@@ -222,14 +232,13 @@ def _usual_size(paths: list[Path]) -> int:
                 sizes[image.size].append(path)
         except Exception as error:
             raise UserError(f"{path} cannot be read as an image: {error}") from error
-    (width, height), usual = max(sizes.items(), key=lambda item: len(item[1]))
-    seen = sum(map(len, sizes.values()))
-    if width == height <= _SMALL_SIZE and len(usual) >= 0.9 * seen:
-        if len(usual) < seen:
-            odd = next(files[0] for size, files in sizes.items() if size != (width, height))
-            told = f"{seen - len(usual)} of {seen} images are of another size ({odd})"
-            _note(f"{told} and are brought to {width}x{height}, as the others are")
+    seen = [size for size, files in sizes.items() for _ in files]
+    if (width := usual_square(seen)) is not None:
+        if odd := [files[0] for size, files in sizes.items() if size != (width, width)]:
+            told = f"{len(seen) - len(sizes[width, width])} of {len(seen)} images are of another size ({odd[0]})"
+            _note(f"{told} and are brought to {width}x{width}, as the others are")
         return width
+    width, height = max(sizes, key=lambda size: len(sizes[size]))
     if max(max(size) for size in sizes) < LARGE_SIZE:
         told = f"of {width}x{height}" if len(sizes) == 1 else f"of {len(sizes)} sizes, most of {width}x{height}"
         _note(f"the images are {told}, and are enlarged to {LARGE_SIZE}x{LARGE_SIZE}: --data.image_size says another")

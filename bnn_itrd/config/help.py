@@ -1,0 +1,205 @@
+"""The help of a command: a page with its most used options, and with ``--help all`` every one."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import textwrap
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser
+
+from bnn_itrd.config.data import DataConfig
+from bnn_itrd.config.trees import to_dict
+
+__all__ = [
+    "RECIPE",
+    "HelpPage",
+    "all_pages",
+    "metavar_of",
+    "options_of",
+    "show_data",
+    "show_fields",
+    "show_page",
+    "wants_help",
+]
+
+# The word behind a command that takes one.
+RECIPE = "RECIPE"
+
+# The fields of a recipe that the page of `run`, `train` and `sweep` shows, in its order.
+MOST_USED = (
+    "data",
+    "data.root",
+    "data.image_size",
+    "network.name",
+    "teacher",
+    "scheme.weight",
+    "scheme.activation",
+    "teacher_train.epochs",
+    "train.epochs",
+    "train.batch_size",
+    "train.lr",
+    "train.max_seconds",
+    "train.precision",
+    "fabric.accelerator",
+    "fabric.devices",
+    "fabric.threads",
+)
+_METAVARS = {bool: "{true,false}", int: "N", float: "X"}
+
+
+def wants_help(argv: Sequence[str]) -> bool:
+    """Whether the words of a command ask for its help."""
+    return any(word in ("-h", "--help") for word in argv)
+
+
+def all_pages(argv: Sequence[str]) -> bool:
+    """Whether they ask for all of it.
+
+    >>> all_pages(["digits", "--help", "all"]), all_pages(["--help"])
+    (True, False)
+    """
+    return any(word in ("-h", "--help") and after == "all" for word, after in zip(argv, [*argv[1:], ""], strict=True))
+
+
+def metavar_of(action: argparse.Action) -> str | tuple[str, ...] | None:
+    """Returns what stands for an option's value: what was said when it was made, else by its type.
+
+    >>> p = argparse.ArgumentParser()
+    >>> metavar_of(p.add_argument("--top", type=int)), metavar_of(p.add_argument("--data.root", type=str))
+    ('N', 'ROOT')
+    """
+    if action.metavar is not None or not action.option_strings:
+        return action.metavar
+    kind: Any = getattr(action, "_typehint", None) or action.type
+    kinds = [k for k in typing.get_args(kind) if k is not type(None)] if _is_optional(kind) else [kind]
+    kind = kinds[0]
+    if typing.get_origin(kind) is typing.Literal:
+        return "{" + ",".join(map(str, typing.get_args(kind))) + "}"
+    return _METAVARS.get(kind, action.option_strings[0].lstrip("-").rpartition(".")[2].upper())
+
+
+def _is_optional(kind: Any) -> bool:
+    return type(None) in typing.get_args(kind)
+
+
+class HelpPage(SystemExit):
+    """Ends a command whose help was asked for; parser: what shows it."""
+
+    def __init__(self, page: argparse.ArgumentParser) -> None:
+        super().__init__(0)
+        self.page = page
+
+
+class _Whole(argparse.HelpFormatter):
+    """Breaks lines between words alone: an option or a path can be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return textwrap.indent("\n".join(self._split_lines(text, width - len(indent))), indent)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_long_words=False, break_on_hyphens=False)
+
+
+def options_of(p: ArgumentParser) -> list[argparse.Action]:
+    """Returns what a command takes: its words without an option first, and --help last."""
+    listed: list[argparse.Action] = sorted(p._actions, key=lambda a: (bool(a.option_strings), a.dest == "help"))
+    return listed
+
+
+def show_page(
+    p: ArgumentParser, sections: Mapping[str, Sequence[argparse.Action]], epilog: str = "", *, defaults: bool = True
+) -> NoReturn:
+    """Raises the page of a command: its usage, what it does, options in sections by their titles."""
+    page = argparse.ArgumentParser(
+        prog=p.prog,
+        usage=_folded(p.usage),
+        description=p.description,
+        epilog=epilog,
+        add_help=False,
+        formatter_class=_Whole,
+    )
+    for title, actions in sections.items():
+        group = page.add_argument_group(title)
+        for action in actions:
+            _add(group, action, defaults=defaults)
+    raise HelpPage(page)
+
+
+def _folded(usage: str | None) -> str | None:
+    """A usage on lines that the terminal has room for."""
+    if usage is None:
+        return None
+    width = max(20, shutil.get_terminal_size().columns - 2)
+    lines = textwrap.wrap(f"usage: {usage}", width, break_long_words=False, break_on_hyphens=False)
+    return "\n       ".join(lines).removeprefix("usage: ").replace("%", "%%")
+
+
+def _add(group: Any, action: argparse.Action, *, defaults: bool) -> None:
+    """Adds an option, or a word without one, as it is to be read."""
+    if action.help == argparse.SUPPRESS:
+        return
+    text = (action.help or "").replace("%", "%%")
+    if defaults and action.option_strings and action.default not in (None, False, [], argparse.SUPPRESS):
+        shown = action.default if isinstance(action.default, (list, tuple)) else [action.default]
+        text += f" (default: {' '.join(map(str, shown))})"
+    if not action.option_strings:
+        group.add_argument(action.dest, help=text, nargs=action.nargs, metavar=action.metavar)
+    elif action.nargs == 0:
+        group.add_argument(*action.option_strings, help=text, action="store_true", dest="flag")
+    else:
+        group.add_argument(*action.option_strings, help=text, nargs=action.nargs, metavar=metavar_of(action), dest="x")
+
+
+def show_fields(
+    p: ArgumentParser,
+    own: Sequence[str],
+    flags: Sequence[str],
+    *,
+    epilog: str,
+    methods: Mapping[str, type],
+    whole: bool,
+) -> NoReturn:
+    """Raises the page of a command that takes a recipe and its fields: those most used, or with `whole` all.
+
+    own, flags: names of the command's own options; methods: what a student can learn from.
+    """
+    actions = {action.option_strings[-1].lstrip("-"): action for action in options_of(p)}
+    for name, action in actions.items():
+        if any(other.startswith(f"{name}.") for other in actions):
+            action.help, action.metavar = f"the fields of {name} together", "{FIELD: VALUE}"
+    if methods:  # of images
+        actions["data"].help = "data set, short for --data.name: digits, cifar10, folder (your own images), ..."
+        actions["data"].metavar = "NAME"
+    recipe = argparse.Action([], RECIPE, help="a name of `bnn-itrd recipes`, or a .yaml file")
+    chosen = [name for name in (*own, *MOST_USED, *flags) if name in actions]
+    most_used = [recipe, *(actions[name] for name in chosen)]
+    if not whole:
+        more = "Every field of a recipe is an option: --help all lists them, and what a student can learn from."
+        show_page(p, {"most used": most_used}, f"{epilog} {more}", defaults=False)
+    rest = [action for name, action in actions.items() if name not in chosen]
+    learned = f" What a student can learn from, with the defaults: {_described(methods)}" if methods else ""
+    show_page(p, {"most used": most_used, "all others": rest}, epilog + learned)
+
+
+def _described(methods: Mapping[str, type]) -> str:
+    """Every distiller with its fields and their defaults."""
+    lines = []
+    for name, kind in methods.items():
+        fields = ", ".join(f"{field} {value}" for field, value in to_dict(kind()).items())
+        lines.append(f"{name}: {str(kind.__doc__).partition(chr(10))[0]} [{fields}]")
+    return "; ".join(lines).replace("%", "%%")
+
+
+def show_data(p: ArgumentParser, *, whole: bool) -> NoReturn:
+    """Raises the page of a command that takes ``--data.*`` fields: two of them, or with `whole` all."""
+    fields = ArgumentParser()
+    fields.add_class_arguments(DataConfig, "data")
+    listed = {action.option_strings[-1]: action for action in fields._actions if action.dest.startswith("data.")}
+    short = argparse.ArgumentParser().add_argument("--data", metavar="NAME", help="another data set (--data.name)")
+    chosen = [short, *listed.values()] if whole else [short, listed["--data.root"]]
+    more = "" if whole else "--help all lists the other fields of data."
+    show_page(p, {"options": options_of(p), "images, by default those of the run": chosen}, more)

@@ -1,0 +1,111 @@
+"""A run on a folder of photos: the size they are brought to and the length of the trainings, where nobody said them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from bnn_itrd.config.run import RunConfig
+from bnn_itrd.config.train import TrainConfig
+from bnn_itrd.data.files.folders import images_of, split_folders
+from bnn_itrd.data.files.photo_sizes import fitting_size
+from bnn_itrd.models import MODELS
+from bnn_itrd.yaml_files import read_yaml
+
+__all__ = ["fit_to_photos"]
+
+# Photos, each time they are seen, that a training of the recipe sees on a CPU: minutes on two cores.
+_SEEN = {"teacher_train": 8_000, "train": 12_000}
+_LEAST_EPOCHS = 10
+
+
+def fit_to_photos(
+    config: RunConfig, out: Path, *, given: Collection[str], budget: bool, on_cpu: bool, say: Callable[[str], None]
+) -> RunConfig:
+    """Returns the configuration of a run on a folder of images with what fits these, where the user gave nothing else.
+
+    The image size, for a network of this package, which are made for small images: see
+    `fitting_size`. The epochs, with `budget` and on a CPU: so many that a training sees about 12,000
+    photos (a teacher 8,000), at least 10 and at most the recipe's. A run that is continued in `out` keeps its own.
+    given: the fields that the user set; say: is told in a line what was chosen and how to choose otherwise.
+    """
+    root = config.data.root
+    if config.data.name != "folder" or root is None or not Path(root).is_dir():
+        return config
+    if (recorded := _recorded(out)) is not None:
+        return _as_recorded(config, recorded, given, budget=budget)
+    training, sizes = _look_at(Path(root))
+    fits = fitting_size(sizes)
+    if config.data.image_size is None and fits is not None and config.network.name in MODELS:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, image_size=fits[0]))
+        say(
+            f"image size: {fits[0]}, the largest multiple of 8 up to 64 that nine tenths of the photos have on their "
+            f"shorter side ({fits[1]}); --data.image_size sets another, a larger one takes longer"
+        )
+    if budget and on_cpu and training:
+        config = _shortened(config, training, given, say)
+    return config
+
+
+def _look_at(root: Path) -> tuple[int, list[tuple[int, int]]]:
+    """How many photos of a folder are trained on, and the sizes of up to two thousand of them."""
+    from PIL import Image
+
+    train = split_folders(root, quiet=True).get("train")
+    paths, sizes = images_of(train or root, quiet=True), list[tuple[int, int]]()
+    for path in paths[:: max(1, len(paths) // 1000)]:
+        # One that cannot be read is told, by its name, where all are read.
+        with contextlib.suppress(Exception), Image.open(path) as image:
+            sizes.append(image.size)
+    # Where they are not split, a fifth is tested on.
+    return len(paths) if train is not None else len(paths) * 4 // 5, sizes
+
+
+def _shortened(config: RunConfig, training: int, given: Collection[str], say: Callable[[str], None]) -> RunConfig:
+    """The configuration with epochs for so many training photos, where the user gave none."""
+    changed: dict[str, Any] = {}
+    for field, seen in _SEEN.items():
+        train = getattr(config, field)
+        if f"{field}.epochs" not in given and field not in given:
+            epochs = min(train.epochs, max(_LEAST_EPOCHS, -(-seen // training)))
+            changed[field] = dataclasses.replace(train, epochs=epochs)
+    if changed:
+        told = ", ".join(f"{field}.epochs {train.epochs}" for field, train in changed.items())
+        longer = " ".join(
+            f"--{field}.epochs {_longer(getattr(config, field), train)}" for field, train in changed.items()
+        )
+        say(f"length: {told}, for {training:,} training photos on a CPU; to train longer: {longer}")
+    return dataclasses.replace(config, **changed)
+
+
+def _longer(recipe: TrainConfig, chosen: TrainConfig) -> int:
+    """Epochs of a longer training than was chosen: the recipe's, or twice these."""
+    return recipe.epochs if recipe.epochs > chosen.epochs else 2 * recipe.epochs
+
+
+def _recorded(out: Path) -> dict[str, Any] | None:
+    """The configuration of the run in a folder, where it is one on a folder of images."""
+    path = out / "config.yaml"
+    tree = read_yaml(path) if path.is_file() else None
+    return tree if isinstance(tree, dict) and _of(tree, "data", "name") == "folder" else None
+
+
+def _of(tree: dict[str, Any], group: str, field: str) -> Any:
+    fields = tree.get(group)
+    return fields.get(field) if isinstance(fields, dict) else None
+
+
+def _as_recorded(config: RunConfig, tree: dict[str, Any], given: Collection[str], *, budget: bool) -> RunConfig:
+    """The configuration with what was chosen when the run began."""
+    changed: dict[str, Any] = {}
+    size = _of(tree, "data", "image_size")
+    if config.data.image_size is None and type(size) is int:
+        changed["data"] = dataclasses.replace(config.data, image_size=size)
+    for field in _SEEN if budget else ():
+        epochs = _of(tree, field, "epochs")
+        if f"{field}.epochs" not in given and field not in given and type(epochs) is int:
+            changed[field] = dataclasses.replace(getattr(config, field), epochs=epochs)
+    return dataclasses.replace(config, **changed)
