@@ -9,13 +9,13 @@ from typing import Any
 from bnn_itrd.plots import write_atomically
 from bnn_itrd.report.classes import classes_section, confusion_section
 from bnn_itrd.report.comparison import comparison_section
-from bnn_itrd.report.curves import curves_section
 from bnn_itrd.report.differences import differences_section
 from bnn_itrd.report.files import validation_section
 from bnn_itrd.report.provenance import setup_section
 from bnn_itrd.report.style import STYLE, theme
 from bnn_itrd.report.summary import headline, page_head
 from bnn_itrd.report.tradeoffs import tradeoffs_section
+from bnn_itrd.report.training.curves import curves_section
 from bnn_itrd.report.view import View
 
 __all__ = ["write_report"]

@@ -23,7 +23,7 @@ from bnn_itrd.distillers.term import Term
 from bnn_itrd.distillers.watching import gram_entropies, of_projection
 from bnn_itrd.errors import UserError
 from bnn_itrd.models import Outputs
-from bnn_itrd.report.training import watched_details
+from bnn_itrd.report.training.watched import watched_details
 from bnn_itrd.report.view import View
 from bnn_itrd.runs.rows import _curve_point
 from bnn_itrd.training.checkpoint import load_checkpoint

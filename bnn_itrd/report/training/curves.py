@@ -20,7 +20,7 @@ from bnn_itrd.plots import (
 )
 from bnn_itrd.report.formats import as_duration
 from bnn_itrd.report.markup import colour_square, details, figure, grid, legend, missing
-from bnn_itrd.report.training import watched_details
+from bnn_itrd.report.training.watched import watched_details
 from bnn_itrd.report.view import View, model_top1
 
 __all__ = ["curves_section"]
