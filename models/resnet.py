@@ -134,7 +134,7 @@ class ResNetBuilder:
         at the borders in place of 0), `shortcut` (``projection``, ``pad``, ``avgpool``), `width` (a factor on every
         number of channels). Teachers: ResNet-18/34/50, 8x4 and 32x4 with projections, the others with option A (He et
         al. 2016), or with ``shortcut="projection"`` in the form of RepDistiller (Tian et al. 2020).
-        For FPGAs (docs/fpga.md): `residual_bits` (the residual stream as signed integers of one learned scale, 4 bits
+        For FPGAs (fpga.md): `residual_bits` (the residual stream as signed integers of one learned scale, 4 bits
         for FINN; shortcuts are then ``binary``, a binary 1x1 convolution, unless another is named) and
         `first_last_bits` (weights and activations of the first convolution and the classifier, 8 for FINN).
         Raises ValueError on an unknown scheme or shortcut, on a shortcut beside `float_downsample`, or on a shape that

@@ -66,7 +66,7 @@ def vgg_small(
     """VGG-small: the teacher (ReLU) or, with `binary`, its 1-bit student (hardtanh; Zhang et al. 2018, LQ-Nets' form).
 
     Input (n, *input_shape), by default (in_channels, 32, 32); output (n, num_classes). No BatchNorm1d.
-    For FPGAs (docs/fpga.md): ``padding_value=-1``, `first_last_bits` (weights and activations of the first convolution
+    For FPGAs (fpga.md): ``padding_value=-1``, `first_last_bits` (weights and activations of the first convolution
     and the classifier), `norm_before_pool` (the BatchNorm in front of the MaxPool: factors of any sign map).
     Raises ValueError on an unknown scheme or a shape that does not fit.
     """

@@ -1,4 +1,4 @@
-"""docs/distillers.md holds the tables that the methods make."""
+"""docs/reference/distillers.md holds the tables that the methods make."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from bnn_itrd.distillers import METHODS, tables
 from bnn_itrd.distillers.tables import methods_table, needs_table, processes_table, switches_table, with_tables
 
-PAGE = Path(__file__).parents[1] / "docs" / "distillers.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "distillers.md"
 
 
 def test_the_page_holds_the_tables_of_the_code() -> None:
-    """Where this fails: python -m bnn_itrd.distillers.tables docs/distillers.md."""
+    """Where this fails: python -m bnn_itrd.distillers.tables docs/reference/distillers.md."""
     text = PAGE.read_text()
     assert with_tables(text) == text
     for table in (methods_table(), needs_table(), switches_table(), processes_table()):

@@ -181,7 +181,7 @@ def _native(node: onnx.NodeProto, values: dict[str, np.ndarray]) -> list[np.ndar
 
 
 def _codes(opaque: np.ndarray) -> np.ndarray:
-    """Packed bits at the front of the buffer as codes 0 and 2 (docs/format.md)."""
+    """Packed bits at the front of the buffer as codes 0 and 2 (docs/reference/format.md)."""
     *pixels, channels = opaque.shape
     width = -(-channels // 8)
     packed = opaque.reshape(-1)[: int(np.prod(pixels)) * width].reshape(*pixels, width)

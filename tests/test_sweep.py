@@ -570,7 +570,7 @@ def test_notes_say_how_little() -> None:
 
 @pytest.mark.parametrize(("folder", "column"), [("methods", 1), ("methods-cifar10", 3)])
 def test_the_methods_table_is_that_of_the_results(folder: str, column: int) -> None:
-    """results/: every distiller with 3 seeds, the table made of its points; docs/sweep.md shows the same numbers."""
+    """results/: every distiller with 3 seeds, the table made of its points; sweep.md shows the same numbers."""
     root = Path(__file__).parents[1]
     record = json.loads((root / "results" / folder / "sweep.json").read_text())
     made = method_statistics(record["points"], record["reference"])
@@ -578,7 +578,7 @@ def test_the_methods_table_is_that_of_the_results(folder: str, column: int) -> N
     by_student = {row["student"]: row for row in made}
     assert by_student.keys() <= {"plain", *METHODS} and len(by_student) > 20
     assert all(len(row["seeds"]) == 3 for row in made), "every seed of every method"
-    text = (root / "docs" / "sweep.md").read_text().partition("<!-- methods -->\n")[2].partition("\n\n")[0]
+    text = (root / "docs" / "guides" / "sweep.md").read_text().partition("<!-- methods -->\n")[2].partition("\n\n")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
     assert {row[0].strip("`") for row in rows} == by_student.keys()
     for name, *cells in rows:

@@ -20,7 +20,7 @@ __all__ = ["Facts", "Method"]
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What docs/distillers.md says of a method; the tables there are made of it.
+    """What docs/reference/distillers.md says of a method; the tables there are made of it.
 
     matches: what of the two networks it compares; owns: what is trained with the student and dropped afterwards;
     reduction: the reduction that the default weight belongs to; source: authors and year. With several processes its

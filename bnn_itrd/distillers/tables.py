@@ -1,6 +1,6 @@
-"""The tables of docs/distillers.md, made of what the methods say of themselves. Loads without torch.
+"""The tables of docs/reference/distillers.md, made of what the methods say of themselves. Loads without torch.
 
-``python -m bnn_itrd.distillers.tables docs/distillers.md`` puts them into the page, each behind its mark.
+``python -m bnn_itrd.distillers.tables docs/reference/distillers.md`` puts them into the page, each behind its mark.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def needs_table() -> str:
     alike = [name for name, kind in METHODS.items() if kind.compares_logits]
     labels = "a label of every training image: they are refused where `data.unlabelled` leaves some without"
     classes = "a teacher of the student's classes; that of the others may know other ones"
-    rows = [_row(_names(readers), f"{labels} ([training.md](training.md))"), _row(_names(alike), classes)]
+    rows = [_row(_names(readers), f"{labels} ([training.md](../guides/training.md))"), _row(_names(alike), classes)]
     return "\n".join(["| | needs |", "| --- | --- |", *rows])
 
 

@@ -76,7 +76,8 @@ def untimed(view: View, model: dict[str, Any]) -> tuple[str, str] | None:
         return None
     if forms == ["native"]:
         return FORMS["stock"], "the run timed files with the native library alone"
-    return FORMS["native"], "the library was not there: bnn-itrd-runtime info says why, docs/native.md what it needs"
+    why = "the library was not there: bnn-itrd-runtime info says why, docs/reference/native.md what it needs"
+    return FORMS["native"], why
 
 
 def speed_part(view: View) -> str:

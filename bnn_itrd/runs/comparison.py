@@ -183,7 +183,7 @@ def compare_networks(
     """Compares a teacher (first) and its students: exports each to its file, validates, and times it.
 
     device and tell are those of `evaluate_member`. Latencies are measured in turns in one process. The result is plain
-    values; docs/run-folder.md names the keys.
+    values; docs/reference/run-folder.md names the keys.
     """
     entries = [evaluate_member(m, data, files[m.name], device=device, tell=tell) for m in members]
     tell(f"latency of {len(entries)} ONNX files, in turns")

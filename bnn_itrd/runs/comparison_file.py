@@ -1,4 +1,4 @@
-"""Reading comparison.json, with every field that is read held against what docs/run-folder.md promises of it."""
+"""Reading comparison.json, with every field that is read held against what run-folder.md promises of it."""
 
 from __future__ import annotations
 

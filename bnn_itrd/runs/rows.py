@@ -53,7 +53,7 @@ def agreement_row(result: Agreement) -> dict[str, Any]:
 def model_row(
     entry: EvaluatedMember, data: ImageData, teacher: EvaluatedMember | None, speed: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Returns one model of comparison.json; accuracies in percent, times in ms, sizes in bytes (docs/run-folder.md).
+    """Returns one model of comparison.json; accuracies in percent, times in ms, sizes in bytes (run-folder.md).
 
     speed: what was measured of its file, a row per form, that with the native library first.
     """

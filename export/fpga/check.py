@@ -44,7 +44,7 @@ _RULES: dict[str, Callable[[FinnWalk], None]] = {
 def check_fpga(model: nn.Module, *, input_shape: Sequence[int] | None = None) -> FpgaReport:
     """Which layers FINN can map to hardware, which not and why, and the way out; ``print(check_fpga(model))``.
 
-    The rules are those of FINN's public source (docs/fpga.md); FINN itself is not run. They are asked of the graph that
+    The rules are those of FINN's public source (fpga.md); FINN itself is not run. They are asked of the graph that
     `to_qonnx` writes node by node, behind the passes of `passes.QONNX`, also where the writing would refuse it. Scales
     and shifts (alpha, BatchNorm) are not listed: the thresholds behind them absorb them, or the host at the end. An
     untrained network gives the same answer as a trained one, but for negative factors behind a MaxPool.

@@ -151,7 +151,7 @@ _MATMUL_SUM = (
 """
 )
 
-# Not a Conv: the order of a matrix product's sums is known (docs/format.md), so the native operator has the same bits.
+# Not a Conv: the order of a matrix product's sums is known (format.md), so the native operator has the same bits.
 _FLOAT_CONV = (
     _PADS
     + """

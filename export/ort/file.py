@@ -57,7 +57,7 @@ def _bake(model: ir.Model, mean: Sequence[float], std: Sequence[float]) -> None:
 
 
 def native(model: ir.Model, *, normalization: Normalization | None = None) -> ir.Model:
-    """The canonical graph in the operations of docs/format.md, in place; `normalization` is baked in."""
+    """The canonical graph in the operations of docs/reference/format.md, in place; `normalization` is baked in."""
     from bnn_itrd.export import passes
 
     passes.apply(model, passes.ONNX)
@@ -157,7 +157,7 @@ def to_onnx(
     """Writes the network as one ONNX file (opset 18, IR 8) that a stock onnxruntime runs; returns its path.
 
     Binary layers are model-local functions of standard operations, which the native library replaces where it is
-    registered (docs/format.md); `chains` False leaves out the functions around several of them. `functions` False:
+    registered (format.md); `chains` False leaves out the functions around several of them. `functions` False:
     standard operations alone, binary layers as float convolutions, for tools that know no functions; there `packed`
     False stores 32 bits per binary weight, same results bit for bit.
     Input ``images`` (batch, c, h, w), float32, normalised; with `bake_normalization` uint8, and the file

@@ -1,4 +1,4 @@
-"""The operations of docs/format.md as functions of standard ONNX, which a stock onnxruntime runs."""
+"""The operations of docs/reference/format.md as functions of standard ONNX, which a stock onnxruntime runs."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _FOLDS: tuple[Pass, ...] = (
     clips.drop_clips,
 )
 
-# The operations of docs/format.md. Chains are made of the written file: the replay has to see every sign before.
+# The operations of format.md. Chains are made of the written file: the replay has to see every sign before.
 ONNX: tuple[Pass, ...] = (
     *_FOLDS,
     prelu.merge_prelu,

@@ -1,7 +1,7 @@
 """Chains: operations of ours in a row become one, so that the native library takes each image through all of them.
 
 The function's body is the operations themselves; the native operator reads the same steps from the attribute `program`
-(docs/format.md). An image's values then stay in the cache, and a batch is divided between threads by images.
+(docs/reference/format.md). An image's values then stay in the cache, and a batch is divided between threads by images.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The program of a chain, made of its body: what the native library runs in the place of the body (docs/format.md).
+"""The program of a chain, made of its body: what the native library runs in the place of the body (format.md).
 
 The writer makes a chain's attributes here, and whoever opens a file makes them again and compares: a file in which the
 two disagree is one network for onnxruntime and another for the native library.

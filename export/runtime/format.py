@@ -1,4 +1,4 @@
-"""The vocabulary of the file format (docs/format.md): the domain, its versions and its operations."""
+"""The vocabulary of the file format (docs/reference/format.md): the domain, its versions and its operations."""
 
 from __future__ import annotations
 

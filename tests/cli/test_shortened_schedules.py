@@ -46,7 +46,7 @@ def test_it_runs_and_the_run_holds_the_shortened_numbers(
         "--network.width=0.25",
         "--log.tensorboard=false",
     ]
-    # A learner with a distiller whose own warm-up is longer: that one stays (docs/distillers.md).
+    # A learner with a distiller whose own warm-up is longer: that one stays (docs/reference/distillers.md).
     students = "--students={dkd: {dkd: {}}}"
     arguments = ["train", "digits", *given, students, f"--out={tmp_path}"]
     assert main([*arguments, "--member=teacher"]) == 0

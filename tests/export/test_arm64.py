@@ -173,7 +173,7 @@ def test_networks_have_the_bits_of_the_portable_kernel_and_of_any_number_of_thre
 
 
 def test_networks_have_the_bits_of_the_stock_runtime_on_arm64(results: dict[str, Any]) -> None:
-    """As docs/format.md promises: operators, poolings and chains of them."""
+    """As docs/reference/format.md promises: operators, poolings and chains of them."""
     assert different(of(results, "stock", "op_", "chain_")) == {}
 
 

@@ -239,7 +239,7 @@ def test_validate_refuses_such_a_file(
 
 
 def test_the_program_of_two_operations() -> None:
-    """By the tables of docs/format.md."""
+    """By the tables of docs/reference/format.md."""
     window = {"kernel_shape": [3, 3], "strides": [1, 1], "pads": [1, 1, 1, 1], "dilations": [1, 1]}
     own = {"input_size": [8, 8], "channels": 16, "group": 1, "padding_value": 0, **window}
     made = [

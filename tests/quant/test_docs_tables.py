@@ -1,4 +1,4 @@
-"""The tables of docs/quant.md are made from the code: `python tests/quant/test_docs_tables.py` writes them.
+"""The tables of docs/reference/quant.md are made from the code: `python tests/quant/test_docs_tables.py` writes them.
 
 A binariser's row is what its docstring says in lines `Signs: ...`, `Scale: ...`, `Gradient: ...` (of an activation
 `Sign of: ...`, `Gradient: ...`), and the options that its constructor names.
@@ -17,7 +17,7 @@ import pytest
 from bnn_itrd.quant import ACTIVATIONS, SCHEMES, WEIGHTS
 from bnn_itrd.quant.parts import part_name
 
-FILE = Path(__file__).resolve().parents[2] / "docs" / "quant.md"
+FILE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "quant.md"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -69,7 +69,7 @@ def parts(name: str, text: str) -> tuple[str, str, str]:
     start, end = f"<!-- {name}: made from the code -->\n", f"<!-- end of {name} -->\n"
     before, found, rest = text.partition(start)
     made, closed, after = rest.partition(end)
-    assert found and closed, f"docs/quant.md has no place for the table of {name}"
+    assert found and closed, f"docs/reference/quant.md has no place for the table of {name}"
     return before + start, made, end + after
 
 

@@ -1,4 +1,4 @@
-"""Binary layers in NHWC: nodes of the canonical graph as the operations of docs/format.md."""
+"""Binary layers in NHWC: nodes of the canonical graph as the operations of docs/reference/format.md."""
 
 from __future__ import annotations
 

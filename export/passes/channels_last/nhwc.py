@@ -1,4 +1,4 @@
-"""Channels last: binary layers as the operations of docs/format.md, and what lies between them brought to NHWC.
+"""Channels last: binary layers as the operations of format.md, and what lies between them brought to NHWC.
 
 One walk over the graph in order. A node with a rule is rebuilt on the NHWC form of its inputs and gives its old readers
 a Transpose back; a reader with a rule of its own looks through that Transpose, so inside a binary network none is left.
@@ -256,7 +256,7 @@ def _elementwise_after(model: ir.Model) -> int:
 
 
 def channels_last(model: ir.Model) -> int:
-    """Binary layers become `Sign` and `BinaryConv` of docs/format.md; what lies between them reads NHWC.
+    """Binary layers become `Sign` and `BinaryConv` of docs/reference/format.md; what lies between them reads NHWC.
 
     Returns how many nodes were rebuilt. Raises ExportError where a layer's constants are computed in the graph or the
     size of its images is not fixed.

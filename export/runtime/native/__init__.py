@@ -1,4 +1,4 @@
-"""The native library: binary convolutions as operators of onnxruntime, in C++ (docs/native.md)."""
+"""The native library: binary convolutions as operators of onnxruntime, in C++ (docs/reference/native.md)."""
 
 from __future__ import annotations
 

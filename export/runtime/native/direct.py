@@ -51,7 +51,7 @@ def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
 
 
 class DirectConvolution:
-    """One convolution of docs/format.md with one kernel (one of KERNELS that the processor runs).
+    """One convolution of docs/reference/format.md with one kernel (one of KERNELS that the processor runs).
 
     weights: uint8 (kh, kw, ceil(i / 8), o). With a threshold, int32 (o), it gives signs; with scale and bias, float32
     (o), floats and signs; with neither, the raw sums. limits: of a clip; rprelu: before, slope, after, float32 (o)

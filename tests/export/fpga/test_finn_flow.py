@@ -18,7 +18,7 @@ from bnn_itrd.models import resnet20, vgg_small
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "examples" / "finn_flow.py"
-DOCS = (ROOT / "docs" / "fpga.md").read_text()
+DOCS = (ROOT / "docs" / "guides" / "fpga.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ FINN = os.environ.get("BNN_ITRD_FINN")
 
 
 @pytest.mark.interop
-@pytest.mark.skipif(not FINN, reason="BNN_ITRD_FINN names no Python that has FINN and qonnx (docs/fpga.md)")
+@pytest.mark.skipif(not FINN, reason="BNN_ITRD_FINN names no Python that has FINN and qonnx (docs/guides/fpga.md)")
 @pytest.mark.parametrize("name", ["resnet20", "vgg_small"])
 def test_finn_makes_one_dataflow_partition_that_computes_the_same(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

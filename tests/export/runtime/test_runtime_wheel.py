@@ -114,7 +114,7 @@ def test_it_runs_where_only_numpy_and_onnxruntime_are(wheel: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     x = np.random.default_rng(0).standard_normal((3, 2, 4, 4), np.float32)
-    assert found["logits"] == np.where(x >= 0, 2.0, 0.0).mean((2, 3)).tolist()  # docs/format.md: +1 is 2, -1 is 0
+    assert found["logits"] == np.where(x >= 0, 2.0, 0.0).mean((2, 3)).tolist()  # format.md: +1 is 2, -1 is 0
     assert found["loaded"] == [] and not found["onnxruntime_at_import"]
     reason = "bnn-itrd-runtime was installed without the native library: no C++ compiler: "
     assert len(found["warnings"]) == 1 and reason in found["warnings"][0]

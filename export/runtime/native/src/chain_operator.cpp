@@ -1,4 +1,4 @@
-// Operator `Chain` of docs/format.md: its attribute `program`, read and run.
+// Operator `Chain` of docs/reference/format.md: its attribute `program`, read and run.
 #include <algorithm>
 
 #include "operators.h"

@@ -1,4 +1,4 @@
-// The operators of docs/format.md: one class of onnxruntime's kind with a few switches.
+// The operators of docs/reference/format.md: one class of onnxruntime's kind with a few switches.
 #pragma once
 
 #include <memory>
