@@ -128,7 +128,7 @@ def _info(args: argparse.Namespace) -> None:
         print(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
 
 
-def _say(message: Warning | str, *_: object) -> None:
+def _say(message: Warning | str, *_: object, **__: object) -> None:
     """A warning as the errors are told: in words, without the line of code."""
     print(f"{DISTRIBUTION}: {message}", file=sys.stderr)
 
