@@ -161,7 +161,7 @@ def check_chains(model: ReadModel, *, where: str) -> None:
     for call in filter(_is_chain, model.operations):
         try:
             agree = call.attributes == _rebuilt(call, bodies[call.op_type], model.shapes)
-        except (KeyError, IndexError, ValueError, TypeError, AttributeError):
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError, ArithmeticError):
             agree = False
         if not agree:
             raise ExportError(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,8 @@ __all__ = ["describe_file", "main"]
 
 # Where there is no terminal to measure.
 _WIDTH_OF_FILES = 200
+# What a shell says of a program that the signal SIGPIPE, number 13, ended.
+_BROKEN_PIPE = 128 + 13
 
 
 def describe_file(file: Path) -> dict[str, Any]:
@@ -124,11 +128,25 @@ def _info(args: argparse.Namespace) -> None:
         print(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
 
 
+def _say(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as the errors are told: in words, without the line of code."""
+    print(f"{DISTRIBUTION}: {message}", file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; 0 where all went well, 2 on input that does not fit, which is told in words."""
     args = _options().parse_args(argv)
     try:
-        {"predict": _predict, "bench": _bench, "info": _info}[args.command](args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _say
+            {"predict": _predict, "bench": _bench, "info": _info}[args.command](args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has enough of it (| head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest goes nowhere
+        return _BROKEN_PIPE
+    except MemoryError as error:
+        print(f"{DISTRIBUTION}: not enough memory: {error}".removesuffix(": "), file=sys.stderr)
+        return 2
     except (ExportError, ValueError, OSError) as error:
         print(f"{DISTRIBUTION}: {error}", file=sys.stderr)
         return 2

@@ -126,7 +126,8 @@ def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
     )
     check("classes", "a list of names", lambda c: isinstance(c, list) and c != [] and all(type(n) is str for n in c))
     check("mean", "a number for each channel", are_numbers)
-    check("std", "a number above 0 for each channel", lambda std: are_numbers(std) and min(std, default=1) > 0)
+    # Smaller ones are 0 as float32.
+    check("std", "a number above 0 for each channel", lambda std: are_numbers(std) and min(std, default=1) > 1e-30)
 
 
 def _logits(file: Path, run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, *, classes: int) -> np.ndarray:

@@ -28,6 +28,9 @@ __all__ = ["FORMAT_VERSION", "read_metadata", "session", "uses_native"]
 # From this one on a file holds its own checksum.
 _SEALED = 2
 
+# Of a session: each is started when it is opened, and a slip of the hand would take the machine.
+_MOST_THREADS = 1024
+
 _CHAIN = re.compile(r"Chain(Sign)?\d+")
 
 # Sessions with the native library registered; onnxruntime's objects take no attributes of ours.
@@ -107,7 +110,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     for key, text in texts.items():
         # A hash or a version that happens to look like a number stays text.
         if text.startswith(("[", "{")) or key in ("format_version", "normalization_baked"):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):  # nested a thousand deep it is text, too
                 values[key] = json.loads(text)
     return values
 
@@ -160,15 +163,18 @@ def session(
     native: True insists on the native library (and says why it cannot be used), False does without it; None, the
     default, takes it where there is one, and where it fails says so once and goes on without (the environment
     variable BNN_ITRD_NATIVE=0 makes that default False). `uses_native` tells.
-    Raises FileNotFoundError, ValueError on threads < 1, ExportError on a file that is not ONNX, is damaged, is newer
-    than this package reads, has operations it does not know, bodies that it never wrote or chains that are not what
-    theirs say, or that onnxruntime cannot run, and with native=True where the library cannot be used.
+    Raises FileNotFoundError, ValueError on threads < 1 or above 1024, ExportError on a file that is not ONNX, is
+    damaged, is newer than this package reads, has operations it does not know, bodies that it never wrote, chains that
+    are not what theirs say, no input or no output, or that onnxruntime cannot run, and with native=True where the
+    library cannot be used.
     """
     import onnxruntime
 
     file = _existing(path)
     if threads < 1:
         raise ValueError(f"threads must be >= 1, got {threads}")
+    if threads > _MOST_THREADS:
+        raise ValueError(f"threads must be <= {_MOST_THREADS}, got {threads}")
     model = _read(file)
     calls_ours = DOMAIN in model.domains
     opened = None
@@ -191,6 +197,8 @@ def session(
             strange = _of_other_tools(model)
             why = f"it does not know the operations {', '.join(strange)}" if strange else str(error)
             raise ExportError(f"onnxruntime {onnxruntime.__version__} cannot run {file}: {why}") from error
+    if not (opened.get_inputs() and opened.get_outputs()):
+        raise ExportError(f"{file} has no {'output' if opened.get_inputs() else 'input'}: it is no network")
     return opened
 
 

@@ -107,7 +107,20 @@ def without_body(call: onnx.NodeProto, body: onnx.FunctionProto) -> None:
     body.name = "Chain1"
 
 
+def no_stride(call: onnx.NodeProto, body: onnx.FunctionProto) -> None:
+    """Nothing can be divided by it."""
+    node = next(node for node in body.node if "BinaryConv" in node.op_type)
+    attribute(node, "strides").ints[0] = 0
+
+
+def no_window(call: onnx.NodeProto, body: onnx.FunctionProto) -> None:
+    node = next(node for node in body.node if "Pool" in node.op_type)
+    attribute(node, "kernel_shape").ints[0] = 0
+
+
 CHANGES = [
+    no_stride,
+    no_window,
     other_limits,
     other_program,
     other_size,

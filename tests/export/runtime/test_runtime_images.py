@@ -13,9 +13,10 @@ from PIL import Image
 
 from bnn_itrd.data.images import scale_whole
 from bnn_itrd.export import ExportError, ImageError, Prediction, classify_images
+from bnn_itrd.export.runtime.cli import main
 from bnn_itrd.export.runtime.images import prepare_image, scale_to
 from bnn_itrd.export.runtime.predict import predict_file
-from bnn_itrd.export.runtime.sessions import session
+from bnn_itrd.export.runtime.sessions import read_metadata, session
 
 FACTS = {"classes": '["red", "green", "blue"]', "mean": "[0.5, 0.5, 0.5]", "std": "[0.25, 0.25, 0.5]"}
 
@@ -39,6 +40,17 @@ def means_of_channels(path: Path, height: int, width: int, **facts: str) -> Path
 def picture(path: Path, height: int, width: int, colour: tuple[int, int, int]) -> Path:
     Image.fromarray(np.full((height, width, 3), colour, np.uint8)).save(path)
     return path
+
+
+def changed(path: Path, field: str) -> None:
+    """Takes the file's inputs or outputs away."""
+    model = onnx.load(path)
+    del getattr(model.graph, field)[:]
+    if field == "input":
+        del model.graph.node[:]
+        values = helper.make_tensor("values", TensorProto.FLOAT, [1, 3], [1.0, 2.0, 3.0])
+        model.graph.node.append(helper.make_node("Constant", [], ["logits"], value=values))
+    onnx.save(model, path)
 
 
 def test_classes_and_probabilities(tmp_path: Path) -> None:
@@ -74,6 +86,21 @@ def test_files_and_images_that_cannot_be_used(tmp_path: Path) -> None:
     for name in ("broken.png", "nothing.png"):
         with pytest.raises(ImageError, match=f"{name} cannot be read as an image: "):
             classify_images(file, [tmp_path / name])
+
+
+def test_files_that_no_writer_makes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for field in ("input", "output"):
+        file = means_of_channels(tmp_path / f"{field}.onnx", 8, 8, **FACTS)
+        changed(file, field)
+        with pytest.raises(ExportError, match=rf"{field}\.onnx has no {field}: it is no network$"):
+            session(file)
+    deep = means_of_channels(tmp_path / "deep.onnx", 8, 8, **{**FACTS, "mean": "[" * 100_000})
+    assert read_metadata(deep)["mean"] == "[" * 100_000
+    assert main(["predict", str(deep), str(picture(tmp_path / "a.png", 8, 8, (1, 2, 3)))]) == 2
+    assert "mean must be a number for each channel" in capsys.readouterr().err
+    small = means_of_channels(tmp_path / "small.onnx", 8, 8, **{**FACTS, "std": "[1e-320, 1, 1]"})
+    with pytest.raises(ExportError, match="std must be a number above 0 for each channel"):
+        classify_images(small, [tmp_path / "a.png"])
 
 
 @pytest.mark.parametrize(

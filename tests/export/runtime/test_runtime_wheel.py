@@ -19,6 +19,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import bnn_itrd.export.runtime.native as native_module
+import bnn_itrd.export.runtime.sessions as sessions_module
 from bnn_itrd.export.ort.functions import function_bodies
 from bnn_itrd.export.runtime.checksum import NO_DIGEST, seal
 from bnn_itrd.export.runtime.cli import main
@@ -146,6 +147,32 @@ def test_the_build_and_the_package_call_the_library_the_same() -> None:
     assert done.stdout.split() == [native_module._FILE.name, native_module._REASON]
 
 
+def test_what_a_command_warns_of_is_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions_module, "_told", set())
+    monkeypatch.setattr(native_module, "_FILE", tmp_path / "none.so")
+    assert main(["info", small_files(tmp_path)[0]]) == 0
+    error = capsys.readouterr().err
+    assert error.startswith("bnn-itrd: the native library cannot be used: ") and len(error.splitlines()) == 1
+
+
+def test_a_reader_that_has_enough_ends_a_command_quietly(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    code = "import sys; from bnn_itrd.export.runtime.cli import main; sys.exit(main(sys.argv[1:]))"
+    with os.fdopen(write, "wb") as output:
+        command = [sys.executable, "-c", code, "info", small_files(tmp_path)[1]]
+        done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_the_pictures_that_the_wheels_script_names_are_there() -> None:
+    words = (ROOT / ".ci" / "wheels").read_text().split()
+    pictures = [word for word in words if word.endswith(".png")]
+    assert pictures and all((ROOT / name).is_file() for name in pictures)
+
+
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     student, teacher = small_files(tmp_path)
     assert main(["bench", student, "--against", teacher, "--repeats", "1"]) == 0
@@ -157,8 +184,14 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     told = capsys.readouterr().out.splitlines()
     assert told[0] == f"file: {teacher}" and "form: stock" in told and "bnn-itrd: 0.1.0" in told
     assert "operations: 1 Identity, 1 Cast, 1 ReduceMean" in told
-    assert main(["bench", teacher, "--repeats", "0"]) == 2
-    assert capsys.readouterr().err == "bnn-itrd: repeats must be >= 1, got 0\n"
+    for wrong, words in (
+        (["--repeats", "0"], "repeats must be >= 1, got 0"),
+        (["--threads", "100000"], "threads must be <= 1024, got 100000"),
+    ):
+        assert main(["bench", teacher, *wrong]) == 2
+        assert capsys.readouterr().err == f"bnn-itrd: {words}\n"
+    assert main(["bench", teacher, "--batch", str(10**14)]) == 2
+    assert capsys.readouterr().err.startswith("bnn-itrd: not enough memory: Unable to allocate ")
     with pytest.raises(SystemExit) as stopped:
         main(["--version"])
     assert stopped.value.code == 0 and capsys.readouterr().out == "bnn-itrd 0.1.0\n"

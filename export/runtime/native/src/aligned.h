@@ -1,6 +1,10 @@
 // A buffer that begins on a cache line, so that no register is loaded from two of them.
 #pragma once
 
+#ifdef _WIN32
+#include <malloc.h>
+#endif
+
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -16,7 +20,7 @@ class Aligned {
         // Nobody needs a buffer of 2^40 elements; a larger count is an overflow on its way.
         if (count < 0 || count > (int64_t(1) << 40) / int64_t(sizeof(T))) throw std::bad_alloc();
         const size_t bytes = (size_t(count) * sizeof(T) + 63) / 64 * 64;
-        data_ = static_cast<T*>(std::aligned_alloc(64, bytes ? bytes : 64));
+        data_ = static_cast<T*>(allocate(bytes ? bytes : 64));
         if (!data_) throw std::bad_alloc();
         std::memset(static_cast<void*>(data_), 0, bytes);
     }
@@ -29,12 +33,20 @@ class Aligned {
         other.data_ = mine;
         return *this;
     }
-    ~Aligned() { std::free(data_); }
+    ~Aligned() { release(data_); }
 
     T* get() const { return data_; }
     T& operator[](int64_t index) const { return data_[index]; }
 
   private:
+#ifdef _WIN32  // whose C library has no aligned_alloc
+    static void* allocate(size_t bytes) { return _aligned_malloc(bytes, 64); }
+    static void release(void* data) { _aligned_free(data); }
+#else
+    static void* allocate(size_t bytes) { return std::aligned_alloc(64, bytes); }
+    static void release(void* data) { std::free(data); }
+#endif
+
     T* data_ = nullptr;
 };
 
