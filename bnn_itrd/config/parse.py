@@ -8,6 +8,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -131,6 +132,16 @@ def _own_fields(
     return words, students, own
 
 
+@cache
+def _student_parser(methods: tuple[str, ...]) -> ArgumentParser:
+    """The parser of a student's fields; to make one takes most of the time of reading a recipe of many students."""
+    p = parser("students", "")
+    p.add_argument("--ce", type=float, default=DistillConfig().ce)
+    for part in methods:
+        p.add_class_arguments(METHODS[part], part)
+    return p
+
+
 def _students(tree: Any) -> dict[str, DistillConfig]:
     if not isinstance(tree, Mapping):
         raise UserError(f"students must map names to what they learn from, got {tree!r}")
@@ -151,10 +162,7 @@ def _students(tree: Any) -> dict[str, DistillConfig]:
                 raise unknown(f"field of {where}.{part}", field, to_dict(METHODS[part]()))
             if part not in ("ce", *METHODS):
                 raise unknown(f"field of {where}", part, ["ce", *METHODS, "package.module:Name"])
-        p = parser("students", "")
-        p.add_argument("--ce", type=float, default=DistillConfig().ce)
-        for part in set(METHODS) & set(given):
-            p.add_class_arguments(METHODS[part], part)
+        p = _student_parser(tuple(part for part in METHODS if part in given))
         try:
             values = p.parse_object(dict(given)).as_dict()
         except Exception as error:
