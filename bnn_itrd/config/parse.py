@@ -207,13 +207,19 @@ def run_config(
     for option in pairs:
         set_field(holder, option.key, parse_yaml(option.value(), where=f"--{option.key}: {option.value()!r}"))
 
-    p = _field_parser(command, description, extra, flags)
+    p = _kept_parser(command, tuple(extra), tuple(flags))
     as_recipe = ["--config", json.dumps(tree)] if tree else []
     values = parse(p, [*as_recipe, *words]).as_dict()
     if words and too_long(values):
         given = flatten(parse(p, words, defaults=False).as_dict())
         shorten_schedules(values, parse(p, as_recipe).as_dict(), given, say or (lambda line: None))
     return _configuration(values, _students(holder["students"])), own
+
+
+@cache
+def _kept_parser(command: str, extra: tuple[str, ...], flags: tuple[str, ...]) -> ArgumentParser:
+    """The parser that reads fields, without the help of the command's own options: a sweep reads many recipes."""
+    return _field_parser(command, "", dict.fromkeys(extra, ""), dict.fromkeys(flags, ""))
 
 
 _STUDENTS = (

@@ -378,7 +378,8 @@ def test_the_small_version_is_one_sweep(capsys: pytest.CaptureFixture[str], tmp_
             assert len(axis.values) == 9
             some = Axis(axis.field, tuple(text for text in axis.values if "order" in text))
             points = make_points(recipe, student_trees(["itrd"], recipe), [some])
-            assert [point.member.distill.tree().get("itrd", {}).get("order") for point in points] == [None, 1.0, 3.0]
+            told = [point.member.distill.tree()["itrd"]["order"] for point in points if point.student == "itrd"]
+            assert told == [1.0, 3.0]
 
 
 def test_a_small_run_fills_the_small_table_beside_the_published_values(tmp_path: Path) -> None:
