@@ -253,8 +253,9 @@ def test_a_switch_has_a_cell_of_its_own(tmp_path: Path) -> None:
     for i, text in enumerate(('{"alpha": 1.01}', '{"alpha": 1.01, "order": 3.0}', '{"alpha": 1.01, "log": true}')):
         words = [f"--students.itrd.itrd={text}", *(["--students.itrd.itrd.gather=false"] if i == 1 else [])]
         write_run(tmp_path / f"x{i}", "small-itrd-1", "itrd", 50.0 + i, *words)
-    shown = show_table(published_table("itrd-switches"), find_runs([tmp_path]), small=True)
-    assert {cell.row: [each.mean for each in found] for cell, found in shown.filled} == {
+    runs, table = find_runs([tmp_path]), published_table("itrd-switches")
+    cells = [small_cell(cell, "small-itrd-1") for cell in (table.cells[0], table.cells[2], table.cells[6])]
+    assert {cell.row: [each.mean for each in fill(cell, runs)] for cell in cells} == {
         "L_corr + L_mi": [50.0], "order 3": [51.0], "L_mi with log": [52.0],
     }  # fmt: skip
 
