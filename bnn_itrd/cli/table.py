@@ -46,12 +46,13 @@ def command(argv: Sequence[str]) -> int:
     if args.name is None:
         _list_tables()
         return 0
-    from bnn_itrd.experiments.papers.published import tables_named
+    from bnn_itrd.experiments.papers.published import published_table, table_names, tables_named
     from bnn_itrd.experiments.papers.runs import find_runs
 
     tables, small = tables_named(args.name), args.scale == "small"
     if small and (without := [table.name for table in tables if table.small is None]):
-        raise UserError(f"{without[0]} has no small version: itrd-1 and itrd-v1-3 have one")
+        having = [name for name in table_names() if published_table(name).small is not None]
+        raise UserError(f"{without[0]} has no small version: {', '.join(having)} have one")
     given = None if args.runs is None else [Path(folder) for folder in args.runs]
     usual = [Path(folder) for folder in ("results", "sweeps") if Path(folder).is_dir()]
     runs = find_runs(usual if given is None else given)

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -131,6 +132,16 @@ def _own_fields(
     return words, students, own
 
 
+@cache
+def _student_parser(methods: tuple[str, ...]) -> ArgumentParser:
+    """The parser of a student's fields; to make one takes most of the time of reading a recipe of many students."""
+    p = parser("students", "")
+    p.add_argument("--ce", type=float, default=DistillConfig().ce)
+    for part in methods:
+        p.add_class_arguments(METHODS[part], part)
+    return p
+
+
 def _students(tree: Any) -> dict[str, DistillConfig]:
     if not isinstance(tree, Mapping):
         raise UserError(f"students must map names to what they learn from, got {tree!r}")
@@ -151,10 +162,7 @@ def _students(tree: Any) -> dict[str, DistillConfig]:
                 raise unknown(f"field of {where}.{part}", field, to_dict(METHODS[part]()))
             if part not in ("ce", *METHODS):
                 raise unknown(f"field of {where}", part, ["ce", *METHODS, "package.module:Name"])
-        p = parser("students", "")
-        p.add_argument("--ce", type=float, default=DistillConfig().ce)
-        for part in set(METHODS) & set(given):
-            p.add_class_arguments(METHODS[part], part)
+        p = _student_parser(tuple(part for part in METHODS if part in given))
         try:
             values = p.parse_object(dict(given)).as_dict()
         except Exception as error:
@@ -199,13 +207,19 @@ def run_config(
     for option in pairs:
         set_field(holder, option.key, parse_yaml(option.value(), where=f"--{option.key}: {option.value()!r}"))
 
-    p = _field_parser(command, description, extra, flags)
+    p = _kept_parser(command, tuple(extra), tuple(flags))
     as_recipe = ["--config", json.dumps(tree)] if tree else []
     values = parse(p, [*as_recipe, *words]).as_dict()
     if words and too_long(values):
         given = flatten(parse(p, words, defaults=False).as_dict())
         shorten_schedules(values, parse(p, as_recipe).as_dict(), given, say or (lambda line: None))
     return _configuration(values, _students(holder["students"])), own
+
+
+@cache
+def _kept_parser(command: str, extra: tuple[str, ...], flags: tuple[str, ...]) -> ArgumentParser:
+    """The parser that reads fields, without the help of the command's own options: a sweep reads many recipes."""
+    return _field_parser(command, "", dict.fromkeys(extra, ""), dict.fromkeys(flags, ""))
 
 
 _STUDENTS = (

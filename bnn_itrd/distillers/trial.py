@@ -72,7 +72,7 @@ def _try(name: str, own: Distiller, setting: Setting) -> None:
     value = _look(name, lambda: own(student, teacher, labels, indices))
     if own.watches:
         with torch.no_grad():
-            _guarded(name, lambda: own.watch(student, teacher))
+            _check_told(name, _guarded(name, lambda: own.watch(student, teacher)))
     learned = value.requires_grad and _guarded(name, lambda: torch.autograd.grad(value, leaves, allow_unused=True))
     if not learned or all(gradient is None for gradient in learned):
         raise UserError(
@@ -89,6 +89,15 @@ def _look(name: str, call: Callable[[], Tensor]) -> Tensor:
             "representation and maps between 0 and 1): it must be finite"
         )
     return value
+
+
+def _check_told(name: str, told: object) -> None:
+    if not isinstance(told, dict):
+        raise UserError(f"{name}'s watch returned a {type(told).__name__}: it must return a dict, name -> tensor ()")
+    for key, value in told.items():
+        if not (isinstance(key, str) and isinstance(value, Tensor) and value.ndim == 0):
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(f"{name}'s watch returned {got} for {key!r}: each value must be a tensor of shape ()")
 
 
 def _guarded(name: str, call: Callable[[], T]) -> T:

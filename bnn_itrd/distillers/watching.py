@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bnn_itrd.losses.correlation import centre_features
-from bnn_itrd.losses.mutual_information import gram_matrix
+from bnn_itrd.losses.mutual_information import gram_matrix, information_potential
 from bnn_itrd.losses.renyi import renyi_entropy
 
 __all__ = ["QUANTILES", "gram_entropies", "of_projection"]
@@ -60,4 +60,12 @@ def gram_entropies(z_s: Tensor, z_t: Tensor, *, order: float = 2.0, degree: int 
     (0.0, 2.0)
     """
     both = {"gram_entropy": z_s, "teacher_gram_entropy": z_t}
-    return {name: renyi_entropy(gram_matrix(z.float(), degree=degree), alpha=order) for name, z in both.items()}
+    return {name: _entropy(gram_matrix(z.float(), degree=degree), order) for name, z in both.items()}
+
+
+def _entropy(gram: Tensor, order: float) -> Tensor:
+    """Of order 2 without eigenvalues, which of a large batch take longer than its training step."""
+    if order != 2:
+        return renyi_entropy(gram, alpha=order)
+    potential = information_potential(gram)
+    return -potential.masked_fill(potential == 0, 1).log2()

@@ -9,7 +9,7 @@ from torch import Tensor
 from ._inputs import as_float, check_count, check_positive, check_same_samples
 from .renyi import renyi_entropy, tsallis_entropy
 
-__all__ = ["gram_matrix", "mutual_information_loss"]
+__all__ = ["gram_matrix", "information_potential", "mutual_information_loss"]
 
 
 def mutual_information_loss(
@@ -46,13 +46,14 @@ def mutual_information_loss(
     check_same_samples(z_s, z_t)
     with torch.autocast(z_s.device.type, enabled=False):
         z_s, z_t = as_float(z_s, z_t)
-        gram_s = gram_matrix(z_s, degree=degree)
-        gram_st = gram_s * gram_matrix(z_t, degree=degree)
+        gram_s, gram_t = gram_matrix(z_s, degree=degree), gram_matrix(z_t, degree=degree)
         if order != 2:
             entropy = renyi_entropy if log else tsallis_entropy
-            return entropy(gram_st, alpha=order) - entropy(gram_s, alpha=order)
-        # The squared Frobenius norm is the sum of the squared eigenvalues, without them.
-        marginal, joint = _information_potential(gram_s), _information_potential(gram_st)
+            return entropy(gram_s * gram_t, alpha=order) - entropy(gram_s, alpha=order)
+        # The squared Frobenius norm is the sum of the squared eigenvalues, without them. The marginal comes before the
+        # product: gradients add up in the order of the operations, and a run that goes on has the same bits.
+        marginal = information_potential(gram_s)
+        joint = information_potential(gram_s * gram_t)
         if log:
             tiny = torch.finfo(z_s.dtype).tiny
             return marginal.clamp_min(tiny).log2() - joint.clamp_min(tiny).log2()
@@ -72,8 +73,12 @@ def gram_matrix(z: Tensor, *, degree: int = 1) -> Tensor:
     return gram if degree == 1 else gram.pow(degree)
 
 
-def _information_potential(gram: Tensor) -> Tensor:
-    """||G / tr G||_F^2, which is tr(A^2) of eq. 3; (n, n) -> ()."""
+def information_potential(gram: Tensor) -> Tensor:
+    """Returns ||G / tr G||_F^2, which is tr(A^2) of eq. 3, without eigenvalues; (n, n) -> (). A zero matrix gives 0.
+
+    >>> information_potential(torch.eye(4)).item()
+    0.25
+    """
     # The trace counts the rows that are not zero: the clamp acts at 0 alone.
     trace = torch.trace(gram).clamp_min(torch.finfo(gram.dtype).eps)
     return gram.square().sum() / trace.square()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from bnn_itrd import recipes
 from bnn_itrd.cli import main
 from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.parse import run_config
-from bnn_itrd.config.run import member_config
+from bnn_itrd.config.run import RunConfig, member_config
 from bnn_itrd.config.trees import to_dict
 from bnn_itrd.errors import UserError
-from bnn_itrd.experiments.grid import make_points, parse_axis, student_trees
-from bnn_itrd.experiments.papers.cells import wanted
+from bnn_itrd.experiments.grid import Axis, make_points, parse_axis, student_trees
+from bnn_itrd.experiments.papers.cells import fill, small_cell, wanted
 from bnn_itrd.experiments.papers.commands import missing_tasks, small_sweep
 from bnn_itrd.experiments.papers.hours import expected_hours
 from bnn_itrd.experiments.papers.published import published_accuracy, published_table, table_names, tables_named
@@ -67,6 +68,7 @@ itrd-3 | ReCU + L_corr + L_mi | ResNet-18 | 94.1
 itrd-3-squad | T6 ITRD | F1 | 88.5
 itrd-3-squad | T3 ITRD | EM | 77.7
 itrd-figure-2 | ITRD | top-1 error | 28.32
+itrd-switches | order 3 | R56 R20 | -
 itrd-v1-3 | L_corr + L_mi | 5.0 | 70.41
 itrd-v1-4 | ITRD | TinyImageNet | 36.0
 vid-1a | MI | 100 | 78.14
@@ -123,7 +125,7 @@ def test_every_cell_that_trains_names_a_member_of_its_recipe() -> None:
     recipe_of = {cell.recipe for name in table_names() for cell in published_table(name).cells if cell.trains}
     assert recipe_of <= {*recipes.names()}
     # One row of each table builds its configuration; of a wide table a column more costs half a second.
-    for name in ("itrd-3", "vid-1b", "srd-2", "binary-cifar10"):
+    for name in ("itrd-3", "srd-2"):
         for cell in published_table(name).cells:
             if cell.trains:
                 assert wanted(cell).member["name"] == cell.member
@@ -142,14 +144,26 @@ def test_a_table_is_known_by_its_name_and_by_that_of_its_parts() -> None:
 # ---- which run fills which cell
 
 
+@cache
+def config_of(recipe: str, *words: str) -> RunConfig:
+    return run_config("run", "", recipes.read(recipe), words, extra={})[0]
+
+
 def write_run(
-    folder: Path, recipe: str, member: str, top1: float, *words: str, epochs: int | None = None, **metrics: Any
+    folder: Path,
+    recipe: str,
+    member: str,
+    top1: float,
+    *words: str,
+    epochs: int | None = None,
+    seed: int = 0,
+    **metrics: Any,
 ) -> Path:
     """A run's two files, as a training writes them; epochs: how many are done, all of them by default."""
-    config = run_config("run", "", recipes.read(recipe), words, extra={})[0]
-    made = member_config(config, member)
+    made = member_config(config_of(recipe, *words), member)
     folder.mkdir(parents=True)
     tree = {**to_dict(made), "classes": ["a"], "train_images": 50_000}
+    tree["train"]["seed"] = seed
     (folder / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(tree))))
     last = made.train.epochs if epochs is None else epochs
     row = {"epoch": last, "loss": 1.0, "split": "test", "top1": top1, "top5": top1 + 5, **metrics}
@@ -168,7 +182,7 @@ def shown(name: str, folder: Path) -> dict[str, list[tuple[float, tuple[int, ...
 def test_a_run_fills_a_cell_by_its_configuration(tmp_path: Path) -> None:
     """Names of folders and students say nothing."""
     for seed, top1 in ((0, 92.0), (1, 93.0)):
-        write_run(tmp_path / f"x{seed}", "cifar10-itrd-paper", "recu", top1, f"--seed={seed}")
+        write_run(tmp_path / f"x{seed}", "cifar10-itrd-paper", "recu", top1, seed=seed)
     write_run(tmp_path / "recu-itrd", "cifar10", "recu", 91.0)
     write_run(tmp_path / "t" / "teacher", "cifar10-itrd-paper", "teacher", 94.5)
     write_run(tmp_path / "t" / "any", "cifar10-itrd-paper", "recu-corr", 93.5, "--train.epochs=72")
@@ -205,6 +219,45 @@ def test_a_pair_is_known_by_its_teacher_and_a_column_by_its_fields(tmp_path: Pat
     write_run(few / "p", "cifar10-small", "plain", 80.0, "--data.per_class=500")
     cells = show_table(published_table("vid-1a"), find_runs([few])).filled
     assert [(cell.row, cell.column) for cell, _ in cells] == [("Student", "500")]
+
+
+def test_a_run_that_some_of_the_labels_teach_fills_no_cell_of_all_labels(tmp_path: Path) -> None:
+    words = ("--data.per_class=1000", "--data.unlabelled=true")
+    write_run(tmp_path / "few", "cifar10-small", "kd", 91.0, *words)
+    write_run(tmp_path / "teacher", "cifar10-small", "teacher", 94.0)
+    runs = find_runs([tmp_path])
+    for name, filled in (("vid-1a", []), ("vid-1b", [("KD", "1000")])):
+        cells = [cell for cell in published_table(name).cells if cell.row == "KD" and cell.column == "1000"]
+        assert [(cell.row, cell.column) for cell in cells if fill(cell, runs)] == filled
+
+
+def test_a_run_with_other_options_stands_behind_and_leaves_its_cell_to_be_trained(tmp_path: Path) -> None:
+    """An ablation is no reading of the method: neither its alpha nor its number of seeds brings it to the front."""
+    pair, table = "small-itrd-1", published_table("itrd-1")
+    write_run(tmp_path / "teacher", pair, "teacher", 60.0)
+    for seed in range(3):
+        write_run(tmp_path / f"a{seed}", pair, "itrd", 10.0 + seed, "--students.itrd.itrd.alpha=10.0", seed=seed)
+    cell = small_cell(table.cell("L_corr + L_mi", "R56 R20"), pair)
+    assert [each.same_methods for each in fill(cell, find_runs([tmp_path]))] == [False]
+    made = small_sweep(table, find_runs([tmp_path]))
+    assert made is not None and made[1] == 46 - 1
+    write_run(tmp_path / "it", pair, "itrd", 55.0)
+    runs = find_runs([tmp_path])
+    assert [(each.mean, each.same_methods) for each in fill(cell, runs)] == [(55.0, True), (11.0, False)]
+    made = small_sweep(table, runs)
+    assert made is not None and made[1] == 46 - 2
+
+
+def test_a_switch_has_a_cell_of_its_own(tmp_path: Path) -> None:
+    write_run(tmp_path / "teacher", "small-itrd-1", "teacher", 60.0)
+    for i, text in enumerate(('{"alpha": 1.01}', '{"alpha": 1.01, "order": 3.0}', '{"alpha": 1.01, "log": true}')):
+        words = [f"--students.itrd.itrd={text}", *(["--students.itrd.itrd.gather=false"] if i == 1 else [])]
+        write_run(tmp_path / f"x{i}", "small-itrd-1", "itrd", 50.0 + i, *words)
+    runs, table = find_runs([tmp_path]), published_table("itrd-switches")
+    cells = [small_cell(cell, "small-itrd-1") for cell in (table.cells[0], table.cells[2], table.cells[6])]
+    assert {cell.row: [each.mean for each in fill(cell, runs)] for cell in cells} == {
+        "L_corr + L_mi": [50.0], "order 3": [51.0], "L_mi with log": [52.0],
+    }  # fmt: skip
 
 
 def test_an_option_that_an_older_record_lacks_has_its_default(tmp_path: Path) -> None:
@@ -293,11 +346,21 @@ def test_a_teacher_of_few_images_is_trained_on_all_of_them() -> None:
     assert all("--teacher runs/vid-1b/teacher-wrn_40_2" in task.command for task in tasks[1:])
 
 
+def test_what_fills_two_cells_is_trained_once_and_a_table_without_values_is_trained_whole() -> None:
+    """Both errors of a network come from one run; a cell without a value among others is none of the table's."""
+    tasks = missing_tasks(published_table("srd-2"), [])
+    assert [task.command.split()[4] for task in tasks] == ["plain", "at", "kd", "cc", "crd", "reviewkd", "srd"]
+    tasks = missing_tasks(published_table("itrd-switches"), [])
+    assert len(tasks) == 1 + 9 * 3 and all(task.hours.cores is not None for task in tasks)
+    options = [word for task in tasks for word in shlex.split(task.command) if word.startswith("--students")]
+    assert len({*options}) == 9
+
+
 def test_the_small_version_is_one_sweep(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """With the table's rows as its points, as the sweep itself makes them; the teacher is trained besides."""
     recipe = recipes.read("small-itrd-1")
     assert (recipe["data"]["per_class"], recipe["train"]["epochs"], recipe["teacher_train"]["epochs"]) == (500, 50, 50)
-    for name, trainings in (("itrd-1", 15 * 3 + 1), ("itrd-v1-3", 7 * 3 + 3 + 1)):
+    for name, trainings in (("itrd-1", 15 * 3 + 1), ("itrd-v1-3", 7 * 3 + 3 + 1), ("itrd-switches", 31)):
         assert main(["table", name, "--scale=small", f"--runs={tmp_path}", "--missing"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert any(f"{trainings} of {trainings} trainings" in line for line in lines)
@@ -306,18 +369,25 @@ def test_the_small_version_is_one_sweep(capsys: pytest.CaptureFixture[str], tmp_
         axes = {a.field: a for a in map(parse_axis, words[words.index("--grid") + 1 : words.index("--out")])}
         assert axes["train.seed"].values == ("0", "1", "2")
         if name == "itrd-1":
-            points = make_points(recipe, student_trees(None, recipe), list(axes.values()))
+            points = make_points(recipe, student_trees(None, recipe), [parse_axis("train.seed=0")])
             assert {point.student for point in points} == {c.member for c in published_table(name).cells} - {"teacher"}
-            assert len(points) == trainings - 1
-        else:
+            assert 3 * len(points) == trainings - 1
+        elif name == "itrd-v1-3":
             assert words[3:5] == ["--methods", "itrd"] and len(axes["students.itrd.itrd.alpha"].values) == 7
+        else:
+            axis = axes["students.itrd.itrd"]
+            assert len(axis.values) == 9
+            some = Axis(axis.field, tuple(text for text in axis.values if "order" in text))
+            points = make_points(recipe, student_trees(["itrd"], recipe), [some])
+            told = [point.member.distill.tree()["itrd"]["order"] for point in points if point.student == "itrd"]
+            assert told == [1.0, 3.0]
 
 
 def test_a_small_run_fills_the_small_table_beside_the_published_values(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     write_run(sweep / "teachers" / "resnet56-s0", "small-itrd-1", "teacher", 60.0)
     for seed, top1 in ((0, 50.0), (1, 52.0)):
-        write_run(sweep / f"kd-s{seed}", "small-itrd-1", "kd", top1, f"--seed={seed}")
+        write_run(sweep / f"kd-s{seed}", "small-itrd-1", "kd", top1, seed=seed)
     runs = find_runs([sweep])
     table = published_table("itrd-1")
     assert show_table(table, runs).filled == []
@@ -352,8 +422,7 @@ def test_hours_by_hand() -> None:
     """ResNet-18 as it was measured; ResNet-20 with images of half the side; a network that nothing is known of."""
 
     def hours(recipe: str, member: str, teacher: str | None, *words: str) -> tuple[float | None, float | None]:
-        config = run_config("run", "", recipes.read(recipe), words, extra={})[0]
-        made = expected_hours(member_config(config, member), teacher)
+        made = expected_hours(member_config(config_of(recipe, *words), member), teacher)
         return made.h100, made.cores
 
     measured = hours("cifar10-itrd-paper", "recu-itrd", "resnet18")

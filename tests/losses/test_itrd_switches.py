@@ -93,6 +93,23 @@ def _loop_information(z_s: Array, z_t: Array, order: float, log: bool, degree: i
     return (math.log2(st) - math.log2(s) if log else st - s) / (1 - order)
 
 
+def test_the_default_has_the_bits_of_algorithm_1() -> None:
+    """A run that was begun before the switches goes on with the same numbers: gradients add up in this order."""
+    torch.manual_seed(1)
+    z, z_t = torch.randn(8, 5), torch.randn(8, 5)
+    ours, theirs = z.clone().requires_grad_(), z.clone().requires_grad_()
+    loss = mutual_information_loss(ours, z_t)
+    loss.backward()
+    rows = [each * each.square().sum(1, keepdim=True).rsqrt() for each in (theirs, z_t)]
+    g_s, g_t = (torch.einsum("id,jd->ij", each, each) for each in rows)
+    marginal = g_s.square().sum() / torch.trace(g_s).square()
+    g_st = g_s * g_t
+    expected = marginal - g_st.square().sum() / torch.trace(g_st).square()
+    expected.backward()
+    assert theirs.grad is not None and ours.grad is not None
+    assert torch.equal(loss, expected) and torch.equal(ours.grad, theirs.grad)
+
+
 @pytest.mark.parametrize("log", [True, False])
 @pytest.mark.parametrize(
     ("alpha", "off_diagonal", "decorrelation"),

@@ -90,7 +90,15 @@ def test_what_is_dead_half_or_not_finite_gives_numbers_or_nothing() -> None:
     told = of_projection(zero[:3], zero, zero) | gram_entropies(zero, zero)
     assert all(value.item() == 0 for value in told.values())
     assert list(of_projection(torch.full((3, 3), math.nan), zero, zero)) == ["in_out_correlation"]
-    assert gram_entropies(torch.full((4, 3), math.inf), zero, order=1.0)["gram_entropy"].isnan()
+    for order in (1.0, 2.0):
+        assert gram_entropies(torch.full((4, 3), math.inf), zero, order=order)["gram_entropy"].isnan()
+
+
+def test_the_usual_order_takes_no_eigenvalues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 4,096 samples they take longer than many steps."""
+    monkeypatch.delattr(torch.linalg, "eigvalsh")
+    told = gram_entropies(torch.eye(4), torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 3.0]]))
+    assert [value.item() for value in told.values()] == [2.0, 1.0]
 
 
 def test_the_row_of_an_epoch_is_what_the_networks_show_of_its_batch(
@@ -167,6 +175,23 @@ def test_a_distiller_of_ones_own_may_watch_and_is_tried(data: ImageData, tmp_pat
     with pytest.raises(UserError, match="failed on eight made-up samples: RuntimeError: nothing to see"):
         trained(data, tmp_path / "broken", DistillConfig().with_own({"mine": Broken()}))
     assert not (tmp_path / "broken" / "metrics.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (3.0, "Own's watch returned a float: it must return a dict"),
+        ({"size": torch.ones(2)}, r"Own's watch returned \(2,\) for 'size': each value must be a tensor of shape \(\)"),
+        ({"size": 3.0}, "Own's watch returned float for 'size'"),
+    ],
+)
+def test_what_is_told_is_looked_at_before_an_epoch_is_trained(
+    told: Any, message: str, data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Own, "watch", lambda self, student, teacher: told)
+    with pytest.raises(UserError, match=message):
+        trained(data, tmp_path, DistillConfig().with_own({"mine": Own()}), epochs=1)
+    assert not (tmp_path / "metrics.csv").exists()
 
 
 def test_the_report_draws_it(data: ImageData, tmp_path: Path) -> None:

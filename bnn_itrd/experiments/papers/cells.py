@@ -34,22 +34,29 @@ _OF_MACHINES = ("gather",)
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a cell trains: the run's configuration, its member's as a tree, and what tells the cell from others."""
+    """What a cell trains: the run's configuration, its member's as a tree, and what tells the cell from others.
+
+    fixed: fields of the member, and all that stands below them, that must be the cell's.
+    """
 
     config: RunConfig
     member: Mapping[str, Any]
     is_it: tuple[Any, ...]
     teacher: str | None
-    fixed: tuple[tuple[str, Any], ...]
+    fixed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Filled:
-    """Runs of one setting that fill a cell. differs: in words, what is not as published; best known first."""
+    """Runs of one setting that fill a cell. differs: in words, what is not as published.
+
+    same_methods: their methods have the cell's options, to the number.
+    """
 
     runs: tuple[FoundRun, ...]
     values: tuple[float, ...]
     differs: tuple[str, ...]
+    same_methods: bool
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -94,21 +101,14 @@ def wanted(cell: Cell) -> Wanted:
         group, _, rest = key.partition(".")
         place = f"distill.{rest.partition('.')[2]}" if group == "students" else key
         if place not in ("distill.", "network.name"):
-            fixed.append((place, _at(tree, place)))
+            fixed.append(place)
     teacher = config.teacher or config.network.of_teacher().name
     return Wanted(config, tree, _identity(tree), teacher if made.distill.needs_teacher else None, tuple(fixed))
 
 
-def _at(tree: Mapping[str, Any], path: str) -> Any:
-    value: Any = tree
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
 def _identity(member: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Data, network, what is binary and how, methods: equal for two configurations of one cell."""
-    scheme, distill = member.get("scheme"), member["distill"]
+    """Data and which of it is labelled, what is binary and how, methods: equal for two configurations of one cell."""
+    scheme, distill, data = member.get("scheme"), member["distill"], member["data"]
     binary = None
     if isinstance(scheme, Mapping):
         stages = scheme.get("first_stage") if scheme.get("first_stage_epochs") else None
@@ -118,7 +118,8 @@ def _identity(member: Mapping[str, Any]) -> tuple[Any, ...]:
     for name, options in distill.items():
         if isinstance(options, Mapping):
             methods.append((name, tuple(sorted(_kind(name, options).items(), key=str))))
-    return member["data"].get("name"), binary, bool(distill.get("ce", 1)), tuple(sorted(methods))
+    seen = data.get("name"), bool(data.get("unlabelled"))
+    return seen, binary, bool(distill.get("ce", 1)), tuple(sorted(methods))
 
 
 def _kind(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,7 +143,9 @@ def _kind(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fill(cell: Cell, runs: Sequence[FoundRun], *, published: Cell | None = None) -> list[Filled]:
-    """Returns what fills a cell: runs that are trained to their end, by setting, those with the most epochs first.
+    """Returns what fills a cell: runs that are trained to their end, by setting, the nearest to the cell's first.
+
+    Nearest: the methods' options are the cell's; then the most epochs, the fewest differences, the most runs.
 
     published: the cell that tells the published setting, where `cell` is another version of it.
     """
@@ -151,18 +154,21 @@ def fill(cell: Cell, runs: Sequence[FoundRun], *, published: Cell | None = None)
         return []
     want = wanted(cell)
     setting = want if published is None or published is cell else wanted(published)
-    groups: dict[tuple[str, ...], list[FoundRun]] = {}
+    groups: dict[tuple[tuple[str, ...], bool], list[FoundRun]] = {}
     for run in runs:
         if run.epochs == run.of and _fits(run, want):
-            groups.setdefault(_differs(run, setting), []).append(run)
+            groups.setdefault((_differs(run, setting), _same_methods(run, want)), []).append(run)
     filled = []
-    for differs, found in groups.items():
+    for (differs, same_methods), found in groups.items():
         once = {(run.seed, run.top1): run for run in found}  # results/ holds copies
         values = [value_of(run, cell.measure) for run in once.values()]
         known = [value for value in values if value is not None]
         if len(known) == len(values):
-            filled.append(Filled(tuple(once.values()), tuple(known), differs))
-    return sorted(filled, key=lambda each: (-each.epochs, -len(each.runs), each.differs))
+            filled.append(Filled(tuple(once.values()), tuple(known), differs, same_methods))
+    return sorted(
+        filled,
+        key=lambda each: (not each.same_methods, -each.epochs, len(each.differs), -len(each.runs), each.differs),
+    )
 
 
 def _may_fill(run: FoundRun, cell: Cell) -> bool:
@@ -188,7 +194,17 @@ def _fits(run: FoundRun, want: Wanted) -> bool:
     different = changed(run.member, want.member)
     if any(key.startswith("network.") for key in different):
         return False
-    return not any(key in different for key, _ in want.fixed)
+    of_machines = tuple(f".{name}" for name in _OF_MACHINES)
+    return not any(
+        key == place or (key.startswith(f"{place}.") and not key.endswith(of_machines))
+        for key in different
+        for place in want.fixed
+    )
+
+
+def _same_methods(run: FoundRun, want: Wanted) -> bool:
+    keys = [key for key in changed(run.member, want.member) if key.startswith("distill.")]
+    return all(key.rpartition(".")[2] in _OF_MACHINES for key in keys)
 
 
 def _differs(run: FoundRun, setting: Wanted) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -32,16 +33,23 @@ class Task:
 def missing_tasks(table: PublishedTable, runs: Sequence[FoundRun]) -> list[Task]:
     """Returns the trainings that an empty cell needs, teachers first: one for each seed of the table.
 
-    A cell is empty where no run fills it, in whatever setting. Teachers are trained once for all of the table's cells.
+    A cell is empty where no run with its methods' options fills it, in whatever setting else. One that has no value in
+    a table that has some is none of the table's. What fills several cells is trained once, teachers included.
     """
-    empty = [cell for cell in table.cells if cell.trains and cell.value is not None and not fill(cell, runs)]
+    of_table = [cell for cell in table.cells if cell.trains and (cell.value is not None or not table.has_values)]
+    empty = [cell for cell in of_table if not any(found.same_methods for found in fill(cell, runs))]
     teachers: dict[str, Task] = {}
     students: list[Task] = []
+    begun: set[str] = set()
     for cell in empty:
         if cell.recipe == "squad":
             students.append(_squad(table, cell))
             continue
         want = wanted(cell)
+        trained = json.dumps([want.teacher, want.member], sort_keys=True)
+        if trained in begun:
+            continue
+        begun.add(trained)
         own = want.config.network.of_teacher().name
         if cell.member == "teacher" or (want.teacher is not None and want.config.teacher is None):
             teachers.setdefault(own, _teacher(table, cell, own))
@@ -106,7 +114,7 @@ def small_sweep(table: PublishedTable, runs: Sequence[FoundRun]) -> tuple[Task, 
     axes: dict[str, list[str]] = {}
     for cell in cells:
         for name, value in cell.fields.items():
-            axes.setdefault(name, []).append(str(value))
+            axes.setdefault(name, []).append(value if isinstance(value, str) else json.dumps(value))
     grid = [f"{name}={','.join(dict.fromkeys(values))}" for name, values in axes.items()]
     grid.append("train.seed=" + ",".join(map(str, range(table.seeds))))
     out = f"sweeps/{table.name}-small"
@@ -117,7 +125,7 @@ def small_sweep(table: PublishedTable, runs: Sequence[FoundRun]) -> tuple[Task, 
     hours, missing, points = Expected(0.0, 0.0), 0, 0
     for cell in cells:
         count = 1 if cell.member == "teacher" else table.seeds
-        done = {seed for each in fill(cell, runs) for seed in each.seeds}
+        done = {seed for each in fill(cell, runs) if not each.differs for seed in each.seeds}
         left = max(count - len(done), 0)
         points, missing = points + count, missing + left
         want = wanted(cell)

@@ -62,6 +62,11 @@ class PublishedTable:
     def rows(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(cell.row for cell in self.cells))
 
+    @property
+    def has_values(self) -> bool:
+        """Whether the paper prints a value of it, and not only what it found."""
+        return any(cell.value is not None for cell in self.cells)
+
     def cell(self, row: str, column: str) -> Cell:
         """Returns the cell of two labels.
 
@@ -104,10 +109,10 @@ def published_table(name: str) -> PublishedTable:
     columns = tree["columns"]
     cells = []
     for label, row in tree["rows"].items():
-        spreads = row.get("spread") or [None] * len(columns)
-        if not len(row["values"]) == len(spreads) == len(columns):
+        values, spreads = (row.get(name) or [None] * len(columns) for name in ("values", "spread"))
+        if not len(values) == len(spreads) == len(columns):
             raise UserError(f"tables.yaml: {name}, {label} does not have a value for each column")
-        for (column, own), value, spread in zip(columns.items(), row["values"], spreads, strict=True):
+        for (column, own), value, spread in zip(columns.items(), values, spreads, strict=True):
             cells.append(_cell(tree, label, row, column, own, value, spread))
     return PublishedTable(
         name=name,
