@@ -488,8 +488,21 @@ def test_bad_files_for_predict_and_validate(road: Path, tmp_path: Path, capsys: 
         assert "bad.onnx is not an ONNX file" in capsys.readouterr().err
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    assert main(["predict", str(road / "recu" / "student.onnx"), str(broken)]) == 2
-    assert "broken.png cannot be read as an image" in capsys.readouterr().err
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, source in (("a.png", image), ("b.png", broken), ("c.png", image)):
+        (photos / name).write_bytes(source.read_bytes())
+    for words in ([photos], sorted(photos.iterdir())):  # those around it are answered
+        assert main(["predict", str(road / "recu" / "student.onnx"), *map(str, words)]) == 2
+        shown = capsys.readouterr()
+        assert [line.partition(":")[0] for line in shown.out.splitlines()] == [
+            str(photos / n) for n in ("a.png", "c.png")
+        ]
+        assert f"{photos / 'b.png'} cannot be read as an image" in shown.err
+    assert main(["predict", str(road / "recu" / "student.onnx"), str(image), "--top", "0"]) == 2
+    assert "top must be >= 1, got 0" in capsys.readouterr().err
+    assert main(["predict", str(road / "student.onnx"), str(image)]) == 2
+    assert f"no such file or folder: {road / 'student.onnx'}; {road} holds " in capsys.readouterr().err
     cut = tmp_path / "recu"
     cut.mkdir()
     whole = (road / "recu" / "last.pt").read_bytes()
