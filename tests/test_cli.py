@@ -31,6 +31,7 @@ from bnn_itrd.deploy.photos import classify_photos
 from bnn_itrd.deploy.targets import open_file, write_target
 from bnn_itrd.errors import UserError
 from bnn_itrd.export import ExportError, classify_images, read_metadata, session
+from bnn_itrd.export.runtime.cli import main as runtime_main
 from bnn_itrd.export.runtime.native import why_unavailable
 from bnn_itrd.export.runtimes import environments
 from bnn_itrd.quant import BinaryConv2d
@@ -499,6 +500,8 @@ def test_bad_files_for_predict_and_validate(road: Path, tmp_path: Path, capsys: 
             str(photos / n) for n in ("a.png", "c.png")
         ]
         assert f"{photos / 'b.png'} cannot be read as an image" in shown.err
+    assert runtime_main(["predict", str(road / "recu" / "student.onnx"), *map(str, words)]) == 2
+    assert len(capsys.readouterr().out.splitlines()) == 2
     assert main(["predict", str(road / "recu" / "student.onnx"), str(image), "--top", "0"]) == 2
     assert "top must be >= 1, got 0" in capsys.readouterr().err
     assert main(["predict", str(road / "student.onnx"), str(image)]) == 2
