@@ -31,6 +31,7 @@ from bnn_itrd.deploy.photos import classify_photos
 from bnn_itrd.deploy.targets import open_file, write_target
 from bnn_itrd.errors import UserError
 from bnn_itrd.export import ExportError, classify_images, read_metadata, session
+from bnn_itrd.export.runtime.cli import main as runtime_main
 from bnn_itrd.export.runtime.native import why_unavailable
 from bnn_itrd.export.runtimes import environments
 from bnn_itrd.quant import BinaryConv2d
@@ -488,8 +489,23 @@ def test_bad_files_for_predict_and_validate(road: Path, tmp_path: Path, capsys: 
         assert "bad.onnx is not an ONNX file" in capsys.readouterr().err
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    assert main(["predict", str(road / "recu" / "student.onnx"), str(broken)]) == 2
-    assert "broken.png cannot be read as an image" in capsys.readouterr().err
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, source in (("a.png", image), ("b.png", broken), ("c.png", image)):
+        (photos / name).write_bytes(source.read_bytes())
+    for words in ([photos], sorted(photos.iterdir())):  # those around it are answered
+        assert main(["predict", str(road / "recu" / "student.onnx"), *map(str, words)]) == 2
+        shown = capsys.readouterr()
+        assert [line.partition(":")[0] for line in shown.out.splitlines()] == [
+            str(photos / n) for n in ("a.png", "c.png")
+        ]
+        assert f"{photos / 'b.png'} cannot be read as an image" in shown.err
+    assert runtime_main(["predict", str(road / "recu" / "student.onnx"), *map(str, words)]) == 2
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert main(["predict", str(road / "recu" / "student.onnx"), str(image), "--top", "0"]) == 2
+    assert "top must be >= 1, got 0" in capsys.readouterr().err
+    assert main(["predict", str(road / "student.onnx"), str(image)]) == 2
+    assert f"no such file or folder: {road / 'student.onnx'}; {road} holds " in capsys.readouterr().err
     cut = tmp_path / "recu"
     cut.mkdir()
     whole = (road / "recu" / "last.pt").read_bytes()

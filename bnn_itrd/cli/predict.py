@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,21 +32,23 @@ def command(argv: Sequence[str]) -> int:
     add_python(p, "lce")
     add_python(p, "fpga")
     args = parse(p, argv)
-    for result in _predictions(Path(args.file), [Path(image) for image in args.images], max(1, args.top), args):
+    if args.top < 1:
+        raise UserError(f"top must be >= 1, got {args.top}")
+    unusable: list[Exception] = []
+    for result in _predictions(Path(args.file), [Path(image) for image in args.images], args, unusable.append):
         print(result)
+    if unusable:  # the answers for the others are not lost with them
+        raise UserError("\n".join(map(str, unusable)))
     return 0
 
 
-def _predictions(path: Path, images: list[Path], top: int, args: Any) -> list[Prediction]:
-    """What the file that a path means says of images and folders of them."""
-    from bnn_itrd.export import ImageError, classify_images
+def _predictions(path: Path, images: list[Path], args: Any, skipped: Callable[[Exception], None]) -> list[Prediction]:
+    """What the file that a path means says of images and folders of them; skipped: is told of those it cannot use."""
+    from bnn_itrd.export import classify_images
 
     if _is_plain(path) and all(image.is_file() for image in images):
         # They need no torch, whose import takes longer than all the rest.
-        try:
-            return classify_images(path, images, top=top)
-        except ImageError as error:
-            raise UserError(str(error)) from error
+        return classify_images(path, images, top=args.top, skipped=skipped)
     from bnn_itrd.deploy.photos import classify_photos, photo_files
     from bnn_itrd.deploy.targets import target_of
     from bnn_itrd.runs.finished.exported import find_exported
@@ -55,7 +57,7 @@ def _predictions(path: Path, images: list[Path], top: int, args: Any) -> list[Pr
     if told:
         print(f"note: {told}", file=sys.stderr)
     python = python_of(args, target_of(file).runtime)
-    return classify_photos(file, photo_files(images), top=top, python=python)
+    return classify_photos(file, photo_files(images), top=args.top, python=python, skipped=skipped)
 
 
 def _is_plain(path: Path) -> bool:

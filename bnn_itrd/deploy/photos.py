@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bnn_itrd.data.files.folders import images_of
@@ -34,11 +34,19 @@ def photo_files(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def classify_photos(file: Path, photos: Sequence[Path], *, top: int = 3, python: str | None = None) -> list[Prediction]:
+def classify_photos(
+    file: Path,
+    photos: Sequence[Path],
+    *,
+    top: int = 3,
+    python: str | None = None,
+    skipped: Callable[[ImageError], None] | None = None,
+) -> list[Prediction]:
     """Classifies image files with a file of any target, as `export.classify_images` does with an .onnx file.
 
-    python: an interpreter that has the target's runtime. Raises UserError on an image that cannot be used and a file of
-    no target, ExportError where the file or its runtime cannot be used, with the way to get that.
+    python: an interpreter that has the target's runtime. skipped: is told of an image that cannot be used, which is
+    left out. Raises UserError on such an image where `skipped` is not given, and on a file of no target, ExportError
+    where the file or its runtime cannot be used, with the way to get that.
     """
     opened = open_file(file, python=python)
     try:
@@ -50,6 +58,7 @@ def classify_photos(file: Path, photos: Sequence[Path], *, top: int = 3, python:
             raw=opened.takes_raw,
             top=top,
             batch_size=1 if opened.target.runtime is None else _AT_ONCE,
+            skipped=skipped,
         )
     except ImageError as error:
         raise UserError(str(error)) from error

@@ -109,7 +109,7 @@ def no_such_path(path: Path) -> UserError:
     if not members:
         return UserError(f"no such file or folder: {path}")
     near = difflib.get_close_matches(path.name, members, n=1, cutoff=0.5)
-    hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+    hint = f"; did you mean {path.parent / near[0]}?" if near else ";"
     return UserError(f"no such file or folder: {path}{hint} {path.parent} holds {', '.join(members)}")
 
 

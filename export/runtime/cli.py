@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .distribution import DISTRIBUTION, installed_version
-from .errors import ExportError
+from .errors import ExportError, ImageError
 
 __all__ = ["describe_file", "main"]
 
@@ -81,8 +81,13 @@ def _options() -> argparse.ArgumentParser:
 def _predict(args: argparse.Namespace) -> None:
     from .predict import classify_images
 
-    for result in classify_images(args.file, args.images, top=max(1, args.top), threads=args.threads):
+    if args.top < 1:
+        raise ValueError(f"top must be >= 1, got {args.top}")
+    unusable: list[ImageError] = []
+    for result in classify_images(args.file, args.images, top=args.top, threads=args.threads, skipped=unusable.append):
         print(result)
+    if unusable:
+        raise ImageError("\n".join(map(str, unusable)))
 
 
 def _print_table(rows: Sequence[Mapping[str, str]]) -> None:

@@ -159,11 +159,12 @@ def classify_with(
     raw: bool = False,
     top: int = 3,
     batch_size: int = 1,
+    skipped: Callable[[ImageError], None] | None = None,
 ) -> list[Prediction]:
     """Classifies image files with a file in any runtime: brought to its size, normalised as its metadata say.
 
-    run: takes images (n, c, h, w), float32 normalised or, with `raw`, uint8, and gives logits (n, classes). Raises what
-    `classify_images` does.
+    run: takes images (n, c, h, w), float32 normalised or, with `raw`, uint8, and gives logits (n, classes).
+    skipped: see `classify_images`, whose errors it raises.
     """
     missing = [key for key in ("classes", "mean", "std", "input_shape") if key not in metadata]
     if missing:
@@ -171,8 +172,19 @@ def classify_with(
     check_metadata(file, metadata)
     result: list[Prediction] = []
     for i in range(0, len(images), batch_size):
-        paths = images[i : i + batch_size]
-        batch = np.stack([_prepared(path, metadata, raw=raw) for path in paths])
+        paths, prepared = [], []
+        for path in images[i : i + batch_size]:
+            try:
+                prepared.append(_prepared(path, metadata, raw=raw))
+            except ImageError as error:
+                if skipped is None:
+                    raise
+                skipped(error)
+            else:
+                paths.append(path)
+        if not paths:
+            continue
+        batch = np.stack(prepared)
         for path, logits in zip(paths, _logits(file, run, batch, classes=len(metadata["classes"])), strict=True):
             shifted = np.exp(logits - logits.max())
             probabilities = shifted / shifted.sum()
@@ -183,15 +195,23 @@ def classify_with(
 
 
 def classify_images(
-    file: Path, images: Sequence[Path], *, top: int = 3, threads: int = 1, native: bool | None = None
+    file: Path,
+    images: Sequence[Path],
+    *,
+    top: int = 3,
+    threads: int = 1,
+    native: bool | None = None,
+    skipped: Callable[[ImageError], None] | None = None,
 ) -> list[Prediction]:
     """Classifies image files with an ONNX file written by bnn-itrd: brought to its size, normalised as it says.
 
     top: how many classes of each; threads, native: see `session`, whose errors it raises. Raises ExportError on a file
     without the metadata, or that is not what they say; ImageError on an image that cannot be read, or has another size
-    than a file that is not square.
+    than a file that is not square. skipped: is told this error instead, and the image is left out.
     """
     metadata = read_metadata(file)
     opened = session(file, threads=threads, native=native)
     raw = opened.get_inputs()[0].type == "tensor(uint8)"
-    return classify_with(lambda batch: predict_file(opened, batch), file, images, metadata=metadata, raw=raw, top=top)
+    return classify_with(
+        lambda batch: predict_file(opened, batch), file, images, metadata=metadata, raw=raw, top=top, skipped=skipped
+    )

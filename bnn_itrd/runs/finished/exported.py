@@ -19,7 +19,7 @@ def find_exported(path: Path) -> tuple[Path, str]:
     comparison.json. Raises UserError where there is none, or nothing says which.
 
     >>> find_exported(Path("runs/digits"))  # doctest: +SKIP
-    (PosixPath('runs/digits/recu/student.onnx'), 'runs/digits holds recu, recu-itrd: recu has the highest top-1')
+    (PosixPath('runs/digits/recu/student.onnx'), 'runs/digits holds recu, recu-itrd, teacher: taken is recu, ...')
     """
     if path.is_file():
         return path, ""
