@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import doctest
 from pathlib import Path
 
-from bnn_itrd.distillers import METHODS, tables
+from bnn_itrd.distillers import METHODS
 from bnn_itrd.distillers.tables import methods_table, needs_table, processes_table, switches_table, with_tables
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "distillers.md"
@@ -42,7 +41,3 @@ def test_every_method_stands_in_the_tables() -> None:
     for name in METHODS:
         assert f"| `{name}` |" in methods_table()
         assert f"`{name}`" in processes_table()
-
-
-def test_examples_of_the_docstrings_run() -> None:
-    assert doctest.testmod(tables) == (0, 4)

@@ -39,3 +39,9 @@ def test_the_index_has_every_page() -> None:
     index = {(DOCS / path).resolve() for path, _ in links(DOCS / "README.md")}
     pages = {page for page in DOCS.rglob("*.md") if page.name != "README.md"}
     assert pages <= index
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_line_of_prose_is_over_120_characters(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL).splitlines()
+    assert [line for line in prose if len(line) > 120 and not line.lstrip().startswith("|")] == []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -468,16 +466,3 @@ def test_one_that_reads_labels_is_refused_without_them() -> None:
     with pytest.raises(UserError, match="mine reads the label of every training image, and 6 of 12 have none"):
         make_distillers(DistillConfig(own={"mine": Reader}), unlabelled)
     assert make_distillers(DistillConfig(own={"mine": Reader}), SETTING)["mine"].reads_labels
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        "config.own",
-        "config.distillers",
-        *(f"distillers.{n}" for n in ("calling", "own", "setting", "trial", "weighted")),
-    ],
-)
-def test_examples_of_the_docstrings_run(module: str) -> None:
-    failed, tried = doctest.testmod(importlib.import_module(f"bnn_itrd.{module}"))
-    assert failed == 0 and tried > 0

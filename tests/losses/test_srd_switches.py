@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import bnn_itrd.losses.srd
 from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.trees import differences
 from bnn_itrd.distillers import METHODS
@@ -116,7 +114,3 @@ def test_the_words_of_the_options_are_read_from_a_recipe() -> None:
     recipe = {"students": {"a": {"srd": {"norm": "none"}}}}
     config, _ = run_config("run", "", recipe, ["--students.a.srd.form=l2"], extra={})
     assert (config.students["a"].srd.norm, config.students["a"].srd.form) == ("none", "l2")
-
-
-def test_examples_of_the_docstrings_run() -> None:
-    assert doctest.testmod(bnn_itrd.losses.srd).failed == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 from pathlib import Path
 from typing import Any
@@ -213,7 +212,3 @@ def test_the_report_draws_it(data: ImageData, tmp_path: Path) -> None:
     assert page.count('class="curve dashed"') == 2
     assert "<b>" not in page
     assert watched_details(View.of({"models": [{"name": "plain", "curve": [{"epoch": 1}]}, {}]})) == ""
-
-
-def test_examples_of_the_docstrings_run() -> None:
-    assert doctest.testmod(bnn_itrd.distillers.watching).failed == 0
