@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,15 @@ def time_files(
     threads: Sequence[int] = (1,),
     batches: Sequence[int] = (1,),
     repeats: int = 40,
+    budget: float = math.inf,
     lce_python: str | None = None,
 ) -> list[dict[str, Any]]:
     """Times exported files; returns a row per number of threads, batch size, file and form, in ms per image.
 
     In every turn each candidate runs a few times, so what slows the machine slows them all (`time_onnx`). The reference
-    (`against`, else the first .onnx file, in its stock form) has ratio 1. A .tflite runs in a process of its own,
-    after the others.
+    (`against`, else the first .onnx file, in its stock form) has ratio 1. A .tflite runs in a process of its own, after
+    the others. budget: seconds after which no turn of the .onnx files begins, from the third on, for each number of
+    threads and batch size.
     Raises UserError on a file that cannot be timed, FileNotFoundError, ExportError.
     """
     onnx, lce = _by_runtime(files, against)
@@ -54,7 +57,7 @@ def time_files(
         interpreter(lce_python)  # where there is none it is said now, before minutes of measuring
     rows: list[dict[str, Any]] = []
     for count in threads:
-        measured = time_onnx(onnx, threads=[count], batches=batches, repeats=repeats) if onnx else []
+        measured = time_onnx(onnx, threads=[count], batches=batches, repeats=repeats, budget=budget) if onnx else []
         reference = next((r["ms_per_image"] for r in measured if r["batch"] == 1 and r["form"] == "stock"), None)
         rows += measured
         rows += [_lce_row(file, count, repeats, reference, lce_python) for file in lce]

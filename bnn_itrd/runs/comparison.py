@@ -29,7 +29,7 @@ __all__ = ["as_png", "compare_networks", "evaluate_member"]
 
 
 _MOST_DIFFERENCES = 48
-_TURNS = 15  # of all files, in which they are timed
+_TURNS, _TIMING_SECONDS = 15, 15.0  # of all files, in which they are timed; fewer where a turn takes long
 _FPGA_RECIPES = "see check_fpga, and the recipes fpga-resnet18 and fpga-vgg_small"
 
 
@@ -188,7 +188,7 @@ def compare_networks(
     entries = [evaluate_member(m, data, files[m.name], device=device, tell=tell) for m in members]
     tell(f"latency of {len(entries)} ONNX files, in turns")
     teacher = entries[0] if entries and entries[0].member.method == "teacher" else None
-    measured = time_files([e.file for e in entries], repeats=_TURNS)
+    measured = time_files([e.file for e in entries], repeats=_TURNS, budget=_TIMING_SECONDS)
     speeds = {e.member.name: _speed(measured, e.file, teacher is not None) for e in entries}
     return {
         "format": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Hashable, Mapping, Sequence
@@ -48,6 +49,8 @@ def _random_input(opened: onnxruntime.InferenceSession, batch: int) -> dict[str,
 
 # Of one session's turn: how long it runs unmeasured, and after how long a measured block may end.
 _WARM, _BLOCK, _BLOCK_CALLS = 0.01, 0.02, 5
+# However short the time is: a median and a spread need some.
+_FEWEST_TURNS = 3
 
 
 def _turn(opened: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -> float:
@@ -55,10 +58,9 @@ def _turn(opened: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -
 
     A small fast network needs about ten calls for that after a large one; alone in its process it is always so.
     """
-    began, calls = time.perf_counter(), 0
-    while calls < 2 or time.perf_counter() - began < _WARM:
+    began = time.perf_counter()
+    while time.perf_counter() - began < _WARM:  # at least once
         opened.run(None, inputs)
-        calls += 1
     seconds: list[float] = []
     while len(seconds) < _BLOCK_CALLS and sum(seconds) < _BLOCK:
         start = time.perf_counter()
@@ -68,23 +70,32 @@ def _turn(opened: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -
 
 
 def interleaved_seconds(
-    sessions: Mapping[K, onnxruntime.InferenceSession], *, batch: int = 1, repeats: int = 50, pause: float = 0.0
+    sessions: Mapping[K, onnxruntime.InferenceSession],
+    *,
+    batch: int = 1,
+    repeats: int = 50,
+    pause: float = 0.0,
+    budget: float = math.inf,
 ) -> dict[K, list[float]]:
     """Seconds of a call of each session, `repeats` times in turns: what slows the machine slows them all.
 
     batch: images per call; random input, always the same. pause: seconds before each session's turn; with several
-    threads, the last one's still spin for a while and would take the cores of the next. Value i of every list is the
-    median of a few calls in turn i. Raises ValueError on batch or repeats < 1, or pause < 0, ExportError on a file
-    whose input has no fixed size, or that fails on it.
+    threads, the last one's still spin for a while and would take the cores of the next. budget: seconds after which no
+    turn begins, from the third on. Value i of every list is the median of a few calls in turn i. Raises ValueError on
+    batch or repeats < 1, or pause or budget < 0, ExportError on a file whose input has no fixed size, or that fails
+    on it.
     """
-    for what, value, low in (("batch", batch, 1), ("repeats", repeats, 1), ("pause", pause, 0)):
+    began = time.perf_counter()
+    for what, value, low in (("batch", batch, 1), ("repeats", repeats, 1), ("pause", pause, 0), ("budget", budget, 0)):
         if value < low:
             raise ValueError(f"{what} must be >= {low}, got {value}")
     inputs = {name: _random_input(opened, batch) for name, opened in sessions.items()}
     for name, opened in sessions.items():
         run_session(opened, inputs[name])
     seconds: dict[K, list[float]] = {name: [] for name in sessions}
-    for _ in range(repeats):
+    for turn in range(repeats):
+        if turn >= _FEWEST_TURNS and time.perf_counter() - began > budget:
+            break
         for name, opened in sessions.items():
             time.sleep(pause)
             seconds[name].append(_turn(opened, inputs[name]))
@@ -135,20 +146,25 @@ def timing_row(
 
 
 def time_onnx(
-    files: Sequence[Path], *, threads: Sequence[int] = (1,), batches: Sequence[int] = (1,), repeats: int = 40
+    files: Sequence[Path],
+    *,
+    threads: Sequence[int] = (1,),
+    batches: Sequence[int] = (1,),
+    repeats: int = 40,
+    budget: float = math.inf,
 ) -> list[dict[str, Any]]:
     """Times files in turns in one process; a `timing_row` per number of threads, batch size, file and form.
 
     A file of a binary network is timed twice where the native library is there: with it, and as a stock onnxruntime
-    runs it. The reference, of ratio 1, is the first file in its stock form. Raises what `session` and
-    `interleaved_seconds` raise.
+    runs it. The reference, of ratio 1, is the first file in its stock form. budget: of each number of threads and
+    batch size, see `interleaved_seconds`. Raises what `session` and `interleaved_seconds` raise.
     """
     rows: list[dict[str, Any]] = []
     for count in threads:
         opened = _both_forms(files, count)
         for batch in batches:
             pause = SPINNING if count > 1 else 0.0
-            seconds = interleaved_seconds(opened, batch=batch, repeats=repeats, pause=pause)
+            seconds = interleaved_seconds(opened, batch=batch, repeats=repeats, pause=pause, budget=budget)
             times = {key: np.asarray(values) for key, values in seconds.items()}
             reference = times[files[0], "stock"]
             rows += [
