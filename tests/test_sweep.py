@@ -356,7 +356,7 @@ def test_a_teacher_of_another_network() -> None:
         ("recu-kd-teacherresnet20-s0", "resnet20-s0"),
     ]
     for name, recipe in recipes.PAIRS.items():
-        if recipe[1].get("teacher") is None:
+        if name.startswith("cifar100-") and recipe[1].get("teacher") is None:
             point = make_points(recipe[1], student_trees(None, recipe[1]), [])[1]
             assert name == f"cifar100-{point.teacher_member.network.name}-{point.member.network.name}"
 

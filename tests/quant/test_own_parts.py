@@ -202,7 +202,7 @@ def test_published_parts_have_the_defaults_of_the_options() -> None:
             if name in defaults:
                 seen.add(name)
                 assert defaults[name] in (None, parameter.default), (kind, name)
-    assert seen == {"tau_min", "tau_max", "t_min", "t_max", "omega", "o_max", "centre"}
+    assert seen == {"tau_min", "tau_max", "t_min", "t_max", "omega", "o_max", "centre", "scaled_gradient"}
 
 
 # ---- configurations
@@ -213,8 +213,8 @@ def test_a_configuration_has_the_same_fields_and_says_so_in_order() -> None:
     assert list(saved.items()) == [
         ("weight", "recu"), ("activation", "recu"), ("tau_min", 0.85), ("tau_max", 0.99), ("t_min", 0.01),
         ("t_max", 10.0), ("omega", 20.0), ("o_max", 3.0), ("centre", False), ("rad", 0.0), ("rad_until", 0.9),
-        ("nonlinearity", "hardtanh"), ("latent_init", "kaiming_uniform"), ("first_stage", "real"),
-        ("first_stage_epochs", 0), ("binary", True), ("from_teacher", False),
+        ("nonlinearity", "hardtanh"), ("latent_init", "kaiming_uniform"), ("scaled_gradient", True),
+        ("first_stage", "real"), ("first_stage_epochs", 0), ("binary", True), ("from_teacher", False),
     ]  # fmt: skip
     fields = [field.name for field in dataclasses.fields(Scheme)]
     assert list(saved)[: len(fields)] == fields
