@@ -20,6 +20,10 @@ QUANTILES = {
     "singular_min": 0.0,
 }
 
+# Entries of a projection up to which it is looked at. Beyond, its singular values take longer than an epoch: minutes
+# for 8192 x 8192, VGG-small's at 32x32.
+_MOST_ENTRIES = 2**21
+
 
 def of_projection(weight: Tensor, before: Tensor, after: Tensor) -> dict[str, Tensor]:
     """Returns what the projector's poster draws of W (d_t, d_s), z W^T's input (n, d_s) and output (n, d_t); () each.
@@ -27,7 +31,8 @@ def of_projection(weight: Tensor, before: Tensor, after: Tensor) -> dict[str, Te
     `singular_max`, `singular_upper`, `singular_median`, `singular_lower` and `singular_min`: the largest singular value
     of W, the quartiles and the smallest. `in_out_correlation`: the mean of |r| over all pairs of an input and an output
     feature, r Pearson's correlation over the batch; the poster does not say how it makes one number of them. Pairs with
-    a constant feature count as 0. A W that is not finite has no singular values.
+    a constant feature count as 0. A W that is not finite has no singular values, and nothing is told of one with more
+    than 2^21 entries (1024 x 2048): it would take longer than an epoch.
     Miles and Mikolajczyk, Understanding the Role of the Projector in Knowledge Distillation, AAAI 2024, its poster.
 
     >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
@@ -35,6 +40,8 @@ def of_projection(weight: Tensor, before: Tensor, after: Tensor) -> dict[str, Te
     >>> told["singular_max"].item(), told["singular_min"].item(), round(told["in_out_correlation"].item(), 5)
     (2.0, 1.0, 0.5)
     """
+    if weight.numel() > _MOST_ENTRIES:
+        return {}
     told: dict[str, Tensor] = {}
     if weight.isfinite().all():
         values = torch.linalg.svdvals(weight.float())
