@@ -1,6 +1,7 @@
 """Matrix-based Renyi entropy, from which the losses of ITRD derive."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -22,16 +23,11 @@ def renyi_entropy(gram: Tensor, *, alpha: float = 2.0) -> Tensor:
     Miles, Lopez Rodriguez and Mikolajczyk, Information Theoretic Representation Distillation, BMVC 2022,
     eq. 3, after Sanchez Giraldo, Rao and Principe, IEEE Trans. Information Theory 2015.
     """
-    check_positive("alpha", alpha)
-    _check_square(gram)
-    with torch.autocast(gram.device.type, enabled=False):
-        (gram,) = as_float(gram)
-        spectrum, positive = _spectrum(gram)
-        # 1 / (1 - alpha) magnifies the rounding of the sum: nearer than this, the limit is the closer value.
-        if abs(alpha - 1) < math.sqrt(torch.finfo(gram.dtype).eps):
-            return -(spectrum * spectrum.log2()).sum()
-        potential = (spectrum.pow(alpha) * positive).sum()
-        return torch.where(positive.any(), potential, 1.0).log2() / (1 - alpha)
+
+    def of_powers(potential: Tensor, positive: Tensor) -> Tensor:
+        return torch.where(positive, potential, 1.0).log2() / (1 - alpha)
+
+    return _entropy(gram, alpha, torch.log2, of_powers)
 
 
 def tsallis_entropy(gram: Tensor, *, alpha: float = 2.0) -> Tensor:
@@ -46,22 +42,32 @@ def tsallis_entropy(gram: Tensor, *, alpha: float = 2.0) -> Tensor:
     >>> tsallis_entropy(torch.eye(4)).item()
     0.75
     """
+
+    def of_powers(potential: Tensor, positive: Tensor) -> Tensor:
+        return (torch.where(positive, 1.0, 0.0) - potential) / (alpha - 1)
+
+    return _entropy(gram, alpha, torch.log, of_powers)
+
+
+def _entropy(
+    gram: Tensor, alpha: float, logarithm: Callable[[Tensor], Tensor], of_powers: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """An entropy of the spectrum of G / tr G: `of_powers` of sum_i lambda_i^alpha, or Shannon's where alpha is 1.
+
+    of_powers is given the sum, and whether any eigenvalue is more than 0; () twice. Raises ValueError unless the
+    matrix is real, square and has a row, and alpha > 0.
+    """
     check_positive("alpha", alpha)
-    _check_square(gram)
-    with torch.autocast(gram.device.type, enabled=False):
-        (gram,) = as_float(gram)
-        spectrum, positive = _spectrum(gram)
-        if abs(alpha - 1) < math.sqrt(torch.finfo(gram.dtype).eps):
-            return -(spectrum * spectrum.log()).sum()
-        potential = (spectrum.pow(alpha) * positive).sum()
-        return (torch.where(positive.any(), 1.0, 0.0) - potential) / (alpha - 1)
-
-
-def _check_square(gram: Tensor) -> None:
-    """Raise ValueError unless the matrix is real, square and has a row."""
     check_matrix("gram", gram)
     if gram.shape[0] != gram.shape[1]:
         raise ValueError(f"gram must be square, got {tuple(gram.shape)}")
+    with torch.autocast(gram.device.type, enabled=False):
+        (gram,) = as_float(gram)
+        spectrum, positive = _spectrum(gram)
+        # 1 / (1 - alpha) magnifies the rounding of the sum: nearer than this, the limit is the closer value.
+        if abs(alpha - 1) < math.sqrt(torch.finfo(gram.dtype).eps):
+            return -(spectrum * logarithm(spectrum)).sum()
+        return of_powers((spectrum.pow(alpha) * positive).sum(), positive.any())
 
 
 def _spectrum(gram: Tensor) -> tuple[Tensor, Tensor]:

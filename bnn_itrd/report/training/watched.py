@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from bnn_itrd.plots import COLOURS, Line, colour_repeats, curve, line_chart, log_suits, model_name
-from bnn_itrd.report.markup import colour_square, details, figure
+from bnn_itrd.report.markup import colour_square, details, figure, legend
 from bnn_itrd.report.view import View
 
 __all__ = ["watched_details"]
@@ -64,14 +64,14 @@ def _singular_values(model: dict[str, Any], distiller: str) -> str:
     """The quartiles of the projection's singular values, of one model."""
     found = [(text, curve(model, "watched", f"{distiller}.{key}")) for key, text in _SINGULAR.items()]
     lines = [Line(text, points, f"var(--s{i % len(COLOURS)})") for i, (text, points) in enumerate(found) if points]
-    keys = "".join(f"<span>{colour_square(line.colour)}{escape(line.name)}</span>" for line in lines)
+    keys = legend(colour_square(line.colour) + escape(line.name) for line in lines)
     title = f"Singular values of the projection, {model_name(model)}, {distiller}"
-    return _figure(title, lines, "singular value", f'<p class="legend">{keys}</p>')
+    return _figure(title, lines, "singular value", keys)
 
 
-def _figure(title: str, lines: Sequence[Line], axis: str, legend: str = "") -> str:
+def _figure(title: str, lines: Sequence[Line], axis: str, keys: str = "") -> str:
     values = [value for line in lines for _, value in line.points]
     if not values:
         return ""
     chart = line_chart(lines, label=f"{title} per epoch", y_label=axis, log=log_suits(values))
-    return figure(escape(title), legend + chart)
+    return figure(escape(title), keys + chart)
