@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faults.native import compile_sanitized, why_no_sanitizers
@@ -34,6 +36,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sorts the files by `_LONG`; within a file the tests stay in their order."""
     place = {name: i for i, name in enumerate(_LONG)}
     items.sort(key=lambda item: place.get(item.path.name, len(_LONG)))
+
+
+def pytest_runtest_setup() -> None:
+    """Lets the exports of a process share PyTorch's table of translations; it makes one for each, half of an export's time.
+
+    The table is wrapped once some test has loaded it, so that tests without an export do not load it here.
+    """
+    module = sys.modules.get("torch.onnx._internal.exporter._registration")
+    registry = getattr(module, "ONNXRegistry", None)
+    make = getattr(registry, "from_torchlib", None)
+    if registry is None or make is None or hasattr(make, "shared"):
+        return
+    tables: dict[tuple[object, ...], Any] = {}
+
+    def from_torchlib(*args: Any, **kwargs: Any) -> Any:
+        key = (*args, *sorted(kwargs.items()))
+        if key not in tables:
+            tables[key] = make(*args, **kwargs)
+        table = copy.copy(tables[key])  # an export registers its own translations
+        table.functions = {target: list(found) for target, found in table.functions.items()}
+        return table
+
+    from_torchlib.shared = True  # type: ignore[attr-defined]
+    registry.from_torchlib = staticmethod(from_torchlib)
 
 
 @pytest.fixture(scope="session")
