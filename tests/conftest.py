@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup() -> None:
-    """Lets the exports of a process share PyTorch's table of translations; it makes one for each, half of an export's time.
+    """Shares PyTorch's table of translations among the exports of a process: made for each, it is half of their time.
 
     The table is wrapped once some test has loaded it, so that tests without an export do not load it here.
     """
