@@ -17,8 +17,8 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.loops import sums
 from onnx import TensorProto, helper, numpy_helper
-from test_functions import sums
 from torch import Tensor, nn
 
 from bnn_itrd.config.data import DataConfig

@@ -146,7 +146,7 @@ def test_teacher_and_student_have_the_same_maps(name: str) -> None:
 
 
 def test_the_documented_sizes() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "reference" / "networks.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "networks.md").read_text()
     rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     sizes = {row[0]: int(row[1].replace(",", "")) for row in rows if row and row[0] in MODELS and row[1][0].isdigit()}
     assert len(sizes) >= 12

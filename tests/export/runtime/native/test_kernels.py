@@ -27,7 +27,7 @@ from bnn_itrd.export.runtime.format import CONVOLUTIONS
 from bnn_itrd.export.runtime.native import kernel, library_path, why_unavailable
 from bnn_itrd.export.runtime.native.direct import KERNELS, DirectConvolution, direct_signs, load_library
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[4]
 SOURCES = ROOT / "export" / "runtime" / "native" / "src"
 
 pytestmark = pytest.mark.skipif(library_path() is None, reason=f"no native library: {why_unavailable()}")

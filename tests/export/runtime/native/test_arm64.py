@@ -27,7 +27,7 @@ from bnn_itrd.export.runtime.format import CONVOLUTIONS, FLOAT_CONVOLUTIONS
 from bnn_itrd.export.runtime.native import library_path, why_unavailable
 from bnn_itrd.models import MODELS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 ARM64 = os.environ.get("BNN_ITRD_ARM64", "")
 TOOLS = ("qemu-aarch64-static", "aarch64-linux-gnu-g++")
 
@@ -62,7 +62,7 @@ def compile_for_arm64(folder: Path) -> None:
 
 def write(folder: Path, name: str, model: onnx.ModelProto | Path, feeds: dict[str, np.ndarray]) -> None:
     """NAME.onnx, and NAME.npz with its inputs and what the native library gives on this machine."""
-    import test_native
+    import test_kernels as test_native
 
     path = folder / f"{name}.onnx"
     if isinstance(model, Path):
@@ -79,7 +79,7 @@ def write(folder: Path, name: str, model: onnx.ModelProto | Path, feeds: dict[st
 def write_operators(folder: Path) -> None:
     """Every operator by itself, with odd numbers of channels, three images."""
     import test_chains
-    import test_native
+    import test_kernels as test_native
 
     rng = np.random.default_rng(0)
     for op in CONVOLUTIONS:

@@ -30,7 +30,7 @@ from bnn_itrd.export.runtime.format import DOMAIN, FLOAT_CONVOLUTIONS, POOLINGS
 from bnn_itrd.export.runtime.native import library_path, why_unavailable
 from bnn_itrd.export.runtime.onnx_file import read_model
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[4]
 SOURCES = ROOT / "export" / "runtime" / "native" / "src"
 
 pytestmark = pytest.mark.skipif(library_path() is None, reason=f"no native library: {why_unavailable()}")

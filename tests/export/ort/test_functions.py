@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from einops import rearrange
+from helpers.loops import sums
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -72,26 +73,6 @@ def pack_by_hand(weights: np.ndarray) -> np.ndarray:
         if weights[a, b, y, x] > 0:
             packed[y, x, b // 8, a] |= 1 << (b % 8)
     return packed
-
-
-def sums(signs: np.ndarray, weights: np.ndarray, how: dict[str, Any]) -> np.ndarray:
-    """The convolution (n, h, w, c), (o, i, kh, kw) -> int64 (n, h', w', o), a window at a time."""
-    top, left, bottom, right = how["pads"]
-    padded = np.pad(
-        signs.astype(np.int64), ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=how["padding_value"]
-    )
-    (kh, kw), (sh, sw), (dh, dw) = how["kernel_shape"], how["strides"], how["dilations"]
-    height = (padded.shape[1] - dh * (kh - 1) - 1) // sh + 1
-    width = (padded.shape[2] - dw * (kw - 1) - 1) // sw + 1
-    out = np.zeros((len(signs), height, width, len(weights)), np.int64)
-    per_group, outputs = weights.shape[1], len(weights) // how["group"]
-    for o in range(len(weights)):
-        first = (o // outputs) * per_group
-        for y, x in itertools.product(range(height), range(width)):
-            rows, columns = y * sh + dh * np.arange(kh), x * sw + dw * np.arange(kw)
-            window = padded[:, rows][:, :, columns, first : first + per_group]
-            out[:, y, x, o] = (window * weights[o].transpose(1, 2, 0)).sum((1, 2, 3))
-    return out
 
 
 def case(
