@@ -18,6 +18,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from faults.networks import network
+from helpers.chains import opened, stem_model
+from helpers.kernels import one_node
 from torch import nn
 
 from bnn_itrd.export import session, to_onnx
@@ -62,14 +65,12 @@ def compile_for_arm64(folder: Path) -> None:
 
 def write(folder: Path, name: str, model: onnx.ModelProto | Path, feeds: dict[str, np.ndarray]) -> None:
     """NAME.onnx, and NAME.npz with its inputs and what the native library gives on this machine."""
-    import test_kernels as test_native
-
     path = folder / f"{name}.onnx"
     if isinstance(model, Path):
         outputs = session(model)
     else:
         path.write_bytes(model.SerializeToString())
-        outputs = test_native.opened(model)
+        outputs = opened(model)
     names = [output.name for output in outputs.get_outputs()]
     results = dict(zip(names, outputs.run(names, feeds), strict=True))
     arrays = {f"in.{key}": value for key, value in feeds.items()} | {f"out.{key}": a for key, a in results.items()}
@@ -78,13 +79,10 @@ def write(folder: Path, name: str, model: onnx.ModelProto | Path, feeds: dict[st
 
 def write_operators(folder: Path) -> None:
     """Every operator by itself, with odd numbers of channels, three images."""
-    import test_chains
-    import test_kernels as test_native
-
     rng = np.random.default_rng(0)
     for op in CONVOLUTIONS:
         case = {**ODD, "group": 3, "group_channels": 11, "group_outputs": 7} if op.startswith("Grouped") else ODD
-        model, _ = test_native.one_node(op, case, rng)
+        model, _ = one_node(op, case, rng)
         model.functions.extend(function_bodies(["Sign", op]))
         channels, outputs = (case["group"] * case[name] for name in ("group_channels", "group_outputs"))
         feeds = {"x": rng.standard_normal((3, 7, 6, channels), np.float32)}
@@ -93,18 +91,16 @@ def write_operators(folder: Path) -> None:
         write(folder, f"op_{op}", model, feeds)
     for op in FLOAT_CONVOLUTIONS:
         weights, bias = rng.standard_normal((3, 3, 3, 24), np.float32), rng.standard_normal(24, np.float32)
-        model = test_chains.stem_model(op, weights, bias, (9, 8), strides=[1, 2])
+        model = stem_model(op, weights, bias, (9, 8), strides=[1, 2])
         shape = (3, 9, 8, 3) if op.startswith("Inner") else (3, 3, 9, 8)
         write(folder, f"float_{op}", model, {"images": rng.standard_normal(shape, np.float32)})
 
 
 def write_chains(folder: Path) -> None:
     """Random networks: chained where they can be, batches of 1 to 9."""
-    import test_chains
-
     made = 0
     for seed in range(100):
-        net = test_chains.network(seed, steps=8)
+        net = network(seed, steps=8)
         model = net.model(chained=False)
         if chain(model) != 1:
             continue
@@ -116,10 +112,10 @@ def write_chains(folder: Path) -> None:
 
 
 def write_whole(folder: Path) -> None:
-    for name, (network, binary, arguments, side) in WHOLE.items():
+    for name, (builder, binary, arguments, side) in WHOLE.items():
         torch.manual_seed(0)
         shape = (3, side, side)
-        model: nn.Module = MODELS[network](10, input_shape=shape, binary=binary, **arguments)
+        model: nn.Module = MODELS[builder](10, input_shape=shape, binary=binary, **arguments)
         for _ in range(2):
             model(torch.randn(8, *shape))  # statistics as training leaves them
         file = to_onnx(model.eval(), folder / f"{name}.onnx", input_shape=shape)
