@@ -1,4 +1,4 @@
-"""Environments of foreign runtimes: made whole or not at all, found again, and called as a subprocess."""
+"""Environments of foreign runtimes: made whole or not at all, found again, and never another user's."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from bnn_itrd.export import ExportError
 from bnn_itrd.export.runtimes import environments
-from bnn_itrd.export.runtimes.environments import Runtime, call, find, folder, setup
+from bnn_itrd.export.runtimes.environments import Runtime, find, folder, setup
 
 THIS = Path(sys.executable)
 
@@ -47,9 +46,6 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Runtim
     return runtime
 
 
-# Where an environment is
-
-
 def test_folder(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert folder("lce").parent == cache and folder("lce").name.startswith("lce-")
     assert folder("lce") != folder("fpga")
@@ -68,9 +64,6 @@ def test_folder(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def test_unknown_name(function: Callable[[str], Any]) -> None:
     with pytest.raises(ValueError, match="runtime must be one of lce, fpga, got 'finn'"):
         function("finn")
-
-
-# Made whole or not at all
 
 
 def test_setup_find_and_setup_again(tiny: Runtime, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,9 +185,6 @@ def test_an_environment_that_does_not_work_is_not_kept(
     assert find("tiny") is None and not list(cache.iterdir())
 
 
-# A named interpreter
-
-
 def test_named_interpreters(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     probes = {"good": "import numpy", "bad": "import no_such_module_anywhere"}
     for name, probe in probes.items():
@@ -217,65 +207,3 @@ def test_a_package_of_pythonpath_does_not_count(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setitem(environments.RUNTIMES, "mine", Runtime("mine", ("x",), "import qonnx_of_mine"))
     with pytest.raises(ExportError, match="No module named 'qonnx_of_mine'"):
         find("mine", python=sys.executable)
-
-
-# Calls
-
-
-def _script(place: Path, body: str) -> Path:
-    # A name a shell would take apart.
-    file = place / "a script; 'quoted' $HOME.py"
-    lines = "\n".join(f"    {line}" for line in body.splitlines())
-    file.write_text(f"import os, sys, time\nimport numpy as np\n\ndef main(arrays, arguments):\n{lines}\n")
-    return file
-
-
-def test_call(tmp_path: Path) -> None:
-    script = _script(
-        tmp_path,
-        "assert not {'torch', 'bnn_itrd'} & set(sys.modules)\n"
-        "assert os.getpid() != arguments['parent']\n"
-        "return {'twice': 2 * arrays['x'], 'bits': arrays['bits'] ^ 1}, {'text': arguments['text'], 'n': len(arrays)}",
-    )
-    x = np.arange(6, dtype=np.float64).reshape(2, 3)
-    bits = np.array([0, 1, 1], np.uint8)
-    arguments = {"text": "$HOME; 'ä'\n", "parent": os.getpid()}
-    outputs, results = call(THIS, script, arrays={"x": x, "bits": bits}, arguments=arguments)
-    np.testing.assert_array_equal(outputs["twice"], 2 * x)
-    np.testing.assert_array_equal(outputs["bits"], [1, 0, 0])
-    assert outputs["twice"].dtype == np.float64 and outputs["bits"].dtype == np.uint8
-    assert results == {"text": "$HOME; 'ä'\n", "n": 2}
-
-
-def test_call_without_anything(tmp_path: Path) -> None:
-    assert call(THIS, _script(tmp_path, "return {}, {'empty': not arrays and not arguments}")) == ({}, {"empty": True})
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ("raise ValueError('17 is too much')", r"(?s)quoted.* ended with status 1 in .*ValueError: 17 is too much"),
-        ("sys.exit(3)", r"ended with status 3"),
-        ("os.kill(os.getpid(), 9)", "was killed by SIGKILL"),
-        ("import ctypes; ctypes.string_at(0)", "was killed by SIGSEGV"),
-        ("return {}, {'array': np.zeros(2)}", r"(?s)ended with status 1.*not JSON serializable"),
-    ],
-)
-def test_a_child_that_fails(body: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=message):
-        call(THIS, _script(tmp_path, body))
-
-
-def test_a_child_that_does_not_end(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"was stopped after 0\.5 seconds"):
-        call(THIS, _script(tmp_path, "time.sleep(60)"), timeout=0.5)
-
-
-def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"nowhere does not run: "):
-        call(tmp_path / "nowhere", _script(tmp_path, "return {}, {}"))
-
-
-def test_arguments_that_are_not_json(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="arguments must hold what JSON can: .*not JSON serializable"):
-        call(THIS, _script(tmp_path, "return {}, {}"), arguments={"path": tmp_path})
