@@ -13,23 +13,11 @@ from torch import Tensor, nn
 from bnn_itrd.quant import SCHEMES, BinaryConv2d, BinaryLinear, Scheme, set_progress, start_epoch
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-
-
 P = 0.3  # the progress at which values and gradients are compared
-
-
 T = 1e-2 * 1000**P
-
-
 K = max(1 / T, 1)
-
-
 ORDER = 1 + 2 * (1 - math.cos(math.pi / 2 * P))
-
-
 TAU = 0.85 + 0.14 * (math.exp(P) - 1) / (math.e - 1)
-
-
 Array = np.ndarray
 
 

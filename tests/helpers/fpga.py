@@ -14,8 +14,6 @@ from bnn_itrd.models.blocks import Style
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear, BinaryWeight, IntegerQuantizer, Scheme, WeightBinarizer, sign
 
 READY: dict[str, Any] = {"binary": "recu", "padding_value": -1, "residual_bits": 4, "first_last_bits": 8}
-
-
 SHAPE = (3, 8, 8)
 
 

@@ -13,17 +13,9 @@ from bnn_itrd.models import MODELS, observe
 # RepDistiller's networks (github.com/HobbitLong/RepDistiller, commit b84f547) with 100 classes: parameters counted on
 # its `model_dict`, and the shapes of its features for a 3 x 32 x 32 image, without the first (the stem's).
 NARROW = ([(16, 32, 32), (32, 16, 16), (64, 8, 8)], 64)
-
-
 WIDER = ([(32, 32, 32), (64, 16, 16), (128, 8, 8)], 128)
-
-
 TIMES_FOUR = ([(64, 32, 32), (128, 16, 16), (256, 8, 8)], 256)
-
-
 VGGS = ([(128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 4, 4)], 512)
-
-
 PUBLISHED: dict[str, tuple[int, tuple[list[tuple[int, ...]], int]]] = {
     "resnet8": (83_892, NARROW),
     "resnet14": (181_108, NARROW),
@@ -48,8 +40,6 @@ PUBLISHED: dict[str, tuple[int, tuple[list[tuple[int, ...]], int]]] = {
     "shufflenet_v1": (949_258, ([(240, 16, 16), (480, 8, 8), (960, 4, 4)], 960)),
     "shufflenet_v2": (1_355_528, ([(116, 16, 16), (232, 8, 8), (464, 4, 4)], 1024)),
 }
-
-
 NEW = sorted(set(PUBLISHED) - {"resnet20", "resnet32", "resnet56", "resnet110"})
 
 

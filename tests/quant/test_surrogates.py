@@ -14,21 +14,11 @@ from torch import Tensor
 from bnn_itrd.quant import SURROGATES, Scheme, sign
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-
-
 TIES = [0.0, -0.0]
-
-
 CLIPS = [-1.0, 1.0, -1.0078125, 1.0078125, -0.99609375, 0.99609375]
-
-
 POINTS = [*TIES, *CLIPS, math.inf, -math.inf, 1e-6, -1e-6, 0.5, -0.5, 0.25, -0.75, 2.0, -2.0, 300.0]
-
-
 # The derivative each surrogate claims, in NumPy: the shared table of every quantiser with a sign in it.
 PARAMETERS = {"ede": (1.25, 0.8), "triangle": (1.5, 0.7), "reste": (2.5,)}
-
-
 DERIVATIVES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "identity": np.ones_like,
     "clipped": lambda x: np.where(np.abs(x) <= 1, 1.0, 0.0),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.fpga import small, small_vgg, trained
 
+from bnn_itrd.export import traced_once
 from bnn_itrd.export.fpga import to_qonnx
 from bnn_itrd.export.runtimes import environments
 
@@ -31,6 +32,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     vgg = trained(small_vgg(first_last_bits=8))
     made = {}
     for name, model in (("resnet", trained(small())), ("vgg", vgg)):
-        for flavor in ("qonnx", "finn"):
-            made[f"{name}.{flavor}"] = to_qonnx(model, folder / f"{name}.{flavor}.onnx", flavor=flavor)
+        with traced_once():
+            for flavor in ("qonnx", "finn"):
+                made[f"{name}.{flavor}"] = to_qonnx(model, folder / f"{name}.{flavor}.onnx", flavor=flavor)
     return made

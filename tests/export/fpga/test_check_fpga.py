@@ -25,8 +25,6 @@ def test_a_ready_network_maps() -> None:
 
 
 ORDINARY = {"padding_value": 0, "residual_bits": None, "first_last_bits": None, "shortcut": "avgpool"}
-
-
 OTHER = {"padding_value": 1, "shortcut": "projection"}
 
 
@@ -116,8 +114,6 @@ MAPS: dict[str, Any] = {
     "subtracted_from": lambda m, y: m.per_channel - y,
     "divided": lambda m, y: y / m.per_channel,
 }
-
-
 DOES_NOT: dict[str, tuple[Any, str]] = {
     "per_pixel": (lambda m, y: y * m.per_pixel + m.per_pixel, "shape .*8, 8.*one set per channel"),
     "per_column": (lambda m, y: y + m.columns, r"shape \(8,\).*one set per channel"),

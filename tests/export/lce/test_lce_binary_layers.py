@@ -18,8 +18,6 @@ from bnn_itrd.quant import BinaryConv2d, BinaryLinear
 pytestmark = pytest.mark.skipif(
     sys.version_info >= (3, 13) or sys.platform != "linux", reason="larq-compute-engine has no wheels here"
 )
-
-
 # Convolutions of 4 channels to 6; how many LceBconv2d each needs.
 BINARY: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "same": (lambda: BinaryConv2d(4, 6, 3, padding=1), 1),

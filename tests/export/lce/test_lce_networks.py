@@ -30,12 +30,8 @@ from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Scheme, binarize
 pytestmark = pytest.mark.skipif(
     sys.version_info >= (3, 13) or sys.platform != "linux", reason="larq-compute-engine has no wheels here"
 )
-
-
 # The narrow family with one block per stage: every option of ResNet-20, a third of its layers.
 _resnet8 = ResNetBuilder((16, 32, 64), (1, 1, 1), "pad", binary_per_conv=True, binary_stem_activation=True)
-
-
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "resnet18": (lambda: resnet18(binary="recu", width=0.25, input_shape=(3, 16, 16)), (3, 16, 16), 16),
     "resnet20": (lambda: resnet20(binary="recu", width=0.5, input_shape=(3, 16, 16)), (3, 16, 16), 18),

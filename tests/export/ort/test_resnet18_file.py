@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +19,18 @@ from helpers.exported import SMALL, assert_same_function, images, randomised
 from onnx import numpy_helper
 from torch import nn
 
-from bnn_itrd.export import FORMAT_VERSION, predict_file, read_metadata, session, to_onnx, uses_native
+from bnn_itrd.export import FORMAT_VERSION, predict_file, read_metadata, session, to_onnx, traced_once, uses_native
 from bnn_itrd.export.passes.pack_bits import packed_bits
 from bnn_itrd.export.runtime.native import why_unavailable
 from bnn_itrd.models import resnet18
 
 
 @pytest.fixture(scope="module")
-def student() -> nn.Module:
+def student() -> Iterator[nn.Module]:
+    """No test changes it, so that one trace serves all its files."""
     torch.manual_seed(2)
-    return randomised(resnet18(binary="recu", input_shape=SMALL))
+    with traced_once():
+        yield randomised(resnet18(binary="recu", input_shape=SMALL))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,11 @@ import torch
 from helpers.binarisers import REAL, network, normal
 from torch import Tensor, nn
 
-from bnn_itrd.export import ExportError, canonical, predict_file, session, to_onnx, validate
+from bnn_itrd.export import ExportError, canonical, predict_file, session, to_onnx, traced_once, validate
 from bnn_itrd.models import summary
 from bnn_itrd.quant import SCHEMES, BinaryConv2d, Scheme
 
 DEPLOYABLE = [name for name in SCHEMES if name not in REAL]
-
-
 IMAGE = (3, 10, 8)
 
 
@@ -37,9 +36,16 @@ class Branches(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], 1)
 
 
+@pytest.fixture(scope="module")
+def branches() -> Iterator[nn.Module]:
+    """No test changes it, so that one trace serves all its files."""
+    with traced_once():
+        yield Branches().eval()
+
+
 @pytest.mark.parametrize("functions", [True, False], ids=["fast", "standard"])
-def test_exported_networks_agree(functions: bool, tmp_path: Path) -> None:
-    model, x = Branches().eval(), normal(24, *IMAGE, dtype=torch.float32, seed=6)
+def test_exported_networks_agree(functions: bool, branches: nn.Module, tmp_path: Path) -> None:
+    model, x = branches, normal(24, *IMAGE, dtype=torch.float32, seed=6)
     file = to_onnx(model, tmp_path / "model.onnx", input_shape=IMAGE, functions=functions)
     with torch.no_grad():
         want = model(x).numpy().reshape(24, -1, 4)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnn_itrd.export import canonical, passes, to_onnx
+from bnn_itrd.export import canonical, passes, to_onnx, traced_once
 from bnn_itrd.export.fpga import check_fpga, to_qonnx
 from bnn_itrd.export.lce.translate import translate
 from bnn_itrd.quant import BinaryConv2d
@@ -19,11 +20,20 @@ from bnn_itrd.quant import BinaryConv2d
 SHAPE = (3, 8, 8)
 
 
+@functools.cache
 def network() -> nn.Module:
+    """No test changes it."""
     torch.manual_seed(0)
     return nn.Sequential(
         BinaryConv2d(3, 4, 3, padding=1, padding_value=-1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 5)
     ).eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _traced_once() -> Iterator[None]:
+    """One trace of the network serves every writer."""
+    with traced_once():
+        yield
 
 
 WRITERS: dict[str, list[Callable[[Path], Any]]] = {

@@ -240,14 +240,10 @@ ACTIVATION_TABLE: dict[str, Activation] = {
     ),
     "reste": Activation(lambda x, _: x, lambda x, _: reste(x)),
 }
-
-
 CENTRED = {
     "rbnn": Activation(lambda x, _: standard(x), lambda x, _: triangle(standard(x), 1, max(T, 1))),
     "siman": Activation(lambda x, _: standard(x), lambda x, _: polynomial(standard(x))),
 }
-
-
 ACTIVATION_CASES = [(name, False, case) for name, case in ACTIVATION_TABLE.items()]
 
 
