@@ -1,4 +1,4 @@
-"""The layers of networks as functions of tensors, for formulas written out by hand; small networks for them."""
+"""The layers of networks as functions of tensors (float64), for the papers' formulas; small networks for them."""
 
 from __future__ import annotations
 

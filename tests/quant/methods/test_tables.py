@@ -35,6 +35,8 @@ from torch import nn
 
 from bnn_itrd.quant import ACTIVATIONS, SCHEMES, WEIGHTS, BinaryConv2d, BinaryLinear, Scheme, binarize, set_progress
 
+# ---- the table of weights
+
 
 class Weight(NamedTuple):
     """signs and scale of w; soft(w, start): what the backward pass differentiates, (signs, scale, offset) at w where
@@ -215,6 +217,9 @@ def test_learned_scales_start_from_the_weight(name: str) -> None:
     for layer in (BinaryConv2d(8, 12, 3, scheme=name), rewritten.get_submodule("2")):
         want = mean_size(layer.weight.detach().numpy())
         np.testing.assert_allclose(layer.weight_binarizer.alpha.detach().numpy(), want, rtol=1e-6)
+
+
+# ---- the table of activations
 
 
 class Activation(NamedTuple):

@@ -14,6 +14,8 @@ from onnx import helper
 from bnn_itrd.export.runtime.native import library_path, why_unavailable
 
 pytestmark = pytest.mark.skipif(library_path() is None, reason=f"no native library: {why_unavailable()}")
+
+# A chain of five steps whose program is then spoilt.
 # Places in the program: the input; FloatConv at 5, the threshold at 19, the addition at 36, the pooling at 53.
 PROGRAM = [1, 2, 8, 8, 3]
 WINDOW = [3, 3, 1, 1, 1, 1, 1, 1, 1, 1]
