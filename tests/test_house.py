@@ -131,6 +131,11 @@ def test_a_test_file_has_at_most_400_lines_and_a_name_of_its_own() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_the_test_files_that_start_first_are_there() -> None:
+    first = re.findall(r"\"(test_\w+\.py)\"", (TESTS / "conftest.py").read_text())
+    assert len(first) > 10 and {*first} <= {path.name for path in TESTS.rglob("test_*.py")}
+
+
 def test_a_test_file_says_what_it_proves() -> None:
     silent = [str(p.relative_to(TESTS)) for p in TESTS.rglob("*.py") if not ast.get_docstring(ast.parse(p.read_text()))]
     assert silent == []
