@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 # QUEUE.md is written by results/run_queue.py: commands, one a line.
-PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md"), ROOT / "results/README.md", ROOT / "export/runtime/README.md"])
+FOLDERS = ("results", "export/runtime", "tests")
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / folder / "README.md" for folder in FOLDERS)])
 
 
 def links(page: Path) -> list[tuple[str, str]]:

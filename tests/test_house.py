@@ -9,18 +9,39 @@ import ast
 import importlib
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import bnn_itrd
 
-ROOT = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
 FOLDERS = {"bnn_itrd": ROOT / "bnn_itrd"} | {f"bnn_itrd.{n}": ROOT / n for n in ("quant", "models", "export")}
 # One file for each method, network or command: as many as there are.
 MAY_BE_FLAT = ("bnn_itrd.losses", "bnn_itrd.models", "bnn_itrd.quant.methods", "bnn_itrd.cli")
+# Test files that are longer than others may be. Whoever splits one takes its name off; none is added.
+LONG_TESTS = {
+    "data/test_own_data_sets.py",
+    "experiments/test_papers_tables.py",
+    "report/test_report.py",
+    "test_cli.py",
+    "test_data.py",
+    "test_distillers.py",
+    "test_losses.py",
+    "test_losses_classic.py",
+    "test_losses_modern.py",
+    "test_nlp.py",
+    "test_own_distillers.py",
+    "test_recipes.py",
+    "test_results.py",
+    "test_sweep.py",
+    "test_training.py",
+    "training/test_two_processes.py",
+}
 # Functions that a program calls by this name wherever it finds them: of a command, of a script.
 PROTOCOL = ("command", "main")
 
@@ -102,10 +123,36 @@ def test_every_module_says_what_it_is() -> None:
     assert silent == []
 
 
+def test_a_test_file_has_at_most_400_lines_and_a_name_of_its_own() -> None:
+    paths = sorted(TESTS.rglob("*.py"))
+    long = {p.relative_to(TESTS).as_posix() for p in paths if len(p.read_text().splitlines()) > 400}
+    assert long == LONG_TESTS
+    names = Counter(p.name for p in paths if p.name.startswith("test_"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_the_test_files_that_start_first_are_there() -> None:
+    first = re.findall(r"\"(test_\w+\.py)\"", (TESTS / "conftest.py").read_text())
+    assert len(first) > 10 and {*first} <= {path.name for path in TESTS.rglob("test_*.py")}
+
+
+def test_a_test_file_says_what_it_proves() -> None:
+    silent = [str(p.relative_to(TESTS)) for p in TESTS.rglob("*.py") if not ast.get_docstring(ast.parse(p.read_text()))]
+    assert silent == []
+
+
+def test_every_folder_of_the_package_is_in_the_table_of_tests() -> None:
+    rows = re.findall(r"^\| `(.+?)` \| (.+) \|$", (TESTS / "README.md").read_text(), re.MULTILINE)
+    packages = {path.parent.relative_to(ROOT).as_posix() for path in MODULES.values() if path.name == "__init__.py"}
+    assert {package for package, _ in rows} == packages
+    places = {place for _, tests in rows for place in re.findall(r"`([\w/]+(?:/|\.py))`", tests)}
+    assert {place for place in places if not (TESTS / place).exists()} == set()
+
+
 def test_what_compiles_is_marked() -> None:
     """`.ci/full` runs the tests under the marker `compiles` on other versions of torch."""
     unmarked = []
-    for path in (ROOT / "tests").rglob("test_*.py"):
+    for path in TESTS.rglob("test_*.py"):
         text = path.read_text()
         if "torch.compile" in text and "pytestmark = pytest.mark.compiles" not in text and path != Path(__file__):
             unmarked += [

@@ -1,0 +1,53 @@
+"""Fixtures of the tests of export/: one thread, and a small network with its ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.exported import randomised
+from torch import nn
+
+from bnn_itrd.export import to_onnx
+from bnn_itrd.quant import BinaryConv2d
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small networks are quickest on one thread, and sums keep their order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where tests that do not look at the folder itself write."""
+    return tmp_path_factory.mktemp("export")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Any:
+    """A float convolution, a binary one, a linear layer. Tests that change it take a copy."""
+    torch.manual_seed(11)
+    model = randomised(
+        nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            BinaryConv2d(8, 8, 3),
+            nn.Flatten(),
+            nn.Linear(288, 3),
+        )
+    )
+    model.input_shape = (3, 8, 8)
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tiny: nn.Module, folder: Path) -> Path:
+    """The ONNX file of `tiny`."""
+    return to_onnx(tiny, folder / "tiny.onnx")

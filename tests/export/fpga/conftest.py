@@ -1,0 +1,38 @@
+"""Fixtures of the tests of export/fpga: qonnx's environment, and the files of two small networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers.fpga import small, small_vgg, trained
+
+from bnn_itrd.export import traced_once
+from bnn_itrd.export.fpga import to_qonnx
+from bnn_itrd.export.runtimes import environments
+
+
+@pytest.fixture(scope="session")
+def qonnx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The interpreter of qonnx's environment: the user's, else one made for this run."""
+    found = environments.find("fpga")
+    if found is not None:
+        yield found
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield environments.setup("fpga")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The small ready ResNet and a small VGG, as both flavors."""
+    folder = tmp_path_factory.mktemp("fpga")
+    vgg = trained(small_vgg(first_last_bits=8))
+    made = {}
+    for name, model in (("resnet", trained(small())), ("vgg", vgg)):
+        with traced_once():
+            for flavor in ("qonnx", "finn"):
+                made[f"{name}.{flavor}"] = to_qonnx(model, folder / f"{name}.{flavor}.onnx", flavor=flavor)
+    return made

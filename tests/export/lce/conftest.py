@@ -1,0 +1,62 @@
+"""Fixtures of the tests of export/lce: the interpreter of LCE's environment, and a small network with its file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.exported import randomised
+from torch import nn
+
+from bnn_itrd.export.lce import to_lce
+from bnn_itrd.export.runtimes import environments
+from bnn_itrd.quant import BinaryConv2d
+
+
+@pytest.fixture(scope="session")
+def lce(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The interpreter of LCE's environment: the user's, else one made for this run (a download of 75 MB)."""
+    found = environments.find("lce")
+    if found is not None:
+        yield found
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield environments.setup("lce")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lce")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Any:
+    torch.manual_seed(11)
+    model = randomised(
+        nn.Sequential(
+            nn.Conv2d(3, 40, 3, padding=1),
+            nn.BatchNorm2d(40),
+            nn.Hardtanh(),
+            BinaryConv2d(40, 8, 3, 2, 1, bias=True),
+            nn.BatchNorm2d(8),
+            nn.Flatten(),
+            nn.Linear(128, 3),
+        )
+    )
+    model.input_shape = (3, 8, 8)
+    return model
+
+
+@pytest.fixture(scope="module")
+def tiny_file(tiny: nn.Module, lce: Path, folder: Path) -> Path:
+    return to_lce(
+        tiny,
+        folder / "tiny.tflite",
+        classes=["cat", "dog", "änderung"],
+        normalization=([0.5, 0.4, 0.3], [0.2, 0.25, 0.3]),
+        metadata={"source_sha256": "0123", "runs": [1, 2]},
+    )
