@@ -203,6 +203,8 @@ def test_the_pairs_are_those_of_the_paper() -> None:
         assert kd.kd is not None and (kd.ce, kd.kd.weight, kd.kd.tau) == (0.1, 0.9, 4.0)
         assert crd is not None and (crd.weight, crd.negatives, crd.temperature) == (0.8, 16384, 0.07)
         assert (made.train.lr, made.teacher_train.lr) == (rate, 0.05)
+        # RepDistiller's list of the students whose paraphraser is prepared at 0.01.
+        assert made.students["ft"].ft.preparation_lr == (0.01 if student.startswith(("resnet", "wrn")) else None)
         for train in (made.train, made.teacher_train):
             assert (train.epochs, train.batch_size, train.weight_decay, train.warmup) == (240, 64, 5e-4, 0)
             assert (train.schedule, train.milestones, train.decay) == ("step", (150, 180, 210), 0.1)

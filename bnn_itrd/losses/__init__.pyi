@@ -23,6 +23,7 @@ from .ickd import ickd_loss as ickd_loss
 from .itrd import ITRD as ITRD
 from .kd import KD as KD
 from .kd import soft_kl as soft_kl
+from .lwf import LwF as LwF
 from .mutual_information import mutual_information_loss as mutual_information_loss
 from .nst import nst_loss as nst_loss
 from .pkt import pkt_loss as pkt_loss

@@ -79,7 +79,8 @@ def load_teacher(
     if other and not other_classes:
         raise UserError(
             f"teacher {file} was trained for classes {_few(identity.get('classes') or [])}, but the data has "
-            f"{_few(data.classes)}: only students without kd, dkd and dist, which compare logits, can learn from it"
+            f"{_few(data.classes)}: only students without kd, dkd and dist, which compare logits, can learn "
+            "from it (lwf does not need the same classes)"
         )
     network = identity["network"]["name"] if "network" in identity else type(model).__name__
     return Member("teacher", model, "teacher", network, file, other_task=other)
