@@ -232,6 +232,10 @@ def test_the_authors_settings_of_binary_networks() -> None:
     assert (rbnn.scheme.weight, rbnn.scheme.t_min, rbnn.scheme.t_max) == ("rbnn", 1e-2, 10)
     train = rbnn.train
     assert (train.epochs, train.batch_size, train.lr, train.weight_decay, train.warmup) == (1000, 256, 0.1, 1e-4, 5)
+    adabin = config("cifar10-adabin")
+    assert (adabin.scheme.weight, adabin.scheme.nonlinearity, adabin.scheme.t_min) == ("adabin", "maxout", 1e-3)
+    train = adabin.train
+    assert (train.epochs, train.batch_size, train.lr, train.weight_decay, train.warmup) == (400, 128, 0.1, 1e-4, 0)
     # One command line for ResNet-18, ResNet-20 and VGG-small.
     assert recu.train.weight_decay == config("cifar10-itrd-paper").train.weight_decay == 5e-4
 

@@ -24,6 +24,8 @@ class NetworkConfig:
         width: a factor on the number of channels of teacher and students (not of vgg_small and shufflenet_v1)
         per_conv: students: one shortcut per convolution; the network's published form by default
         float_downsample: students: average pool and a full-precision 1x1 convolution where the shape changes
+        stem_activation: students: one behind the stem's BatchNorm; the published form by default (residual networks but
+            wide ones)
         padding_value: students: what the borders hold after the sign: 0, +1 or -1
         shortcut: students: projection, pad, avgpool or binary; the network's own by default (residual networks)
         teacher_shortcut: teacher: pad, projection or avgpool; the network's own by default (residual networks). In the
@@ -47,6 +49,7 @@ class NetworkConfig:
     teacher_shortcut: str | None = None
     teacher: str | None = None
     weights: str | None = None
+    stem_activation: bool | None = None
 
     def __post_init__(self) -> None:
         require(0 < self.width <= _WIDEST, "network.width", f"in (0, {_WIDEST}]", self.width)

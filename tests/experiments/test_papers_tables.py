@@ -87,6 +87,7 @@ srd-3 | DKD | R32x4 R8x4 | 76.32
 srd-3 | SRD + DKD | R50 MN2 | 71.75
 binary-cifar10 | ReCU (Xu 2021) | ResNet-20 | 87.5
 binary-cifar10 | ReCU (Xu 2021) | VGG-small | 92.2
+binary-cifar10 | AdaBin (Tu 2022) | ResNet-18 | 93.1
 binary-cifar10 | BiPer (Vargas 2024) | ResNet-18 | 93.75
 """
 
