@@ -54,7 +54,12 @@ from bnn_itrd.training.trainer import Trainer
 
 CPU = FabricConfig(accelerator="cpu", threads=1)
 QUIET = LogConfig(tensorboard=False, progress=False)
-IMAGES = [name for name in recipes.names() if "task" not in recipes.read(name)]
+# Those of timm have a test of their own.
+IMAGES = [
+    name
+    for name in recipes.names()
+    if "task" not in (tree := recipes.read(name)) and not tree["network"]["name"].startswith("timm:")
+]
 
 # Miles et al. 2022, table 1: (teacher, student, alpha by sec. 5.1, learning rate by Tian et al. 2020).
 TABLE_1 = [
@@ -423,6 +428,28 @@ def test_timm_networks_take_any_number_of_channels() -> None:
     assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 4)
     layers = [m for m in model.modules() if isinstance(m, BinaryConv2d)]
     assert layers and all(m.padding_value == 1 for m in layers if any(m.padding))
+
+
+@pytest.mark.parametrize(("name", "dim"), [("deit_tiny", 192), ("deit_small", 384)])
+def test_a_transformer_of_the_poster_takes_two_steps(name: str, dim: int) -> None:
+    """Two steps of a vision transformer of timm's tests below a small RegNetY; the recipe's networks fit each other."""
+    pytest.importorskip("timm", reason="an optional extra, which .ci/full installs")
+    made = config(f"imagenet-regnety_160-{name}")
+    train = made.train
+    assert (train.epochs, train.optimizer, train.lr, train.weight_decay) == (300, "adamw", 1e-3, 0.05)
+    data = synthetic(1000, (3, 224, 224))
+    member = member_config(made, "srd")
+    student, teacher = (sizes_of_definition(n, None, data) for n in (member.network, NetworkConfig("timm:regnety_160")))
+    assert (student.representation, teacher.representation) == (dim, 3024)
+    with torch.device("meta"):
+        made_srd = make_distillers(member.distill, Setting(student, teacher, data.train.labels))
+    assert tuple(made_srd["srd"].loss.projector.weight.shape) == (3024, dim)
+    data = synthetic(10, (3, 160, 160))
+    torch.manual_seed(0)
+    small, tall = (untrained(NetworkConfig(f"timm:{n}"), None, 10, (3, 160, 160)) for n in ("test_vit", "regnety_002"))
+    for student_name in ("plain", "srd"):
+        member = member_config(made, student_name)
+        two_steps(member, copy.deepcopy(small), tall.eval() if member.distill.needs_teacher else None, data)
 
 
 # ---- two stages

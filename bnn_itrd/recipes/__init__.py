@@ -1,4 +1,5 @@
-"""Recipes, nested fields of `RunConfig` by name or path: YAML files, and the tables of `pairs` and `transfer`."""
+"""Recipes, nested fields of `RunConfig` by name or path: YAML files, and the tables of `pairs`, `transfer` and
+`transformers`."""
 
 from __future__ import annotations
 
@@ -10,13 +11,14 @@ from typing import Any
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.recipes.pairs import PAIRS
 from bnn_itrd.recipes.transfer import TRANSFER
+from bnn_itrd.recipes.transformers import TRANSFORMERS
 from bnn_itrd.yaml_files import read_yaml
 
 __all__ = ["default_folder", "describe", "names", "read"]
 
 _FOLDER = Path(__file__).parent
 # Name -> (what it is for, its fields).
-_TABLES = PAIRS | TRANSFER
+_TABLES = PAIRS | TRANSFER | TRANSFORMERS
 
 
 def names() -> list[str]:
