@@ -40,8 +40,8 @@ def _recipe(student: str) -> dict[str, Any]:
 # Name -> (what it is for, its fields). The hours are those of `bnn-itrd table srd-1 --missing`, by multiplications.
 TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
     f"imagenet-regnety_160-{student}": (
-        f"ImageNet, timm's RegNetY-160 to its {called} by SRD, 300 epochs: the poster's table 1; {hours} hours of an H100 "
-        "on paper; needs timm, --data.root and --teacher_weights regnety_160.pth.",
+        f"ImageNet, timm's RegNetY-160 to its {called} by SRD, 300 epochs: the poster's table 1; {hours} hours of an "
+        "H100 on paper; needs timm, --data.root and --teacher_weights regnety_160.pth.",
         _recipe(student),
     )
     for student, called, hours in (("deit_tiny", "DeiT-Ti", "29"), ("deit_small", "DeiT-S", "43"))
