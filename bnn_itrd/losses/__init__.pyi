@@ -18,6 +18,9 @@ from .fsp import FSP as FSP
 from .fsp import fsp_matrix as fsp_matrix
 from .ft import FT as FT
 from .ft import factor_loss as factor_loss
+from .hidden import hidden_cosine_loss as hidden_cosine_loss
+from .hidden import hidden_mmd_loss as hidden_mmd_loss
+from .hidden import hidden_mse_loss as hidden_mse_loss
 from .ickd import ICKD as ICKD
 from .ickd import ickd_loss as ickd_loss
 from .itrd import ITRD as ITRD
