@@ -17,7 +17,7 @@ _TRAIN = {
     "channels_last": True,
 }
 _MAPS = {"batch_norm": True}
-_STUDENTS = {
+_STUDENTS: dict[str, dict[str, dict[str, Any]]] = {
     "plain": {},
     "lwf": {"lwf": {"weight": 1.0, "tau": 2.0}},
     "fitnet": {"fitnet": {"weight": 100.0}},
