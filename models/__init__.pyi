@@ -42,6 +42,8 @@ from .vgg import vgg11 as vgg11
 from .vgg import vgg13 as vgg13
 from .vgg import vgg16 as vgg16
 from .vgg import vgg19 as vgg19
+from .vgg9 import VGG9 as VGG9
+from .vgg9 import vgg9 as vgg9
 from .wide_resnet import PreActivationBlock as PreActivationBlock
 from .wide_resnet import WideResNet as WideResNet
 from .wide_resnet import wrn_16_1 as wrn_16_1

@@ -122,6 +122,7 @@ class ResNetBuilder:
         padding_value: int = 0,
         residual_bits: int | None = None,
         first_last_bits: int | None = None,
+        stem_activation: bool | None = None,
     ) -> ResNet:
         """The network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
 
@@ -132,8 +133,9 @@ class ResNetBuilder:
         Options, each an architecture of its own: `per_conv` (one shortcut per convolution, Bi-Real; by default the
         published form), `float_downsample` (average pool + full-precision 1x1 convolution), `padding_value` (+1 or -1
         at the borders in place of 0), `shortcut` (``projection``, ``pad``, ``avgpool``), `width` (a factor on every
-        number of channels). Teachers: ResNet-18/34/50, 8x4 and 32x4 with projections, the others with option A (He et
-        al. 2016), or with ``shortcut="projection"`` in the form of RepDistiller (Tian et al. 2020).
+        number of channels), `stem_activation` (whether a student has one behind the stem's BatchNorm). Teachers:
+        ResNet-18/34/50, 8x4 and 32x4 with projections, the others with option A (He et al. 2016), or with
+        ``shortcut="projection"`` in the form of RepDistiller (Tian et al. 2020).
         For FPGAs (fpga.md): `residual_bits` (the residual stream as signed integers of one learned scale, 4 bits
         for FINN; shortcuts are then ``binary``, a binary 1x1 convolution, unless another is named) and
         `first_last_bits` (weights and activations of the first convolution and the classifier, 8 for FINN).
@@ -161,11 +163,16 @@ class ResNetBuilder:
             num_classes=num_classes,
             input_shape=shape,
             style=style,
-            stem_activation=self.binary_stem_activation or not is_binary,
+            stem_activation=self._has_stem_activation(is_binary, stem_activation),
             norm_head=is_binary,
             stem_width=None if self.stem_width is None else scaled(self.stem_width, width),
             block=self.block,
         )
+
+    def _has_stem_activation(self, is_binary: bool, given: bool | None) -> bool:
+        if given is not None and not is_binary:
+            raise ValueError(f"stem_activation={given} needs a binary network: full precision always has one")
+        return not is_binary or (self.binary_stem_activation if given is None else given)
 
     def _usual_shortcut(self, is_binary: bool, residual_bits: int | None) -> str:
         if not is_binary:

@@ -25,6 +25,7 @@ from bnn_itrd.models.shufflenetv1 import shufflenet_v1
 from bnn_itrd.models.shufflenetv2 import shufflenet_v2
 from bnn_itrd.models.small_vgg import vgg_small
 from bnn_itrd.models.vgg import vgg8, vgg11, vgg13, vgg16, vgg19
+from bnn_itrd.models.vgg9 import vgg9
 from bnn_itrd.models.wide_resnet import wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
 
 __all__ = ["MODELS"]
@@ -49,6 +50,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "shufflenet_v1": shufflenet_v1,
     "shufflenet_v2": shufflenet_v2,
     "vgg8": vgg8,
+    "vgg9": vgg9,
     "vgg11": vgg11,
     "vgg13": vgg13,
     "vgg16": vgg16,

@@ -15,6 +15,7 @@ from .layers import BinaryConv2d as BinaryConv2d
 from .layers import BinaryLinear as BinaryLinear
 from .methods.adabin import AdaBinActivation as AdaBinActivation
 from .methods.adabin import AdaBinWeight as AdaBinWeight
+from .methods.adabin import Maxout as Maxout
 from .methods.adabin import adabin_weight as adabin_weight
 from .methods.biper import BiPerSineWeight as BiPerSineWeight
 from .methods.biper import BiPerWeight as BiPerWeight

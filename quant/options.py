@@ -39,7 +39,7 @@ class SchemeOptions:
         centre: rbnn and siman activations subtract the mean of each sample, which cannot be exported
         rad: weight of RAD's penalty on the distribution of activations; 2 is the published one
         rad_until: progress in [0, 1] at which it ends
-        nonlinearity: hardtanh or rprelu, between the layers
+        nonlinearity: hardtanh, rprelu or maxout, between the layers
         latent_init: what the latent weights begin as: kaiming_uniform, torch's own (standard deviation
             1 / sqrt(3 fan_in)), or kaiming_normal, that of ReCU's code (sqrt(2 / fan_in), 2.45 times wider: a step of
             the same learning rate turns a filter less)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bnn_itrd.quant.binarizer import ActivationBinarizer, WeightBinarizer
-from bnn_itrd.quant.methods.adabin import AdaBinActivation, AdaBinWeight
+from bnn_itrd.quant.methods.adabin import AdaBinActivation, AdaBinWeight, Maxout
 from bnn_itrd.quant.methods.biper import BiPerSineWeight, BiPerWeight
 from bnn_itrd.quant.methods.bireal import BiRealWeight, PolynomialActivation
 from bnn_itrd.quant.methods.irnet import IRNetActivation, IRNetWeight
@@ -58,6 +58,7 @@ ACTIVATIONS: dict[str, Callable[..., ActivationBinarizer]] = {
 NONLINEARITIES: dict[str, Callable[..., nn.Module]] = {
     "hardtanh": nn.Hardtanh,
     "rprelu": RPReLU,
+    "maxout": Maxout,
 }
 
 _WEIGHT = PartKind("weight", "weight binariser", WEIGHTS, WeightBinarizer, ("out_channels", "fan_in"))

@@ -142,6 +142,16 @@ def _vid_logits(labels: Tensor) -> Hand:
     return lambda s, t, labels, i: loss(s.representation, t.logits)
 
 
+def _vid_both(labels: Tensor) -> Hand:
+    maps, logits = _vid(labels), losses.VIDLogits(STUDENT[-1], 3)
+    return lambda s, t, labels, i: maps(s, t, labels, i) + 2.5 * logits(s.representation, t.logits)
+
+
+def _lwf(labels: Tensor) -> Hand:
+    loss = losses.LwF(STUDENT[-1], 3, tau=3.0)
+    return lambda s, t, labels, i: loss(s.representation, t.logits)
+
+
 def _contrast(loss: Callable[..., Tensor]) -> Hand:
     return lambda s, t, labels, i: loss(s.representation, t.representation, i)
 
@@ -199,6 +209,8 @@ TERMS: list[tuple[str, Any, Callable[[Tensor], Hand]]] = [
     ),
     ("vid", dc.VIDConfig(weight=0.5, batch_norm=True), _vid),
     ("vid", dc.VIDConfig(weight=0.5, form="logits", reduction="sum"), _vid_logits),
+    ("vid", dc.VIDConfig(weight=0.5, form="both", batch_norm=True, logits_weight=2.5), _vid_both),
+    ("lwf", dc.LwFConfig(weight=0.5, tau=3.0), _lwf),
     ("fitnet", dc.FitNetConfig(weight=9.0), lambda y: _stage(losses.FitNet(STUDENT_MAPS[1], TEACHER_MAPS[1]), 1)),
     (
         "fitnet",
@@ -423,6 +435,37 @@ def test_a_run_in_its_preparation_is_no_network_yet(
     assert not (tmp_path / "best.pt").exists() and not (tmp_path / "metrics.csv").exists()
 
 
+def test_a_phase_has_a_learning_rate_of_its_own(data: ImageData, tmp_path: Path) -> None:
+    """A rate of the phase alone, as a step of plain gradient descent shows; the training keeps its own."""
+    teacher = made(2, Net, TEACHER).eval()
+    torch.manual_seed(mix_seed(0, 1))
+    factors = losses.FT(TEACHER_MAPS[2], TEACHER_MAPS[2])
+    images, _, _ = next(data.train.train_batches(96, seed=0, epoch=PREPARATION, device=torch.device("cpu")))
+    seen = observe(teacher)
+    factors.paraphraser_loss(seen(images).stages[2].detach()).backward()
+    seen.remove()
+    config = DistillConfig(ft=dc.FTConfig(preparation_epochs=1, preparation_lr=0.25))
+    student = made(1, Net, TEACHER)
+    changes = {"epochs": 1, "batch_size": 96, "lr": STILL, "momentum": 0.0, "weight_decay": 0.0}
+    distilled(data, tmp_path, config, student=student, teacher=teacher, **changes)
+    assert read_metrics(tmp_path / "preparation.csv")[0]["lr"] == 0.25
+    assert read_metrics(tmp_path / "metrics.csv")[0]["lr"] == pytest.approx(STILL)
+    end = load_checkpoint(tmp_path / "last.pt")["objective"]
+    for name, parameter in factors.named_parameters():
+        if name.startswith("paraphraser"):
+            expected = parameter.detach() - 0.25 * parameter.grad
+            torch.testing.assert_close(end[f"distillers.ft.factors.{name}"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_phases_side_by_side_have_one_rate(data: ImageData, tmp_path: Path) -> None:
+    config = DistillConfig(ft=dc.FTConfig(preparation_lr=0.25), ab=dc.ABConfig())
+    with pytest.raises(UserError, match=r"preparation_lr must be the same .*, got ab none, ft 0\.25: give"):
+        distilled(data, tmp_path, config, student=made(1), teacher=made(2, Net, TEACHER))
+    assert not (tmp_path / "last.pt").exists()
+    with pytest.raises(UserError, match=r"^fsp\.preparation_lr must be none without preparation_epochs, got 0\.1"):
+        dc.FSPConfig(preparation_lr=0.1)
+
+
 def test_a_preparation_that_is_not_finite_stops_and_names_its_part(data: ImageData, tmp_path: Path) -> None:
     config = DistillConfig(ft=dc.FTConfig(preparation_epochs=2))
     with pytest.raises(UserError, match=r"'ft' was not finite at step \d .*last\.pt holds 0 of 2 epochs"):
@@ -438,10 +481,11 @@ MANY = DistillConfig(
     wcord=dc.WCoRDConfig(embed_dim=6, negatives=16, iterations=5),
     itrd=dc.ITRDConfig(order=1.5, decorrelation=0.1),
     srd=dc.SRDConfig(projector="mlp"),
-    vid=dc.VIDConfig(batch_norm=True),
-    fsp=dc.FSPConfig(weight=1.0, preparation_epochs=1),
-    ab=dc.ABConfig(weight=1e-3, preparation_epochs=2),
-    ft=dc.FTConfig(weight=5.0, preparation_epochs=2),
+    vid=dc.VIDConfig(form="both", batch_norm=True),
+    lwf=dc.LwFConfig(),
+    fsp=dc.FSPConfig(weight=1.0, preparation_epochs=1, preparation_lr=0.01),
+    ab=dc.ABConfig(weight=1e-3, preparation_epochs=2, preparation_lr=0.01),
+    ft=dc.FTConfig(weight=5.0, preparation_epochs=2, preparation_lr=0.01),
     reviewkd=dc.ReviewKDConfig(warmup_epochs=1),
 )
 
@@ -726,6 +770,10 @@ def test_a_run_tells_it_before_its_teacher_is_trained(npz: Path, tmp_path: Path)
         ("ab", "final", 0.5, "1.0: the term ends before"),
         ("fsp", "preparation_epochs", -1, "an integer >= 0"),
         ("vid", "batch_norm", True, "false with form logits"),
+        ("vid", "logits_weight", 2.0, "1 without form both"),
+        ("lwf", "tau", 0.0, "> 0"),
+        ("ft", "preparation_lr", 0.0, "> 0"),
+        ("ab", "preparation_lr", math.inf, "> 0"),
         ("fsp", "warmup_epochs", 2.0, "0.0: the term ends before"),
         ("fsp", "final", 0.5, "1.0: the term ends before"),
         ("cc", "form", "other", "one of consecutive, kernel"),

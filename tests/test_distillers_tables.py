@@ -34,7 +34,7 @@ def test_rows_of_needs_and_processes() -> None:
     shared, own, single = processes_table().splitlines()[2:]
     assert shared == "| `itrd` (`gather: true`), `crd`, `wcord` | the global batch |"
     assert "`dist` (its columns), `itrd` with `gather: false`, `cc`" in own
-    assert single.startswith("| `kd`, `dkd`, `vid`, `fitnet`,")
+    assert single.startswith("| `kd`, `dkd`, `lwf`, `vid`, `fitnet`,")
 
 
 def test_every_method_stands_in_the_tables() -> None:

@@ -18,6 +18,7 @@ from bnn_itrd.losses.dist import DIST, dist_loss
 from bnn_itrd.losses.fsp import FSP, fsp_matrix
 from bnn_itrd.losses.ft import FT, factor_loss
 from bnn_itrd.losses.ickd import ICKD, ickd_loss
+from bnn_itrd.losses.lwf import LwF
 from bnn_itrd.losses.reviewkd import ReviewKD, hierarchical_context_loss
 from bnn_itrd.losses.srd import SRD, srd_loss
 from bnn_itrd.losses.vid import VID, VIDLogits, vid_loss
@@ -56,6 +57,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Args]]] = {
         lambda n: _pair(n, (3, 4, 4), (4, 8, 8)),
     ),
     "vid_logits": (lambda: VIDLogits(6, 5), lambda n: _pair(n, (6,), (5,))),
+    "lwf": (lambda: LwF(6, 5), lambda n: _pair(n, (6,), (5,))),
     "crd": (lambda: CRD(6, 5, LABELS, embed_dim=8, num_negatives=7), _bank_args),
     "wcord": (
         lambda: WCoRD(6, 5, LABELS, embed_dim=8, num_negatives=7, beta_local=0.5),

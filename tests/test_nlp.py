@@ -20,7 +20,14 @@ from bnn_itrd.cli import main
 from bnn_itrd.errors import UserError
 from bnn_itrd.nlp import exact_match, f1, normalise_answer, read_squad, score_answers
 from bnn_itrd.nlp.bert import layer_map, load_bert, load_tokenizer, make_student
-from bnn_itrd.nlp.config import LayerITRDConfig, LogitKDConfig, SquadConfig, SquadDataConfig, StudentConfig
+from bnn_itrd.nlp.config import (
+    HiddenConfig,
+    LayerITRDConfig,
+    LogitKDConfig,
+    SquadConfig,
+    SquadDataConfig,
+    StudentConfig,
+)
 from bnn_itrd.nlp.features import Batch, Window, make_windows, pad_windows, train_batches
 from bnn_itrd.nlp.objective import QAObjective
 from bnn_itrd.nlp.options import squad_config
@@ -499,7 +506,7 @@ def test_only_the_student_and_the_embeddings_learn(bert: Path, questions: list[E
     assert not teacher.training
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in objective.parameters())
     assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
-    with pytest.raises(ValueError, match="kd and itrd need a teacher"):
+    with pytest.raises(ValueError, match="kd, itrd and hidden need a teacher"):
         QAObjective(objective.student, None, StudentConfig(kd=LogitKDConfig()))
 
 
@@ -512,6 +519,33 @@ def test_a_term_that_is_off_is_not_computed(bert: Path, questions: list[Example]
     assert only.names == ("kd",)
     torch.testing.assert_close(only(batch)[0], objective(batch)[1][1])
     torch.testing.assert_close(plain(batch)[0], 2 * objective(batch)[1][0])
+
+
+def test_hidden_states_are_those_of_the_matched_layers(bert: Path, questions: list[Example]) -> None:
+    """Against unpadded windows, one at a time: the embeddings, and student layers 1, 2 beside 2, 4 of the teacher."""
+    objective, teacher = objective_of(bert)
+    config = StudentConfig(2, ce=0.0, hidden=HiddenConfig(mse=0.5, mmd=3.0, cosine=2.0))
+    hidden = QAObjective(objective.student, teacher, config).double().eval()
+    assert hidden.names == ("hidden",) and not [*hidden.embeds]
+    batch = batch_of(bert, questions)
+    seen: dict[str, list[list[np.ndarray]]] = {"s": [], "t": []}
+    for b in range(len(batch.ids)):
+        size = int(batch.mask[b].sum())
+        cut = {"input_ids": batch.ids[b : b + 1, :size], "token_type_ids": batch.segments[b : b + 1, :size]}
+        for key, model in (("s", objective.student), ("t", teacher)):
+            with torch.no_grad():
+                states = model(**cut, output_hidden_states=True).hidden_states
+            seen[key].append([h[0].numpy() for h in states])
+    expected = 0.0
+    for own, number in ((0, 0), (1, 2), (2, 4)):
+        pairs = [(s[own], t[number]) for s, t in zip(seen["s"], seen["t"], strict=True)]
+        tokens = [np.concatenate([pair[k] for pair in pairs]) for k in (0, 1)]
+        expected += 0.5 * ((tokens[0] - tokens[1]) ** 2).mean()
+        grams = [((s @ s.T - t @ t.T) / s.shape[1]).ravel() for s, t in pairs]
+        expected += 3.0 * (np.concatenate(grams) ** 2).mean()
+    s, t = tokens
+    expected += 2.0 * (1 - ((s * t).sum(1) / np.linalg.norm(s, axis=1) / np.linalg.norm(t, axis=1)).mean())
+    assert hidden(batch)[0].item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_learning_rate_rises_and_falls_linearly() -> None:
@@ -685,7 +719,7 @@ def parsed(*given: str, recipe: str = "squad") -> SquadConfig:
 
 def test_the_recipe_holds_what_the_papers_say() -> None:
     made = parsed()
-    assert [s.layers for s in made.students.values()] == [6, 6, 3, 3]
+    assert [s.layers for s in made.students.values()] == [6, 6, 6, 6, 3, 3, 3]
     for name in ("t6-itrd", "t3-itrd"):
         itrd, kd = made.students[name].itrd, made.students[name].kd
         assert itrd is not None and (itrd.alpha, itrd.beta_corr, itrd.beta_mi) == (1.01, 2.0, 1.0)
@@ -713,7 +747,7 @@ def test_fields_from_the_command_line() -> None:
         (["--train.epochs=0"], "train.epochs must be in .1, 1000000. .--train.epochs 30., got 0"),
         (["--data.max_length=100"], "data.max_length must be >= max_question .* = 195.*got 100"),
         (["--students.t6.layer=3"], "unknown field of students.t6 'layer'.*did you mean 'layers'"),
-        (["--students.t6.ce=0"], "students.t6: ce must be > 0 for a student without kd and itrd, got 0"),
+        (["--students.t6.ce=0"], "students.t6: ce must be > 0 for a student without kd, itrd and hidden, got 0"),
         (["--students.t6.itrd.max_tokens=1"], "itrd.max_tokens must be >= 2, got 1"),
         (["--students={teacher: {}}"], "'teacher' cannot name a student"),
         (["--fabric.devices=2"], "runs in one process, got 2"),

@@ -54,7 +54,12 @@ from bnn_itrd.training.trainer import Trainer
 
 CPU = FabricConfig(accelerator="cpu", threads=1)
 QUIET = LogConfig(tensorboard=False, progress=False)
-IMAGES = [name for name in recipes.names() if "task" not in recipes.read(name)]
+# Those of timm have a test of their own.
+IMAGES = [
+    name
+    for name in recipes.names()
+    if "task" not in (tree := recipes.read(name)) and not tree["network"]["name"].startswith("timm:")
+]
 
 # Miles et al. 2022, table 1: (teacher, student, alpha by sec. 5.1, learning rate by Tian et al. 2020).
 TABLE_1 = [
@@ -203,6 +208,8 @@ def test_the_pairs_are_those_of_the_paper() -> None:
         assert kd.kd is not None and (kd.ce, kd.kd.weight, kd.kd.tau) == (0.1, 0.9, 4.0)
         assert crd is not None and (crd.weight, crd.negatives, crd.temperature) == (0.8, 16384, 0.07)
         assert (made.train.lr, made.teacher_train.lr) == (rate, 0.05)
+        # RepDistiller's list of the students whose paraphraser is prepared at 0.01.
+        assert made.students["ft"].ft.preparation_lr == (0.01 if student.startswith(("resnet", "wrn")) else None)
         for train in (made.train, made.teacher_train):
             assert (train.epochs, train.batch_size, train.weight_decay, train.warmup) == (240, 64, 5e-4, 0)
             assert (train.schedule, train.milestones, train.decay) == ("step", (150, 180, 210), 0.1)
@@ -230,6 +237,10 @@ def test_the_authors_settings_of_binary_networks() -> None:
     assert (rbnn.scheme.weight, rbnn.scheme.t_min, rbnn.scheme.t_max) == ("rbnn", 1e-2, 10)
     train = rbnn.train
     assert (train.epochs, train.batch_size, train.lr, train.weight_decay, train.warmup) == (1000, 256, 0.1, 1e-4, 5)
+    adabin = config("cifar10-adabin")
+    assert (adabin.scheme.weight, adabin.scheme.nonlinearity, adabin.scheme.t_min) == ("adabin", "maxout", 1e-3)
+    train = adabin.train
+    assert (train.epochs, train.batch_size, train.lr, train.weight_decay, train.warmup) == (400, 128, 0.1, 1e-4, 0)
     # One command line for ResNet-18, ResNet-20 and VGG-small.
     assert recu.train.weight_decay == config("cifar10-itrd-paper").train.weight_decay == 5e-4
 
@@ -287,6 +298,15 @@ def untrained(
     return build(network, scheme, num_classes=classes, input_shape=shape)
 
 
+# Of VID's transfer, whose networks are large: each student somewhere.
+OF_TRANSFER = {
+    "mit67-resnet34-resnet18": ["vid-both"],
+    "mit67-resnet34-vgg9": ["plain", "lwf-fitnet", "at"],
+    "cub200-resnet34-resnet18": ["vid-logits"],
+    "cub200-resnet34-vgg9": ["vid-maps"],
+}
+
+
 @cache
 def trained_teacher(network: NetworkConfig, classes: int, shape: tuple[int, int, int]) -> nn.Module:
     """The pairs share their teachers: each takes its two steps once."""
@@ -301,6 +321,8 @@ def trained_teacher(network: NetworkConfig, classes: int, shape: tuple[int, int,
 def _on_trial(name: str, students: Sequence[str]) -> list[str]:
     """The students of a recipe that take two steps: of a pair four, so that the pairs together have each row."""
     pair = next((i for i, (t, s, _, _) in enumerate(TABLE_1) if name == f"cifar100-{t}-{s}"), None)
+    if name in OF_TRANSFER:
+        return OF_TRANSFER[name]
     if name == "small-itrd-1":
         return ["plain", "itrd"]  # of a pair whose others are on trial
     if pair is None:
@@ -333,6 +355,8 @@ def test_every_recipe_takes_two_steps(name: str) -> None:
     made, data = config(name, *narrow), images_like(name)
     classes, shape = len(data.classes), data.input_shape
     network = made.network.of_teacher() if made.teacher is None else NetworkConfig(name=made.teacher)
+    if name in OF_TRANSFER:
+        network = NetworkConfig(name="torchvision:resnet18")  # the logits of a ResNet-34 of two steps overflow
     teacher = trained_teacher(network, classes, shape)
     for student in _on_trial(name, list(made.students)):
         member = member_config(made, student)
@@ -404,6 +428,28 @@ def test_timm_networks_take_any_number_of_channels() -> None:
     assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 4)
     layers = [m for m in model.modules() if isinstance(m, BinaryConv2d)]
     assert layers and all(m.padding_value == 1 for m in layers if any(m.padding))
+
+
+@pytest.mark.parametrize(("name", "dim"), [("deit_tiny", 192), ("deit_small", 384)])
+def test_a_transformer_of_the_poster_takes_two_steps(name: str, dim: int) -> None:
+    """Two steps of a vision transformer of timm's tests below a small RegNetY; the recipe's networks fit each other."""
+    pytest.importorskip("timm", reason="an optional extra, which .ci/full installs")
+    made = config(f"imagenet-regnety_160-{name}")
+    train = made.train
+    assert (train.epochs, train.optimizer, train.lr, train.weight_decay) == (300, "adamw", 1e-3, 0.05)
+    data = synthetic(1000, (3, 224, 224))
+    member = member_config(made, "srd")
+    student, teacher = (sizes_of_definition(n, None, data) for n in (member.network, NetworkConfig("timm:regnety_160")))
+    assert (student.representation, teacher.representation) == (dim, 3024)
+    with torch.device("meta"):
+        made_srd = make_distillers(member.distill, Setting(student, teacher, data.train.labels))
+    assert tuple(made_srd["srd"].loss.projector.weight.shape) == (3024, dim)
+    data = synthetic(10, (3, 160, 160))
+    torch.manual_seed(0)
+    small, tall = (untrained(NetworkConfig(f"timm:{n}"), None, 10, (3, 160, 160)) for n in ("test_vit", "regnety_002"))
+    for student_name in ("plain", "srd"):
+        member = member_config(made, student_name)
+        two_steps(member, copy.deepcopy(small), tall.eval() if member.distill.needs_teacher else None, data)
 
 
 # ---- two stages

@@ -82,6 +82,14 @@ def _list_tables() -> None:
         print(f"{name}\n    {table.title}\n    {table.source}{small}")
 
 
+# What a reader's shell has to know, of files: nothing is downloaded.
+_GIVEN = {
+    "WEIGHTS": "the file of the teacher's weights (a missing one tells how it is had)",
+    "STUDENT": "the file of the weights that the student begins with",
+    "BERT": "the folder of a BERT that transformers saved",
+}
+
+
 def _missing(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool) -> list[str]:
     """The commands, as a shell takes them: what is said besides stands behind a #."""
     from bnn_itrd.experiments.papers.commands import missing_tasks, small_sweep
@@ -99,6 +107,8 @@ def _missing(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool) ->
         total += task.hours
     count = "1 command" if len(tasks) == 1 else f"{len(tasks)} commands"
     lines = [f"# {table.name}: {count}, {_hours(total)}", "# DATA: where the images lie"]
+    commands = " ".join(task.command for task in tasks)
+    lines += [f"# {name}: {what}" for name, what in _GIVEN.items() if f'"${name}"' in commands]
     lines += [f"# {note}" for note in speed_notes()]
     for task in tasks:
         lines += [f"# {task.fills}: {_hours(task.hours)}", task.command]

@@ -36,15 +36,16 @@ class Distiller(nn.Module):
 
     It is called with (student outputs, teacher outputs, labels, sample indices) and gives a scalar, (). What it owns,
     parameters and buffers (a memory bank, say), joins the optimiser and the checkpoint. One with `preparation_epochs`
-    has a phase in front of the training: there `prepare` alone is minimised, and the student takes part where
-    `prepares_student` is set (else its outputs are None); `prepared` is called at its end. One with `only_prepares`
-    adds no term to the training itself. `replicated` names buffers that are the same in all processes because each
-    computes them from the global batch: they are not sent around at every step. One that `reads_labels` cannot be used
-    where some images have none, or two (mixup, CutMix). One that `watches` is asked by `watch`, at the end of an epoch,
-    for numbers about its last batch.
+    has a phase in front of the training, at `preparation_lr` (None: the training's): there `prepare` alone is
+    minimised, and the student takes part where `prepares_student` is set (else its outputs are None); `prepared` is
+    called at its end. One with `only_prepares` adds no term to the training itself. `replicated` names buffers that are
+    the same in all processes because each computes them from the global batch: they are not sent around at every step.
+    One that `reads_labels` cannot be used where some images have none, or two (mixup, CutMix). One that `watches` is
+    asked by `watch`, at the end of an epoch, for numbers about its last batch.
     """
 
     preparation_epochs = 0
+    preparation_lr: float | None = None
     prepares_student = False
     only_prepares = False
     reads_labels = False

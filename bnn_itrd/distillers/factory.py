@@ -49,7 +49,16 @@ def make_distillers(config: Learning, setting: Setting) -> nn.ModuleDict:
                 raise FieldError(f"{name}.{argument}", rest) from error
             raise UserError(f"{name}: {argument}{space}{rest}") from error
         _check_labels(name, made[name], setting)
+    _check_preparation(made)
     return nn.ModuleDict(made)
+
+
+def _check_preparation(made: Mapping[str, Any]) -> None:
+    """Raises UserError where two phases before the training, which one optimiser steps, name different rates."""
+    rates = {n: getattr(d, "preparation_lr", None) for n, d in made.items() if getattr(d, "preparation_epochs", 0)}
+    if len({*rates.values()}) > 1:
+        told = ", ".join(f"{name} {'none' if rate is None else f'{rate:g}'}" for name, rate in rates.items())
+        raise UserError(f"preparation_lr must be the same of all that prepare together, got {told}: give each the same")
 
 
 def _check_labels(name: str, asked: object, setting: Setting) -> None:

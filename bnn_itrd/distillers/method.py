@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -97,6 +98,10 @@ class Method(Weighted):
     def watch(self, loss: Any, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """Returns what metrics.csv tells of a batch at the end of an epoch, name -> (); it changes nothing."""
         return {}
+
+    def _require_preparation_lr(self, lr: float | None) -> None:
+        """Refuses a learning rate of the preparation that is none."""
+        self._require(lr is None or (math.isfinite(lr) and lr > 0), "preparation_lr", "> 0 and finite")
 
     def _require_no_schedule(self) -> None:
         """Refuses a schedule of a term that takes part in its preparation alone."""

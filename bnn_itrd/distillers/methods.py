@@ -5,6 +5,7 @@ from __future__ import annotations
 from bnn_itrd.distillers.logits.dist import DISTConfig
 from bnn_itrd.distillers.logits.dkd import DKDConfig
 from bnn_itrd.distillers.logits.kd import KDConfig
+from bnn_itrd.distillers.logits.lwf import LwFConfig
 from bnn_itrd.distillers.maps.ab import ABConfig
 from bnn_itrd.distillers.maps.at import ATConfig
 from bnn_itrd.distillers.maps.fitnet import FitNetConfig
@@ -30,6 +31,7 @@ METHODS: dict[str, type[Method]] = {
     "kd": KDConfig,
     "dkd": DKDConfig,
     "dist": DISTConfig,
+    "lwf": LwFConfig,
     "itrd": ITRDConfig,
     "cc": CCConfig,
     "rkd": RKDConfig,

@@ -39,6 +39,7 @@ class Own(Distiller):
         self.shown = _shown(name, inner)
         if isinstance(inner, Distiller):
             self.preparation_epochs = int(inner.preparation_epochs)
+            self.preparation_lr = inner.preparation_lr
             self.prepares_student, self.only_prepares = inner.prepares_student, inner.only_prepares
             self.reads_labels, self.watches = inner.reads_labels, inner.watches
             self.replicated = tuple(f"inner.{buffer}" for buffer in inner.replicated)

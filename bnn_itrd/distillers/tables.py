@@ -29,10 +29,11 @@ def _value(value: object) -> str:
 
 
 def _defaults(method: Method) -> str:
-    """The weight, and every other option that is not as in `Weighted`."""
+    """The weight, and every other option that is not as in `Weighted`; without those that are left to others."""
     usual = {field.name: field.default for field in dataclasses.fields(Weighted)}
     own = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
     told = {name: value for name, value in own.items() if name == "weight" or usual.get(name, ...) != value}
+    told = {name: value for name, value in told.items() if value is not None or name == "stage"}
     return ", ".join(f"`{name}` {_value(value)}" for name, value in told.items())
 
 

@@ -30,6 +30,7 @@ class Term(Distiller):
         method.check(setting)
         self.method, self.weight, self.gathers = method, method.weight, method.gathers
         self.preparation_epochs = getattr(method, "preparation_epochs", 0)
+        self.preparation_lr = getattr(method, "preparation_lr", None)
         self.prepares_student, self.only_prepares = method.prepares_student, method.only_prepares
         self.reads_labels, self.replicated = method.reads_labels, method.replicated
         self.watches = method.watches

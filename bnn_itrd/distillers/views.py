@@ -28,7 +28,7 @@ class OfLogits(Method):
         if setting.student.logits != setting.teacher.logits:
             raise UserError(
                 f"{self.name} compares logits, and the student has {setting.student.logits} classes, the teacher "
-                f"{setting.teacher.logits}: use one of the representation or of maps (itrd, at, vid ...)"
+                f"{setting.teacher.logits}: use lwf, or one of the representation or of maps (itrd, at, vid ...)"
             )
 
     def term(

@@ -18,11 +18,15 @@ from .fsp import FSP as FSP
 from .fsp import fsp_matrix as fsp_matrix
 from .ft import FT as FT
 from .ft import factor_loss as factor_loss
+from .hidden import hidden_cosine_loss as hidden_cosine_loss
+from .hidden import hidden_mmd_loss as hidden_mmd_loss
+from .hidden import hidden_mse_loss as hidden_mse_loss
 from .ickd import ICKD as ICKD
 from .ickd import ickd_loss as ickd_loss
 from .itrd import ITRD as ITRD
 from .kd import KD as KD
 from .kd import soft_kl as soft_kl
+from .lwf import LwF as LwF
 from .mutual_information import mutual_information_loss as mutual_information_loss
 from .nst import nst_loss as nst_loss
 from .pkt import pkt_loss as pkt_loss

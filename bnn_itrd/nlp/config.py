@@ -12,13 +12,16 @@ and its published script). The rest (KD's weight, the sum over layers, `max_toke
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bnn_itrd.config.train import MOST_EPOCHS, FabricConfig, LogConfig
+from bnn_itrd.distillers.representation.itrd import ITRDConfig
 from bnn_itrd.errors import UserError, require
 
 __all__ = [
+    "HiddenConfig",
     "LayerITRDConfig",
     "LogitKDConfig",
     "SquadConfig",
@@ -110,27 +113,58 @@ class LogitKDConfig:
         require(self.tau > 0, "kd.tau", "> 0", self.tau)
 
 
-@dataclass(frozen=True)
-class LayerITRDConfig:
+# What ITRD on layers could say before it had all options of `ITRDConfig`.
+_FIRST_OF_ITRD = ("alpha", "beta_corr", "beta_mi", "max_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerITRDConfig(ITRDConfig):
     """ITRD on the output of every student layer (Miles et al. 2022, eq. 10), summed over the layers.
 
+    Its options are those of `ITRDConfig`, for each layer; the weight has no schedule, and a run has one process.
+
     Args:
-        alpha: exponent of the correlation loss
-        beta_corr: weight of the correlation loss, on each layer
-        beta_mi: weight of the mutual-information loss, on each layer
         max_tokens: rows of the statistics at most: of a batch with more tokens, so many are drawn at random
     """
 
-    alpha: float = 1.01
-    beta_corr: float = 2.0
-    beta_mi: float = 1.0
     max_tokens: int = 1024
 
     def __post_init__(self) -> None:
-        require(self.alpha > 0, "itrd.alpha", "> 0", self.alpha)
-        require(self.beta_corr >= 0, "itrd.beta_corr", ">= 0", self.beta_corr)
-        require(self.beta_mi >= 0, "itrd.beta_mi", ">= 0", self.beta_mi)
-        require(self.max_tokens >= 2, "itrd.max_tokens", ">= 2", self.max_tokens)
+        super().__post_init__()
+        self._require(self.max_tokens >= 2, "max_tokens", ">= 2")
+        for name, usual in (("warmup_epochs", 0.0), ("final", 1.0)):
+            self._require(getattr(self, name) == usual, name, f"{usual}: question answering has no schedule of weights")
+
+    @property
+    def name(self) -> str:
+        return "itrd"
+
+    def saved(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps: what came later than the first checkpoints only where it is set."""
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        given = dataclasses.asdict(self)
+        return {key: value for key, value in given.items() if key in _FIRST_OF_ITRD or value != usual[key]}
+
+
+@dataclass(frozen=True)
+class HiddenConfig:
+    """Hidden states of the student's tokens beside those of its teacher's, of equal width.
+
+    Args:
+        mse: weight of their squared distance, of the embeddings and of every student layer, added (TextBrewer)
+        mmd: weight of that of the tokens' Gram matrices, of the same places (TextBrewer)
+        cosine: weight of 1 minus their cosine, of the last layer (DistilBERT)
+    """
+
+    mse: float = 1.0
+    mmd: float = 0.0
+    cosine: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("mse", "mmd", "cosine"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"hidden.{name}", ">= 0 and finite", value)
+        require(self.mse + self.mmd + self.cosine > 0, "hidden.mse", "> 0 without mmd and cosine", self.mse)
 
 
 @dataclass(frozen=True)
@@ -142,18 +176,25 @@ class StudentConfig:
         ce: weight of the cross-entropy with the answers' places
         kd: the teacher's logits
         itrd: the teacher's layers
+        hidden: the same without statistics
     """
 
     layers: int = 6
     ce: float = 1.0
     kd: LogitKDConfig | None = None
     itrd: LayerITRDConfig | None = None
+    hidden: HiddenConfig | None = None
 
     def __post_init__(self) -> None:
         require(self.layers >= 1, "layers", ">= 1", self.layers)
         require(self.ce >= 0, "ce", ">= 0", self.ce)
-        learns = self.ce > 0 or self.kd is not None or self.itrd is not None
-        require(learns, "ce", "> 0 for a student without kd and itrd", self.ce)
+        taught = any(part is not None for part in (self.kd, self.itrd, self.hidden))
+        require(self.ce > 0 or taught, "ce", "> 0 for a student without kd, itrd and hidden", self.ce)
+
+    def saved(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps of it; see `LayerITRDConfig.saved`."""
+        own = dataclasses.asdict(self)
+        return own if self.itrd is None else {**own, "itrd": self.itrd.saved()}
 
 
 def _students() -> dict[str, StudentConfig]:
@@ -206,4 +247,4 @@ class SquadConfig:
         own: dict[str, Any] = {"name": name, "data": dataclasses.asdict(self.data)}
         if name == "teacher":
             return {**own, "train": dataclasses.asdict(self.teacher_train), "random_init": self.random_init}
-        return {**own, "train": dataclasses.asdict(self.train), "student": dataclasses.asdict(self.students[name])}
+        return {**own, "train": dataclasses.asdict(self.train), "student": self.students[name].saved()}

@@ -1,4 +1,4 @@
-"""What a training step computes: the answer's cross-entropy, KD on the logits, ITRD on every student layer."""
+"""What a training step computes: the answer's cross-entropy, KD on the logits, ITRD or distances of the layers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from bnn_itrd.losses import ITRD, soft_kl
+from bnn_itrd.losses import hidden_cosine_loss, hidden_mmd_loss, hidden_mse_loss, soft_kl
 from bnn_itrd.nlp.bert import layer_map
-from bnn_itrd.nlp.config import StudentConfig
+from bnn_itrd.nlp.config import HiddenConfig, StudentConfig
 from bnn_itrd.nlp.features import Batch
 
 __all__ = ["QAObjective", "mask_logits", "run_bert", "token_rows"]
@@ -32,7 +32,7 @@ def token_rows(hidden: Tensor, rows: Tensor) -> Tensor:
 
 
 class QAObjective(nn.Module):
-    """ce * L_XE + kd * L_KD + sum_i L_ITRD(layer i of the student, layer m(i) of the teacher).
+    """ce * L_XE + kd * L_KD + sum_i L_ITRD(layer i of the student, layer m(i) of the teacher) + L_hidden.
 
     batch -> (loss (), parts (k,)); `parts` are the weighted terms in the order of `names`. m is `layer_map`.
     L_XE and L_KD (`soft_kl`) are the means of those of the start and of the end position, over the window's tokens:
@@ -43,6 +43,9 @@ class QAObjective(nn.Module):
     n = len(batch.rows). The paper says "to the output of each of the student transformer layers" (BMVC 2022, sec. 5)
     and not whether tokens or pooled windows are meant, nor how layers are joined; here they are summed, each with the
     paper's betas and an embedding of its own. The Gram matrices are n x n: `max_tokens` bounds n.
+
+    L_hidden: `hidden_mse_loss` and `hidden_mmd_loss` of the embeddings and of each layer, added, and
+    `hidden_cosine_loss` of the last layer, each with its weight; on the same rows, but for the Gram matrices' tokens.
 
     Parameters are the student's and the embeddings; the teacher runs in eval mode without gradients, and is neither
     among them nor in the state dict. Raises UserError where the layers do not divide, ValueError where a teacher is
@@ -55,24 +58,18 @@ class QAObjective(nn.Module):
         self.embeds = nn.ModuleList()
         self.layers: tuple[int, ...] = ()
         self._teacher: tuple[nn.Module, ...] = ()  # in a tuple: not a part of this module
-        self.names = tuple(name for name, on in (("ce", config.ce > 0), ("kd", config.kd), ("itrd", config.itrd)) if on)
-        if config.kd is None and config.itrd is None:
+        parts = (("ce", config.ce > 0), ("kd", config.kd), ("itrd", config.itrd), ("hidden", config.hidden))
+        self.names = tuple(name for name, on in parts if on)
+        if config.kd is None and config.itrd is None and config.hidden is None:
             return
         if teacher is None:
-            raise ValueError("kd and itrd need a teacher, got None")
+            raise ValueError("kd, itrd and hidden need a teacher, got None")
         self._teacher = (teacher.eval().requires_grad_(False),)
         own, theirs = _shape(student), _shape(teacher)
-        if config.itrd is not None:
+        if config.itrd is not None or config.hidden is not None:
             self.layers = layer_map(own[0], theirs[0])
-            for _ in self.layers:
-                itrd = ITRD(
-                    own[1],
-                    theirs[1],
-                    alpha=config.itrd.alpha,
-                    beta_corr=config.itrd.beta_corr,
-                    beta_mi=config.itrd.beta_mi,
-                )
-                self.embeds.append(itrd)
+        if config.itrd is not None:
+            self.embeds.extend(config.itrd.loss_of(own[1], theirs[1]) for _ in self.layers)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         ours = run_bert(self.student, batch, hidden=bool(self.layers))
@@ -91,12 +88,30 @@ class QAObjective(nn.Module):
         if self.config.itrd is not None:
             total = torch.zeros((), device=start.device)
             for i, (itrd, number) in enumerate(zip(self.embeds, self.layers, strict=True), start=1):
-                z_s = token_rows(ours.hidden_states[i], batch.rows)
-                z_t = token_rows(theirs.hidden_states[number], batch.rows)
-                total = total + itrd(z_s, z_t)
-            terms.append(total)
+                total = total + itrd(*_rows_of(ours, theirs, batch, i, number))
+            terms.append(self.config.itrd.weight * total)
+        if self.config.hidden is not None:
+            terms.append(self._of_hidden(self.config.hidden, ours, theirs, batch))
         parts = torch.stack(terms)
         return parts.sum(), parts.detach()
+
+    def _of_hidden(self, hidden: HiddenConfig, ours: Any, theirs: Any, batch: Batch) -> Tensor:
+        """The weighted distances of hidden states, ()."""
+        pairs, total = [*enumerate((0, *self.layers))], torch.zeros((), device=batch.ids.device)  # 0: the embeddings
+        for i, number in pairs if hidden.mse or hidden.mmd else ():
+            if hidden.mse:
+                total = total + hidden.mse * hidden_mse_loss(*_rows_of(ours, theirs, batch, i, number))
+            if hidden.mmd:
+                states = ours.hidden_states[i], theirs.hidden_states[number]
+                total = total + hidden.mmd * hidden_mmd_loss(*states, batch.mask)
+        if hidden.cosine:
+            total = total + hidden.cosine * hidden_cosine_loss(*_rows_of(ours, theirs, batch, *pairs[-1]))
+        return total
+
+
+def _rows_of(ours: Any, theirs: Any, batch: Batch, layer: int, number: int) -> tuple[Tensor, Tensor]:
+    """The tokens of a student's layer and of a teacher's, (n, d) twice."""
+    return token_rows(ours.hidden_states[layer], batch.rows), token_rows(theirs.hidden_states[number], batch.rows)
 
 
 def run_bert(model: nn.Module, batch: Batch, *, hidden: bool) -> Any:

@@ -15,12 +15,12 @@ from bnn_itrd.config.run import check_student_name
 from bnn_itrd.config.tokens import given_options, set_field
 from bnn_itrd.config.trees import flatten, to_dict
 from bnn_itrd.errors import UserError, unknown
-from bnn_itrd.nlp.config import LayerITRDConfig, LogitKDConfig, SquadConfig, StudentConfig
+from bnn_itrd.nlp.config import HiddenConfig, LayerITRDConfig, LogitKDConfig, SquadConfig, StudentConfig
 from bnn_itrd.yaml_files import parse_yaml
 
 __all__ = ["squad_config"]
 
-_PARTS = {"kd": LogitKDConfig, "itrd": LayerITRDConfig}
+_PARTS = {"kd": LogitKDConfig, "itrd": LayerITRDConfig, "hidden": HiddenConfig}
 
 
 def squad_config(
@@ -84,14 +84,17 @@ def _own_fields(
 def _students(tree: Any) -> dict[str, StudentConfig]:
     if not isinstance(tree, Mapping):
         raise UserError(f"students must map names to layers and what they learn from, got {tree!r}")
-    known = [*flatten(to_dict(StudentConfig(kd=LogitKDConfig(), itrd=LayerITRDConfig()))), *_PARTS]
+    known = [
+        *flatten(to_dict(StudentConfig(kd=LogitKDConfig(), itrd=LayerITRDConfig(), hidden=HiddenConfig()))),
+        *_PARTS,
+    ]
     result = {}
     for name, fields in tree.items():
         check_student_name(name)
         where = f"students.{name}"
         fields = {} if fields is None else fields
         if not isinstance(fields, Mapping):
-            raise UserError(f"{where} must hold fields (layers, ce, kd, itrd), got {fields!r}")
+            raise UserError(f"{where} must hold fields (layers, ce, kd, itrd, hidden), got {fields!r}")
         given = {key: value for key, value in fields.items() if value is not None}
         for key, value in flatten(given).items():
             if key not in known or (key in _PARTS and not isinstance(value, Mapping)):

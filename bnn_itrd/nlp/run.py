@@ -211,7 +211,7 @@ def _compare(
     for member in members:
         layers = member.model.config.num_hidden_layers
         best = max(member.history, key=lambda row: row["f1"], default=None)
-        mapped = member.learns is not None and member.learns.itrd is not None
+        mapped = member.learns is not None and (member.learns.itrd or member.learns.hidden) is not None
         rows.append(
             {
                 "name": member.name,

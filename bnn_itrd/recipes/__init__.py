@@ -1,4 +1,5 @@
-"""Recipes, nested fields of `RunConfig` by name or path: YAML files, and the table of `pairs`."""
+"""Recipes, nested fields of `RunConfig` by name or path: YAML files, and the tables of `pairs`, `transfer` and
+`transformers`."""
 
 from __future__ import annotations
 
@@ -9,22 +10,26 @@ from typing import Any
 
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.recipes.pairs import PAIRS
+from bnn_itrd.recipes.transfer import TRANSFER
+from bnn_itrd.recipes.transformers import TRANSFORMERS
 from bnn_itrd.yaml_files import read_yaml
 
 __all__ = ["default_folder", "describe", "names", "read"]
 
 _FOLDER = Path(__file__).parent
+# Name -> (what it is for, its fields).
+_TABLES = PAIRS | TRANSFER | TRANSFORMERS
 
 
 def names() -> list[str]:
     """The recipes that come with the package."""
-    return sorted([*(path.stem for path in _FOLDER.glob("*.yaml")), *PAIRS])
+    return sorted([*(path.stem for path in _FOLDER.glob("*.yaml")), *_TABLES])
 
 
 def describe(name: str) -> str:
     """What a recipe is for: of a file, its first comment line."""
-    if name in PAIRS:
-        return PAIRS[name][0]
+    if name in _TABLES:
+        return _TABLES[name][0]
     first = (_FOLDER / f"{name}.yaml").read_text().splitlines()[0]
     return first.removeprefix("#").strip()
 
@@ -35,8 +40,8 @@ def read(name: str) -> dict[str, Any]:
     The config.yaml of a run is one too, with all fields; its `recipe` is the name of the recipe that it began with.
     Raises UserError: unknown name, unreadable file, a file that is no mapping, the record of one network of a run.
     """
-    if name in PAIRS:
-        return copy.deepcopy(PAIRS[name][1])
+    if name in _TABLES:
+        return copy.deepcopy(_TABLES[name][1])
     if name in names():
         path = _FOLDER / f"{name}.yaml"
     elif name.endswith((".yaml", ".yml")) or "/" in name:

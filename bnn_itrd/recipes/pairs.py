@@ -107,13 +107,14 @@ _DKD_BETA = {
 def _students(pair: Pair) -> dict[str, Any]:
     """The rows of ITRD's table 1, and the poster's SRD, DKD and both.
 
-    RepDistiller prepares FT's paraphraser at 0.01 for residual students; here it has the learning rate of the student.
+    FT's paraphraser is prepared at 0.01 for residual students and else at the learning rate of the student, as there.
     Weights: eq. 10 and sec. 5.1 for ITRD, RepDistiller's scripts (Tian et al. 2020) for the others but for WCoRD, whose
     paper's they are, and what is published for the pair.
     """
     networks = (pair.teacher, pair.student)
     dkd = {"weight": 1.0, "alpha": 1.0, "beta": _DKD_BETA.get(networks, 8.0), "tau": 4.0, "warmup_epochs": 20}
     srd = {"weight": 2.0, "exponent": 4.0}
+    paraphraser = {"preparation_lr": 0.01} if pair.student.startswith(("resnet", "wrn")) else {}
     return {
         "plain": {},
         "kd": {"ce": 0.1, "kd": {"weight": 0.9, "tau": 4.0}},
@@ -123,7 +124,7 @@ def _students(pair: Pair) -> dict[str, Any]:
         "cc": {"cc": {"weight": 0.02}},
         "rkd": {"rkd": {"weight": 1.0, "distance": 25.0, "angle": 50.0}},
         "pkt": {"pkt": {"weight": 30000.0}},
-        "ft": {"ft": {"weight": 200.0, "preparation_epochs": 30}},
+        "ft": {"ft": {"weight": 200.0, "preparation_epochs": 30, **paraphraser}},
         "nst": {"nst": {"weight": 50.0}},
         "crd": {"crd": {"weight": 0.8, "negatives": 16384, "temperature": 0.07, "momentum": 0.5}},
         "wcord": {"wcord": {"weight": 1.0, "negatives": 16384, "temperature": 0.07, "momentum": 0.5}},

@@ -20,12 +20,13 @@ from bnn_itrd.environment import environment
 from bnn_itrd.errors import UserError
 from bnn_itrd.files import write_json, write_yaml
 from bnn_itrd.quant import load_stage, take_weights
+from bnn_itrd.runs.given.first_weights import begin_with_weights
 from bnn_itrd.runs.identity import data_identity, teacher_hash
 from bnn_itrd.runs.networks import build
 from bnn_itrd.training.fit import Fitted, fit
 from bnn_itrd.training.step.nonfinite import check_weights_finite
 
-__all__ = ["FIRST_STAGE", "Member", "check_from_teacher", "train_member"]
+__all__ = ["FIRST_STAGE", "Member", "check_first_weights", "check_from_teacher", "train_member"]
 
 
 # In a member's folder: that of the first of two stages of training.
@@ -70,7 +71,7 @@ def train_member(
         num_classes=len(data.classes),
         input_shape=data.input_shape,
     )
-    identity = to_dict(config)
+    identity = to_dict(config) | begin_with_weights(model, config.network)
     if config.needs_teacher:
         if teacher is None:
             raise UserError(f"{config.name} needs a teacher: give --teacher PATH, or train it in the same run")
@@ -104,6 +105,14 @@ def train_member(
             deadline=deadline,
         )
     return Member(config.name, fitted.model, config.name, config.network.name, out / "last.pt", fitted)
+
+
+def check_first_weights(config: MemberConfig, data: ImageData) -> None:
+    """Raises UserError where a student is to begin with weights that are not its network's, or not there."""
+    if config.network.weights is not None:
+        sizes: dict[str, Any] = {"num_classes": len(data.classes), "input_shape": data.input_shape}
+        with torch.random.fork_rng(devices=[]):
+            begin_with_weights(build(config.network, config.scheme, **sizes), config.network)
 
 
 def check_from_teacher(config: MemberConfig, teacher: MemberConfig | nn.Module, data: ImageData) -> None:

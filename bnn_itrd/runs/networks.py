@@ -61,7 +61,7 @@ def build(
 
 
 # Not an option of any builder.
-_NAMES = ("name", "teacher", "teacher_shortcut")
+_NAMES = ("name", "teacher", "teacher_shortcut", "weights")
 
 
 def _options(network: NetworkConfig, scheme: SchemeConfig | None, make: Any) -> dict[str, Any]:
@@ -142,7 +142,10 @@ def _of_library(
 ) -> nn.Module:
     """Another library's network as that library has it, or rewritten by `binarize`."""
     for field in dataclasses.fields(network):
-        if field.name not in ("name", "teacher", "padding_value") and getattr(network, field.name) != field.default:
+        if (
+            field.name not in ("name", "teacher", "weights", "padding_value")
+            and getattr(network, field.name) != field.default
+        ):
             raise UserError(
                 f"network.{field.name} is an option of our own networks; {network.name} has padding_value alone"
             )

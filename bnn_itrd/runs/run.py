@@ -11,7 +11,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
-from bnn_itrd.config.addresses import named_addresses
+from bnn_itrd.config.addresses import LIBRARIES, named_addresses
 from bnn_itrd.config.run import MemberConfig, RunConfig, member_config
 from bnn_itrd.config.train import TrainConfig
 from bnn_itrd.config.trees import to_dict
@@ -24,7 +24,7 @@ from bnn_itrd.files import write_json, write_yaml
 from bnn_itrd.models import MODELS
 from bnn_itrd.runs.identity import data_identity
 from bnn_itrd.runs.lock import run_folder
-from bnn_itrd.runs.member import FIRST_STAGE, Member, check_from_teacher, train_member
+from bnn_itrd.runs.member import FIRST_STAGE, Member, check_first_weights, check_from_teacher, train_member
 from bnn_itrd.runs.sizes import first_look, output_sizes, sizes_of_definition
 from bnn_itrd.runs.teachers import load_given_teacher, load_teacher
 from bnn_itrd.training.checkpoint import matching_state
@@ -51,8 +51,8 @@ def _check_folder(config: RunConfig, data: ImageData, out: Path) -> None:
         for stage, folder in ((member, out / name), (member.of_first_stage(), out / name / FIRST_STAGE)):
             if stage is not None and (folder / "last.pt").exists():
                 given = {**to_dict(stage), **data_identity(data)}
-                # The hash is known only once there is a teacher.
-                matching_state(folder / "last.pt", given, later=("teacher_sha256",))
+                # The hashes are known only once there is a teacher, and a network to begin with weights.
+                matching_state(folder / "last.pt", given, later=("teacher_sha256", "weights_sha256"))
 
 
 def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher: Member | None) -> None:
@@ -75,6 +75,7 @@ def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher
     if not students:
         return
     # They differ in what they learn from alone.
+    check_first_weights(students[0], data)
     if (first := students[0].of_first_stage()) is not None:
         _sizes(first.name, first, data)
     sizes = _sizes(students[0].name, students[0], data)
@@ -242,6 +243,9 @@ def _given_teacher(config: RunConfig, data: ImageData, out: Path, only: str | No
     if config.teacher is not None and only == "teacher":
         raise UserError(f"teacher {config.teacher} is given, so none is trained: leave it out, or name a student")
     if config.teacher is not None:
+        untrained = config.teacher_weights is None and config.teacher.partition(":")[0] in LIBRARIES
+        if untrained and only is not None and not member_config(config, only).needs_teacher:
+            return None  # this student has no need of one
         students = config.students if only is None else {k: v for k, v in config.students.items() if k == only}
         other = not any(student.compares_logits for student in students.values())
         return load_given_teacher(config, data, other_classes=other, trust=trusted)

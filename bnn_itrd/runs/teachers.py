@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bnn_itrd.config.addresses import LIBRARIES
 from bnn_itrd.config.run import RunConfig
@@ -16,10 +15,11 @@ from bnn_itrd.data.normalisation import remember_images
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.models import find_head
+from bnn_itrd.runs.given.state_files import how_to_save, read_state, state_file
 from bnn_itrd.runs.load import load_member
 from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.networks import untrained_network
-from bnn_itrd.training.checkpoint import check_undamaged, load_checkpoint, refused_content
+from bnn_itrd.training.checkpoint import load_checkpoint
 
 __all__ = ["foreign", "library_statistics", "load_given_teacher", "load_teacher"]
 
@@ -79,7 +79,8 @@ def load_teacher(
     if other and not other_classes:
         raise UserError(
             f"teacher {file} was trained for classes {_few(identity.get('classes') or [])}, but the data has "
-            f"{_few(data.classes)}: only students without kd, dkd and dist, which compare logits, can learn from it"
+            f"{_few(data.classes)}: only students without kd, dkd and dist, which compare logits, can learn "
+            "from it (lwf does not need the same classes)"
         )
     network = identity["network"]["name"] if "network" in identity else type(model).__name__
     return Member("teacher", model, "teacher", network, file, other_task=other)
@@ -124,12 +125,11 @@ def foreign(
     """
     model = untrained_network(address, num_classes=num_classes)
     if weights is None:
-        raise UserError(f"teacher {address!r} is untrained: give its state dict with --teacher_weights FILE")
-    if not Path(weights).is_file():
-        raise UserError(f"no file {weights} for --teacher_weights")
-    check_undamaged(Path(weights))
+        how = f", which is had with: {how_to_save(address)}"
+        raise UserError(f"teacher {address!r} is untrained: give its state dict with --teacher_weights FILE{how}")
+    path = state_file(weights, field="teacher_weights", network=address)
+    state = read_state(path, of=f"{address} with {num_classes} classes")
     try:
-        state = _read_state(Path(weights))
         if other_classes:
             # The rows of the classifier, whose place does not depend on their number.
             head = state.get(f"{find_head(model)}.weight")
@@ -138,15 +138,5 @@ def foreign(
                 model = untrained_network(address, num_classes=num_classes)
         model.load_state_dict(state)
     except Exception as error:
-        why = refused_content(error) or error
-        raise UserError(f"{weights} is not the state dict of {address} with {num_classes} classes: {why}") from error
+        raise UserError(f"{weights} is not the state dict of {address} with {num_classes} classes: {error}") from error
     return model, num_classes
-
-
-def _read_state(path: Path) -> Mapping[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state

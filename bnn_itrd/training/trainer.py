@@ -183,7 +183,7 @@ class Trainer(BaseTrainer):
         return {name: length for name, length in lengths.items() if length}
 
     def prepare_epoch(self, data: ImageData, progress: Progress) -> dict[str, Any]:
-        """Makes one pass of the distillers' preparation, at the peak learning rate; returns its row."""
+        """Makes one pass of the distillers' preparation, at its own or else the peak learning rate; returns its row."""
         done = len(self.preparation)
         active = tuple(name for name, epochs in self.preparation_epochs.items() if done < epochs)
         set_progress(self.objective, 0.0)
@@ -195,6 +195,11 @@ class Trainer(BaseTrainer):
             return self._pass(data, progress, number=done, preparing=True)
         finally:
             self.objective.preparing = ()
+
+    def _preparation_lr(self) -> float:
+        """That of the distillers in the phase, which have the same (`make_distillers`), or else the training's."""
+        rates = (getattr(self.objective.distillers[name], "preparation_lr", None) for name in self.objective.preparing)
+        return next((float(rate) for rate in rates if rate is not None), self.config.lr)
 
     def end_preparation(self) -> None:
         """Freezes what the phases trained for themselves."""
@@ -261,7 +266,7 @@ class Trainer(BaseTrainer):
         )
         augmented = StepImages(config, data, fabric.device, rank=fabric.global_rank)
         augmented.begin(epoch, steps=steps_per_epoch, batch=config.batch_size // fabric.world_size)
-        lr = config.lr
+        lr = self._preparation_lr() if preparing else config.lr
         for i, (images, labels, indices) in enumerate(batches):
             step = number * steps_per_epoch + i
             if not preparing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight
@@ -10,7 +11,7 @@ from bnn_itrd.quant.methods._standardise import WEIGHT_EPS, wide
 from bnn_itrd.quant.methods.irnet import EDEWeight
 from bnn_itrd.quant.surrogates import sign
 
-__all__ = ["AdaBinActivation", "AdaBinWeight", "adabin_weight"]
+__all__ = ["AdaBinActivation", "AdaBinWeight", "Maxout", "adabin_weight"]
 
 _LEAST = 1e-3
 
@@ -59,7 +60,7 @@ class AdaBinActivation(ActivationBinarizer):
 
     Deviations: a border of padding_value 0 is b, the middle of the set (the published code pads with the number 0):
     with b everywhere in the window it is a constant of each channel, and deploys exactly. The published code has
-    ``a (sign + b)``; this is the paper's set. The paper's Maxout nonlinearity is left to the network (`RPReLU`).
+    ``a (sign + b)``; this is the paper's set. The paper's nonlinearity is `Maxout`.
 
     Sign of: (x - b) / a, learned; the layer reads a sign + b
     Gradient: max(2 - 2|u|, 0) at u = (x - b) / a
@@ -79,3 +80,30 @@ class AdaBinActivation(ActivationBinarizer):
 
     def forward(self, x: Tensor) -> Tensor:
         return sign(self.presign(x), surrogate="polynomial").to(x.dtype)
+
+
+class Maxout(nn.Module):
+    """``p_c max(x, 0) + q_c min(x, 0)``, (n, c, ...) -> (n, c, ...): slopes of both sides, learned per channel.
+
+    p is 1 and q 0.25 at first, as in the published code. AdaBin, sec. 3.3. Raises ValueError where channels < 1.
+
+    >>> Maxout(1)(torch.tensor([[-2.0], [3.0]])).flatten().tolist()
+    [-0.5, 3.0]
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        if channels < 1:
+            raise ValueError(f"channels must be >= 1, got {channels}")
+        self.channels = channels
+        self.above = nn.Parameter(torch.ones(channels))
+        self.below = nn.Parameter(torch.full((channels,), 0.25))
+
+    def extra_repr(self) -> str:
+        return str(self.channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        above, below = (v.reshape(-1, *([1] * (x.dim() - 2))) for v in (self.above, self.below))
+        # Operations that every deployed form has.
+        y = above * F.relu(x) + below * x.clamp(max=0)
+        return y.to(x.dtype)  # under autocast the parameters are wider than x

@@ -28,9 +28,12 @@ from bnn_itrd.experiments.papers.relative import relative_improvement
 from bnn_itrd.experiments.papers.runs import find_runs
 from bnn_itrd.experiments.papers.view import show_table
 from bnn_itrd.models import summary
+from bnn_itrd.nlp.options import squad_config
 from bnn_itrd.runs.networks import build
 
 ROOT = Path(__file__).resolve().parents[2]
+# Options whose value the reader's shell knows.
+FILES = ("--data.root", "--teacher_weights", "--network.weights", "--pretrained")
 
 # ---- the values
 
@@ -87,6 +90,7 @@ srd-3 | DKD | R32x4 R8x4 | 76.32
 srd-3 | SRD + DKD | R50 MN2 | 71.75
 binary-cifar10 | ReCU (Xu 2021) | ResNet-20 | 87.5
 binary-cifar10 | ReCU (Xu 2021) | VGG-small | 92.2
+binary-cifar10 | AdaBin (Tu 2022) | ResNet-18 | 93.1
 binary-cifar10 | BiPer (Vargas 2024) | ResNet-18 | 93.75
 """
 
@@ -335,6 +339,36 @@ def test_missing_commands_are_those_of_the_empty_cells(tmp_path: Path, capsys: p
     teacher = commands[0][commands[0].index("--out") + 1]
     assert {words[words.index("--teacher") + 1] for words in distilled} == {teacher}
     assert len({words[words.index("--out") + 1] for words in commands}) == len(commands)
+
+
+def test_every_command_parses() -> None:
+    """One for each recipe and set of fields that no other test reads; what stands behind is a file of the reader's."""
+    seen = set()
+    for name in ("vid-2a", "vid-2d", "srd-1", "binary-cifar10", "itrd-3-squad"):
+        for task in missing_tasks(published_table(name), []):
+            _, command, recipe, _, member, *words = shlex.split(task.command)
+            places = {words[i + 1] for i, word in enumerate(words) if word in FILES}
+            assert command == "train" and places <= {"$DATA", "$WEIGHTS", "$STUDENT", "$BERT"}, task.command
+            fields = [w if w not in FILES else f"{w}=x" for w in words if w not in places and w.startswith("--")]
+            fields = [w for w in fields if w.partition("=")[0] not in ("--out", "--teacher")]
+            what = recipe, member, *(w.partition("=")[0] for w in fields)
+            if what not in seen and (recipe == "squad" or member in ("plain", "teacher", "vid-both", "srd", "adabin")):
+                tree = recipes.read(recipe)
+                read = squad_config if recipe == "squad" else run_config
+                assert member in ("teacher", *read("train", "", tree, fields, extra={})[0].students)
+            seen.add(what)
+    assert {recipe for recipe, *_ in seen} >= {"mit67-resnet34-resnet18", "cub200-resnet34-vgg9", "squad"}
+    # The student of VID's "Finetuned" begins with weights, and needs no teacher's.
+    (task, *_) = (t for t in missing_tasks(published_table("vid-2b"), []) if t.fills.startswith("Finetuned"))
+    assert '--network.weights "$STUDENT"' in task.command and "WEIGHTS" not in task.command
+
+
+def test_weights_to_begin_with_make_another_cell_wherever_they_lie(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "mit67-resnet34-vgg9", "plain", 50.0)
+    write_run(tmp_path / "b", "mit67-resnet34-vgg9", "plain", 70.0, "--network.weights=/somewhere/vgg11_bn.pth")
+    filled = {(cell.row, cell.column): [each.mean for each in found] for cell, found in show_table(
+        published_table("vid-2b"), find_runs([tmp_path])).filled}  # fmt: skip
+    assert filled == {("Student", "all"): [50.0], ("Finetuned", "all"): [70.0]}
 
 
 def test_a_teacher_of_few_images_is_trained_on_all_of_them() -> None:

@@ -25,7 +25,7 @@ from bnn_itrd.quant import BinaryConv2d, Scheme
         ({"centre": True}, "centre=True needs activation rbnn or siman, got 'recu'"),
         (
             {"nonlinearity": "relu"},
-            "unknown nonlinearity 'relu', did you mean 'rprelu'. Expected one of hardtanh, rprelu",
+            "unknown nonlinearity 'relu', did you mean 'rprelu'. Expected one of hardtanh, rprelu, maxout",
         ),
         ({"activation": "rsig"}, "unknown activation binariser 'rsig'.*did you mean 'rsign'"),
     ],

@@ -22,6 +22,7 @@ class ABConfig(OfAllStages):
         final: 1, for the same reason
         margin: by which an activation should stand off its boundary
         preparation_epochs: length of the phase
+        preparation_lr: learning rate of the phase; that of the training by default
     """
 
     facts = Facts(
@@ -35,10 +36,12 @@ class ABConfig(OfAllStages):
     weight: float = 3e-3
     margin: float = 1.0
     preparation_epochs: int = 30
+    preparation_lr: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(self.preparation_epochs >= 1, "preparation_epochs", ">= 1: it learns nowhere else")
+        self._require_preparation_lr(self.preparation_lr)
         self._require_no_schedule()
 
     @property

@@ -19,6 +19,7 @@ class FSPConfig(OfAllStages):
     Args:
         preparation_epochs: epochs in which the student is trained on this alone first, as in the paper; the term then
             takes no further part, and has no schedule
+        preparation_lr: learning rate of the phase; that of the training by default
     """
 
     facts = Facts(
@@ -30,9 +31,13 @@ class FSPConfig(OfAllStages):
 
     weight: float = 50.0
     preparation_epochs: int = 0
+    preparation_lr: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._require_preparation_lr(self.preparation_lr)
+        rule = "none without preparation_epochs"
+        self._require(self.preparation_lr is None or self.only_prepares, "preparation_lr", rule)
         if self.only_prepares:
             self._require_no_schedule()
 

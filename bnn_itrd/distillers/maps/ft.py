@@ -25,6 +25,7 @@ class FTConfig(OfOneStage):
         stage: which map, from 0, or from the end with -1
         rate: channels of the factors over those of the teacher's map
         preparation_epochs: epochs in which the paraphraser is trained
+        preparation_lr: learning rate of the phase; that of the training by default
     """
 
     facts = Facts(
@@ -38,11 +39,13 @@ class FTConfig(OfOneStage):
     stage: int = -1
     rate: float = 0.5
     preparation_epochs: int = 30
+    preparation_lr: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(0 < self.rate <= 1, "rate", "in (0, 1]")
         self._require(self.preparation_epochs >= 1, "preparation_epochs", ">= 1: the paraphraser is trained there")
+        self._require_preparation_lr(self.preparation_lr)
 
     def loss(self, setting: Setting) -> Any:
         from bnn_itrd.losses.ft import FT

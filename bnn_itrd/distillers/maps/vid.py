@@ -23,44 +23,53 @@ class VIDConfig(OfEachStage):
     """Variational lower bound of the mutual information (Ahn et al. 2019).
 
     Args:
-        form: maps (MI-I, every stage) or logits (MI-L: the student's representation and the teacher's logits)
+        form: maps (MI-I, every stage), logits (MI-L: the student's representation and the teacher's logits) or both
         reduction: mean over the elements, or sum as in the paper
         batch_norm: maps: two convolutions with BatchNorm as in the paper, not three without
+        logits_weight: both: weight of the logits' part, where that of each stage is 1
     """
 
     facts = Facts(
-        matches="Gaussian model of the teacher's maps (`maps`), or of its logits (`logits`: other classes may do)",
+        matches="Gaussian model of the teacher's maps (`maps`), of its logits (`logits`: other classes may do), "
+        "or of `both`",
         owns="three 1x1 convolutions and a variance per stage; a linear layer",
         reduction="mean over elements, sum over stages (`reduction: sum` is the paper's)",
         source="Ahn 2019",
     )
 
-    form: Literal["maps", "logits"] = "maps"
+    form: Literal["maps", "logits", "both"] = "maps"
     reduction: Literal["mean", "sum"] = "mean"
     batch_norm: bool = False
+    logits_weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(
-            self.form == "maps" or not self.batch_norm, "batch_norm", "false with form logits, a linear layer"
+            self.form != "logits" or not self.batch_norm, "batch_norm", "false with form logits, a linear layer"
         )
+        rule = "1 without form both, where weight alone counts"
+        self._require(self.form == "both" or self.logits_weight == 1, "logits_weight", rule)
 
     def loss(self, setting: Setting) -> Any:
         from torch import nn
 
         from bnn_itrd.losses.vid import VID, VIDLogits
 
-        if self.form == "logits":
+        def of_logits() -> nn.Module:
             return VIDLogits(setting.student.representation, setting.teacher.logits, reduction=self.reduction)
+
+        if self.form == "logits":
+            return of_logits()
         pairs = zip(*stages_of(self.name, setting), strict=True)
-        return nn.ModuleList(VID(s, t, batch_norm=self.batch_norm, reduction=self.reduction) for s, t in pairs)
+        of_maps = [VID(s, t, batch_norm=self.batch_norm, reduction=self.reduction) for s, t in pairs]
+        return nn.ModuleList([*of_maps, of_logits()] if self.form == "both" else of_maps)
 
     @property
     def kept_as(self) -> tuple[str, ...]:
         return ("logits",) if self.form == "logits" else ("losses",)
 
     def check(self, setting: Setting) -> None:
-        if self.form == "maps":
+        if self.form != "logits":
             super().check(setting)
 
     def term(
@@ -69,4 +78,8 @@ class VIDConfig(OfEachStage):
         if self.form == "logits":
             result: Tensor = loss(student.representation, teacher.logits)
             return result
-        return [each(s, t) for each, s, t in zip(loss, student.stages, teacher.stages, strict=True)]
+        of_maps = loss[:-1] if self.form == "both" else loss
+        terms = [each(s, t) for each, s, t in zip(of_maps, student.stages, teacher.stages, strict=True)]
+        if self.form == "both":
+            terms.append(self.logits_weight * loss[-1](student.representation, teacher.logits))
+        return terms

@@ -72,11 +72,15 @@ class ITRDConfig(OfRepresentations):
         self._require(self.alpha > 0, "alpha", "> 0")
 
     def loss(self, setting: Setting) -> Any:
+        return self.loss_of(*self.dims(setting))
+
+    def loss_of(self, student_dim: int, teacher_dim: int) -> Any:
+        """Returns the loss of representations (n, student_dim) and (n, teacher_dim), with its embedding."""
         from bnn_itrd.losses.itrd import ITRD
 
-        dims = student_dim, teacher_dim = self.dims(setting)
         loss = ITRD(
-            *dims,
+            student_dim,
+            teacher_dim,
             alpha=self.alpha,
             beta_corr=self.beta_corr,
             beta_mi=self.beta_mi,

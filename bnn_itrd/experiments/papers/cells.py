@@ -118,7 +118,8 @@ def _identity(member: Mapping[str, Any]) -> tuple[Any, ...]:
     for name, options in distill.items():
         if isinstance(options, Mapping):
             methods.append((name, tuple(sorted(_kind(name, options).items(), key=str))))
-    seen = data.get("name"), bool(data.get("unlabelled"))
+    # Which images, which of them labelled, and whether it begins with trained weights, wherever their file lies.
+    seen = data.get("name"), bool(data.get("unlabelled")), bool(member["network"].get("weights"))
     return seen, binary, bool(distill.get("ce", 1)), tuple(sorted(methods))
 
 
@@ -192,6 +193,7 @@ def _fits(run: FoundRun, want: Wanted) -> bool:
     if _identity(run.member) != want.is_it or (want.teacher is not None and run.teacher != want.teacher):
         return False
     different = changed(run.member, want.member)
+    different.pop("network.weights", None)  # where the file lies; whether there is one was asked above
     if any(key.startswith("network.") for key in different):
         return False
     of_machines = tuple(f".{name}" for name in _OF_MACHINES)

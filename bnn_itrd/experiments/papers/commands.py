@@ -17,8 +17,9 @@ from bnn_itrd.experiments.papers.runs import FoundRun
 
 __all__ = ["Task", "missing_tasks", "small_sweep"]
 
-# Where the images lie: the reader's to say, once, before the commands are given to a shell.
+# Where the images lie, and trained weights: the reader's to say, once, before the commands are given to a shell.
 _DATA = '"$DATA"'
+_OF_READER = "network.weights"
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,13 @@ def _teacher(table: PublishedTable, cell: Cell, network: str) -> Task:
 def _student(table: PublishedTable, cell: Cell, network: str, seed: int) -> Task:
     want = wanted(cell)
     name = "-".join(_plain(part) for part in (cell.column, cell.row, f"s{seed}"))
-    words = ["--member", str(cell.member), *tokens(cell.fields), f"--seed={seed}", "--out", _folder(table, name)]
+    fields = {key: value for key, value in cell.fields.items() if key != _OF_READER}
+    words = ["--member", str(cell.member), *tokens(fields), f"--seed={seed}", "--out", _folder(table, name)]
     if want.teacher is not None:
         given = want.config.teacher is not None
         words += [] if given else ["--teacher", _folder(table, f"teacher-{_plain(network)}")]
     extra = ' --teacher_weights "$WEIGHTS"' if want.teacher is not None and want.config.teacher is not None else ""
+    extra += f' --{_OF_READER} "$STUDENT"' if _OF_READER in cell.fields else ""
     hours = expected_hours(member_config(want.config, str(cell.member)), want.teacher)
     return Task(_line("train", str(cell.recipe), words) + extra, hours, f"{cell.row}, {cell.column}, seed {seed}")
 

@@ -98,6 +98,6 @@ def test_a_student_s_plain_file_in_openvino(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "vgg9"])  # its images are larger: test_vgg9.py
 def test_a_whole_student_s_file(name: str, tmp_path: Path) -> None:
     check_file(student(name), tmp_path / "student.onnx")

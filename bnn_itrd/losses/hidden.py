@@ -1,0 +1,61 @@
+"""Hidden states beside hidden states: their distance, that of their Gram matrices, and the angle between them."""
+
+import torch
+from einops import einsum
+from torch import Tensor
+
+from ._inputs import as_float, check_same_shape
+from ._scale import unit
+
+__all__ = ["hidden_cosine_loss", "hidden_mmd_loss", "hidden_mse_loss"]
+
+
+def hidden_mse_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
+    """mean (z_s - z_t)^2 over rows and features; (n, d), (n, d) -> ().
+
+    The rows are tokens that are no padding. Half-precision inputs are computed in float32. Raises ValueError on other
+    shapes. TextBrewer (Yang et al. 2020): hidden_mse.
+
+    >>> hidden_mse_loss(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 0.0]])).item()
+    2.5
+    """
+    check_same_shape("z_s", z_s, "z_t", z_t, "(n, d)")
+    with torch.autocast(z_s.device.type, enabled=False):
+        z_s, z_t = as_float(z_s, z_t)
+        return (z_s - z_t).square().mean()
+
+
+def hidden_mmd_loss(hidden_s: Tensor, hidden_t: Tensor, mask: Tensor) -> Tensor:
+    """mean (H_s H_s^T / d_s - H_t H_t^T / d_t)^2 over pairs of tokens; (b, l, d_s), (b, l, d_t), (b, l) -> ().
+
+    The pairs are those of one window of which neither token is padding (mask 0); each counts the same. Half-precision
+    inputs are computed in float32. Raises ValueError on other shapes. TextBrewer (Yang et al. 2020): mmd, in its lists
+    of matches smmd.
+
+    >>> mask = torch.ones(1, 2)
+    >>> hidden_mmd_loss(torch.tensor([[[1.0], [0.0]]]), torch.zeros(1, 2, 3), mask).item()
+    0.25
+    """
+    if hidden_s.ndim != 3 or hidden_t.ndim != 3 or not hidden_s.shape[:2] == hidden_t.shape[:2] == mask.shape:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (hidden_s, hidden_t, mask))
+        raise ValueError(f"hidden_s, hidden_t and mask must be (b, l, d_s), (b, l, d_t) and (b, l), got {shapes}")
+    with torch.autocast(hidden_s.device.type, enabled=False):
+        hidden_s, hidden_t = as_float(hidden_s, hidden_t)
+        grams = [einsum(h, h, "b i d, b j d -> b i j") / h.shape[-1] for h in (hidden_s, hidden_t)]
+        pairs = einsum(mask, mask, "b i, b j -> b i j") != 0
+        return (grams[0] - grams[1])[pairs].square().mean()
+
+
+def hidden_cosine_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
+    """mean over rows of 1 - cos(z_s, z_t); (n, d), (n, d) -> (), in [0, 2].
+
+    The rows are tokens that are no padding; one of zeros has a cosine of 0, and no gradient. Half-precision inputs are
+    computed in float32. Raises ValueError on other shapes. DistilBERT (Sanh et al. 2019), sec. 3: L_cos.
+
+    >>> hidden_cosine_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 4.0]])).item()  # doctest: +ELLIPSIS
+    0.4...
+    """
+    check_same_shape("z_s", z_s, "z_t", z_t, "(n, d)")
+    with torch.autocast(z_s.device.type, enabled=False):
+        z_s, z_t = as_float(z_s, z_t)
+        return 1 - (unit(z_s) * unit(z_t)).sum(1).mean()

@@ -1,0 +1,48 @@
+"""Transformers on ImageNet as recipes: the poster's table 1, DeiT-Ti and DeiT-S from a RegNetY-160 of timm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["TRANSFORMERS"]
+
+# DeiT's (Touvron et al. 2021, table 9) as far as there are fields for it: 300 epochs, AdamW at 5e-4 for each 512 images
+# of a batch, mixup 0.8, CutMix 1, label smoothing 0.1. TrivialAugment stands for RandAugment; there is no random
+# erasing, no stochastic depth and no repeated augmentation.
+_TRAIN = {
+    "epochs": 300,
+    "batch_size": 1024,
+    "optimizer": "adamw",
+    "lr": 1e-3,
+    "weight_decay": 0.05,
+    "weight_decay_of": "weights",
+    "warmup_epochs": 5,
+    "label_smoothing": 0.1,
+    "trivial_augment": True,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "precision": "auto",
+    "eval_every": 10,
+}
+
+
+def _recipe(student: str) -> dict[str, Any]:
+    return {
+        "data": {"name": "imagenet", "image_size": 224, "workers": 16},
+        "network": {"name": f"timm:{student}_patch16_224"},
+        "scheme": {"binary": False},
+        "teacher": "timm:regnety_160",
+        "train": dict(_TRAIN),
+        "students": {"plain": {}, "srd": {"srd": {"weight": 2.0, "exponent": 4.0}}},
+    }
+
+
+# Name -> (what it is for, its fields). The hours are those of `bnn-itrd table srd-1 --missing`, by multiplications.
+TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
+    f"imagenet-regnety_160-{student}": (
+        f"ImageNet, timm's RegNetY-160 to its {called} by SRD, 300 epochs: the poster's table 1; {hours} hours of an "
+        "H100 on paper; needs timm, --data.root and --teacher_weights regnety_160.pth.",
+        _recipe(student),
+    )
+    for student, called, hours in (("deit_tiny", "DeiT-Ti", "29"), ("deit_small", "DeiT-S", "43"))
+}

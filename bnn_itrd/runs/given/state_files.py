@@ -1,0 +1,63 @@
+"""The state dict of a network in a file of the user's: read, and how to get one of a library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bnn_itrd.errors import UserError
+from bnn_itrd.training.checkpoint import check_undamaged, refused_content
+
+__all__ = ["how_to_save", "read_state", "state_file"]
+
+# A network of ours -> that of a library whose weights fit it.
+_FITTING = {"vgg9": "torchvision:vgg11_bn"}
+
+
+def how_to_save(network: str) -> str:
+    """Returns how a file of trained weights is had, where a library has some for the network; else an empty text.
+
+    >>> how_to_save("torchvision:resnet18")[:70]
+    'python -c "import torch, torchvision; torch.save(torchvision.models.ge'
+    >>> how_to_save("resnet20")
+    ''
+    """
+    library, _, name = _FITTING.get(network, network).partition(":")
+    if library == "torchvision":
+        made = f"torchvision.models.get_model('{name}', weights='DEFAULT')"
+        return f"python -c \"import torch, torchvision; torch.save({made}.state_dict(), '{name}.pth')\""
+    if library == "timm":
+        made = f"timm.create_model('{name}', pretrained=True)"
+        return f"python -c \"import torch, timm; torch.save({made}.state_dict(), '{name}.pth')\""
+    return ""
+
+
+def state_file(path: str, *, field: str, network: str) -> Path:
+    """Returns the path of a file that a field names. Raises UserError where there is none, or a damaged one."""
+    if not Path(path).is_file():
+        how = how_to_save(network)
+        said = f"; one is had with: {how}" if how else ""
+        raise UserError(f"no file {path} for --{field}{said}")
+    check_undamaged(Path(path))
+    return Path(path)
+
+
+def read_state(path: Path, *, of: str) -> Mapping[str, Tensor]:
+    """Returns the state dict in a file, on the CPU; of: whose it should be, for the message.
+
+    Raises UserError where it holds none.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path} is not the state dict of {of}: {refused_content(error) or error}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} is not the state dict of {of}: it must map names to tensors, as state_dict() does")
+    return state

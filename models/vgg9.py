@@ -1,0 +1,98 @@
+"""VGG-9 for large images: torchvision's VGG-11 with BatchNorm, without its two hidden linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bnn_itrd.models.blocks import Style
+from bnn_itrd.models.builder import prelude, remembered, scaled
+from bnn_itrd.quant.scheme import AnyScheme
+
+__all__ = ["VGG9", "vgg9"]
+
+# Simonyan and Zisserman 2015, table 1, A: convolutions of so many channels, and a 0 for each MaxPool.
+_PLAN = (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0)
+_LEAST = 32
+
+
+class VGG9(nn.Module):
+    """Eight 3x3 convolutions with BatchNorm and activation, five MaxPools, global average, linear.
+
+    (n, c, h, w) -> (n, classes); h and w are 32 at least. The stage maps (`stages`) are those of the last four
+    MaxPools, of 1/4, 1/8, 1/16 and 1/32 of the image's side, as the stages of a ResNet of large images are; the
+    representation is the pooled input of `head`. In full precision `features` has the names and shapes of
+    torchvision's vgg11_bn.
+    """
+
+    def __init__(self, widths: Sequence[int], *, num_classes: int, input_shape: tuple[int, int, int], style: Style):
+        super().__init__()
+        channels, height, width = input_shape
+        if min(height, width) < _LEAST:
+            raise ValueError(f"input_shape must be at least {_LEAST} pixels on each side, got {height} x {width}")
+        self.input_shape = input_shape
+        self.head = "linear"
+        parts: list[nn.Module] = []
+        ends = []
+        for out in widths:
+            if out == 0:
+                parts.append(nn.MaxPool2d(2))
+                if style.scheme is not None:
+                    # The sign of a maximum is nearly always +1: a student's is centred again, as in `VGG`.
+                    parts += [nn.BatchNorm2d(channels), style.activation(channels)]
+                ends.append(f"features.{len(parts) - 1}")
+                continue
+            conv: nn.Module
+            if style.scheme is None:
+                conv = nn.Conv2d(channels, out, 3, padding=1)  # with a bias, as torchvision's
+            else:
+                conv = style.conv3x3(channels, out) if parts else style.stem(channels, out)
+            parts += [conv, nn.BatchNorm2d(out), style.activation(out)]
+            channels = out
+        self.features = nn.Sequential(*parts)
+        self.stages = tuple(ends[1:])
+        self.average = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(channels, num_classes)
+        nn.init.normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(torch.flatten(self.average(self.features(x)), 1))
+        return logits
+
+
+@remembered
+def vgg9(
+    num_classes: int = 10,
+    *,
+    binary: AnyScheme | None = None,
+    in_channels: int = 3,
+    input_shape: Sequence[int] | None = None,
+    width: float = 1.0,
+    padding_value: int = 0,
+) -> VGG9:
+    """VGG-9: the full-precision network or, with `binary`, its 1-bit student.
+
+    Input (n, *input_shape), by default (in_channels, 32, 32); output (n, num_classes). Ahn et al. 2019 transfer to a
+    "VGG-9" that they do not describe; this is the VGG-11 of Simonyan and Zisserman 2015 with one linear layer for
+    three, nine layers in all, which begins with ImageNet's weights of torchvision's vgg11_bn where they are given
+    (``network.weights``). A student has every convolution but the first binary and without bias, hardtanh for ReLU, and
+    BatchNorm and hardtanh behind each pool. Raises ValueError on an unknown scheme or a shape that does not fit.
+    """
+    shape, style = prelude(
+        num_classes,
+        binary=binary,
+        in_channels=in_channels,
+        input_shape=input_shape,
+        width=width,
+        padding_value=padding_value,
+    )
+    widths = [scaled(channels, width) if channels else 0 for channels in _PLAN]
+    return VGG9(widths, num_classes=num_classes, input_shape=shape, style=style)
