@@ -26,7 +26,7 @@ from bnn_itrd.distillers.setting import Setting
 from bnn_itrd.errors import UserError
 from bnn_itrd.quant import set_fused, set_progress, start_epoch
 from bnn_itrd.training.base import BaseTrainer
-from bnn_itrd.training.evaluation import Evaluation, evaluate
+from bnn_itrd.training.evaluation import Evaluation, evaluate, kept_evaluation, to_keep
 from bnn_itrd.training.fabric import steps_in_epoch
 from bnn_itrd.training.metrics import loss_columns, positive_weights
 from bnn_itrd.training.optimizer import MovingAverage, fixed_norms, learning_rate, make_optimizer
@@ -169,11 +169,15 @@ class Trainer(BaseTrainer):
         return {**super().stateful(), "ema": self.ema}
 
     def state(self) -> dict[str, Any]:
-        return {"model": self.kept.state_dict(), **super().state(), "preparation": self.preparation}
+        state = {"model": self.kept.state_dict(), **super().state(), "preparation": self.preparation}
+        if self.epoch == self.config.epochs and self.final is not None:
+            state["final"] = to_keep(self.final)
+        return state
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
         self.preparation = state.get("preparation", [])
+        self.final = kept_evaluation(state.get("final"))
 
     # ---- the distillers' preparation
 
