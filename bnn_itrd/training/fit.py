@@ -100,9 +100,8 @@ def fit(
                 )  # fmt: skip
         trainer.share_buffers()
         set_progress(trainer.kept, 1.0)
-        final = trainer.final
-        if final is None or not final.is_of(data.test if data.val is None else data.val):
-            final = trainer.evaluate(data)
+        split = data.test if data.val is None else data.val
+        final = trainer.final if trainer.final is not None and trainer.final.is_of(split) else trainer.evaluate(data)
         remember_images(trainer.kept, mean=data.mean, std=data.std, classes=data.classes)
         return Fitted(trainer.kept.eval(), trainer.history, final)
     finally:
