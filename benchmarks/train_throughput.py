@@ -58,6 +58,7 @@ class Ours:
             precision=args.precision,
             compile=args.compile,
             compile_mode=args.compile_mode,
+            fused_kernels=args.fused_kernels,
             channels_last=True,
         )
         self.fabric = make_fabric(FabricConfig(), precision=train.precision)
@@ -70,7 +71,7 @@ class Ours:
         self.trainer.objective.train()
         half = torch.full((3,), 0.5)
         self.split = TensorSplit(images, labels, half, half, crop_padding=4, flip=True)
-        self.batch, self.graphs = args.batch, args.compile_mode is not None
+        self.batch, self.graphs = args.batch, self.trainer.forms.uses_cuda_graphs
         self.source = self._batches()
         self.parts: dict[str, list[float]] = {}
 
@@ -219,7 +220,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="steps in a turn")
     parser.add_argument("--workers", type=int, default=2, help="DataLoader processes of the published way")
     parser.add_argument("--precision", default="bf16-mixed", choices=["bf16-mixed", "16-mixed", "32-true"])
-    parser.add_argument("--compile_mode", default=None, choices=["reduce-overhead", "max-autotune"])
+    parser.add_argument("--compile_mode", default="auto", choices=["auto", "reduce-overhead", "max-autotune"])
+    parser.add_argument("--fused_kernels", action="store_true", help="train.fused_kernels, on a GPU")
     parser.add_argument("--eager", dest="compile", action="store_false", help="without torch.compile")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
@@ -273,6 +275,7 @@ def main() -> None:
             "precision": args.precision,
             "compile": args.compile,
             "compile_mode": args.compile_mode,
+            "fused_kernels": args.fused_kernels,
             "images_per_s": speed,
             "student_over_published": over["student"],
             "itrd_over_published": over["student + ITRD"],

@@ -5,6 +5,7 @@ from .annealing import start_epoch as start_epoch
 from .binarizer import ActivationBinarizer as ActivationBinarizer
 from .binarizer import BinaryWeight as BinaryWeight
 from .binarizer import WeightBinarizer as WeightBinarizer
+from .fusing import set_fused as set_fused
 from .integer_layers import IntegerConv2d as IntegerConv2d
 from .integer_layers import IntegerLinear as IntegerLinear
 from .integers import IntegerQuantizer as IntegerQuantizer

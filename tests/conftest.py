@@ -18,6 +18,9 @@ from helpers import write_npz
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # pytest-xdist gives its workers the width of the terminal: tables are tested as they are where there is none.
 os.environ.pop("COLUMNS", None)
+if not Path("/dev/nvidiactl").exists():
+    # Triton reads it once, when it is imported: its kernels are then run on the CPU, operation by operation.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Two test files run at a time: with a thread for every core in each, they would wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

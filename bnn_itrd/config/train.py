@@ -45,6 +45,7 @@ class TrainConfig:
         compile: torch.compile the training step
         compile_mode: of torch.compile: reduce-overhead (which replays CUDA graphs), max-autotune, or null for its own;
             auto: reduce-overhead on a CUDA device, and what works where that fails
+        fused_kernels: on a CUDA device, ReCU's activations in Triton kernels (values as without them, to rounding)
         channels_last: memory format of images and convolutions
         eval_every: epochs between evaluations; the last epoch is always evaluated
         checkpoint_seconds: least time between two checkpoints, of which one is written after the first epoch, at the
@@ -76,6 +77,7 @@ class TrainConfig:
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
     compile: bool = False
     compile_mode: Literal["auto", "reduce-overhead", "max-autotune"] | None = "auto"
+    fused_kernels: bool = False
     channels_last: bool = False
     eval_every: int = 1
     checkpoint_seconds: float = 30.0

@@ -55,6 +55,7 @@ _FREE = (
     "made_by",
     "train.checkpoint_seconds",
     "train.compile_mode",
+    "train.fused_kernels",
     "train.max_seconds",
 )
 

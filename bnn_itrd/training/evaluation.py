@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from bnn_itrd.data.splits import Split
 from bnn_itrd.models import evaluation_mode
 
-__all__ = ["Evaluation", "confusion", "evaluate", "score"]
+__all__ = ["Evaluation", "confusion", "evaluate", "kept_evaluation", "score", "to_keep"]
+
+# Logits of an evaluation that a checkpoint keeps at the most: 16 MiB, 10,000 images of 400 classes.
+_MOST_KEPT = 4_194_304
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,10 @@ class Evaluation:
     def predictions(self) -> Tensor:
         return self.logits.argmax(1)
 
+    def is_of(self, split: Split) -> bool:
+        """Returns whether a split has the labels that it was made with."""
+        return torch.equal(self.labels, split.labels.cpu())
+
 
 def score(logits: Tensor, labels: Tensor) -> Evaluation:
     """The `Evaluation` of logits (n, c) float32 and labels (n,)."""
@@ -46,6 +53,27 @@ def score(logits: Tensor, labels: Tensor) -> Evaluation:
         logits=logits,
         labels=labels,
     )
+
+
+def to_keep(evaluation: Evaluation) -> dict[str, Tensor] | None:
+    """Returns what a checkpoint keeps of an evaluation, which is then not made again; None where it is too large.
+
+    >>> kept = to_keep(score(torch.tensor([[1.0, 2.0]]), torch.tensor([1])))
+    >>> kept_evaluation(kept).top1
+    100.0
+    """
+    if evaluation.logits.numel() > _MOST_KEPT:
+        return None
+    return {"logits": evaluation.logits, "labels": evaluation.labels}
+
+
+def kept_evaluation(kept: object) -> Evaluation | None:
+    """Returns the evaluation of which a checkpoint keeps this; None where it keeps none, or something else."""
+    if not isinstance(kept, dict):
+        return None
+    logits, labels = kept.get("logits"), kept.get("labels")
+    fits = isinstance(logits, Tensor) and isinstance(labels, Tensor) and logits.shape[:1] == labels.shape
+    return score(logits, labels) if fits and logits.dim() == 2 and len(logits) else None
 
 
 @contextlib.contextmanager
@@ -65,10 +93,15 @@ def evaluate(
     split: Split,
     *,
     device: torch.device,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     channels_last: bool = False,
 ) -> Evaluation:
-    """The network on every image of a split, in order, in eval mode and float32; its modules' modes are restored."""
+    """The network on every image of a split, in order, in eval mode and float32; its modules' modes are restored.
+
+    batch_size: by default 500, and 100 on a CPU: of ResNet-18 larger ones leave its caches (a quarter more time).
+    """
+    if batch_size is None:
+        batch_size = 100 if device.type == "cpu" else 500
     mode = evaluation_mode(model) if isinstance(model, nn.Module) else contextlib.nullcontext()
     logits, labels = [], []
     with mode, torch.autocast(device.type, enabled=False), _no_tf32():

@@ -24,14 +24,14 @@ from bnn_itrd.distillers.base import Distiller, measure
 from bnn_itrd.distillers.factory import make_distillers
 from bnn_itrd.distillers.setting import Setting
 from bnn_itrd.errors import UserError
-from bnn_itrd.quant import set_progress, start_epoch
+from bnn_itrd.quant import set_fused, set_progress, start_epoch
 from bnn_itrd.training.base import BaseTrainer
-from bnn_itrd.training.evaluation import Evaluation, evaluate
+from bnn_itrd.training.evaluation import Evaluation, evaluate, kept_evaluation, to_keep
 from bnn_itrd.training.fabric import steps_in_epoch
 from bnn_itrd.training.metrics import loss_columns, positive_weights
 from bnn_itrd.training.optimizer import MovingAverage, fixed_norms, learning_rate, make_optimizer
 from bnn_itrd.training.progress import Progress
-from bnn_itrd.training.step.compiling import CompiledForms, StepState, forms
+from bnn_itrd.training.step.compiling import CompiledForms, StepState, forms, takes_fused_kernels
 from bnn_itrd.training.step.images import StepImages, check_augmentation
 from bnn_itrd.training.step.nonfinite import check_weights_finite
 from bnn_itrd.training.step.objective import Objective
@@ -94,6 +94,7 @@ class Trainer(BaseTrainer):
             label_smoothing=train.label_smoothing,
             unlabelled=unlabelled,
         )
+        set_fused(self.student, takes_fused_kernels(train, device=fabric.device.type))
         self.forms = CompiledForms(forms(train, device=fabric.device.type, processes=fabric.world_size))
         optimizer = make_optimizer(train, objective)
         super().__init__(
@@ -168,11 +169,15 @@ class Trainer(BaseTrainer):
         return {**super().stateful(), "ema": self.ema}
 
     def state(self) -> dict[str, Any]:
-        return {"model": self.kept.state_dict(), **super().state(), "preparation": self.preparation}
+        state = {"model": self.kept.state_dict(), **super().state(), "preparation": self.preparation}
+        if self.epoch == self.config.epochs and self.final is not None:
+            state["final"] = to_keep(self.final)
+        return state
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
         self.preparation = state.get("preparation", [])
+        self.final = kept_evaluation(state.get("final"))
 
     # ---- the distillers' preparation
 

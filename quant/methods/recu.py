@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBinarizer
-from bnn_itrd.quant.surrogates import sign
+from bnn_itrd.quant.methods._standardise import wide
+from bnn_itrd.quant.surrogates import SURROGATES, sign
 
 __all__ = ["ReCUActivation", "ReCUWeight", "recu_activation", "recu_tau", "recu_weight"]
 
@@ -57,17 +59,49 @@ def recu_weight(weight: Tensor, *, tau: Tensor | float) -> Tensor:
     return sign(torch.clamp(w, -bound, bound), surrogate="identity")
 
 
+class _SignOverSpread(torch.autograd.Function):
+    """(signs, variance per sample) of x. It keeps x as it came and the variances, no tensor in float32 of x's size.
+
+    The variance is an output because a second derivative goes through it.
+    """
+
+    @staticmethod
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        return sign(x), _variance(wide(x))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(inputs[0], output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, of_variance: Tensor | None) -> Tensor:
+        narrow, variance = ctx.saved_tensors
+        x = wide(narrow)
+        root = torch.rsqrt(variance + _EPS)
+        through_division: Tensor | float = 0.0
+        if grad is not None:
+            slope = SURROGATES["polynomial"](grad.to(x.dtype), x * root)
+            through_division = slope * root
+            of_root = (slope * x).sum_to_size(root.shape)
+            division = -0.5 * of_root * root.pow(3)
+            of_variance = division if of_variance is None else of_variance + division
+        axes = tuple(range(1, x.dim())) if x.dim() > 1 else (0,)
+        others = max(math.prod(x.shape[1:] if x.dim() > 1 else x.shape) - 1, 1)
+        through_variance = (2.0 / others) * of_variance * (x - x.mean(axes, keepdim=True))
+        return (through_variance + through_division).to(narrow.dtype)
+
+
 def recu_activation(x: Tensor) -> Tensor:
     """sign(x / sqrt(var + 1e-5)), (n, ...) -> (n, ...) in {-1, +1}. ReCU's published code, IR-Net's form.
 
     var: unbiased, per sample over all other axes; (c,) is one sample. No mean is subtracted, so the signs are
-    those of x.
-    Backward: ``max(2 - 2|a|, 0)`` at ``a = x / sqrt(var + 1e-5)``, then through division and variance.
+    those of x, and so they are computed. In float32 under autocast: a variance of bfloat16 values has three digits.
+    Backward: ``max(2 - 2|a|, 0)`` at ``a = x / sqrt(var + 1e-5)``, then through division and variance. For it x and
+    var are kept.
     """
-    # In float32 under autocast: a variance of bfloat16 values has three digits.
-    wide = x if x.dtype == torch.float64 else x.float()
-    scaled = wide * torch.rsqrt(_variance(wide) + _EPS)
-    return sign(scaled, surrogate="polynomial").to(x.dtype)
+    signs: Tensor = _SignOverSpread.apply(x)[0]
+    return signs
 
 
 class ReCUWeight(WeightBinarizer):
@@ -94,9 +128,19 @@ class ReCUWeight(WeightBinarizer):
 class ReCUActivation(ActivationBinarizer):
     """`recu_activation` in training; in evaluation the plain sign, the same values without the variance.
 
+    fused: whether training uses the kernels of `quant.kernels.recu`; no part of the state (`set_fused`).
+
     Sign of: x
     Gradient: max(2 - 2|a|, 0) at a = x / std of the sample
     """
 
+    fused = False
+
     def forward(self, x: Tensor) -> Tensor:
-        return recu_activation(x) if self.training else sign(x)
+        if not self.training:
+            return sign(x)
+        if self.fused:
+            from bnn_itrd.quant.kernels.recu import fused_recu_activation
+
+            return fused_recu_activation(x)
+        return recu_activation(x)

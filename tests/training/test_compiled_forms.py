@@ -13,13 +13,14 @@ from torch import nn
 
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.distillers import DistillConfig
-from bnn_itrd.config.train import FabricConfig, TrainConfig
+from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
 from bnn_itrd.config.trees import differences
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.distillers.representation.itrd import ITRDConfig
 from bnn_itrd.errors import UserError
 from bnn_itrd.models import resnet8
 from bnn_itrd.training.fabric import make_fabric
+from bnn_itrd.training.fit import fit
 from bnn_itrd.training.progress import Progress
 from bnn_itrd.training.step.compiling import CompiledForms, forms
 from bnn_itrd.training.trainer import Trainer
@@ -76,6 +77,33 @@ def test_as_many_networks_as_a_process_trains_are_compiled(monkeypatch: pytest.M
     for width in range(1, 11):
         CompiledForms(("default",)).apply(_Widened(width))(torch.ones(1, 2))
     assert len(seen) == 10
+
+
+@pytest.mark.compiles
+def test_a_student_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both networks and the losses are one graph; neither an evaluation nor another epoch compiles anything."""
+    seen = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        seen.append(graph)
+        return graph.forward
+
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, **options: compiled(module, backend=backend))
+    # 96 images in batches of 20: what is left over is no batch.
+    data = load_data(DataConfig(name="cifar10", root=str(write_npz(tmp_path / "x.npz"))))
+    fit(
+        resnet8(3, input_shape=data.input_shape, binary="recu"),
+        resnet8(3, input_shape=data.input_shape).eval(),
+        data,
+        train=TrainConfig(epochs=2, batch_size=20, compile=True, ema=0.9),
+        distill=DistillConfig(itrd=ITRDConfig()),
+        fabric=make_fabric(CPU),
+        log=LogConfig(tensorboard=False, progress=False),
+        out=tmp_path / "run",
+        identity={},
+    )
+    assert len(seen) == 1
 
 
 class _Failing(nn.Module):

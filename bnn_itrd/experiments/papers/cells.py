@@ -23,7 +23,7 @@ __all__ = ["Filled", "Wanted", "fill", "tokens", "value_of", "wanted"]
 # What a configuration says that is no part of the published setting: names, machines, how often is looked.
 _BESIDE = (
     *("name", "train.seed", "train.precision", "train.compile", "train.compile_mode", "train.channels_last"),
-    *("train.eval_every", "data.per_class_seed"),
+    *("train.eval_every", "train.fused_kernels", "data.per_class_seed"),
 )
 _SETTING = ("data.", "scheme", "train.", "distill.")
 # Numbers of a `step` schedule say nothing of a run that has the cosine.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from bnn_itrd.config.train import TrainConfig
+from bnn_itrd.errors import UserError
 
-__all__ = ["CompiledForms", "StepState", "forms"]
+__all__ = ["CompiledForms", "StepState", "forms", "takes_fused_kernels"]
 
 # "default" is torch.compile's own mode, "eager" the step without torch.compile.
 Form = Literal["reduce-overhead", "max-autotune", "default", "eager"]
@@ -48,6 +50,21 @@ def forms(config: TrainConfig, *, device: str, processes: int) -> tuple[Form, ..
     if processes > 1:
         return ("default",)
     return ("reduce-overhead", "default", "eager") if device == "cuda" else ("default", "eager")
+
+
+def takes_fused_kernels(config: TrainConfig, *, device: str) -> bool:
+    """Returns whether a training on a device of that kind uses the kernels of `bnn_itrd.quant.kernels`.
+
+    Raises UserError where it should, and Triton is missing.
+
+    >>> takes_fused_kernels(TrainConfig(fused_kernels=True), device="cpu")
+    False
+    """
+    if not config.fused_kernels or device != "cuda":
+        return False
+    if importlib.util.find_spec("triton") is None:
+        raise UserError("train.fused_kernels needs Triton, which is not installed: pip install triton, or set false")
+    return True
 
 
 class CompiledForms:

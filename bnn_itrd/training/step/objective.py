@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.distillers.base import Distiller, gather
 from bnn_itrd.models import Observed, evaluation_mode, observe
-from bnn_itrd.quant import penalty
+from bnn_itrd.quant import penalty, set_fused
 from bnn_itrd.training.step.images import MixedLabels
 
 __all__ = ["Objective"]
@@ -58,7 +58,8 @@ class Objective(nn.Module):
             self._observed = (observe(student), observe(teacher))
 
     def release(self) -> None:
-        """Takes the observing hooks off both networks: they are the user's again."""
+        """Takes the observing hooks and the fused kernels off the networks: they are the user's again."""
+        set_fused(self.student, False)
         for observed in self._observed or ():
             observed.remove()
 

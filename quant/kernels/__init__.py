@@ -1,0 +1,1 @@
+"""Triton kernels of what torch.compile does not fuse. Each has a plain form, which is its definition."""

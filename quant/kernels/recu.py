@@ -1,0 +1,136 @@
+"""ReCU's signs of activations, fused: `recu_activation` of `quant.methods.recu` is the definition.
+
+One pass over a sample writes its signs and finds its mean and variance; backward reads the sample and its gradient
+for two sums, and once more for the result, by when they are in the GPU's cache. One program of the GPU has one sample,
+so the kernels suit batches of as many samples as there are multiprocessors, or more.
+
+Both are custom operators of torch, so that torch.compile and CUDA graphs take them as they are. Their speed has not
+been measured. Importing this module needs Triton.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+__all__ = ["fused_recu_activation"]
+
+# Numbers that a program handles at a time.
+_BLOCK = 2048
+_EPS = 1e-5
+
+
+@triton.jit
+def _forward(x_at, signs_at, means_at, roots_at, length, eps, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    sample = tl.program_id(0)
+    begin = sample.to(tl.int64) * length
+    lane = tl.arange(0, BLOCK)
+    # Welford's mean and sum of squared distances, of each lane for itself.
+    count = tl.zeros((BLOCK,), tl.float32)
+    mean = tl.zeros((BLOCK,), tl.float32)
+    squares = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, length, BLOCK):
+        inside = start + lane < length
+        value = tl.load(x_at + begin + start + lane, mask=inside, other=0.0)
+        one = tl.full((BLOCK,), 1.0, tl.float32)
+        tl.store(signs_at + begin + start + lane, tl.where(value >= 0, one, -one).to(value.dtype), mask=inside)
+        x = value.to(tl.float32)
+        count += inside.to(tl.float32)
+        apart = tl.where(inside, x - mean, 0.0)
+        mean += apart / tl.maximum(count, 1.0)
+        squares += apart * (x - mean)
+    of_all = tl.sum(mean * count, 0) / length
+    apart = mean - of_all
+    variance = tl.sum(squares + count * apart * apart, 0) / tl.maximum(length - 1, 1)
+    tl.store(means_at + sample, of_all)
+    tl.store(roots_at + sample, 1.0 / tl.sqrt(variance + eps))
+
+
+@triton.jit
+def _backward(x_at, grad_at, means_at, roots_at, out_at, length, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    sample = tl.program_id(0)
+    begin = sample.to(tl.int64) * length
+    lane = tl.arange(0, BLOCK)
+    mean = tl.load(means_at + sample)
+    root = tl.load(roots_at + sample)
+    sums = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, length, BLOCK):
+        inside = start + lane < length
+        x = tl.load(x_at + begin + start + lane, mask=inside, other=0.0).to(tl.float32)
+        grad = tl.load(grad_at + begin + start + lane, mask=inside, other=0.0).to(tl.float32)
+        sums += grad * tl.maximum(2.0 - 2.0 * tl.abs(x * root), 0.0) * x
+    of_root = tl.sum(sums, 0)
+    of_variance = -0.5 * of_root * root * root * root * 2.0 / tl.maximum(length - 1, 1)
+    for start in range(0, length, BLOCK):
+        inside = start + lane < length
+        x = tl.load(x_at + begin + start + lane, mask=inside, other=0.0).to(tl.float32)
+        grad = tl.load(grad_at + begin + start + lane, mask=inside, other=0.0).to(tl.float32)
+        slope = grad * tl.maximum(2.0 - 2.0 * tl.abs(x * root), 0.0)
+        result = slope * root + of_variance * (x - mean)
+        tl.store(out_at + begin + start + lane, result.to(out_at.dtype.element_ty), mask=inside)
+
+
+def _as_laid_out(x: Tensor, like: Tensor) -> Tensor:
+    """x with the strides of another tensor of its shape."""
+    return x if x.stride() == like.stride() else torch.empty_like(like, dtype=x.dtype).copy_(x)
+
+
+@torch.library.custom_op("bnn_itrd::recu_signs", mutates_args=())
+def _signs(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    signs = torch.empty_like(x)
+    means, roots = (torch.empty(len(x), dtype=torch.float32, device=x.device) for _ in range(2))
+    length = x[0].numel()
+    _forward[(len(x),)](x, signs, means, roots, length, _EPS, BLOCK=_BLOCK, num_warps=8)
+    return signs, means, roots
+
+
+@_signs.register_fake
+def _(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    per_sample = x.new_empty(len(x), dtype=torch.float32)
+    return torch.empty_like(x), per_sample, torch.empty_like(per_sample)
+
+
+@torch.library.custom_op("bnn_itrd::recu_signs_backward", mutates_args=())
+def _signs_backward(grad: Tensor, x: Tensor, means: Tensor, roots: Tensor) -> Tensor:
+    out = torch.empty_like(x)
+    _backward[(len(x),)](x, _as_laid_out(grad, x), means, roots, out, x[0].numel(), BLOCK=_BLOCK, num_warps=8)
+    return out
+
+
+@_signs_backward.register_fake
+def _(grad: Tensor, x: Tensor, means: Tensor, roots: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _setup(ctx, inputs: tuple[Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:  # type: ignore[no-untyped-def]
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(inputs[0], *output[1:])
+
+
+def _differentiate(ctx, grad: Tensor, *_: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def]
+    result: Tensor = _signs_backward(grad, *ctx.saved_tensors)
+    return result
+
+
+_signs.register_autograd(_differentiate, setup_context=_setup)
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Whether the samples follow one another, each without a gap, in whatever order their numbers are."""
+    return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+
+
+def fused_recu_activation(x: Tensor) -> Tensor:
+    """sign(x / sqrt(var + 1e-5)), (n, ...) -> (n, ...) in {-1, +1}: `recu_activation` in two kernels.
+
+    Signs are the same; gradients agree up to the rounding of sums in float32. x: two axes or more, float32, bfloat16 or
+    float16, on a GPU (or, with TRITON_INTERPRET=1, on the CPU). There is no second derivative.
+
+    >>> x = torch.tensor([[-2.0, 0.5]], device="cuda")  # doctest: +SKIP
+    >>> fused_recu_activation(x)  # doctest: +SKIP
+    tensor([[-1.,  1.]], device='cuda:0')
+    """
+    signs: Tensor = _signs(x if _is_dense(x) else x.contiguous())[0]
+    return signs

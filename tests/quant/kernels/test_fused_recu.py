@@ -1,0 +1,95 @@
+"""The fused kernels against the plain form: on a GPU, or through Triton's interpreter, which conftest.py asks for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from bnn_itrd.config.train import TrainConfig
+from bnn_itrd.errors import UserError
+from bnn_itrd.quant import BinaryConv2d, recu_activation, set_fused
+from bnn_itrd.training.step.compiling import takes_fused_kernels
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# The first needs two blocks of the kernel for a sample; one number has no variance.
+SHAPES = [(2, 50, 7, 7), (4, 3), (2, 1), (2, 7, 3)]
+
+
+@pytest.fixture(scope="module")
+def fused() -> Callable[[Tensor], Tensor]:
+    pytest.importorskip("triton", reason="Triton, which torch brings on Linux, is not installed")
+    form: Callable[[Tensor], Tensor] = importlib.import_module("bnn_itrd.quant.kernels.recu").fused_recu_activation
+    return form
+
+
+def pair(form: Callable[[Tensor], Tensor], x: Tensor, incoming: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.to(DEVICE).detach().requires_grad_()
+    y = form(x)
+    return y.cpu(), torch.autograd.grad(y, x, incoming.to(DEVICE))[0].cpu()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_values_and_gradients(fused: Callable[[Tensor], Tensor], dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    random = torch.Generator().manual_seed(0)
+    x = (0.7 * torch.randn(shape, generator=random) + 0.2).to(dtype)
+    incoming = torch.randn(shape, generator=random).to(dtype)
+    (signs, gradient), (expected, wanted) = pair(fused, x, incoming), pair(recu_activation, x, incoming)
+    assert torch.equal(signs, expected) and signs.dtype == gradient.dtype == dtype
+    # The interpreter cuts what bfloat16 has no room for, where a GPU rounds: one unit in the last place.
+    rounding = {torch.bfloat16: 2**-7, torch.float16: 2**-10}.get(dtype, 1e-6)
+    torch.testing.assert_close(gradient, wanted, rtol=rounding, atol=rounding * float(wanted.abs().max()) / 4)
+
+
+def test_channels_last_and_strides_of_any_kind(fused: Callable[[Tensor], Tensor]) -> None:
+    random = torch.Generator().manual_seed(1)
+    x, incoming = torch.randn(2, 3, 4, 5, generator=random), torch.randn(2, 3, 4, 5, generator=random)
+    expected, wanted = pair(recu_activation, x, incoming)
+    last = x.contiguous(memory_format=torch.channels_last)
+    for laid_out in (last, x.transpose(1, 3).contiguous().transpose(1, 3), x.repeat_interleave(2, 3)[..., ::2]):
+        signs, gradient = pair(fused, laid_out, incoming)
+        assert torch.equal(signs, expected)
+        torch.testing.assert_close(gradient, wanted)
+    assert fused(last.to(DEVICE)).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_constant_and_the_two_zeros(fused: Callable[[Tensor], Tensor]) -> None:
+    x, incoming = torch.tensor([[0.0, -0.0, 0.0], [3.0, 3.0, 3.0]]), torch.ones(2, 3)
+    (signs, gradient), (_, wanted) = pair(fused, x, incoming), pair(recu_activation, x, incoming)
+    assert signs.tolist() == [[1, 1, 1], [1, 1, 1]]
+    torch.testing.assert_close(gradient, wanted)
+
+
+def test_there_is_no_second_derivative(fused: Callable[[Tensor], Tensor]) -> None:
+    x = torch.tensor([[0.5, -1.0, 2.0]], device=DEVICE, requires_grad=True)
+    (gradient,) = torch.autograd.grad(fused(x).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="no autograd formula was registered"):
+        torch.autograd.grad(gradient.sum(), x)
+
+
+@pytest.mark.compiles
+def test_a_layer_that_is_switched_compiles_whole(fused: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    layer, x = BinaryConv2d(3, 4, 3, padding=1, scheme="recu").to(DEVICE), torch.randn(2, 3, 5, 5, device=DEVICE)
+    names = set(layer.state_dict())
+    (plain,) = torch.autograd.grad(layer(x).square().sum(), layer.weight)
+    assert set_fused(layer, True) == 1
+    torch.compiler.reset()
+    (switched,) = torch.autograd.grad(
+        torch.compile(layer, fullgraph=True, backend="aot_eager")(x).square().sum(), layer.weight
+    )
+    assert set(layer.state_dict()) == names and set_fused(layer, False) == 1
+    torch.testing.assert_close(switched, plain)
+
+
+def test_who_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = TrainConfig(fused_kernels=True)
+    assert not takes_fused_kernels(TrainConfig(), device="cuda")
+    assert not takes_fused_kernels(asked, device="cpu")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"train\.fused_kernels needs Triton, which is not installed"):
+        takes_fused_kernels(asked, device="cuda")
