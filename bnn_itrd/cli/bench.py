@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bnn_itrd.cli.options import add_json, add_python, add_threads
 from bnn_itrd.config.parse import parse, parser
-from bnn_itrd.console import print_table
+from bnn_itrd.console import print_table, print_text
 from bnn_itrd.errors import UserError
 
 __all__ = ["command"]
@@ -53,5 +53,5 @@ def command(argv: Sequence[str]) -> int:
         print(json.dumps({"machine": describe_machine(), "rows": rows}, indent=1))
         return 0
     print_table([timing_cells(row) for row in rows], names=2)
-    print(", ".join(f"{key} {value}" for key, value in describe_machine().items()))
+    print_text(", ".join(f"{key} {value}" for key, value in describe_machine().items()))
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bnn_itrd.cli.options import add_best, add_json, add_own_network, add_python, check_unused, python_of
 from bnn_itrd.config.parse import data_config, parser
+from bnn_itrd.console import print_text
 from bnn_itrd.runs.recorded import recorded, validation_data
 
 __all__ = ["command"]
@@ -56,7 +57,7 @@ def command(argv: Sequence[str]) -> int:
     if args.json:
         print(json.dumps(values, indent=1))
     else:
-        print(
+        print_text(
             f"{path}: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, cross-entropy {result.loss:.4f} "
             f"on {len(labels)} test images of {data.name}"
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnn_itrd.cli.options import add_best, add_json, add_own_network, add_python, python_of
 from bnn_itrd.config.parse import data_config, parser
-from bnn_itrd.console import print_table
+from bnn_itrd.console import print_table, print_text
 from bnn_itrd.runs.recorded import recorded_facts, validation_data
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def command(argv: Sequence[str]) -> int:
         print(json.dumps({"files": rows, "failed": failed}, indent=1))
     else:
         print_table([{k: f"{v:,}" if k == "bytes" else v for k, v in row.items()} for row in rows])
-        print("\n".join(f"FAILED: {line}" for line in failed), end="\n" if failed else "")
+        for line in failed:
+            print_text(f"FAILED: {line}")
     return 1 if failed else 0
 
 

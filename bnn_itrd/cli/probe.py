@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from bnn_itrd.cli.options import add_best, add_json, add_own_network
 from bnn_itrd.config.parse import data_config, parser
+from bnn_itrd.console import print_text
 from bnn_itrd.errors import UserError
 
 __all__ = ["command"]
@@ -39,11 +40,11 @@ def command(argv: Sequence[str]) -> int:
     if args.json:
         print(json.dumps(values, indent=1))
     else:
-        print(
+        print_text(
             f"{path}: top-1 {result['top1']:.2f} % on {result['test']} test images of {data.name} "
             f"({result['classes']} classes), a linear classifier on {result['dimensions']} features of "
             f"{result['train']} training images ({result['train_top1']:.2f} % of these)"
         )
         if not result["converged"]:
-            print(f"L-BFGS did not converge in {args.max_iterations} iterations: give more with --max_iterations")
+            print_text(f"L-BFGS did not converge in {args.max_iterations} iterations: give more with --max_iterations")
     return 0

@@ -13,6 +13,7 @@ from bnn_itrd.cli.options import TRUST
 from bnn_itrd.config.help import wants_help
 from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.tokens import given_options
+from bnn_itrd.console import broken_lines
 from bnn_itrd.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def line_printer(*, quiet: bool = False) -> Callable[[str], None]:
 
     def say(line: str) -> None:
         if line not in printed and os.environ.get("LOCAL_RANK", "0") == "0":
-            print(line, file=sys.stderr if quiet else sys.stdout)
+            print(*broken_lines(line), sep="\n", file=sys.stderr if quiet else sys.stdout)
         printed.add(line)
 
     return say

@@ -7,7 +7,7 @@ from typing import Any
 
 from bnn_itrd.cli.options import OUT, REPORT, reported
 from bnn_itrd.cli.recipe import recipe_config, run_text_task
-from bnn_itrd.console import print_table
+from bnn_itrd.console import print_table, print_text
 
 __all__ = ["command"]
 
@@ -51,4 +51,4 @@ def _print_agreement(comparison: dict[str, Any]) -> None:
             if odd:
                 shown = ", ".join(f"image {d['index']} ({d['torch']} -> {d['file']})" for d in odd[:8])
                 more = f" and {len(odd) - 8} more" if len(odd) > 8 else ""
-                print(f"{model['name']}/{artefact['file']} differs from PyTorch on {shown}{more}")
+                print_text(f"{model['name']}/{artefact['file']} differs from PyTorch on {shown}{more}")

@@ -13,7 +13,7 @@ from bnn_itrd.cli.recipe import line_printer, no_recipe
 from bnn_itrd.config.help import wants_help
 from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.tokens import given_options
-from bnn_itrd.console import print_table
+from bnn_itrd.console import print_table, print_text
 from bnn_itrd.errors import UserError
 
 __all__ = ["command"]
@@ -98,7 +98,7 @@ def command(argv: Sequence[str]) -> int:
     out = Path(own.out or Path("sweeps") / Path(name).stem)
     made = Sweep(points, out, recipe=name, reference=reference_of(points, own.reference), trust=own.trust)
     made.check()
-    result = made.run(say=(lambda text: None) if own.json else (lambda text: print(text, flush=True)))
+    result = made.run(say=(lambda text: None) if own.json else print_text)
     if own.json:
         print(json.dumps(result, indent=1))
     else:
@@ -106,6 +106,6 @@ def command(argv: Sequence[str]) -> int:
 
         print_table(table_cells(result["table"]), f"{len(points)} points, reference: {made.reference}")
         for line in result["notes"]:
-            print(f"- {line}")
+            print_text(f"- {line}")
         print(f"{out}/sweep.md  {out}/sweep.csv  {out}/sweep.json")
     return int(any(point["state"] == "failed" for point in result["points"]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bnn_itrd.cli.options import add_json
 from bnn_itrd.config.parse import parse, parser
+from bnn_itrd.console import broken_lines, print_text
 from bnn_itrd.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def _list_tables() -> None:
     for name in table_names():
         table = published_table(name)
         small = ", --scale small" if table.small is not None else ""
-        print(f"{name}\n    {table.title}\n    {table.source}{small}")
+        print(name)
+        print_text(f"{table.title}\n{table.source}{small}", indent="    ")
 
 
 def _missing(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool) -> list[str]:
@@ -99,7 +101,7 @@ def _missing(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool) ->
         total += task.hours
     count = "1 command" if len(tasks) == 1 else f"{len(tasks)} commands"
     lines = [f"# {table.name}: {count}, {_hours(total)}", "# DATA: where the images lie"]
-    lines += [f"# {note}" for note in speed_notes()]
+    lines += [line for note in speed_notes() for line in broken_lines(note, indent="# ")]
     for task in tasks:
         lines += [f"# {task.fills}: {_hours(task.hours)}", task.command]
     return lines

@@ -133,9 +133,10 @@ def _folded(usage: str | None) -> str | None:
     """A usage on lines that the terminal has room for."""
     if usage is None:
         return None
+    # The lines behind the first stand as far in as its own words.
     width = max(20, shutil.get_terminal_size().columns - 2)
-    lines = textwrap.wrap(f"usage: {usage}", width, break_long_words=False, break_on_hyphens=False)
-    return "\n       ".join(lines).removeprefix("usage: ").replace("%", "%%")
+    lines = textwrap.wrap(f"usage: {usage}", width, subsequent_indent=" " * 7, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).removeprefix("usage: ").replace("%", "%%")
 
 
 def _add(group: Any, action: argparse.Action, *, defaults: bool) -> None:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as RichProgress
 from torch import Tensor
 
+from bnn_itrd.console import print_text
 from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.models import Summary
@@ -57,7 +58,7 @@ def tell_beginning(
 ) -> None:
     """Prints `first_line`, where it is to be shown, and as notes `imbalance` and remarks on the network."""
     if shown:
-        print(first_line(data, network, cost), flush=True)
+        print_text(first_line(data, network, cost))
     for remark in remarks:
         print(f"note: {network}: {remark}", file=sys.stderr)
     if (uneven := imbalance(data)) is not None:
@@ -212,7 +213,7 @@ class Progress:
         self.estimated = True
         text = f"{self.title}: about {_in_words(left)} to go, at {self.epochs} epochs of {self.steps} batches"
         if self.bar is None:
-            print(text, flush=True)
+            print_text(text)
         else:
             self.bar.console.print(text, markup=False, highlight=False)
 
@@ -231,4 +232,4 @@ class Progress:
         last = self.preparation if self.preparing else self.epochs
         if self.epoch + 1 == last or now - self.line_time > self.seconds_between_lines:
             self.line_time = now
-            print(f"{self.title}: {self.text}", flush=True)
+            print_text(f"{self.title}: {self.text}")

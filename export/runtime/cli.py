@@ -18,8 +18,6 @@ from .errors import ExportError, ImageError
 
 __all__ = ["describe_file", "main"]
 
-# Where there is no terminal to measure.
-_WIDTH_OF_FILES = 200
 # What a shell says of a program that the signal SIGPIPE, number 13, ended.
 _BROKEN_PIPE = 128 + 13
 
@@ -94,7 +92,7 @@ def _print_table(rows: Sequence[Mapping[str, str]]) -> None:
     """Columns as wide as their words, numbers ending under each other; on a narrow terminal blocks of lines."""
     names = list(rows[0])
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
-    if sum(widths.values()) + 2 * len(names) > shutil.get_terminal_size((_WIDTH_OF_FILES, 1)).columns:
+    if sum(widths.values()) + 2 * len(names) > shutil.get_terminal_size().columns:
         length = max(map(len, names))
         for row in rows:
             print(" ".join(row[n] for n in names[:2]), *(f"  {n.ljust(length)}  {row[n]}" for n in names[2:]), sep="\n")
