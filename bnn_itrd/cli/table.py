@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnn_itrd.cli.options import add_json
+from bnn_itrd.cli.options import add_json, check_together
 from bnn_itrd.config.parse import parse, parser
 from bnn_itrd.console import broken_lines, print_text
 from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.words import counted
 
 if TYPE_CHECKING:
     from bnn_itrd.experiments.papers.hours import Expected
@@ -44,7 +45,11 @@ def command(argv: Sequence[str]) -> int:
     args = parse(p, argv)
     if args.scale not in ("paper", "small"):
         raise unknown("--scale", args.scale, ["paper", "small"])
+    check_together(args, "missing", ["json", "markdown"], "prints commands")
+    check_together(args, "json", ["markdown"], "prints all as JSON")
     if args.name is None:
+        if given := [name for name in ("runs", "missing", "json", "markdown") if getattr(args, name)]:
+            raise UserError(f"--{given[0]} is for one table: name it (bnn-itrd table lists them)")
         _list_tables()
         return 0
     from bnn_itrd.experiments.papers.published import published_table, table_names, tables_named
@@ -99,8 +104,7 @@ def _missing(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool) ->
     total = Expected(0.0, 0.0)
     for task in tasks:
         total += task.hours
-    count = "1 command" if len(tasks) == 1 else f"{len(tasks)} commands"
-    lines = [f"# {table.name}: {count}, {_hours(total)}", "# DATA: where the images lie"]
+    lines = [f"# {table.name}: {counted(len(tasks), 'command')}, {_hours(total)}", "# DATA: where the images lie"]
     lines += [line for note in speed_notes() for line in broken_lines(note, indent="# ")]
     for task in tasks:
         lines += [f"# {task.fills}: {_hours(task.hours)}", task.command]

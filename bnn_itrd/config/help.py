@@ -135,7 +135,9 @@ def _folded(usage: str | None) -> str | None:
         return None
     # The lines behind the first stand as far in as its own words.
     width = max(20, shutil.get_terminal_size().columns - 2)
-    lines = textwrap.wrap(f"usage: {usage}", width, subsequent_indent=" " * 7, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(
+        f"usage: {usage}", width, subsequent_indent=" " * 7, break_long_words=False, break_on_hyphens=False
+    )
     return "\n".join(lines).removeprefix("usage: ").replace("%", "%%")
 
 

@@ -38,18 +38,28 @@ def parser(prog: str, description: str) -> ArgumentParser:
     )
 
 
-def parse(p: ArgumentParser, argv: Sequence[str], *, defaults: bool = True) -> Any:
+def parse(p: ArgumentParser, argv: Sequence[str], *, defaults: bool = True, more: Collection[str] = ()) -> Any:
     """The parsed namespace; defaults: with what was not given. Raises UserError on what does not fit.
 
-    Where help is asked for, it raises the `HelpPage` that shows it.
+    more: options of the command that were taken out of the words before. An option that there is not is told with the
+    nearest that there is. Where help is asked for, it raises the `HelpPage` that shows it.
     """
     if wants_help(argv):
         show_page(p, {"options": options_of(p)})
     try:
         return p.parse_args(list(argv), defaults=defaults)
     except Exception as error:
+        options = [word.partition("=")[0] for word in argv if word.startswith("--") and word != "--"]
+        if strange := [option for option in options if option not in p._option_string_actions]:
+            raise unknown("option", strange[0], [*_long_options(p), *more]) from error
         # jsonargparse wraps what our own checks raise; the message is what the user needs.
         raise UserError(_plain(str(error))) from error
+
+
+def _long_options(p: ArgumentParser) -> list[str]:
+    """The options of a command as its help names them; jsonargparse adds one of its own where shtab is there."""
+    names = [next((o for o in action.option_strings if o.startswith("--")), None) for action in p._actions]
+    return [name for name in names if name is not None and name != "--print_shtab"]
 
 
 # Of a field that may be left out, "int | None": jsonargparse tells what each of the two expects.
@@ -230,7 +240,7 @@ _STUDENTS = (
 # What stands for the value of a command's own option.
 _METAVARS = {
     "out": "DIR", "member": "NAME", "report": "{true,false}",
-    "grid": "FIELD=A,B", "methods": "NAME", "reference": "NAME",
+    "grid": "FIELD=A,B", "methods": "NAME", "reference": "NAME", "classes": "N", "model": "ADDRESS",
 }  # fmt: skip
 
 
@@ -295,4 +305,4 @@ def data_config(p: ArgumentParser, argv: Sequence[str]) -> tuple[Any, dict[str, 
     values = {k.removeprefix("data."): getattr(typed.data, k.removeprefix("data.")) for k in flat}
     if values.get("unlabelled"):
         raise UserError("data.unlabelled is for training: this command reads the labels of all its images")
-    return parse(p, rest), values
+    return parse(p, rest, more=["--data", "--data.root"]), values

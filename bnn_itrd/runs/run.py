@@ -60,8 +60,6 @@ def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher
 
     teacher: one that is trained already; else the run's own.
     """
-    if only is not None:
-        member_config(config, only)  # refuses a name that is no member's
     students = [member_config(config, name) for name in config.students if only in (None, name)]
     shape, labels = data.input_shape, data.train.labels
     for field, train in _trainings(config, only, teacher).items():
@@ -123,6 +121,8 @@ def run_recipe(
     where ``train.max_seconds`` are over.
     """
     began = time.monotonic()
+    if only is not None:
+        member_config(config, only)  # refuses a name that is no member's
     data = load_data(config.data)
     data.check_crops()
     config, lines = settle_precision(config, teacher=[out / "teacher"], students=_folders(config, out))

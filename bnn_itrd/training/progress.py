@@ -18,6 +18,7 @@ from bnn_itrd.console import print_text
 from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.models import Summary
+from bnn_itrd.words import counted
 
 __all__ = ["Progress", "TensorBoard", "first_line", "imbalance", "tell_beginning"]
 
@@ -31,10 +32,11 @@ def first_line(data: ImageData, network: str, cost: Summary | None) -> str:
     cost: what the network does for one image; None where that could not be counted.
     """
     _, height, width = data.input_shape
-    parts = [f"{len(data.train):,} training", f"{len(data.test):,} test"]
+    parts = [f"{len(data.train):,} training", counted(len(data.test), "test image")]
     if data.val is not None:
         parts.insert(1, f"{len(data.val):,} held-out")
-    text = f"{data.name}: {len(data.classes)} classes, {', '.join(parts)} images of {height}x{width}; {network}"
+    classes = counted(len(data.classes), "class", "classes")
+    text = f"{data.name}: {classes}, {', '.join(parts)} of {height}x{width}; {network}"
     if cost is None:
         return text
     products = cost.binary_macs + cost.integer_macs + cost.float_macs
@@ -211,7 +213,8 @@ class Progress:
         first, began = self.first_step
         left = ((self.preparation + self.epochs) * self.steps - step) * (now - began) / (step - first)
         self.estimated = True
-        text = f"{self.title}: about {_in_words(left)} to go, at {self.epochs} epochs of {self.steps} batches"
+        length = f"{counted(self.epochs, 'epoch')} of {counted(self.steps, 'batch', 'batches')}"
+        text = f"{self.title}: about {_in_words(left)} to go, at {length}"
         if self.bar is None:
             print_text(text)
         else:

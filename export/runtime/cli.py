@@ -58,7 +58,7 @@ def _options() -> argparse.ArgumentParser:
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     predict = commands.add_parser("predict", help="class names and probabilities of image files (needs Pillow)")
     predict.add_argument("file", type=Path, help=".onnx file")
-    predict.add_argument("images", nargs="+", type=Path, help="image files")
+    predict.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
     predict.add_argument("--top", type=int, default=3, help="how many classes to show")
     predict.add_argument("--threads", type=int, default=1, help="threads of the session")
     bench = commands.add_parser("bench", help="milliseconds per image, in turns in one process")
@@ -77,12 +77,14 @@ def _options() -> argparse.ArgumentParser:
 
 
 def _predict(args: argparse.Namespace) -> None:
+    from .images import photo_files
     from .predict import classify_images
 
     if args.top < 1:
         raise ValueError(f"top must be >= 1, got {args.top}")
     unusable: list[ImageError] = []
-    for result in classify_images(args.file, args.images, top=args.top, threads=args.threads, skipped=unusable.append):
+    photos = photo_files(args.images, say=_say)
+    for result in classify_images(args.file, photos, top=args.top, threads=args.threads, skipped=unusable.append):
         print(result)
     if unusable:
         raise ImageError("\n".join(map(str, unusable)))
