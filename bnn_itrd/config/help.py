@@ -19,6 +19,7 @@ __all__ = [
     "HelpPage",
     "all_pages",
     "metavar_of",
+    "option_names",
     "options_of",
     "show_data",
     "show_fields",
@@ -108,6 +109,18 @@ def options_of(p: ArgumentParser) -> list[argparse.Action]:
     """Returns what a command takes: its words without an option first, and --help last."""
     listed: list[argparse.Action] = sorted(p._actions, key=lambda a: (bool(a.option_strings), a.dest == "help"))
     return listed
+
+
+def option_names(p: ArgumentParser) -> list[str]:
+    """Returns the options of a command, one name of each; jsonargparse adds one of its own where shtab is there.
+
+    >>> p = ArgumentParser()
+    >>> action = p.add_argument("--lce_python", "--lce-python")
+    >>> option_names(p)
+    ['--help', '--lce_python']
+    """
+    names = [next((name for name in action.option_strings if name.startswith("--")), "") for action in p._actions]
+    return [name for name in names if name and name not in ("--print_shtab", "--print_config")]
 
 
 def show_page(

@@ -18,7 +18,7 @@ from bnn_itrd.config.addresses import is_address
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.groups import make_group, make_groups
-from bnn_itrd.config.help import all_pages, options_of, show_data, show_fields, show_page, wants_help
+from bnn_itrd.config.help import all_pages, option_names, options_of, show_data, show_fields, show_page, wants_help
 from bnn_itrd.config.run import RunConfig, check_student_name
 from bnn_itrd.config.schedules import shorten_schedules, too_long
 from bnn_itrd.config.tokens import Given, given_options, set_field
@@ -41,25 +41,17 @@ def parser(prog: str, description: str) -> ArgumentParser:
 def parse(p: ArgumentParser, argv: Sequence[str], *, defaults: bool = True, more: Collection[str] = ()) -> Any:
     """The parsed namespace; defaults: with what was not given. Raises UserError on what does not fit.
 
-    more: options of the command that were taken out of the words before. An option that there is not is told with the
-    nearest that there is. Where help is asked for, it raises the `HelpPage` that shows it.
+    more: options of the command that were taken out of the words. Where help is asked for, it raises its `HelpPage`.
     """
     if wants_help(argv):
         show_page(p, {"options": options_of(p)})
     try:
         return p.parse_args(list(argv), defaults=defaults)
     except Exception as error:
-        options = [word.partition("=")[0] for word in argv if word.startswith("--") and word != "--"]
-        if strange := [option for option in options if option not in p._option_string_actions]:
-            raise unknown("option", strange[0], [*_long_options(p), *more]) from error
-        # jsonargparse wraps what our own checks raise; the message is what the user needs.
-        raise UserError(_plain(str(error))) from error
-
-
-def _long_options(p: ArgumentParser) -> list[str]:
-    """The options of a command as its help names them; jsonargparse adds one of its own where shtab is there."""
-    names = [next((o for o in action.option_strings if o.startswith("--")), None) for action in p._actions]
-    return [name for name in names if name is not None and name != "--print_shtab"]
+        for option in (word.partition("=")[0] for word in argv if word.startswith("--")):
+            if option not in p._option_string_actions:
+                raise unknown("option", option, [*option_names(p), *more]) from error
+        raise UserError(_plain(str(error))) from error  # jsonargparse wraps what our own checks raise
 
 
 # Of a field that may be left out, "int | None": jsonargparse tells what each of the two expects.

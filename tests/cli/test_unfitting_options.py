@@ -67,10 +67,6 @@ def test_predict_with_an_option_of_another_runtime(tmp_path: Path, capsys: pytes
 
 
 def test_summary_takes_the_fields_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (
-        ["digits", "--network.name=resnet8", "--classes", "3"],
-        ["--classes=3", "digits", "--network.name=resnet8"],
-    ):
-        assert main(["summary", *words]) == 0
-        text = capsys.readouterr().out
-        assert "teacher: resnet8, input" in text and "student: resnet8, input" in text
+    assert main(["summary", "digits", "--network.name=resnet8", "--classes", "3"]) == 0
+    text = capsys.readouterr().out
+    assert "teacher: resnet8, input" in text and "student: resnet8, input" in text

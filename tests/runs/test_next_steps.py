@@ -58,7 +58,8 @@ def test_a_runtime_that_fails(tmp_path: Path) -> None:
     assert told(tmp_path, model("a", 90.0, broken, QONNX))[-4:] == [
         "Not validated: a/student.tflite: it failed: the interpreter was killed by SIGSEGV. To try it again:",
         f"  bnn-itrd validate {tmp_path}/a/student.tflite",
-        "Not validated: a/student.qonnx.onnx: qonnx, which executes it, was not on the machine. This makes and uses it:",
+        "Not validated: a/student.qonnx.onnx: qonnx, which executes it, was not on the machine. "
+        "This makes and uses it:",
         f"  bnn-itrd validate {tmp_path}/a/student.qonnx.onnx --setup fpga",
     ]
 
