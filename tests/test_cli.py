@@ -95,7 +95,7 @@ def test_a_finished_run_is_not_trained_again(road: Path, tiny_npz: Path, capsys:
     assert {p: p.stat().st_mtime_ns for p in road.glob("*/last.pt")} == stamps
     # What it ends with can be pasted.
     lines = capsys.readouterr().out.partition("Next:\n")[2].splitlines()
-    pasted = {words[1]: words[1:] for line in lines if (words := shlex.split(line))[0] == "bnn-itrd"}
+    pasted = {words[1]: words[1:] for words in (shlex.split(line) for line in lines if line.startswith("  bnn-itrd "))}
     for name in ("predict", "bench"):
         assert main(pasted[name]) == 0
     assert f"{road}/example.png: class" in capsys.readouterr().out

@@ -64,7 +64,9 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _exported(path: Path) -> Path:
-    """The file that a path means, as of `predict`."""
+    """The file that a path means: a folder or a checkpoint, as of `predict`."""
+    if not path.is_dir() and path.suffix != ".pt":
+        return path
     from bnn_itrd.runs.finished.exported import find_exported
 
     file, told = find_exported(path)
