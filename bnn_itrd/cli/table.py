@@ -48,8 +48,8 @@ def command(argv: Sequence[str]) -> int:
     check_together(args, "missing", ["json", "markdown"], "prints commands")
     check_together(args, "json", ["markdown"], "prints all as JSON")
     if args.name is None:
-        if given := [name for name in ("runs", "missing", "json", "markdown") if getattr(args, name)]:
-            raise UserError(f"--{given[0]} is for one table: name it (bnn-itrd table lists them)")
+        if unfit := [name for name in ("runs", "missing", "json", "markdown") if getattr(args, name)]:
+            raise UserError(f"--{unfit[0]} is for one table: name it (bnn-itrd table lists them)")
         _list_tables()
         return 0
     from bnn_itrd.experiments.papers.published import published_table, table_names, tables_named
