@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["print_table", "print_text", "say_at_the_end"]
+__all__ = ["broken_lines", "print_table", "print_text", "say_at_the_end"]
 
-_WIDTH_OF_FILES = 200
 _SHOW_CURSOR = "\x1b[?25h"  # the progress bar hides it
 
 
@@ -50,20 +51,36 @@ def print_table(rows: Sequence[dict[str, str]], title: str = "", *, names: int =
         console.print(Text("\n".join(lines)), soft_wrap=True)
 
 
-def print_text(text: str) -> None:
-    """Prints lines of text, broken between words where they are wider than the terminal."""
-    from rich.text import Text
+def broken_lines(text: str, *, indent: str = "", behind: str = "  ") -> list[str]:
+    """Returns the lines of a text as wide as the terminal, 80 columns where there is none, broken between words alone.
 
-    _console().print(Text(text))
+    indent: what each of the text's own lines begins with; behind: what the rest of one that was broken begins with
+    besides.
+
+    >>> broken_lines("two words"), broken_lines("", indent="    ")
+    (['two words'], [''])
+    """
+    width = shutil.get_terminal_size().columns
+    lines = []
+    for line in text.split("\n"):
+        broken = textwrap.wrap(
+            line, width, initial_indent=indent, subsequent_indent=indent + behind,
+            break_long_words=False, break_on_hyphens=False, replace_whitespace=False, drop_whitespace=True,
+        )  # fmt: skip
+        lines += broken or [""]
+    return lines
+
+
+def print_text(text: str, *, indent: str = "", behind: str = "  ") -> None:
+    """Prints `broken_lines`."""
+    print("\n".join(broken_lines(text, indent=indent, behind=behind)), flush=True)
 
 
 def _console() -> Console:
-    """What prints; where there is no terminal to measure, it is wide."""
+    """What prints tables; 80 columns wide where there is no terminal to measure."""
     from rich.console import Console
 
-    console = Console()
-    narrow = console.is_terminal or "COLUMNS" in os.environ
-    return console if narrow else Console(width=_WIDTH_OF_FILES)
+    return Console(width=shutil.get_terminal_size().columns)
 
 
 def _beside(rows: Sequence[dict[str, str]], width: int, names: int) -> list[dict[str, int]]:

@@ -124,6 +124,7 @@ def require(condition: bool, name: str, rule: str, value: object) -> None:
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """``unknown KIND 'name', did you mean 'x'? Expected one of ...``; without the question where nothing is near."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? Expected" if near else "expected"
+    plain = {option.lstrip("-"): option for option in known}  # dashes alone are no likeness
+    near = difflib.get_close_matches(name.lstrip("-"), plain, n=1, cutoff=0.5)
+    hint = f"did you mean {plain[near[0]]!r}? Expected" if near else "expected"
     return UserError(f"unknown {kind} {name!r}, {hint} one of {', '.join(known)}")

@@ -16,8 +16,8 @@ from helpers import write_npz
 
 # A test machine has few cores, and tests of several processes share them: waiting threads must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# pytest-xdist gives its workers the width of the terminal: tables are tested as they are where there is none.
-os.environ.pop("COLUMNS", None)
+# A table or a sentence is one line, unless a test is about the width; pytest-xdist would give its workers another.
+os.environ["COLUMNS"] = "250"
 if not Path("/dev/nvidiactl").exists():
     # Triton reads it once, when it is imported: its kernels are then run on the CPU, operation by operation.
     os.environ.setdefault("TRITON_INTERPRET", "1")

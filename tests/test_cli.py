@@ -95,7 +95,7 @@ def test_a_finished_run_is_not_trained_again(road: Path, tiny_npz: Path, capsys:
     assert {p: p.stat().st_mtime_ns for p in road.glob("*/last.pt")} == stamps
     # What it ends with can be pasted.
     lines = capsys.readouterr().out.partition("Next:\n")[2].splitlines()
-    pasted = {words[1]: words[1:] for line in lines if (words := shlex.split(line))[0] == "bnn-itrd"}
+    pasted = {words[1]: words[1:] for words in (shlex.split(line) for line in lines if line.startswith("  bnn-itrd "))}
     for name in ("predict", "bench"):
         assert main(pasted[name]) == 0
     assert f"{road}/example.png: class" in capsys.readouterr().out
@@ -193,11 +193,22 @@ def test_predict_takes_folders(
         assert [line[: len(photo)] for line, photo in zip(captured.out.splitlines(), photos, strict=True)] == photos
         assert (f"holds recu, recu-itrd, teacher: taken is {best}," in captured.err) == (path == road)
     assert answers[road] == answers[road / best] == answers[road / best / "student.onnx"]
-    # A file and images go a way of their own, which imports no torch.
+    # The networks themselves are found as their files are.
+    assert main(["evaluate", str(road)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{road / best / 'last.pt'}: top-1 ") and f"taken is {best}," in captured.err
+    assert main(["predict", str(road / best / "last.pt"), str(tmp_path), "--top=1"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == answers[road] and f"taken is {road / best / 'student.onnx'}, which was" in captured.err
+    assert main(["bench", str(road), f"--against={road}", "--repeats=1", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["file"] for row in rows} == {str(road / best / "student.onnx"), str(road / "teacher" / "teacher.onnx")}
+    assert runtime_main(["predict", str(road / best / "student.onnx"), str(tmp_path), "--top=1"]) == 0
+    assert capsys.readouterr().out == answers[road]
+    # A file of onnxruntime goes a way of its own, which imports no torch.
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "bnn_itrd.deploy.photos", None)
-        images = [str(tmp_path / name) for name in ("a/deep/1.png", "b/2.png")]
-        assert main(["predict", str(road / best / "student.onnx"), *images, "--top=1"]) == 0
+        assert main(["predict", str(road / best / "student.onnx"), str(tmp_path), "--top=1"]) == 0
         assert capsys.readouterr().out == answers[road]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "nothing"))
     for words, message in (
@@ -205,6 +216,7 @@ def test_predict_takes_folders(
         ((road / "recuu", tmp_path), f"did you mean {road / 'recu'}? {road} holds recu, recu-itrd, teacher"),
         ((road, tmp_path / "c"), f"no such image or folder of images: {tmp_path / 'c'}"),
         ((tmp_path, road), f"{tmp_path} holds no exported file"),
+        ((road / best / "best.pt", tmp_path), "is a checkpoint, not an exported file: bnn-itrd export"),
     ):
         assert main(["predict", *map(str, words)]) == 2
         assert message in capsys.readouterr().err
@@ -305,6 +317,11 @@ def test_options_of_a_teacher_that_would_be_ignored(
         (["run", *base, "--teacher_weights=w.pt"], "teacher_weights must be given with a teacher"),
         (["run", *base, "--teacher_weights=w.pt", f"--teacher={road}"], "teacher_weights belong to torchvision:NAME"),
         (["train", *base, "--member=teacher", f"--teacher={road}"], "is given, so none is trained"),
+        # Another run's folder: the name comes first.
+        (
+            ["train", "digits", "--member=recuu", f"--out={road}"],
+            "unknown member 'recuu', did you mean 'recu'? Expected",
+        ),
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err

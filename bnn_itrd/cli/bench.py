@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from bnn_itrd.cli.options import add_json, add_python, add_threads
+from bnn_itrd.cli.options import add_json, add_python, add_threads, check_pythons, say_note
 from bnn_itrd.config.parse import parse, parser
-from bnn_itrd.console import print_table
+from bnn_itrd.console import print_table, print_text
 from bnn_itrd.errors import UserError
 
 __all__ = ["command"]
@@ -23,9 +23,13 @@ def command(argv: Sequence[str]) -> int:
         "and as a stock onnxruntime runs it. A .tflite runs in LCE's own process, at batch 1.",
     )
     p.usage = "bnn-itrd bench FILE... [--against FILE] [--threads N...] [--batch N...] [--repeats N] [--json]"
-    p.add_argument("files", nargs="+", help="files written by bnn-itrd")
+    p.add_argument("files", nargs="+", help="files written by bnn-itrd, or folders of runs or of their networks")
     p.add_argument(
-        "--against", type=str, default=None, metavar="FILE", help="the reference, a teacher's .onnx file for instance"
+        "--against",
+        type=str,
+        default=None,
+        metavar="FILE",
+        help="the reference, a teacher's .onnx file or the run with the teacher",
     )
     add_threads(p, several=True)
     p.add_argument("--batch", type=int, metavar="N", nargs="+", default=[1], help="images per call")
@@ -36,11 +40,13 @@ def command(argv: Sequence[str]) -> int:
     if min([*args.threads, *args.batch, args.repeats]) < 1:
         raise UserError("--threads, --batch and --repeats must be >= 1")
     from bnn_itrd.deploy.bench import time_files
+    from bnn_itrd.deploy.targets import target_of
     from bnn_itrd.export.runtime.bench import timing_cells
     from bnn_itrd.export.runtime.machine import describe_machine
 
-    files = [Path(file) for file in args.files]
-    against = Path(args.against) if args.against else None
+    files = [_exported(Path(file)) for file in args.files]
+    against = _reference(Path(args.against)) if args.against else None
+    check_pythons(args, [target_of(file).runtime for file in files])
     rows = time_files(
         files,
         against=against,
@@ -53,5 +59,23 @@ def command(argv: Sequence[str]) -> int:
         print(json.dumps({"machine": describe_machine(), "rows": rows}, indent=1))
         return 0
     print_table([timing_cells(row) for row in rows], names=2)
-    print(", ".join(f"{key} {value}" for key, value in describe_machine().items()))
+    print_text(", ".join(f"{key} {value}" for key, value in describe_machine().items()))
     return 0
+
+
+def _exported(path: Path) -> Path:
+    """The file that a path means: a folder or a checkpoint, as of `predict`."""
+    if not path.is_dir() and path.suffix != ".pt":
+        return path
+    from bnn_itrd.runs.finished.exported import find_exported
+
+    file, told = find_exported(path)
+    if told:
+        say_note(told)
+    return file
+
+
+def _reference(path: Path) -> Path:
+    """The file that a reference means: of a run that of its teacher, where it has one."""
+    teacher = path / "teacher" / "teacher.onnx"
+    return teacher if teacher.is_file() else _exported(path)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from bnn_itrd.cli.options import add_json
+from bnn_itrd.cli.options import add_json, check_together
 from bnn_itrd.config.parse import parse, parser
 from bnn_itrd.console import print_table
 
@@ -20,6 +20,7 @@ def command(argv: Sequence[str]) -> int:
     add_json(p)
     p.add_argument("--markdown", action="store_true", help="print a Markdown table")
     args = parse(p, argv)
+    check_together(args, "json", ["markdown"], "prints all as JSON")
     from bnn_itrd.experiments.table import markdown_table, summarise_runs
 
     rows = summarise_runs([Path(f) for f in args.folders])

@@ -6,9 +6,20 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from bnn_itrd.cli.options import add_best, add_json, add_own_network, add_python, check_unused, python_of
+from bnn_itrd.cli.options import (
+    add_best,
+    add_json,
+    add_own_network,
+    add_python,
+    check_pythons,
+    check_unused,
+    python_of,
+    say_note,
+)
 from bnn_itrd.config.parse import data_config, parser
+from bnn_itrd.console import print_text
 from bnn_itrd.runs.recorded import recorded, validation_data
+from bnn_itrd.words import counted
 
 __all__ = ["command"]
 
@@ -34,13 +45,16 @@ def command(argv: Sequence[str]) -> int:
     path = Path(args.path)
     if any(path.name.endswith(target.suffix) for target in TARGETS.values()):
         check_unused(args, ("model", "best"), args.path, "an exported file")
-        python = python_of(args, target_of(path).runtime)
+        runtime = target_of(path).runtime
+        check_pythons(args, [runtime])
+        python = python_of(args, runtime)
         known = metadata_of(path, python=python)
         data = validation_data(known, recorded(path), given, trust=args.trust)
         check_fits(path, known, data)
         _, logits, labels = run_split(None, open_file(path, python=python), data)
     else:
-        model, known, path = load_member(path, model=args.model, best=args.best, trust=args.trust)
+        check_pythons(args, [])
+        model, known, path = load_member(path, model=args.model, best=args.best, trust=args.trust, say=say_note)
         data = validation_data(known, known, given, trust=args.trust)
         check_fits(path, known, data)
         logits, _, labels = run_split(model, None, data)
@@ -56,8 +70,8 @@ def command(argv: Sequence[str]) -> int:
     if args.json:
         print(json.dumps(values, indent=1))
     else:
-        print(
+        print_text(
             f"{path}: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, cross-entropy {result.loss:.4f} "
-            f"on {len(labels)} test images of {data.name}"
+            f"on {counted(len(labels), 'test image')} of {data.name}"
         )
     return 0

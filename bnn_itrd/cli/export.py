@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnn_itrd.cli.options import add_best, add_json, add_own_network, add_python, python_of
+from bnn_itrd.cli.options import add_best, add_json, add_own_network, add_python, check_pythons, python_of, say_note
 from bnn_itrd.config.parse import data_config, parser
-from bnn_itrd.console import print_table
+from bnn_itrd.console import print_table, print_text
 from bnn_itrd.runs.recorded import recorded_facts, validation_data
 
 if TYPE_CHECKING:
@@ -51,12 +51,15 @@ def command(argv: Sequence[str]) -> int:
     add_json(p)
     args, given = data_config(p, argv)
     from bnn_itrd.deploy.agreement import check_fits
-    from bnn_itrd.deploy.targets import check_target
+    from bnn_itrd.deploy.targets import TARGETS, check_target
     from bnn_itrd.runs.load import load_member
 
     for name in args.to:
         check_target(name, uint8=args.uint8)
-    model, identity, checkpoint = load_member(args.path, model=args.model, best=args.best, trust=args.trust)
+    check_pythons(args, [TARGETS[name].runtime for name in args.to])
+    model, identity, checkpoint = load_member(
+        args.path, model=args.model, best=args.best, trust=args.trust, say=say_note
+    )
     out = Path(args.out) if args.out else checkpoint.parent
     facts = None if given else recorded_facts(identity)
     data = facts or validation_data(identity, identity, given, trust=args.trust)
@@ -69,7 +72,8 @@ def command(argv: Sequence[str]) -> int:
         print(json.dumps({"files": rows, "failed": failed}, indent=1))
     else:
         print_table([{k: f"{v:,}" if k == "bytes" else v for k, v in row.items()} for row in rows])
-        print("\n".join(f"FAILED: {line}" for line in failed), end="\n" if failed else "")
+        for line in failed:
+            print_text(f"FAILED: {line}")
     return 1 if failed else 0
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -18,9 +19,12 @@ __all__ = [
     "add_own_network",
     "add_python",
     "add_threads",
+    "check_pythons",
+    "check_together",
     "check_unused",
     "python_of",
     "reported",
+    "say_note",
 ]
 
 # The option of `run` and `train` that names the run's folder.
@@ -34,6 +38,8 @@ TRUST = {"trust": "run the code of your own that this run or file names"}
 
 # A file's runtime (`deploy.targets.Target.runtime`) -> what a Python that has it must have installed.
 _PYTHONS = {"lce": "larq-compute-engine", "fpga": "qonnx"}
+# The same -> the files that run in it.
+_FILES = {"lce": ".tflite", "fpga": ".qonnx.onnx and .finn.onnx"}
 
 
 def reported(own: Mapping[str, Any]) -> bool:
@@ -82,10 +88,28 @@ def check_unused(args: Any, names: Iterable[str], path: str, kind: str) -> None:
         raise UserError(f"{given[0]} is for a run's folder or checkpoint, and {path} is {kind}: leave it out")
 
 
+def check_together(args: Any, first: str, others: Iterable[str], why: str) -> None:
+    """Raises UserError where an option was given with another one beside which it does nothing.
+
+    >>> import argparse
+    >>> check_together(argparse.Namespace(json=True, markdown=True), "json", ["markdown"], "prints all as JSON")
+    Traceback (most recent call last):
+    bnn_itrd.errors.UserError: --markdown does nothing beside --json, which prints all as JSON: leave one of them out
+    """
+    for other in others if getattr(args, first) else ():
+        if getattr(args, other):
+            raise UserError(f"--{other} does nothing beside --{first}, which {why}: leave one of them out")
+
+
 def add_python(p: ArgumentParser, runtime: str) -> None:
     """Adds --lce_python or --fpga_python: an interpreter that has a runtime which this one lacks."""
     names = f"--{runtime}_python", f"--{runtime}-python"
     p.add_argument(*names, type=str, default=None, metavar="PYTHON", help=f"a python with {_PYTHONS[runtime]}")
+
+
+def say_note(line: str) -> None:
+    """Tells what was chosen for the user, beside the answer: on the standard error."""
+    print(f"note: {line}", file=sys.stderr)
 
 
 def python_of(args: Any, runtime: str | None) -> str | None:
@@ -97,6 +121,19 @@ def python_of(args: Any, runtime: str | None) -> str | None:
     """
     chosen: str | None = getattr(args, f"{runtime}_python", None)
     return chosen
+
+
+def check_pythons(args: Any, runtimes: Collection[str | None]) -> None:
+    """Raises UserError where an interpreter is named for a runtime that none of the files runs in.
+
+    >>> import argparse
+    >>> check_pythons(argparse.Namespace(lce_python="/opt/lce/bin/python", fpga_python=None), [None, "fpga"])
+    Traceback (most recent call last):
+    bnn_itrd.errors.UserError: --lce_python is for .tflite files, and none is given: leave it out
+    """
+    for runtime, files in _FILES.items():
+        if python_of(args, runtime) is not None and runtime not in runtimes:
+            raise UserError(f"--{runtime}_python is for {files} files, and none is given: leave it out")
 
 
 def add_threads(p: ArgumentParser, *, several: bool = False) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnn_itrd.cli.options import add_python, python_of
+from bnn_itrd.cli.options import add_python, check_pythons, python_of, say_note
 from bnn_itrd.config.parse import parse, parser
 from bnn_itrd.errors import UserError
 
@@ -34,30 +33,39 @@ def command(argv: Sequence[str]) -> int:
     args = parse(p, argv)
     if args.top < 1:
         raise UserError(f"top must be >= 1, got {args.top}")
+    from bnn_itrd.export.runtime.errors import ImageError
+    from bnn_itrd.export.runtime.images import photo_files
+
+    try:
+        photos = photo_files([Path(image) for image in args.images], say=say_note)
+    except ImageError as error:
+        raise UserError(str(error)) from error
     unusable: list[Exception] = []
-    for result in _predictions(Path(args.file), [Path(image) for image in args.images], args, unusable.append):
+    for result in _predictions(Path(args.file), photos, args, unusable.append):
         print(result)
     if unusable:  # the answers for the others are not lost with them
         raise UserError("\n".join(map(str, unusable)))
     return 0
 
 
-def _predictions(path: Path, images: list[Path], args: Any, skipped: Callable[[Exception], None]) -> list[Prediction]:
-    """What the file that a path means says of images and folders of them; skipped: is told of those it cannot use."""
-    from bnn_itrd.export import classify_images
-
-    if _is_plain(path) and all(image.is_file() for image in images):
+def _predictions(path: Path, photos: list[Path], args: Any, skipped: Callable[[Exception], None]) -> list[Prediction]:
+    """What the file that a path means says of image files; skipped: is told of those it cannot use."""
+    if _is_plain(path):
         # They need no torch, whose import takes longer than all the rest.
-        return classify_images(path, images, top=args.top, skipped=skipped)
-    from bnn_itrd.deploy.photos import classify_photos, photo_files
+        from bnn_itrd.export import classify_images
+
+        check_pythons(args, [])
+        return classify_images(path, photos, top=args.top, skipped=skipped)
+    from bnn_itrd.deploy.photos import classify_photos
     from bnn_itrd.deploy.targets import target_of
     from bnn_itrd.runs.finished.exported import find_exported
 
     file, told = find_exported(path)
     if told:
-        print(f"note: {told}", file=sys.stderr)
-    python = python_of(args, target_of(file).runtime)
-    return classify_photos(file, photo_files(images), top=args.top, python=python, skipped=skipped)
+        say_note(told)
+    runtime = target_of(file).runtime
+    check_pythons(args, [runtime])
+    return classify_photos(file, photos, top=args.top, python=python_of(args, runtime), skipped=skipped)
 
 
 def _is_plain(path: Path) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from bnn_itrd.cli.options import add_best, add_json, add_own_network
+from bnn_itrd.cli.options import add_best, add_json, add_own_network, say_note
 from bnn_itrd.config.parse import data_config, parser
+from bnn_itrd.console import print_text
 from bnn_itrd.errors import UserError
+from bnn_itrd.words import counted
 
 __all__ = ["command"]
 
@@ -32,18 +34,19 @@ def command(argv: Sequence[str]) -> int:
     from bnn_itrd.experiments.linear_probe import linear_probe, probe_data
     from bnn_itrd.runs.load import load_member
 
-    model, known, path = load_member(args.path, model=args.model, best=args.best, trust=args.trust)
+    model, known, path = load_member(args.path, model=args.model, best=args.best, trust=args.trust, say=say_note)
     data = probe_data(known, given)
     result = linear_probe(model, known, data, c=args.c, max_iterations=args.max_iterations)
     values = {"path": str(path), "data": data.name, **result}
     if args.json:
         print(json.dumps(values, indent=1))
     else:
-        print(
-            f"{path}: top-1 {result['top1']:.2f} % on {result['test']} test images of {data.name} "
-            f"({result['classes']} classes), a linear classifier on {result['dimensions']} features of "
-            f"{result['train']} training images ({result['train_top1']:.2f} % of these)"
+        print_text(
+            f"{path}: top-1 {result['top1']:.2f} % on {counted(result['test'], 'test image')} of {data.name} "
+            f"({result['classes']} classes), a linear classifier on {counted(result['dimensions'], 'feature')} of "
+            f"{counted(result['train'], 'training image')} ({result['train_top1']:.2f} % of these)"
         )
         if not result["converged"]:
-            print(f"L-BFGS did not converge in {args.max_iterations} iterations: give more with --max_iterations")
+            done = counted(args.max_iterations, "iteration")
+            print_text(f"L-BFGS did not converge in {done}: give more with --max_iterations")
     return 0

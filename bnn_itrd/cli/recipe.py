@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,13 @@ from bnn_itrd.cli.options import TRUST
 from bnn_itrd.config.help import wants_help
 from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.tokens import given_options
+from bnn_itrd.console import broken_lines
 from bnn_itrd.errors import UserError
 
 if TYPE_CHECKING:
     from bnn_itrd.config.run import RunConfig
 
-__all__ = ["line_printer", "no_recipe", "recipe_config", "run_text_task"]
+__all__ = ["fitted_config", "line_printer", "no_recipe", "recipe_config", "run_text_task"]
 
 
 def recipe_config(
@@ -36,15 +37,18 @@ def recipe_config(
         config, own = run_config(command, description, tree, rest, extra=extra, flags=TRUST, say=line_printer())
         if "out" in own:
             own["out"] = Path(own["out"] or recipe_files.default_folder(name, tree))
-            config = _fitted(name, config, own["out"], rest)
+            given = {option.key for option in given_options(rest)}
+            config = fitted_config(name, config, own["out"], given=given, say=line_printer())
         return str(tree.get("recipe", name)), config, own
     if wants_help(argv):
         run_config(command, description, {}, argv, extra=extra, flags=TRUST)
     raise no_recipe(command)
 
 
-def _fitted(name: str, config: RunConfig, out: Path, words: Sequence[str]) -> RunConfig:
-    """The configuration with what fits the photos of a folder: `fit_to_photos`."""
+def fitted_config(
+    name: str, config: RunConfig, out: Path, *, given: Collection[str], say: Callable[[str], None]
+) -> RunConfig:
+    """Returns the configuration of a recipe with what fits the photos of a folder: see `fit_to_photos`."""
     if config.data.name != "folder":
         return config
     import torch
@@ -52,8 +56,7 @@ def _fitted(name: str, config: RunConfig, out: Path, words: Sequence[str]) -> Ru
     from bnn_itrd.data.files.photos import fit_to_photos
 
     on_cpu = config.fabric.accelerator == "cpu" or not torch.accelerator.is_available()
-    given = {option.key for option in given_options(words)}
-    return fit_to_photos(config, out, given=given, budget=name == "folder", on_cpu=on_cpu, say=line_printer())
+    return fit_to_photos(config, out, given=given, budget=name == "folder", on_cpu=on_cpu, say=say)
 
 
 def no_recipe(command: str) -> UserError:
@@ -71,7 +74,7 @@ def line_printer(*, quiet: bool = False) -> Callable[[str], None]:
 
     def say(line: str) -> None:
         if line not in printed and os.environ.get("LOCAL_RANK", "0") == "0":
-            print(line, file=sys.stderr if quiet else sys.stdout)
+            print(*broken_lines(line), sep="\n", file=sys.stderr if quiet else sys.stdout)
         printed.add(line)
 
     return say

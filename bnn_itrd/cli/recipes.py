@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import textwrap
 from collections.abc import Sequence
 
 from bnn_itrd import recipes as recipe_files
+from bnn_itrd.console import print_text
 
 __all__ = ["command"]
 
@@ -19,7 +18,6 @@ _GROUPS = (
     ("Text", ("squad-tiny", "squad")),
 )
 _MORE = "Others"
-_WIDEST = 120
 
 
 def command(argv: Sequence[str]) -> int:
@@ -28,14 +26,13 @@ def command(argv: Sequence[str]) -> int:
         from bnn_itrd.config.parse import parse, parser
 
         parse(parser("bnn-itrd recipes", "List the recipes that come with the package, and what each is for."), argv)
-    width = min(shutil.get_terminal_size().columns, _WIDEST)
     for title, names in _grouped(recipe_files.names()).items():
         print(f"{title}:")
         for name in names:
-            text = textwrap.wrap(recipe_files.describe(name), width - 4, break_long_words=False, break_on_hyphens=False)
-            print(f"  {name}", *(f"    {line}" for line in text), sep="\n")
+            print(f"  {name}")
+            print_text(recipe_files.describe(name), indent="    ", behind="")
         print()
-    print("bnn-itrd run NAME runs one; bnn-itrd run NAME --help explains its fields")
+    print_text("bnn-itrd run NAME runs one; bnn-itrd run NAME --help explains its fields")
     return 0
 
 

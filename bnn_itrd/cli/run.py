@@ -7,7 +7,8 @@ from typing import Any
 
 from bnn_itrd.cli.options import OUT, REPORT, reported
 from bnn_itrd.cli.recipe import recipe_config, run_text_task
-from bnn_itrd.console import print_table
+from bnn_itrd.console import print_table, print_text
+from bnn_itrd.words import counted
 
 __all__ = ["command"]
 
@@ -34,7 +35,7 @@ def command(argv: Sequence[str]) -> int:
     if comparison is not None:
         print_table(
             table_rows(comparison),
-            f"{comparison['dataset']['name']}: {comparison['dataset']['test']} test images",
+            f"{comparison['dataset']['name']}: {counted(comparison['dataset']['test'], 'test image')}",
         )
         _print_agreement(comparison)
         folders = {model["name"]: out / model["name"] for model in comparison["models"]}
@@ -51,4 +52,4 @@ def _print_agreement(comparison: dict[str, Any]) -> None:
             if odd:
                 shown = ", ".join(f"image {d['index']} ({d['torch']} -> {d['file']})" for d in odd[:8])
                 more = f" and {len(odd) - 8} more" if len(odd) > 8 else ""
-                print(f"{model['name']}/{artefact['file']} differs from PyTorch on {shown}{more}")
+                print_text(f"{model['name']}/{artefact['file']} differs from PyTorch on {shown}{more}")

@@ -2,46 +2,74 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnn_itrd import recipes as recipe_files
-from bnn_itrd.cli.options import add_own_network, check_unused
+from bnn_itrd.cli.options import TRUST, add_own_network, check_unused, say_note
+from bnn_itrd.config.help import wants_help
 from bnn_itrd.config.parse import parse, parser, run_config
 from bnn_itrd.console import print_table, print_text
+from bnn_itrd.errors import UserError
 
 if TYPE_CHECKING:
     from bnn_itrd.models.cost import Summary
 
 __all__ = ["command"]
 
+_CLASSES = 10
+_OPTIONS = {"classes": "a recipe's number of classes", "model": ""}
+
 
 def command(argv: Sequence[str]) -> int:
-    """``summary WHAT``: a recipe's teacher and student, or a trained network."""
+    """``summary WHAT [--FIELD VALUE ...]``: a recipe's teacher and student, or a trained network."""
+    if argv and not argv[0].startswith("-") and not wants_help(argv) and _is_recipe(argv[0]):
+        return _of_recipe(argv[0], argv[1:])
     p = parser(
         "bnn-itrd summary",
-        "Layers, shapes, bits, MACs and bytes: a recipe's teacher and student, or a trained run.",
+        "Layers, shapes, bits, MACs and bytes: a recipe's teacher and student, with any field of it set otherwise "
+        "(--network.name vgg_small), or a trained run.",
     )
+    p.usage = "bnn-itrd summary WHAT [--classes N] [--FIELD VALUE ...]"
     p.add_argument("what", help="recipe, run folder or checkpoint")
-    p.add_argument("--classes", type=int, default=10, help="a recipe's number of classes")
+    p.add_argument("--classes", type=int, default=_CLASSES, help=_OPTIONS["classes"])
     add_own_network(p)
     args = parse(p, argv)
+    if _is_recipe(args.what):  # its options stand in front of it
+        i = list(argv).index(args.what)
+        return _of_recipe(args.what, [*argv[:i], *argv[i + 1 :]])
+    if args.classes != _CLASSES:
+        raise UserError(f"--classes is for a recipe, and {args.what} knows its own: leave it out")
     from bnn_itrd.models import summary as describe
+    from bnn_itrd.runs.load import load_member
 
-    if Path(args.what).exists() and not args.what.endswith((".yaml", ".yml")):
-        from bnn_itrd.runs.load import load_member
+    _print(describe(load_member(args.what, model=args.model, trust=args.trust, say=say_note)[0]))
+    return 0
 
-        _print(describe(load_member(args.what, model=args.model, trust=args.trust)[0]))
-        return 0
-    check_unused(args, ["model"], args.what, "a recipe")
+
+def _is_recipe(what: str) -> bool:
+    """Whether a word means a recipe: a file of one, or a name of which there is no file or folder."""
+    return what.endswith((".yaml", ".yml")) or not Path(what).exists()
+
+
+def _of_recipe(what: str, words: Sequence[str]) -> int:
+    """Prints a recipe's teacher and first student, as the fields behind it say. Raises UserError as `run_config`."""
+    if not what.endswith((".yaml", ".yml")) and Path(what).name != what:
+        from bnn_itrd.runs.load import no_such_path
+
+        raise no_such_path(Path(what))
+    config, own = run_config("summary", "", recipe_files.read(what), words, extra=_OPTIONS, flags=TRUST)
+    check_unused(argparse.Namespace(**own), ["model", "trust"], what, "a recipe")
+    classes = _number_of_classes(own["classes"])
     from bnn_itrd.config.addresses import LIBRARIES
     from bnn_itrd.config.network import NetworkConfig
     from bnn_itrd.config.run import member_config
     from bnn_itrd.config.scheme import SchemeConfig
+    from bnn_itrd.models import summary as describe
     from bnn_itrd.runs.networks import build
 
-    config, _ = run_config("summary", "", recipe_files.read(args.what), [], extra={})
     digits = config.data.name == "digits"
     size = config.data.image_size or (8 if digits else 32)
     shape = (1 if digits else 3, size, size)
@@ -53,9 +81,17 @@ def command(argv: Sequence[str]) -> int:
         student = member_config(config, next(iter(config.students)))
         shown.append(("student", student.network, student.scheme))
     for title, network, scheme in shown:
-        model = build(network, scheme, num_classes=args.classes, input_shape=shape)
+        model = build(network, scheme, num_classes=classes, input_shape=shape)
         _print(describe(model), f"{title}: {network.name}, input {'x'.join(map(str, shape))}")
     return 0
+
+
+def _number_of_classes(text: str | None) -> int:
+    if text is None:
+        return _CLASSES
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"--classes must be a whole number >= 1, got {text}")
+    return int(text)
 
 
 def _print(summary: Summary, title: str = "") -> None:

@@ -6,15 +6,21 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bnn_itrd import recipes as recipe_files
 from bnn_itrd.cli.options import TRUST
-from bnn_itrd.cli.recipe import line_printer, no_recipe
+from bnn_itrd.cli.recipe import fitted_config, line_printer, no_recipe
 from bnn_itrd.config.help import wants_help
 from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.tokens import given_options
-from bnn_itrd.console import print_table
+from bnn_itrd.config.trees import flatten, to_dict
+from bnn_itrd.console import print_table, print_text
 from bnn_itrd.errors import UserError
+from bnn_itrd.words import counted
+
+if TYPE_CHECKING:
+    from bnn_itrd.config.run import RunConfig
 
 __all__ = ["command"]
 
@@ -84,28 +90,37 @@ def command(argv: Sequence[str]) -> int:
     name = argv[0]
     own = _own_options(argv[1:])
     recipe = recipe_files.read(name)
-    run_config("sweep", "", recipe, own.fields, extra=_OPTIONS, flags=_FLAGS)  # a word that is no option is told first
+    # A word that is no option is told first.
+    config, _ = run_config("sweep", "", recipe, own.fields, extra=_OPTIONS, flags=_FLAGS)
     if not own.grid and own.methods is None:
         raise UserError("the grid is empty: give --grid FIELD=VALUE,VALUE (train.seed=0,1,2), or --methods NAME...")
     from bnn_itrd.experiments.grid import make_points, parse_axis, student_trees
 
     axes = [parse_axis(text) for text in own.grid]
     students = student_trees(own.methods, recipe)
-    say = line_printer(quiet=own.json)
+    say, out = line_printer(quiet=own.json), Path(own.out or Path("sweeps") / Path(name).stem)
+    if not {"data.name", "data.root"} & {axis.field for axis in axes}:
+        given = {option.key for option in given_options(own.fields)} | {axis.field for axis in axes}
+        own.fields = [*_changed(config, fitted_config(name, config, out, given=given, say=say)), *own.fields]
     points = make_points(recipe, students, axes, own.fields, teacher_per_seed=own.teacher_per_seed, say=say)
     from bnn_itrd.experiments.sweep import Sweep, reference_of
 
-    out = Path(own.out or Path("sweeps") / Path(name).stem)
     made = Sweep(points, out, recipe=name, reference=reference_of(points, own.reference), trust=own.trust)
     made.check()
-    result = made.run(say=(lambda text: None) if own.json else (lambda text: print(text, flush=True)))
+    result = made.run(say=(lambda text: None) if own.json else print_text)
     if own.json:
         print(json.dumps(result, indent=1))
     else:
         from bnn_itrd.experiments.statistics import table_cells
 
-        print_table(table_cells(result["table"]), f"{len(points)} points, reference: {made.reference}")
+        print_table(table_cells(result["table"]), f"{counted(len(points), 'point')}, reference: {made.reference}")
         for line in result["notes"]:
-            print(f"- {line}")
+            print_text(f"- {line}")
         print(f"{out}/sweep.md  {out}/sweep.csv  {out}/sweep.json")
     return int(any(point["state"] == "failed" for point in result["points"]))
+
+
+def _changed(before: RunConfig, after: RunConfig) -> list[str]:
+    """The fields in which a configuration was changed, as options that set them."""
+    old, new = (flatten({k: v for k, v in to_dict(c).items() if k != "students"}) for c in (before, after))
+    return [f"--{field}={value}" for field, value in new.items() if value != old[field]]

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnn_itrd.cli.options import add_json
+from bnn_itrd.cli.options import add_json, check_together
 from bnn_itrd.config.parse import parse, parser
+from bnn_itrd.console import broken_lines, print_text
 from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.words import counted
 
 if TYPE_CHECKING:
     from bnn_itrd.experiments.papers.hours import Expected
@@ -43,7 +45,11 @@ def command(argv: Sequence[str]) -> int:
     args = parse(p, argv)
     if args.scale not in ("paper", "small"):
         raise unknown("--scale", args.scale, ["paper", "small"])
+    check_together(args, "missing", ["json", "markdown"], "prints commands")
+    check_together(args, "json", ["markdown"], "prints all as JSON")
     if args.name is None:
+        if unfit := [name for name in ("runs", "missing", "json", "markdown") if getattr(args, name)]:
+            raise UserError(f"--{unfit[0]} is for one table: name it (bnn-itrd table lists them)")
         _list_tables()
         return 0
     from bnn_itrd.experiments.papers.published import published_table, table_names, tables_named
@@ -79,7 +85,8 @@ def _list_tables() -> None:
     for name in table_names():
         table = published_table(name)
         small = ", --scale small" if table.small is not None else ""
-        print(f"{name}\n    {table.title}\n    {table.source}{small}")
+        print(name)
+        print_text(f"{table.title}\n{table.source}{small}", indent="    ")
 
 
 # What a reader's shell has to know, of files: nothing is downloaded.
@@ -105,11 +112,10 @@ def _missing(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool) ->
     total = Expected(0.0, 0.0)
     for task in tasks:
         total += task.hours
-    count = "1 command" if len(tasks) == 1 else f"{len(tasks)} commands"
-    lines = [f"# {table.name}: {count}, {_hours(total)}", "# DATA: where the images lie"]
+    lines = [f"# {table.name}: {counted(len(tasks), 'command')}, {_hours(total)}", "# DATA: where the images lie"]
     commands = " ".join(task.command for task in tasks)
     lines += [f"# {name}: {what}" for name, what in _GIVEN.items() if f'"${name}"' in commands]
-    lines += [f"# {note}" for note in speed_notes()]
+    lines += [line for note in speed_notes() for line in broken_lines(note, indent="# ")]
     for task in tasks:
         lines += [f"# {task.fills}: {_hours(task.hours)}", task.command]
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from bnn_itrd.cli.options import OUT, REPORT, reported
@@ -23,6 +24,9 @@ def command(argv: Sequence[str]) -> int:
         argv,
         {**OUT, **REPORT, "member": "teacher, or the name of a student"},
     )
+    from bnn_itrd.config.addresses import named_addresses
+    from bnn_itrd.config.trees import to_dict
+    from bnn_itrd.runs.finished.next_steps import after_training
     from bnn_itrd.runs.rows import table_rows
     from bnn_itrd.runs.run import run_recipe
 
@@ -32,4 +36,7 @@ def command(argv: Sequence[str]) -> int:
     comparison = run_recipe(config, own["out"], recipe=name, only=member, trust=own["trust"], report=reported(own))
     if comparison is not None:
         print_table(table_rows(comparison))
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        options = " --trust" if named_addresses(to_dict(config)) else ""
+        print(after_training(member, own["out"], rest=bool(config.students), options=options))
     return 0

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnn_itrd.cli.options import add_json, add_own_network, add_python, add_threads, python_of
+from bnn_itrd.cli.options import add_json, add_own_network, add_python, add_threads, check_pythons, python_of
 from bnn_itrd.config.parse import data_config, parser
-from bnn_itrd.console import print_table
+from bnn_itrd.console import print_table, print_text
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.runs.comparison_file import read_comparison
 from bnn_itrd.runs.recorded import recorded, validation_data
+from bnn_itrd.words import counted
 
 if TYPE_CHECKING:
     from bnn_itrd.data.splits import ImageData
@@ -60,6 +62,7 @@ def command(argv: Sequence[str]) -> int:
         raise UserError("--threads and --images must be >= 1")
     if not args.files and not args.setup:
         raise UserError("bnn-itrd validate needs a file, or --setup lce or fpga")
+    _check_options(args)
     _set_up(args.setup, quiet=args.json)
     results = [_validated(Path(file), args, given) for file in args.files]
     if args.json:
@@ -75,8 +78,21 @@ def command(argv: Sequence[str]) -> int:
         )
         for file, (values, lines) in zip(args.files, results, strict=True):
             for line in [*lines, *(f"FAILED: {line}" for line in values["failed"])]:
-                print(line if len(results) == 1 else f"{file}: {line}")
+                print_text(line if len(results) == 1 else f"{file}: {line}")
     return 1 if any(values["failed"] for values, _ in results) else 0
+
+
+def _check_options(args: Any) -> None:
+    """Raises UserError on an option that does nothing for these files."""
+    from bnn_itrd.deploy.targets import target_of
+
+    runtimes = []
+    for file in args.files:
+        with contextlib.suppress(UserError):  # told where the file is opened
+            runtimes.append(target_of(Path(file)).runtime)
+    check_pythons(args, runtimes)
+    if args.stock and args.files and None not in runtimes:
+        raise UserError("--stock is for .onnx files that onnxruntime runs, and none is given: leave it out")
 
 
 def _set_up(names: Sequence[str], *, quiet: bool) -> None:
@@ -198,12 +214,13 @@ def _against_network(
             for o in compared.outliers
         ]
         lines += [
-            f"image {o.image}: logits differ by {o.difference:.2e}, {o.differing} values first at "
+            f"image {o.image}: logits differ by {o.difference:.2e}, {counted(o.differing, 'value')} first at "
             f"{o.layer or 'no layer'}"
             for o in compared.outliers[:_SHOWN]
         ]
         if len(compared.outliers) > _SHOWN:
-            lines.append(f"{len(compared.outliers) - _SHOWN} more images with other logits: --json lists them")
+            more = counted(len(compared.outliers) - _SHOWN, "more image")
+            lines.append(f"{more} with other logits: --json lists them")
     return values, lines
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "HelpPage",
     "all_pages",
     "metavar_of",
+    "option_names",
     "options_of",
     "show_data",
     "show_fields",
@@ -110,6 +111,18 @@ def options_of(p: ArgumentParser) -> list[argparse.Action]:
     return listed
 
 
+def option_names(p: ArgumentParser) -> list[str]:
+    """Returns the options of a command, one name of each; jsonargparse adds one of its own where shtab is there.
+
+    >>> p = ArgumentParser()
+    >>> action = p.add_argument("--lce_python", "--lce-python")
+    >>> option_names(p)
+    ['--help', '--lce_python']
+    """
+    names = [next((name for name in action.option_strings if name.startswith("--")), "") for action in p._actions]
+    return [name for name in names if name and name not in ("--print_shtab", "--print_config")]
+
+
 def show_page(
     p: ArgumentParser, sections: Mapping[str, Sequence[argparse.Action]], epilog: str = "", *, defaults: bool = True
 ) -> NoReturn:
@@ -133,9 +146,12 @@ def _folded(usage: str | None) -> str | None:
     """A usage on lines that the terminal has room for."""
     if usage is None:
         return None
+    # The lines behind the first stand as far in as its own words.
     width = max(20, shutil.get_terminal_size().columns - 2)
-    lines = textwrap.wrap(f"usage: {usage}", width, break_long_words=False, break_on_hyphens=False)
-    return "\n       ".join(lines).removeprefix("usage: ").replace("%", "%%")
+    lines = textwrap.wrap(
+        f"usage: {usage}", width, subsequent_indent=" " * 7, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines).removeprefix("usage: ").replace("%", "%%")
 
 
 def _add(group: Any, action: argparse.Action, *, defaults: bool) -> None:

@@ -18,7 +18,7 @@ from bnn_itrd.config.addresses import is_address
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.groups import make_group, make_groups
-from bnn_itrd.config.help import all_pages, options_of, show_data, show_fields, show_page, wants_help
+from bnn_itrd.config.help import all_pages, option_names, options_of, show_data, show_fields, show_page, wants_help
 from bnn_itrd.config.run import RunConfig, check_student_name
 from bnn_itrd.config.schedules import shorten_schedules, too_long
 from bnn_itrd.config.tokens import Given, given_options, set_field
@@ -38,18 +38,20 @@ def parser(prog: str, description: str) -> ArgumentParser:
     )
 
 
-def parse(p: ArgumentParser, argv: Sequence[str], *, defaults: bool = True) -> Any:
+def parse(p: ArgumentParser, argv: Sequence[str], *, defaults: bool = True, more: Collection[str] = ()) -> Any:
     """The parsed namespace; defaults: with what was not given. Raises UserError on what does not fit.
 
-    Where help is asked for, it raises the `HelpPage` that shows it.
+    more: options of the command that were taken out of the words. Where help is asked for, it raises its `HelpPage`.
     """
     if wants_help(argv):
         show_page(p, {"options": options_of(p)})
     try:
         return p.parse_args(list(argv), defaults=defaults)
     except Exception as error:
-        # jsonargparse wraps what our own checks raise; the message is what the user needs.
-        raise UserError(_plain(str(error))) from error
+        for option in (word.partition("=")[0] for word in argv if word.startswith("--")):
+            if option not in p._option_string_actions:
+                raise unknown("option", option, [*option_names(p), *more]) from error
+        raise UserError(_plain(str(error))) from error  # jsonargparse wraps what our own checks raise
 
 
 # Of a field that may be left out, "int | None": jsonargparse tells what each of the two expects.
@@ -230,7 +232,7 @@ _STUDENTS = (
 # What stands for the value of a command's own option.
 _METAVARS = {
     "out": "DIR", "member": "NAME", "report": "{true,false}",
-    "grid": "FIELD=A,B", "methods": "NAME", "reference": "NAME",
+    "grid": "FIELD=A,B", "methods": "NAME", "reference": "NAME", "classes": "N", "model": "ADDRESS",
 }  # fmt: skip
 
 
@@ -295,4 +297,4 @@ def data_config(p: ArgumentParser, argv: Sequence[str]) -> tuple[Any, dict[str, 
     values = {k.removeprefix("data."): getattr(typed.data, k.removeprefix("data.")) for k in flat}
     if values.get("unlabelled"):
         raise UserError("data.unlabelled is for training: this command reads the labels of all its images")
-    return parse(p, rest), values
+    return parse(p, rest, more=["--data", "--data.root"]), values

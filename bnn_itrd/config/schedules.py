@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from bnn_itrd.config.train import scaled_milestones
+from bnn_itrd.words import counted
 
 __all__ = ["shorten_schedules", "too_long"]
 
@@ -49,7 +50,7 @@ def shorten_schedules(
             continue
         scaled = round(value * length / of, 2) if name == "warmup_epochs" else scaled_milestones(value, length, of)
         train[name] = scaled
-        say(f"{field}: the recipe's {_text(value)} of {of} epochs, shortened to {_text(scaled)} of {length}")
+        say(f"{field}: the recipe's {_text(value)} of {counted(of, 'epoch')}, shortened to {_text(scaled)} of {length}")
 
 
 def _shortest(tree: Mapping[str, Any], where: str) -> int:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Literal
 
 from bnn_itrd.errors import FieldError, require
+from bnn_itrd.words import counted
 
 __all__ = ["MOST_EPOCHS", "FabricConfig", "LogConfig", "TrainConfig", "check_warmup", "scaled_milestones"]
 
@@ -145,8 +146,7 @@ def scaled_milestones(milestones: tuple[int, ...], epochs: int, of: int) -> tupl
 def check_warmup(warmup: float, epochs: int, what: str) -> None:
     """Raises FieldError unless a warm-up is shorter than a training, or what it is called, of so many epochs."""
     if warmup >= epochs:
-        length = f"{epochs} epochs" if epochs > 1 else "1 epoch"
-        problem = f"is {warmup:g} but the {what} has {length}: it must be shorter"
+        problem = f"is {warmup:g} but the {what} has {counted(epochs, 'epoch')}: it must be shorter"
         raise FieldError("train.warmup_epochs", problem, fits=epochs // 2 if epochs > 1 else 0.5)
 
 

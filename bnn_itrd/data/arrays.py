@@ -16,6 +16,7 @@ from bnn_itrd.data.splits import ImageData
 from bnn_itrd.data.subset import choose, numbered_classes
 from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.errors import UserError
+from bnn_itrd.words import counted
 
 __all__ = ["Arrays", "from_arrays", "load_cifar", "load_digits"]
 
@@ -134,7 +135,7 @@ def _load_npz(path: Path) -> Arrays:
         if len(outside):
             raise UserError(
                 f"{path}: y_{split}[{outside[0]}] is {labels[outside[0]]}, but there are {len(classes)} classes "
-                f"(0 to {len(classes) - 1}); {len(outside)} labels are out of range"
+                f"(0 to {len(classes) - 1}); {counted(len(outside), 'label is', 'labels are')} out of range"
             )
     return Arrays(
         arrays["x_train"],

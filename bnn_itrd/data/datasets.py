@@ -25,6 +25,7 @@ from bnn_itrd.data.stl10 import load_stl10
 from bnn_itrd.data.subset import choose, hide_labels
 from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.errors import UserError, unknown
+from bnn_itrd.words import counted
 
 __all__ = ["DATASETS", "as_image_data", "load_data"]
 
@@ -125,9 +126,10 @@ def _check_labels(data: ImageData) -> None:
         odd = ((labels < 0) & (labels != UNLABELLED)) | (labels >= classes)
         if odd.any():
             index = int(odd.nonzero()[0])
+            odd_ones = counted(int(odd.sum()), f"label of {name} is", f"labels of {name} are")
             raise UserError(
                 f"{data.name}: image {index} of {name} has the label {int(labels[index])}, but there are {classes} "
-                f"classes (0 to {classes - 1}); {int(odd.sum())} labels of {name} are out of range"
+                f"classes (0 to {classes - 1}); {odd_ones} out of range"
             )
 
 

@@ -20,7 +20,6 @@ from bnn_itrd.export.runtime.images import picture_of_file, picture_pixels
 __all__ = [
     "MEAN",
     "STD",
-    "SUFFIXES",
     "channel_statistics",
     "channel_sums",
     "read_image",
@@ -29,7 +28,6 @@ __all__ = [
     "to_pixels",
 ]
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # ImageNet's statistics: what large images are normalised with by every published network.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -27,6 +27,7 @@ from bnn_itrd.data.images import channel_sums, statistics
 from bnn_itrd.data.subset import hold_out_fifth, numbered_classes
 from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.errors import UserError, require
+from bnn_itrd.words import counted
 
 __all__ = ["OwnData", "OwnOptions", "is_own", "read_own"]
 
@@ -233,9 +234,10 @@ def _classes(scans: dict[str, _Scanned], options: OwnOptions) -> tuple[str, ...]
         outside = ((scan.labels < 0) | (scan.labels >= len(names))).nonzero().flatten().tolist()
         if outside:
             value = int(scan.labels[outside[0]])
+            odd = counted(len(outside), f"label of {name} is", f"labels of {name} are")
             raise UserError(
                 f"{name}[{outside[0]}] has the label {value}, but there are {len(names)} classes (0 to "
-                f"{len(names) - 1}); {len(outside)} labels of {name} are out of range"
+                f"{len(names) - 1}); {odd} out of range"
             )
     if len(names) < 2:
         raise UserError(f"there must be at least two classes, got {list(names)}")

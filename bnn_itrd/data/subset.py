@@ -12,6 +12,7 @@ from torch import Tensor
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.errors import UserError
+from bnn_itrd.words import counted
 
 __all__ = ["choose", "hide_labels", "hold_out_fifth", "numbered_classes"]
 
@@ -75,7 +76,9 @@ def choose(
     """
     keep, held = _hold_out(labels, config.val_fraction)
     if config.val_fraction and not len(held):
-        raise UserError(f"data.val_fraction {config.val_fraction} of the {len(labels)} training images holds out none")
+        raise UserError(
+            f"data.val_fraction {config.val_fraction} of the {counted(len(labels), 'training image')} holds out none"
+        )
     if config.per_class is None:
         return keep, held
     counts = np.bincount(labels[keep], minlength=len(classes))

@@ -5,33 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bnn_itrd.data.files.folders import images_of
-from bnn_itrd.data.images import SUFFIXES
 from bnn_itrd.deploy.targets import metadata_of, open_file
 from bnn_itrd.errors import UserError
 from bnn_itrd.export import ImageError, Prediction
 from bnn_itrd.export.runtime.predict import classify_with
 
-__all__ = ["classify_photos", "photo_files"]
+__all__ = ["classify_photos"]
 
 # Images per start of a runtime that is a process of its own.
 _AT_ONCE = 64
-
-
-def photo_files(paths: Sequence[Path]) -> list[Path]:
-    """Returns the image files that are meant: files as they are, of a folder all at any depth, in sorted order.
-
-    Raises UserError on a path that is not there, and on a folder without an image.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"no such image or folder of images: {path}")
-        images = images_of(path) if path.is_dir() else [path]
-        if not images:
-            raise UserError(f"{path} holds no image ({', '.join(SUFFIXES)})")
-        found += images
-    return found
 
 
 def classify_photos(

@@ -14,6 +14,7 @@ from bnn_itrd.data.splits import ImageData, ImageFacts
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.export.runtime.predict import check_metadata
 from bnn_itrd.files import file_hash
+from bnn_itrd.words import counted
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -113,7 +114,8 @@ class OpenFile:
         except ValueError as error:
             raise error if isinstance(error, UserError) else UserError(f"{self.path}: {error}") from error
         if found.shape != (len(images), classes):
-            raise UserError(f"{self.path} gives {found.shape} numbers for {len(images)} images of {classes} classes")
+            asked = f"{counted(len(images), 'image')} of {counted(classes, 'class', 'classes')}"
+            raise UserError(f"{self.path} gives {found.shape} numbers for {asked}")
         return found
 
 

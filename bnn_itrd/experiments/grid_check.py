@@ -21,6 +21,7 @@ from bnn_itrd.runs.member import check_from_teacher
 from bnn_itrd.runs.sizes import output_sizes, sizes_of_definition
 from bnn_itrd.runs.teachers import load_given_teacher
 from bnn_itrd.training.step.images import check_augmentation
+from bnn_itrd.words import counted
 
 __all__ = ["check_points"]
 
@@ -86,7 +87,7 @@ class _Check:
         check_augmentation(member.train, shape=data.input_shape, labels=data.train.labels, field=field)
         size, images = member.train.batch_size, len(data.train)
         if size > images:
-            raise UserError(f"{field}.batch_size {size} is larger than the {images} training images")
+            raise UserError(f"{field}.batch_size {size} is larger than the {counted(images, 'training image')}")
 
     def _sizes(self, member: MemberConfig) -> Sizes:
         """Of the network; one that begins with a first stage is built for that too."""

@@ -27,6 +27,7 @@ from bnn_itrd.training.checkpoint import matching_state
 from bnn_itrd.training.evaluation import evaluate
 from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.precision import settle_precision
+from bnn_itrd.words import counted
 
 __all__ = ["Sweep", "reference_of"]
 
@@ -132,7 +133,7 @@ class Sweep:
         done = sum(record["state"] == "done" for record in self.records.values())
         for line in self.said:
             say(line)
-        say(f"{len(self.points)} points, {done} done before")
+        say(f"{counted(len(self.points), 'point')}, {done} done before")
         self._write()
         for i, point in enumerate(waiting):
             self.records[point.name]["state"] = "running"

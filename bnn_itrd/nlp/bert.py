@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bnn_itrd.errors import UserError, remedy
+from bnn_itrd.words import counted
 
 __all__ = ["layer_map", "load_bert", "load_tokenizer", "make_student", "save_bert", "transformers"]
 
@@ -93,7 +94,7 @@ def load_bert(path: str | Path, *, random_init: bool = False, fine_tuned: bool =
     missing = sorted(info["missing_keys"])
     body = [name for name in missing if not name.startswith("qa_outputs.")]
     if body:
-        raise UserError(f"{folder} lacks {len(body)} weights of a BERT: {', '.join(body[:3])}, ...")
+        raise UserError(f"{folder} lacks {counted(len(body), 'weight')} of a BERT: {', '.join(body[:3])}, ...")
     if fine_tuned and missing:
         raise UserError(
             f"{folder} has no answer head: it is a pre-trained BERT, not a fine-tuned teacher; give it as --pretrained"

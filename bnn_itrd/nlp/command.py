@@ -10,6 +10,7 @@ from bnn_itrd.console import print_table
 from bnn_itrd.errors import UserError
 from bnn_itrd.nlp.options import squad_config
 from bnn_itrd.recipes import default_folder
+from bnn_itrd.words import counted
 
 __all__ = ["squad_command"]
 
@@ -45,7 +46,9 @@ def squad_command(name: str, recipe: str, tree: Mapping[str, Any], argv: Sequenc
         }
         for row in comparison["models"]
     ]
-    print_table(rows, f"{comparison['dataset']['name']}: {comparison['dataset']['test']} dev questions, last epoch")
+    print_table(
+        rows, f"{comparison['dataset']['name']}: {counted(comparison['dataset']['test'], 'dev question')}, last epoch"
+    )
     if own.get("member") is None:
         print(f"{out}/comparison.json")
     return 0

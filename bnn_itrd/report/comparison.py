@@ -20,6 +20,7 @@ from bnn_itrd.report.interval import interval_range
 from bnn_itrd.report.markup import missing, table
 from bnn_itrd.report.speed import speeds
 from bnn_itrd.report.view import View, points_above
+from bnn_itrd.words import counted
 
 __all__ = ["comparison_section"]
 
@@ -71,7 +72,7 @@ def comparison_section(view: View) -> str:
     picked = "" if number((view.raw.get("dataset") or {}).get("val")) else ", on which the best epoch was picked too"
     notes = [f"Accuracies are in percent of the test images{picked}."]
     if view.images:
-        notes.append(f"Small ranges are 95 % Wilson intervals over {view.images:,} images.")
+        notes.append(f"Small ranges are 95 % Wilson intervals over {counted(view.images, 'image')}.")
     notes.append("MACs are multiply-accumulates per image, binary ones an XNOR and a bit count.")
     whats = dict.fromkeys(str(m["ms_what"]) for m in view.models if m.get("ms_what"))
     if whats:

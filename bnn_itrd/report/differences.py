@@ -10,6 +10,7 @@ from typing import Any
 from bnn_itrd.plots import model_name
 from bnn_itrd.report.markup import colour_square, missing
 from bnn_itrd.report.view import View
+from bnn_itrd.words import counted
 
 __all__ = ["differences_section"]
 
@@ -59,5 +60,6 @@ def differences_section(view: View) -> str:
         html += f"<details><summary>{len(rest)} more</summary>"
         html += f'<ul class="{kind}">{"".join(rest)}</ul></details>'
     if len(differences) > _MOST_IMAGES:
-        html += f'<p class="note">{len(differences) - _MOST_IMAGES} further images are left out of this page.</p>'
+        told = counted(len(differences) - _MOST_IMAGES, "further image is", "further images are")
+        html += f'<p class="note">{told} left out of this page.</p>'
     return html

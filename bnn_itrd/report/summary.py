@@ -11,6 +11,7 @@ from bnn_itrd.report.interval import interval_range
 from bnn_itrd.report.moment import moment_of
 from bnn_itrd.report.speed import FORMS, speeds
 from bnn_itrd.report.view import View, model_top1, points_above, size_ratio
+from bnn_itrd.words import counted
 
 __all__ = ["headline", "page_head"]
 
@@ -44,11 +45,11 @@ def page_head(view: View, title: str) -> str:
     over = ["bnn_itrd"] + [escape(str(name)) for name in dict.fromkeys((recipe, dataset.get("name"))) if name]
     facts = []
     if view.images:
-        facts.append(f"{view.images:,} test images")
+        facts.append(counted(view.images, "test image"))
     if number(dataset.get("train")):
         facts.append(f"{dataset['train']:,} for training")
     if view.classes:
-        facts.append(f"{len(view.classes)} classes")
+        facts.append(counted(len(view.classes), "class", "classes"))
     if shape := dataset.get("input_shape"):
         facts.append("input&nbsp;" + "&nbsp;&times;&nbsp;".join(escape(str(side)) for side in shape))
     # Keep a number and its unit on one line.

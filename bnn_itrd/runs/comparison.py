@@ -21,6 +21,7 @@ from bnn_itrd.export.runtimes import environments
 from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.rows import EvaluatedMember, agreement_row, model_row
 from bnn_itrd.training.evaluation import Evaluation, evaluate
+from bnn_itrd.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +57,7 @@ def evaluate_member(
     started = time.perf_counter()
     opened = open_file(file)  # with one thread, for the latency
     session_ms = 1000 * (time.perf_counter() - started)
-    tell(f"{member.name}: {file.name} on {len(labels):,} test images")
+    tell(f"{member.name}: {file.name} on {counted(len(labels), 'test image')}")
     threads = torch.get_num_threads()
     _, file_logits, _ = run_split(None, opened if threads == 1 else open_file(file, threads=threads), data)
     assert file_logits is not None
@@ -71,7 +72,7 @@ def _evaluation(member: Member, data: ImageData, device: torch.device, tell: Cal
     """The network on the test images: what its training ended with, or an evaluation on the device."""
     if member.fitted is not None and data.val is None:
         return member.fitted.final
-    tell(f"{member.name}: PyTorch on {len(data.test):,} test images")
+    tell(f"{member.name}: PyTorch on {counted(len(data.test), 'test image')}")
     return evaluate(member.model.to(device), data.test, device=device)
 
 

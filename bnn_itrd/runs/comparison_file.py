@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bnn_itrd.errors import UserError
 
-__all__ = ["read_comparison"]
+__all__ = ["best_of_run", "best_student", "read_comparison"]
 
 # Of a comparison, of its `dataset`, its `config`, ...: field -> its kind; with "?" it may be null or missing.
 _TOP = {"models": "list", "dataset": "object?", "config": "object?"}
@@ -37,6 +37,35 @@ _MODEL = {
 _TRAINED_ON = {"device": "text?"}
 _CURVE = {"test_top1": "number?"}
 _ARTEFACT = {"file": "text", "top1": "number?"}
+
+
+def best_student(models: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the name of the student with the highest top-1 after its last epoch; without students, of the networks.
+
+    models: those of a comparison, at least one.
+
+    >>> rows = [("teacher", "teacher", 99.0), ("recu", "recu", 96.0), ("recu-kd", "recu-kd", 97.0)]
+    >>> best_student([dict(zip(("name", "method", "top1_last"), row)) for row in rows])
+    'recu-kd'
+    """
+    students = [model for model in models if (model.get("method") or model["name"]) != "teacher"] or models
+    return str(max(students, key=lambda model: model["top1_last"])["name"])
+
+
+def best_of_run(run: Path, names: Collection[str]) -> tuple[str | None, str]:
+    """Returns which of the networks in a run's folder is meant by the folder, and a line that says so.
+
+    It is `best_student` of those in its comparison.json; None where that has none of them.
+    """
+    record = run / "comparison.json"
+    rows = read_comparison(record)["models"] if record.is_file() else []
+    known = {row["name"]: row for row in rows if row["name"] in names}
+    if not known:
+        return None, ""
+    best = best_student(list(known.values()))
+    top1 = known[best]["top1_last"]
+    told = f"{run} holds {', '.join(names)}: taken is {best}"
+    return best, told if best == "teacher" else f"{told}, the student with the highest top-1 ({top1:.2f} %)"
 
 
 def _is_number(value: object) -> bool:

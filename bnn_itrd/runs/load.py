@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from bnn_itrd.config.network import NetworkConfig
 from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.data.normalisation import remember_images
 from bnn_itrd.errors import FieldError, UserError
+from bnn_itrd.runs.comparison_file import best_of_run
 from bnn_itrd.runs.identity import layers_hash
 from bnn_itrd.runs.member import FIRST_STAGE
 from bnn_itrd.runs.networks import build, own_network
@@ -113,8 +114,12 @@ def no_such_path(path: Path) -> UserError:
     return UserError(f"no such file or folder: {path}{hint} {path.parent} holds {', '.join(members)}")
 
 
-def find_checkpoint(path: Path, *, prefer: str = "last.pt") -> Path:
-    """The checkpoint meant by a path: the file itself, a member's folder, or a run's folder with one student in it."""
+def find_checkpoint(path: Path, *, prefer: str = "last.pt", say: Callable[[str], None] | None = None) -> Path:
+    """The checkpoint meant by a path: the file itself, a member's folder, or a run's folder with one student in it.
+
+    say: is told which student is taken of a run with several, the one with the highest top-1 in its comparison.json.
+    Raises UserError where there is none, or nothing says which.
+    """
     if path.is_file():
         return path
     if not path.is_dir():
@@ -131,6 +136,10 @@ def find_checkpoint(path: Path, *, prefer: str = "last.pt") -> Path:
         return path / students[0] / prefer
     if not members:
         raise UserError(f"no {prefer} in {path}")
+    best, told = (None, "") if say is None else best_of_run(path, members)
+    if say is not None and best is not None:
+        say(told)
+        return path / best / prefer
     raise UserError(
         f"no {prefer} in {path}: it holds the networks {', '.join(members)}: name one, {path / students[-1]}"
     )
@@ -142,15 +151,16 @@ def load_member(
     model: nn.Module | str | None = None,
     best: bool = False,
     trust: bool | Collection[str] = False,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[nn.Module, dict[str, Any], Path]:
     """(network in eval mode, its identity, its checkpoint) of a run folder or a checkpoint file.
 
     `model`: the network to fill, or the address of a function that makes it, where it is not one of ours. `best`: the
     epoch with the best top-1, not the last. `trust`: True, or addresses of the user's own code that may be imported
-    although only the checkpoint names them.
+    although only the checkpoint names them. `say`: see `find_checkpoint`.
     Raises UserError: nothing there, a file that is cut or newer, another architecture, code that is not trusted.
     """
-    file = find_checkpoint(Path(path), prefer="best.pt" if best else "last.pt")
+    file = find_checkpoint(Path(path), prefer="best.pt" if best else "last.pt", say=say)
     state = load_checkpoint(file)
     identity = _identity(state, file)
     if type(epoch := state.get("epoch")) is int and epoch == 0:

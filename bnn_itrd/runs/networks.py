@@ -24,6 +24,7 @@ from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Report, Scheme, as_scheme
 from bnn_itrd.quant.options import PARTS, SchemeOptions
 from bnn_itrd.quant.parts import part_name
 from bnn_itrd.runs.network_size import check_weights
+from bnn_itrd.words import counted
 
 __all__ = ["build", "definition_of", "own_network", "remarks", "untrained_network"]
 
@@ -191,7 +192,10 @@ def remarks(model: nn.Module) -> list[str]:
     if report is None:
         return []
     more = len(report.warnings) - _SHOWN
-    said = [*report.warnings[:_SHOWN], *([f"{more} more warnings, in the report of binarize"] if more > 0 else [])]
+    said = [
+        *report.warnings[:_SHOWN],
+        *([f"{counted(more, 'more warning')}, in the report of binarize"] if more > 0 else []),
+    ]
     return [*said, f"in 1 bit: {report.verdict}"]
 
 

@@ -44,6 +44,12 @@ def _folders(config: RunConfig, out: Path) -> list[Path]:
     return [*students, out / "teacher"]
 
 
+def _check_name(config: RunConfig, only: str | None) -> None:
+    """Refuses a name that is no member's, before the folder is looked at, which may be another run's."""
+    if only is not None:
+        member_config(config, only)
+
+
 def _check_folder(config: RunConfig, data: ImageData, out: Path) -> None:
     """Refuses a folder that another run began, before anything in it is touched."""
     for name in ("teacher", *config.students):
@@ -60,8 +66,6 @@ def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher
 
     teacher: one that is trained already; else the run's own.
     """
-    if only is not None:
-        member_config(config, only)  # refuses a name that is no member's
     students = [member_config(config, name) for name in config.students if only in (None, name)]
     shape, labels = data.input_shape, data.train.labels
     for field, train in _trainings(config, only, teacher).items():
@@ -124,6 +128,7 @@ def run_recipe(
     where ``train.max_seconds`` are over.
     """
     began = time.monotonic()
+    _check_name(config, only)
     data = load_data(config.data)
     data.check_crops()
     config, lines = settle_precision(config, teacher=[out / "teacher"], students=_folders(config, out))

@@ -11,6 +11,7 @@ from lightning.fabric import Fabric
 from bnn_itrd.config.train import FabricConfig, TrainConfig
 from bnn_itrd.errors import UserError
 from bnn_itrd.training.threads import cpu_quota, set_threads
+from bnn_itrd.words import counted
 
 __all__ = ["make_fabric", "reset_loss_scale", "steps_in_epoch"]
 
@@ -65,7 +66,7 @@ def steps_in_epoch(train: TrainConfig, images: int, processes: int, *, field: st
     """Full batches in a pass over so many images. Raises UserError, naming the field, where they cannot be made."""
     size = train.batch_size
     if size > images:
-        raise UserError(f"{field}.batch_size {size} is larger than the {images} training images")
+        raise UserError(f"{field}.batch_size {size} is larger than the {counted(images, 'training image')}")
     if size % processes:
         raise UserError(f"{field}.batch_size {size} must be a multiple of the {processes} processes")
     return images // size

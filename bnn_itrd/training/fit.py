@@ -28,6 +28,7 @@ from bnn_itrd.training.files import TrainingFiles
 from bnn_itrd.training.optimizer import check_frozen
 from bnn_itrd.training.progress import Progress
 from bnn_itrd.training.trainer import Trainer
+from bnn_itrd.words import counted
 
 __all__ = ["Fitted", "TimeLimit", "fit", "fit_epochs"]
 
@@ -191,7 +192,7 @@ def _prepare(
             limit.check(0, trainer.config.epochs)
         progress.begin(done, preparing=True)
         row = trainer.prepare_epoch(data, progress)
-        kept = f"It was the preparation, of which {files.last} holds {done} of {length} epochs."
+        kept = f"It was the preparation, of which {files.last} holds {done} of {counted(length, 'epoch')}."
         trainer.check_finite(done, steps, kept)
         trainer.preparation.append(row)
         if done + 1 == length:

@@ -14,9 +14,11 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as RichProgress
 from torch import Tensor
 
+from bnn_itrd.console import print_text
 from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.models import Summary
+from bnn_itrd.words import counted
 
 __all__ = ["Progress", "TensorBoard", "first_line", "imbalance", "tell_beginning"]
 
@@ -30,10 +32,11 @@ def first_line(data: ImageData, network: str, cost: Summary | None) -> str:
     cost: what the network does for one image; None where that could not be counted.
     """
     _, height, width = data.input_shape
-    parts = [f"{len(data.train):,} training", f"{len(data.test):,} test"]
+    parts = [f"{len(data.train):,} training", counted(len(data.test), "test image")]
     if data.val is not None:
         parts.insert(1, f"{len(data.val):,} held-out")
-    text = f"{data.name}: {len(data.classes)} classes, {', '.join(parts)} images of {height}x{width}; {network}"
+    classes = counted(len(data.classes), "class", "classes")
+    text = f"{data.name}: {classes}, {', '.join(parts)} of {height}x{width}; {network}"
     if cost is None:
         return text
     products = cost.binary_macs + cost.integer_macs + cost.float_macs
@@ -57,7 +60,7 @@ def tell_beginning(
 ) -> None:
     """Prints `first_line`, where it is to be shown, and as notes `imbalance` and remarks on the network."""
     if shown:
-        print(first_line(data, network, cost), flush=True)
+        print_text(first_line(data, network, cost))
     for remark in remarks:
         print(f"note: {network}: {remark}", file=sys.stderr)
     if (uneven := imbalance(data)) is not None:
@@ -210,9 +213,10 @@ class Progress:
         first, began = self.first_step
         left = ((self.preparation + self.epochs) * self.steps - step) * (now - began) / (step - first)
         self.estimated = True
-        text = f"{self.title}: about {_in_words(left)} to go, at {self.epochs} epochs of {self.steps} batches"
+        length = f"{counted(self.epochs, 'epoch')} of {counted(self.steps, 'batch', 'batches')}"
+        text = f"{self.title}: about {_in_words(left)} to go, at {length}"
         if self.bar is None:
-            print(text, flush=True)
+            print_text(text)
         else:
             self.bar.console.print(text, markup=False, highlight=False)
 
@@ -231,4 +235,4 @@ class Progress:
         last = self.preparation if self.preparing else self.epochs
         if self.epoch + 1 == last or now - self.line_time > self.seconds_between_lines:
             self.line_time = now
-            print(f"{self.title}: {self.text}", flush=True)
+            print_text(f"{self.title}: {self.text}")

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from bnn_itrd.words import counted
+
 __all__ = ["busy_note", "cpu_quota", "set_threads"]
 
 
@@ -69,10 +71,9 @@ def set_threads(wanted: int | None, *, processes: int = 1, quota: float | None =
     if quota is None or (fitting := max(1, math.floor(quota / processes + 0.01))) >= usual:
         return None
     torch.set_num_threads(fitting)
-    threads = "1 thread" if fitting == 1 else f"{fitting} threads"
     return (
-        f"{threads} instead of {usual}: the control group has time for {quota:g} processors; --fabric.threads N sets "
-        "another number"
+        f"{counted(fitting, 'thread')} instead of {usual}: the control group has time for {quota:g} "
+        f"processor{'' if quota == 1 else 's'}; --fabric.threads N sets another number"
     )
 
 
@@ -85,6 +86,6 @@ def busy_note(threads: int) -> str | None:
     if threads == 1 or load < 1.5 * processors:
         return None
     return (
-        f"{load:.0f} processes are at work on the {processors} processors of this machine: {threads} threads that wait "
-        "for each other may be many times slower than one (--fabric.threads 1)"
+        f"{load:.0f} processes are at work on the {counted(processors, 'processor')} of this machine: {threads} "
+        "threads that wait for each other may be many times slower than one (--fabric.threads 1)"
     )

@@ -46,7 +46,7 @@ class FpgaReport:
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in (header, *rows)]
         lines.insert(1, "  ".join("-" * w for w in widths))
         if self.ok:
-            lines.append(f"all {len(self.layers)} layers map")
+            lines.append("the one layer maps" if len(self.layers) == 1 else f"all {len(self.layers)} layers map")
         else:
             lines.append(f"{len(self.failures)} of {len(self.layers)} layers do not map:")
             lines += [f"- {way} ({count} layer{'s' * (count > 1)})" for way, count in self.ways_out.items()]

@@ -18,8 +18,6 @@ from .errors import ExportError, ImageError
 
 __all__ = ["describe_file", "main"]
 
-# Where there is no terminal to measure.
-_WIDTH_OF_FILES = 200
 # What a shell says of a program that the signal SIGPIPE, number 13, ended.
 _BROKEN_PIPE = 128 + 13
 
@@ -60,7 +58,7 @@ def _options() -> argparse.ArgumentParser:
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     predict = commands.add_parser("predict", help="class names and probabilities of image files (needs Pillow)")
     predict.add_argument("file", type=Path, help=".onnx file")
-    predict.add_argument("images", nargs="+", type=Path, help="image files")
+    predict.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
     predict.add_argument("--top", type=int, default=3, help="how many classes to show")
     predict.add_argument("--threads", type=int, default=1, help="threads of the session")
     bench = commands.add_parser("bench", help="milliseconds per image, in turns in one process")
@@ -79,12 +77,14 @@ def _options() -> argparse.ArgumentParser:
 
 
 def _predict(args: argparse.Namespace) -> None:
+    from .images import photo_files
     from .predict import classify_images
 
     if args.top < 1:
         raise ValueError(f"top must be >= 1, got {args.top}")
     unusable: list[ImageError] = []
-    for result in classify_images(args.file, args.images, top=args.top, threads=args.threads, skipped=unusable.append):
+    photos = photo_files(args.images, say=_say)
+    for result in classify_images(args.file, photos, top=args.top, threads=args.threads, skipped=unusable.append):
         print(result)
     if unusable:
         raise ImageError("\n".join(map(str, unusable)))
@@ -94,7 +94,7 @@ def _print_table(rows: Sequence[Mapping[str, str]]) -> None:
     """Columns as wide as their words, numbers ending under each other; on a narrow terminal blocks of lines."""
     names = list(rows[0])
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
-    if sum(widths.values()) + 2 * len(names) > shutil.get_terminal_size((_WIDTH_OF_FILES, 1)).columns:
+    if sum(widths.values()) + 2 * len(names) > shutil.get_terminal_size().columns:
         length = max(map(len, names))
         for row in rows:
             print(" ".join(row[n] for n in names[:2]), *(f"  {n.ljust(length)}  {row[n]}" for n in names[2:]), sep="\n")

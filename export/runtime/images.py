@@ -1,7 +1,8 @@
-"""Images as uint8 pixels: read from a file, brought to a size, made what a file takes. Pillow reads and scales them."""
+"""Images as uint8 pixels: found in folders, read, scaled, made what a file takes. Pillow reads and scales them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,70 @@ import numpy as np
 
 from .errors import ImageError
 
-__all__ = ["picture_of_file", "picture_pixels", "prepare_image", "scale_to", "take_centre"]
+__all__ = [
+    "LEFT_BEHIND",
+    "SUFFIXES",
+    "images_of",
+    "is_rest",
+    "photo_files",
+    "picture_of_file",
+    "picture_pixels",
+    "prepare_image",
+    "scale_to",
+    "take_centre",
+]
+
+# Of the files that are read as images.
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_OTHER_FORMATS = (".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".svg", ".tga")
+# Folders of these names hold nobody's images.
+LEFT_BEHIND = {
+    "__MACOSX": "what macOS's archiver adds",
+    "@eaDir": "what a Synology disk station adds",
+    "__pycache__": "Python's",
+    "lost+found": "the file system's",
+}
+
+
+def is_rest(name: str) -> bool:
+    """Whether a file or folder of this name is no image of anybody's: hidden, or left behind by a tool.
+
+    >>> is_rest(".DS_Store"), is_rest("__MACOSX"), is_rest("cat.png")
+    (True, True, False)
+    """
+    return name.startswith(".") or name in LEFT_BEHIND
+
+
+def images_of(root: Path, *, say: Callable[[str], None] | None = None) -> list[Path]:
+    """Returns the images in a folder at any depth, in sorted order; say: is told of files of formats not read.
+
+    >>> images_of(Path("photos"))  # doctest: +SKIP
+    [PosixPath('photos/cat.png')]
+    """
+    files = [p for p in root.rglob("*") if not any(map(is_rest, p.relative_to(root).parts))]
+    others = sorted(p for p in files if p.suffix.lower() in _OTHER_FORMATS)
+    if others and say is not None:
+        say(f"files as {others[0]} ({len(others)}) are not read: make them PNG or JPEG")
+    return sorted(p for p in files if p.suffix.lower() in SUFFIXES)
+
+
+def photo_files(paths: Sequence[Path], *, say: Callable[[str], None] | None = None) -> list[Path]:
+    """Returns the image files that are meant: files as they are, of a folder all at any depth (`images_of`).
+
+    Raises ImageError on a path that is not there, and on a folder without an image.
+
+    >>> photo_files([Path("photos"), Path("a.png")])  # doctest: +SKIP
+    [PosixPath('photos/cat.png'), PosixPath('a.png')]
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise ImageError(f"no such image or folder of images: {path}")
+        images = images_of(path, say=say) if path.is_dir() else [path]
+        if not images:
+            raise ImageError(f"{path} holds no image ({', '.join(SUFFIXES)})")
+        found += images
+    return found
 
 
 def picture_of_file(path: Path) -> np.ndarray[Any, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bnn_itrd.cli import main
-from bnn_itrd.console import print_table
+from bnn_itrd.console import broken_lines, print_table
 from bnn_itrd.experiments.statistics import table_cells
 from bnn_itrd.export.runtime import cli as runtime
 from bnn_itrd.export.runtime.bench import timing_cells
@@ -80,14 +80,36 @@ def test_a_command(
     assert words <= set(printed(capsys, width).split())
 
 
-@pytest.mark.parametrize("width", NARROW)
-def test_the_recipes(width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", str(width))
-    assert main(["recipes"]) == 0
+@pytest.mark.parametrize("width", [*NARROW, None])
+@pytest.mark.parametrize("command", ["recipes", "table"])
+def test_a_list(
+    command: str, width: int | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None: there is no terminal."""
+    if width is None:
+        monkeypatch.delenv("COLUMNS")
+    else:
+        monkeypatch.setenv("COLUMNS", str(width))
+    assert main([command]) == 0
     text = capsys.readouterr().out
-    # The last line is told whole: it can be pasted.
-    assert all(len(line) <= width for line in text.splitlines()[:-1])
-    assert "ITRD-distilled" in text.split()
+    assert all(len(line) <= (width or 80) for line in text.splitlines())
+    assert {"recipes": "ITRD-distilled", "table": "CUB-200-2011,"}[command] in text.split()
+
+
+def test_hours_of_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["table", "itrd-1", "--missing"]) == 0
+    # Commands are told whole: they can be pasted.
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("#")]
+    assert all(len(line) <= 80 for line in notes)
+    assert "#   the recipe does not say so, give --train.compile true --train.precision" in notes
+
+
+def test_lines_are_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    assert broken_lines("a path/that-is-longer-than-a-line\n\nand more words than one") == [
+        *("a", "  path/that-is-longer-than-a-line", "", "and more words than", "  one")
+    ]
 
 
 def test_parts_and_blocks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

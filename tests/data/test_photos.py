@@ -9,9 +9,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from bnn_itrd.cli import main
 from bnn_itrd.cli.recipe import recipe_config
 from bnn_itrd.config.run import RunConfig
 from bnn_itrd.data.files.photo_sizes import fitting_size
+from bnn_itrd.errors import UserError
+from bnn_itrd.experiments import grid
 
 
 def photos(root: Path, sizes: list[tuple[int, int]]) -> Path:
@@ -45,6 +48,42 @@ def lengths(config: RunConfig) -> tuple[int | None, int, int]:
 )
 def test_the_rule(sizes: list[tuple[int, int]], expected: tuple[int, int] | None) -> None:
     assert fitting_size(sizes) == expected
+
+
+def test_a_wrong_folder_comes_before_sizes_and_lengths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = photos(tmp_path / "photos", [(40, 52)] * 3)
+    for path in (root / "b").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"photos/b holds no image"):
+        read(root, tmp_path / "out")
+    with pytest.raises(UserError, match="must hold at least two folders of images, one for each class; found none"):
+        read(root / "a", tmp_path / "out")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_sweep_has_the_same_size_and_length(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, made = photos(tmp_path / "photos", [(40, 52), (64, 48)] * 5), list[RunConfig]()
+
+    class Ended(Exception):
+        pass
+
+    def points(*words: str) -> list[tuple[int | None, int, int]]:
+        def stop(recipe: Any, students: Any, axes: Any, argv: Any, **more: Any) -> Any:
+            made.extend(grid.run_config("sweep", "", recipe, [*argv, *w], extra={})[0] for w in ([], ["--train.lr=1"]))
+            raise Ended
+
+        monkeypatch.setattr(grid, "make_points", stop)
+        with pytest.raises(Ended):
+            main(["sweep", "folder", f"--data.root={root}", "--methods=kd", "--fabric.accelerator=cpu", *words])
+        return [lengths(config) for config in made]
+
+    assert points() == [(40, 60, 90)] * 2
+    assert "image size: 40, the largest multiple of 8" in capsys.readouterr().out
+    made.clear()
+    assert points("--grid", "data.image_size=16,24", "train.epochs=1,2") == [(None, 60, 90)] * 2
+    assert "train.epochs 60," in capsys.readouterr().out
 
 
 def test_few_photos_and_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

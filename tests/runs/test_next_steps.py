@@ -14,6 +14,9 @@ from bnn_itrd.runs.finished.next_steps import next_steps
 CHECKED = {"target": "onnx", "file": "student.onnx", "agreement": 100.0}
 LCE, QONNX = {"target": "lce", "file": "student.tflite"}, {"target": "qonnx", "file": "student.qonnx.onnx"}
 
+# The page has the same words.
+NO_LCE = "Larq Compute Engine's interpreter, which runs it, was not on the machine"
+
 
 def model(name: str, top1: float, *artefacts: dict[str, Any], method: str = "") -> dict[str, Any]:
     return {"name": name, "method": method or name, "top1_last": top1, "artefacts": [CHECKED, *artefacts]}
@@ -39,7 +42,7 @@ def test_the_best_student_against_its_teacher(tmp_path: Path) -> None:
         "Next:",
         f"  bnn-itrd bench '{out}/a/student.onnx' --against '{out}/teacher/teacher.onnx'",
         f"  xdg-open '{out}/report.html'",
-        "Not validated: .tflite, for want of the runtime lce; this makes and uses it:",
+        f"Not validated: a/student.tflite, b/student.tflite: {NO_LCE}. This makes and uses it:",
         f"  bnn-itrd validate '{out}/a/student.tflite' '{out}/b/student.tflite' --trust --setup lce",
     ]
     assert told(out, *both, options=" --trust") == commands
@@ -53,9 +56,10 @@ def test_the_best_student_against_its_teacher(tmp_path: Path) -> None:
 def test_a_runtime_that_fails(tmp_path: Path) -> None:
     broken = LCE | {"error": "the interpreter was killed by SIGSEGV\nits last lines"}
     assert told(tmp_path, model("a", 90.0, broken, QONNX))[-4:] == [
-        "Not validated, since lce failed (the interpreter was killed by SIGSEGV); to try it again:",
+        "Not validated: a/student.tflite: it failed: the interpreter was killed by SIGSEGV. To try it again:",
         f"  bnn-itrd validate {tmp_path}/a/student.tflite",
-        "Not validated: .qonnx.onnx, for want of the runtime fpga; this makes and uses it:",
+        "Not validated: a/student.qonnx.onnx: qonnx, which executes it, was not on the machine. "
+        "This makes and uses it:",
         f"  bnn-itrd validate {tmp_path}/a/student.qonnx.onnx --setup fpga",
     ]
 

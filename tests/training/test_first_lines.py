@@ -31,9 +31,17 @@ def test_the_line_of_a_run(tiny_npz: Path, tmp_path: Path, capsys: pytest.Captur
         f"cifar10: 3 classes, 96 training, 48 test images of 8x8; resnet8, {products:,} products per image "
         f"({100 * made.binary_macs / products:.0f} % binary)"
     )
-    # Met again, it says so.
+    # Met again, it says so, and what can be done with it.
     assert main([*words, "--member=s", "--train.epochs=1", f"--out={tmp_path}"]) == 0
-    assert "s: its training was finished before, at epoch 1 of 1" in capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    assert "s: its training was finished before, at epoch 1 of 1" in lines
+    assert lines[-5:] == [
+        "Next:",
+        f"  bnn-itrd evaluate {tmp_path}/s",
+        f"  bnn-itrd export {tmp_path}/s",
+        f"  bnn-itrd run {tmp_path}/config.yaml",
+        "      the run with all its networks: trains those that are missing, exports and compares",
+    ]
 
 
 def test_the_line_of_held_out_images_and_without_products() -> None:

@@ -15,17 +15,18 @@ from einops import rearrange
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.data.files.folder_split import FolderSplit
 from bnn_itrd.data.files.photo_sizes import SMALL_SIZE, usual_square
-from bnn_itrd.data.images import MEAN, STD, SUFFIXES, channel_statistics, read_image, scale_whole
+from bnn_itrd.data.images import MEAN, STD, channel_statistics, read_image, scale_whole
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.data.subset import choose, hold_out_fifth
 from bnn_itrd.data.tensor_split import TensorSplit
 from bnn_itrd.errors import UserError
-from bnn_itrd.export.runtime.images import take_centre
+from bnn_itrd.export.runtime.images import LEFT_BEHIND, SUFFIXES, images_of, is_rest, take_centre
+from bnn_itrd.words import counted
 
 __all__ = [
     "LARGE_SIZE",
     "Listing",
-    "images_of",
+    "list_folder",
     "load_folder",
     "load_listing",
     "scan",
@@ -38,13 +39,6 @@ _SMALL_BYTES = 2**30
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
     ("val", "valid", "validation"), "val"
 )
-_LEFT_BEHIND = {
-    "__MACOSX": "what macOS's archiver adds",
-    "@eaDir": "what a Synology disk station adds",
-    "__pycache__": "Python's",
-    "lost+found": "the file system's",
-}
-_OTHER_FORMATS = (".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".svg", ".tga")
 
 
 @dataclass(frozen=True)
@@ -59,14 +53,14 @@ class Listing:
     val: tuple[list[Path], np.ndarray[Any, Any]] | None = None
 
 
-def scan(root: Path) -> tuple[tuple[str, ...], list[Path], np.ndarray[Any, Any]]:
+def scan(root: Path, *, quiet: bool = False) -> tuple[tuple[str, ...], list[Path], np.ndarray[Any, Any]]:
     """Lists a folder with one folder of images per class: (classes, files, labels), at any depth, in sorted order.
 
-    What is hidden, and what archivers and file systems leave behind, is no class and no image.
+    What is hidden, and what archivers and file systems leave behind, is no class and no image; quiet: it is not told.
     Raises UserError on fewer than two classes or an empty one.
     """
-    for name, what in _LEFT_BEHIND.items():
-        if (root / name).is_dir():
+    for name, what in LEFT_BEHIND.items():
+        if (root / name).is_dir() and not quiet:
             _note(f"{root / name} is not read: it is {what}, and no class")
     classes = tuple(path.name for path in _folders_of(root))
     if len(classes) < 2:
@@ -77,7 +71,7 @@ def scan(root: Path) -> tuple[tuple[str, ...], list[Path], np.ndarray[Any, Any]]
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        files = images_of(root / name)
+        files = images_of(root / name, say=None if quiet else _note)
         if not files:
             raise UserError(f"{root / name} holds no image ({', '.join(SUFFIXES)})")
         paths += files
@@ -85,38 +79,24 @@ def scan(root: Path) -> tuple[tuple[str, ...], list[Path], np.ndarray[Any, Any]]
     return classes, paths, np.asarray(labels, dtype=np.int64)
 
 
-def _is_rest(name: str) -> bool:
-    """Whether a file or folder of this name is no image of anybody's: hidden, or left behind by a tool."""
-    return name.startswith(".") or name in _LEFT_BEHIND
-
-
 def _folders_of(root: Path) -> list[Path]:
     """The folders in a folder, in sorted order."""
-    return sorted(path for path in root.iterdir() if path.is_dir() and not _is_rest(path.name))
-
-
-def images_of(root: Path, *, quiet: bool = False) -> list[Path]:
-    """The images in a folder at any depth, in sorted order; says so where some are of a format that is not read."""
-    files = [p for p in root.rglob("*") if not any(map(_is_rest, p.relative_to(root).parts))]
-    others = sorted(p for p in files if p.suffix.lower() in _OTHER_FORMATS)
-    if others and not quiet:
-        _note(f"files as {others[0]} ({len(others)}) are not read: make them PNG or JPEG")
-    return sorted(p for p in files if p.suffix.lower() in SUFFIXES)
+    return sorted(path for path in root.iterdir() if path.is_dir() and not is_rest(path.name))
 
 
 def _loose_images(root: Path) -> list[Path]:
     """The images right in a folder, in sorted order."""
-    return sorted(p for p in root.iterdir() if p.suffix.lower() in SUFFIXES and not _is_rest(p.name) and p.is_file())
+    return sorted(p for p in root.iterdir() if p.suffix.lower() in SUFFIXES and not is_rest(p.name) and p.is_file())
 
 
 def _note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
-def scan_pair(train: Path, test: Path) -> Listing:
+def scan_pair(train: Path, test: Path, *, quiet: bool = False) -> Listing:
     """Lists two folders of the same classes. Raises UserError as `scan` does, and where the classes differ."""
-    classes, paths, labels = scan(train)
-    test_classes, test_paths, test_labels = scan(test)
+    classes, paths, labels = scan(train, quiet=quiet)
+    test_classes, test_paths, test_labels = scan(test, quiet=quiet)
     if test_classes != classes:
         odd = sorted(set(classes) ^ set(test_classes))
         raise UserError(f"{train} and {test} must hold the same classes; they differ in {odd}")
@@ -128,26 +108,35 @@ def load_folder(config: DataConfig) -> ImageData:
 
     root/val is held out for choosing the best epoch; without root/test it is what is tested on. The names may be in
     capitals, or training, testing, valid and validation.
-    Raises UserError: no folder, fewer than two classes, an empty class, classes that differ between train and test,
-    an image that cannot be read (named).
+    Raises UserError as `list_folder` does, and on an image that cannot be read (named).
+    """
+    return load_listing(config, list_folder(config))
+
+
+def list_folder(config: DataConfig, *, quiet: bool = False) -> Listing:
+    """Lists what `load_folder` loads, without reading an image; quiet: without a note on what is left out.
+
+    Raises UserError: no folder, fewer than two classes, an empty class, classes that differ between train and test.
+
+    >>> list_folder(DataConfig(name="folder", root="photos")).classes  # doctest: +SKIP
+    ('cat', 'dog')
     """
     if config.root is None or not Path(config.root).is_dir():
         raise UserError(
             f"data set 'folder' needs --data.root, a folder with one folder of images per class; got {config.root!r}"
         )
     root = Path(config.root)
-    if parts := split_folders(root):
-        listing = scan_pair(parts["train"], parts.get("test") or parts["val"])
+    if parts := split_folders(root, quiet=quiet):
+        listing = scan_pair(parts["train"], parts.get("test") or parts["val"], quiet=quiet)
         if "test" in parts and "val" in parts:
             if config.val_fraction:
                 raise UserError(f"{parts['val']} is held out already: leave out data.val_fraction")
-            held = scan_pair(parts["train"], parts["val"])
+            held = scan_pair(parts["train"], parts["val"], quiet=quiet)
             listing = replace(listing, val=(held.test_paths, held.test_labels))
-        return load_listing(config, listing)
-    classes, paths, labels = scan(root)
+        return listing
+    classes, paths, labels = scan(root, quiet=quiet)
     train, test = hold_out_fifth(labels, str(root))
-    listing = Listing(classes, [paths[i] for i in train], labels[train], [paths[i] for i in test], labels[test])
-    return load_listing(config, listing)
+    return Listing(classes, [paths[i] for i in train], labels[train], [paths[i] for i in test], labels[test])
 
 
 def split_folders(root: Path, *, quiet: bool = False) -> dict[str, Path]:
@@ -235,8 +224,9 @@ def _usual_size(paths: list[Path]) -> int:
     seen = [size for size, files in sizes.items() for _ in files]
     if (width := usual_square(seen)) is not None:
         if odd := [files[0] for size, files in sizes.items() if size != (width, width)]:
-            told = f"{len(seen) - len(sizes[width, width])} of {len(seen)} images are of another size ({odd[0]})"
-            _note(f"{told} and are brought to {width}x{width}, as the others are")
+            one, several = (f"of {len(seen)} images {verb}" for verb in ("is", "are"))
+            told = counted(len(seen) - len(sizes[width, width]), one, several)
+            _note(f"{told} of another size ({odd[0]}) and brought to {width}x{width}, as the others are")
         return width
     width, height = max(sizes, key=lambda size: len(sizes[size]))
     if max(max(size) for size in sizes) < LARGE_SIZE:

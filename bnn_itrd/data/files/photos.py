@@ -10,9 +10,10 @@ from typing import Any
 
 from bnn_itrd.config.run import RunConfig
 from bnn_itrd.config.train import TrainConfig
-from bnn_itrd.data.files.folders import images_of, split_folders
+from bnn_itrd.data.files.folders import list_folder
 from bnn_itrd.data.files.photo_sizes import fitting_size
 from bnn_itrd.models import MODELS
+from bnn_itrd.words import counted
 from bnn_itrd.yaml_files import read_yaml
 
 __all__ = ["fit_to_photos"]
@@ -31,15 +32,17 @@ def fit_to_photos(
     `fitting_size`. The epochs, with `budget` and on a CPU: so many that a training sees about 12,000
     photos (a teacher 8,000), at least 10 and at most the recipe's. A run that is continued in `out` keeps its own.
     given: the fields that the user set; say: is told in a line what was chosen and how to choose otherwise.
+    Raises UserError where the folder does not hold one folder of images for each class.
     """
     root = config.data.root
     if config.data.name != "folder" or root is None or not Path(root).is_dir():
         return config
     if (recorded := _recorded(out)) is not None:
         return _as_recorded(config, recorded, given, budget=budget)
-    training, sizes = _look_at(Path(root))
+    training, sizes = _look_at(config)
     fits = fitting_size(sizes)
-    if config.data.image_size is None and fits is not None and config.network.name in MODELS:
+    free = config.data.image_size is None and "data.image_size" not in given
+    if free and fits is not None and config.network.name in MODELS:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, image_size=fits[0]))
         say(
             f"image size: {fits[0]}, the largest multiple of 8 up to 64 that nine tenths of the photos have on their "
@@ -50,18 +53,19 @@ def fit_to_photos(
     return config
 
 
-def _look_at(root: Path) -> tuple[int, list[tuple[int, int]]]:
-    """How many photos of a folder are trained on, and the sizes of up to two thousand of them."""
+def _look_at(config: RunConfig) -> tuple[int, list[tuple[int, int]]]:
+    """How many photos of a folder are trained on, and the sizes of up to two thousand of them.
+
+    Raises UserError where it is no folder of classes: before anything is said of how long it takes.
+    """
     from PIL import Image
 
-    train = split_folders(root, quiet=True).get("train")
-    paths, sizes = images_of(train or root, quiet=True), list[tuple[int, int]]()
+    paths, sizes = list_folder(config.data, quiet=True).paths, list[tuple[int, int]]()
     for path in paths[:: max(1, len(paths) // 1000)]:
         # One that cannot be read is told, by its name, where all are read.
         with contextlib.suppress(Exception), Image.open(path) as image:
             sizes.append(image.size)
-    # Where they are not split, a fifth is tested on.
-    return len(paths) if train is not None else len(paths) * 4 // 5, sizes
+    return len(paths), sizes
 
 
 def _shortened(config: RunConfig, training: int, given: Collection[str], say: Callable[[str], None]) -> RunConfig:
@@ -77,7 +81,7 @@ def _shortened(config: RunConfig, training: int, given: Collection[str], say: Ca
         longer = " ".join(
             f"--{field}.epochs {_longer(getattr(config, field), train)}" for field, train in changed.items()
         )
-        say(f"length: {told}, for {training:,} training photos on a CPU; to train longer: {longer}")
+        say(f"length: {told}, for {counted(training, 'training photo')} on a CPU; to train longer: {longer}")
     return dataclasses.replace(config, **changed)
 
 

@@ -133,7 +133,7 @@ class Shown:
             if values:
                 theirs = f" (published: {published[column]:g})" if column in published else ""
                 seen = f"{min(values):.2f}" if max(values) - min(values) < 0.05 else _range(values)
-                lines.append(f"Teacher of our students, {column}: {seen} %{theirs}")
+                lines += textwrap.wrap(f"Teacher of our students, {column}: {seen} %{theirs}", _WIDTH)
         return lines
 
     def rows(self) -> list[dict[str, Any]]:
@@ -221,7 +221,8 @@ def _left_out(shown: Shown) -> list[str]:
         some = ", ".join(rows) if len(rows) < len(shown.table.rows) else "All rows"
         lines += ["", *textwrap.wrap(f"{some}: {reason}.", _WIDTH)]
     for run in shown.unfinished:
-        lines.append(f"Not trained to its end: {run.folder} (epoch {run.epochs} of {run.of})")
+        told = f"Not trained to its end: {run.folder} (epoch {run.epochs} of {run.of})"
+        lines += textwrap.wrap(told, _WIDTH, break_long_words=False, break_on_hyphens=False)
     return lines
 
 

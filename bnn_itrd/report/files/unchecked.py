@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 from html import escape
 from pathlib import PurePath
 from typing import Any
@@ -12,8 +14,9 @@ from bnn_itrd.plots import model_name, number
 from bnn_itrd.report.files.links import file_name, file_place
 from bnn_itrd.report.speed import untimed
 from bnn_itrd.report.view import View
+from bnn_itrd.words import counted
 
-__all__ = ["unchecked_list"]
+__all__ = ["Unrun", "unchecked_list", "unrun_files"]
 
 # Target -> (what runs its files and was not there, the environment that --setup makes)
 _RUNTIMES = {
@@ -21,6 +24,34 @@ _RUNTIMES = {
     "qonnx": ("qonnx, which executes it, was not on the machine", "fpga"),
     "finn": ("qonnx, which executes it, was not on the machine", "fpga"),
 }
+
+
+@dataclass(frozen=True)
+class Unrun:
+    """Files of one target that were not held against their networks. files: (model, artefact) of each.
+
+    reason: why; setup: the runtime that `validate --setup` makes for them, empty where it was there and failed.
+    """
+
+    target: str
+    files: list[tuple[dict[str, Any], dict[str, Any]]]
+    reason: str
+    setup: str
+
+
+def unrun_files(models: Iterable[dict[str, Any]]) -> list[Unrun]:
+    """Returns what validation left out of the files of a comparison's models, by target; those that failed apart."""
+    found: dict[tuple[str, str], list[tuple[dict[str, Any], dict[str, Any]]]] = defaultdict(list)
+    for model in models:
+        for artefact in model.get("artefacts") or []:
+            if number(artefact.get("agreement")) is None:
+                error = str(artefact.get("error") or "").partition("\n")[0]
+                found[str(artefact.get("target") or ""), error].append((model, artefact))
+    result = []
+    for (target, error), files in found.items():
+        reason, setup = _RUNTIMES.get(target, ("the record gives no reason", ""))
+        result.append(Unrun(target, files, f"it failed: {error}" if error else reason, "" if error else setup))
+    return result
 
 
 def unchecked_list(view: View) -> str:
@@ -51,26 +82,22 @@ def _item(view: View, what: str, reason: str, command: list[str]) -> str:
 
 def _files(view: View) -> list[tuple[str, str, list[str]]]:
     """(what, reason, command) of the files that were not run, and of those run on a part of the test images."""
-    absent: dict[str, list[tuple[str, str]]] = defaultdict(list)
     parts: dict[tuple[str, int], list[tuple[str, str]]] = defaultdict(list)
     for model in view.models:
         for artefact in model.get("artefacts") or []:
             target, images = str(artefact.get("target") or ""), number(artefact.get("images"))
             found = f"{file_name(artefact)} of {model_name(model)}", file_place(view, model, artefact)
-            if number(artefact.get("agreement")) is None:
-                if not artefact.get("error"):
-                    absent[target].append(found)
-            elif images and view.images and images < view.images:
+            if number(artefact.get("agreement")) is not None and images and view.images and images < view.images:
                 parts[target, int(images)].append(found)
     rows = []
-    for target, files in absent.items():
-        reason, setup = _RUNTIMES.get(target, ("the record gives no reason", ""))
+    for unrun in unrun_files(view.models):
+        files = [(f"{file_name(a)} of {model_name(m)}", file_place(view, m, a)) for m, a in unrun.files]
         command = ["bnn-itrd", "validate", *(place for _, place in files)]
-        rows.append((_names(files), reason, [*command, "--setup", setup] if setup else command))
+        rows.append((_names(files), unrun.reason, [*command, "--setup", unrun.setup] if unrun.setup else command))
     for (target, images), files in parts.items():
         slow = "qonnx executes it node by node" if target in ("qonnx", "finn") else "it runs at float speed"
         command = ["bnn-itrd", "validate", *(place for _, place in files), "--images", str(view.images)]
-        reason = f"it was held against the first {images:,} test images alone, because {slow}"
+        reason = f"it was held against the first {counted(images, 'test image')} alone, because {slow}"
         rows.append((_names(files), reason, command))
     return rows
 

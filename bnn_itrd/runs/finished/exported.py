@@ -6,7 +6,9 @@ from pathlib import Path
 
 from bnn_itrd.deploy.targets import TARGETS
 from bnn_itrd.errors import UserError
-from bnn_itrd.runs.comparison_file import read_comparison
+from bnn_itrd.export import read_metadata
+from bnn_itrd.files import file_hash
+from bnn_itrd.runs.comparison_file import best_of_run
 from bnn_itrd.runs.load import no_such_path
 
 __all__ = ["find_exported"]
@@ -15,14 +17,15 @@ __all__ = ["find_exported"]
 def find_exported(path: Path) -> tuple[Path, str]:
     """Returns the file that a path means, and a line that says which one was chosen where there were several networks.
 
-    path: the file itself, a network's folder, or a run's: of several students the one with the highest top-1 in its
-    comparison.json. Raises UserError where there is none, or nothing says which.
+    path: the file itself, the checkpoint that it was exported from, a network's folder, or a run's: of several
+    students the one with the highest top-1 in its comparison.json. Raises UserError where there is none, or nothing
+    says which.
 
     >>> find_exported(Path("runs/digits"))  # doctest: +SKIP
     (PosixPath('runs/digits/recu/student.onnx'), 'runs/digits holds recu, recu-itrd, teacher: taken is recu, ...')
     """
     if path.is_file():
-        return path, ""
+        return _of_checkpoint(path) if path.suffix == ".pt" else (path, "")
     if not path.is_dir():
         raise no_such_path(path)
     if (file := _file_in(path)) is not None:
@@ -35,13 +38,18 @@ def find_exported(path: Path) -> tuple[Path, str]:
         trained = any(path.glob("last.pt")) or any(path.glob("*/last.pt"))
         hint = f": bnn-itrd export {path} writes one of a trained network" if trained else ""
         raise UserError(f"{path} holds no exported file{hint}")
-    record, told = path / "comparison.json", f"{path} holds {', '.join(found)}"
-    rows = read_comparison(record)["models"] if record.is_file() else []
-    known = {row["name"]: row["top1_last"] for row in rows if row["name"] in students}
-    if not known:
-        raise UserError(f"{told}: name one, {path / list(students)[-1]}")
-    best = max(known, key=lambda name: known[name])
-    return students[best], f"{told}: taken is {best}, the student with the highest top-1 ({known[best]:.2f} %)"
+    best, told = best_of_run(path, list(found))
+    if best is None:
+        raise UserError(f"{path} holds {', '.join(found)}: name one, {path / list(students)[-1]}")
+    return found[best], told
+
+
+def _of_checkpoint(path: Path) -> tuple[Path, str]:
+    """The file beside a checkpoint, where it was exported from this state of it. Raises UserError where it was not."""
+    file = _file_in(path.parent)
+    if file is not None and file.suffix == ".onnx" and read_metadata(file).get("source_sha256") == file_hash(path):
+        return file, f"{path} is a checkpoint: taken is {file}, which was exported from it"
+    raise UserError(f"{path} is a checkpoint, not an exported file: bnn-itrd export {path} writes one")
 
 
 def _file_in(folder: Path) -> Path | None:

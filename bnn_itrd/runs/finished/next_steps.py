@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["EXAMPLE", "next_steps"]
+from bnn_itrd.console import broken_lines
+from bnn_itrd.report.files.unchecked import unrun_files
+from bnn_itrd.runs.comparison_file import best_student
+
+__all__ = ["EXAMPLE", "after_training", "next_steps"]
 
 # In the folder of a run: the first of its test images.
 EXAMPLE = "example.png"
@@ -22,8 +26,7 @@ def next_steps(comparison: Mapping[str, Any], folders: Mapping[str, Path], out: 
     one that is named. options: what `validate` needs to load these networks again (``--trust``).
     """
     models = {model["name"]: model for model in comparison["models"]}
-    students = [name for name in models if models[name]["method"] != "teacher"] or list(models)
-    best = max(students, key=lambda name: models[name]["top1_last"])
+    best = best_student(comparison["models"])
     files = {name: folders[name] / model["artefacts"][0]["file"] for name, model in models.items()}
     lines = ["Next:"]
     if (out / EXAMPLE).is_file():
@@ -49,25 +52,35 @@ def _show(page: Path) -> str:
 
 
 def _not_validated(models: Mapping[str, Any], folders: Mapping[str, Path], options: str) -> list[str]:
-    """A line for each runtime whose files were not run, and the command that runs them."""
-    from bnn_itrd.deploy.targets import TARGETS
-    from bnn_itrd.export.runtimes.environments import RUNTIMES
-
+    """A line for the files of each target that were not run, as the page says it, and the command that runs them."""
     lines = []
-    for runtime in RUNTIMES:
-        rows = [
-            (folders[name] / row["file"], str(row.get("error") or ""))
-            for name, model in models.items()
-            for row in model["artefacts"]
-            if TARGETS[row["target"]].runtime == runtime and "agreement" not in row
-        ]
-        files = [file for file, _ in rows]
-        failed = [error for _, error in rows if error]
-        if failed:
-            lines.append(f"Not validated, since {runtime} failed ({failed[0].splitlines()[0]}); to try it again:")
-            lines.append(f"  {_command('validate', *files)}{options}")
-        elif rows:
-            kinds = ", ".join(sorted({"".join(file.suffixes) for file in files}))
-            lines.append(f"Not validated: {kinds}, for want of the runtime {runtime}; this makes and uses it:")
-            lines.append(f"  {_command('validate', *files)}{options} --setup {runtime}")
+    for unrun in unrun_files(models.values()):
+        files = [folders[model["name"]] / artefact["file"] for model, artefact in unrun.files]
+        names = ", ".join(f"{model['name']}/{artefact['file']}" for model, artefact in unrun.files)
+        setup = f" --setup {unrun.setup}" if unrun.setup else ""
+        lines += broken_lines(f"Not validated: {names}: {unrun.reason}. {_REMEDIES[bool(setup)]}:")
+        lines.append(f"  {_command('validate', *files)}{options}{setup}")
     return lines
+
+
+# What the command does, without and with the making of a runtime.
+_REMEDIES = {False: "To try it again", True: "This makes and uses it"}
+
+
+def after_training(name: str, out: Path, *, rest: bool, options: str = "") -> str:
+    """Returns what the training of one network ends with: how to evaluate and export it, and to run the others.
+
+    out: the folder of its run; rest: the run has other networks that are not trained yet, or were not compared.
+
+    >>> print(after_training("recu", Path("runs/digits"), rest=True))
+    Next:
+      bnn-itrd evaluate runs/digits/recu
+      bnn-itrd export runs/digits/recu
+      bnn-itrd run runs/digits/config.yaml
+          the run with all its networks: trains those that are missing, exports and compares
+    """
+    lines = ["Next:", *(f"  {_command(command, out / name)}{options}" for command in ("evaluate", "export"))]
+    if rest:
+        lines.append(f"  {_command('run', out / 'config.yaml')}{options}")
+        lines.append("      the run with all its networks: trains those that are missing, exports and compares")
+    return "\n".join(lines)
