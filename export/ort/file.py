@@ -167,22 +167,18 @@ def to_onnx(
 ) -> Path:
     """Writes the network as one ONNX file (opset 18, IR 8) that a stock onnxruntime runs; returns its path.
 
-    functions: binary layers are model-local functions of standard operations, which the native library replaces where
-    it is registered (format.md); False writes standard operations alone, binary layers as float convolutions, for
-    tools that do not know functions. chains: binary layers in a row are also put into one function. packed: with
-    `functions` False, a binary weight takes 1 bit and not 32; the results are the same bit for bit.
+    functions: binary layers are model-local functions, which the native library replaces (format.md), and with `chains`
+    those in a row are one function; False writes standard operations alone, for tools that do not know functions.
+    packed: without functions, a binary weight takes 1 bit and not 32; the results are the same bit for bit.
     The input ``images`` is (batch, c, h, w), float32, normalised. With `bake_normalization` it is uint8, and the file
     itself divides by 255 and applies `normalization` = (mean, std), one value per channel. The output is ``logits``
-    (batch, classes). The metadata are classes, mean, std, input_shape, format_version, versions, a checksum, and the
-    entries of `metadata` (a string as it is, everything else as JSON).
-    The file is written under a temporary name and checked with onnx's checker, a session, and a few images sign by
-    sign against the network (see `replay`). It is then moved to its place: an older file is replaced whole or not at
-    all.
-    Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError where the
-    file cannot be written, ExportError on a network that cannot be exported.
+    (batch, classes). metadata: entries besides classes, mean, std, input_shape, versions and a checksum, as JSON.
+    A temporary file is checked, a few images sign by sign against the network (see `replay`), and then takes its
+    place, so that an older file is replaced whole or not at all.
+    Raises ValueError on arguments that do not fit, FileNotFoundError without the folder, OSError where the file cannot
+    be written, ExportError on a network that cannot be exported.
 
-    >>> file = to_onnx(network, "plain.onnx", functions=False)
-    >>> session(file).get_inputs()[0].shape
+    >>> session(to_onnx(network, "plain.onnx", functions=False)).get_inputs()[0].shape
     ['batch', 3, 4, 4]
     """
     import onnx

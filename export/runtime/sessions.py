@@ -88,7 +88,7 @@ def _check_operations(path: Path, model: ReadModel) -> None:
 
 
 def _version(path: Path, metadata: Mapping[str, str]) -> int:
-    """Returns the format version, 0 for another tool's file. Raises ExportError on one that this package cannot read."""
+    """Returns the format version, 0 for another tool's file. Raises ExportError on one that is too new."""
     try:
         version = int(metadata.get("format_version", "0"))
     except ValueError:
