@@ -168,7 +168,9 @@ def chain_in_a_branch(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize("change", [chain_in_a_function, chain_in_a_branch], ids=lambda change: change.__name__)
 def test_a_chain_is_called_by_the_graph_alone(change: Any, chained: onnx.ModelProto, tmp_path: Path) -> None:
     file = resealed(chained, change, tmp_path / "b.onnx")
-    with pytest.raises(ExportError, match="Chain0 is called inside another operation, where this package puts no chain"):
+    with pytest.raises(
+        ExportError, match="Chain0 is called inside another operation, where this package puts no chain"
+    ):
         session(file)
 
 
