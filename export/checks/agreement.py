@@ -29,6 +29,9 @@ class Disagreement(NamedTuple):
     """One image that the network and the file put in different classes.
 
     image: its index; margin: the network's largest logit minus the second largest.
+
+    >>> agreement(np.array([[1.0, 0.5]]), np.array([[1.0, 2.0]])).disagreements
+    (Disagreement(image=0, model_class=0, file_class=1, margin=0.5),)
     """
 
     image: int
@@ -46,6 +49,10 @@ class Agreement:
     labels. A value within 1e-6 of a threshold may fall on either side of it, so single images may differ: judge by
     the fractions. An image for which one side gives a logit that is not finite counts as a disagreement, and as wrong
     for that side; the differences may then be nan or inf.
+
+    >>> found = agreement(np.array([[1.0, 0.5]]), np.array([[1.0, 0.75]]))
+    >>> found.argmax_agreement, found.max_difference, found.top1_file
+    (1.0, 0.25, None)
     """
 
     images: int
