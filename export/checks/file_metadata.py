@@ -52,5 +52,5 @@ def file_metadata(
     }
     taken = sorted(written.keys() & set(added or {}))
     if taken:
-        raise ValueError(f"metadata must not hold {', '.join(taken)}: the export writes these entries itself")
+        raise ValueError(f"metadata must not hold {', '.join(taken)}: written by the export itself")
     return {name: value for name, value in written.items() if value is not None} | dict(added or {})

@@ -37,7 +37,7 @@ def _check_pixels(size: tuple[int, int]) -> None:
 
     most = Image.MAX_IMAGE_PIXELS
     if most is not None and size[0] * size[1] > most:
-        raise ValueError(f"it has {size[0]}x{size[1]} pixels, and at most {most:,} are read: make it smaller")
+        raise ValueError(f"it has {size[0]}x{size[1]} pixels, and more than {most:,} are not read: make it smaller")
 
 
 def picture_pixels(picture: Any, *, deep: bool = False) -> np.ndarray[Any, Any]:

@@ -80,7 +80,7 @@ def _check_finite(model: nn.Module) -> None:
     """Raises ExportError on a weight or buffer that is not finite; a sign would hide it (sign(NaN) is -1)."""
     for path, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if not bool(tensor.isfinite().all()) and not _is_mask(tensor):
-            raise ExportError(f"{path} has values that are not finite in float32: train the network again")
+            raise ExportError(f"{path} holds values that are not finite in float32: train the network again")
 
 
 def _first_line(error: BaseException) -> str:
