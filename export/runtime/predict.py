@@ -141,7 +141,7 @@ def _logits(file: Path, run: Callable[[np.ndarray], np.ndarray], images: np.ndar
     except ValueError as error:
         raise ExportError(f"{file}: {error}") from error
     if found.shape != (len(images), classes):
-        raise ExportError(f"{file} must give logits ({len(images)}, {classes}), got {found.shape}: export it again")
+        raise ExportError(f"{file} gives {found.shape} numbers for {len(images)} images of {classes} classes")
     return found
 
 
