@@ -1,6 +1,6 @@
-"""From a network to a file that is proven to run: canonical graph, portable ONNX, validation, timing.
+"""The exporters: they write a network as a file, compare the file with the network, and run and time it.
 
-A name is imported when it is first used (`__init__.pyi` lists them), so what only runs a file imports no torch.
+A name is imported when it is first used (`__init__.pyi` lists them), so code that only runs files imports no torch.
 """
 
 import lazy_loader

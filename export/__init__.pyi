@@ -1,4 +1,4 @@
-"""The names of the package and where each is defined: `__init__.py` reads them, type checkers too."""
+"""The public names and where each is defined; `__init__.py` and type checkers read this file."""
 
 from .checks.agreement import Agreement as Agreement
 from .checks.agreement import Disagreement as Disagreement

@@ -1,4 +1,4 @@
-"""Small steps on an onnx-ir graph that every pass is made of."""
+"""Helpers that read and change an onnx-ir graph; all passes are made of them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = [
 
 
 def nodes_of(model: ir.Model, op_type: str, domain: str = "") -> list[ir.Node]:
-    """The graph's nodes of one operation, in order; a list, so the graph may change while it is read."""
+    """Returns the graph's nodes of one operation, in order, as a list: the graph may change while it is iterated."""
     return [node for node in model.graph if node.op_type == op_type and node.domain == domain]
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
-    """The numbers of an initializer or a Constant node; None where they are computed or missing."""
+    """Returns the numbers of an initializer or a Constant node; None where the value is computed or missing."""
     if value is None or value.is_graph_input():
         return None
     tensor = ir.convenience.get_const_tensor(value)
@@ -41,13 +41,13 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
 
 
 def attribute(node: ir.Node, name: str, default: Any) -> Any:
-    """An attribute's value, or the default where the node does not have it."""
+    """Returns an attribute's value, or the default where the node does not have it."""
     found = node.attributes.get(name)
     return default if found is None or found.value is None else found.value
 
 
 def only_consumer(value: ir.Value) -> ir.Node | None:
-    """The one node that reads the value; None where several do, or it is an output of the graph."""
+    """Returns the one node that reads the value; None where several do, or the value is an output of the graph."""
     uses = list(value.uses())
     if len(uses) != 1 or value.is_graph_output():
         return None
@@ -55,7 +55,7 @@ def only_consumer(value: ir.Value) -> ir.Node | None:
 
 
 def add_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
-    """A new constant of the graph; the name gets a number where it is taken."""
+    """Adds a constant to the graph and returns its value; a name that is taken gets a number behind it."""
     unique, count = name, 0
     while unique in model.graph.initializers:
         count += 1
@@ -67,7 +67,7 @@ def add_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
 
 
 def add_scalar(model: ir.Model, name: str, number: float) -> ir.Value:
-    """A float32 number shared by all who ask for its name."""
+    """Returns the float32 scalar of this name; it is added at the first call and shared by later ones."""
     found = model.graph.initializers.get(name)
     return add_initializer(model, name, np.array(number, np.float32)) if found is None else found
 
@@ -79,7 +79,7 @@ def insert(
     inputs: Sequence[ir.Value | None],
     attributes: dict[str, Any] | None = None,
 ) -> ir.Value:
-    """A new standard node in front of another, for the same module; its one output."""
+    """Adds a node of standard ONNX in front of another, for the same module; returns its one output."""
     node = ir.node(op_type, list(inputs), attributes or {})
     node.metadata_props.update(before.metadata_props)
     model.graph.insert_before(before, node)
@@ -87,7 +87,7 @@ def insert(
 
 
 def layer_path(node: ir.Node) -> str:
-    """The path of the module a node is for, or the name of its operation where the graph notes none."""
+    """Returns the path of the module a node is for, or its operation's name where the graph has no path for it."""
     return str(attribute(node, "path", "") or node.metadata_props.get("path") or node.op_type)
 
 
@@ -102,10 +102,10 @@ def insert_named(
     domain: str = "",
     version: int | None = None,
 ) -> ir.Value:
-    """`insert` with a name, for files whose readers look at names; the new node's one output.
+    """Adds a named node in front of another, for files whose readers look at names; returns its one output.
 
     The node and its output are called PATH.name, where PATH is the `layer_path` of `before`; a name that is taken gets
-    a number behind it. version: of the operations of `domain`.
+    a number behind it. version: the version of the operation set `domain`.
     """
     node = ir.node(op_type, list(inputs), attributes or {}, domain=domain, version=version)
     node.metadata_props.update(before.metadata_props)
@@ -121,7 +121,7 @@ def insert_named(
 
 
 def replace_value(model: ir.Model, old: ir.Value, new: ir.Value) -> None:
-    """Makes every reader of `old`, the graph's outputs among them, read `new`."""
+    """Puts `new` in the place of `old`, in the nodes that read it and among the graph's outputs."""
     if new.shape is None:
         new.shape = old.shape
     if new.type is None:
@@ -137,12 +137,12 @@ def replace_value(model: ir.Model, old: ir.Value, new: ir.Value) -> None:
 
 
 def optional_input(node: ir.Node, index: int) -> ir.Value | None:
-    """An input, or None where it is left out."""
+    """Returns an input of the node, or None where it is left out."""
     return node.inputs[index] if index < len(node.inputs) else None
 
 
 def with_inputs(model: ir.Model, node: ir.Node, inputs: list[ir.Value | None]) -> ir.Node:
-    """The node again with other inputs, in its place."""
+    """Puts a copy of the node with other inputs in its place; returns the copy."""
     attributes = list(node.attributes.values())
     new = ir.Node(node.domain, node.op_type, inputs, attributes=attributes, version=node.version)
     new.metadata_props.update(node.metadata_props)
@@ -152,13 +152,13 @@ def with_inputs(model: ir.Model, node: ir.Node, inputs: list[ir.Value | None]) -
 
 
 def add_float32(model: ir.Model, node: ir.Node, name: str, array: np.ndarray) -> ir.Value:
-    """A float32 constant named after the node's module."""
+    """Adds a float32 constant named after the node's module; returns its value."""
     path = node.metadata_props.get("path") or node.op_type.lower()
     return add_initializer(model, f"{path}.{name}", array.astype(np.float32))
 
 
 def remove_unused(model: ir.Model) -> None:
-    """Takes out nodes, initializers, functions and domains nothing uses."""
+    """Removes the nodes, initializers, functions and domains that nothing uses."""
     from onnx_ir.passes import common
 
     common.RemoveUnusedNodesPass()(model)
@@ -167,7 +167,7 @@ def remove_unused(model: ir.Model) -> None:
 
 
 def clean(model: ir.Model) -> None:
-    """Strips what the exporter notes on nodes and values (source lines, folders); keeps a node's ``path``."""
+    """Removes the exporter's metadata from nodes and values (source lines, folders); keeps a node's ``path``."""
     model.graph.metadata_props.clear()
     model.graph.doc_string = None
     values = [*model.graph.inputs, *model.graph.initializers.values()]

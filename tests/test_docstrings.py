@@ -5,10 +5,17 @@ from __future__ import annotations
 import doctest
 import importlib
 import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
+from torch import nn
 
 import bnn_itrd
+from bnn_itrd.export import to_onnx, traced_once
+from bnn_itrd.quant import BinaryConv2d
 
 # Scripts of their own: what compiles the native library, what a foreign Python runs, a command's start.
 _SCRIPTS = (".native.src.", "_child", ".__main__")
@@ -20,10 +27,25 @@ def modules() -> list[str]:
     return [name for name in found if not any(part in f"{name}." for part in _SCRIPTS)]
 
 
-def test_examples_of_docstrings_run(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
+    """What the examples of export use: a folder with student.onnx and cat.png, and `network` and `images`."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    network = nn.Sequential(BinaryConv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2)).eval()
+    network.input_shape = (3, 4, 4)  # type: ignore[assignment]
+    statistics = ([0.5] * 3, [0.25] * 3)
+    Image.new("RGB", (4, 4), "grey").save("cat.png")
+    with traced_once():  # the trace is nearly all of the examples' time
+        to_onnx(network, "student.onnx", classes=["cat", "dog"], normalization=statistics)
+        yield {"network": network, "images": torch.randn(8, 3, 4, 4)}
+
+
+def test_examples_of_docstrings_run(capsys: pytest.CaptureFixture[str], student: dict[str, object]) -> None:
     tried = failed = 0
     for name in modules():
-        result = doctest.testmod(importlib.import_module(name))
+        used = student if name.startswith("bnn_itrd.export") else {}
+        result = doctest.testmod(importlib.import_module(name), extraglobs=used)
         tried, failed = tried + result.attempted, failed + result.failed
     assert failed == 0, capsys.readouterr().out
     assert tried > 100

@@ -1,1 +1,1 @@
-"""What is checked of a file before it takes its place, and what it is held against afterwards."""
+"""Checks of an exported file: before it is moved to its place, and against its network afterwards."""

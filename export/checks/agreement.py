@@ -1,4 +1,4 @@
-"""Validation: does a file give what the network gives? Images in, numbers out."""
+"""Validation: an exported file and its network are run on the same images, and their logits are compared."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ Images = np.ndarray | Tensor
 
 
 class Disagreement(NamedTuple):
-    """Index of an image put in different classes; margin: the network's best logit minus the second."""
+    """One image that the network and the file put in different classes.
+
+    image: its index; margin: the network's largest logit minus the second largest.
+
+    >>> agreement(np.array([[1.0, 0.5]]), np.array([[1.0, 2.0]])).disagreements
+    (Disagreement(image=0, model_class=0, file_class=1, margin=0.5),)
+    """
 
     image: int
     model_class: int
@@ -36,13 +42,17 @@ class Disagreement(NamedTuple):
 
 @dataclass(frozen=True)
 class Agreement:
-    """The network against its file on `images` images.
+    """The result of comparing a network with its file on `images` images.
 
-    argmax_agreement: fraction of images with the same class; max_difference, median_difference: of the
-    absolute differences of all logits; top1_model, top1_file: fraction right, where labels were given. A
-    value within 1e-6 of a threshold may fall on either side, so single images may differ: judge by fractions.
-    An image with a logit that is not finite, on either side, is a disagreement, and not right on that side; the
-    differences may then be nan or inf.
+    argmax_agreement: fraction of images with the same class; max_difference, median_difference: maximum and median of
+    the absolute differences of all logits; top1_model, top1_file: fraction of images classified right, None without
+    labels. A value within 1e-6 of a threshold may fall on either side of it, so single images may differ: judge by
+    the fractions. An image for which one side gives a logit that is not finite counts as a disagreement, and as wrong
+    for that side; the differences may then be nan or inf.
+
+    >>> found = agreement(np.array([[1.0, 0.5]]), np.array([[1.0, 0.75]]))
+    >>> found.argmax_agreement, found.max_difference, found.top1_file
+    (1.0, 0.25, None)
     """
 
     images: int
@@ -63,15 +73,18 @@ def _truth(labels: Sequence[int] | Images, images: int) -> np.ndarray:
 
 @torch.no_grad()
 def predict_model(model: nn.Module, images: Images, *, batch_size: int = 256) -> np.ndarray:
-    """Logits (n, classes) of a copy of the network in evaluation mode, CPU, float32.
+    """Returns the logits (n, classes), float32, that a copy of the network gives in evaluation mode on the CPU.
 
-    Raises ValueError on no images, or batch_size < 1.
+    images: normalised, (n, c, h, w). Raises ValueError on no images, or batch_size < 1.
+
+    >>> predict_model(network, images).shape
+    (8, 2)
     """
     array = as_array(images)
     check_batches(array, batch_size)
-    twin = copy_for_export(model)
+    network = copy_for_export(model)
     parts = [
-        logits_of(twin(torch.from_numpy(np.ascontiguousarray(array[i : i + batch_size], np.float32)))).numpy()
+        logits_of(network(torch.from_numpy(np.ascontiguousarray(array[i : i + batch_size], np.float32)))).numpy()
         for i in range(0, len(array), batch_size)
     ]
     return np.concatenate(parts)
@@ -80,7 +93,11 @@ def predict_model(model: nn.Module, images: Images, *, batch_size: int = 256) ->
 def agreement(theirs: np.ndarray, ours: np.ndarray, labels: Sequence[int] | Images | None = None) -> Agreement:
     """Compares the network's logits (theirs) with the file's (ours), each (n, k); labels: (n,) class numbers.
 
-    Raises ValueError where the shapes differ or are not (n, k) with n, k >= 1, or on another number of labels.
+    Raises ValueError where the shapes differ or are not (n, k) with n, k >= 1, or where there are not n labels.
+
+    >>> found = agreement(np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([[1.0, 0.5], [3.0, 2.0]]), labels=[0, 1])
+    >>> found.argmax_agreement, found.max_difference, found.top1_model, found.top1_file
+    (0.5, 3.0, 1.0, 0.5)
     """
     if theirs.shape != ours.shape:
         raise ValueError(f"the network's logits have shape {theirs.shape}, the file's {ours.shape}")
@@ -119,13 +136,17 @@ def validate(
     batch_size: int = 256,
     threads: int = 1,
 ) -> Agreement:
-    """Compares the network with its file (a path, or a session) on preprocessed images (n, c, h, w), float32.
+    """Compares the network with its file (a path, or a session) on normalised images (n, c, h, w), float32.
 
-    A file with the normalisation baked in takes uint8 images: those, the same images in the same order, are
-    `raw_images`. labels: (n,) class numbers. The network is copied and left as it was.
-    Raises ValueError where numbers of images or labels differ, the images are not of the file's shape, the logits
-    of file and network have different shapes, or `raw_images` is missing; else as `session`. Data too large for one
-    array: `predict_model` and `predict_file` in chunks, then `agreement`.
+    raw_images: the same images in the same order as uint8, for a file that normalises them itself. labels: (n,) class
+    numbers. The network is copied and left as it was. Data too large for one array: call `predict_model` and
+    `predict_file` on parts of it, then `agreement`.
+    Raises ValueError where the numbers of images or labels differ, the images do not have the file's shape, the logits
+    of file and network have different shapes, or `raw_images` is missing; and what `session` raises.
+
+    >>> found = validate(network, "student.onnx", images)
+    >>> found.images, found.argmax_agreement
+    (8, 1.0)
     """
     opened = session(file, threads=threads) if isinstance(file, (str, Path, os.PathLike)) else file
     takes_raw = opened.get_inputs()[0].type == "tensor(uint8)"

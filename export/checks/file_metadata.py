@@ -1,4 +1,4 @@
-"""What every file says of itself: the same entries in all formats, each written in its own form."""
+"""The metadata of an exported file: all formats hold the same entries, and each writer encodes them in its own way."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def file_metadata(
     own: Mapping[str, Any],
     added: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Returns the entries of a file, in the order in which they are written; what is None is left out.
+    """Returns the metadata of a file, in the order in which they are written; an entry that is None is left out.
 
     version: the name and number of the file's format; own: further entries of this format, None where a file has no
-    such entry; added: what the caller adds, under names that no file of this format uses itself.
-    ``sha256`` is the place for the checksum, see `seal`.
-    Raises ValueError on a name in `added` that the export writes itself, and on a text for classes.
+    such entry; added: the caller's entries, under names that the export does not use itself.
+    ``sha256`` is filled with zeros: `seal` puts the checksum there.
+    Raises ValueError where `added` has a name that the export writes itself, and where classes is one string.
     """
     if isinstance(classes, str):
         raise ValueError("classes must be a list of names, got one text")

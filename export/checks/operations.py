@@ -1,4 +1,4 @@
-"""The operation whose values a layer takes the signs of, by its name, for a message."""
+"""The name of the operation in front of a layer, for error messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from bnn_itrd.export.tracing.network_copy import copy_for_export
 
 __all__ = ["SATURATING", "operation_in_front"]
 
-# Their values are negative left of 0, and so near to it that they are rounded to -0.0: autograd's names, and torch's.
+# Activations whose values for inputs far below 0 are negative and so near to 0 that they are rounded to -0.0:
+# autograd's name -> torch's.
 SATURATING = {"Silu": "SiLU", "Gelu": "GELU", "Mish": "Mish", "Hardswish": "Hardswish"}
 _SCALING = ("Mul", "Div")
 _PASSING = (
@@ -31,7 +32,10 @@ def _before(function: Any) -> list[Any]:
 
 
 def _found_behind(function: Any, through: tuple[str, ...], wanted: set[str] | None) -> str:
-    """The first operation of the wanted names (None: of any) behind those that are looked through; empty if none."""
+    """Returns the name of the nearest operation before `function`, skipping those in `through`; empty if none is found.
+
+    wanted: the names that count; None for any.
+    """
     todo, seen = [function], set()
     while todo:
         step = todo.pop()
@@ -45,21 +49,21 @@ def _found_behind(function: Any, through: tuple[str, ...], wanted: set[str] | No
 
 
 def operation_in_front(model: nn.Module, path: str, images: Tensor) -> str:
-    """The name of the operation that gives what a layer reads, looked for behind pools and reshaping.
+    """Returns the name of the operation that computes a layer's input; poolings and reshapes in between are skipped.
 
-    A saturating activation (`SATURATING`) is found behind a product too. Empty where nothing tells: the layer is not
-    called, or what it reads is computed without autograd.
+    A saturating activation (`SATURATING`) is found behind a product too. The name is empty where it cannot be found:
+    the layer is not called, or its input is computed without autograd.
 
     >>> network = nn.Sequential(nn.Linear(4, 4), nn.SiLU(), nn.Flatten(), nn.Linear(4, 2))
     >>> operation_in_front(network, "3", torch.zeros(1, 4))
     'SiLU'
     """
-    twin = copy_for_export(model)
+    network = copy_for_export(model)
     read: list[Tensor] = []
-    twin.get_submodule(path).register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    network.get_submodule(path).register_forward_pre_hook(lambda _, args: read.append(args[0]))
     with torch.enable_grad():
         try:
-            twin(images.clone().requires_grad_().clone())
+            network(images.clone().requires_grad_().clone())
         except RuntimeError:  # an operation that has no gradient
             return ""
     function = read[0].grad_fn if read else None

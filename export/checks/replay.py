@@ -1,4 +1,9 @@
-"""Replay: a lowered graph against its network, sign by sign, so that one flipped bit does not spread."""
+"""Replay: an exported graph is compared with its network sign by sign, so that one different sign does not spread.
+
+A sum within rounding of a threshold may give either sign, and in a deep network one such sign can change every logit.
+So the graph is run first, and the network is then run with the graph's signs in the place of its own: each sign is
+compared where it arises, and the logits are those of equal signs.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +35,12 @@ def _allowed(signs: int) -> float:
 
 
 class Replayed(NamedTuple):
-    """How far a graph is from its network when both go on from the graph's own signs.
+    """How far a graph is from its network when both compute with the graph's signs.
 
-    difference: the largest of the logits, over their standard deviation; margin: the largest |x| whose sign
-    differs, over the root mean square of x, and the `layer` it stands in front of (empty where none differs); flips:
-    how many signs differ of the `signs` in front of `flipped`, the layer with most of them beyond what is allowed;
-    operation: what gives the values that these are the signs of, where they are too many.
+    difference: largest difference of the logits, divided by their standard deviation; margin: largest |x| whose sign
+    differs, divided by the root mean square of x; layer: the layer that reads this sign, empty where none differs;
+    flipped: the layer whose input has the most differing signs above the allowed number; flips, signs: how many of
+    its signs differ, and how many it has; operation: the operation that computes its input, where they are too many.
     """
 
     difference: float
@@ -50,18 +55,18 @@ class Replayed(NamedTuple):
     def too_many(self) -> bool:
         """Whether more signs of a layer differ than rounding explains.
 
-        Rounding moves a value by about a millionth of its size, so of a layer's values, spread over that size, about
-        one in a million changes its sign. A thousand times as many, and two in the smallest layer, is beyond chance: a
-        rule is broken, such as what a value of exactly 0 becomes, which no margin shows.
+        Rounding moves a value by about a millionth of its size, so about one in a million of a layer's values changes
+        its sign. A thousand times as many (and more than two, in a small layer) is no coincidence: the graph computes
+        by another rule, such as another sign for a value of exactly 0, which no margin shows.
         """
         return self.flips > _allowed(self.signs)
 
 
 class _Forced(nn.Module):
-    """Gives the recorded values, whatever x is, and notes how far from a threshold the x were that disagree.
+    """Returns the graph's recorded values in the place of its own, and keeps how far x was from the threshold.
 
-    A layer the logits do not depend on has no values in the graph: it takes those of its own x. Raises
-    ExportError where that holds for some of a layer's calls only: nothing says which of them was recorded.
+    A layer on which the logits do not depend has no values in the graph: it returns its own. Raises ExportError where
+    that is so for some calls of a layer only, because the recorded values cannot be assigned to its calls.
     """
 
     def __init__(self, path: str) -> None:
@@ -73,15 +78,15 @@ class _Forced(nn.Module):
         self.flips = self.compared = 0
 
     def decide(self, x: Tensor) -> Tensor:
-        """The network's own values."""
+        """Returns the network's own values for x."""
         raise NotImplementedError
 
     def distance(self, x: Tensor, values: Tensor, own: Tensor) -> Tensor:
-        """How far each x is from the threshold between the recorded value and the network's own."""
+        """Returns how far each x is from the threshold between the recorded value and the network's own."""
         raise NotImplementedError
 
     def count(self, values: Tensor, own: Tensor) -> int:
-        """How many recorded values the bound on flips counts as differing."""
+        """Returns how many recorded values count as differing signs."""
         return 0
 
     def choose(self, x: Tensor) -> Tensor:
@@ -92,8 +97,8 @@ class _Forced(nn.Module):
         if self.calls > len(self.recorded) or self.recorded[self.calls - 1].numel() != x.numel():
             raise ExportError(
                 f"{self.path or 'the network'}: called more often than the logits need it "
-                f"({len(self.recorded)} of its calls are in the file): drop the other calls, or give them a layer "
-                "of their own; nothing was written"
+                f"({len(self.recorded)} of its calls are in the file): remove the other calls, or use a layer of its "
+                "own for them; nothing was written"
             )
         values = self.recorded[self.calls - 1].reshape(x.shape)
         far = self.distance(x, values, own)
@@ -145,7 +150,7 @@ class _ForcedIntegers(_Forced):
 
 
 def _force(network: nn.Module) -> dict[str, _Forced]:
-    """Puts recorded values in the place of every sign and every integer of the (copied) network, by module path."""
+    """Replaces the (copied) network's activation binarisers and integer quantisers; returns the new ones by path."""
     forced: dict[str, _Forced] = {}
     for path, module in list(network.named_modules()):
         if isinstance(module, (BinaryConv2d, BinaryLinear)):
@@ -159,7 +164,7 @@ def _force(network: nn.Module) -> dict[str, _Forced]:
 
 
 def _as_network(values: np.ndarray, *, channels_last: bool) -> Tensor:
-    """A recorded value as the network has it, (n, c, ...). Signs as uint8 (n, h, w, c) are 0 for -1 and 2 for +1."""
+    """Returns a recorded value as (n, c, ...); one of uint8 holds signs (n, h, w, c), 0 for -1 and 2 for +1."""
     if values.dtype == np.uint8:
         values, channels_last = values.astype(np.float32) - 1, True
     return torch.from_numpy(rearrange(values, "n h w c -> n c h w") if channels_last and values.ndim == 4 else values)
@@ -175,13 +180,12 @@ def replay(
     images: Tensor,
     integers: Sequence[tuple[str, str, bool]] = (),
 ) -> Replayed:
-    """Runs the graph on `source` and the network on `images` (the same, as each takes them).
+    """Runs the graph on `source` and then the network on `images`, with the graph's signs, and compares them.
 
-    signs: (path of the layer, name of the value) of each sign in the graph, in the order of execution; integers: (path
-    of the quantiser, name of the value, whether it is (n, h, w, c)) of each activation of integers. A sum within
-    rounding of a threshold may fall on either side, and in a deep network one such bit can change
-    every logit: so the network is given the graph's signs, and each sign is compared where it arises.
-    Raises ExportError on a layer of whose calls the graph holds some only.
+    source, images: the same images, in the graph's input type and in the network's; signs: (path of the layer, name of
+    the value) of each sign in the graph, in the order of execution; integers: (path of the quantiser, name of the
+    value, whether it is (n, h, w, c)) of each integer activation.
+    Raises ExportError where a layer has more calls than recorded values.
     """
     import onnx
     import onnxruntime
@@ -213,12 +217,15 @@ def replay(
 def replay_recorded(
     model: nn.Module, recorded: list[tuple[str, Tensor]], logits: np.ndarray, *, images: Tensor
 ) -> Replayed:
-    """`replay` of a file that was run elsewhere: (path, values) of each sign, in order, and the logits it gave."""
-    twin = copy_for_export(model)
-    forced = _force(twin)
+    """Compares a file that was run elsewhere with its network, as `replay` does.
+
+    recorded: (path, values) of each sign, in the order of execution; logits: the file's, (n, classes).
+    """
+    network = copy_for_export(model)
+    forced = _force(network)
     for path, values in recorded:
         forced[path].recorded.append(values)
-    expected = logits_of(twin(images)).numpy()
+    expected = logits_of(network(images)).numpy()
     spread = max(float(expected.std()), 1e-6)
     layer = max(forced, key=lambda path: forced[path].margin, default="")
     margin = forced[layer].margin if forced else 0.0

@@ -1,4 +1,4 @@
-"""What the writers of all targets share: checks of arguments and of the new file, which is whole or not there."""
+"""Steps that the writers of all targets share: they check arguments, and replace a file whole or not at all."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ __all__ = [
 
 Normalization = tuple[Sequence[float], Sequence[float]]
 
-# On so many random images a new file is held against its network.
+# Random images on which a new file is compared with its network.
 CHECKED_IMAGES = 3
-# Of the logits' spread and of a layer's input: rounding is a millionth of it, a miscompiled network as large.
+# Relative to the logits' standard deviation and to the size of a layer's input: rounding errors are about a millionth,
+# errors of a wrong translation about 1.
 _TOLERANCE = 1e-2
 
 
 def check_normalization(
     normalization: Normalization | None, shape: tuple[int, ...]
 ) -> tuple[list[float], list[float]] | None:
-    """(mean, std) as floats. Raises ValueError where they do not fit images of this shape."""
+    """Returns (mean, std) as floats. Raises ValueError where they do not fit images of this shape."""
     if normalization is None:
         return None
     mean, std = ([float(v) for v in values] for values in normalization)
     if len(shape) != 3:
-        raise ValueError(f"normalization is for images (c, h, w), and input_shape is {shape}")
+        raise ValueError(f"normalization needs images (c, h, w), and input_shape is {shape}: leave it out")
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != shape[0]:
             raise ValueError(f"normalization's {name} must have {shape[0]} values, one per channel, got {values}")
@@ -50,23 +51,26 @@ def check_normalization(
 
 
 def check_folder(file: Path) -> None:
-    """Raises FileNotFoundError where the folder a file is written to does not exist."""
+    """Raises FileNotFoundError where the folder that the file is to be written to does not exist."""
     if not file.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {file.parent}")
 
 
 def _cause(operation: str) -> str:
-    """Which operation gave the values whose signs differ, and what to do, for a message."""
+    """Returns the part of a message that names the operation whose signs differ, and what to do."""
     if operation in SATURATING.values():
         return (
-            f". They are the signs of {operation}, which gives -0.0, whose sign is +1, for numbers far below 0, and in "
-            "each runtime for other numbers: put nn.Hardtanh there, as binarize does"
+            f". They are the signs of {operation}, which rounds to -0.0, whose sign is +1, for numbers far below 0, "
+            "and each runtime rounds others: put nn.Hardtanh there, as binarize does"
         )
-    return f". They are the signs of what {operation} gives" if operation else ""
+    return f". They are the signs of the result of {operation}" if operation else ""
 
 
 def check_function(replayed: Replayed, *, where: str = "") -> None:
-    """Raises ExportError where a file differs from its network by more than rounding. where: for the message."""
+    """Raises ExportError where a file differs from its network by more than rounding.
+
+    where: the runtime that ran the file, for the message.
+    """
     # Written as "not smaller", so that a NaN fails too.
     if not replayed.margin <= _TOLERANCE:
         raise ExportError(
@@ -87,9 +91,10 @@ def check_function(replayed: Replayed, *, where: str = "") -> None:
 
 @contextlib.contextmanager
 def replacing(file: Path, data: bytes) -> Iterator[Path]:
-    """The data on the disk beside its place, to be checked in the block; behind it the file takes its place.
+    """Writes the data to a temporary file in the same folder, and after the block moves it to `file`.
 
-    Whatever is raised in the block, or while writing, leaves an older file as it was.
+    The block checks the temporary file, whose path it gets. An error in the block, or while writing, leaves an older
+    file as it was.
     """
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
     try:

@@ -1,4 +1,4 @@
-"""FPGAs: can FINN map a network, its QONNX file, and that file executed by qonnx."""
+"""FPGAs: the check whether FINN can map a network, the writer of QONNX files, and qonnx, which executes them."""
 
 from bnn_itrd.export.fpga.agreement import Outlier, QonnxAgreement, compare_values, validate_qonnx
 from bnn_itrd.export.fpga.check import check_fpga

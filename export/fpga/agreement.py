@@ -1,4 +1,4 @@
-"""A QONNX file, executed by qonnx, against the network it came from."""
+"""Validation of a QONNX file: qonnx executes it, and its logits are compared with the network's."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ __all__ = ["Outlier", "QonnxAgreement", "compare_values", "validate_qonnx"]
 
 
 class Outlier(NamedTuple):
-    """An image whose logits differ: by how much at most; the first layer with a sign or integer that differs.
+    """An image whose logits differ.
 
-    differing: how many values do there; layer is empty where none does anywhere (the logits differ by rounding).
+    image: its index; difference: the largest difference of a logit; layer: the first layer or quantiser with a sign or
+    integer that differs, empty where none differs and the logits differ by rounding; differing: how many values differ
+    there.
     """
 
     image: int
@@ -33,7 +35,7 @@ class Outlier(NamedTuple):
 
 @dataclass(frozen=True)
 class QonnxAgreement:
-    """The file against the network (see `Agreement`), and the images beyond the tolerance, largest difference first."""
+    """The file compared with the network (see `Agreement`), and the images beyond the tolerance, the worst first."""
 
     agreement: Agreement
     outliers: tuple[Outlier, ...]
@@ -41,8 +43,8 @@ class QonnxAgreement:
 
 @torch.no_grad()
 def _network_levels(model: nn.Module, images: np.ndarray, batch_size: int) -> dict[str, list[np.ndarray]]:
-    """The network's own signs and integers: path -> one array (n, ...) per call, int16."""
-    twin = copy_for_export(model)
+    """Returns the network's own signs and integers: path -> one array (n, ...), int16, for each call."""
+    network = copy_for_export(model)
     parts: dict[str, list[list[np.ndarray]]] = {}
     calls: dict[str, int] = {}
 
@@ -61,19 +63,19 @@ def _network_levels(model: nn.Module, images: np.ndarray, batch_size: int) -> di
         elif isinstance(module, (BinaryConv2d, BinaryLinear)):
             module.activation_binarizer.register_forward_hook(lambda _m, _x, y: note(path, y))
 
-    for path, module in twin.named_modules():
+    for path, module in network.named_modules():
         watch(path, module)
     for start in range(0, len(images), batch_size):
         calls.clear()
-        twin(torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])))
+        network(torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])))
     return {path: [np.concatenate(arrays) for arrays in per_call] for path, per_call in parts.items()}
 
 
 def _outliers(
     model: nn.Module, theirs: QonnxValues, logits: np.ndarray, images: np.ndarray, beyond: list[int], batch_size: int
 ) -> list[Outlier]:
-    """The images `beyond`, each with the first layer in which the network's signs or integers are others."""
-    # All images, in the batches of the logits: in others a value may round to the other side.
+    """Returns the images `beyond`, each with the first layer in which the network's signs or integers differ."""
+    # All images run in the same batches as for the logits: in other batches a value may be rounded differently.
     ours = _network_levels(model, images, batch_size) if beyond else {}
     seen: dict[str, int] = {}
     differing: list[tuple[str, np.ndarray]] = []
@@ -99,13 +101,21 @@ def compare_values(
     tolerance: float = 1e-4,
     batch_size: int = 32,
 ) -> QonnxAgreement:
-    """`validate_qonnx` of a file that was executed already: its values, and the network's logits, on the images."""
+    """Compares a file that was executed already with its network, as `validate_qonnx` does.
+
+    theirs: the file's values; logits: the network's, (n, k); images: normalised, (n, c, h, w). Raises ValueError where
+    the shapes or the number of labels do not fit.
+
+    >>> logits = np.zeros((8, 2), np.float32)
+    >>> compare_values(network, QonnxValues(logits, []), logits, images).outliers
+    ()
+    """
     array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
     compared = agreement(logits, theirs.logits, labels)
     largest = np.abs(logits - theirs.logits).max(1)
     other_class = {disagreement.image for disagreement in compared.disagreements}
     order = np.argsort(-largest, kind="stable").tolist()
-    # Not >: a difference that is not a number is beyond too.
+    # "not <=", so that a difference that is NaN is beyond the tolerance.
     beyond = [i for i in order if not largest[i] <= tolerance or i in other_class]
     return QonnxAgreement(compared, tuple(_outliers(model, theirs, logits, array, beyond, batch_size)))
 
@@ -122,10 +132,13 @@ def validate_qonnx(
 ) -> QonnxAgreement:
     """Compares the network with its QONNX file, executed by qonnx, on normalised images (n, c, h, w), float32.
 
-    An outlier is an image with a logit that differs by more than `tolerance`, or another class: with the first layer
-    (in the order of execution) in front of which a sign, or behind whose quantiser an integer, differs. Such a value
-    lies within rounding of its threshold, and what follows from it may be large.
-    Raises what `run_qonnx` raises; ValueError where numbers of images and labels differ.
+    labels: (n,) class numbers. An outlier is an image with another class, or with a logit that differs by more than
+    `tolerance`. Its `layer` is the first one, in the order of execution, whose input signs or integers differ: such a
+    value lies within rounding of its threshold, and the difference can grow in the layers behind it.
+    python, batch_size: see `run_qonnx`, whose errors it raises; ValueError where numbers of images and labels differ.
+
+    >>> validate_qonnx(network, "student.onnx", images).agreement.argmax_agreement  # doctest: +SKIP
+    1.0
     """
     theirs = qonnx_values(path, images, python=python, batch_size=batch_size)
     logits = predict_model(model, images, batch_size=batch_size)

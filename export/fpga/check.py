@@ -1,4 +1,4 @@
-"""Can FINN map this network? Asked of its graph, before anyone trains for a day."""
+"""`check_fpga` checks whether FINN can map a network to hardware; the network need not be trained."""
 
 from __future__ import annotations
 
@@ -42,13 +42,17 @@ _RULES: dict[str, Callable[[FinnWalk], None]] = {
 
 
 def check_fpga(model: nn.Module, *, input_shape: Sequence[int] | None = None) -> FpgaReport:
-    """Which layers FINN can map to hardware, which not and why, and the way out; ``print(check_fpga(model))``.
+    """Returns which layers FINN can map to hardware, and for the others why not and what to do.
 
-    The rules are those of FINN's public source (fpga.md); FINN itself is not run. They are asked of the graph that
-    `to_qonnx` writes node by node, behind the passes of `passes.QONNX`, also where the writing would refuse it. Scales
-    and shifts (alpha, BatchNorm) are not listed: the thresholds behind them absorb them, or the host at the end. An
-    untrained network gives the same answer as a trained one, but for negative factors behind a MaxPool.
+    The rules are those of FINN's public source (fpga.md); FINN itself is not run. They are applied to the graph that
+    `to_qonnx` writes, even where it would refuse the network. Scales and shifts (alpha, BatchNorm) are not listed,
+    because the thresholds behind them absorb them, or the host at the end. An untrained network gives the same report
+    as a trained one, except for negative factors behind a MaxPool.
     Raises ValueError without an input shape, ExportError on a network that cannot be traced.
+
+    >>> for layer in check_fpga(network).failures:
+    ...     print(layer.path, layer.note, layer.ways_out, sep=": ")
+    2: multiplies floats: ('give the first and last layer integers: first_last_bits=8',)
     """
     graph = passes.apply(canonical(model, input_shape=input_shape), passes.QONNX)
     walk = FinnWalk(graph)

@@ -1,4 +1,4 @@
-"""Executing a QONNX file with qonnx, which has a virtual environment of its own."""
+"""Executing a QONNX file with the tool qonnx, which has a virtual environment of its own."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from bnn_itrd.export.runtimes import environments
 __all__ = ["QonnxValues", "inference_cost", "qonnx_values", "run_qonnx"]
 
 _CHILD = Path(__file__).with_name("qonnx_child.py")
-# Seconds after which something hangs: node by node, a 224x224 image of a deep network takes one or two.
+# Seconds after which the process is stopped; a 224x224 image takes qonnx one or two seconds in a deep network.
 _STARTING, _PER_IMAGE = 600.0, 60.0
 _NAME = re.compile(r"(.*)\.(sign|integers)(?:\.\d+)?")
 
 
 class QonnxValues(NamedTuple):
-    """logits (n, k); levels: (path, values) of each activation quantiser in the order of execution, int16 (n, ...).
+    """The values of a file for n images.
 
-    The values are +-1 in front of a binary layer (its path), whole numbers behind a quantiser of integers (its path).
+    logits: (n, k), float32; levels: (path, values) of each activation quantiser in the order of execution, int16
+    (n, ...). They are +-1 for the input of a binary layer, with its path, and integers for an integer quantiser.
     """
 
     logits: np.ndarray
@@ -38,7 +39,7 @@ class QonnxValues(NamedTuple):
 
 
 def _open(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
-    """(file, metadata). Raises ExportError on what this module did not write."""
+    """Returns (file, metadata). Raises ExportError on a file that `to_qonnx` did not write."""
     file = Path(path)
     metadata = read_metadata(file)
     if metadata.get("flavor") is None:
@@ -49,7 +50,7 @@ def _open(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
 
 
 def _images_of(metadata: dict[str, Any]) -> HostImages:
-    """What the file takes; one of version 1, which does not say it, takes floats."""
+    """Returns what images the file takes; a file of version 1 has no such entries and takes floats."""
     datatype, scale = metadata.get("input_datatype", "FLOAT32"), float(metadata.get("input_scale", 1.0))
     return HostImages(datatype, scale, metadata.get("input_layer", ""))
 
@@ -65,9 +66,10 @@ def _python(python: str | os.PathLike[str] | None) -> Path:
 
 
 def _quantised(file: Path) -> list[tuple[str, str, str]]:
-    """(path of the layer or quantiser, name of the value, name of its scale, "" for none) of each activation, in order.
+    """Returns (path of the layer or quantiser, name of the value, name of its scale or "") of each activation.
 
-    The value is what the network has there: where FINN's file pools behind the quantiser, what the pooling gives.
+    The value is the one that the network has there: behind the MaxPool, where FINN's file has moved it behind the
+    quantiser.
     """
     import onnx
 
@@ -87,7 +89,7 @@ def _quantised(file: Path) -> list[tuple[str, str, str]]:
 
 @contextlib.contextmanager
 def _executable(file: Path, flavor: str) -> Iterator[Path]:
-    """The file as qonnx can execute it: one for FINN as a copy in which the borders of -1 are written out."""
+    """Yields a file that qonnx can execute: for a file for FINN, a copy whose padding of -1 is in Pad nodes."""
     if flavor != "finn":
         yield file.absolute()
         return
@@ -145,13 +147,16 @@ def run_qonnx(
     python: str | os.PathLike[str] | None = None,
     batch_size: int = 32,
 ) -> np.ndarray:
-    """Logits (n, k), float32, of normalised images (n, c, h, w), float32, executed by qonnx.
+    """Returns the logits (n, k), float32, of normalised images (n, c, h, w), float32, from qonnx.
 
-    python: an interpreter that has qonnx; by default that of the environment which `runtimes.setup("fpga")` made.
-    A file for FINN is given the whole numbers that the host makes of the images (see `HostImages`), and is executed
-    with its borders put back: its padding stands for -1, which qonnx does not know.
+    python: an interpreter that has qonnx, by default that of the environment that `runtimes.setup("fpga")` made. For a
+    file for FINN, the images are rounded as the host does it (see `HostImages`), and a copy of the file is executed,
+    because qonnx does not know that its padding stands for -1.
     Raises ValueError on images that do not fit or batch_size < 1, FileNotFoundError, ExportError where there is no
     environment with qonnx, and where the execution fails or takes minutes per image.
+
+    >>> run_qonnx("student.onnx", images).shape  # doctest: +SKIP
+    (8, 2)
     """
     return _execute(path, images, watch=False, python=python, batch_size=batch_size).logits
 
@@ -163,15 +168,22 @@ def qonnx_values(
     python: str | os.PathLike[str] | None = None,
     batch_size: int = 32,
 ) -> QonnxValues:
-    """`run_qonnx` with every sign and every integer on the way. Raises what that raises."""
+    """Returns the logits, and all signs and integers inside the network; arguments and errors are `run_qonnx`'s.
+
+    >>> [path for path, _ in qonnx_values("student.onnx", images).levels]  # doctest: +SKIP
+    ['0']
+    """
     return _execute(path, images, watch=True, python=python, batch_size=batch_size)
 
 
 def inference_cost(path: str | os.PathLike[str], *, python: str | os.PathLike[str] | None = None) -> dict[str, float]:
-    """What one image costs by qonnx's inference_cost: ``total_bops`` (multiply-accumulates x input bits x weight bits),
-    ``total_macs``, ``total_mem_w_bits`` (weights), and its counts by type.
+    """Returns the cost of one image by qonnx's inference_cost, for a file of either flavor.
 
-    Of either flavor. Raises FileNotFoundError, ExportError as `run_qonnx`.
+    The entries are ``total_bops`` (MACs x input bits x weight bits), ``total_macs``, ``total_mem_w_bits`` (bits of the
+    weights), and its counts by type. Raises FileNotFoundError, ExportError as `run_qonnx`.
+
+    >>> inference_cost("student.onnx")["total_macs"]  # doctest: +SKIP
+    464.0
     """
     file, _ = _open(path)
     arguments = {"task": "cost", "path": str(file.absolute())}

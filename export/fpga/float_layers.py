@@ -1,4 +1,4 @@
-"""Convolutions and linear layers of floats or of integers in a QONNX file, as FINN reads them."""
+"""Float and integer convolutions and linear layers, in the form in which FINN reads them in a QONNX file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["write_float_layers"]
 
 
 def _quantised_weight(node: ir.Node) -> tuple[np.ndarray, ir.Node | None]:
-    """The constant second input of a Conv or Gemm, and the Quant node it comes through."""
+    """Returns the constant weight of a Conv or Gemm, and the Quant node that quantises it or None."""
     value = node.inputs[1]
     weight = constant(value)
     quant = None if value is None else value.producer()
@@ -23,13 +23,13 @@ def _quantised_weight(node: ir.Node) -> tuple[np.ndarray, ir.Node | None]:
     else:
         quant = None
     if weight is None:
-        raise ExportError(f"{layer_path(node)}: the weight of its {node.op_type} is computed in the graph")
+        raise ExportError(f"{layer_path(node)}: the weight of its {node.op_type} must be a constant")
     return weight, quant
 
 
 def _write_conv(model: ir.Model, node: ir.Node) -> None:
     weight, quant = _quantised_weight(node)
-    # What reads a node's attributes without defaults (qonnx's cost, FINN) finds them all.
+    # qonnx's cost and FINN read these attributes without defaults.
     node.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", list(weight.shape[2:]))
     for name, default in (("strides", [1, 1]), ("dilations", [1, 1]), ("pads", [0, 0, 0, 0])):
         if weight.ndim == 4 and name not in node.attributes:
@@ -43,7 +43,7 @@ def _write_conv(model: ir.Model, node: ir.Node) -> None:
 def _write_gemm(model: ir.Model, node: ir.Node) -> None:
     plain = attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0
     if not plain or attribute(node, "transA", 0):
-        raise ExportError(f"{layer_path(node)}: a Gemm with alpha, beta or transA has no form in FINN: use nn.Linear")
+        raise ExportError(f"{layer_path(node)}: FINN has no Gemm with alpha, beta or transA: use nn.Linear")
     writer = Writer(model, node)
     weight, quant = _quantised_weight(node)
     value = writer.constant("weight", weight.T if attribute(node, "transB", 0) else weight)
@@ -57,7 +57,10 @@ def _write_gemm(model: ir.Model, node: ir.Node) -> None:
 
 
 def write_float_layers(model: ir.Model) -> None:
-    """Conv with its weight's quantiser; Gemm as MatMul and Add. Raises ExportError where a weight is computed."""
+    """Writes a Conv with its weight's quantiser, and a Gemm as MatMul and Add.
+
+    Raises ExportError where a weight is computed in the graph.
+    """
     for node in nodes_of(model, "Conv"):
         _write_conv(model, node)
     for node in nodes_of(model, "Gemm"):

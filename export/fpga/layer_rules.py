@@ -1,4 +1,4 @@
-"""What becomes of a layer in FINN: binary layers, integers, convolutions and linear layers, BatchNorm."""
+"""Rules for layers: how FINN maps binary layers, integers, convolutions and linear layers, and BatchNorm."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_BITS = 8
 
 
 def _binary_problems(walk: FinnWalk, kernel: str) -> Iterator[tuple[str, str]]:
-    """Yields (why it does not map, the way out) of the present binary layer."""
+    """Yields (why it does not map, what to do) of the current binary layer."""
     node = walk.node
     border = attribute(node, "padding_value", 0)
     if any(attribute(node, "pads", (0,))) and border == 0:
@@ -34,7 +34,7 @@ def _binary_problems(walk: FinnWalk, kernel: str) -> Iterator[tuple[str, str]]:
 
 
 def check_binary_layer(walk: FinnWalk) -> None:
-    """A binary layer maps without offset and groups, and with borders of -1."""
+    """A binary layer maps if it has no offset and no groups, and pads with -1."""
     weight = walk.node.inputs[1]
     sizes = [] if weight is None or weight.shape is None else list(weight.shape)[2:]
     kernel = "x".join(str(size) for size in sizes)
@@ -45,15 +45,15 @@ def check_binary_layer(walk: FinnWalk) -> None:
 
 
 def check_sign(walk: FinnWalk) -> None:
-    """A sign maps; that of the image is taken on the host."""
+    """A sign maps; the sign of the image is computed on the host."""
     if walk.kind(walk.node.inputs[0]).name == "image":
         walk.note("sign of the image", "on the host, or thresholds on its pixels")
-    # A sign of floats is not a fault of its own: what made them is on the list.
+    # A sign of floats is not reported, because the layer that computed the floats is.
     walk.give(ValueKind("sign"))
 
 
 def check_integers(walk: FinnWalk) -> None:
-    """Integers of an activation map up to so many bits; those of a weight belong to its layer."""
+    """Integer activations map up to `_MOST_BITS` bits; integer weights are part of their layer."""
     node = walk.node
     bits = int(attribute(node, "bits", 8))
     scale, _, _ = quantizer_constants(node)

@@ -1,4 +1,4 @@
-"""Runs in the environment that has qonnx: executes a file, or counts what it costs. See `run` for both."""
+"""A script that runs in the environment of qonnx: it executes a file, or computes its cost; see `environments.call`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _run(images: np.ndarray, arguments: dict[str, Any]) -> tuple[dict[str, np.nd
         values = execute_onnx(model, {model.graph.input[0].name: batch}, return_full_exec_context=bool(watched))
         parts["logits"].append(values[model.graph.output[0].name])
         for name, scale in watched.items():
-            # Signs, or integers without their scale.
+            # Dividing by the scale gives signs or integers.
             step = model.get_initializer(scale) if scale else np.float32(1)
             parts[name].append(np.rint(values[name] / step).astype(np.int16))
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}, {}
@@ -37,14 +37,14 @@ def _cost(arguments: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, A
     from qonnx.util.inference_cost import inference_cost
 
     total = inference_cost(arguments["path"], discount_sparsity=False)["total_cost"]
-    # The rest is text and the option above.
+    # The other entries are texts and the option above.
     return {}, {key: float(value) for key, value in total.items() if key.startswith(("total_", "op_mac_", "mem_"))}
 
 
 def main(arrays: dict[str, np.ndarray], arguments: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """task ``run``: logits of `images` and the whole numbers of each value of `watched`; ``cost``: qonnx's cost.
+    """Returns, for the task ``run``, the logits of `images` and the integers of the values in `watched`.
 
-    watched: (name of the value, name of its scale) of quantised values.
+    For the task ``cost`` it returns qonnx's cost. watched: (name of the value, name of its scale) of quantised values.
     """
     if arguments["task"] == "cost":
         return _cost(arguments)

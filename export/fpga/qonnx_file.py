@@ -1,4 +1,4 @@
-"""The QONNX artefact: one .onnx file of BipolarQuant and Quant nodes, as FINN's users expect it."""
+"""`to_qonnx` writes a network as one .onnx file with BipolarQuant and Quant nodes, for qonnx and FINN."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["FLAVORS", "QONNX_FORMAT_VERSION", "to_qonnx"]
 
 FLAVORS = ("qonnx", "finn")
 
-# Of the files this module writes; a file with a larger one is refused.
+# Version of the files that this module writes; a file with a higher one is refused.
 QONNX_FORMAT_VERSION = 2  # 2: the images of `finn` are whole numbers
 
 _BORDERS = {
@@ -46,7 +46,7 @@ _BORDERS = {
 
 
 def _of_network(standard: ir.Model, name: str, step: float) -> str:
-    """The name of a value in the network's own size: a Mul by the step is added where it is another."""
+    """Returns the name of a value as the network has it; a Mul by the step is added where that is not 1."""
     import onnx_ir as ir
 
     from bnn_itrd.export.graph import add_scalar
@@ -67,12 +67,11 @@ def _check_graph(
     classes: Sequence[str] | None,
     host: HostImages | None,
 ) -> None:
-    """Runs the graph on a few images and compares it with the network, sign by sign and integer by integer.
+    """Runs the graph on a few images and compares all signs and integers with the network's.
 
-    host: what the images of the flavor ``finn`` are, of which a copy is run in which every binary convolution's padding
-    is -1, as FINN reads it.
-
-    Raises ExportError where they differ by more than rounding, ValueError on the number of classes.
+    host: the images of the flavor ``finn``, else None. For ``finn`` a copy is run in which the padding of binary
+    convolutions is -1. Raises ExportError where they differ by more than rounding, ValueError on another number of
+    classes.
     """
     import onnx_ir as ir
 
@@ -103,7 +102,7 @@ def _of_images(images: HostImages) -> dict[str, Any]:
 
 
 def _write(proto: onnx.ModelProto, file: Path) -> None:
-    """Writes beside the file's place, reads back and checks, then moves it there."""
+    """Writes a temporary file, reads it back and checks it, then moves it to its place."""
     import onnx
 
     data = seal(proto.SerializeToString())
@@ -125,20 +124,22 @@ def to_qonnx(
 ) -> Path:
     """Writes the network as QONNX (domain qonnx.custom_op.general 2, opset 13, IR 8, one image); returns its path.
 
-    Signs and binary weights are BipolarQuant of unit scale, then Mul(alpha), BatchNormalization; integers are Quant
-    (`residual_bits`, `first_last_bits`). flavor: ``qonnx``, which qonnx executes, borders of -1 being a Pad node; or
-    ``finn``, where they are the convolution's own padding, which FINN reads as -1 (its metadata says so, and it must
-    not be executed as it is), a MaxPool stands behind the signs, and whole numbers flow from the images, which the
-    host rounds (`input_datatype`, `input_scale` of the metadata), through thresholds (MultiThreshold) to the logits.
-    What FINN cannot map, as `check_fpga` says, exports as ``qonnx`` all the same.
-    Input ``images`` (1, c, h, w), float32, normalised by `normalization` = (mean, std); for ``finn`` then
-    ``round(clip(image / input_scale))``. The metadata notes it beside
-    classes, input_shape, flavor, versions and what `metadata` adds. Before the file takes its place, the graph has
-    been compared with the network on a few images, sign by sign (see `replay`); that for ``finn`` with its borders
-    of -1 put back.
-    Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError where
-    it cannot be written, ExportError on a network that cannot be exported, for ``finn`` on a border that is not -1,
-    a negative factor behind a MaxPool and images that are not rounded first.
+    Signs and binary weights are BipolarQuant with scale 1, then Mul(alpha), BatchNormalization; integers are Quant
+    (`residual_bits`, `first_last_bits`). flavor: ``qonnx`` is executed by qonnx; a padding of -1 is a Pad node.
+    ``finn`` is for FINN: a padding of -1 is the convolution's own, so it must not be executed as ONNX; MaxPools are
+    behind the signs; the host rounds the images (`input_datatype`, `input_scale` in the metadata), and all values up
+    to the logits are integers, with MultiThreshold for signs and quantisers. A network that FINN cannot map, as
+    `check_fpga` says, can still be written as ``qonnx``.
+    The input ``images`` is (1, c, h, w), float32, normalised by `normalization` = (mean, std), and for ``finn`` then
+    ``round(clip(image / input_scale))``. The metadata are those, classes, input_shape, flavor, versions, and the
+    entries of `metadata`. Before the file takes its place, the signs of a few images are compared with the network's
+    (see `replay`).
+    Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError where the
+    file cannot be written, ExportError on a network that cannot be exported, and for ``finn`` on a padding other than
+    -1, a negative factor behind a MaxPool, and images that are not quantised first.
+
+    >>> to_qonnx(network, "student.qonnx.onnx").name
+    'student.qonnx.onnx'
     """
     import onnx
 

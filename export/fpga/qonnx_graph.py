@@ -1,4 +1,4 @@
-"""From the canonical graph to QONNX: signs and integers as quantiser nodes, everything apart that FINN wants apart."""
+"""Translation of the canonical graph to QONNX: signs and integers are quantiser nodes, and nothing is folded."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bnn_itrd.export.tracing.batch_check import refuse_mixing
 
 __all__ = ["STEP", "move_watch", "to_qonnx_graph", "watched_values"]
 
-# FINN's transformations read the operations' older forms (axes as attributes).
+# FINN's transformations need the operations of this older version, which have axes as attributes.
 _OPSET = 13
 
 _LAYER = "layer"
 _KIND = "kind"
-# Of a node whose output are whole numbers: what the network has there is so many times as large.
+# Metadata key, at a node whose output are integers, of the factor by which the network's value is larger.
 STEP = "step"
 
 
@@ -33,7 +33,7 @@ def _watch(value: ir.Value, path: str, kind: str) -> None:
 
 
 def move_watch(old: ir.Node, new: ir.Node) -> None:
-    """From here on `new` gives what the network has in front of the layer, no longer `old`."""
+    """Moves the metadata that mark a node's output as a layer's signs or integers from `old` to `new`."""
     for key in (_LAYER, _KIND):
         new.metadata_props.pop(key, None)
         if key in old.metadata_props:
@@ -49,7 +49,7 @@ def _write_sign(model: ir.Model, node: ir.Node) -> None:
 
 def _write_quant(model: ir.Model, node: ir.Node) -> None:
     if constant(node.inputs[0]) is not None:
-        return  # a weight: written with the layer that reads it
+        return  # a weight, which is written with its layer
     writer = Writer(model, node)
     made = writer.integers(node.inputs[0], node, name="integers")
     _watch(made, writer.path, "integers")
@@ -57,7 +57,7 @@ def _write_quant(model: ir.Model, node: ir.Node) -> None:
 
 
 def _positive(signs: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same products with no negative scale: FINN moves only such a factor past a MaxPool."""
+    """Returns (signs, scale) with scales >= 0 and the same products; FINN moves only such scales behind a MaxPool."""
     flip = np.where(scale < 0, -1.0, 1.0)
     return signs * flip.reshape(-1, *([1] * (signs.ndim - 1))), scale * flip
 
@@ -66,7 +66,7 @@ def _write_binary(model: ir.Model, node: ir.Node) -> None:
     writer = Writer(model, node)
     signs, scale, offset, bias = (constant(optional_input(node, i)) for i in range(1, 5))
     if signs is None or scale is None:
-        raise ExportError(f"the signs or the scale of {writer.path} are not constants")
+        raise ExportError(f"{writer.path}: its signs and its scale must be constants")
     is_conv = node.op_type == "BinaryConv2d"
     weight, alpha = _positive(signs.astype(np.float64), scale.astype(np.float64))
     x = node.inputs[0]
@@ -93,7 +93,7 @@ def _write_binary(model: ir.Model, node: ir.Node) -> None:
         quantised = writer.bipolar(writer.constant(name, array if is_conv else array.T), name=f"{name}.bipolar")
         return writer.emit("Conv" if is_conv else "MatMul", [x, quantised], attributes, name=f"{name}.product")
 
-    # The constant is the second input: FINN looks for it there.
+    # FINN expects the constant as the second input.
     y = writer.emit("Mul", [product("weight", weight), per_channel("alpha", alpha)], name="scaled")
     if offset is not None:
         window = writer.emit(
@@ -114,7 +114,10 @@ _RULES = {
 
 
 def _to_older_opset(model: ir.Model) -> None:
-    """Version _OPSET of ONNX. Raises ExportError on an operation, or a form of one, that is newer, by layer."""
+    """Converts the graph to version _OPSET of ONNX.
+
+    Raises ExportError, with the layer's path, on an operation, or a form of one, that this version does not have.
+    """
     import onnx
 
     for node in model.graph:
@@ -143,12 +146,13 @@ def _to_older_opset(model: ir.Model) -> None:
 
 
 def to_qonnx_graph(model: ir.Model) -> ir.Model:
-    """The canonical graph as QONNX, in place: conv -> Mul(alpha) -> BatchNormalization -> BipolarQuant, one image.
+    """Translates the canonical graph to QONNX, in place: conv -> Mul(alpha) -> BatchNormalization -> BipolarQuant.
 
-    Signs and binary weights are BipolarQuant of unit scale, integers Quant; borders of +-1 are a Pad in front of a
-    Conv without padding. Exact but for what is folded, a BatchNorm in front of a float classifier. Every alpha is
-    >= 0: the signs of a channel are turned instead. Raises ExportError on a node with no form there, and on one in
-    which the images of a batch meet, by layer.
+    The batch becomes one image. Signs and binary weights are BipolarQuant with scale 1, integers are Quant; a padding
+    of +-1 is a Pad in front of a Conv without padding. The values are the network's, except for rounding where a
+    BatchNorm is folded into a float classifier. Every alpha is >= 0; for a negative one, the channel's signs are
+    negated. Raises ExportError, with the layer's path, on an operation that ONNX does not have in this version, and on
+    one that combines the images of a batch.
     """
     refuse_mixing(model)
     passes.apply(model, passes.QONNX)
@@ -165,9 +169,9 @@ def to_qonnx_graph(model: ir.Model) -> ir.Model:
 
 
 def watched_values(model: ir.Model, kind: str) -> list[tuple[str, str, float]]:
-    """(path of the layer or quantiser, name of the value, its step) of each activation: ``sign`` or ``integers``.
+    """Returns (path of the layer or quantiser, name of the value, step) of each activation of a kind.
 
-    What the network has there is the step times the value.
+    kind: ``sign`` or ``integers``. The network's value is the step times the value in the graph.
     """
     return [
         (node.metadata_props[_LAYER], node.outputs[0].name or "", float(node.metadata_props.get(STEP, 1.0)))

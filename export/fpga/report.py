@@ -1,4 +1,4 @@
-"""What of a network FINN can map, layer by layer: the result of `check_fpga`."""
+"""The report of `check_fpga`: which layers of a network FINN can map."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ __all__ = ["FpgaLayer", "FpgaReport"]
 
 @dataclass(frozen=True)
 class FpgaLayer:
-    """One layer. note: what it becomes in hardware or, where it does not map, why; ways_out: what to do then."""
+    """One layer of the report. note: its hardware, or why it does not map; ways_out: what to do then.
+
+    >>> FpgaLayer("conv1", "binary 3x3 conv", True, "XNOR-popcount matrix unit").ways_out
+    ()
+    """
 
     path: str
     operation: str
@@ -21,7 +25,12 @@ class FpgaLayer:
 
 @dataclass(frozen=True)
 class FpgaReport:
-    """The layers of a network in order; ``str()`` gives the table."""
+    """The layers of a network, in order; ``str()`` returns them as a table.
+
+    >>> report = FpgaReport((FpgaLayer("pool", "MaxPool", True, "StreamingMaxPool"),))
+    >>> report.ok, len(report.failures)
+    (True, 0)
+    """
 
     layers: tuple[FpgaLayer, ...]
 
@@ -36,7 +45,7 @@ class FpgaReport:
 
     @property
     def ways_out(self) -> dict[str, int]:
-        """What to do, and for how many layers; the most frequent first."""
+        """What to do, with the number of layers that need it, the most frequent first."""
         return dict(Counter(way for layer in self.failures for way in layer.ways_out).most_common())
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""QONNX as standard ONNX, for checking: quantiser nodes become the operations that define them."""
+"""Translation of QONNX to standard ONNX, so that onnxruntime can run it for the check."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _integers(model: ir.Model, node: ir.Node) -> ir.Value:
     return insert(model, node, "Mul", [y, node.inputs[1]])
 
 
-# Of so many thresholds at a time, a map is compared with each: 255 at once would take as many times its memory.
+# Number of thresholds with which a map is compared at once: 255 would take 255 times its memory.
 _AT_ONCE = 15
 
 
 def _thresholds(model: ir.Model, node: ir.Node) -> ir.Value:
-    """The number of thresholds that a value reaches, times out_scale, plus out_bias."""
+    """Adds the number of thresholds that a value reaches, times out_scale, plus out_bias."""
     table = constant(node.inputs[1])
     assert table is not None
     pixels = (1,) * (len(str(attribute(node, "data_layout", "NCHW"))) - 2)
@@ -54,10 +54,10 @@ _RULES = {"BipolarQuant": _bipolar, "Quant": _integers, "MultiThreshold": _thres
 
 
 def to_standard(model: ir.Model) -> ir.Model:
-    """A copy in which quantisers are the operations that define them; any batch size.
+    """Returns a copy, for any batch size, in which quantisers are the standard operations that define them.
 
-    BipolarQuant is GreaterOrEqual, Where, Mul; Quant is Div, Clip, Round, Mul; MultiThreshold a sum of comparisons.
-    Values keep their names. With zero_point 0 and signed integers, as this package writes them.
+    BipolarQuant is GreaterOrEqual, Where, Mul; Quant is Div, Clip, Round, Mul; MultiThreshold is a sum of comparisons.
+    Values keep their names. Quantisers must have zero_point 0 and signed integers, as this package writes them.
     """
     clone = ir.from_proto(ir.to_proto(model))
     for node in list(clone.graph):

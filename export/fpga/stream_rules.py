@@ -1,4 +1,4 @@
-"""What becomes in FINN of what lies between layers: arithmetic, poolings, reshapes."""
+"""Rules for operations between layers: how FINN maps arithmetic, poolings and reshapes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def _constant_arithmetic(walk: FinnWalk, array: np.ndarray, value: ir.Value | None, *, first: bool) -> None:
-    """A constant with which a value is added, multiplied, ...: the thresholds absorb it where it is one per channel."""
+    """Arithmetic with a constant maps if it is one number per channel: the next thresholds absorb it."""
     if first and walk.node.op_type == "Div":
         walk.note("Div", "", ("divides by a value that follows from the image", "multiply or divide by constants only"))
         walk.give(FLOAT)
@@ -47,7 +47,7 @@ def _constant_arithmetic(walk: FinnWalk, array: np.ndarray, value: ir.Value | No
 
 
 def check_arithmetic(walk: FinnWalk) -> None:
-    """Adds two streams of integers of one scale; a constant per channel is absorbed by the next thresholds."""
+    """An addition of two streams of integers with the same scale maps; so does arithmetic with a constant."""
     first, second = walk.node.inputs[:2]
     a, b = walk.kind(first), walk.kind(second)
     for index, array in enumerate((constant(first), constant(second))):
@@ -69,7 +69,7 @@ def check_arithmetic(walk: FinnWalk) -> None:
 
 
 def check_clip(walk: FinnWalk) -> None:
-    """A hardtanh that more than signs read does not map: it saturates floats."""
+    """A hardtanh does not map, because it saturates floats; one that only signs read was removed before."""
     into_last = any(use.node.op_type in ("Reshape", "Flatten", "Gemm") for use in walk.node.outputs[0].uses())
     way_out = ways_out.FIRST_LAST if into_last else ways_out.RESIDUAL
     walk.note("hardtanh", "", ("saturates floats that more than signs read", way_out))
@@ -77,7 +77,7 @@ def check_clip(walk: FinnWalk) -> None:
 
 
 def check_max_pool(walk: FinnWalk) -> None:
-    """A MaxPool maps where its windows tile the image and it pools, or can be moved behind, signs or integers."""
+    """A MaxPool maps if its windows tile the image, and it pools signs or integers or can be moved behind them."""
     node, kind = walk.node, walk.kind(walk.node.inputs[0])
     kernel = list(attribute(node, "kernel_shape", ()))
     tiles = kernel == list(attribute(node, "strides", [1] * len(kernel))) and not any(attribute(node, "pads", (0,)))
@@ -96,7 +96,7 @@ def check_max_pool(walk: FinnWalk) -> None:
 
 
 def check_mean(walk: FinnWalk) -> None:
-    """A mean maps over whole images of integers; the passes have named that one GlobalAveragePool."""
+    """A mean maps if it is over whole images of integers, which the passes have written as GlobalAveragePool."""
     node = walk.node
     problems = []
     if node.op_type != "GlobalAveragePool":
@@ -122,12 +122,12 @@ def check_pad(walk: FinnWalk) -> None:
 
 
 def keep_kind(walk: FinnWalk) -> None:
-    """The operation changes nothing: its output is what its input is."""
+    """The output has the kind of the input, because the operation does not change values."""
     walk.give(walk.kind(walk.node.inputs[0]))
 
 
 def check_reshape(walk: FinnWalk) -> None:
-    """A reshape maps where it flattens: another one brings values to the thresholds of another channel."""
+    """A reshape maps if it flattens; any other would bring values to the thresholds of another channel."""
     x, y = walk.node.inputs[0], walk.node.outputs[0]
     before, after = ([] if v is None or v.shape is None else list(v.shape) for v in (x, y))
     sizes = [size for size in before[1:] if isinstance(size, int)]
@@ -135,7 +135,7 @@ def check_reshape(walk: FinnWalk) -> None:
     if not flattens and (not before or before != after):
         why = "changes the shape of its input to another than a flat one"
         walk.note(walk.node.op_type.lower(), "", (why, ways_out.FLATTEN))
-        # Integers of one scale are that in any shape; of a sum, scale and shift belong to its channels.
+        # Integers with one scale stay so in any shape, but the scales and shifts of a sum belong to its channels.
         kind = walk.kind(x)
         walk.give(kind if kind.name in ("sign", "integer") else FLOAT)
         return

@@ -1,4 +1,4 @@
-"""What to do about a layer that FINN cannot map."""
+"""Texts of the report that say what to do about a layer that FINN cannot map."""
 
 from __future__ import annotations
 

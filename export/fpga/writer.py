@@ -1,4 +1,4 @@
-"""Adding QONNX nodes to a graph, named after the module they are for."""
+"""A writer that adds QONNX nodes to a graph and names them after their module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QONNX_VERSION = 2
 
 
 class Writer:
-    """Adds nodes in front of the one being replaced, for the same module."""
+    """Adds nodes in front of the node that is being replaced, for the same module."""
 
     def __init__(self, model: ir.Model, node: ir.Node) -> None:
         self.model, self.node, self.path = model, node, layer_path(node)
@@ -41,7 +41,7 @@ class Writer:
         return add_initializer(self.model, f"{self.path}.{name}", np.asarray(array, np.float32))
 
     def number(self, name: str, value: float) -> ir.Value:
-        """A rank-0 constant shared by all who ask for its name."""
+        """Returns the scalar constant of this name; it is added at the first call and shared by later ones."""
         return add_scalar(self.model, name, value)
 
     def bipolar(self, x: ir.Value | None, *, name: str) -> ir.Value:
@@ -55,5 +55,5 @@ class Writer:
         return self.emit("Quant", inputs, attributes, name=name, domain=QONNX_DOMAIN)
 
     def give(self, made: ir.Value) -> None:
-        """`made` takes the place of the node's output."""
+        """Puts `made` in the place of the node's output."""
         replace_value(self.model, self.node.outputs[0], made)

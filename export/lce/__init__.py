@@ -1,4 +1,4 @@
-"""Larq Compute Engine: a network as one .tflite file for ARM phones and boards, and LCE's interpreter to prove it."""
+"""Larq Compute Engine (LCE): a network as one .tflite file for ARM phones and boards, and LCE's interpreter for it."""
 
 from bnn_itrd.export.lce.interpreter import run_lce, time_lce
 from bnn_itrd.export.lce.reader import LCE_FORMAT_VERSION, read_lce_metadata

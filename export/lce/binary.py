@@ -1,9 +1,9 @@
-"""Binary layers as LceQuantize and LceBconv2d.
+"""Translation of binary layers to LceQuantize and LceBconv2d.
 
-LceBconv2d computes ``multiplier * sum + bias`` in floats, its own correction of a zero border included, each rounded:
-a result that is exactly 0 in the network comes out as a little more or less, and its sign is a matter of luck. So a
-result that only signs read is a comparison of whole numbers (``+-sum - (threshold - 1/2)``, never 0), and one that is
-read as a float too, where 0 is possible, is the exact sum, then scale and bias as the network has them.
+LceBconv2d computes ``multiplier * sum + bias`` in floats, with its own correction of a zero border, and rounds each
+step: a result that is exactly 0 in the network may become slightly negative, and its sign wrong. So a result that only
+signs read is written as a comparison of whole numbers (``+-sum - (threshold - 1/2)``, which is never 0). A result that
+other operations read too, and that can be 0, is written as the exact sum with separate operations for scale and bias.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ from bnn_itrd.export.passes.thresholds import fold_into_threshold
 
 __all__ = ["LANES", "BinaryLayers", "carries_zero_padding", "pack_filter"]
 
-# Channels in one word.
+# Channels in one 32-bit word.
 LANES = 32
-# One operation per group: past this many, a file of thousands of them helps nobody.
+# LCE needs one operation per group; a file with thousands of them would be of no use.
 _MOST_GROUPS = 32
 
 
 def pack_filter(signs: np.ndarray) -> np.ndarray:
-    """(o, h, w, i) of -1 and +1 -> int32 (o, h, w, ceil(i / 32)): bit c % 32 of word c // 32 is set where w < 0."""
+    """Packs signs (o, h, w, i) to int32 (o, h, w, ceil(i / 32)): bit c % 32 of word c // 32 is set for -1."""
     bits = np.packbits(signs < 0, axis=-1, bitorder="little")
     missing = -bits.shape[-1] % 4
     return np.ascontiguousarray(np.pad(bits, [(0, 0)] * 3 + [(0, missing)])).view("<i4")
 
 
 def carries_zero_padding(axes: Sequence[WindowAxis]) -> bool:
-    """Whether LCE's own padding with zeros means these windows.
+    """Whether LCE's own padding with zeros gives these windows and is computed right.
 
-    It corrects the border for the taps outside the image, one side at a time: a window larger than the image sticks
-    out on both, and comes out wrong (tried on 0.16: a 3x3 kernel on 2x2 pixels).
+    LCE corrects the sums for the kernel positions outside the image, for one side at a time. A window larger than the
+    image reaches beyond both sides, and its result is wrong (seen with LCE 0.16 for a 3x3 kernel on 2x2 pixels).
     """
     return named_padding(axes) == "SAME" and all(axis.reach <= axis.size for axis in axes)
 
 
 def _taps_outside(axis: WindowAxis, kernel: int) -> np.ndarray:
-    """(out, kernel) bool: which taps of each window lie outside the image."""
+    """Returns, (out, kernel) bool, which kernel positions of each window lie outside the image."""
     dilation = (axis.reach - 1) // (kernel - 1) if kernel > 1 else 1
     places = np.arange(axis.out)[:, None] * axis.stride - axis.before + np.arange(kernel)[None] * dilation
     return (places < 0) | (places >= axis.size)
 
 
 class _Part(NamedTuple):
-    """One LceBconv2d: signs (o, h, w, i), multiplier and bias (o,), both float64."""
+    """The constants of one LceBconv2d: signs (o, h, w, i), multiplier and bias (o,), both float64."""
 
     signs: np.ndarray
     multiplier: np.ndarray
@@ -63,9 +63,9 @@ class _Part(NamedTuple):
 
 
 class BinaryLayers:
-    """Turns the canonical graph's binary nodes into LCE's operations, and remembers which is which.
+    """Translates the canonical graph's binary nodes to LCE's operations.
 
-    expected: how many LceBconv2d the network has to have.
+    expected: number of LceBconv2d that the network must have.
     """
 
     def __init__(self, values: Values) -> None:
@@ -75,7 +75,7 @@ class BinaryLayers:
         self._packed: dict[tuple[Tensor, int, int], Tensor] = {}
 
     def add_sign(self, node: ir.Node) -> None:
-        """The sign has no operation of its own: the layer behind it packs it, with its border."""
+        """Keeps the input of a Sign; it has no operation of its own, since the layer that reads it packs the signs."""
         x = source(node)
         self._sources[node.outputs[0]] = x
 
@@ -86,7 +86,7 @@ class BinaryLayers:
         return self._sources[a]
 
     def _constants(self, node: ir.Node) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
-        """signs as the layer has them; scale, offset (or None) and bias (o,), float64."""
+        """Returns (signs, scale, offset or None, bias); the last three are (o,), float64."""
         signs, scale, offset, bias = (constant(optional_input(node, i)) for i in range(1, 5))
         if signs is None or scale is None:
             raise refuse(node, "its signs or its scale are computed from the images", "use constant ones")
@@ -98,7 +98,10 @@ class BinaryLayers:
         return signs, per_channel(scale), None if offset is None else per_channel(offset), per_channel(bias)
 
     def _quantize(self, tensor: Tensor, first: int, channels: int) -> Tensor:
-        """(n, h, w, ceil(channels / 32)) int32: the signs of so many channels, shared by all that read them."""
+        """Returns packed signs (n, h, w, ceil(channels / 32)), int32, of `channels` channels from `first` on.
+
+        They are computed once for all layers that read them.
+        """
         network = self.values.network
         key = (tensor, first, channels)
         if key not in self._packed:
@@ -140,7 +143,7 @@ class BinaryLayers:
         return network.emit("LceBconv2d", inputs, shape, custom=bytes(flexbuffers.Dumps(options)))
 
     def _corrected(self, tensor: Tensor, part: _Part, axes: Sequence[WindowAxis]) -> np.ndarray:
-        """(1, h', w', o): the bias, less what taps outside the image add where the border holds +1 in place of 0."""
+        """Returns (1, h', w', o): the bias that makes a border of +1 count as 0."""
         taps = reduce(part.signs.astype(np.int64), "o h w i -> o h w", "sum")
         rows, columns = (_taps_outside(axis, taps.shape[1 + i]) for i, axis in enumerate(axes))
         outside = rows[:, None, :, None] | columns[None, :, None, :]
@@ -156,7 +159,7 @@ class BinaryLayers:
         multiplier: np.ndarray,
         bias: np.ndarray,
     ) -> Tensor:
-        """``multiplier * conv + bias`` of the signs of a float tensor: one LceBconv2d per group."""
+        """Adds ``multiplier * conv + bias`` of the signs of a float tensor, with one LceBconv2d per group."""
         network = self.values.network
         groups = attribute(node, "group", 1)
         dilations = attribute(node, "dilations", (1, 1))
@@ -188,12 +191,12 @@ class BinaryLayers:
         signs: np.ndarray,
         numbers: tuple[np.ndarray, np.ndarray | None, np.ndarray],
     ) -> Tensor:
-        """(n, h', w', o) of a layer with signs (o, h, w, i): the sum of the window, where it has an offset, added."""
+        """Adds a layer with signs (o, h, w, i); returns (n, h', w', o). numbers: (scale, offset or None, bias)."""
         scale, offset, bias = numbers
         result, largest = node.outputs[0], signs[0].size
         if offset is None and only_signs_read(result):
             threshold, flip = fold_into_threshold(scale.astype(np.float32), bias.astype(np.float32), largest)
-            # Whole and half numbers far below 2^24: nothing LCE does with them is rounded.
+            # Multiples of 1/2 far below 2^24: LCE computes with them without rounding.
             level = threshold.clip(-largest - 1, largest + 1) - 0.5
             y = self._convolve(node, tensor, axes, signs, np.where(flip, -1.0, 1.0), -level)
         elif may_be_zero(scale, bias, largest) and zero_decides(result):
@@ -215,11 +218,12 @@ class BinaryLayers:
         signs: np.ndarray,
         numbers: tuple[np.ndarray, np.ndarray | None, np.ndarray],
     ) -> Tensor:
-        """The same, rounded as the network does it: whole sums, times the scale, the window's, then the bias."""
+        """Adds a layer with the network's own rounding: exact sums, then operations for scale, offset and bias."""
         network = self.values.network
         scale, offset, bias = numbers
         ones, zeros = np.ones(len(signs)), np.zeros(len(signs))
-        # Turned signs in place of a negative scale: a sum of 0 stays +0, and so does what LceQuantize reads on ARM.
+        # A negative scale is made positive by negating the signs: so a sum of 0 stays +0 and does not become -0, which
+        # LceQuantize takes for -1 on ARM.
         flip = np.where(scale < 0, -1, 1).astype(signs.dtype)
         y = self._convolve(node, tensor, axes, signs * flip[:, None, None, None], ones, zeros)
         y = network.emit("MUL", [y, network.constant(np.abs(scale))], y.shape)
@@ -230,7 +234,7 @@ class BinaryLayers:
         return network.emit("ADD", [y, network.constant(bias)], y.shape) if bias.any() else y
 
     def add_conv(self, node: ir.Node) -> None:
-        """BinaryConv2d: LceQuantize and LceBconv2d, exact for each padding, size, stride and dilation."""
+        """Translates a BinaryConv2d, exactly for each padding, size, stride and dilation."""
         values = self.values
         x = self._presign(node)
         signs, scale, offset, bias = self._constants(node)
@@ -243,7 +247,7 @@ class BinaryLayers:
         form = values.image_form(x)
         axes = window_axes(values, node, signs.shape[2:], form)
         if not carries_zero_padding(axes) and attribute(node, "padding_value", 0) == 0:
-            better = self._turned(axes, form)
+            better = self._reversed_form(axes, form)
             if better is not None:
                 form = better
                 axes = window_axes(values, node, signs.shape[2:], form)
@@ -252,17 +256,17 @@ class BinaryLayers:
         kernel = reverse_array(rearrange(signs, "o i h w -> o h w i"), form)
         values.put(node.outputs[0], self._layer(node, tensor, axes, kernel, (scale, offset, bias)), form)
 
-    def _turned(self, axes: Sequence[WindowAxis], form: Image) -> Image | None:
-        """The image form in which LCE's own zero padding fits, where another than this one does."""
+    def _reversed_form(self, axes: Sequence[WindowAxis], form: Image) -> Image | None:
+        """Returns another image form in which LCE's own zero padding fits; None where there is none."""
         if not any(axis.before > 0 or axis.after > 0 for axis in axes):
             return None
-        turned = [axis if axis.is_same() else axis.reversed() for axis in axes]
-        if not carries_zero_padding(turned):
+        flipped = [axis if axis.is_same() else axis.reversed() for axis in axes]
+        if not carries_zero_padding(flipped):
             return None
         return Image(*(have if axis.is_same() else not have for have, axis in zip(form, axes, strict=True)))
 
     def add_linear(self, node: ir.Node) -> None:
-        """BinaryLinear: a 1x1 convolution of an image of one row; its pixels are the positions before the last axis."""
+        """Translates a BinaryLinear to a 1x1 convolution; the axes between batch and channels are a row of pixels."""
         values = self.values
         x = self._presign(node)
         signs, scale, offset, bias = self._constants(node)

@@ -1,4 +1,4 @@
-"""Full-precision convolutions and linear layers as TFLite's."""
+"""Translation of full-precision convolutions and linear layers to TFLite's operations."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from bnn_itrd.export.lce.windows import WindowAxis, named_padding
 
 __all__ = ["PADDING", "add_conv", "add_gemm", "add_matmul", "border", "choose_padding", "window_axes"]
 
-# Of the schema.
+# Numbers of the paddings in the schema.
 PADDING = {"SAME": 0, "VALID": 1}
 
 _TWO_D = "LCE's files hold 2-d images: use 2-d layers, or keep this part out of the network"
 
 
 def window_axes(values: Values, node: ir.Node, kernel: Sequence[int], form: Image) -> list[WindowAxis]:
-    """The windows of a convolution or pooling along h and w, as they stand on an image of that form."""
+    """Returns the windows of a convolution or pooling along h and w, on an image of this form."""
     x, y = source(node), node.outputs[0]
     sizes, out = values.sizes(x, node), values.sizes(y, node)
     if len(sizes) != 4:
         raise refuse(node, f"{node.op_type} of {len(sizes) - 2} dimensions", _TWO_D)
     if attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise refuse(node, "auto_pad", "give the padding as numbers")
+        raise refuse(node, "automatic padding (auto_pad)", "give the padding as numbers")
     pads = attribute(node, "pads", (0, 0, 0, 0))
     strides, dilations = attribute(node, "strides", (1, 1)), attribute(node, "dilations", (1, 1))
     axes = []
@@ -40,7 +40,7 @@ def window_axes(values: Values, node: ir.Node, kernel: Sequence[int], form: Imag
 
 
 def _pad(network: Network, tensor: Tensor, axes: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
-    """(n, h, w, c) with (before, after) rows and columns of `value` around it."""
+    """Pads (n, h, w, c) with `value`; axes: (before, after) for rows and for columns."""
     if not any(sum(axis) for axis in axes):
         return tensor
     amounts = np.array([(0, 0), *axes, (0, 0)], np.int32)
@@ -48,12 +48,12 @@ def _pad(network: Network, tensor: Tensor, axes: Sequence[tuple[int, int]], valu
     inputs = [tensor, network.constant(amounts)]
     if value == 0:
         return network.emit("PAD", inputs, shape)
-    # One number as a vector: the scalar PADV2 takes.
+    # PADV2 takes its scalar as a tensor.
     return network.emit("PADV2", [*inputs, network.constant(np.array(value, np.float32))], shape)
 
 
 def _crop(network: Network, tensor: Tensor, starts: Sequence[int]) -> Tensor:
-    """(n, h, w, c) without the first rows and columns."""
+    """Removes the first rows and columns, so many as `starts` says, from (n, h, w, c)."""
     if not any(starts):
         return tensor
     begin = network.integers([0, *starts, 0])
@@ -64,7 +64,7 @@ def _crop(network: Network, tensor: Tensor, starts: Sequence[int]) -> Tensor:
 
 
 def border(network: Network, tensor: Tensor, axes: Sequence[WindowAxis], value: float = 0.0) -> Tensor:
-    """The input with rows added and taken away so that VALID means these windows."""
+    """Pads and crops the input so that TFLite's VALID padding gives these windows."""
     tensor = _crop(network, tensor, [max(-axis.before, 0) for axis in axes])
     return _pad(network, tensor, [(max(axis.before, 0), max(axis.after, 0)) for axis in axes], value)
 
@@ -72,13 +72,13 @@ def border(network: Network, tensor: Tensor, axes: Sequence[WindowAxis], value: 
 def choose_padding(
     network: Network, tensor: Tensor, axes: Sequence[WindowAxis], value: float = 0.0
 ) -> tuple[Tensor, str]:
-    """The input and the padding TFLite is given for these windows: a named one, else a border of `value` and VALID."""
+    """Returns (input, padding) for these windows: SAME or VALID if that fits, else a padded input and VALID."""
     name = named_padding(axes)
     return (border(network, tensor, axes, value), "VALID") if name is None else (tensor, name)
 
 
 def add_conv(values: Values, node: ir.Node) -> None:
-    """Conv: CONV_2D, or DEPTHWISE_CONV_2D where each group is one channel."""
+    """Translates a Conv to CONV_2D, or to DEPTHWISE_CONV_2D where each group has one channel."""
     network = values.network
     x, y = source(node), node.outputs[0]
     weight, bias = constant(node.inputs[1]), constant(optional_input(node, 2))
@@ -111,7 +111,7 @@ def add_conv(values: Values, node: ir.Node) -> None:
 
 
 def _read_rows(values: Values, node: ir.Node, weight: np.ndarray) -> tuple[Tensor, np.ndarray]:
-    """The input of a linear layer, and its weights (o, i) in the order in which that input lies."""
+    """Returns a linear layer's input, and its weights (o, i) in the order of that input's features."""
     x = source(node)
     form = values.home(x)
     if isinstance(form, Flat):
@@ -130,7 +130,7 @@ def _fully_connected(values: Values, node: ir.Node, weight: np.ndarray, bias: np
 
 
 def add_gemm(values: Values, node: ir.Node) -> None:
-    """Gemm with constant weights: FULLY_CONNECTED."""
+    """Translates a Gemm with constant weights to FULLY_CONNECTED."""
     weight, given = constant(node.inputs[1]), optional_input(node, 2)
     bias = constant(given)
     if weight is None or (given is not None and (bias is None or bias.size not in (1, bias.shape[-1]))):
@@ -145,7 +145,7 @@ def add_gemm(values: Values, node: ir.Node) -> None:
 
 
 def add_matmul(values: Values, node: ir.Node) -> None:
-    """MatMul: FULLY_CONNECTED with a constant right side, else BATCH_MATMUL."""
+    """Translates a MatMul to FULLY_CONNECTED if its right side is constant, else to BATCH_MATMUL."""
     left, right = node.inputs[0], node.inputs[1]
     weight = constant(right)
     if weight is not None and weight.ndim == 2 and values.known(left):

@@ -1,4 +1,4 @@
-"""Operations on each element: sums and products with broadcasting, activations, BatchNormalization that stayed."""
+"""Translation of elementwise operations: arithmetic with broadcasting, activations, BatchNormalization."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ _UNARY = {
     "Relu": "RELU",
     "Round": "ROUND",
 }
-# Numbers of the schema's ActivationFunctionType, by the operation of the same meaning.
+# Operation -> its number in the schema's ActivationFunctionType, if it can be fused into the operation before.
 _FUSED = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
 _FUSES = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "DIV")
 
 
 def _common_form(values: Values, node: ir.Node) -> Form:
-    """The form in which the inputs of an elementwise operation meet: that of its first image, else ONNX's order."""
+    """Returns the form to which an operation's inputs are brought: that of its first image, else ONNX's order."""
     computed = [x for x in node.inputs if x is not None and values.known(x)]
     ranks = {len(values.sizes(x, node)) for x in computed}
     if ranks != {4}:
         return PLAIN
-    # A constant of rank above 4 would not fit an image.
+    # A constant with more than 4 axes would not broadcast to an image.
     arrays = [constant(x) for x in node.inputs if x is not None and not values.known(x)]
     if any(array is not None and array.ndim > 4 for array in arrays):
         return PLAIN
@@ -60,7 +60,7 @@ def _shape(*tensors: Tensor) -> tuple[int, ...]:
 
 
 def add_binary(values: Values, node: ir.Node) -> None:
-    """Add, Sub, Mul, Div, Max, Min, Sum, Pow, of two values or more."""
+    """Translates Add, Sub, Mul, Div, Max, Min, Sum and Pow of two or more values."""
     form = _common_form(values, node)
     first, *rest = [values.fetch(x, node, form) for x in node.inputs]
     for tensor in rest:
@@ -88,7 +88,7 @@ def _unary(values: Values, node: ir.Node, code: str, options: Mapping[str, float
 
 
 def _hard_sigmoid(values: Values, node: ir.Node) -> None:
-    """``clip(alpha x + beta, 0, 1)``."""
+    """Translates a HardSigmoid as ``clip(alpha * x + beta, 0, 1)``."""
     x = source(node)
     form = values.home(x)
     tensor = values.fetch(x, node, form)
@@ -106,7 +106,7 @@ def _hard_sigmoid(values: Values, node: ir.Node) -> None:
 
 
 def add_activation(values: Values, node: ir.Node) -> None:
-    """Relu and others of one input, inside the operation before where TFLite can."""
+    """Translates Relu and other functions of one input; it is fused into the operation before if TFLite can."""
     if node.op_type == "Elu" and attribute(node, "alpha", 1.0) != 1:
         raise refuse(node, "an ELU with another alpha than 1", "use alpha=1")
     if node.op_type == "LeakyRelu":
@@ -118,7 +118,7 @@ def add_activation(values: Values, node: ir.Node) -> None:
 
 
 def add_clip(values: Values, node: ir.Node) -> None:
-    """Clip: RELU_N1_TO_1 (hardtanh), RELU6, RELU, else MAXIMUM and MINIMUM."""
+    """Translates a Clip to RELU_N1_TO_1 (hardtanh), RELU6 or RELU if it is one, else to MAXIMUM and MINIMUM."""
     x = source(node)
     given = [optional_input(node, i) for i in (1, 2)]
     limits = [constant(value) for value in given]
@@ -139,7 +139,7 @@ def add_clip(values: Values, node: ir.Node) -> None:
 
 
 def add_prelu(values: Values, node: ir.Node) -> None:
-    """PRelu with constant slopes: one, or one per channel."""
+    """Translates a PRelu with constant slopes, one or one per channel."""
     slope = constant(node.inputs[1])
     if slope is None:
         raise refuse(node, "slopes that are computed from the images", "use constant slopes")
@@ -153,7 +153,7 @@ def add_prelu(values: Values, node: ir.Node) -> None:
 
 
 def add_softmax(values: Values, node: ir.Node) -> None:
-    """Softmax, LogSoftmax over the last axis, or over an image's channels."""
+    """Translates Softmax and LogSoftmax over the last axis or over an image's channels."""
     x = source(node)
     rank = len(values.sizes(x, node))
     axis = attribute(node, "axis", -1) % rank
@@ -169,7 +169,7 @@ def add_softmax(values: Values, node: ir.Node) -> None:
 
 
 def add_batchnorm(values: Values, node: ir.Node) -> None:
-    """BatchNormalization no layer could take in (behind a MaxPool, say): MUL and ADD."""
+    """Translates a BatchNormalization that could not be folded (behind a MaxPool, for example) to MUL and ADD."""
     network = values.network
     x = node.inputs[0]
     numbers = [constant(value) for value in node.inputs[1:]]
@@ -181,7 +181,7 @@ def add_batchnorm(values: Values, node: ir.Node) -> None:
     rank = len(values.sizes(x, node))
     form: Form = values.image_form(x) if rank == 4 else PLAIN
     tensor = values.fetch(x, node, form)
-    # Channels are the last axis of an image and of (n, c), the second of (n, c, l).
+    # The channels are the last axis of an image and of (n, c), but the second of (n, c, l).
     size = (-1,) if rank in (2, 4) else (-1, *([1] * (rank - 2)))
     for code, array in (("MUL", factor), ("ADD", shift)):
         tensor = network.emit(code, [tensor, network.constant(array.reshape(size))], tensor.shape)
@@ -189,7 +189,7 @@ def add_batchnorm(values: Values, node: ir.Node) -> None:
 
 
 def add_same(values: Values, node: ir.Node) -> None:
-    """Identity, Dropout in evaluation: the same tensor."""
+    """Translates Identity, and Dropout in evaluation mode, to the same tensor."""
     x = source(node)
     form = values.home(x)
     values.put(node.outputs[0], values.fetch(x, node, form), form)

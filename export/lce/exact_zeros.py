@@ -1,4 +1,4 @@
-"""Results that are exactly 0 in the network: whether a layer has them, and whether a sign depends on them."""
+"""Finds whether a layer's result can be exactly 0, and whether a sign depends on that."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ def _is_sign(node: ir.Node) -> bool:
 
 
 def only_signs_read(value: ir.Value) -> bool:
+    """Whether a value is read by signs and by nothing else."""
     readers = [use.node for use in value.uses()]
     return bool(readers) and not value.is_graph_output() and all(_is_sign(reader) for reader in readers)
 
 
 def _moves_zero(node: ir.Node) -> bool:
-    """Whether an operation makes of 0 what is not 0: then a sign behind it does not hang on the 0."""
+    """Whether an operation's result for 0 is not 0, so that a sign behind it does not depend on the exact 0."""
     if node.op_type in ("Conv", "Gemm", "MatMul"):
         return True
     numbers = [constant(value) for value in node.inputs[1:5]] if node.op_type == "BatchNormalization" else []
@@ -32,7 +33,7 @@ def _moves_zero(node: ir.Node) -> bool:
 
 
 def zero_decides(value: ir.Value) -> bool:
-    """Whether a sign further on may hang on this value's being exactly 0."""
+    """Whether a later sign may depend on this value being exactly 0."""
     found, todo = {value}, [value]
     while todo:
         for node in {use.node for use in todo.pop().uses()}:

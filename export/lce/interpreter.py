@@ -1,4 +1,4 @@
-"""A .tflite file in LCE's own interpreter, which has a virtual environment of its own."""
+"""Running a .tflite file in LCE's interpreter, which has a virtual environment of its own."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from bnn_itrd.export.runtimes import environments
 
 __all__ = ["call_interpreter", "lce_python", "run_lce", "time_lce"]
 
-# Seconds after which something hangs: one run of a 224x224 image takes a fraction of one, under load too.
+# Seconds after which the process is stopped; a run of one 224x224 image takes less than a second, even under load.
 _STARTING, _PER_RUN = 300.0, 10.0
 _CHILD = Path(__file__).with_name("interpreter_child.py")
 
 
 def lce_python(python: str | os.PathLike[str] | None = None) -> Path:
-    """The interpreter of the runtime lce. Raises ExportError where there is none, with the way to get it."""
+    """Returns the Python of the runtime lce. Raises ExportError, with how to make it, where there is none."""
     found = environments.find("lce", python=python)
     if found is None:
         raise ExportError(
@@ -43,9 +43,9 @@ def call_interpreter(
     indirect: bool = True,
     xnnpack: bool = False,
 ) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """The file's outputs on images (n, ...) as it stores them, and with repeats > 0 the time of one run.
+    """Returns the file's outputs for images (n, ...) in its own layout and, with repeats > 0, the time of one run.
 
-    indirect: the indirect BGEMM kernel, else the one LCE registers by default; xnnpack: that delegate for the rest.
+    indirect: use LCE's indirect BGEMM kernel, and not its default one; xnnpack: run other operations with XNNPACK.
     """
     arguments = {"file": str(file.absolute()), "threads": threads, "repeats": repeats, "warmup": warmup}
     arguments |= {"indirect": indirect, "xnnpack": xnnpack}
@@ -57,12 +57,12 @@ def call_interpreter(
 
 
 def as_stored(images: np.ndarray) -> np.ndarray:
-    """(n, c, h, w) as (n, h, w, c); other ranks as they are."""
+    """Returns (n, c, h, w) as (n, h, w, c), and an array of another rank as it is."""
     return np.ascontiguousarray(rearrange(images, "n c h w -> n h w c") if images.ndim == 4 else images)
 
 
 def _checked(images: np.ndarray | Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    """The images as the file stores them. Raises ValueError where they do not fit."""
+    """Returns the images in the file's layout. Raises ValueError where they do not fit."""
     array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
     takes = shape[1:] if len(shape) != 4 else (shape[3], *shape[1:3])
     if array.ndim != len(shape) or array.shape[1:] != takes:
@@ -81,12 +81,16 @@ def run_lce(
     python: str | os.PathLike[str] | None = None,
     threads: int = 1,
 ) -> np.ndarray:
-    """Logits (n, k), float32, of normalised images (n, c, h, w), float32, fed one by one to LCE's interpreter.
+    """Returns the logits (n, k), float32, of normalised images (n, c, h, w), float32, from LCE's interpreter.
 
-    python: an interpreter that has larq-compute-engine; the environment `runtimes.setup` made by default. The indirect
-    BGEMM kernel, `threads` threads. Raises ValueError on images that do not fit or threads < 1, FileNotFoundError,
-    ExportError on a file that is damaged or newer than this package reads, and where the interpreter is missing or
-    fails.
+    The images are run one by one.
+    python: an interpreter that has larq-compute-engine, by default that of the environment that `runtimes.setup` made.
+    It uses the indirect BGEMM kernel and `threads` threads. Raises ValueError on images that do not fit or threads < 1,
+    FileNotFoundError, ExportError on a file that is damaged or has a newer format than this package reads, and where
+    the interpreter is missing or fails.
+
+    >>> run_lce("student.tflite", images).shape  # doctest: +SKIP
+    (8, 2)
     """
     if threads < 1:
         raise ValueError(f"threads must be >= 1, got {threads}")
@@ -104,9 +108,13 @@ def time_lce(
     repeats: int = 50,
     warmup: int = 5,
 ) -> float:
-    """Median milliseconds per image at batch 1 on a random image, in LCE's interpreter; else as `run_lce`.
+    """Returns the median milliseconds of a run on one random image in LCE's interpreter.
 
-    Raises ValueError on threads or repeats < 1, or warmup < 0.
+    python, threads: see `run_lce`; repeats: timed runs, after `warmup` runs that are not timed. Raises ValueError on
+    threads or repeats < 1, or warmup < 0, and otherwise what `run_lce` raises.
+
+    >>> time_lce("student.tflite", threads=4)  # doctest: +SKIP
+    1.9
     """
     for name, value, low in (("threads", threads, 1), ("repeats", repeats, 1), ("warmup", warmup, 0)):
         if value < low:

@@ -1,6 +1,6 @@
-"""Runs in the environment of LCE: a .tflite file on images, one at a time; see `environments.call`.
+"""A script that runs a .tflite file in the environment of LCE, on one image at a time; see `environments.call`.
 
-The interpreter's library is loaded by its path: importing the package would import TensorFlow.
+The interpreter's library is loaded by its path because importing the package would import TensorFlow.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def _interpreter(path: str, threads: int, indirect: bool, xnnpack: bool) -> Any:
         raise ImportError(f"{library} cannot be loaded")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    # In between: not the reference kernel.
+    # False: not the reference kernel.
     return module.LiteInterpreter(Path(path).read_bytes(), threads, False, indirect, xnnpack)
 
 
 def main(arrays: dict[str, np.ndarray], arguments: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """arrays: images (n, ...) as the file takes them; arguments: file, threads, indirect, xnnpack, repeats, warmup.
+    """Returns output0, output1, ... (n, ...) and, with repeats > 0, the median milliseconds of one run.
 
-    Gives output0, output1, ... (n, ...), and with repeats > 0 the median milliseconds of one run.
+    arrays: images (n, ...) in the file's layout; arguments: file, threads, indirect, xnnpack, repeats, warmup.
     """
     interpreter = _interpreter(*(arguments[name] for name in ("file", "threads", "indirect", "xnnpack")))
     images = arrays["images"]

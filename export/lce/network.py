@@ -1,4 +1,4 @@
-"""A TFLite network in memory, and as a flatbuffer."""
+"""A TFLite network in memory, and how it is written as a flatbuffer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 
 __all__ = ["CUSTOM", "Network", "Operator", "Tensor", "to_flatbuffer"]
 
-# LCE's operations; every other is one of TFLite's own.
+# LCE's operations; all others are TFLite's own.
 CUSTOM = ("LceQuantize", "LceBconv2d")
 
-# Which table of the schema holds an operation's options; those without have none.
+# Operation -> the schema's table for its options; an operation that is not listed has no options.
 _OPTIONS = {
     "CONV_2D": "Conv2DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
@@ -52,13 +52,13 @@ _OPTIONS = {
 
 _SCHEMA_VERSION = 3
 _IDENTIFIER = b"TFL3"
-# Kernels read weights in whole vectors: TFLite asks for this alignment of every buffer.
+# TFLite requires this alignment, in bytes, of every buffer, because kernels read weights as vectors.
 _ALIGNMENT = 16
 
 
 @dataclass(eq=False)
 class Tensor:
-    """shape: with 1 for the batch; dtype: float32 or int32; data: of a constant; batch_axis: the free axis, if any."""
+    """A tensor. shape: with 1 for the batch; dtype: float32 or int32; data: a constant's; batch_axis: the free axis."""
 
     shape: tuple[int, ...]
     dtype: str = "float32"
@@ -69,7 +69,7 @@ class Tensor:
 
 @dataclass(eq=False)
 class Operator:
-    """code: a name of the schema's BuiltinOperator, or one of `CUSTOM`; custom: flexbuffer of an LCE operation."""
+    """An operation. code: its name in BuiltinOperator, or one of `CUSTOM`; custom: an LCE operation's flexbuffer."""
 
     code: str
     inputs: list[Tensor | None]
@@ -79,7 +79,7 @@ class Operator:
 
 
 class Network:
-    """Operators in order of execution, each with one output; equal constants are stored once."""
+    """A network: operators in the order of execution, each with one output; equal constants are stored once."""
 
     def __init__(self) -> None:
         self.operators: list[Operator] = []
@@ -88,7 +88,7 @@ class Network:
         self._constants: dict[Any, Tensor] = {}
 
     def constant(self, array: np.ndarray) -> Tensor:
-        """A constant, float32 or int32."""
+        """Returns a constant, float32 or int32."""
         kept = np.asarray(array, np.float32 if np.issubdtype(array.dtype, np.floating) else np.int32, order="C")
         key = (kept.dtype.name, kept.shape, kept.tobytes())
         if key not in self._constants:
@@ -96,7 +96,7 @@ class Network:
         return self._constants[key]
 
     def integers(self, numbers: Sequence[int]) -> Tensor:
-        """A constant int32 vector."""
+        """Returns a constant int32 vector."""
         return self.constant(np.array(numbers, np.int32))
 
     def emit(
@@ -109,20 +109,20 @@ class Network:
         dtype: str = "float32",
         custom: bytes = b"",
     ) -> Tensor:
-        """Adds an operator with options by their names in the schema; its output."""
+        """Adds an operator, with options by their names in the schema; returns its output."""
         output = Tensor(tuple(int(size) for size in shape), dtype)
         self.operators.append(Operator(code, list(inputs), output, dict(options or {}), custom))
         return output
 
     def producer(self, tensor: Tensor) -> Operator | None:
-        """The operator whose output a tensor is."""
+        """Returns the operator whose output a tensor is; None for an input or a constant."""
         return next((op for op in reversed(self.operators) if op.output is tensor), None)
 
     def model(self, schema: ModuleType, metadata: bytes, *, watch: Sequence[Tensor] = ()) -> Any:
-        """The schema's ModelT. metadata: stored under the name bnn_itrd; watch: tensors that become outputs too."""
+        """Returns the schema's ModelT. metadata: stored as bnn_itrd; watch: tensors that become outputs too."""
         model = schema.ModelT()
         model.version, model.description = _SCHEMA_VERSION, "bnn_itrd"
-        # Buffer 0 is the empty one, of every tensor that is computed.
+        # Buffer 0 is empty; all computed tensors refer to it.
         model.buffers = [schema.BufferT()]
         graph = schema.SubGraphT()
         graph.name = "network"
@@ -184,7 +184,7 @@ def _code(schema: ModuleType, code: str) -> Any:
         entry.builtinCode, entry.customCode = schema.BuiltinOperator.CUSTOM, code
     else:
         entry.builtinCode = getattr(schema.BuiltinOperator, code)
-    # Old readers look at the one-byte field, which holds 127 for every later operation.
+    # Old readers use the one-byte field, which is 127 for all later operations.
     entry.deprecatedBuiltinCode = min(entry.builtinCode, 127)
     return entry
 
@@ -206,7 +206,7 @@ def _operator(schema: ModuleType, operator: Operator) -> Any:
 
 
 def _aligned(builder: Any, data: np.ndarray) -> int:
-    """A vector of bytes that starts at a multiple of 16 in the file; the schema's own writer gives 4."""
+    """Writes a vector of bytes that starts at a multiple of 16 in the file; the schema's own writer aligns to 4."""
     builder.StartVector(1, len(data), _ALIGNMENT)
     builder.head = builder.Head() - len(data)
     builder.Bytes[builder.Head() : builder.Head() + len(data)] = data.tobytes()
@@ -221,7 +221,7 @@ def _vector(builder: Any, offsets: Sequence[int]) -> int:
 
 
 def to_flatbuffer(schema: ModuleType, model: Any) -> bytes:
-    """A ModelT as the bytes of a .tflite file, every buffer aligned to 16 bytes."""
+    """Returns a ModelT as the bytes of a .tflite file, with every buffer aligned to 16 bytes."""
     import flatbuffers
 
     builder = flatbuffers.Builder(1 << 16)

@@ -1,4 +1,4 @@
-"""Poolings as TFLite's: max, average (also with a border, also with rounding up), and over whole axes."""
+"""Translation of poolings: max, average (with padding and rounding up, too), and reductions of whole axes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _options(axes: Sequence[WindowAxis], padding: str) -> dict[str, int]:
 
 
 def add_max_pool(values: Values, node: ir.Node) -> None:
-    """MaxPool: MAX_POOL_2D, behind a border of the lowest number where TFLite's paddings do not fit."""
+    """Translates a MaxPool to MAX_POOL_2D, padded with the lowest number where SAME and VALID do not fit."""
     x, y = source(node), node.outputs[0]
     if max(attribute(node, "dilations", (1, 1))) > 1:
         raise refuse(node, "a pooling with dilation", "pool without dilation")
@@ -42,14 +42,17 @@ def add_max_pool(values: Values, node: ir.Node) -> None:
 
 
 def _counted(axis: WindowAxis, before: int, after: int) -> np.ndarray:
-    """(out,): how many pixels of each window are counted, where `before` and `after` rows of the border are."""
+    """Returns, (out,), by how many pixels a window's sum is divided along one axis.
+
+    before, after: how many rows of the border count as pixels.
+    """
     starts = np.arange(axis.out) * axis.stride - axis.before
     last = np.minimum(starts + axis.reach, axis.size + after)
     return np.asarray(last - np.maximum(starts, -before))
 
 
 def add_average_pool(values: Values, node: ir.Node) -> None:
-    """AveragePool: AVERAGE_POOL_2D; with a border that counts in another way than TFLite's, times a constant."""
+    """Translates an AveragePool to AVERAGE_POOL_2D, times a constant where TFLite counts the border differently."""
     network = values.network
     x, y = source(node), node.outputs[0]
     form = values.image_form(x)
@@ -62,7 +65,7 @@ def add_average_pool(values: Values, node: ir.Node) -> None:
     tensor = values.fetch(x, node, form)
     own = [_counted(axis, 0, 0) for axis in axes]
     padding = named_padding(axes)
-    # TFLite divides by the pixels inside the image: right where the border does not count or is not there.
+    # TFLite divides by the number of pixels inside the image, which is right where the border does not count.
     fits = all(np.array_equal(a, b) for a, b in zip(own, counted, strict=True))
     if padding is None or not fits:
         fits, tensor, padding = False, border(network, tensor, axes), "VALID"
@@ -83,7 +86,7 @@ def _reduce(values: Values, node: ir.Node, code: str, axes: Sequence[int], keep:
     x, y = source(node), node.outputs[0]
     rank = len(values.sizes(x, node))
     axes = sorted({axis % rank for axis in axes})
-    # What is left of an image without h and w is (n, c), and needs no order.
+    # An image reduced over h and w is (n, c), which is the same in both layouts.
     as_image = rank == 4 and (keep or axes == [2, 3])
     form = values.image_form(x) if as_image else PLAIN
     tensor = values.fetch(x, node, form)
@@ -96,11 +99,11 @@ def _reduce(values: Values, node: ir.Node, code: str, axes: Sequence[int], keep:
 
 
 def add_reduction(values: Values, node: ir.Node) -> None:
-    """ReduceMean, ReduceSum, ReduceMax, ReduceMin over constant axes."""
+    """Translates ReduceMean, ReduceSum, ReduceMax and ReduceMin over constant axes."""
     given = optional_input(node, 1)
     axes = constant(given) if given is not None else attribute(node, "axes", None)
     if axes is None or not len(np.atleast_1d(axes)):
-        raise refuse(node, "a reduction over all axes or over computed ones", "name the axes, never the batch's")
+        raise refuse(node, "a reduction over all axes or over computed ones", "name the axes, without the batch's")
     _reduce(
         values,
         node,
@@ -111,5 +114,5 @@ def add_reduction(values: Values, node: ir.Node) -> None:
 
 
 def add_global_pool(values: Values, node: ir.Node) -> None:
-    """GlobalAveragePool, GlobalMaxPool: MEAN, REDUCE_MAX over h and w."""
+    """Translates GlobalAveragePool and GlobalMaxPool to MEAN and REDUCE_MAX over h and w."""
     _reduce(values, node, "MEAN" if node.op_type == "GlobalAveragePool" else "REDUCE_MAX", [2, 3], True)

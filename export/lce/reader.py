@@ -1,4 +1,4 @@
-"""Reading a .tflite file back: its metadata, whether it is whole, and what is in it."""
+"""Reading a .tflite file: it is parsed and its checksum checked, and its metadata are returned."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from bnn_itrd.export.runtime.errors import ExportError
 
 __all__ = ["LCE_FORMAT_VERSION", "METADATA", "input_shape", "read_lce_metadata", "read_lce_model"]
 
-# Of the files this package writes; a file with a larger one is refused.
+# Version of the files that this package writes; a file with a higher one is refused.
 LCE_FORMAT_VERSION = 1
-# Name of the metadata in the file.
+# Name of the metadata entry in the file.
 METADATA = b"bnn_itrd"
 
 
@@ -33,10 +33,10 @@ def _metadata(model: Any) -> dict[str, Any] | None:
 def read_lce_model(
     path: str | os.PathLike[str], *, python: str | os.PathLike[str] | None = None
 ) -> tuple[Any, dict[str, Any]]:
-    """(the schema's ModelT, metadata) of a file this package wrote; python: see `load_schema`.
+    """Returns (the schema's ModelT, metadata) of a file that this package wrote; python: see `load_schema`.
 
-    Raises FileNotFoundError, ExportError on a file that is no TFLite file, is not of this package, was damaged, or is
-    newer than this package reads.
+    Raises FileNotFoundError, ExportError on a file that is not TFLite, was not written by this package, is damaged, or
+    has a newer format than this package reads.
     """
     file = Path(path)
     if not file.is_file():
@@ -44,11 +44,11 @@ def read_lce_model(
     schema = load_schema(python)
     data = file.read_bytes()
     if data[4:8] != b"TFL3":
-        raise ExportError(f"{file} is not a TFLite file")
+        raise ExportError(f"{file} is not a TFLite file: write it with to_lce")
     try:
         model = schema.ModelT.InitFromPackedBuf(data, 0)
         metadata = _metadata(model)
-    # What a damaged flatbuffer raises depends on where the damage is.
+    # A damaged flatbuffer can raise any exception.
     except Exception as error:
         raise ExportError(f"{file} is damaged or was cut short: export it again ({type(error).__name__})") from error
     if metadata is None:
@@ -64,14 +64,17 @@ def read_lce_model(
 
 
 def read_lce_metadata(path: str | os.PathLike[str], *, python: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-    """classes, mean, std, input_shape, format_version, binary_layers, versions, and what the export added.
+    """Returns the file's metadata: classes, mean, std, input_shape, format_version, binary_layers and others.
 
     python: see `load_schema`. Raises FileNotFoundError, ExportError as `read_lce_model`.
+
+    >>> read_lce_metadata("student.tflite")["binary_layers"]  # doctest: +SKIP
+    1
     """
     return read_lce_model(path, python=python)[1]
 
 
 def input_shape(model: Any) -> tuple[int, ...]:
-    """The first input's shape as stored, (n, h, w, c) for images."""
+    """Returns the first input's shape in the file, (n, h, w, c) for images."""
     graph = model.subgraphs[0]
     return tuple(int(size) for size in graph.tensors[graph.inputs[0]].shape)

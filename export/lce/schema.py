@@ -1,4 +1,4 @@
-"""The TFLite schema that larq-compute-engine ships, loaded by its path: importing the package imports TensorFlow."""
+"""The TFLite schema in larq-compute-engine, which is loaded by its path: importing the package imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _loaded: dict[Path, ModuleType] = {}
 
 
 def _in_this_python() -> Path | None:
-    # Finds the package without executing it.
+    # find_spec does not import the package.
     spec = importlib.util.find_spec("larq_compute_engine")
     if spec is None or spec.origin is None:
         return None
@@ -33,9 +33,10 @@ def _in_environment_of(python: Path | None) -> Path | None:
 
 
 def load_schema(python: str | os.PathLike[str] | None = None) -> ModuleType:
-    """The module ``tflite_schema``: from this Python's larq-compute-engine, else from the runtime's environment.
+    """Returns the module ``tflite_schema`` of this Python's larq-compute-engine, or else of the runtime's environment.
 
-    python: an interpreter whose environment has it. Raises ExportError where neither has it, with the way out.
+    python: the interpreter of that environment, by default the one of `runtimes.setup`. Raises ExportError, with how to
+    install it, where neither has it.
     """
     file = _in_this_python()
     if file is None:

@@ -1,4 +1,4 @@
-"""Operations that move numbers: Concat, Pad, Slice, Split, Reshape and its kin, Transpose."""
+"""Translation of operations that move elements: Concat, Pad, Slice, Split, Reshape, Flatten, Squeeze, Transpose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bnn_itrd.export.lce.tensor_layout import AXIS, PLAIN, Flat, Form, Image, Va
 
 __all__ = ["add_concat", "add_pad", "add_reshape", "add_slice", "add_split", "add_transpose"]
 
-# More axes than this TFLite's slicing, padding and transposing do not take.
+# Maximum number of axes for TFLite's slicing, padding and transposing.
 _MOST_AXES = 5
 
 
@@ -25,7 +25,7 @@ def _form(values: Values, value: ir.Value, node: ir.Node) -> Form:
 
 
 def _is_reversed(form: Form, axis: int) -> bool:
-    """Whether an ONNX axis lies reversed."""
+    """Whether an ONNX axis is stored reversed."""
     return isinstance(form, Image) and ((axis == 2 and form.reversed_h) or (axis == 3 and form.reversed_w))
 
 
@@ -34,7 +34,7 @@ def _stored(form: Form, axis: int) -> int:
 
 
 def add_concat(values: Values, node: ir.Node) -> None:
-    """Concat: CONCATENATION; along a reversed axis the parts come in reversed order."""
+    """Translates a Concat to CONCATENATION; along a reversed axis the parts are joined in reversed order."""
     known = [x for x in node.inputs if x is not None and values.known(x)]
     if len(known) < len(node.inputs):
         raise refuse(node, "a part that is not computed from the images", "make it a padding or an addition")
@@ -52,7 +52,7 @@ def add_concat(values: Values, node: ir.Node) -> None:
 
 
 def add_pad(values: Values, node: ir.Node) -> None:
-    """Pad with a constant: PAD, PADV2; reflecting: MIRROR_PAD."""
+    """Translates a Pad with a constant to PAD or PADV2, and a reflecting one to MIRROR_PAD."""
     network = values.network
     x = source(node)
     form = _form(values, x, node)
@@ -63,7 +63,9 @@ def add_pad(values: Values, node: ir.Node) -> None:
     mode = attribute(node, "mode", "constant")
     if given is None or (given < 0).any() or mode not in ("constant", "reflect"):
         raise refuse(
-            node, f"padding ({mode}) that is computed, negative, or neither constant nor reflecting", "use those"
+            node,
+            f"padding ({mode}) that is computed, negative, or neither constant nor reflecting",
+            "pad with a constant or reflecting, by fixed amounts >= 0",
         )
     amounts = np.zeros((rank, 2), np.int32)
     axes = range(rank) if chosen is None else [int(a) % rank for a in chosen]
@@ -81,14 +83,14 @@ def add_pad(values: Values, node: ir.Node) -> None:
 
 
 def _slice(values: Values, tensor: Tensor, form: Form, cuts: dict[int, tuple[int, int, int]]) -> Tensor:
-    """cuts: by ONNX axis, (first, count, step) of what is kept, with step > 0."""
+    """Adds a slice of a tensor. cuts: ONNX axis -> (first, count, step) of the elements to keep, with step > 0."""
     rank = len(tensor.shape)
     begin, end, strides, shape = [0] * rank, [0] * rank, [1] * rank, list(tensor.shape)
     whole = (1 << rank) - 1
     for axis, (first, count, step) in cuts.items():
         stored = _stored(form, axis)
         if _is_reversed(form, axis):
-            # The last one kept comes first.
+            # The last element that is kept is the first one stored.
             first = tensor.shape[stored] - 1 - (first + (count - 1) * step)
         begin[stored], end[stored], strides[stored] = first, first + (count - 1) * step + 1, step
         shape[stored] = count
@@ -98,7 +100,7 @@ def _slice(values: Values, tensor: Tensor, form: Form, cuts: dict[int, tuple[int
 
 
 def add_slice(values: Values, node: ir.Node) -> None:
-    """Slice with constant bounds and steps > 0: STRIDED_SLICE."""
+    """Translates a Slice with constant bounds and steps > 0 to STRIDED_SLICE."""
     x = source(node)
     form = _form(values, x, node)
     tensor = values.fetch(x, node, form)
@@ -114,7 +116,7 @@ def add_slice(values: Values, node: ir.Node) -> None:
         axis %= rank
         kept = range(tensor.shape[_stored(form, axis)])[slice(start, end, step)]
         if not len(kept):
-            raise refuse(node, "a slice that keeps nothing", "drop it")
+            raise refuse(node, "a slice that keeps nothing", "remove it")
         cuts[axis] = (kept[0], len(kept), step)
     if 0 in cuts and cuts[0] != (0, tensor.shape[0], 1):
         raise refuse(node, "a slice of the batch", "treat all images alike")
@@ -123,7 +125,7 @@ def add_slice(values: Values, node: ir.Node) -> None:
 
 
 def add_split(values: Values, node: ir.Node) -> None:
-    """Split: one STRIDED_SLICE per part."""
+    """Translates a Split to one STRIDED_SLICE per part."""
     x = source(node)
     form = _form(values, x, node)
     tensor = values.fetch(x, node, form)
@@ -140,7 +142,10 @@ def _is_flattening(sizes: Sequence[int], target: Sequence[int]) -> bool:
 
 
 def add_reshape(values: Values, node: ir.Node) -> None:
-    """Reshape, Flatten, Squeeze, Unsqueeze: RESHAPE. A flattened image keeps its order; its reader reorders weights."""
+    """Translates Reshape, Flatten, Squeeze and Unsqueeze to RESHAPE.
+
+    A flattened image keeps its stored order; the layer that reads it reorders its weights.
+    """
     x, y = source(node), node.outputs[0]
     sizes, shape, target = values.sizes(x, node), values.sizes(y, node), values.target(y, node)
     if target.count(-1) > 1:
@@ -156,7 +161,7 @@ def add_reshape(values: Values, node: ir.Node) -> None:
 
 
 def add_transpose(values: Values, node: ir.Node) -> None:
-    """Transpose: TRANSPOSE of the axes in ONNX's order."""
+    """Translates a Transpose to TRANSPOSE of the axes in ONNX's order."""
     x = source(node)
     if len(values.sizes(x, node)) > _MOST_AXES:
         raise refuse(node, "a transposition of more axes than TFLite takes", f"use at most {_MOST_AXES}")

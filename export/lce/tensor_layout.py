@@ -1,7 +1,8 @@
-"""How a value of the graph lies in memory on the TFLite side, and the ways from one form to another.
+"""The forms in which TFLite stores a value of the graph, and the conversions from one form to another.
 
-ONNX's images are (n, c, h, w), TFLite's (n, h, w, c). TFLite's SAME pads a stride of 2 at the far end, PyTorch's
-padding=1 at the near one: the same windows once the image is reversed in h and w. So an image may lie reversed.
+ONNX's images are (n, c, h, w), TFLite's (n, h, w, c). With a stride of 2, TFLite's SAME pads at the end of an axis and
+PyTorch's padding=1 at its beginning: on an image that is reversed in h and w the windows are the same. So an image may
+be stored reversed.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ AXIS = (0, 3, 1, 2)
 
 
 class Image(NamedTuple):
-    """(n, c, h, w) stored as (n, h, w, c), each of h and w reversed or not."""
+    """The form of an image (n, c, h, w) that is stored as (n, h, w, c), with h and w reversed or not."""
 
     reversed_h: bool = False
     reversed_w: bool = False
 
 
 class Flat(NamedTuple):
-    """(n, c h w) stored as the flattened (n, h, w, c) of an image form; what reads it reorders its weights."""
+    """The form of a flattened image (n, c h w), stored in the order of an image form; its reader reorders weights."""
 
     image: Image
     channels: int
@@ -39,44 +40,47 @@ class Flat(NamedTuple):
     width: int
 
     def order(self) -> np.ndarray:
-        """(c h w,): which ONNX position each stored position holds."""
+        """Returns, (c h w,), the ONNX index of each stored element."""
         positions = np.arange(self.channels * self.height * self.width)
         image = rearrange(positions, "(c h w) -> h w c", c=self.channels, h=self.height, w=self.width)
         return reverse_array(image[None], self.image).reshape(-1)
 
 
-# None: axes in ONNX's order.
+# The form of a value whose axes are in ONNX's order.
 PLAIN = None
 Form = Image | Flat | None
 
 
 def reverse_array(array: np.ndarray, image: Image) -> np.ndarray:
-    """(n, h, w, c) with h and w reversed as the form says; a kernel (o, h, w, i) turns with its image."""
+    """Returns (n, h, w, c), or a kernel (o, h, w, i), with h and w reversed as the form says."""
     if image.reversed_h:
         array = array[:, ::-1]
     return array[:, :, ::-1] if image.reversed_w else array
 
 
 def _where(node: ir.Node) -> str:
-    """The module's path, or the operation's name where the exporter noted none."""
+    """Returns the module's path, or the operation's name where the graph has no path for it."""
     return node.metadata_props.get("path") or f"the network's {node.op_type}"
 
 
 def refuse(node: ir.Node, what: str, way_out: str) -> ExportError:
-    """The error of a layer the target cannot carry."""
+    """Returns the error for a layer that the target cannot represent: where it is, what is wrong, what to do."""
     return ExportError(f"{_where(node)}: {what}: {way_out}")
 
 
 def source(node: ir.Node) -> ir.Value:
-    """The operation's first input. Raises ExportError where it has none."""
+    """Returns the operation's first input. Raises ExportError where it has none."""
     value = node.inputs[0] if node.inputs else None
     if value is None:
-        raise refuse(node, f"{node.op_type} without an input", "give it one")
+        raise refuse(node, f"{node.op_type} without an input", "give it an input")
     return value
 
 
 class Watched(NamedTuple):
-    """A value that decides: in front of a layer's sign, or (`is_sign` False) what a quantiser of integers gives."""
+    """A value to compare with the network's: the input of a sign or, with `is_sign` False, an integer activation.
+
+    path: path of the layer or quantiser.
+    """
 
     path: str
     tensor: Tensor
@@ -85,7 +89,7 @@ class Watched(NamedTuple):
 
 
 def _sizes(value: ir.Value) -> list[int | None] | None:
-    """The value's shape, None for the batch; None where another size is not a number."""
+    """Returns the value's shape, with None for the batch; None where another size is not known."""
     shape = None if value.shape is None else list(value.shape)
     if shape is None or not all(isinstance(size, int) or str(size) == "batch" for size in shape):
         return None
@@ -93,23 +97,23 @@ def _sizes(value: ir.Value) -> list[int | None] | None:
 
 
 class Values:
-    """The graph's values as tensors of a network, in each form something has asked for.
+    """The graph's values as tensors of a TFLite network, in each form that was fetched.
 
-    watched: in order of execution, for comparing them with the network's.
+    watched: the values to compare with PyTorch's, in the order of execution.
     """
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        # The form images are brought to where nothing else decides.
+        # The form for images where no operation needs another.
         self.preferred = Image()
         self.watched: list[Watched] = []
         self._forms: dict[ir.Value, dict[Form, Tensor]] = {}
         self._owners: dict[Tensor, int] = {}
 
     def put(self, value: ir.Value, tensor: Tensor, form: Form = PLAIN) -> None:
-        """Says where a value is; its first form is its home."""
+        """Stores the tensor of a value in a form; the first form of a value is its home."""
         if _sizes(value) is None:
-            # What an operation was decomposed to has no shape in the exporter's graph.
+            # The parts of an operation that the exporter decomposed have no shape in its graph.
             n, *rest = tensor.shape
             if isinstance(form, Image):
                 rest = [rest[2], *rest[:2]]
@@ -118,22 +122,23 @@ class Values:
         self._owners[tensor] = self._owners.get(tensor, 0) + 1
 
     def is_shared(self, tensor: Tensor) -> bool:
-        """Whether a tensor stands for several values, or is compared with the network's: it must stay as it is."""
+        """Whether a tensor must not be changed, because it is several values or is compared with the network's."""
         return self._owners.get(tensor, 0) > 1 or any(entry.tensor is tensor for entry in self.watched)
 
     def forget(self, value: ir.Value) -> None:
-        """Drops every form of a value, so that another can be its home."""
+        """Removes all forms of a value, so that another one can be its home."""
         self._forms.pop(value, None)
 
     def home(self, value: ir.Value) -> Form:
-        """The form a value was computed in."""
+        """Returns the form in which a value was computed."""
         return next(iter(self._forms[value])) if value in self._forms else PLAIN
 
     def known(self, value: ir.Value | None) -> bool:
+        """Whether the value is computed from the images, and is not a constant."""
         return value is not None and value in self._forms
 
     def sizes(self, value: ir.Value, node: ir.Node) -> list[int]:
-        """The value's shape, 1 for the batch. Raises ExportError where a size follows from the images."""
+        """Returns the value's shape, with 1 for the batch. Raises ExportError where another size is not fixed."""
         return [1 if size is None else size for size in self._known(value, node)]
 
     def _known(self, value: ir.Value, node: ir.Node) -> list[int | None]:
@@ -143,7 +148,7 @@ class Values:
         return sizes
 
     def target(self, value: ir.Value, node: ir.Node) -> list[int]:
-        """The value's shape as RESHAPE takes it: -1 for the batch."""
+        """Returns the value's shape as RESHAPE takes it, with -1 for the batch."""
         return [-1 if size is None else size for size in self._known(value, node)]
 
     def reshape(self, tensor: Tensor, target: Sequence[int], shape: Sequence[int]) -> Tensor:
@@ -156,7 +161,7 @@ class Values:
         return self.network.emit("TRANSPOSE", [tensor, self.network.integers(order)], shape)
 
     def reverse(self, tensor: Tensor, have: Image, want: Image) -> Tensor:
-        """(n, h, w, c) from one image form to another; an axis of one pixel needs nothing."""
+        """Converts (n, h, w, c) from one image form to another; an axis of one pixel needs no operation."""
         axes = [i + 1 for i in range(2) if have[i] != want[i] and tensor.shape[i + 1] > 1]
         if not axes:
             return tensor
@@ -164,7 +169,7 @@ class Values:
 
     def _image_to_plain(self, tensor: Tensor) -> Tensor:
         n, h, w, c = tensor.shape
-        # With one channel or one pixel both orders are the same numbers in a row.
+        # With one channel or one pixel the elements are in the same order in both layouts.
         if c == 1 or h == w == 1:
             return self.reshape(tensor, [-1, c, h, w], [n, c, h, w])
         return self.transpose(tensor, (0, 3, 1, 2))
@@ -190,7 +195,7 @@ class Values:
         return self.reverse(self._plain_to_image(tensor), Image(), want)
 
     def fetch(self, value: ir.Value | None, node: ir.Node, form: Form = PLAIN) -> Tensor:
-        """A value in the form asked for. Raises ExportError where the graph computes it in integers or not at all."""
+        """Returns a value in a form. Raises ExportError where it is missing or not a float tensor."""
         if value is None:
             raise refuse(node, "an input is missing", "update bnn_itrd")
         forms = self._forms.get(value)
@@ -205,13 +210,13 @@ class Values:
         return forms[form]
 
     def array(self, array: np.ndarray, form: Form) -> np.ndarray:
-        """A constant that is broadcast against values of a form, in that form."""
+        """Returns a constant in a form, so that it broadcasts to values of that form."""
         if not isinstance(form, Image) or array.ndim == 0:
             return array
         full = array.reshape((1,) * (4 - array.ndim) + array.shape)
         return reverse_array(rearrange(full, "n c h w -> n h w c"), form)
 
     def image_form(self, value: ir.Value) -> Image:
-        """The image form in which a value of rank 4 is best read."""
+        """Returns the image form in which a value of rank 4 is fetched with the fewest conversions."""
         home = self.home(value)
         return home if isinstance(home, Image) else self.preferred

@@ -1,4 +1,4 @@
-"""The LCE artefact: one .tflite file, written without TensorFlow, 1 bit per binary weight."""
+"""`to_lce` writes a network as one .tflite file, with 1 bit per binary weight, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ __all__ = ["to_lce"]
 
 
 def _check_written(file: Path, translated: Translated, python: Path | None) -> None:
-    """Parses the file back and counts: every binary layer must be there as LCE's operation, none as a float one."""
+    """Reads the file and checks that all binary layers are LCE's operations and that no operation is missing."""
     model, _ = read_lce_model(file, python=python)
     names = [(code.customCode or b"").decode() for code in model.operatorCodes]
     graph = model.subgraphs[0]
@@ -54,11 +54,14 @@ def _check_written(file: Path, translated: Translated, python: Path | None) -> N
             f"{translated.expected}; nothing was written"
         )
     if len(graph.operators) != len(translated.network.operators):
-        raise ExportError("the file does not hold every operation of the network; nothing was written")
+        raise ExportError(
+            f"the file has {len(graph.operators)} of the network's {len(translated.network.operators)} operations: "
+            "report this network; nothing was written"
+        )
 
 
 def _recorded(values: np.ndarray, watched: Watched) -> Tensor:
-    """What the network goes on from, in PyTorch's order: the signs of a value, or the integers it holds."""
+    """Returns the signs, or the integers, of a recorded value in PyTorch's layout, for `replay_recorded`."""
     from bnn_itrd.export.lce.tensor_layout import Image, reverse_array
 
     if isinstance(watched.form, Image):
@@ -69,7 +72,7 @@ def _recorded(values: np.ndarray, watched: Watched) -> Tensor:
 def _check_function(
     model: nn.Module, translated: Translated, schema: ModuleType, python: Path, shape: tuple[int, ...], place: Path
 ) -> None:
-    """Runs the network in LCE's interpreter and compares every sign and the logits with PyTorch's, see `replay`."""
+    """Runs the file in LCE's interpreter and compares all signs and the logits with PyTorch's; see `replay`."""
     images = random_images(CHECKED_IMAGES, shape)
     watched = translated.network.model(schema, b"{}", watch=[entry.tensor for entry in translated.watched])
     try:
@@ -78,7 +81,7 @@ def _check_function(
     finally:
         place.unlink(missing_ok=True)
     if not np.isfinite(logits).all():
-        raise ExportError("the network gives logits that are not finite: its weights are broken; nothing was written")
+        raise ExportError("the network gives logits that are not finite: train it again; nothing was written")
     decided = [
         (entry.path, _recorded(values, entry)) for entry, values in zip(translated.watched, recorded, strict=True)
     ]
@@ -96,18 +99,21 @@ def to_lce(
     metadata: Mapping[str, Any] | None = None,
     python: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Writes the network as a .tflite file for Larq Compute Engine; returns its path.
+    """Writes the network as a .tflite file for Larq Compute Engine (LCE); returns its path.
 
-    Input (1, h, w, c), float32, normalised (the batch can be resized); output the logits. A binary layer is
-    LceQuantize and LceBconv2d with scale and BatchNorm in its multiplier and bias; all else is TFLite's own
-    operations. Metadata ``bnn_itrd`` (JSON): classes, mean and std of `normalization`, input_shape, format_version,
-    binary_layers, versions, a checksum, and what `metadata` adds.
-    The file is checked beside its place, then moved there: a file that was there before is replaced whole or not at
-    all. Checked are its structure and that no binary layer became a float one; where LCE's environment is set up, or
-    `python` names an interpreter, also every sign and the logits of a few images against the network.
-    Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError where it
-    cannot be written, ExportError where LCE cannot carry the network (which layer, and the way out) and where
-    larq-compute-engine, whose schema is needed, is missing.
+    The input is (1, h, w, c), float32, normalised; the batch can be resized. The output are the logits. A binary layer
+    is LceQuantize and LceBconv2d, with scale and BatchNorm in its multiplier and bias; all other operations are
+    TFLite's own. The metadata ``bnn_itrd`` (JSON) are classes, mean and std of `normalization`, input_shape,
+    format_version, binary_layers, versions, a checksum, and the entries of `metadata`.
+    A temporary file is checked and then takes its place, so that an older file is replaced whole or not at all. It must
+    have all operations, and no binary layer may be a float one. Where LCE's environment is set up, or `python` names an
+    interpreter, all signs and the logits of a few images are also compared with the network's.
+    Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError where the
+    file cannot be written, ExportError where LCE cannot represent the network (with the layer and what to do), and
+    where larq-compute-engine, whose schema is needed, is missing.
+
+    >>> to_lce(network, "student.tflite", classes=["cat", "dog"])  # doctest: +SKIP
+    PosixPath('student.tflite')
     """
     from bnn_itrd.export.lce.translate import translate
 

@@ -1,4 +1,4 @@
-"""From the canonical graph, folded, to a TFLite network: node by node, images as (n, h, w, c)."""
+"""`translate` turns the canonical graph, after LCE's passes, into a TFLite network, node by node."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ _TRANSLATIONS: dict[str, _Translation] = {
 
 
 class Translated(NamedTuple):
-    """network: with input and output; expected: how many LceBconv2d it must hold; layers: how many binary layers.
+    """A translated network. expected: number of LceBconv2d it must have; layers: number of binary layers.
 
-    watched: the values that decide signs and integers, in order.
+    watched: the values to compare with PyTorch's, in the order of execution.
     """
 
     network: Network
@@ -64,7 +64,7 @@ class Translated(NamedTuple):
 
 
 def _preferred(values: Values, model: ir.Model) -> Image:
-    """Each of h and w reversed where more binary layers need that for LCE's zero padding than need the contrary."""
+    """Returns the image form that suits LCE's zero padding in most binary layers, for each of h and w."""
     votes = [0, 0]
     for node in model.graph:
         if node.op_type != "BinaryConv2d" or attribute(node, "padding_value", 0):
@@ -89,15 +89,15 @@ def _add_input(values: Values, value: ir.Value, first: ir.Node) -> None:
     values.network.inputs.append(tensor)
     values.put(value, tensor, form)
     if isinstance(form, Image) and any(values.preferred):
-        # From here on everything is reversed: the reversed images are the home of what follows.
-        turned = values.reverse(tensor, form, values.preferred)
+        # All following values are computed from the reversed images.
+        flipped = values.reverse(tensor, form, values.preferred)
         values.forget(value)
-        values.put(value, turned, values.preferred)
+        values.put(value, flipped, values.preferred)
         values.put(value, tensor, form)
 
 
 def _reader_of_size(node: ir.Node) -> ir.Node:
-    """The operation that reads the size which a node computes (a Resize, say): it, not the size, is what is wanted."""
+    """Returns the operation (a Resize, for example) that reads the size a node computes; messages name this one."""
     while node.op_type in ("Shape", "Slice", "Gather", "Cast", "Unsqueeze", "Concat"):
         readers = [reader for output in node.outputs for reader, _ in output.uses()]
         if not readers or (node.op_type != "Shape" and not any(map(is_size, node.inputs))):
@@ -117,15 +117,16 @@ def _add_node(values: Values, binary: BinaryLayers, node: ir.Node) -> None:
         raise refuse(
             node,
             f"{node.op_type} has no form in an LCE file",
-            "replace it by an operation docs/guides/lce.md lists, or compute it outside the network",
+            "replace it by an operation that docs/guides/lce.md lists, or compute it outside the network",
         )
     add(values, node)
 
 
 def translate(model: ir.Model) -> Translated:
-    """Folds the canonical graph (in place) and turns it into a TFLite network: float32 images in, logits out.
+    """Applies LCE's passes to the canonical graph, in place, and translates it to a TFLite network.
 
-    Raises ExportError on what LCE cannot carry, naming the layer and the way out.
+    Its input are float32 images, its output the logits. Raises ExportError, with the layer and what to do, on an
+    operation that LCE cannot represent.
     """
     refuse_mixing(model)
     passes.apply(model, passes.LCE)
@@ -146,7 +147,7 @@ def translate(model: ir.Model) -> Translated:
             values.watched.append(Watched(quantizers[y.name], values.fetch(y, node, form), form, False))
     logits = values.fetch(model.graph.outputs[0], nodes[-1])
     if logits is network.inputs[0] or logits.data is not None:
-        raise ExportError("the network's logits do not depend on its images")
+        raise ExportError("the network's logits do not depend on its images: there is nothing to export")
     logits.name, logits.batch_axis = "logits", 0
     network.outputs.append(logits)
     layers = sum(node.op_type in ("BinaryConv2d", "BinaryLinear") and node.domain == DOMAIN for node in nodes)

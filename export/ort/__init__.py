@@ -1,1 +1,1 @@
-"""The portable artefact: one ONNX file that a stock onnxruntime runs."""
+"""The targets `onnx` and `onnx-plain`: a network as one .onnx file that a stock onnxruntime runs."""

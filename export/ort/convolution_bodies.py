@@ -1,10 +1,11 @@
-"""Bodies of the convolutions, binary ones and those of floats, in standard ONNX.
+"""Function bodies of the binary and float convolutions, in standard ONNX.
 
-Two ways to the exact sum of +-1, both without ``ConvInteger`` (20 times slower). A float result: im2col by Gather, then
-MatMulInteger with zero point 1. A threshold: QLinearConv, whose int32 bias is minus the threshold and whose steep
-output scale saturates, so that its 8 bits are the sign. Everything that depends on weights and attributes alone (the
-indices of the Gather, unpacked weights) is folded when the session is made; `input_size` is an attribute for that
-reason, because onnxruntime folds no Shape of a value whose batch is free.
+The exact sum of +-1 is computed in one of two forms, both without ``ConvInteger``, which is 20 times slower. For a
+float result, Gather collects the windows as rows (im2col) and MatMulInteger with zero point 1 sums them. For a
+threshold, QLinearConv has minus the threshold as its int32 bias and a small output scale, so that its 8-bit output
+saturates at the two signs. onnxruntime folds everything that depends on weights and attributes alone (the indices of
+the Gather, the unpacked weights) when it makes the session. `input_size` is an attribute because onnxruntime does not
+fold the Shape of a value with a free batch.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _CLIP = """
   y = Clip ({0}, low, high)
 """
 
-# Not a PRelu, for which onnxruntime takes twice the time.
+# PRelu takes onnxruntime twice as long.
 _RPRELU = """
   moved = Add ({0}, before)
   origin = Constant <value = float {{0.}}> ()
@@ -59,8 +60,8 @@ _COMMON = (
 """
 )
 
-# (kh, kw, bytes, o) -> the bits of each byte, lowest first -> {0, 1} of shape (kh kw, i, o), int32. Without shifts: of
-# a bit that leaves the byte on the left one runtime makes another number than the other.
+# Packed weights (kh, kw, bytes, o), lowest bit first -> signs (kh kw, i, o), int32. Shifts are not used: runtimes
+# disagree on a bit that is shifted out of its byte.
 _UNPACK = """
   masks = Constant <value = uint8[8, 1] {1, 2, 4, 8, 16, 32, 64, 128}> ()
   apart = Unsqueeze (w, i3)
@@ -82,7 +83,7 @@ _UNPACK = """
   signs = Sub (doubled, one)
 """
 
-# Offsets into the padded image of every tap of every window: (oh, ow, kh kw).
+# Index (oh, ow, kh kw) of the pixel of the padded image that each kernel position of each window reads.
 _INDEX = """
   z = Constant <value_int = 0> ()
   input_size = Constant <value_ints: ints = @input_size> ()
@@ -129,7 +130,7 @@ _INDEX = """
   index = Reshape (offset, index_shape)
 """
 
-# Windows as rows: (n, oh, ow, kh kw c). The number of pixels is written out, so that a batch of none has a shape too.
+# Windows as rows: (n, oh, ow, kh kw c). The number of pixels is computed, not -1, so that an empty batch has a shape.
 _ROWS = """
   area = ReduceProd <keepdims = 1> (size)
   flat = Concat <axis = 0> (i0, area, all_channels)
@@ -151,7 +152,8 @@ _MATMUL_SUM = (
 """
 )
 
-# Not a Conv: the order of a matrix product's sums is known (format.md), so the native operator has the same bits.
+# A matrix product, whose order of summation is known (format.md), and not a Conv: the native operator computes the
+# same bits.
 _FLOAT_CONV = (
     _PADS
     + """
@@ -175,8 +177,8 @@ _OIHW = """
   oihw = Transpose <perm = [3, 2, 0, 1]> (by_position)
 """
 
-# Groups: a float convolution, whose sums of +-1 are exact as well. They are whole already: Round keeps an optimiser
-# (onnxruntime's merges Conv -> Mul) from moving the scale into the weights, where every term of a sum would round.
+# With groups the sums are a float Conv's, which are exact too. Round does not change them: it keeps onnxruntime's
+# optimiser from merging the Mul by the scale into the Conv's weights, where every term of a sum would be rounded.
 _GROUPED_SUM = (
     _OIHW
     + """
@@ -211,7 +213,7 @@ _THRESHOLD = (
 
 
 def _float_body(name: str, grouped: bool) -> tuple[str, str, str, str]:
-    """(inputs, outputs, further attributes, body) of a convolution with a float result."""
+    """Returns (inputs, outputs, further attributes, body) of a binary convolution with a float result."""
     add = "Add" in name
     body = _COMMON + _UNPACK + (_GROUPED_SUM if grouped else _INDEX + _MATMUL_SUM)
     body += "  scaled = Mul (acc, scale)\n"
@@ -220,17 +222,22 @@ def _float_body(name: str, grouped: bool) -> tuple[str, str, str, str]:
 
 
 def float_convolution_function(name: str) -> str:
-    """A convolution of floats (n, c, h, w), or with "Inner" (n, h, w, c)."""
+    """Returns the function of a float convolution, in onnx's text form.
+
+    Its input is (n, c, h, w); with "Inner" in the name it is (n, h, w, c).
+    """
     inputs, outputs, more, end = _end(name, "dot", ["bias"])
     inner = name.startswith("Inner")
-    way = "" if inner else "  nhwc = Transpose <perm = [0, 2, 3, 1]> (x)"
-    return (
-        f"{name} <{_WINDOW}{more}> ({'nhwc' if inner else 'x'}, w, {inputs}) => ({outputs}) {{{way}{_FLOAT_CONV}{end}}}"
-    )
+    to_nhwc = "" if inner else "  nhwc = Transpose <perm = [0, 2, 3, 1]> (x)"
+    body = f"{to_nhwc}{_FLOAT_CONV}{end}"
+    return f"{name} <{_WINDOW}{more}> ({'nhwc' if inner else 'x'}, w, {inputs}) => ({outputs}) {{{body}}}"
 
 
 def _end(name: str, value: str, added: list[str]) -> tuple[str, str, str, str]:
-    """(inputs, outputs, further attributes, body) of what follows a sum, `added` first; y and the signs t."""
+    """Returns (inputs, outputs, further attributes, body) of the operations behind the sum that is called `value`.
+
+    added: names of the values that are added first. The outputs are y and, for a sign, t.
+    """
     clip, rprelu, rsign = "Clip" in name, "RPReLU" in name, name.endswith("RSign")
     body, inputs = "", list(added)
     for i, other in enumerate(added):
@@ -252,7 +259,7 @@ def _end(name: str, value: str, added: list[str]) -> tuple[str, str, str, str]:
 
 
 def binary_convolution_function(name: str) -> str:
-    """The function of a binary convolution, in onnx's text form."""
+    """Returns the function of a binary convolution, in onnx's text form."""
     if name.endswith("Threshold"):
         inputs, outputs, more, body = "s, w, threshold", "t", "", _COMMON + _UNPACK + _THRESHOLD
     else:

@@ -1,4 +1,4 @@
-"""The portable artefact: one .onnx file of standard operations, 1 bit per binary weight."""
+"""`to_onnx` writes a network as one .onnx file, with 1 bit per binary weight, which a stock onnxruntime runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = ["native", "portable", "texts", "to_onnx", "to_proto"]
 
 
 def _bake(model: ir.Model, mean: Sequence[float], std: Sequence[float]) -> None:
-    """uint8 images in: cast, / 255, - mean, / std, one by one as the data pipeline does it."""
+    """Puts the normalisation of uint8 images into the graph: cast, / 255, - mean, / std, as for training."""
     import onnx_ir as ir
 
     from bnn_itrd.export.graph import add_initializer, insert
@@ -57,7 +57,10 @@ def _bake(model: ir.Model, mean: Sequence[float], std: Sequence[float]) -> None:
 
 
 def native(model: ir.Model, *, normalization: Normalization | None = None) -> ir.Model:
-    """The canonical graph in the operations of docs/reference/format.md, in place; `normalization` is baked in."""
+    """Rewrites the canonical graph, in place, with the operations of docs/reference/format.md; returns it.
+
+    normalization: (mean, std), which the graph then applies to uint8 images itself.
+    """
     from bnn_itrd.export import passes
 
     passes.apply(model, passes.ONNX)
@@ -67,7 +70,15 @@ def native(model: ir.Model, *, normalization: Normalization | None = None) -> ir
 
 
 def portable(model: ir.Model, *, packed: bool = True, normalization: Normalization | None = None) -> ir.Model:
-    """The canonical graph as standard ONNX alone, in place: folds, lowers, packs, and bakes `normalization` in."""
+    """Rewrites the canonical graph, in place, with standard ONNX operations alone; returns it.
+
+    packed: stores a binary weight as 1 bit and not as a float. normalization: (mean, std), which the graph then applies
+    to uint8 images itself. Raises ExportError where the signs of a layer are not constants.
+
+    >>> graph = portable(canonical(network), packed=False).graph
+    >>> [node.op_type for node in graph]
+    ['GreaterOrEqual', 'Where', 'Conv', 'Round', 'Mul', 'Reshape', 'Gemm']
+    """
     from bnn_itrd.export import passes
 
     passes.apply(model, passes.PORTABLE if packed else passes.UNPACKED)
@@ -77,19 +88,19 @@ def portable(model: ir.Model, *, packed: bool = True, normalization: Normalizati
 
 
 def texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Metadata as strings: text as it is, everything else as JSON."""
+    """Returns the metadata as strings: a string as it is, everything else as JSON."""
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
 
 def to_proto(model: ir.Model, metadata: dict[str, str]) -> onnx.ModelProto:
-    """The graph as it is written: without notes on nodes, with the functions it calls; checked by onnx."""
+    """Returns the graph, without its nodes' metadata, as an ONNX model with functions; onnx's checker accepts it."""
     import onnx
     import onnx_ir as ir
 
     for node in model.graph:
         node.metadata_props.clear()
         for output in node.outputs:
-            # Sizes in between follow from the operations; onnxruntime works them out, if not behind our own.
+            # onnxruntime infers the sizes behind standard operations, but not behind those of the format.
             if not output.is_graph_output() and node.domain != DOMAIN:
                 output.shape = output.type = None
     model.metadata_props.clear()
@@ -101,7 +112,7 @@ def to_proto(model: ir.Model, metadata: dict[str, str]) -> onnx.ModelProto:
 
 
 def _inputs(shape: tuple[int, ...], baked: Normalization | None) -> tuple[np.ndarray, Tensor]:
-    """A few random images as the file takes them, and as the network does."""
+    """Returns a few random images, as the file takes them and as the network takes them."""
     if baked is None:
         images = random_images(CHECKED_IMAGES, shape)
         return images.numpy(), images
@@ -111,10 +122,10 @@ def _inputs(shape: tuple[int, ...], baked: Normalization | None) -> tuple[np.nda
 
 
 def _check_file(path: Path, source: np.ndarray, classes: Sequence[str] | None) -> None:
-    """Opens and runs the file as a user would. Raises ExportError, or ValueError on the number of classes."""
+    """Opens and runs the file. Raises ExportError where that fails, ValueError on another number of classes."""
     logits = predict_file(session(path), source)
     if not np.isfinite(logits).all():
-        raise ExportError("the network gives logits that are not finite: its weights are broken")
+        raise ExportError("the network gives logits that are not finite: train it again; nothing was written")
     if classes is not None and logits.shape[-1] != len(classes):
         raise ValueError(f"classes has {len(classes)} names, and the network gives {logits.shape[-1]} logits")
 
@@ -122,7 +133,7 @@ def _check_file(path: Path, source: np.ndarray, classes: Sequence[str] | None) -
 def _lower(
     graph: ir.Model, *, functions: bool, packed: bool, normalization: Normalization | None
 ) -> list[tuple[str, str]]:
-    """Brings the canonical graph to what the file holds; (path of the layer, name of the value) of each sign in it."""
+    """Rewrites the canonical graph as the file's; returns (path of the layer, name of the value) of each sign."""
     from bnn_itrd.export.passes.channels_last.binary import layer_signs
     from bnn_itrd.export.passes.lower_binary import lowered_signs
 
@@ -132,7 +143,7 @@ def _lower(
 
 
 def _with_chains(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which operations in a row are chains."""
+    """Returns a copy in which binary layers in a row are chains."""
     from bnn_itrd.export.passes.chains import chain
 
     copy = type(proto)()
@@ -156,18 +167,19 @@ def to_onnx(
 ) -> Path:
     """Writes the network as one ONNX file (opset 18, IR 8) that a stock onnxruntime runs; returns its path.
 
-    Binary layers are model-local functions of standard operations, which the native library replaces where it is
-    registered (format.md); `chains` False leaves out the functions around several of them. `functions` False:
-    standard operations alone, binary layers as float convolutions, for tools that know no functions; there `packed`
-    False stores 32 bits per binary weight, same results bit for bit.
-    Input ``images`` (batch, c, h, w), float32, normalised; with `bake_normalization` uint8, and the file
-    itself divides by 255 and applies `normalization` = (mean, std), one value per channel. Output
-    ``logits``. Metadata: classes, mean, std, input_shape, format_version, versions, a checksum, and what `metadata`
-    adds (text as it is, else JSON).
-    The file is checked beside its place (onnx's checker, a session, a few images sign by sign against the
-    network, see `replay`), then moved there: a file that was there before is replaced whole or not at all.
-    Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError
-    where it cannot be written, ExportError on a network that cannot be exported.
+    functions: binary layers are model-local functions, which the native library replaces (format.md), and with `chains`
+    those in a row are one function; False writes standard operations alone, for tools that do not know functions.
+    packed: without functions, a binary weight takes 1 bit and not 32; the results are the same bit for bit.
+    The input ``images`` is (batch, c, h, w), float32, normalised. With `bake_normalization` it is uint8, and the file
+    itself divides by 255 and applies `normalization` = (mean, std), one value per channel. The output is ``logits``
+    (batch, classes). metadata: entries besides classes, mean, std, input_shape, versions and a checksum, as JSON.
+    A temporary file is checked, a few images sign by sign against the network (see `replay`), and then takes its
+    place, so that an older file is replaced whole or not at all.
+    Raises ValueError on arguments that do not fit, FileNotFoundError without the folder, OSError where the file cannot
+    be written, ExportError on a network that cannot be exported.
+
+    >>> session(to_onnx(network, "plain.onnx", functions=False)).get_inputs()[0].shape
+    ['batch', 3, 4, 4]
     """
     import onnx
 
@@ -192,7 +204,7 @@ def to_onnx(
     signs = _lower(graph, functions=functions, packed=packed, normalization=baked)
     integers = quantized_values(graph)
     proto = to_proto(graph, texts(values))
-    # The replay looks at every sign, and inside a chain there are none to see.
+    # The replay compares every sign, and the signs inside a chain are not values of the graph.
     written_proto = _with_chains(proto) if functions and chains else proto
 
     source, images = _inputs(shape, baked)

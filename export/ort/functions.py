@@ -1,4 +1,4 @@
-"""The operations of docs/reference/format.md as functions of standard ONNX, which a stock onnxruntime runs."""
+"""Functions of standard ONNX, which a stock onnxruntime runs, for the operations of docs/reference/format.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["function_bodies"]
 
-# Which text makes the function of a name.
+# Name of an operation -> the function that writes its body.
 _FUNCTIONS = {
     **dict.fromkeys(SIGNS, sign_function),
     **dict.fromkeys(POOLINGS, pooling_function),
@@ -25,7 +25,7 @@ _FUNCTIONS = {
 
 
 def function_bodies(names: Iterable[str]) -> list[onnx.FunctionProto]:
-    """The model-local functions of these operations. Raises ValueError on a name the format does not have."""
+    """Returns the model-local functions of these operations. Raises ValueError on a name the format does not have."""
     import onnx.parser
 
     wanted = sorted(set(names))

@@ -1,4 +1,4 @@
-"""Bodies of the poolings, in standard ONNX."""
+"""Function bodies of the poolings, in standard ONNX."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ __all__ = ["pooling_function"]
 
 
 def _pooling_body(name: str) -> str:
-    """Over the rows of a window, then over its columns: reductions of the middle axis, which onnxruntime does fast.
+    """Returns the steps of a pooling: it reduces the rows of a window, then its columns.
 
-    It adds up to four numbers in their order; eight it adds in another one, which depends on the batch, so a mean of
-    eight is two poolings (see passes/channels_last/nhwc.py).
+    Both are reductions of a middle axis, which onnxruntime does fast. It adds up to four numbers in their order, but
+    eight in an order that depends on the batch: so a mean of eight is two poolings (passes/channels_last/nhwc.py).
     """
     reduce = "ReduceMean" if name.startswith("Average") else "ReduceMax"
     body = f"""
@@ -50,6 +50,6 @@ def _pooling_body(name: str) -> str:
 
 
 def pooling_function(name: str) -> str:
-    """The function of a pooling, in onnx's text form."""
+    """Returns the function of a pooling, in onnx's text form."""
     more = ", zeros" if name.endswith("Pad") else ""
     return f"{name} <input_size, channels, kernel_shape{more}> (x) => (y) {{{_pooling_body(name)}}}"

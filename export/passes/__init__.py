@@ -1,8 +1,8 @@
-"""Passes over graphs, and for each target the list of those that bring the canonical graph to what its file holds.
+"""Passes, which rewrite a graph, and for each target the list that turns the canonical graph into that of its file.
 
-A pass changes the model in place and returns how often. A list is read by the target's writer and by what judges a
-network for that target, so both see one graph: a new pass is its own file and one line here. The entries name module
-and function; the modules import onnx-ir, so whatever has to start light imports this package where it uses it.
+A pass changes the model in place and returns the number of changes. The target's writer and its checks apply the same
+list. A new pass is a file of its own and one line here. The modules import onnx-ir: code that must start fast imports
+this package inside a function.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FOLDS: tuple[Pass, ...] = (
     clips.drop_clips,
 )
 
-# The operations of format.md. Chains are made of the written file: the replay has to see every sign before.
+# The operations of format.md. Chains are made later, of the ONNX model: the replay has to see every sign before that.
 ONNX: tuple[Pass, ...] = (
     *_FOLDS,
     prelu.merge_prelu,
@@ -44,15 +44,15 @@ ONNX: tuple[Pass, ...] = (
     prelu.split_prelu,
 )
 
-# Standard operations alone, with 32 bits and with 1 bit for a binary weight.
+# Standard operations alone: UNPACKED stores a binary weight in 32 bits, PORTABLE in 1.
 UNPACKED: tuple[Pass, ...] = (*_FOLDS, lower_binary.lower_binary)
 PORTABLE: tuple[Pass, ...] = (*UNPACKED, pack_bits.pack_signs)
 
-# What is translated to a .tflite file, node by node.
+# The graph that is translated to a .tflite file, node by node.
 LCE: tuple[Pass, ...] = _FOLDS
 
-# What is written as QONNX, node by node, and what `check_fpga` judges: scale, BatchNorm and signs stay apart. The
-# writing itself is not among the passes: it refuses networks of which the check has to say all that is wrong.
+# The graph that is written as QONNX, node by node, and that `check_fpga` checks: scale, BatchNorm and signs stay
+# separate nodes. The writing is not a pass: it stops at the first fault, and the check has to report all of them.
 QONNX: tuple[Pass, ...] = (
     batchnorm.fold_batchnorm_into_next,
     clips.drop_clips,
@@ -63,7 +63,7 @@ QONNX: tuple[Pass, ...] = (
 
 
 def apply(model: ir.Model, passes: Sequence[Pass]) -> ir.Model:
-    """Applies the passes in their order, in place; returns the model."""
+    """Applies the passes to the model in their order, in place; returns the model."""
     for step in passes:
         step(model)
     return model

@@ -22,7 +22,7 @@ __all__ = ["fold_batchnorm", "fold_batchnorm_into_next"]
 
 
 def _batchnorm_affine(node: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
-    """BatchNormalization as ``factor * x + shift``, float64, per channel; None where it is not constant."""
+    """Returns (factor, shift), float64, per channel, of ``factor * x + shift``; None where they are computed."""
     values = [constant(value) for value in node.inputs[1:]]
     if any(value is None for value in values) or attribute(node, "training_mode", 0):
         return None
@@ -36,7 +36,10 @@ def _rank(value: ir.Value) -> int | None:
 
 
 def _fold_after(model: ir.Model, node: ir.Node, factor: np.ndarray, shift: np.ndarray) -> list[ir.Value | None] | None:
-    """Inputs with which a Conv, Gemm or binary node gives ``factor * node + shift``; None if it cannot."""
+    """Returns inputs with which a Conv, Gemm or binary node computes ``factor * y + shift`` in place of its output y.
+
+    Returns None where there are none.
+    """
     if node.domain == DOMAIN and node.op_type in ("BinaryConv2d", "BinaryLinear"):
         if node.op_type == "BinaryLinear" and _rank(node.outputs[0]) != 2:
             return None
@@ -79,10 +82,10 @@ def _fold_after_binary(
 
 
 def fold_batchnorm(model: ir.Model) -> int:
-    """BatchNormalization right behind a Conv, a Gemm or a binary layer goes into its constants, in float64.
+    """Folds a BatchNormalization into the constants of the Conv, Gemm or binary layer right in front of it, in float64.
 
-    Only where nothing else reads the value in between, and never across a MaxPool: a negative factor would
-    swap the largest and the smallest.
+    It is folded only where it is the only reader of that layer. It is not moved across a MaxPool: with a negative
+    factor the largest value would become the smallest.
     """
     count = 0
     for node in nodes_of(model, "BatchNormalization"):
@@ -102,7 +105,7 @@ def fold_batchnorm(model: ir.Model) -> int:
 
 
 def fold_batchnorm_into_next(model: ir.Model) -> int:
-    """BatchNormalization of (n, c) goes into the Gemm right behind it, in float64."""
+    """Folds a BatchNormalization of (n, c) into the Gemm right behind it, in float64."""
     count = 0
     for node in nodes_of(model, "BatchNormalization"):
         affine = _batchnorm_affine(node)

@@ -1,7 +1,7 @@
-"""Chains: operations of ours in a row become one, so that the native library takes each image through all of them.
+"""Chains: operations of the domain bnn_itrd in a row become one function, which the native library runs image by image.
 
-The function's body is the operations themselves; the native operator reads the same steps from the attribute `program`
-(docs/reference/format.md). An image's values then stay in the cache, and a batch is divided between threads by images.
+The function's body holds the operations themselves; the native operator reads the same steps from the attribute
+`program` (docs/reference/format.md). An image's values then stay in the cache, and each thread takes whole images.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 __all__ = ["CHAINS", "chain"]
 
-# Names the native library knows of each kind: a name is one function in a file.
+# The native library registers so many names Chain0, Chain1, ... and ChainSign0, ...; a file uses a name once.
 CHAINS = 16
 
 
 def _read(nodes: Sequence[onnx.NodeProto]) -> list[Operation]:
-    """The nodes as whoever opens the file reads them: both then make the attributes of the same."""
+    """Returns the nodes in the form that a reader of the file has, which computes the attributes again from it."""
     return [read_operation(node.SerializeToString()) for node in nodes]
 
 
 def _length(nodes: Sequence[onnx.NodeProto], wanted: set[str]) -> int:
-    """How many of these neighbours, from the first on, make the longest chain; 0 where none of two or more do.
+    """Returns how many of these nodes, from the first on, can be one chain at most; 0 where not even two can.
 
-    Of a chain only the last operation may be read from outside, and it gives floats. `wanted`: what the graph gives and
-    what operations behind these read.
+    Only the last operation of a chain may be read outside it, and it must return floats. wanted: names of the graph's
+    outputs and of the values that operations behind these nodes read.
     """
     best = 0
     for end in range(2, len(nodes) + 1):
@@ -46,12 +46,12 @@ def _length(nodes: Sequence[onnx.NodeProto], wanted: set[str]) -> int:
 def _as_one(
     nodes: Sequence[onnx.NodeProto], constants: set[str], outputs: Mapping[str, int], number: int
 ) -> tuple[onnx.NodeProto, onnx.FunctionProto]:
-    """(node, function) of these operations. `outputs`: channels by the name of the weights."""
+    """Returns these operations as (node, function). outputs: number of output channels by the name of the weights."""
     from onnx import helper
 
     made = {name for node in nodes for name in node.output}
     values = list(dict.fromkeys(i for node in nodes for i in node.input if i not in made | constants))
-    # A constant that two operations share is an input of its own for each: so an operation's stand side by side.
+    # A constant that two operations share becomes two inputs: the constants of one operation must follow each other.
     inner: list[onnx.NodeProto] = []
     actual = dict(zip(values, values, strict=True))
     for step, node in enumerate(nodes):
@@ -74,7 +74,7 @@ def _as_one(
 
 
 def chain(proto: onnx.ModelProto) -> int:
-    """Puts neighbouring operations of ours into functions `Chain0`, ..., in place; how many chains it made."""
+    """Puts neighbouring operations of the domain bnn_itrd into functions `Chain0`, ..., in place; returns how many."""
     import onnx
 
     graph = proto.graph
@@ -88,7 +88,7 @@ def chain(proto: onnx.ModelProto) -> int:
         wanted = {output.name for output in graph.output}.union(*(node.input for node in nodes[end:]))
         count = _length(nodes[at:end], wanted) if made < CHAINS else 0
         sizes = value_sizes(_read(nodes[at : at + count]), outputs)
-        # A value that only a sign without readers reads has no size.
+        # The size of a sign's input follows from the sign's readers; without readers it is not known.
         if not count or any(node.op_type in SIGNS and node.input[0] not in sizes for node in nodes[at : at + count]):
             result.append(nodes[at])
             at += 1

@@ -1,4 +1,4 @@
-"""A pass that drops the clips (hardtanh) that no sign notices."""
+"""A pass that removes clips (hardtanh) that do not change a sign."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["drop_clips"]
 
 
 def drop_clips(model: ir.Model) -> int:
-    """A Clip (hardtanh) that only signs read goes: ``sign(clip(x, a, b)) = sign(x)`` for a < 0 <= b."""
+    """Removes a Clip (hardtanh) that only signs read, because ``sign(clip(x, a, b)) = sign(x)`` for a < 0 <= b."""
     count = 0
     for node in nodes_of(model, "Clip"):
         x, y = node.inputs[0], node.outputs[0]

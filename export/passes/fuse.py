@@ -1,4 +1,4 @@
-"""Fusion: what follows a convolution (residual, hardtanh or RPReLU, sign) into the operation itself."""
+"""Fusion: the operations behind a convolution (residual, hardtanh or RPReLU, sign) become part of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["fuse"]
 
 
 def _convolutions(model: ir.Model) -> list[ir.Node]:
-    """Ours, binary ones and those of floats."""
+    """Returns the convolutions of the domain bnn_itrd, binary ones and float ones."""
     return [node for node in model.graph if node.domain == DOMAIN and "Conv" in node.op_type]
 
 
@@ -32,14 +32,14 @@ def _is_sign(node: ir.Node) -> bool:
 
 
 def _outputs(node: ir.Node) -> int:
-    """Of a convolution."""
+    """Returns the number of output channels of a convolution."""
     weights = node.inputs[1]
     assert weights is not None and weights.shape is not None
     return int(weights.shape[3])  # type: ignore[arg-type]
 
 
 def _per_channel(value: ir.Value | None, channels: int) -> np.ndarray | None:
-    """A constant that goes with (n, h, w, c), float32 (c,); None where it is another one."""
+    """Returns a float32 constant that is added to (n, h, w, c) per channel, as (c,); None for any other value."""
     array = constant(value)
     if array is None or array.dtype != np.float32 or (array.size > 1 and array.shape[-1:] != (channels,)):
         return None
@@ -47,13 +47,13 @@ def _per_channel(value: ir.Value | None, channels: int) -> np.ndarray | None:
 
 
 def _added(node: ir.Node | None, x: ir.Value, channels: int) -> np.ndarray | None:
-    """What a node adds to x, (c,); None where it does not add a constant of each channel."""
+    """Returns the constant per channel, (c,), that a node adds to x; None where it does something else."""
     if node is None or node.op_type != "Add" or node.domain:
         return None
     return _per_channel(node.inputs[1] if node.inputs[0] is x else node.inputs[0], channels)
 
 
-def _again(
+def _replacement(
     model: ir.Model,
     node: ir.Node,
     before: ir.Node,
@@ -63,7 +63,7 @@ def _again(
     more: dict[str, Any] | None = None,
     outputs: int = 1,
 ) -> ir.Node:
-    """The convolution as another operation, in front of `before`; its readers are the caller's."""
+    """Inserts the convolution as another operation in front of `before`; the caller replaces its output."""
     attributes = {name: a.value for name, a in node.attributes.items()} | (more or {})
     new = ir.node(
         op_type,
@@ -88,14 +88,14 @@ def _is_bent(node: ir.Node) -> bool:
 
 
 def _fuse_shift(model: ir.Model) -> int:
-    """Add of a constant b of each channel -> Sign becomes RSign with level -b, exactly: x + b is 0 only at x = -b."""
+    """Replaces Add of a constant b per channel -> Sign by RSign with level -b, exactly: x + b is 0 only at x = -b."""
     count = 0
     for node in [n for n in model.graph if n.domain == DOMAIN and n.op_type == "Sign"]:
         shifted = node.inputs[0]
         add = None if shifted is None else shifted.producer()
         if add is None or add.op_type != "Add" or add.domain or shifted is None or shifted.shape is None:
             continue
-        # A sum that others read too is there anyway, and may be the end of an RPReLU.
+        # A sum that other nodes read too is computed in any case, and may be the end of an RPReLU.
         if shifted.is_graph_output() or not all(_is_sign(use.node) for use in shifted.uses()):
             continue
         for x, other in (add.inputs, reversed(add.inputs)):
@@ -118,7 +118,7 @@ def _fuse_shift(model: ir.Model) -> int:
 
 
 def _fuse_add(model: ir.Model, node: ir.Node) -> ir.Node | None:
-    """BinaryConv -> Add of the same shape."""
+    """Fuses BinaryConv -> Add of a value of the same shape."""
     y = node.outputs[0]
     add = only_consumer(y)
     if (
@@ -135,14 +135,14 @@ def _fuse_add(model: ir.Model, node: ir.Node) -> ir.Node | None:
         return None
     if other.shape is None or y.shape is None or list(other.shape) != list(y.shape):
         return None
-    new = _again(model, node, add, f"{node.op_type}Add", inputs=[*node.inputs, other])
+    new = _replacement(model, node, add, f"{node.op_type}Add", inputs=[*node.inputs, other])
     _copy_type(new.outputs[0], add.outputs[0])
     replace_value(model, add.outputs[0], new.outputs[0])
     return new
 
 
 def _fuse_clip(model: ir.Model, node: ir.Node) -> ir.Node | None:
-    """BinaryConv[Add] -> Clip with constant bounds."""
+    """Fuses a convolution[Add] -> Clip with constant bounds."""
     clip = only_consumer(node.outputs[0])
     if clip is None or clip.op_type != "Clip" or clip.domain or _is_bent(node):
         return None
@@ -152,14 +152,14 @@ def _fuse_clip(model: ir.Model, node: ir.Node) -> ir.Node | None:
     low, high = (float(np.asarray(b).reshape(())) for b in bounds)
     if low > high:
         return None
-    new = _again(model, node, clip, f"{node.op_type}Clip", more={"low": low, "high": high})
+    new = _replacement(model, node, clip, f"{node.op_type}Clip", more={"low": low, "high": high})
     _copy_type(new.outputs[0], clip.outputs[0])
     replace_value(model, clip.outputs[0], new.outputs[0])
     return new
 
 
 def _fuse_rprelu(model: ir.Model, node: ir.Node) -> ir.Node | None:
-    """Convolution[Add] [-> Add of a constant] -> PRelu [-> Add of a constant]."""
+    """Fuses a convolution[Add] [-> Add of a constant] -> PRelu [-> Add of a constant]."""
     channels, x = _outputs(node), node.outputs[0]
     if _is_bent(node):
         return None
@@ -184,14 +184,14 @@ def _fuse_rprelu(model: ir.Model, node: ir.Node) -> ir.Node | None:
         add_initializer(model, f"{path}.{name}", none if values is None else values)
         for name, values in (("before", before), ("slope", slope), ("after", after))
     ]
-    new = _again(model, node, prelu, f"{node.op_type}RPReLU", inputs=[*node.inputs, *constants])
+    new = _replacement(model, node, prelu, f"{node.op_type}RPReLU", inputs=[*node.inputs, *constants])
     _copy_type(new.outputs[0], y)
     replace_value(model, y, new.outputs[0])
     return new
 
 
 def _fuse_sign(model: ir.Model, node: ir.Node) -> ir.Node | None:
-    """A Sign of the result becomes the operation's second output, or, alone, a threshold on the sum."""
+    """Fuses the Sign of a result: into a threshold on the sum where only the Sign reads it, else as a second output."""
     y = node.outputs[0]
     readers = [use.node for use in y.uses()]
     signs = [reader for reader in readers if _is_sign(reader)]
@@ -203,11 +203,11 @@ def _fuse_sign(model: ir.Model, node: ir.Node) -> ir.Node | None:
     if new is not None:
         made = new.outputs[0]
     else:
-        # One level has a place in the operation; the signs of another one stay by themselves.
+        # The operation has one level; signs with another level stay nodes of their own.
         signs = [each for each in signs if list(each.inputs[1:]) == list(sign.inputs[1:])]
         inputs = [*node.inputs, *sign.inputs[1:]]
-        # In front of the convolution itself: its further outputs have readers that may come first.
-        new = _again(model, node, node, f"{node.op_type}{sign.op_type}", inputs=inputs, outputs=2)
+        # At the place of the convolution itself: readers of its float output may stand in front of the sign.
+        new = _replacement(model, node, node, f"{node.op_type}{sign.op_type}", inputs=inputs, outputs=2)
         _copy_type(new.outputs[0], y)
         replace_value(model, y, new.outputs[0])
         made = new.outputs[1]
@@ -218,7 +218,7 @@ def _fuse_sign(model: ir.Model, node: ir.Node) -> ir.Node | None:
 
 
 def _threshold(model: ir.Model, node: ir.Node, sign: ir.Node) -> ir.Node | None:
-    """A convolution whose signs alone are read, as a comparison of its sum; None where that is no single one."""
+    """Replaces a convolution and its sign by a comparison of its sum; None where one comparison is not enough."""
     if "Add" in node.op_type:
         return None
     packed, scale, bias, *bends = (constant(value) for value in node.inputs[1:])
@@ -227,7 +227,7 @@ def _threshold(model: ir.Model, node: ir.Node, sign: ir.Node) -> ir.Node | None:
     low, high = attribute(node, "low", -np.inf), attribute(node, "high", np.inf)
     before, slope, after = bends or (None, None, None)
     if slope is not None and (slope < 0).any():
-        return None  # falls and rises again
+        return None  # the function falls and rises: two thresholds
 
     def positive(y: np.ndarray) -> np.ndarray:
         if "Clip" in node.op_type:
@@ -246,17 +246,17 @@ def _threshold(model: ir.Model, node: ir.Node, sign: ir.Node) -> ir.Node | None:
         weights = add_initializer(model, f"{path}.weights", _negated(packed, flip, channels))
     constants = [weights, add_initializer(model, f"{path}.threshold", threshold)]
     name = "GroupedBinaryConvThreshold" if node.op_type.startswith("Grouped") else "BinaryConvThreshold"
-    return _again(model, node, node, name, inputs=[node.inputs[0], *constants])
+    return _replacement(model, node, node, name, inputs=[node.inputs[0], *constants])
 
 
 def _negated(packed: np.ndarray, flip: np.ndarray, channels: int) -> np.ndarray:
-    """The packed weights with the output channels of `flip` negated; unused bits stay 0."""
+    """Returns the packed weights with the output channels of `flip` negated; unused bits stay 0."""
     used = np.packbits(np.arange(8 * packed.shape[2]) < channels, bitorder="little")
     return np.where(flip, ~packed & used[:, None], packed)
 
 
 def _fuse_zeros(model: ir.Model) -> int:
-    """A Pad with zero channels behind a pooling of ours: the shortcut between two stages of a ResNet."""
+    """Fuses a pooling -> Pad with channels of zeros, which is the shortcut between two stages of a ResNet."""
     count = 0
     for node in [n for n in model.graph if n.domain == DOMAIN and n.op_type in ("AveragePool", "MaxPool")]:
         pad = only_consumer(node.outputs[0])
@@ -268,7 +268,7 @@ def _fuse_zeros(model: ir.Model) -> int:
         if sizes[[0, 1, 2, 4, 5, 6]].any() or (filling is not None and filling.any()):
             continue
         zeros = [int(sizes[3]), int(sizes[7])]
-        new = _again(model, node, pad, f"{node.op_type}Pad", more={"zeros": zeros})
+        new = _replacement(model, node, pad, f"{node.op_type}Pad", more={"zeros": zeros})
         _copy_type(new.outputs[0], pad.outputs[0])
         replace_value(model, pad.outputs[0], new.outputs[0])
         count += 1
@@ -277,7 +277,10 @@ def _fuse_zeros(model: ir.Model) -> int:
 
 
 def fuse(model: ir.Model) -> int:
-    """What follows a convolution (residual, hardtanh, RPReLU, signs) or a pooling (zero channels) into it; how many."""
+    """Fuses the operations behind a convolution (residual, hardtanh, RPReLU, signs) or a pooling (channels of zeros).
+
+    Returns the number of fused operations.
+    """
     count = _fuse_zeros(model) + _fuse_shift(model)
     for step in (_fuse_add, _fuse_clip, _fuse_rprelu, _fuse_sign):
         for node in _convolutions(model):

@@ -1,4 +1,4 @@
-"""A pass that names the mean over whole images."""
+"""A pass that writes the mean over whole images as GlobalAveragePool."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["write_global_pooling"]
 
 
 def write_global_pooling(model: ir.Model) -> int:
-    """ReduceMean over height and width becomes GlobalAveragePool, and Flatten behind it where it drops these axes."""
+    """Replaces ReduceMean over height and width by GlobalAveragePool, and a Flatten where it drops these axes."""
     count = 0
     for node in nodes_of(model, "ReduceMean"):
         axes, x = constant(optional_input(node, 1)), node.inputs[0]

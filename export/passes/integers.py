@@ -1,4 +1,4 @@
-"""Integers in standard ONNX: the canonical graph's Quant nodes as Div, Clip, Round and Mul, weights as numbers."""
+"""A pass that writes integer quantisers in standard ONNX: Div, Clip, Round and Mul, or the quantised weight itself."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from bnn_itrd.quant import integer_range
 
 __all__ = ["lower_quantizers", "quantized_values", "quantizer_constants"]
 
-# Metadata of the node whose output is an activation of integers: its quantiser's path.
+# Metadata key, at the node whose output is an integer activation, of the quantiser's path.
 _QUANTIZER = "quantizer_of"
-# Ends that node's name, so that a node which takes its place in another layout is told apart.
+# Ending of that node's name; a node that replaces it in the layout NHWC has another name.
 _FIRST = ".nchw"
 
 
 def quantizer_constants(node: ir.Node) -> tuple[float, int, int]:
-    """(scale, lowest, highest integer) of a Quant node. Raises ExportError where the scale is computed."""
+    """Returns (scale, lowest, highest integer) of a Quant node. Raises ExportError where its scale is computed."""
     scale = constant(node.inputs[1])
     if scale is None or scale.size != 1:
-        raise ExportError(f"{attribute(node, 'path', node.name)}: the scale of its integers is not one constant")
+        raise ExportError(f"{attribute(node, 'path', node.name)}: the scale of its integers must be one constant")
     return (
         float(scale.reshape(())),
         *integer_range(attribute(node, "bits", 8), narrow=bool(attribute(node, "narrow", 0))),
@@ -57,7 +57,7 @@ def _lower(model: ir.Model, node: ir.Node) -> ir.Value:
 
 
 def lower_quantizers(model: ir.Model) -> int:
-    """Quant nodes become Div, Clip, Round (ties to even) and Mul; those of constant weights become their result."""
+    """Replaces Quant nodes by Div, Clip, Round (ties to even) and Mul; those of weights by the quantised weights."""
     nodes = nodes_of(model, "Quant", DOMAIN)
     for node in nodes:
         replace_value(model, node.outputs[0], _lower(model, node))
@@ -66,7 +66,7 @@ def lower_quantizers(model: ir.Model) -> int:
 
 
 def quantized_values(model: ir.Model) -> list[tuple[str, str, bool]]:
-    """(path of the quantiser, name of the value, whether it is (n, h, w, c)) of activations of integers, in order."""
+    """Returns (path of the quantiser, name of the value, whether it is (n, h, w, c)) of each integer activation."""
     return [
         (
             node.metadata_props[_QUANTIZER],

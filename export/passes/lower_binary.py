@@ -1,4 +1,4 @@
-"""Lowering: the binary nodes of the canonical graph as standard ONNX, with sums that stay exact."""
+"""A pass that writes the binary nodes of the canonical graph in standard ONNX, with exact sums."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from bnn_itrd.export.runtime.format import DOMAIN
 
 __all__ = ["lower_binary", "lowered_signs"]
 
-# Metadata of the node whose output is the sign in front of a layer: that layer's path.
+# Metadata key, at the node whose output are a layer's input signs, of that layer's path.
 _SIGN_OF = "sign_of"
 
 
 def _lower_sign(model: ir.Model, node: ir.Node) -> ir.Value:
-    # Not ONNX Sign, which is 0 at 0.
+    # ONNX's own Sign is 0 at 0.
     positive = insert(model, node, "GreaterOrEqual", [node.inputs[0], add_scalar(model, "zero", 0.0)])
     signs = [add_scalar(model, "plus_one", 1.0), add_scalar(model, "minus_one", -1.0)]
     y = insert(model, node, "Where", [positive, *signs])
@@ -37,7 +37,7 @@ def _lower_sign(model: ir.Model, node: ir.Node) -> ir.Value:
 
 
 def _convolution(model: ir.Model, node: ir.Node) -> tuple[ir.Value | None, dict[str, object]]:
-    """The convolution's input, with a border of +-1 where the layer pads with that, and its attributes."""
+    """Returns the convolution's input, padded with +-1 where the layer pads with that, and its attributes."""
     x = node.inputs[0]
     pads = [int(size) for size in attribute(node, "pads", (0, 0, 0, 0))]
     padding_value = attribute(node, "padding_value", 0)
@@ -59,7 +59,7 @@ def _convolution(model: ir.Model, node: ir.Node) -> tuple[ir.Value | None, dict[
 def _lower_layer(model: ir.Model, node: ir.Node) -> ir.Value:
     signs, scale, offset, bias = (constant(optional_input(node, i)) for i in range(1, 5))
     if signs is None or scale is None:
-        raise ExportError(f"the signs or the scale of {attribute(node, 'path', node.name)} are not constants")
+        raise ExportError(f"{attribute(node, 'path', node.name)}: its signs and its scale must be constants")
     signs = signs.astype(np.float32)
     is_conv = node.op_type == "BinaryConv2d"
     x, attributes = _convolution(model, node) if is_conv else (node.inputs[0], {})
@@ -74,12 +74,12 @@ def _lower_layer(model: ir.Model, node: ir.Node) -> ir.Value:
             sums = insert(model, node, "MatMul", [x, add_float32(model, node, name, weight.T)])
         return insert(model, node, "Round", [sums])
 
-    # Whole numbers first, then the scale, then what is added: sums of +-1 are exact in float32, so one that
-    # sits on a threshold gives the bit it gave in training. Round changes none of them; it stands between a sum and
-    # its scale because optimisers move a scale into the weights, and the sum would round at every term.
+    # The sum is computed before the scale and the bias: sums of +-1 are exact in float32, so a sum at a threshold gives
+    # the same sign as in training. Round does not change the sum; it keeps optimisers from moving the scale into the
+    # weights, where every term of the sum would be rounded.
     y = insert(model, node, "Mul", [per_channel("scale", scale), product("signs", signs)])
     if offset is not None:
-        # The window's sum. With one group it is the same for every output channel, and one channel holds it.
+        # The sum of a window's inputs. With one group it is the same for all output channels and is computed once.
         ones = np.ones_like(signs if attribute(node, "group", 1) > 1 else signs[:1])
         window = insert(model, node, "Mul", [per_channel("offset", offset), product("ones", ones)])
         y = insert(model, node, "Add", [y, window])
@@ -89,10 +89,10 @@ def _lower_layer(model: ir.Model, node: ir.Node) -> ir.Value:
 
 
 def lower_binary(model: ir.Model) -> int:
-    """Binary nodes become GreaterOrEqual + Where, and [Pad +] Conv or MatMul, Round, Mul [+ Add].
+    """Replaces binary nodes by GreaterOrEqual, Where, and [Pad,] Conv or MatMul, Round, Mul[, Add]; returns how many.
 
-    With an offset the window's sum is added: Conv or MatMul, Round, Mul, Add.
-    Raises ExportError where a layer's signs are computed in the graph.
+    For a layer with an offset, offset times the sum of the window's inputs is added: Conv or MatMul, Round, Mul, Add.
+    Raises ExportError where a layer's signs or scale are computed in the graph.
     """
     count = 0
     for node in list(model.graph):
@@ -105,7 +105,7 @@ def lower_binary(model: ir.Model) -> int:
 
 
 def lowered_signs(model: ir.Model) -> list[tuple[str, str]]:
-    """(path of the layer, name of the value) of each sign in a lowered graph, in order."""
+    """Returns (path of the layer, name of the value) of each sign in a graph after `lower_binary`, in order."""
     return [
         (node.metadata_props[_SIGN_OF], node.outputs[0].name or "")
         for node in model.graph

@@ -1,4 +1,4 @@
-"""Packing: weights of +-1 stored as one bit each, unpacked in the graph by standard operations."""
+"""A pass that stores weights of +-1 as one bit each; standard operations in the graph unpack them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from bnn_itrd.export.graph import (
 
 __all__ = ["pack_signs", "packed_bits"]
 
-# Below this many elements the nodes that unpack take more room than the bits save.
+# With fewer elements the nodes that unpack a weight take more bytes than packing saves.
 _SMALLEST = 512
-# The initializer whose row b holds the eight signs of byte b, highest bit first.
+# Name of the initializer whose row b holds the eight signs of byte b, highest bit first.
 _TABLE = "signs_of_a_byte"
 
 
@@ -43,13 +43,12 @@ def _unpack(model: ir.Model, before: ir.Node, name: str, array: np.ndarray) -> i
 
 
 def pack_signs(model: ir.Model) -> int:
-    """Weights of +-1 (Conv, MatMul) are stored as one bit each, with standard operations that unpack them.
+    """Stores the weights of +-1 of Conv and MatMul as one bit each, with operations that unpack them; returns how many.
 
-    The bytes pick rows of a table: Cast, Gather, Cast, [Reshape, Slice], Reshape. Bit k from the left of byte b is
-    element 8 b + k in C order; 1 stands for +1. Runtimes differ in arithmetic on bytes, not in picking: OpenVINO
-    saturates a shift to the left, which onnxruntime wraps, and divides where a shift to the right stands. onnxruntime
-    unpacks once, when it makes the session, and from there on computes what it computes with float weights, bit for
-    bit.
+    Gather selects a row of a table for each byte: Cast, Gather, Cast, [Reshape, Slice], Reshape. Bit k from the left of
+    byte b is element 8 b + k in C order; 1 stands for +1. A table is used because runtimes differ in arithmetic on
+    bytes: OpenVINO saturates a left shift, which onnxruntime wraps, and divides for a right shift. onnxruntime unpacks
+    once, when it makes the session, and its results are those of float weights, bit for bit.
     """
     count = 0
     for name, value in list(model.graph.initializers.items()):
@@ -69,7 +68,7 @@ def pack_signs(model: ir.Model) -> int:
 
 
 def packed_bits(model: ir.Model) -> int:
-    """How many bits the packed weights take in the file, whole bytes per tensor."""
+    """Returns how many bits the packed weights take in the file, in whole bytes per tensor."""
     bits = 0
     for node in nodes_of(model, "Gather"):
         table, rows = node.inputs

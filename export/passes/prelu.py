@@ -1,4 +1,4 @@
-"""Passes between PRelu and the operations for which onnxruntime takes less time."""
+"""Passes that replace ``max(x, 0) + slope * min(x, 0)`` by PRelu, which others match, and back, which is faster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ def _is_zero(value: ir.Value | None) -> bool:
 
 
 def _side(node: ir.Node | None, kinds: tuple[str, str], bound: int) -> ir.Value | None:
-    """x of ``max(x, 0)`` or ``min(x, 0)``: one of `kinds` with 0, or a Clip whose `bound` is 0 and the other free."""
+    """Returns x where a node computes ``max(x, 0)`` or ``min(x, 0)``, else None.
+
+    kinds: the operations that do so with 0; bound: which bound of a Clip must be 0, the other being infinite.
+    """
     if node is None or node.domain:
         return None
     x, other = optional_input(node, 0), optional_input(node, 1)
@@ -41,7 +44,7 @@ def _side(node: ir.Node | None, kinds: tuple[str, str], bound: int) -> ir.Value 
 
 
 def merge_prelu(model: ir.Model) -> int:
-    """``max(x, 0) + slope * min(x, 0)`` with a constant slope becomes PRelu: the same numbers, one operation."""
+    """Replaces ``max(x, 0) + slope * min(x, 0)`` with a constant slope by PRelu, which computes the same numbers."""
     count = 0
     for node in nodes_of(model, "Add"):
         for above, below in (node.inputs, reversed(node.inputs)):
@@ -53,7 +56,7 @@ def merge_prelu(model: ir.Model) -> int:
             x = _side(above.producer(), ("Relu", "Max"), 1)
             if slope is None or inner is None or x is None or x is not _side(inner.producer(), ("Min", "Min"), 2):
                 continue
-            # PRelu's slope takes on the shape of x, never the other way round.
+            # PRelu broadcasts the slope to the shape of x, but not x to the shape of the slope.
             sizes = [None] if x.shape is None else list(x.shape)
             if None in sizes or node.outputs[0].shape is None or list(node.outputs[0].shape) != sizes:
                 continue
@@ -65,7 +68,7 @@ def merge_prelu(model: ir.Model) -> int:
 
 
 def split_prelu(model: ir.Model) -> int:
-    """PRelu becomes ``max(x, 0) + slope * min(x, 0)``, for which onnxruntime takes half the time: see `merge_prelu`."""
+    """Replaces PRelu by ``max(x, 0) + slope * min(x, 0)``, which takes onnxruntime half the time."""
     count = 0
     for node in nodes_of(model, "PRelu"):
         x, slope = node.inputs

@@ -1,4 +1,4 @@
-"""Passes over reshapes: quantisers in front of them, and flattenings by their own operation."""
+"""Passes that move quantisers in front of reshapes, and write flattening reshapes as Flatten."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["quantise_before_reshapes", "write_flattenings"]
 def quantise_before_reshapes(model: ir.Model) -> int:
     """Moves the Quant of a reshaped map in front of the reshape; returns how many.
 
-    The integers are the same, and a threshold on them is one per channel of the map, not one per pixel.
+    The integers are the same, and the quantiser then needs thresholds per channel of the map, not per pixel.
     """
     count = 0
     for node in nodes_of(model, "Quant", DOMAIN):
@@ -47,7 +47,7 @@ def quantise_before_reshapes(model: ir.Model) -> int:
 
 
 def write_flattenings(model: ir.Model) -> int:
-    """A Reshape of (n, ...) to (n, all the rest) becomes Flatten; returns how many."""
+    """Replaces a Reshape of (n, ...) to (n, product of the rest) by Flatten; returns how many."""
     count = 0
     for node in nodes_of(model, "Reshape"):
         shape, x = constant(optional_input(node, 1)), node.inputs[0]

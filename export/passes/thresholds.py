@@ -1,4 +1,7 @@
-"""Thresholds: scale, bias and sign of an integer sum as one integer comparison per channel; weights as bits."""
+"""Thresholds: scale, bias and sign of an integer sum become one integer comparison per channel.
+
+`pack_weights` stores binary weights as bits.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from einops import rearrange
 
 __all__ = ["NEVER", "fold_into_threshold", "pack_weights"]
 
-# A sum no window reaches: a channel that gives one sign always has it as its threshold, or minus it.
+# A sum that no window reaches: the threshold of a channel whose sign is always -1, and negated of one always +1.
 NEVER = 2**30
 
 
 def pack_weights(signs: np.ndarray) -> np.ndarray:
-    """Signs (o, i, kh, kw) as bits, uint8 (kh, kw, ceil(i / 8), o): channel k is bit k % 8 of byte k / 8, 1 is +1."""
+    """Packs signs (o, i, kh, kw) to uint8 (kh, kw, ceil(i / 8), o): channel k is bit k % 8 of byte k // 8, 1 for +1."""
     bits = rearrange(signs > 0, "o i kh kw -> kh kw i o")
     return np.ascontiguousarray(np.packbits(bits, axis=2, bitorder="little"))
 
@@ -29,12 +32,13 @@ def fold_into_threshold(
     largest: int,
     positive: Callable[[np.ndarray], np.ndarray] = _from_zero,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(threshold int32 (o,), flip bool (o,)): ``positive(acc scale + bias)`` as ``s acc >= threshold``, s = -1 at flip.
+    """Folds ``positive(acc * scale + bias)`` into ``s * acc >= threshold``, where s is -1 at `flip` and else +1.
 
-    scale, bias: float32 (o,), finite; largest: of |acc|; positive: the sign of a float32 (o,), once +1 then +1 for all
-    that is larger. Exact, ties included, in float32 arithmetic as it is done (one rounding for the product, one for the
-    sum): the expression never falls while s acc grows, so the place where it first holds is found by bisection on the
-    expression itself. `flip` is where the scale is negative.
+    Returns (threshold int32 (o,), flip bool (o,)). scale, bias: float32 (o,), finite; largest: maximum of |acc|;
+    positive: whether the sign of a float32 (o,) is +1, a rule that holds for all larger numbers once it holds for one.
+    flip: where the scale is negative. The result is exact for every whole acc, ties included: the expression, computed
+    in float32 with its two roundings, never falls as s * acc grows, so bisection on the expression itself finds the
+    first sum for which it holds.
     """
     flip = scale < 0
     size = np.abs(scale).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What runs a file written by this package, without torch: NumPy and onnxruntime; Pillow where it reads image files."""
+"""The runtime: it runs exported .onnx files with NumPy and onnxruntime, without torch; Pillow reads image files."""
 
 from .bench import compare_milliseconds, interleaved_seconds, milliseconds_per_image
 from .errors import ExportError, ImageError

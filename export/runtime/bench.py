@@ -1,4 +1,4 @@
-"""Timing: milliseconds per image of sessions or files, one by one or in turns in one process."""
+"""Timing: milliseconds per image of sessions or files, which run in turns in one process."""
 
 from __future__ import annotations
 
@@ -36,27 +36,30 @@ K = TypeVar("K", bound=Hashable)
 
 
 def _random_input(opened: onnxruntime.InferenceSession, batch: int) -> dict[str, np.ndarray]:
-    """For the first input. Raises ExportError where the file does not say of what size its images are."""
+    """Returns random images for the first input. Raises ExportError where the file does not fix their size."""
     source = opened.get_inputs()[0]
     shape = [batch, *source.shape[1:]]
     if not all(isinstance(size, int) for size in shape):
-        raise ExportError(f"the input {source.name} of the file has no fixed size, {source.shape}: it cannot be timed")
+        raise ExportError(
+            f"the input {source.name} of the file has no fixed size, {source.shape}: it cannot be timed; export it "
+            "with images of a fixed size"
+        )
     generator = np.random.default_rng(0)
     if source.type == "tensor(uint8)":
         return {source.name: generator.integers(0, 256, shape, np.uint8)}
     return {source.name: generator.standard_normal(shape, np.float32)}
 
 
-# Of one session's turn: how long it runs unmeasured, and after how long a measured block may end.
+# In one turn a session runs so many seconds unmeasured, then at most so many seconds or calls measured.
 _WARM, _BLOCK, _BLOCK_CALLS = 0.01, 0.02, 5
-# However short the time is: a median and a spread need some.
+# Turns that are made even if `budget` has passed: a median and quantiles need some.
 _FEWEST_TURNS = 3
 
 
 def _turn(opened: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -> float:
-    """Median seconds of a block of calls, once the caches and the clock are this network's own.
+    """Returns the median seconds of a block of calls, after some calls that bring the network into the caches.
 
-    A small fast network needs about ten calls for that after a large one; alone in its process it is always so.
+    A small fast network needs about ten such calls after a large one has run.
     """
     began = time.perf_counter()
     while time.perf_counter() - began < _WARM:  # at least once
@@ -77,13 +80,18 @@ def interleaved_seconds(
     pause: float = 0.0,
     budget: float = math.inf,
 ) -> dict[K, list[float]]:
-    """Seconds of a call of each session, `repeats` times in turns: what slows the machine slows them all.
+    """Times the sessions in turns, so that a slower machine slows all of them; returns seconds per call of each.
 
-    batch: images per call; random input, always the same. pause: seconds before each session's turn; with several
-    threads, the last one's still spin for a while and would take the cores of the next. budget: seconds after which no
-    turn begins, from the third on. Value i of every list is the median of a few calls in turn i. Raises ValueError on
-    batch or repeats < 1, or pause or budget < 0, ExportError on a file whose input has no fixed size, or that fails
-    on it.
+    batch: images per call (random, always the same); repeats: number of turns; pause: seconds before each session's
+    turn, because the threads of the session before spin for a while and would use the same cores; budget: seconds
+    after which no further turn begins, though at least three are made. Value i of each list is the median of a few
+    calls in turn i.
+    Raises ValueError on batch or repeats < 1, or pause or budget < 0, ExportError on a file whose input has no fixed
+    size, or that cannot be run.
+
+    >>> opened = {form: session("student.onnx", native=False) for form in ("first", "second")}
+    >>> {name: len(seconds) for name, seconds in interleaved_seconds(opened, repeats=3).items()}
+    {'first': 3, 'second': 3}
     """
     began = time.perf_counter()
     for what, value, low in (("batch", batch, 1), ("repeats", repeats, 1), ("pause", pause, 0), ("budget", budget, 0)):
@@ -105,21 +113,33 @@ def interleaved_seconds(
 def compare_milliseconds(
     sessions: Mapping[K, onnxruntime.InferenceSession], *, batch: int = 1, repeats: int = 20
 ) -> dict[K, float]:
-    """Median milliseconds per image of each session; see `interleaved_seconds`, whose errors it raises."""
+    """Returns the median milliseconds per image of each session, timed in turns.
+
+    batch: images per call. Raises what `interleaved_seconds` raises.
+
+    >>> list(compare_milliseconds({"student": session("student.onnx", native=False)}, repeats=3))
+    ['student']
+    """
     seconds = interleaved_seconds(sessions, batch=batch, repeats=repeats)
     return {name: 1000 * statistics.median(times) / batch for name, times in seconds.items()}
 
 
 def milliseconds_per_image(opened: onnxruntime.InferenceSession, *, batch: int = 1, repeats: int = 20) -> float:
-    """Median milliseconds per image of one session, `batch` images per call; see `compare_milliseconds`."""
+    """Returns the median milliseconds per image of one session, with `batch` images per call.
+
+    Raises what `interleaved_seconds` raises.
+
+    >>> milliseconds_per_image(session("student.onnx", native=False), batch=8, repeats=3) > 0
+    True
+    """
     return compare_milliseconds({"": opened}, batch=batch, repeats=repeats)[""]
 
 
 def _both_forms(files: Sequence[Path], threads: int) -> dict[tuple[Path, str], onnxruntime.InferenceSession]:
-    """Opens the files, (file, form) -> session: one with our operations in both forms, where the library is there."""
+    """Opens the files; returns (file, form) -> session, with both forms of a binary network if the library works."""
     opened: dict[tuple[Path, str], onnxruntime.InferenceSession] = {}
     for file in files:
-        best = session(file, threads=threads)  # says why where it has to do without the library
+        best = session(file, threads=threads)  # warns where the library cannot be used
         if uses_native(best):
             opened[file, "native"], best = best, session(file, threads=threads, native=False)
         opened[file, "stock"] = best
@@ -129,8 +149,11 @@ def _both_forms(files: Sequence[Path], threads: int) -> dict[tuple[Path, str], o
 def timing_row(
     file: Path, form: str, *, threads: int, batch: int, seconds: np.ndarray, reference: np.ndarray | None
 ) -> dict[str, Any]:
-    """One measurement as plain values: `ratio` is that of the medians, `ratio_low` and `ratio_high` are the 10 and
-    90 % quantiles of the ratio within a turn. seconds, reference: of a call in each turn, (repeats,)."""
+    """Returns one measurement as plain values.
+
+    seconds, reference: seconds per call of the file and of the reference in each turn, (repeats,). `ratio` is the ratio
+    of their medians; `ratio_low` and `ratio_high` are the 10 and 90 % quantiles of the ratio within a turn.
+    """
     ratios = None if reference is None else reference / seconds
     return {
         "file": str(file),
@@ -153,11 +176,11 @@ def time_onnx(
     repeats: int = 40,
     budget: float = math.inf,
 ) -> list[dict[str, Any]]:
-    """Times files in turns in one process; a `timing_row` per number of threads, batch size, file and form.
+    """Times files in turns in one process; returns a `timing_row` per number of threads, batch size, file and form.
 
-    A file of a binary network is timed twice where the native library is there: with it, and as a stock onnxruntime
-    runs it. The reference, of ratio 1, is the first file in its stock form. budget: of each number of threads and
-    batch size, see `interleaved_seconds`. Raises what `session` and `interleaved_seconds` raise.
+    A file of a binary network is timed twice where the native library can be used: with it, and as a stock onnxruntime
+    runs it. The reference, with ratio 1, is the first file in its stock form. budget: seconds for each number of
+    threads and batch size, see `interleaved_seconds`. Raises what `session` and `interleaved_seconds` raise.
     """
     rows: list[dict[str, Any]] = []
     for count in threads:
@@ -175,7 +198,7 @@ def time_onnx(
 
 
 def timing_cells(row: Mapping[str, Any]) -> dict[str, str]:
-    """A `timing_row` as the words of a table, by its columns."""
+    """Returns a `timing_row` as the texts of a table's row, by column."""
     return {
         "file": row["file"],
         "form": row["form"],

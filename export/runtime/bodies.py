@@ -1,7 +1,7 @@
-"""The bodies of a file's functions, held against those that this package writes.
+"""A check that the function bodies in a file are those that this package writes.
 
-onnxruntime alone runs a function's body; the native library runs its own code for that name, and reads no body. So a
-body of another tool's would be one network with the library and another without it.
+A stock onnxruntime runs a function's body; the native library runs its own code for the function's name and does not
+read the body. So a file with another body would be one network with the library and another without it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from .onnx_file import Constant, Function, ReadModel, Reference, read_floats, re
 
 __all__ = ["body_digest", "check_bodies"]
 
-# Types of the constants that bodies have, by ONNX's numbers, as NumPy's; and the fields of TensorProto that hold them.
+# ONNX's number of a tensor type -> NumPy's type, for the constants in bodies; and the fields of TensorProto with data.
 _TYPES = {1: "<f4", 2: "|u1", 3: "|i1", 5: "<i2", 6: "<i4", 7: "<i8", 9: "|b1"}
 _RAW, _FLOATS, _INTS, _LONGS = 9, 4, 5, 7
-_ELSEWHERE = {3, 13, 14}  # a segment of a larger constant, or a file beside this one
+_ELSEWHERE = {3, 13, 14}  # the data are a segment of a larger constant, or in another file
 
 
 def _constant_bytes(tensor: Constant) -> bytes:
-    """The numbers' bytes, little-endian. Raises ValueError where they are not in the file, or of another type."""
+    """Returns the constant's data, little-endian. Raises ValueError if they are not in the file or of another type."""
     if tensor.data_type not in _TYPES or tensor.fields.keys() & _ELSEWHERE:
-        raise ValueError("it is no constant that a body has")
+        raise ValueError("its type does not occur in a body")
     kind = np.dtype(_TYPES[tensor.data_type])
     place = {1: _FLOATS, 7: _LONGS}.get(tensor.data_type, _INTS)
     found = tensor.fields.keys() & {_RAW, _FLOATS, _INTS, _LONGS}
@@ -40,27 +40,27 @@ def _constant_bytes(tensor: Constant) -> bytes:
         numbers = np.array(read_floats(values) if place == _FLOATS else read_ints(values))
         data = numbers.astype(kind).tobytes()
     else:
-        raise ValueError("its numbers stand in a field of another type")
+        raise ValueError("its data are in a field of another type")
     if len(data) != kind.itemsize * math.prod(tensor.dims):
-        raise ValueError("it has not as many numbers as its sizes say")
+        raise ValueError("its data do not fit its shape")
     return data
 
 
-def _told(name: str, kind: int, value: Any) -> tuple[str, int, str]:
-    """An attribute as the digest takes it. Raises ValueError where it holds what no body has."""
+def _attribute_text(name: str, kind: int, value: Any) -> tuple[str, int, str]:
+    """Returns an attribute as it enters the digest. Raises ValueError on a value that does not occur in a body."""
     if isinstance(value, Reference):
         return name, kind, f"@{value.name}"
     if value is None:
-        raise ValueError(f"{name} is no number, text or constant")
+        raise ValueError(f"{name} is not a number, text or constant")
     if isinstance(value, Constant):
         value = list(value.dims), value.data_type, _constant_bytes(value).hex()
     return name, kind, repr(value)
 
 
 def body_digest(function: Function) -> str:
-    """Returns 48 bits, in hex, of what a function computes: its steps and the names in them, not how they are stored.
+    """Returns 48 bits, in hex, of a digest of the function's steps and names, however they are stored in the file.
 
-    Raises ValueError on an attribute that holds nothing, or what no body has.
+    Raises ValueError on an attribute without a value, or with one that does not occur in a body.
     """
     steps = [
         (
@@ -68,7 +68,7 @@ def body_digest(function: Function) -> str:
             node.op_type,
             [*node.input],
             [*node.output],
-            sorted(_told(name, node.types[name], value) for name, value in node.attributes.items()),
+            sorted(_attribute_text(name, node.types[name], value) for name, value in node.attributes.items()),
         )
         for node in function.operations
     ]
@@ -76,13 +76,13 @@ def body_digest(function: Function) -> str:
         [*function.input],
         [*function.output],
         sorted(function.attributes),
-        [_told(*entry) for entry in function.defaults],
+        [_attribute_text(*entry) for entry in function.defaults],
     )
     return hashlib.sha256(repr((*head, sorted(function.opsets), steps)).encode()).hexdigest()[:12]
 
 
 def check_bodies(model: ReadModel, *, where: str) -> None:
-    """Raises ExportError where a function that the native library replaces has a body that was never written for it."""
+    """Raises ExportError where a function that the native library replaces has a body this package never wrote."""
     seen: set[str] = set()
     for function in model.functions:
         if function.domain != DOMAIN:
@@ -98,6 +98,6 @@ def check_bodies(model: ReadModel, *, where: str) -> None:
         if not known:
             raise ExportError(
                 f"{where}: the body of {function.name}, which onnxruntime runs, is none that this {DISTRIBUTION} "
-                "knows, and the native library runs something else in its place: another tool has changed the file, or "
-                f"a newer bnn-itrd wrote it. Export it again, or update {DISTRIBUTION}"
+                "knows, and the native library would run its own code in its place: another tool has changed the file, "
+                f"or a newer bnn-itrd wrote it. Export it again, or update {DISTRIBUTION}"
             )

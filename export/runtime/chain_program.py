@@ -1,7 +1,7 @@
-"""The program of a chain, made of its body: what the native library runs in the place of the body (format.md).
+"""The program of a chain: the numbers, computed from its body, that the native library runs (docs/reference/format.md).
 
-The writer makes a chain's attributes here, and whoever opens a file makes them again and compares: a file in which the
-two disagree is one network for onnxruntime and another for the native library.
+The writer computes a chain's attributes here; a reader computes them again and compares, because a file in which they
+differ would be one network for onnxruntime, which runs the body, and another for the native library.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .onnx_file import Function, Operation, ReadModel, all_operations
 __all__ = ["Size", "chain_attributes", "check_chains", "is_binary_convolution", "value_sizes"]
 
 _SIGN, _POOLING, _CONVOLUTION, _FLOAT_CONVOLUTION, _RSIGN, _INNER = 0, 1, 2, 3, 4, 5
-# Of a value from outside.
+# Kinds of a chain's inputs: floats or signs (n, h, w, c), floats (n, c, h, w).
 _FLOATS, _SIGNS, _PLANES = 0, 1, 2
 _FORMS = {"Add": 2, "Clip": 4, "Sign": 8, "RPReLU": 16, "RSign": 32}
 _RESIDUAL = 4  # index among the inputs of a convolution that adds one
@@ -57,7 +57,10 @@ def _out_size(a: dict[str, Any]) -> tuple[int, int]:
 
 
 def value_sizes(nodes: Sequence[Operation], outputs: Mapping[str, int]) -> dict[str, Size]:
-    """(h, w, c) of every value the operations read and give. `outputs`: channels by the name of the weights."""
+    """Returns (h, w, c) of every input and output of the operations.
+
+    outputs: number of output channels by the name of the weights.
+    """
     sizes: dict[str, Size] = {}
     for node in nodes:
         a = node.attributes
@@ -78,7 +81,7 @@ def value_sizes(nodes: Sequence[Operation], outputs: Mapping[str, int]) -> dict[
 
 
 def _step(node: Operation, index: Mapping[str, int], weights: int) -> tuple[list[int], list[float]]:
-    """The operation as numbers of the program, and its limits. `weights`: where its constants begin."""
+    """Returns the operation as (numbers of the program, limits). weights: index of its first constant."""
     a, x = node.attributes, index[node.input[0]]
     if node.op_type == "Sign":
         return [_SIGN, x], []
@@ -100,17 +103,17 @@ def _step(node: Operation, index: Mapping[str, int], weights: int) -> tuple[list
 
 
 def chain_attributes(nodes: Sequence[Operation], inputs: Sequence[str], outputs: Mapping[str, int]) -> dict[str, Any]:
-    """The attributes of a chain: `program`, `output_size` and, where there are any, `limits`.
+    """Returns the attributes of a chain: `program`, `output_size` and, if an operation clips, `limits`.
 
-    nodes: the operations of its body; inputs: the names that the body gives its inputs, values from outside first, then
-    the constants of each operation; outputs: channels by the name of the weights.
-    Raises ValueError on inputs in another order, KeyError on an attribute or a value that is missing.
+    nodes: the operations of its body; inputs: the names of the body's inputs, first the values, then the constants of
+    each operation; outputs: number of output channels by the name of the weights.
+    Raises ValueError on inputs in another order, KeyError on a missing attribute or value.
     """
     constants = {name for node in nodes for name in _constants(node)}
     count = sum(name not in constants for name in inputs)
     values = list(inputs[:count])
     if constants & {*values}:
-        raise ValueError("the constants do not stand behind the values")
+        raise ValueError("a constant comes before a value among the inputs")
     sizes = value_sizes(nodes, outputs)
     forms = {node.input[0]: _SIGNS for node in nodes if is_binary_convolution(node)}
     forms |= {node.input[0]: _PLANES for node in nodes if _is_float_convolution(node) and not _is_inner(node)}
@@ -123,7 +126,7 @@ def chain_attributes(nodes: Sequence[Operation], inputs: Sequence[str], outputs:
     for node in nodes:
         own = _constants(node)
         if list(inputs[first : first + len(own)]) != own:
-            raise ValueError(f"the constants of {node.op_type} do not stand side by side")
+            raise ValueError(f"the constants of {node.op_type} do not follow each other")
         numbers, bounds = _step(node, index, first)
         first += len(own)
         program += numbers
@@ -135,9 +138,9 @@ def chain_attributes(nodes: Sequence[Operation], inputs: Sequence[str], outputs:
 
 
 def _rebuilt(call: Operation, body: Function, shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """The attributes that the body of a chain says. `shapes`: of the file's constants."""
+    """Returns the attributes that follow from the body of a chain. shapes: shapes of the file's constants by name."""
     if any(node.domain != DOMAIN for node in body.operations) or body.output != body.operations[-1].output:
-        raise ValueError("its body is no row of operations")
+        raise ValueError("its body is not a sequence of operations of the format")
     given = dict(zip(body.input, call.input, strict=True))
     weights = {node.input[1] for node in body.operations if len(node.input) > 1}
     outputs = {name: shapes[given[name]][3] for name in weights if len(shapes.get(given[name], ())) == 4}
@@ -149,15 +152,18 @@ def _is_chain(node: Operation) -> bool:
 
 
 def check_chains(model: ReadModel, *, where: str) -> None:
-    """Makes every chain's attributes again of its body. Raises ExportError where they are not those in the file.
+    """Raises ExportError where the attributes of a chain are not those that follow from its body.
 
-    Chains are called by the graph itself: one that a branch, a loop or another function calls is refused.
+    A chain that is called inside a branch, a loop or another function, and not by the graph itself, is refused too.
     """
     bodies = {function.name: function for function in model.functions if function.domain == DOMAIN}
     inside = [node for function in model.functions for node in function.operations]
     inside += [inner for node in model.operations for inner in node.inside]
     for call in filter(_is_chain, all_operations(inside)):
-        raise ExportError(f"{where}: {call.op_type} is called inside another operation, where no writer puts a chain")
+        raise ExportError(
+            f"{where}: {call.op_type} is called inside another operation, where this package puts no chain: another "
+            "tool has changed the file. Export it again"
+        )
     for call in filter(_is_chain, model.operations):
         try:
             agree = call.attributes == _rebuilt(call, bodies[call.op_type], model.shapes)
@@ -165,6 +171,6 @@ def check_chains(model: ReadModel, *, where: str) -> None:
             agree = False
         if not agree:
             raise ExportError(
-                f"{where}: {call.op_type} says one thing in its attributes, which the native library reads, and "
-                "another in its body, which onnxruntime reads: another tool has changed the file. Export it again"
+                f"{where}: the attributes of {call.op_type}, which the native library runs, are not those of its "
+                "body, which onnxruntime runs: another tool has changed the file. Export it again"
             )

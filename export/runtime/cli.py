@@ -1,4 +1,4 @@
-"""The command line of the runtime by itself: `bnn-itrd-runtime predict | bench | info`."""
+"""The command line of the runtime package: `bnn-itrd-runtime predict | bench | info`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .errors import ExportError, ImageError
 
 __all__ = ["describe_file", "main"]
 
-# What a shell says of a program that the signal SIGPIPE, number 13, ended.
+# Exit status, in a shell, of a program that the signal SIGPIPE (13) ended.
 _BROKEN_PIPE = 128 + 13
 
 
 def describe_file(file: Path) -> dict[str, Any]:
-    """Returns the file's size, its metadata, its operations by name and number, and which form `session` opens.
+    """Returns the file's size, its metadata, the number of its operations by name, and the form that `session` opens.
 
     Raises what `session` raises.
     """
@@ -69,8 +69,8 @@ def _options() -> argparse.ArgumentParser:
     bench.add_argument("--threads", type=int, nargs="+", default=[1], help="threads of the sessions")
     bench.add_argument("--batch", type=int, nargs="+", default=[1], help="images per call")
     bench.add_argument("--repeats", type=int, default=40, help="turns")
-    info = commands.add_parser("info", help="what a file says of itself, and which kernel runs it here")
-    info.add_argument("file", nargs="?", type=Path, help=".onnx file; without it, of this machine alone")
+    info = commands.add_parser("info", help="a file's metadata and operations, and the kernel that runs it here")
+    info.add_argument("file", nargs="?", type=Path, help=".onnx file; without it, the machine alone")
     for command in (bench, info):
         command.add_argument("--json", action="store_true", help="as JSON")
     return p
@@ -91,7 +91,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _print_table(rows: Sequence[Mapping[str, str]]) -> None:
-    """Columns as wide as their words, numbers ending under each other; on a narrow terminal blocks of lines."""
+    """Prints a table with numbers aligned to the right; on a narrow terminal, a block of lines for each row."""
     names = list(rows[0])
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
     if sum(widths.values()) + 2 * len(names) > shutil.get_terminal_size().columns:
@@ -122,24 +122,24 @@ def _bench(args: argparse.Namespace) -> None:
 def _info(args: argparse.Namespace) -> None:
     from .machine import describe_machine
 
-    told: dict[str, Any] = {} if args.file is None else {"file": str(args.file), **describe_file(args.file)}
-    told |= {DISTRIBUTION: installed_version(), **describe_machine()}
+    found: dict[str, Any] = {} if args.file is None else {"file": str(args.file), **describe_file(args.file)}
+    found |= {DISTRIBUTION: installed_version(), **describe_machine()}
     if args.json:
-        print(json.dumps(told, indent=1))
+        print(json.dumps(found, indent=1))
         return
-    for key, value in told.items():
+    for key, value in found.items():
         if isinstance(value, dict):
             value = ", ".join(f"{count} {name}" for name, count in value.items())
         print(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
 
 
 def _say(message: Warning | str, *_: object, **__: object) -> None:
-    """A warning as the errors are told: in words, without the line of code."""
+    """Prints a warning in the form of the error messages, without the line of code."""
     print(f"{DISTRIBUTION}: {message}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; 0 where all went well, 2 on input that does not fit, which is told in words."""
+    """Runs a command; returns 0 on success, and 2 on input that does not fit, after printing a message."""
     args = _options().parse_args(argv)
     try:
         with warnings.catch_warnings():

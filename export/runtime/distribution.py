@@ -1,4 +1,4 @@
-"""Which distribution these modules came in: `bnn-itrd`, or `bnn-itrd-runtime` by itself."""
+"""The distribution that these modules are part of: `bnn-itrd`, or the smaller `bnn-itrd-runtime`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import importlib.metadata
 
 __all__ = ["DISTRIBUTION", "installed_version"]
 
-# As pip calls it: the package's first name, `bnn_itrd` or `bnn_itrd_runtime`.
+# Its name on PyPI, from the top-level package's, `bnn_itrd` or `bnn_itrd_runtime`.
 DISTRIBUTION = __name__.partition(".")[0].replace("_", "-")
 
 
 def installed_version(name: str = DISTRIBUTION) -> str:
-    """The version of an installed distribution, "unknown" where there is none of that name.
+    """Returns the version of an installed distribution, or "unknown" where none has that name.
 
     >>> installed_version("no-such-distribution")
     'unknown'

@@ -1,4 +1,4 @@
-"""The vocabulary of the file format (docs/reference/format.md): the domain, its versions and its operations."""
+"""The names of the file format (docs/reference/format.md): its domain, versions and operations."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ __all__ = ["CONVOLUTIONS", "DOMAIN", "FLOAT_CONVOLUTIONS", "FORMAT_VERSION", "PO
 
 
 DOMAIN = "bnn_itrd"
-# Of the domain.
+# Version of the domain.
 VERSION = 1
-# Of the files this package writes; a file with a larger one is refused. One more with every new operation.
+# Version of the files that this package writes; a file with a higher one is refused. Each new operation raises it.
 FORMAT_VERSION = 3
 
-# Of a float by itself: from 0 on, or from a level of each channel on.
+# Signs of floats: +1 from 0 on, or from a level per channel on.
 SIGNS = ("Sign", "RSign")
 
-# What may follow a convolution's floats.
+# Operations that may be fused behind a convolution's float result.
 _ENDS = tuple(f"{activation}{sign}" for activation in ("", "Clip", "RPReLU") for sign in ("", *SIGNS))
 _FLOAT_FORMS = tuple(f"BinaryConv{add}{end}" for add in ("", "Add") for end in _ENDS)
 # Every convolution of the format, in both forms.
 CONVOLUTIONS = tuple(f"{group}{form}" for group in ("", "Grouped") for form in (*_FLOAT_FORMS, "BinaryConvThreshold"))
 
-# Of floats with a small window: the first layer, images (n, c, h, w), and between binary layers, (n, h, w, c).
+# Float convolutions with a small window: of the first layer, on (n, c, h, w), and between binary layers, (n, h, w, c).
 FLOAT_CONVOLUTIONS = tuple(f"{inner}FloatConv{end}" for inner in ("", "Inner") for end in _ENDS)
 
-# Poolings whose windows tile the image, without and with channels of zeros around the result.
+# Poolings whose windows tile the image, without and with channels of zeros added to the result.
 POOLINGS = ("AveragePool", "AveragePoolPad", "MaxPool", "MaxPoolPad")

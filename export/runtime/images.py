@@ -1,4 +1,4 @@
-"""Images as uint8 pixels: found in folders, read, scaled, made what a file takes. Pillow reads and scales them."""
+"""Images as uint8 pixels: they are found in folders, read, scaled, and brought to the input of an exported file."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def photo_files(paths: Sequence[Path], *, say: Callable[[str], None] | None = No
 
 
 def picture_of_file(path: Path) -> np.ndarray[Any, Any]:
-    """Reads a file as RGB uint8 (h, w, 3), upright; 16 grey bits are scaled to 8; what is transparent is laid on white.
+    """Reads an image file as RGB uint8 (h, w, 3), turned upright; 16 grey bits become 8; transparency becomes white.
 
     Raises ImageError, naming the file, where it cannot be read.
     """
@@ -96,7 +96,7 @@ def picture_of_file(path: Path) -> np.ndarray[Any, Any]:
 
 
 def _check_pixels(size: tuple[int, int]) -> None:
-    """Raises ValueError on a picture of more pixels than Pillow takes without a warning: a small file may hold many."""
+    """Raises ValueError on a picture with more pixels than Pillow's limit: a small file may hold very many."""
     from PIL import Image
 
     most = Image.MAX_IMAGE_PIXELS
@@ -105,18 +105,18 @@ def _check_pixels(size: tuple[int, int]) -> None:
 
 
 def picture_pixels(picture: Any, *, deep: bool = False) -> np.ndarray[Any, Any]:
-    """Returns a Pillow picture as uint8 (h, w, 1) where it is grey, else (h, w, 3); what is transparent lies on white.
+    """Returns a Pillow picture as uint8, (h, w, 1) if it is grey, else (h, w, 3); transparency becomes white.
 
-    deep: it has 16 grey bits, whatever its mode says. Raises ValueError on pixels of another range.
+    deep: the picture has 16 grey bits, whatever its mode is. Raises ValueError on pixels of another range.
     """
-    # Pillow's own conversion of these cuts at 255: nearly all of a picture would be white.
+    # Pillow's own conversion of 16 bits clips at 255, which makes nearly all of a picture white.
     if deep or picture.mode.startswith("I;16"):
         return np.round(np.asarray(picture).astype(np.float64) / 257).astype(np.uint8)[..., None]
     if picture.mode in ("I", "F"):
         raise ValueError(f"its pixels are of Pillow's mode {picture.mode}, not of 8 or 16 bits")
     grey = picture.mode in ("1", "L")
     if picture.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
-        # Leaving the alpha out shows what nobody was meant to see: black, mostly, and so a black icon disappears.
+        # Dropping the alpha channel would show hidden pixels, which are mostly black: a black icon would disappear.
         picture = _on_white(picture)
     if grey:
         return np.array(picture.convert("L"))[..., None]
@@ -126,7 +126,7 @@ def picture_pixels(picture: Any, *, deep: bool = False) -> np.ndarray[Any, Any]:
 def _on_white(picture: Any) -> Any:
     from PIL import Image
 
-    direct = {"RGBa": "RGBA", "La": "LA"}  # Pillow converts these to their plain forms alone
+    direct = {"RGBa": "RGBA", "La": "LA"}  # Pillow converts these modes to no others
     picture = picture.convert(direct.get(picture.mode, picture.mode)).convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
 
@@ -134,7 +134,7 @@ def _on_white(picture: Any) -> Any:
 def take_centre(image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
     """Scales the shorter side of a uint8 image (h, w, c) to 8/7 of `size` and returns the centre, (size, size, c).
 
-    It is the usual view for evaluation (256 -> 224).
+    It is the usual centre crop for evaluation (256 -> 224).
     """
     from PIL import Image
 
@@ -148,9 +148,9 @@ def take_centre(image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
 
 
 def scale_to(image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-    """Scales a whole uint8 image (h, w, c) to (size, size, c): bilinear, over as many pixels as one of the new covers.
+    """Scales a whole uint8 image (h, w, c) to (size, size, c), bilinear with antialiasing.
 
-    The sums are floats, rounded once: what training's `scale_whole` gives, but for ties.
+    The sums are floats that are rounded once: the result is that of training's `scale_whole`, except for ties.
     """
     from PIL import Image
 
@@ -162,8 +162,10 @@ def scale_to(image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
 
 
 def prepare_image(image: np.ndarray[Any, Any], metadata: dict[str, Any], *, raw: bool) -> np.ndarray[Any, Any]:
-    """Makes of an RGB image, uint8 (h, w, 3), what the file expects, (c, h', w'): resized, grey where c is 1, and
-    normalised unless `raw`. Raises ImageError on another size where the file's images are not square."""
+    """Turns an RGB image, uint8 (h, w, 3), into the file's input (c, h', w'): resized, and normalised unless `raw`.
+
+    It becomes grey where c is 1. Raises ImageError on another size where the file's images are not square.
+    """
     channels, height, width = metadata["input_shape"]
     if channels == 1:
         # ITU-R 601 luma, as Pillow's convert("L"); before resizing, as a grey data set is stored.

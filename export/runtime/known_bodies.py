@@ -1,10 +1,10 @@
-"""Every body that a function of the format was ever written with, by the digests that bodies.py makes."""
+"""The digests (see bodies.py) of all function bodies that any version of this package has written."""
 
 from __future__ import annotations
 
 __all__ = ["KNOWN_BODIES"]
 
-# Name -> digests. A body that changes gets a further one: older files keep theirs.
+# Name -> digests. A changed body adds a digest, so that older files stay readable.
 KNOWN_BODIES = {
     "AveragePool": "7178e512c43e 9a5bdaeca3ac",
     "AveragePoolPad": "4f183dd1444f 75880b47fe77",

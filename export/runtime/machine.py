@@ -1,4 +1,4 @@
-"""What a file runs on: the processor, its instruction sets, the runtime, which native kernel."""
+"""A description of the machine: processor, instruction sets, version of onnxruntime, native kernel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FEATURES = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_vpopcn
 
 
 def cpu_name() -> str:
-    """The processor, as the system calls it."""
+    """Returns the processor's name as the system gives it."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():
@@ -22,7 +22,7 @@ def cpu_name() -> str:
 
 
 def cpu_features() -> frozenset[str]:
-    """Returns the processor's instruction sets as Linux calls them (avx2, avx512_bf16, asimd); elsewhere none."""
+    """Returns the processor's instruction sets by Linux's names (avx2, avx512_bf16, asimd); none on other systems."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     return frozenset(
@@ -31,7 +31,7 @@ def cpu_features() -> frozenset[str]:
 
 
 def describe_machine() -> dict[str, str]:
-    """Returns the processor, its features that matter here, cores, the runtime, and which native kernel runs."""
+    """Returns the processor, its instruction sets that kernels use, its cores, onnxruntime's version and the kernel."""
     import onnxruntime
 
     from . import native

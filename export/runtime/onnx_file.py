@@ -1,7 +1,7 @@
-"""What an ONNX file says of itself, read from its bytes: without onnx, and without copying the weights.
+"""A reader of ONNX files that does not need the package onnx and does not copy the weights.
 
-Only what `sessions` looks at: metadata, domains, operations with their attributes and the graphs in them, functions,
-the shapes of the constants. The fields' numbers are those of onnx.proto (onnx 1.19), the encoding is protocol buffers'.
+It reads what `sessions` checks: metadata, domains, operations with their attributes and inner graphs, functions, and
+the shapes of the constants. The field numbers are those of onnx.proto (onnx 1.19), the encoding is protocol buffers'.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ __all__ = [
 ]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-# Of an attribute: what its type says, the field that holds the value, and whether there are several.
+# Numbers of the attribute types in onnx.proto.
 _FLOAT, _INT, _TEXT, _TENSOR, _FLOATS, _INTS, _TEXTS = 1, 2, 3, 4, 6, 7, 8
-# Graphs within graphs: as many as protobuf reads, whose limit are 100 messages.
+# Maximum depth of graphs within graphs, as deep as protobuf reads, whose limit is 100 messages.
 _DEEPEST = 32
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant: its sizes, the number of its type, and the fields of TensorProto, not yet read."""
+    """A constant: its shape, the number of its type, and the fields of its TensorProto, not yet decoded."""
 
     dims: list[int]
     data_type: int
@@ -42,17 +42,17 @@ class Constant:
 
 @dataclass(frozen=True)
 class Reference:
-    """Stands for the attribute of this name of the function that the operation is in."""
+    """A reference, in a function's body, to the function's attribute of this name."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A node: its operation, the names it reads and gives, and its attributes, bytes where they are texts.
+    """A node: its operation, the names of its inputs and outputs, and its attributes (a text is bytes).
 
-    types: of the attributes, by ONNX's numbers. What is neither number, text nor constant has the value None; graphs
-    are `inside`, as the operations of all of them.
+    types: ONNX's numbers of the attributes' types. An attribute that is neither number, text nor constant has the value
+    None. inside: the operations of all graphs in its attributes.
     """
 
     op_type: str
@@ -66,9 +66,10 @@ class Operation:
 
 @dataclass(frozen=True)
 class Function:
-    """A model-local function: its name, the names inside, and its body.
+    """A model-local function: its name, the names of its inputs and outputs, and its body.
 
-    attributes: names of those without a default; defaults: name, type, value; opsets: domain, version.
+    attributes: names of the attributes without a default; defaults: (name, type, value) of the others; opsets: (domain,
+    version).
     """
 
     name: str
@@ -83,7 +84,7 @@ class Function:
 
 @dataclass(frozen=True)
 class ReadModel:
-    """A whole file. shapes: of the constants, by name."""
+    """A whole file. shapes: the shapes of the constants, by name."""
 
     ir_version: int = 0
     domains: tuple[str, ...] = ()
@@ -94,11 +95,11 @@ class ReadModel:
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """(value, where it ends). Raises ValueError where the bytes end first, or it is longer than 64 bits."""
+    """Returns (value, position behind it). Raises ValueError where the data end first, or it has more than 64 bits."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
-            raise ValueError("it ends within a number")
+            raise ValueError("it ends within a number: was it cut short?")
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
@@ -108,7 +109,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
-    """(number, value) of every field of a message: whole numbers, or bytes. Raises ValueError on anything else."""
+    """Yields (number, value) of every field of a message: integers or bytes. Raises ValueError on anything else."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -140,9 +141,9 @@ def _message(data: Any) -> dict[int, list[Any]]:
 
 
 def _one_message(values: list[Any]) -> dict[int, list[Any]]:
-    """Of a field that stands once. A second one would be merged by protobuf, and so by onnxruntime."""
+    """Returns the message in a field that may occur once; protobuf, and so onnxruntime, would merge a second one."""
     if len(values) > 1:
-        raise ValueError("a message stands twice where one should")
+        raise ValueError("a message occurs twice where one is allowed")
     return _message(values[0]) if values else {}
 
 
@@ -165,7 +166,7 @@ def _signed(value: int) -> int:
 
 
 def read_ints(values: list[Any]) -> list[int]:
-    """Whole numbers, one by one or packed."""
+    """Returns integers that are stored one by one or packed."""
     numbers: list[int] = []
     for value in values:
         if isinstance(value, int):
@@ -179,7 +180,7 @@ def read_ints(values: list[Any]) -> list[int]:
 
 
 def read_floats(values: list[Any]) -> list[float]:
-    """Numbers of 32 bits, one by one or packed."""
+    """Returns 32-bit floats that are stored one by one or packed."""
     data = b"".join(map(_bytes, values))
     return list(struct.unpack(f"<{len(data) // 4}f", data))
 
@@ -188,7 +189,7 @@ def _int(values: list[Any] | None) -> int:
     return read_ints(values)[-1] if values else 0
 
 
-# Type -> (number of the field, how it is read).
+# Type -> (number of the field, function that decodes it).
 _VALUES: dict[int, tuple[int, Callable[[list[Any]], Any]]] = {
     _FLOAT: (2, lambda values: read_floats(values)[-1] if values else 0.0),
     _INT: (3, _int),
@@ -205,7 +206,7 @@ def _tensor(values: list[Any]) -> Constant:
 
 
 def _attribute(found: dict[int, list[Any]]) -> tuple[str, int, Any]:
-    """(name, type, value) of an AttributeProto."""
+    """Returns (name, type, value) of an AttributeProto."""
     name, kind = _text(found.get(1)), _int(found.get(20))
     if reference := _text(found.get(21)):
         return name, kind, Reference(reference)
@@ -218,7 +219,7 @@ def _attribute(found: dict[int, list[Any]]) -> tuple[str, int, Any]:
 
 
 def read_operation(data: Any, *, depth: int = 0) -> Operation:
-    """The bytes of a NodeProto, `depth` graphs deep. Raises ValueError where they are none.
+    """Reads the bytes of a NodeProto, `depth` graphs deep. Raises ValueError where they are not one.
 
     >>> read_operation(memoryview(bytes([10, 1, 120, 18, 1, 121, 34, 4]) + b"Sign")).op_type
     'Sign'
@@ -230,7 +231,7 @@ def read_operation(data: Any, *, depth: int = 0) -> Operation:
     entries = [_attribute(message) for message in messages]
     attributes = {name: value for name, _, value in entries}
     if len(attributes) < len(entries):
-        raise ValueError("an attribute stands twice")
+        raise ValueError("an attribute occurs twice")
     graphs = [graph for m in messages for graph in (_one_message(m.get(6, [])), *map(_message, m.get(11, [])))]
     return Operation(
         _text(found.get(4)),
@@ -244,7 +245,7 @@ def read_operation(data: Any, *, depth: int = 0) -> Operation:
 
 
 def all_operations(operations: Iterable[Operation]) -> Iterator[Operation]:
-    """Yields the operations, and those of the graphs in them (branches, loops) at any depth."""
+    """Yields the operations, and those of the graphs inside them (branches, loops), at any depth."""
     for operation in operations:
         yield operation
         yield from all_operations(operation.inside)
@@ -275,7 +276,7 @@ def _shape(data: Any) -> tuple[str, list[int]]:
 
 
 def read_model(data: bytes) -> ReadModel:
-    """The bytes of a ModelProto. Raises ValueError where they are none."""
+    """Reads the bytes of a ModelProto. Raises ValueError where they are not one."""
     try:
         model = _message(memoryview(data))
         graph = _one_message(model.get(7, []))
@@ -289,5 +290,5 @@ def read_model(data: bytes) -> ReadModel:
             functions=tuple(_function(entry) for entry in model.get(25, [])),
             shapes=dict(_shape(entry) for entry in graph.get(5, [])),
         )
-    except (TypeError, struct.error) as error:  # a field of another kind than the one that stands at its number
+    except (TypeError, struct.error) as error:  # a field is of another kind than onnx.proto says
         raise ValueError(str(error)) from error

@@ -1,4 +1,4 @@
-"""Running a file: arrays in, logits out; or image files in, class names out."""
+"""Running an exported file: `predict_file` on arrays, `classify_images` on image files."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ __all__ = [
     "run_session",
 ]
 
-# Along a side of an image that a file takes.
+# Maximum side length of a file's images.
 MOST_PIXELS = 4096
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image, best first, with softmax probabilities in [0, 1].
+    """The most probable classes of one image, most probable first, with softmax probabilities in [0, 1].
 
     >>> print(Prediction(Path("a.png"), ("cat", "dog"), (0.75, 0.25)))
     a.png: cat 75.0 %, dog 25.0 %
@@ -50,7 +50,7 @@ class Prediction:
 
 
 def as_array(images: Any) -> np.ndarray:
-    """An array or a torch tensor on any device as a NumPy array, without torch."""
+    """Returns an array, or a torch tensor on any device, as a NumPy array; torch is not imported."""
     return images.detach().cpu().numpy() if hasattr(images, "detach") else np.asarray(images)
 
 
@@ -65,23 +65,27 @@ def check_batches(array: np.ndarray, batch_size: int) -> None:
 def run_session(
     opened: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray], names: list[str] | None = None
 ) -> list[np.ndarray]:
-    """Returns the outputs of a session by `names`, all by default. Raises ExportError where the runtime fails on them.
+    """Returns the outputs of a session by `names`, all by default. Raises ExportError where the runtime fails.
 
-    >>> run_session(session("student.onnx"), {"images": images}, ["logits"])  # doctest: +SKIP
+    >>> run_session(session("student.onnx"), {"images": images.numpy()}, ["logits"])[0].shape
+    (8, 2)
     """
     try:
         results: list[np.ndarray] = opened.run(names, inputs)
-    except Exception as error:  # onnxruntime has a class for each of its statuses, below nothing but Exception
+    except Exception as error:  # onnxruntime's errors have no base class of their own
         shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
         raise ExportError(f"the file cannot be run on {shapes}: {error}") from error
     return results
 
 
 def predict_file(opened: onnxruntime.InferenceSession, images: Any, *, batch_size: int = 256) -> np.ndarray:
-    """Logits (n, classes), float32, of images (n, c, h, w) in the file's own input type: float32, or uint8.
+    """Returns the logits (n, classes), float32, of images (n, c, h, w) in the file's input type, float32 or uint8.
 
-    Raises ValueError on another type or shape, on no images, or batch_size < 1, ExportError where the runtime fails on
-    them.
+    batch_size: images per call of the session. Raises ValueError on another type or shape, on no images, or
+    batch_size < 1, ExportError where the runtime fails.
+
+    >>> predict_file(session("student.onnx"), images).shape
+    (8, 2)
     """
     source = opened.get_inputs()[0]
     expected = np.dtype(np.uint8 if source.type == "tensor(uint8)" else np.float32)
@@ -103,7 +107,7 @@ def _is_number(value: object) -> bool:
 
 
 def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
-    """Raises ExportError where what a file says of its images is of another kind: another tool may have written it.
+    """Raises ExportError where an entry of the metadata about the images has another form than this package writes.
 
     >>> check_metadata(Path("a.onnx"), {"classes": "cat"})
     Traceback (most recent call last):
@@ -126,12 +130,12 @@ def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
     )
     check("classes", "a list of names", lambda c: isinstance(c, list) and c != [] and all(type(n) is str for n in c))
     check("mean", "a number for each channel", are_numbers)
-    # Smaller ones are 0 as float32.
+    # Smaller numbers are 0 in float32.
     check("std", "a number above 0 for each channel", lambda std: are_numbers(std) and min(std, default=1) > 1e-30)
 
 
 def _logits(file: Path, run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, *, classes: int) -> np.ndarray:
-    """What the file gives for images, (n, classes). Raises ExportError where it takes or gives another shape."""
+    """Returns the file's logits, (n, classes). Raises ExportError where its input or output has another shape."""
     try:
         found = run(images)
     except ValueError as error:
@@ -142,7 +146,7 @@ def _logits(file: Path, run: Callable[[np.ndarray], np.ndarray], images: np.ndar
 
 
 def _prepared(path: Path, metadata: dict[str, Any], *, raw: bool) -> np.ndarray[Any, Any]:
-    """An image file as the file takes it. Raises ImageError, naming the image."""
+    """Reads an image file as the input of the exported file. Raises ImageError with the image's path."""
     picture = picture_of_file(path)
     try:
         return prepare_image(picture, metadata, raw=raw)
@@ -161,10 +165,10 @@ def classify_with(
     batch_size: int = 1,
     skipped: Callable[[ImageError], None] | None = None,
 ) -> list[Prediction]:
-    """Classifies image files with a file in any runtime: brought to its size, normalised as its metadata say.
+    """Classifies image files with an exported file in any runtime; the images are resized, and normalised unless `raw`.
 
-    run: takes images (n, c, h, w), float32 normalised or, with `raw`, uint8, and gives logits (n, classes).
-    skipped: see `classify_images`, whose errors it raises.
+    run: the function that returns the file's logits (n, classes) of images (n, c, h, w), float32 or, with `raw`, uint8;
+    metadata: the file's. top, skipped: see `classify_images`, whose errors it raises.
     """
     missing = [key for key in ("classes", "mean", "std", "input_shape") if key not in metadata]
     if missing:
@@ -203,11 +207,16 @@ def classify_images(
     native: bool | None = None,
     skipped: Callable[[ImageError], None] | None = None,
 ) -> list[Prediction]:
-    """Classifies image files with an ONNX file written by bnn-itrd: brought to its size, normalised as it says.
+    """Classifies image files with an ONNX file written by bnn-itrd; images are resized and normalised by its metadata.
 
-    top: how many classes of each; threads, native: see `session`, whose errors it raises. Raises ExportError on a file
-    without the metadata, or that is not what they say; ImageError on an image that cannot be read, or has another size
-    than a file that is not square. skipped: is told this error instead, and the image is left out.
+    top: number of classes to return for each image; threads, native: see `session`, whose errors it raises. skipped: a
+    function that is called with the ImageError of an image that cannot be used, which is then left out.
+    Raises ExportError on a file without these metadata, or that does not fit them; without `skipped`, ImageError on an
+    image that cannot be read, or has another size than a file whose images are not square.
+
+    >>> [found] = classify_images(Path("student.onnx"), [Path("cat.png")], top=2)
+    >>> sorted(found.classes), round(sum(found.probabilities), 3)
+    (['cat', 'dog'], 1.0)
     """
     metadata = read_metadata(file)
     opened = session(file, threads=threads, native=native)

@@ -1,4 +1,4 @@
-"""Opening an ONNX file: a session with stated threads, its metadata, and errors that say what is wrong."""
+"""Opening an exported ONNX file: `session` checks it and makes an onnxruntime session, `read_metadata` reads it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT_VERSION", "read_metadata", "session", "uses_native"]
 
-# From this one on a file holds its own checksum.
+# Files have a checksum from this format version on.
 _SEALED = 2
 
-# Of a session: each is started when it is opened, and a slip of the hand would take the machine.
+# Maximum of a session's threads: all are started at once, and a mistyped number would stop the machine.
 _MOST_THREADS = 1024
 
 _CHAIN = re.compile(r"Chain(Sign)?\d+")
 
-# Sessions with the native library registered; onnxruntime's objects take no attributes of ours.
+# Sessions with the native library registered; onnxruntime's objects allow no further attributes.
 _NATIVE: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -45,10 +45,10 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 
 
 def _read(path: Path) -> ReadModel:
-    """What the file says. Raises ExportError where the bytes are no ONNX, are newer than we read, or changed.
+    """Reads and checks a file. Raises ExportError where it is not ONNX, has a newer format, or was damaged or changed.
 
-    Operations of the domain that are not in the format, bodies that this package never wrote, and chains whose
-    attributes are not those of their bodies are refused too: see `check_bodies` and `check_chains`.
+    It also raises ExportError on unknown operations of the domain, on bodies that this package never wrote, and on
+    chains whose attributes do not follow from their bodies: see `check_bodies` and `check_chains`.
     """
     data = path.read_bytes()
     try:
@@ -73,21 +73,22 @@ def _read(path: Path) -> ReadModel:
 def _check_operations(path: Path, model: ReadModel) -> None:
     """Raises ExportError on an operation of the domain that the format does not have.
 
-    The native library would leave it to its body, which reads signs in another form: wrong results without an error.
+    With the native library onnxruntime would run its body, in which signs have another form: the results would be wrong
+    without an error.
     """
     known = {*SIGNS, *POOLINGS, *CONVOLUTIONS, *FLOAT_CONVOLUTIONS}
     nodes = [*model.operations, *(node for function in model.functions for node in function.operations)]
     names = {node.op_type for node in all_operations(nodes) if node.domain == DOMAIN} - known
-    strange = sorted(name for name in names if not _CHAIN.fullmatch(name))
-    if strange:
+    unknown = sorted(name for name in names if not _CHAIN.fullmatch(name))
+    if unknown:
         raise ExportError(
             f"{path} has operations that {DISTRIBUTION} {installed_version()} does not know: "
-            f"{', '.join(f'{DOMAIN}.{name}' for name in strange)}. Update {DISTRIBUTION}, or export the file again"
+            f"{', '.join(f'{DOMAIN}.{name}' for name in unknown)}. Update {DISTRIBUTION}, or export the file again"
         )
 
 
 def _version(path: Path, metadata: Mapping[str, str]) -> int:
-    """0 of a file that is not ours. Raises ExportError on one that is newer than this package reads."""
+    """Returns the format version, 0 for another tool's file. Raises ExportError on one that is too new."""
     try:
         version = int(metadata.get("format_version", "0"))
     except ValueError:
@@ -100,17 +101,20 @@ def _version(path: Path, metadata: Mapping[str, str]) -> int:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The file's metadata; what is JSON (classes, mean, std, input_shape, ...) as lists, the rest as text.
+    """Returns the file's metadata: classes, mean, std, input_shape and other JSON entries as lists, the rest as text.
 
-    Raises FileNotFoundError, or ExportError on a file that is not ONNX, is damaged, newer than this package reads, or
-    has operations that it does not know.
+    Raises FileNotFoundError, or ExportError on a file that is not ONNX, is damaged, has a newer format than this
+    package reads, or operations that it does not know.
+
+    >>> read_metadata("student.onnx")["classes"]
+    ['cat', 'dog']
     """
     texts = _read(_existing(path)).metadata
     values: dict[str, Any] = dict(texts)
     for key, text in texts.items():
         # A hash or a version that happens to look like a number stays text.
         if text.startswith(("[", "{")) or key in ("format_version", "normalization_baked"):
-            with contextlib.suppress(ValueError, RecursionError):  # nested a thousand deep it is text, too
+            with contextlib.suppress(ValueError, RecursionError):  # nested too deep for JSON: it stays text
                 values[key] = json.loads(text)
     return values
 
@@ -127,7 +131,7 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
 
 
 def _open_native(file: Path, threads: int) -> onnxruntime.InferenceSession:
-    """With the native library registered. Raises ExportError that says why it cannot be."""
+    """Makes a session with the native library registered. Raises ExportError, with the reason, where that fails."""
     import onnxruntime
 
     from .native import library_path, why_unavailable
@@ -146,27 +150,31 @@ def _open_native(file: Path, threads: int) -> onnxruntime.InferenceSession:
         ) from error
 
 
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
-def _tell_once(reason: str) -> None:
-    if reason not in _told:
-        _told.add(reason)
+def _warn_once(reason: str) -> None:
+    if reason not in _warned:
+        _warned.add(reason)
         warnings.warn(f"{reason}; the portable form is used, slower and with the same answers", stacklevel=3)
 
 
 def session(
     path: str | os.PathLike[str], *, threads: int = 1, native: bool | None = None
 ) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on the CPU, `threads` within an operation, every graph optimisation.
+    """Opens a file as an onnxruntime session on the CPU, with all graph optimisations and `threads` per operation.
 
-    native: True insists on the native library (and says why it cannot be used), False does without it; None, the
-    default, takes it where there is one, and where it fails says so once and goes on without (the environment
-    variable BNN_ITRD_NATIVE=0 makes that default False). `uses_native` tells.
-    Raises FileNotFoundError, ValueError on threads < 1 or above 1024, ExportError on a file that is not ONNX, is
-    damaged, is newer than this package reads, has operations it does not know, bodies that it never wrote, chains that
-    are not what theirs say, no input or no output, or that onnxruntime cannot run, and with native=True where the
-    library cannot be used.
+    native: True requires the native library, False does not use it. None, the default, uses it if possible, and warns
+    once if it cannot be used; the environment variable BNN_ITRD_NATIVE=0 makes False the default. `uses_native` says
+    which form was opened.
+    Raises FileNotFoundError, ValueError on threads < 1 or above 1024; ExportError on a file that is not ONNX, is
+    damaged or has a newer format, on operations or function bodies that this package does not know, on chains whose
+    attributes do not follow from their bodies, on a file without input or output, on one that onnxruntime cannot run,
+    and with native=True where the library cannot be used.
+
+    >>> opened = session("student.onnx", threads=2)
+    >>> opened.get_inputs()[0].shape
+    ['batch', 3, 4, 4]
     """
     import onnxruntime
 
@@ -176,39 +184,43 @@ def session(
     if threads > _MOST_THREADS:
         raise ValueError(f"threads must be <= {_MOST_THREADS}, got {threads}")
     model = _read(file)
-    calls_ours = DOMAIN in model.domains
+    has_native = DOMAIN in model.domains
     opened = None
     if native is None and os.environ.get("BNN_ITRD_NATIVE") == "0":
         native = False
-    if native is not False and calls_ours:
+    if native is not False and has_native:
         try:
             opened = _open_native(file, threads)
             _NATIVE.add(opened)
         except ExportError as error:
             if native:
                 raise
-            _tell_once(str(error))
+            _warn_once(str(error))
     elif native:
         raise ExportError(f"{file} has no operation of the domain {DOMAIN}: there is nothing for the native library")
     if opened is None:
         try:
             opened = onnxruntime.InferenceSession(str(file), _options(threads), providers=["CPUExecutionProvider"])
         except Exception as error:
-            strange = _of_other_tools(model)
-            why = f"it does not know the operations {', '.join(strange)}" if strange else str(error)
+            unknown = _unknown_operations(model)
+            why = f"it does not know the operations {', '.join(unknown)}" if unknown else str(error)
             raise ExportError(f"onnxruntime {onnxruntime.__version__} cannot run {file}: {why}") from error
     if not (opened.get_inputs() and opened.get_outputs()):
         raise ExportError(f"{file} has no {'output' if opened.get_inputs() else 'input'}: it is no network")
     return opened
 
 
-def _of_other_tools(model: ReadModel) -> list[str]:
-    """The operations that are neither ONNX's nor functions of the file: a QONNX file has some."""
+def _unknown_operations(model: ReadModel) -> list[str]:
+    """Returns the operations that are neither ONNX's nor functions of the file; a QONNX file has some."""
     bodies = {(function.domain, function.name) for function in model.functions}
     nodes = (node for node in model.operations if node.domain not in ("", "ai.onnx"))
     return sorted({f"{node.domain}.{node.op_type}" for node in nodes if (node.domain, node.op_type) not in bodies})
 
 
 def uses_native(opened: onnxruntime.InferenceSession) -> bool:
-    """Whether `session` opened this one with the native library registered."""
+    """Whether `session` registered the native library with this session.
+
+    >>> uses_native(session("student.onnx", native=False))
+    False
+    """
     return opened in _NATIVE

@@ -1,4 +1,4 @@
-"""Foreign runtimes, each in a Python environment of its own: made once by `setup`, found again, called as a process."""
+"""External runtimes, each in a virtual environment of its own: `setup` makes it, `find` finds it, `call` runs in it."""
 
 from bnn_itrd.export.runtimes.environments import RUNTIMES, Runtime, call, find, folder, setup
 

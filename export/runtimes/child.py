@@ -1,6 +1,7 @@
-"""Runs in a foreign interpreter: ``child.py SCRIPT FOLDER`` calls the script's main. Needs NumPy only.
+"""A program that runs in an external runtime's Python: ``child.py SCRIPT FOLDER`` calls the script's main.
 
-FOLDER holds arrays.npz and arguments.json; results.npz and results.json are written there (see `environments.call`).
+FOLDER holds arrays.npz and arguments.json; the program writes results.npz and results.json there (see
+`environments.call`). It needs NumPy only.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ["run_script"]
 
 
 def run_script(script: str, folder: Path) -> None:
-    """``main(arrays, arguments) -> (arrays, results)`` of the script, on the files in the folder."""
+    """Calls ``main(arrays, arguments) -> (arrays, results)`` of the script on the files in the folder."""
     with np.load(folder / "arrays.npz", allow_pickle=False) as loaded:
         arrays = {key: loaded[key] for key in loaded.files}
     arguments = json.loads((folder / "arguments.json").read_text())

@@ -1,4 +1,4 @@
-"""Foreign runtimes in virtual environments of their own: made on demand, found again, called as a subprocess."""
+"""External runtimes in virtual environments of their own, which are made on request and called as a subprocess."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from bnn_itrd.export.runtimes.ownership import check_ownership
 __all__ = ["RUNTIMES", "Runtime", "call", "find", "folder", "setup"]
 
 _CHILD = Path(__file__).with_name("child.py")
-# pip's lines a user waits by; the rest is kept for the message of a failure.
+# The lines of pip's output that are shown as progress; all are kept for the message of a failure.
 _PROGRESS = ("Collecting", "Downloading", "Installing", "Successfully")
-# Whatever the user's own umask is: what others may write is not run.
+# Files are made with this umask, whatever the user's is: `check_ownership` refuses files that others may write.
 _UMASK = 0o022
 _UNREACHABLE = ("name resolution", "NewConnectionError", "Failed to establish", "timed out", "ProxyError", "SSLError")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What runs one kind of file.
+    """An external runtime, which runs one kind of file.
 
-    requirements: for pip; bare: requirements that are installed without what they ask for themselves; probe: Python
-    code that fails where the environment cannot serve; option: how the command line names an existing interpreter.
+    requirements: for pip; bare: requirements that are installed without their dependencies; probe: Python code that
+    fails where the environment cannot be used; option: the command line's option for an existing interpreter.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Runtime:
         return ", ".join((*self.bare, *self.requirements))
 
 
-# The interpreter's own library loads by its path; importing the package would import TensorFlow.
+# The interpreter's library is loaded by its path because importing the package would import TensorFlow.
 _LCE_PROBE = """
 import importlib.util, pathlib, numpy
 if int(numpy.__version__.split(".")[0]) >= 2:
@@ -87,16 +87,19 @@ def _runtime(name: str) -> Runtime:
 
 
 def folder(name: str) -> Path:
-    """Where the runtime's environment is or would be: $XDG_CACHE_HOME (~/.cache) / bnn_itrd / NAME-HASH.
+    """Returns the folder of the runtime's environment, made or not: $XDG_CACHE_HOME (~/.cache) / bnn_itrd / NAME-HASH.
 
-    The hash is of the requirements, the Python version and the machine: a change of one makes a new environment.
-    Raises ValueError on an unknown name.
+    The hash depends on the requirements, the Python version and the machine, so a change of one makes a new
+    environment. Raises ValueError on an unknown name.
+
+    >>> folder("lce").name.startswith("lce-")
+    True
     """
     runtime = _runtime(name)
     identity = [runtime.bare, runtime.requirements, sys.version_info[:2], platform.system(), platform.machine()]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:10]
     given = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification has relative paths ignored.
+    # The XDG specification says that relative paths are ignored.
     cache = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
     return cache / "bnn_itrd" / f"{name}-{digest}"
 
@@ -110,7 +113,7 @@ def _last_lines(text: str, count: int = 6) -> str:
 
 
 def _died(code: int) -> str:
-    """How a process ended, by its return code: signals have their names."""
+    """Returns how a process ended, from its return code."""
     if code >= 0:
         return f"ended with status {code}"
     try:
@@ -124,9 +127,9 @@ def _way_out(runtime: Runtime) -> str:
 
 
 def _check(runtime: Runtime, python: Path) -> None:
-    """Raises ExportError where the interpreter cannot serve, with the line that says why."""
+    """Raises ExportError, with the reason, where the interpreter cannot be used for the runtime."""
     try:
-        # -I: neither PYTHONPATH nor the working folder may stand in for a package the environment lacks.
+        # -I: a package that the environment lacks must not be found by PYTHONPATH or in the working folder.
         done = subprocess.run(
             [str(python), "-I", "-c", runtime.probe], capture_output=True, text=True, timeout=300, umask=_UMASK
         )
@@ -138,18 +141,22 @@ def _check(runtime: Runtime, python: Path) -> None:
 
 
 def find(name: str, *, python: str | os.PathLike[str] | None = None) -> Path | None:
-    """The interpreter of a runtime: the named one, else the one `setup` made; None where there is none.
+    """Returns a runtime's interpreter: `python`, or by default the one that `setup` made; None where there is none.
 
     Raises ValueError on an unknown name, ExportError on a named interpreter that is missing or lacks a package, and on
     an environment that others than the user and root may have changed (`check_ownership`).
+
+    >>> find("lce", python="/no/such/python")
+    Traceback (most recent call last):
+    bnn_itrd.export.runtime.errors.ExportError: no such interpreter: /no/such/python
     """
     runtime = _runtime(name)
     if python is None:
         made = _python_of(folder(name))
         check_ownership(folder(name))
-        # A link to an interpreter that was removed since is not a file.
+        # A link to an interpreter that was removed is not a file.
         return made if made.is_file() else None
-    # Not resolved: an environment's python is a link, and it is the link that makes it the environment's.
+    # Links are not followed: an environment's python is a link, and by its path it finds the environment's packages.
     named = Path(python).expanduser().absolute()
     if not named.is_file():
         raise ExportError(f"no such interpreter: {named}")
@@ -158,7 +165,7 @@ def find(name: str, *, python: str | os.PathLike[str] | None = None) -> Path | N
 
 
 def _pip(runtime: Runtime, python: Path, arguments: list[str], report: Callable[[str], None]) -> None:
-    """pip in the new environment, its progress reported line by line. Raises ExportError where it fails."""
+    """Runs pip in the new environment and reports its progress line by line. Raises ExportError where it fails."""
     command = [str(python), "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     command += ["--retries", "2", "--progress-bar", "off", "--only-binary", ":all:", *arguments]
     lines: list[str] = []
@@ -205,12 +212,15 @@ def _build(runtime: Runtime, place: Path, report: Callable[[str], None]) -> None
 
 
 def setup(name: str, *, report: Callable[[str], None] = print) -> Path:
-    """Makes the runtime's virtual environment in the user's cache folder, unless it is there; its python.
+    """Makes the runtime's virtual environment in the user's cache folder, unless it is there; returns its python.
 
-    Built beside its place and moved there when it works: it is whole or absent, and two processes may try at once.
-    report: called with each line of progress. Raises ValueError on an unknown name, OSError where the cache folder
-    cannot be written, ExportError where pip or the finished environment fails (what, and the way out), and where
-    the folder is there and not the user's alone (`check_ownership`).
+    It is built under a temporary name and moved to its place when it works: so it is whole or absent, and two processes
+    may make it at the same time. report: called with each line of progress.
+    Raises ValueError on an unknown name, OSError where the cache folder cannot be written, ExportError where pip or the
+    new environment fails, and where others than the user and root may have changed an existing one (`check_ownership`).
+
+    >>> setup("fpga")  # doctest: +SKIP
+    PosixPath('/home/user/.cache/bnn_itrd/fpga-1c70cf6a02/bin/python')
     """
     runtime = _runtime(name)
     target = folder(name)
@@ -222,14 +232,14 @@ def setup(name: str, *, report: Callable[[str], None] = print) -> Path:
     if not target.parent.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         target.parent.chmod(0o777 & ~_UMASK)
-    # The environment can be moved: bin/python and site-packages are found from the folder itself. Its scripts, pip
-    # among them, cannot; nothing here uses them.
+    # The environment can be moved because bin/python and site-packages are found relative to it. Its scripts, pip
+    # among them, contain its path, but they are not used.
     building = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
     report(f"{name}: making a virtual environment in {target}")
     try:
         _build(runtime, building, report)
         if target.exists() and not python.is_file():
-            # Its interpreter is gone (an update of Python): nothing in it can run any more.
+            # Its interpreter was removed (by an update of Python), so it cannot run any more.
             shutil.rmtree(target)
         try:
             building.rename(target)
@@ -251,12 +261,15 @@ def call(
     arguments: Mapping[str, Any] | None = None,
     timeout: float | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Runs ``main(arrays, arguments) -> (arrays, results)`` of a script in another interpreter.
+    """Runs ``main(arrays, arguments) -> (arrays, results)`` of a script in another interpreter; returns its result.
 
-    arrays: by name, no objects; arguments and results: what JSON holds. They travel as files in a temporary folder.
-    The script may import what that environment has, not bnn_itrd. timeout: seconds.
-    Raises ValueError on arguments that JSON cannot hold, ExportError where the interpreter does not start, the script
-    fails (its last lines), is killed, takes too long, or leaves results that cannot be read.
+    arrays: by name, of numbers; arguments and results: values that JSON can hold. They are passed as files in a
+    temporary folder. The script may import the packages of that interpreter, but not bnn_itrd. timeout: seconds.
+    Raises ValueError on arguments that JSON cannot hold, ExportError where the interpreter does not start, or the
+    script fails, is killed, takes too long, or leaves results that cannot be read.
+
+    >>> call("/path/to/python", Path("script.py"), arguments={"repeats": 3})  # doctest: +SKIP
+    ({}, {'milliseconds': 1.2})
     """
     with tempfile.TemporaryDirectory(prefix="bnn_itrd-") as name:
         place = Path(name)

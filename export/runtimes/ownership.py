@@ -1,4 +1,4 @@
-"""Whose the files are that are about to be run: an environment in a cache folder is code."""
+"""A check that only the user and root can have changed an environment, whose code is about to be run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["check_ownership"]
 
 
 def check_ownership(environment: Path) -> None:
-    """Raises ExportError unless nobody but the user and root can have changed what is in an environment.
+    """Raises ExportError where others than the user and root can have changed an environment.
 
-    Every file and folder of it, and the folder it lies in, must belong to the user or to root, and be writable by its
-    owner alone. A link must belong to them too; what it leads to outside, the interpreter of the system, is not looked
-    at. Where files have no owners (Windows), nothing is checked.
+    All its files and folders, and its parent folder, must belong to the user or root and be writable by their owner
+    alone. A link must belong to them too; its target outside the environment, the system's Python, is not checked.
+    Where files have no owners (Windows), nothing is checked.
 
     >>> check_ownership(Path("/nowhere"))
     """
@@ -38,7 +38,7 @@ def check_ownership(environment: Path) -> None:
 
 
 def _inside(environment: Path) -> Iterator[Path]:
-    """The folder that holds the environment, and everything in it; links are not followed."""
+    """Yields the environment's parent folder and all paths in the environment; links are not followed."""
     if environment.is_dir():
         yield environment.parent
         yield environment

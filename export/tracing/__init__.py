@@ -1,1 +1,1 @@
-"""From a network to the canonical graph: one node per binary layer, nothing folded."""
+"""Tracing: it turns a network into the canonical graph, with one node for each binary layer and nothing folded."""

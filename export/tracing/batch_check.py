@@ -1,4 +1,4 @@
-"""Images are treated one by one: operations in which the images of a batch meet."""
+"""A check that the result for an image does not depend on the other images of its batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WAY_OUT = "treat every image alike, whatever others are in the batch"
 
 
 def _is_batch(value: ir.Value | None, axis: int) -> bool:
-    """Whether an axis holds the images: its size is no number. Of a value without a shape, the first."""
+    """Whether an axis is the batch axis: the one whose size is not a number, or axis 0 of a value without a shape."""
     if value is None or value.shape is None:
         return axis == 0
     rank = len(value.shape)
@@ -26,7 +26,7 @@ def _rank(value: ir.Value | None) -> int:
 
 
 def _reduced(node: ir.Node) -> list[int]:
-    """The axes a Reduce operation takes together; all of them where none is named."""
+    """Returns the axes that a Reduce operation reduces; all of them where none is named."""
     given = optional_input(node, 1)
     axes = attribute(node, "axes", None) if given is None else constant(given)
     if axes is None or not np.size(axes):
@@ -35,7 +35,7 @@ def _reduced(node: ir.Node) -> list[int]:
 
 
 def _cut(node: ir.Node) -> list[int]:
-    """The axes of which a Slice does not keep everything, in order."""
+    """Returns the axes that a Slice shortens or reorders."""
     starts, ends, axes, steps = (constant(optional_input(node, i)) for i in range(1, 5))
     if starts is None or ends is None:
         return []
@@ -47,7 +47,7 @@ def _cut(node: ir.Node) -> list[int]:
 
 
 def _touched(node: ir.Node) -> list[int]:
-    """The axes of its first input along which the operation takes elements together, or picks among them."""
+    """Returns the axes of its first input along which the operation combines elements, or selects some."""
     kind = node.op_type
     if kind.startswith("Reduce"):
         return _reduced(node)
@@ -64,7 +64,7 @@ def _touched(node: ir.Node) -> list[int]:
 
 
 def is_size(value: ir.Value | None) -> bool:
-    """Whether the value is the size of another one, or a part of it: numbers of a shape, not of images."""
+    """Whether the value is computed from the shape of another value, not from its elements."""
     producer = None if value is None else value.producer()
     if producer is None:
         return False
@@ -74,11 +74,11 @@ def is_size(value: ir.Value | None) -> bool:
 
 
 def _mixes(node: ir.Node) -> str:
-    """What in an operation lets one image change another's result; empty where nothing does."""
+    """Returns how an operation combines different images of a batch, in words; empty where it does not."""
     if node.op_type == "BatchNormalization" and attribute(node, "training_mode", 0):
-        return "a BatchNorm with statistics of the batch at hand"
+        return "a BatchNorm with the statistics of the current batch"
     if node.op_type == "Concat" and any(map(is_size, node.inputs)):
-        return ""  # of sizes to one size, which a Resize or a Reshape reads
+        return ""  # joins sizes to a shape, which a Resize or a Reshape reads
     if any(_is_batch(node.inputs[0] if node.inputs else None, axis) for axis in _touched(node)):
         return f"{node.op_type} over the images of a batch"
     if node.op_type in ("MatMul", "Gemm"):
@@ -88,7 +88,7 @@ def _mixes(node: ir.Node) -> str:
         if (_rank(left) and _is_batch(left, column)) or (_rank(right) > 1 and _is_batch(right, row)):
             return "a product that sums over the images of a batch"
     if any(_names_batch_twice(value) for value in node.outputs):
-        return "a result with one entry for each two images of a batch"
+        return "a result with one entry for each pair of images of a batch"
     return ""
 
 
@@ -97,10 +97,10 @@ def _names_batch_twice(value: ir.Value) -> bool:
 
 
 def refuse_mixing(model: ir.Model) -> None:
-    """Raises ExportError, by layer, where the result for an image depends on the others in its batch.
+    """Raises ExportError, with the layer's path, where the result for an image depends on the others in its batch.
 
-    A file that takes one image after the other would give other numbers. model: the canonical graph, whose batch is
-    the axis without a size.
+    A file that takes one image at a time would give other numbers. model: the canonical graph, whose batch axis is
+    the one without a size.
     """
     for node in model.graph:
         what = "" if node.domain else _mixes(node)

@@ -1,4 +1,4 @@
-"""Passes that tidy what torch's exporter wrote: each changes the model and returns how many times."""
+"""Passes that simplify the graph of torch's exporter; each changes the model and returns how many nodes it changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["drop_zero_biases", "fix_reshapes"]
 
 
 def fix_reshapes(model: ir.Model) -> int:
-    """A Reshape to a computed size becomes one to [-1, sizes...] where only the batch is unknown."""
+    """Replaces the computed size of a Reshape by the constant [-1, sizes...] where only the batch is unknown."""
     count = 0
     for node in nodes_of(model, "Reshape"):
         shape = node.outputs[0].shape
@@ -35,7 +35,7 @@ def fix_reshapes(model: ir.Model) -> int:
 
 
 def drop_zero_biases(model: ir.Model) -> int:
-    """A Conv's or Gemm's bias that is all zeros goes (the exporter writes one where the module has none)."""
+    """Removes a Conv's or Gemm's bias of zeros (the exporter writes one where the module has none)."""
     count = 0
     for node in [*nodes_of(model, "Conv"), *nodes_of(model, "Gemm")]:
         bias = constant(optional_input(node, 2))

@@ -1,4 +1,4 @@
-"""A private copy of a network to export, and what is needed to run it and to say where it failed."""
+"""Copies the network that is exported, finds the logits in its output, and names the module in which it fails."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HOOKS = (
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The network inside `observe`, ``torch.compile`` or a data-parallel wrapper."""
+    """Returns the network inside `observe`, ``torch.compile`` or a data-parallel wrapper."""
     while True:
         if isinstance(model, Observed):
             model = model.model
@@ -39,18 +39,20 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def _is_torchs_own(hook: Any) -> bool:
-    """Pruning and the old weight_norm compute weights in a hook: part of the network, not a probe."""
+    """Whether a hook is torch's own: pruning and the old weight_norm compute weights in one, so it must stay."""
     module = getattr(hook, "__module__", None) or type(hook).__module__
     return str(module).startswith("torch.nn.utils.")
 
 
 def copy_for_export(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode, CPU, float32, no gradients, no foreign hooks; the model is left as it was.
+    """Returns a copy in evaluation mode, on the CPU, in float32, without gradients and hooks that users registered.
+
+    The model itself is left as it was.
 
     Raises ExportError where the network cannot be copied.
     """
     model = unwrap(model)
-    # Hooks are left out while copying: what they hold (activations with a graph) may not be copyable.
+    # Hooks are left out while copying: they may hold objects that cannot be copied, such as activations with a graph.
     memo: dict[int, Any] = {}
     for module in model.modules():
         for name in _HOOKS:
@@ -59,14 +61,14 @@ def copy_for_export(model: nn.Module) -> nn.Module:
                 kept = {k: h for k, h in hooks.items() if _is_torchs_own(h)}
                 memo[id(hooks)] = OrderedDict(kept)
     try:
-        twin = copy.deepcopy(model, memo)
+        network = copy.deepcopy(model, memo)
     except Exception as error:
         raise ExportError(f"{type(model).__name__} cannot be copied for the export: {error}") from error
-    return twin.cpu().float().eval().requires_grad_(False)
+    return network.cpu().float().eval().requires_grad_(False)
 
 
 def _tensors(output: Any, place: str = "") -> dict[str, Tensor]:
-    """The tensors in what a network returned, by their places in it, such as ``['out'][0]``."""
+    """Returns the tensors in a network's output, by their places in it, such as ``['out'][0]``."""
     if isinstance(output, Tensor):
         return {place: output}
     entries: list[tuple[Any, Any]] = []
@@ -78,10 +80,10 @@ def _tensors(output: Any, place: str = "") -> dict[str, Tensor]:
 
 
 def logits_of(output: Any) -> Tensor:
-    """The one tensor in what a network returned: a tensor as it is, or alone in a tuple, list or mapping.
+    """Returns the one tensor in a network's output: the output itself, or the only tensor in a tuple, list or mapping.
 
-    Raises ExportError where there is none, or more than one: a file has one output, and what is not in it would be
-    lost without a word.
+    Raises ExportError where there is none, or more than one: a file has one output, and the others would be lost
+    silently.
     """
     found = _tensors(output)
     if not found:
@@ -91,14 +93,14 @@ def logits_of(output: Any) -> Tensor:
         first = next(iter(found))
         raise ExportError(
             f"the network returns {len(found)} tensors ({shapes}), and a file has one output, the logits: let forward "
-            f"return the logits alone in evaluation, or export a module around the network whose forward returns one "
-            f"of them, self.network(x){first} say"
+            f"return the logits alone in evaluation mode, or export a module around the network whose forward returns "
+            f"one of them, such as self.network(x){first}"
         )
     return next(iter(found.values()))
 
 
 class ModuleStack:
-    """Paths of the modules being run, so that an error inside one can name it."""
+    """Keeps the paths of the modules that are running, so that an error can name the one it arose in."""
 
     def __init__(self, model: nn.Module) -> None:
         self.paths: list[str] = []
@@ -117,7 +119,7 @@ class ModuleStack:
         self.paths.pop()
 
     def where(self, model: nn.Module) -> str:
-        """``layer1.0.conv (MyConv)`` of the module that was left half-way, or the network's class."""
+        """Returns ``layer1.0.conv (MyConv)`` for the innermost module that is running, or the network's class."""
         if not self.paths or not self.paths[-1]:
             return type(model).__name__
         return f"{self.paths[-1]} ({type(model.get_submodule(self.paths[-1])).__name__})"

@@ -1,4 +1,4 @@
-"""Export twins: the binary layers of a copied network, replaced by modules that trace to one node each."""
+"""Symbolic layers: modules that replace a copied network's binary layers and are traced to one node each."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ __all__ = ["replace_binary_layers", "run_and_check"]
 
 
 def _symbolic(op: str, inputs: tuple[Tensor | None, ...], attributes: dict[str, Any], shape: Any) -> Tensor:
-    """One node ``bnn_itrd::op`` while exporting; outside it would be zeros."""
+    """Adds one node ``bnn_itrd::op`` to the graph that is being traced; in an ordinary call it returns zeros."""
     return torch.onnx.ops.symbolic(f"{DOMAIN}::{op}", inputs, attributes, dtype=torch.float32, shape=shape, version=1)
 
 
-class _Twin(nn.Module):
-    """A binary layer's constants as deployed; `forward` is for the exporter, `evaluate` gives the numbers."""
+class _SymbolicLayer(nn.Module):
+    """A binary layer with its constants as exported: `forward` is traced to its node, `evaluate` computes its result.
+
+    Raises ExportError where a binariser cannot be exported.
+    """
 
     signs: Tensor
     scale: Tensor
@@ -47,7 +50,7 @@ class _Twin(nn.Module):
         if not bool((binary.signs.abs() == 1).all()):
             raise ExportError(
                 f"{path or 'the network'}: {type(layer.weight_binarizer).__name__} gives weights other than "
-                "-1 and +1, which no 1-bit file can hold: put their size into the scale"
+                "-1 and +1, which a file with 1 bit per weight cannot hold: put their size into the scale"
             )
         self.binarizer = layer.activation_binarizer
         self.register_buffer("signs", binary.signs.detach().to(torch.int8))
@@ -56,7 +59,7 @@ class _Twin(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach().float())
 
     def activations(self, x: Tensor) -> Tensor:
-        """The numbers of the sign node."""
+        """Returns what the sign node computes, +1 and -1."""
         return quant_sign(self.binarizer.presign(x))
 
     def _sign_node(self, x: Tensor) -> Tensor:
@@ -68,7 +71,7 @@ class _Twin(nn.Module):
         return _symbolic(op, inputs, {"path": self.path} | attributes, shape)
 
 
-class _Conv2dTwin(_Twin):
+class _SymbolicConv2d(_SymbolicLayer):
     def __init__(self, layer: BinaryConv2d, path: str) -> None:
         super().__init__(layer, path)
         self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
@@ -105,7 +108,7 @@ class _Conv2dTwin(_Twin):
         return self._node("BinaryConv2d", x, attributes, [x.shape[0], self.signs.shape[0], *size])
 
 
-class _LinearTwin(_Twin):
+class _SymbolicLinear(_SymbolicLayer):
     def evaluate(self, x: Tensor) -> Tensor:
         a = self.activations(x)
         y = F.linear(a, self.signs.float()) * self.scale
@@ -117,8 +120,8 @@ class _LinearTwin(_Twin):
         return self._node("BinaryLinear", x, {}, [*x.shape[:-1], self.signs.shape[0]])
 
 
-class _QuantizerTwin(nn.Module):
-    """A quantiser of integers with its scale () as deployed."""
+class _SymbolicQuantizer(nn.Module):
+    """An integer quantiser with its scale () as exported; it is traced to one Quant node."""
 
     scale: Tensor
 
@@ -132,8 +135,8 @@ class _QuantizerTwin(nn.Module):
         return _symbolic("Quant", (x, self.scale), attributes, x.shape)
 
 
-class _IntegerLinearTwin(nn.Module):
-    """The layer with its norm folded, the weight still in front of its quantiser."""
+class _SymbolicIntegerLinear(nn.Module):
+    """An IntegerLinear with its normalisation folded into the weight, which is not yet quantised."""
 
     weight: Tensor
     bias: Tensor
@@ -144,43 +147,44 @@ class _IntegerLinearTwin(nn.Module):
         self.register_buffer("weight", weight.detach().float())
         self.register_buffer("bias", bias.detach().float())
         inside = f"{path}." if path else ""
-        reads, weighs = layer.input_quantizer, layer.weight_quantizer
-        self.input_quantizer = _QuantizerTwin(reads, reads.scale(), f"{inside}input_quantizer")
-        self.weight_quantizer = _QuantizerTwin(weighs, weighs.scale(weight), f"{inside}weight_quantizer")
+        inputs, weights = layer.input_quantizer, layer.weight_quantizer
+        self.input_quantizer = _SymbolicQuantizer(inputs, inputs.scale(), f"{inside}input_quantizer")
+        self.weight_quantizer = _SymbolicQuantizer(weights, weights.scale(weight), f"{inside}weight_quantizer")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(self.input_quantizer(x), self.weight_quantizer(self.weight), self.bias)
 
 
-def _twin(layer: BinaryConv2d | BinaryLinear, path: str) -> _Conv2dTwin | _LinearTwin:
-    return _Conv2dTwin(layer, path) if isinstance(layer, BinaryConv2d) else _LinearTwin(layer, path)
+def _symbolic_layer(layer: BinaryConv2d | BinaryLinear, path: str) -> _SymbolicConv2d | _SymbolicLinear:
+    return _SymbolicConv2d(layer, path) if isinstance(layer, BinaryConv2d) else _SymbolicLinear(layer, path)
 
 
 def _check_layer(layer: BinaryConv2d | BinaryLinear, path: str, x: Tensor, y: Tensor) -> None:
-    """Raises ExportError unless the layer computes what its node will: the contract of a binary layer."""
-    twin = _twin(layer, path)
+    """Raises ExportError unless the layer, for input x and output y, computes what its node computes."""
+    symbolic = _symbolic_layer(layer, path)
     where = path or "the network"
     probe = torch.cat([x, torch.zeros_like(x[:1])])
-    if not torch.equal(layer.activation_binarizer(probe), twin.activations(probe)):
+    if not torch.equal(layer.activation_binarizer(probe), symbolic.activations(probe)):
         raise ExportError(
             f"{where}: {type(layer.activation_binarizer).__name__} does not give sign(presign(x)) in "
-            "evaluation, with +1 at 0, so no file can hold it: override its presign"
+            "evaluation mode, with +1 at 0, so it cannot be exported: override its presign"
         )
-    expected = twin.evaluate(x)
+    expected = symbolic.evaluate(x)
     if y.shape != expected.shape or not torch.allclose(
         y, expected, rtol=1e-4, atol=1e-5 * (1 + float(expected.abs().max()))
     ):
         raise ExportError(
-            f"{where}: {type(layer).__name__} computes something other than its signs, scale, offset and "
+            f"{where}: {type(layer).__name__} computes something other than a sum of signs with scale, offset and "
             "bias: move what it adds into a module around it"
         )
 
 
 @torch.no_grad()
 def run_and_check(model: nn.Module, example: Tensor) -> None:
-    """Runs the copied network once, (n, *input_shape), and checks each binary layer against its node.
+    """Runs the copied network once on `example` (n, *input_shape) and compares each binary layer with its node.
 
-    Raises ExportError, naming the module, where the network does not run or a layer breaks the contract.
+    Raises ExportError with the module's path where the network does not run, or a layer computes something else than
+    its node.
     """
     stack = ModuleStack(model)
     checks = []
@@ -208,23 +212,27 @@ def run_and_check(model: nn.Module, example: Tensor) -> None:
 
 
 def replace_binary_layers(model: nn.Module) -> nn.Module:
-    """The (copied) network with twins for binary layers and integer quantisers; one used in two places stays one."""
-    twins: dict[int, nn.Module] = {}
+    """Replaces the binary layers and integer quantisers of the (copied) network by symbolic ones; returns the network.
+
+    A layer that is used in two places is replaced by one that is used in both.
+    """
+    symbolic: dict[int, nn.Module] = {}
     for path, module in list(model.named_modules()):
         if isinstance(module, (BinaryConv2d, BinaryLinear)):
-            twins[id(module)] = _twin(module, path)
+            symbolic[id(module)] = _symbolic_layer(module, path)
         elif isinstance(module, IntegerLinear):
-            twins[id(module)] = _IntegerLinearTwin(module, path)
+            symbolic[id(module)] = _SymbolicIntegerLinear(module, path)
         elif isinstance(module, IntegerQuantizer):
-            twins[id(module)] = _QuantizerTwin(module, module.scale(), path)
+            symbolic[id(module)] = _SymbolicQuantizer(module, module.scale(), path)
         elif isinstance(module, IntegerConv2d):
             inside = f"{path}." if path else ""
-            weighs = module.weight_quantizer
-            twins[id(weighs)] = _QuantizerTwin(weighs, weighs.scale(module.weight), f"{inside}weight_quantizer")
-    if id(model) in twins:
-        return twins[id(model)].eval()
+            weights = module.weight_quantizer
+            scale = weights.scale(module.weight)
+            symbolic[id(weights)] = _SymbolicQuantizer(weights, scale, f"{inside}weight_quantizer")
+    if id(model) in symbolic:
+        return symbolic[id(model)].eval()
     for module in list(model.modules()):
         for name, child in list(module._modules.items()):
-            if id(child) in twins:
-                setattr(module, name, twins[id(child)])
+            if id(child) in symbolic:
+                setattr(module, name, symbolic[id(child)])
     return model.eval()

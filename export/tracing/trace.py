@@ -1,4 +1,7 @@
-"""The canonical graph: a network as ONNX, one node per binary layer, nothing lost. Targets start from it."""
+"""The canonical graph: `canonical` traces a network to ONNX with one node for each binary layer.
+
+Every target's passes begin with this graph.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +28,16 @@ if TYPE_CHECKING:
 
 __all__ = ["IR_VERSION", "OPSET", "canonical", "check_input_shape", "random_images", "traced_once"]
 
-# What every onnxruntime from 1.20 on loads (onnx's own defaults are newer than onnxruntime takes).
+# Versions that every onnxruntime from 1.20 on loads; onnx's own defaults are newer than that.
 IR_VERSION = 8
 OPSET = 18
 
-_ADVICE = "replace it by operations ONNX has, or compute it outside the network"
+_ADVICE = "replace it by operations that ONNX has, or compute it outside the network"
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's progress lines, warnings and logs."""
+    """Silences the exporter's progress lines, warnings and logs."""
     disabled = logging.root.manager.disable
     with (
         warnings.catch_warnings(),
@@ -50,31 +53,34 @@ def _quiet() -> Iterator[None]:
 
 
 def check_input_shape(model: nn.Module, input_shape: Sequence[int] | None) -> tuple[int, ...]:
-    """The shape of one image: as given, else ``model.input_shape``. Raises ValueError without either."""
+    """Returns the shape of one image: `input_shape`, or ``model.input_shape`` by default.
+
+    Raises ValueError where neither is there, or a size is below 1.
+    """
     shape = input_shape if input_shape is not None else getattr(model, "input_shape", None)
     if shape is None:
         raise ValueError(f"{type(model).__name__} has no input_shape: pass input_shape=(c, h, w)")
     shape = tuple(int(size) for size in shape)
     if not shape or min(shape) < 1:
-        raise ValueError(f"input_shape must be sizes >= 1, without the batch, got {shape}")
+        raise ValueError(f"input_shape must be the sizes of one image, each >= 1, got {shape}")
     return shape
 
 
 def random_images(n: int, shape: Sequence[int]) -> Tensor:
-    """(n, *shape), standard normal, always the same; the global generator is left alone."""
+    """Returns standard normal numbers (n, *shape), the same at every call; the global generator is not used."""
     return torch.randn((n, *shape), generator=torch.Generator().manual_seed(0))
 
 
 def _is_mask(tensor: Tensor) -> bool:
-    """An attention mask is 0 or minus infinity, and means it."""
+    """Whether a buffer is an attention mask, whose values 0 and minus infinity are intended."""
     return not isinstance(tensor, nn.Parameter) and bool(((tensor == 0) | (tensor == -torch.inf)).all())
 
 
 def _check_finite(model: nn.Module) -> None:
-    """Raises ExportError on a weight or buffer that is not finite: a sign would hide it (sign(NaN) is -1)."""
+    """Raises ExportError on a weight or buffer that is not finite; a sign would hide it (sign(NaN) is -1)."""
     for path, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if not bool(tensor.isfinite().all()) and not _is_mask(tensor):
-            raise ExportError(f"{path} holds values that are not finite in float32: the network is broken")
+            raise ExportError(f"{path} holds values that are not finite in float32: train the network again")
 
 
 def _first_line(error: BaseException) -> str:
@@ -89,7 +95,7 @@ def _root_cause(error: BaseException) -> BaseException:
 
 
 def _takes_any_number(model: nn.Module) -> bool:
-    """Whether the images arrive in a ``*args`` of forward."""
+    """Whether forward takes the images in a ``*args``."""
     first = next(iter(inspect.signature(model.forward).parameters.values()), None)
     return first is not None and first.kind is inspect.Parameter.VAR_POSITIONAL
 
@@ -105,11 +111,11 @@ def _capture(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
         text = str(error)
         where = stack.where(model)
         if "data-dependent" in text:
-            what = "takes a decision that depends on the values of a tensor (if, while, .item())"
-            advice = "write it with torch.where, or as a fixed number of steps"
+            what = "branches on the values of a tensor (if, while, .item())"
+            advice = "write it with torch.where, or as a loop of fixed length"
         elif "onstraints violated" in text:
             what = "fixes the batch size"
-            advice = "reshape with -1 or x.shape[0] for the batch, never with a number"
+            advice = "reshape with -1 or x.shape[0] for the batch, not with a number"
         elif _takes_any_number(model):
             what = f"has the signature forward{inspect.signature(model.forward)}, which cannot be traced"
             advice = "give the images an argument of their own, as in forward(self, x)"
@@ -121,7 +127,7 @@ def _capture(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
 
 
 def _find_operation(program: torch.export.ExportedProgram, error: BaseException) -> tuple[str, str]:
-    """(module, operation) the exporter stopped at; each empty where its messages do not say."""
+    """Returns (module, operation) at which the exporter stopped; each is empty where its messages do not name it."""
     messages = []
     cause: BaseException | None = error
     while cause is not None:
@@ -131,7 +137,7 @@ def _find_operation(program: torch.export.ExportedProgram, error: BaseException)
     if found is None:
         return "", ""
     operation = found.group(1).rsplit(".", 1)[0]
-    # The exporter names the operation after its own decompositions (aten._linalg_svd for aten.linalg_svd).
+    # The exporter's messages name a decomposed operation (aten._linalg_svd for aten.linalg_svd).
     core = operation.split(".")[-1].strip("_")
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
     exact = [node for node in calls if str(node.target).startswith(f"{operation}.")]
@@ -161,14 +167,14 @@ def _translate(program: torch.export.ExportedProgram) -> ir.Model:
         where, operation = _find_operation(program, error)
         if not operation:
             raise ExportError(f"torch.onnx.export failed: {_first_line(_root_cause(error))}") from error
-        raise ExportError(f"{where or 'the network'} uses {operation}, which ONNX has no form of: {_ADVICE}") from error
+        raise ExportError(f"{where or 'the network'} uses {operation}, which ONNX does not have: {_ADVICE}") from error
     if result is None:
         raise ExportError("torch.onnx.export gave no graph")
     return result.model
 
 
 def _note_paths(model: ir.Model) -> None:
-    """Each node's module path as its metadata ``path``, from what the exporter noted."""
+    """Copies the module path that the exporter stored with each node to the node's metadata ``path``."""
     for node in model.graph:
         scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
         if scopes:
@@ -177,7 +183,7 @@ def _note_paths(model: ir.Model) -> None:
 
 
 def _name_batch(model: ir.Model) -> None:
-    """The free axis is called ``batch`` wherever it appears alone; other computed sizes lose their names."""
+    """Names the batch axis ``batch`` wherever it is an axis of its own; other computed sizes lose their names."""
     import onnx_ir as ir
 
     graph = model.graph
@@ -189,7 +195,7 @@ def _name_batch(model: ir.Model) -> None:
 
 
 def _simplify(model: ir.Model) -> None:
-    """Folds constants (shapes above all) and nothing else: the exporter's rewrites would fold BatchNorm."""
+    """Folds constants, mostly shapes; the exporter's own rewrites are not used because they would fold BatchNorm."""
     import onnxscript.optimizer
     from onnx_ir.passes import common
 
@@ -205,7 +211,7 @@ def _simplify(model: ir.Model) -> None:
 
 
 def _finish(model: ir.Model, shape: tuple[int, ...]) -> None:
-    """From the exporter's graph to the canonical one."""
+    """Turns the exporter's graph into the canonical one, in place."""
     from bnn_itrd.export.graph import clean
 
     _note_paths(model)
@@ -219,13 +225,21 @@ def _finish(model: ir.Model, shape: tuple[int, ...]) -> None:
     model.producer_name, model.producer_version = "bnn_itrd", None
 
 
-# (network, shape, graph) of the last trace, while `traced_once` is in force.
+# (network, shape, graph) of the last trace inside a `traced_once` block; None outside.
 _TRACED: ContextVar[list[tuple[nn.Module, tuple[int, ...], ir.Model]] | None] = ContextVar("traced", default=None)
 
 
 @contextlib.contextmanager
 def traced_once() -> Iterator[None]:
-    """Within it a network is traced once, for all targets: it must stay as it is."""
+    """Makes `canonical`, and so all exporters, trace a network only once inside the block.
+
+    The network must not change inside the block.
+
+    >>> with traced_once():
+    ...     first, second = canonical(network), canonical(network)  # the second call copies the graph of the first
+    >>> len(first.graph) == len(second.graph)
+    True
+    """
     token = _TRACED.set([])
     try:
         yield
@@ -234,22 +248,25 @@ def traced_once() -> Iterator[None]:
 
 
 def canonical(model: nn.Module, *, input_shape: Sequence[int] | None = None) -> ir.Model:
-    """The network as a graph ``images`` (batch, *input_shape) -> ``logits``: opset 18, nothing folded.
+    """Traces the network to a graph ``images`` (batch, *input_shape) -> ``logits`` of opset 18, with nothing folded.
 
-    A binary layer is ``bnn_itrd::Sign(x)`` (+1 for x >= 0, else -1), behind what `presign` adds, and one of
+    The nodes of a binary layer are those of its `presign`, ``bnn_itrd::Sign(x)`` (+1 for x >= 0, else -1), and one of
 
     - ``BinaryConv2d(a, signs int8 (o, i/g, kh, kw), scale (o,), [offset (o,)], [bias (o,)])`` with attributes
       strides, pads (top, left, bottom, right), dilations, group, padding_value, path;
     - ``BinaryLinear(a, signs int8 (o, c), scale (o,), [offset (o,)], [bias (o,)])`` with attribute path.
 
-    A quantiser of integers is ``Quant(x, scale ())`` with attributes bits, narrow (the range is symmetric), path: scale
-    times x / scale, clipped to the signed integers of `bits` bits and rounded, ties to even; of an activation, or of a
-    weight, which stays as it was in front.
-    All else is standard ONNX; a node's metadata ``path`` is that of its module. The network is copied:
-    evaluation mode, CPU, float32, without hooks.
-    Raises ValueError without an input shape, ExportError on what cannot be exported, naming the module, on a network
-    that returns more than one tensor, and on weights or buffers that are not finite (a buffer of 0 and minus infinity
-    is a mask and stays).
+    An integer quantiser is ``Quant(x, scale ())`` with attributes bits, narrow (the range is symmetric), path; it
+    computes scale * round(clip(x / scale)), clipped to the signed integers of `bits` bits, ties rounded to even. Its x
+    is an activation, or a weight that is not yet quantised.
+    All other nodes are standard ONNX; a node's metadata ``path`` is the path of its module. The network is copied, in
+    evaluation mode, on the CPU, in float32, without hooks.
+    Raises ValueError without an input shape; ExportError, with the module's path, on a module that cannot be exported,
+    on a network that returns more than one tensor, and on weights or buffers that are not finite (a buffer of 0 and
+    minus infinity is an attention mask, and is allowed).
+
+    >>> [node.op_type for node in canonical(network, input_shape=(3, 4, 4)).graph]
+    ['Sign', 'BinaryConv2d', 'Reshape', 'Gemm']
     """
     import onnx_ir as ir
 
@@ -266,12 +283,12 @@ def canonical(model: nn.Module, *, input_shape: Sequence[int] | None = None) -> 
 
 
 def _trace(model: nn.Module, shape: tuple[int, ...]) -> ir.Model:
-    twin = copy_for_export(model)
-    _check_finite(twin)
+    network = copy_for_export(model)
+    _check_finite(network)
     # Two images: with one, the tracer would take the batch size for a constant.
     example = random_images(2, shape)
-    run_and_check(twin, example)
-    twin = replace_binary_layers(twin)
-    graph = _translate(_capture(twin, example))
+    run_and_check(network, example)
+    network = replace_binary_layers(network)
+    graph = _translate(_capture(network, example))
     _finish(graph, shape)
     return graph

@@ -1,4 +1,4 @@
-"""QONNX as FINN reads it: whole numbers from the images to the logits, thresholds between them."""
+"""QONNX for FINN: all values from the images to the logits are integers, and quantisers are thresholds."""
 
 from bnn_itrd.export.fpga.finn.borders import put_borders_back
 from bnn_itrd.export.fpga.finn.form import for_finn

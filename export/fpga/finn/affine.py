@@ -1,4 +1,4 @@
-"""Factors and shifts per channel between a sum and its quantiser, which FINN's thresholds absorb."""
+"""Factors and shifts per channel between a sum and its quantiser; FINN's thresholds absorb them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Affine", "affine", "is_quantiser", "per_channel"]
 
 
 def is_quantiser(node: ir.Node | None) -> bool:
-    """Whether a node makes signs or integers, in a written graph or in the one that is judged."""
+    """Whether a node is a quantiser to signs or integers, in a QONNX graph or in the one that `check_fpga` reads."""
     return node is not None and node.op_type in ("BipolarQuant", "Quant", "Sign")
 
 
 def per_channel(array: np.ndarray, rank: int, channels: object = None) -> bool:
     """Whether a constant is one number, or one for each channel (axis 1) of values of this rank, 2 or 4.
 
-    channels: how many there are, where it is known.
+    channels: number of channels, if it is known.
     """
     if array.size == 1:
         return array.ndim <= rank
@@ -33,7 +33,7 @@ def per_channel(array: np.ndarray, rank: int, channels: object = None) -> bool:
 
 
 class Affine(NamedTuple):
-    """One node as ``y = factor * x + shift``, float64, (channels,) or (1,); x: the index of its input."""
+    """One node as ``y = factor * x + shift``, float64, (channels,) or (1,); x: index of the input x."""
 
     node: ir.Node
     x: int
@@ -41,7 +41,7 @@ class Affine(NamedTuple):
     shift: np.ndarray
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """The node in the network's own arithmetic, float32; x is (1, channels, values, 1)."""
+        """Computes the node as the network does, in float32; x is (1, channels, values, 1)."""
         numbers = [None if v is None else constant(v) for v in self.node.inputs]
         if self.node.op_type == "BatchNormalization":
             gamma, beta, mean, var = (torch.from_numpy(np.array(c, np.float32)) for c in numbers[1:])
@@ -67,7 +67,7 @@ def _norm(node: ir.Node) -> Affine | None:
 
 
 def affine(node: ir.Node | None, rank: int) -> Affine | None:
-    """BatchNorm, and arithmetic with a constant per channel, as a factor and a shift; None for any other node."""
+    """Returns BatchNorm, or arithmetic with a constant per channel, as factor and shift; None for any other node."""
     if node is None or node.domain:
         return None
     if node.op_type == "BatchNormalization":

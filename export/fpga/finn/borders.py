@@ -1,4 +1,4 @@
-"""Borders of -1: a convolution's own padding for FINN, a Pad node for what executes the file."""
+"""Padding with -1: it is the convolution's own padding for FINN, and a Pad node where the file is executed."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def _has_binary_weight(node: ir.Node) -> bool:
 
 
 def merge_padding(model: ir.Model) -> int:
-    """Pad(-1) + Conv as Conv(pads), which FINN reads as a border of -1. Returns how many.
+    """Replaces Pad(-1) -> Conv by a Conv with pads, which FINN reads as padding with -1; returns how many.
 
-    Raises ExportError on a binary convolution with another border, by layer: FINN would compute something else.
+    Raises ExportError, with the layer's path, on a binary convolution with another padding: FINN would take it for -1.
     """
     count = 0
     for node in nodes_of(model, "Conv"):
@@ -54,7 +54,7 @@ def merge_padding(model: ir.Model) -> int:
 
 
 def put_borders_back(model: ir.Model) -> ir.Model:
-    """The graph of `for_finn`, in place, as it can be executed: a binary convolution's padding is a Pad with -1."""
+    """Replaces, in place, the padding of binary convolutions by a Pad with -1, so that the graph can be executed."""
     for node in nodes_of(model, "Conv"):
         pads = [int(size) for size in attribute(node, "pads", ())]
         if not _has_binary_weight(node) or not any(pads):

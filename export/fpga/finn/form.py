@@ -1,4 +1,4 @@
-"""The steps from the QONNX graph to what FINN reads."""
+"""The steps that turn a QONNX graph into one for FINN."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["for_finn"]
 
 
 def for_finn(model: ir.Model) -> HostImages:
-    """The graph of `to_qonnx_graph` for FINN, in place; returns what its images are.
+    """Turns the graph of `to_qonnx_graph` into one for FINN, in place; returns the images that it takes.
 
-    Raises ExportError, by layer, on a binary border that is not -1, a negative factor behind a MaxPool, and images
-    that are rounded in more than one way or behind arithmetic.
+    Raises ExportError, with the layer's path, on a binary convolution that pads with something else than -1, a negative
+    factor behind a MaxPool, and images that have several quantisers or arithmetic in front of one.
     """
     merge_padding(model)
     pool_last(model)

@@ -1,4 +1,4 @@
-"""Whole numbers through a graph: which values are some, in which steps, between which bounds."""
+"""Grids: which values of a graph are integers, between which bounds, and by which factor the network's are larger."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ __all__ = ["Grid", "grid_of_product", "grid_of_quantiser", "grid_through", "writ
 
 
 class Grid(NamedTuple):
-    """A value of the graph is ``unit * whole number``, the network's is ``step`` times that; low <= number <= high."""
+    """The values that a tensor can have: ``unit * i`` with an integer low <= i <= high.
+
+    step: the network's values are step times those of the graph.
+    """
 
     step: float
     unit: float
@@ -24,12 +27,12 @@ class Grid(NamedTuple):
 
     @property
     def signs(self) -> bool:
-        """Whether the numbers are -1 and +1; of two bits they are -2 to 1."""
+        """Whether the integers are signs; integers of two bits are -2 to 1."""
         return (self.low, self.high) == (-1, 1)
 
 
 def grid_of_quantiser(node: ir.Node) -> Grid | None:
-    """The grid behind a quantiser that stays as it is; None where its constants are computed."""
+    """Returns the grid behind a quantiser that stays as it is; None where its constants are computed."""
     if node.op_type == "BipolarQuant":
         return Grid(1.0, 1.0, -1, 1)
     scale, bits = constant(node.inputs[1]), constant(node.inputs[3])
@@ -39,7 +42,7 @@ def grid_of_quantiser(node: ir.Node) -> Grid | None:
 
 
 def _whole_weight(node: ir.Node) -> tuple[np.ndarray, float] | None:
-    """(whole numbers, their step) of a quantised constant weight."""
+    """Returns (integers, their step) of a quantised constant weight; None for any other weight."""
     made = None if node.inputs[1] is None else node.inputs[1].producer()
     if made is None or made.domain != QONNX_DOMAIN:
         return None
@@ -53,7 +56,7 @@ def _whole_weight(node: ir.Node) -> tuple[np.ndarray, float] | None:
 
 
 def write_weight(model: ir.Model, node: ir.Node, whole: np.ndarray) -> None:
-    """Gives a layer whole numbers as its weight, through a quantiser of unit scale and of the old one's kind."""
+    """Replaces a layer's weight by integers, with a quantiser of the same type and scale 1."""
     old = node.inputs[1]
     made = None if old is None else old.producer()
     assert old is not None and made is not None
@@ -68,7 +71,10 @@ def write_weight(model: ir.Model, node: ir.Node, whole: np.ndarray) -> None:
 
 
 def grid_of_product(model: ir.Model, node: ir.Node, x: Grid) -> Grid | None:
-    """The grid of a convolution or linear layer on whole numbers, whose weights become whole; None on other weights."""
+    """Returns the grid of a convolution or linear layer on integers, and replaces its weights by integers.
+
+    Returns None where its weights are not quantised constants.
+    """
     found = _whole_weight(node)
     if found is None:
         return None
@@ -81,7 +87,7 @@ def grid_of_product(model: ir.Model, node: ir.Node, x: Grid) -> Grid | None:
 
 
 def grid_through(node: ir.Node, inputs: list[Grid | None]) -> Grid | None:
-    """The grid behind an operation without weights that keeps whole numbers whole; None behind any other."""
+    """Returns the grid behind an operation without weights that maps integers to integers; None behind any other."""
     x = inputs[0] if inputs else None
     if x is None or node.domain:
         return None

@@ -1,4 +1,4 @@
-"""The images of a file for FINN: whole numbers, which the host makes of pixels."""
+"""The images of a file for FINN: integers, to which the host rounds the normalised pixels."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ __all__ = ["FLOAT_IMAGES", "HostImages", "take_integers"]
 
 
 class HostImages(NamedTuple):
-    """What a file takes: ``INT8`` (or so many bits), ``BIPOLAR`` or ``FLOAT32``; a step of the integers; the layer.
+    """The images that a file takes.
 
-    layer: the path of the quantiser, or of the binary layer, whose input the integers are; empty for floats.
+    datatype: ``INT8`` (or with another number of bits), ``BIPOLAR`` or ``FLOAT32``; scale: step of the integers; layer:
+    path of the quantiser, or of the binary layer, that quantised the images; empty for floats.
 
     >>> HostImages("INT8", 0.5, "conv1").of(np.array([0.75, -0.75, 99.0], np.float32)).tolist()
     [2.0, -2.0, 127.0]
@@ -29,11 +30,11 @@ class HostImages(NamedTuple):
     layer: str = ""
 
     def bounds(self) -> tuple[int, int]:
-        """(lowest, highest) whole number; that of signs is (-1, 1)."""
+        """Returns (lowest, highest) integer, for signs (-1, 1)."""
         return (-1, 1) if self.datatype == "BIPOLAR" else integer_range(int(self.datatype.removeprefix("INT")))
 
     def of(self, images: np.ndarray) -> np.ndarray:
-        """The host's part: whole numbers, as float32, of normalised images, ties to even; floats stay what they are."""
+        """Rounds normalised images to integers, as float32, ties to even, as the host does it; FLOAT32 keeps floats."""
         if self.datatype == "FLOAT32":
             return images
         if self.datatype == "BIPOLAR":
@@ -57,11 +58,10 @@ def _read_as(node: ir.Node, value: ir.Value) -> HostImages | None:
 
 
 def take_integers(model: ir.Model) -> HostImages:
-    """Takes the quantiser of the images out of the graph: its input are the whole numbers; returns which.
+    """Removes the quantiser of the images from the graph, whose input then are integers; returns which ones.
 
-    Left in the file it would become thresholds on floats, which FINN's hardware layers have not. The input is
-    annotated with the type as qonnx reads it (finn_datatype). Raises ExportError where the images are also read
-    otherwise.
+    Otherwise it would become thresholds on floats, which FINN's hardware does not have. The input is annotated with its
+    type as qonnx reads it (finn_datatype). Raises ExportError where other nodes read the images too.
     """
     images = model.graph.inputs[0]
     nodes = [use.node for use in images.uses()]
@@ -71,8 +71,8 @@ def take_integers(model: ir.Model) -> HostImages:
     if len({None if kind is None else kind[:2] for kind in kinds}) > 1 or kinds[0] is None:
         paths = ", ".join(sorted({layer_path(node) for node in nodes}))
         raise ExportError(
-            f"the images are read in several ways, by {paths}: the host rounds them once, so give every layer that "
-            "reads them the integers of one quantiser"
+            f"the images are read in several ways, by {paths}, and the host rounds them only once: give every layer "
+            "that reads them the integers of one quantiser"
         )
     for node in nodes:
         replace_value(model, node.outputs[0], images)

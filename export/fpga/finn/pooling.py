@@ -1,4 +1,4 @@
-"""What stands behind a MaxPool: FINN's has to pool signs or integers, not the sums in front of their thresholds."""
+"""A pass that moves a MaxPool behind its quantiser, because FINN's MaxPool pools signs or integers, not sums."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bnn_itrd.export.runtime.errors import ExportError
 
 __all__ = ["POOLED", "PoolReaders", "pool_last", "readers_of"]
 
-# Ends the name of a value that is pooled behind its quantiser; the quantiser's own is in front of it.
+# Ending of the name of a value that is pooled behind its quantiser; the part before it is the quantiser's name.
 POOLED = ".pooled"
 
 
 class PoolReaders(NamedTuple):
-    """What reads a pooled map: factors and shifts, and the quantiser behind them (None where there is no such one).
+    """The nodes behind a MaxPool: factors and shifts, and the quantiser that reads them, or None.
 
-    negative: how many channels have a negative factor: there the largest value becomes the smallest.
+    negative: number of channels with a negative factor, with which the largest value becomes the smallest.
     """
 
     nodes: list[ir.Node]
@@ -29,7 +29,7 @@ class PoolReaders(NamedTuple):
 
 
 def readers_of(pool: ir.Node) -> PoolReaders:
-    """Follows the only reader of a MaxPool, and its only reader, up to a quantiser."""
+    """Returns the nodes from a MaxPool to the next quantiser, as long as each has only one reader."""
     nodes: list[ir.Node] = []
     node = only_consumer(pool.outputs[0])
     negative = 0
@@ -42,11 +42,11 @@ def readers_of(pool: ir.Node) -> PoolReaders:
 
 
 def pool_last(model: ir.Model) -> int:
-    """MaxPool -> factors, shifts -> quantiser becomes factors, shifts -> quantiser -> MaxPool; how many.
+    """Turns MaxPool -> factors, shifts -> quantiser into factors, shifts -> quantiser -> MaxPool; returns how many.
 
-    Where no factor is negative, normalising and quantising keep the order of values, rounding included: so the largest
-    stays the largest, bit for bit. FINN has no way past a MaxPool for the correction that XNOR sums need.
-    Raises ExportError on a negative factor behind a MaxPool, by layer: no hardware layer computes that.
+    Without negative factors, normalising and quantising keep the order of values, rounding included, so the result is
+    the same bit for bit. FINN cannot move the correction of XNOR sums past a MaxPool itself.
+    Raises ExportError, with the layer's path, on a negative factor behind a MaxPool, which no hardware layer computes.
     """
     count = 0
     for pool in nodes_of(model, "MaxPool"):
@@ -63,7 +63,7 @@ def pool_last(model: ir.Model) -> int:
         readers = list(quantiser.outputs[0].uses())
         first = (*behind.nodes, quantiser)[0]
         first.replace_input_with(list(first.inputs).index(pool.outputs[0]), pool.inputs[0])
-        # What stands in front of the pooling now is as large as what was pooled.
+        # The moved nodes now have the size of the MaxPool's input.
         for node in (*behind.nodes, quantiser):
             node.outputs[0].shape = None if pool.inputs[0] is None else pool.inputs[0].shape
         moved = ir.node("MaxPool", [quantiser.outputs[0]], {k: a.value for k, a in pool.attributes.items()})

@@ -1,4 +1,4 @@
-"""Signs and integers as thresholds on whole numbers, each halfway between two of them, or at the lowest there is."""
+"""A pass that replaces quantisers by thresholds on integers, halfway between two of them or at the lowest one."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from bnn_itrd.export.runtime.errors import ExportError
 
 __all__ = ["first_numbers", "write_thresholds"]
 
-# Whole numbers around the computed threshold of which the network's own arithmetic is asked.
+# Integers around the computed threshold for which the network's own arithmetic is evaluated.
 _AROUND = np.arange(-2, 3)
 
 
 def _chain(quantiser: ir.Node, rank: int) -> tuple[list[Affine], ir.Value | None]:
-    """(factors and shifts in front of a quantiser, in order; the value they begin with), read by nothing else."""
+    """Returns (factors and shifts in front of a quantiser, in order; their input), if nothing else reads them."""
     chain: list[Affine] = []
     value = quantiser.inputs[0]
     while value is not None and only_consumer(value) is not None:
@@ -36,7 +36,7 @@ def _chain(quantiser: ir.Node, rank: int) -> tuple[list[Affine], ir.Value | None
 
 
 def _levels(chain: list[Affine], grid: Grid, y: torch.Tensor) -> torch.Tensor:
-    """The whole numbers that the network makes of sums y, (1, channels, values, 1); grid: of its quantiser."""
+    """Returns the network's integers for sums y, (1, channels, values, 1); grid: of its quantiser."""
     for one in chain:
         y = one.apply(y)
     if grid.signs:
@@ -45,11 +45,11 @@ def _levels(chain: list[Affine], grid: Grid, y: torch.Tensor) -> torch.Tensor:
 
 
 def first_numbers(chain: list[Affine], grid: Grid, source: Grid, turn: np.ndarray) -> np.ndarray:
-    """The first whole number at which each level is reached: (channels, levels - 1), int64, source.high + 1 for never.
+    """Returns the first integer sum that reaches each level, (channels, levels - 1), int64; source.high + 1 for never.
 
-    grid: of the quantiser behind the chain, its levels; source: of the sums in front; turn: +-1, (channels,), with
-    which a channel's sums are multiplied so that no factor is negative. The threshold is computed in float64; which of
-    the numbers around it reach the level is decided by the network's own arithmetic, in float32.
+    chain: factors and shifts between sum and quantiser; grid: of the quantiser; source: of the sums; turn: +-1,
+    (channels,), by which a channel's sums are multiplied so that no factor is negative. The threshold is computed in
+    float64, and for the integers around it the network's own arithmetic, in float32, decides whether they reach it.
     """
     levels = np.array([1]) if grid.signs else np.arange(grid.low + 1, grid.high + 1)
     edges = np.zeros(1) if grid.signs else (levels - 0.5) * grid.unit
@@ -65,13 +65,13 @@ def first_numbers(chain: list[Affine], grid: Grid, source: Grid, turn: np.ndarra
     sums = (numbers * turn[:, None, None] * size).astype(np.float32).reshape(1, len(turn), -1, 1)
     reached = _levels(chain, grid, torch.from_numpy(sums)).numpy().reshape(numbers.shape) >= levels[:, None]
     first = numbers[..., 0] + (~reached).sum(-1)
-    # Where a factor is 0, a level is reached by all or by none.
+    # With a factor of 0 all sums reach a level, or none does.
     first = np.where(reached.any(-1), first, np.where(factor[:, None] == 0, source.high + 1, first))
     return np.clip(np.maximum.accumulate(first, axis=1), source.low, source.high + 1)
 
 
 def _turned(model: ir.Model, chain: list[Affine], value: ir.Value, turn: np.ndarray) -> bool:
-    """Turns the weights of channels with a negative factor; False where the sums are not those of one layer."""
+    """Negates the weights of channels with a negative factor; False where the sums are not those of one layer."""
     layer = value.producer()
     if layer is None or layer.op_type not in ("Conv", "MatMul") or only_consumer(value) is not chain[0].node:
         return False
@@ -84,7 +84,7 @@ def _turned(model: ir.Model, chain: list[Affine], value: ir.Value, turn: np.ndar
 
 
 def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> Grid | None:
-    """Puts thresholds in the place of a quantiser; the grid behind them, None where it stays."""
+    """Replaces a quantiser by thresholds; returns the grid of their output, None where the quantiser stays."""
     shape, grid = node.outputs[0].shape, grid_of_quantiser(node)
     rank = 0 if shape is None else len(shape)
     if shape is None or rank not in (2, 4) or not isinstance(shape[1], int) or grid is None:
@@ -92,7 +92,7 @@ def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> G
     chain, value = _chain(node, rank)
     if value is not None and value.is_graph_input():
         raise ExportError(
-            f"{layer_path(node)}: the images are shifted or scaled in the network in front of their integers, and FINN "
+            f"{layer_path(node)}: the network shifts or scales the images in front of their quantiser, and FINN "
             "has no thresholds on floats: normalise them outside (normalization=) and let the first layer read them"
         )
     if value is None or value not in grids:
@@ -107,7 +107,7 @@ def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> G
     first = first_numbers(chain, grid, source, turn)
     table = np.asarray(source.unit * (first - 0.5), np.float32)
     if source.unit == 1.0:
-        # FINN counts the ones of a binary layer's sum, and takes no threshold below a count of 0.
+        # FINN counts a binary layer's products of +1, and takes no threshold below a count of 0.
         table = np.maximum(table, np.float32(source.low))
     table = table[:1] if (table == table[:1]).all() else table
     bipolar = node.op_type == "BipolarQuant"
@@ -128,7 +128,7 @@ def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> G
     move_watch(node, made)
     for user, index in list(old.uses()):
         user.replace_input_with(index, made.outputs[0])
-    # Where a MaxPool moved behind the quantiser, it gives what the network has in front of the next layer.
+    # A MaxPool that was moved behind the quantiser gives the next layer's input.
     for reader in (made, *(use.node for use in made.outputs[0].uses() if use.node.op_type == "MaxPool")):
         reader.metadata_props[STEP] = repr(grid.unit)
     grids[made.outputs[0]] = behind = Grid(grid.unit, 1.0, grid.low, grid.high)
@@ -136,7 +136,7 @@ def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> G
 
 
 def _put_steps_back(model: ir.Model, grids: dict[ir.Value, Grid], whole: set[ir.Node]) -> None:
-    """A Mul by the step behind each value that something else than layers of whole numbers reads."""
+    """Adds a Mul by the step behind each value that an operation on floats reads, or that is an output."""
     for value, grid in grids.items():
         others = [use for use in value.uses() if use.node not in whole]
         if grid.step == 1.0 or not (others or value.is_graph_output()):
@@ -161,14 +161,14 @@ def _put_steps_back(model: ir.Model, grids: dict[ir.Value, Grid], whole: set[ir.
 
 
 def write_thresholds(model: ir.Model, images: HostImages) -> int:
-    """Every sign and integer that follows from whole numbers becomes MultiThreshold; returns how many.
+    """Replaces the quantisers of values that are computed from integers by MultiThreshold; returns how many.
 
-    Alpha, BatchNorm and the steps of the integers go into the thresholds, a negative factor into the weights. A
-    threshold stands halfway between the last whole number below a level and the first that reaches it, so no
-    arithmetic in float32, here or in FINN's own steps, moves a sum to its other side; that of a level which every sum
-    reaches stands at the lowest sum. Between thresholds flow whole
-    numbers; a Mul by their step stands where something else reads them, as in front of the logits.
-    Raises ExportError where the network itself scales the images in front of their quantiser.
+    Alpha, BatchNorm and the integers' steps are folded into the thresholds, the sign of a negative factor into the
+    weights. A threshold is halfway between the last integer below a level and the first one that reaches it, so that
+    no rounding, here or in FINN, moves a sum to its other side; the threshold of a level that every sum reaches is the
+    lowest sum. Values between thresholds are integers; a Mul by their step is added where operations on floats read
+    them, as in front of the logits.
+    Raises ExportError where the network scales the images in front of their quantiser.
     """
     grids: dict[ir.Value, Grid] = {}
     whole: set[ir.Node] = set()

@@ -1,1 +1,1 @@
-"""Channels last: the passes that bring what lies between binary layers, and the layers themselves, to NHWC."""
+"""Channels last: the pass that brings binary layers, and the operations between them, from NCHW to NHWC."""

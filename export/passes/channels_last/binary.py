@@ -1,4 +1,4 @@
-"""Binary layers in NHWC: nodes of the canonical graph as the operations of docs/reference/format.md."""
+"""Rules that replace the binary nodes of the canonical graph by the NHWC operations of docs/reference/format.md."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 import onnx_ir as ir
 
 from bnn_itrd.export.graph import add_initializer, attribute, constant, optional_input, replace_value
-from bnn_itrd.export.passes.channels_last.walk import Walk, sizes_of
+from bnn_itrd.export.passes.channels_last.walk import Rewriter, sizes_of
 from bnn_itrd.export.passes.thresholds import pack_weights
 from bnn_itrd.export.runtime.errors import ExportError
 from bnn_itrd.export.runtime.format import DOMAIN
 
 __all__ = ["binary_conv", "binary_linear", "layer_signs"]
 
-# Metadata of the convolution that is a layer's: the layer's path.
+# Metadata key, at a layer's convolution, of the layer's path.
 _SIGN_OF = "sign_of"
 
 
 def _binary_constants(node: ir.Node) -> tuple[np.ndarray, ...]:
-    """(signs, scale, offset or empty, bias) of a binary node. Raises ExportError where they are computed."""
+    """Returns (signs, scale, offset or empty, bias) of a binary node. Raises ExportError where they are computed."""
     signs, scale, offset, bias = (constant(optional_input(node, i)) for i in range(1, 5))
     if signs is None or scale is None:
-        raise ExportError(f"the signs or the scale of {attribute(node, 'path', node.name)} are not constants")
+        raise ExportError(f"{attribute(node, 'path', node.name)}: its signs and its scale must be constants")
     zero = np.zeros_like(scale, np.float32)
     return (
         signs,
@@ -33,9 +33,11 @@ def _binary_constants(node: ir.Node) -> tuple[np.ndarray, ...]:
     )
 
 
-def _convolve(walk: Walk, signs_in: ir.Value, image: tuple[int, int, int], attributes: dict[str, Any]) -> ir.Value:
-    """BinaryConv nodes for the present binary node, reading signs (n, h, w, c) of `image` = (h, w, c)."""
-    node = walk.node
+def _convolve(
+    rewriter: Rewriter, signs_in: ir.Value, image: tuple[int, int, int], attributes: dict[str, Any]
+) -> ir.Value:
+    """Adds the BinaryConv nodes of the current binary node, on signs (n, h, w, c); image: (h, w, c)."""
+    node = rewriter.node
     path = str(attribute(node, "path", "")) or node.op_type
     signs, scale, offset, bias = _binary_constants(node)
     if signs.ndim == 2:
@@ -45,11 +47,11 @@ def _convolve(walk: Walk, signs_in: ir.Value, image: tuple[int, int, int], attri
 
     def product(name: str, weights: np.ndarray, factor: np.ndarray, added: np.ndarray) -> ir.Value:
         constants = [
-            add_initializer(walk.model, f"{path}.{name}", pack_weights(weights)),
-            add_initializer(walk.model, f"{path}.{name}.scale", factor),
-            add_initializer(walk.model, f"{path}.{name}.bias", added),
+            add_initializer(rewriter.model, f"{path}.{name}", pack_weights(weights)),
+            add_initializer(rewriter.model, f"{path}.{name}.scale", factor),
+            add_initializer(rewriter.model, f"{path}.{name}.bias", added),
         ]
-        return walk.emit(f"{grouped}BinaryConv", [signs_in, *constants], attributes, DOMAIN)
+        return rewriter.emit(f"{grouped}BinaryConv", [signs_in, *constants], attributes, DOMAIN)
 
     y = product("weights", signs, scale, bias if not offset.size else np.zeros_like(bias))
     producer = y.producer()
@@ -57,22 +59,27 @@ def _convolve(walk: Walk, signs_in: ir.Value, image: tuple[int, int, int], attri
         producer.metadata_props[_SIGN_OF] = str(attribute(node, "path", ""))
     if not offset.size:
         return y
-    # The window's sum. With one group it is the same for every output channel, and one channel holds it.
+    # The sum of a window's inputs. With one group it is the same for all output channels and is computed once.
     ones = np.ones_like(signs) if grouped else np.ones_like(signs[:1])
     window = product("ones", ones, np.ones(len(ones), np.float32), np.zeros(len(ones), np.float32))
-    y = walk.emit("Add", [y, walk.emit("Mul", [window, add_initializer(walk.model, f"{path}.offset", offset)])])
-    return y if not bias.any() else walk.emit("Add", [y, add_initializer(walk.model, f"{path}.bias", bias)])
+    y = rewriter.emit(
+        "Add", [y, rewriter.emit("Mul", [window, add_initializer(rewriter.model, f"{path}.offset", offset)])]
+    )
+    return y if not bias.any() else rewriter.emit("Add", [y, add_initializer(rewriter.model, f"{path}.bias", bias)])
 
 
-def binary_conv(walk: Walk) -> bool:
-    node = walk.node
+def binary_conv(rewriter: Rewriter) -> bool:
+    """Replaces a BinaryConv2d. Raises ExportError where its image size is not fixed or its constants are computed."""
+    node = rewriter.node
     sign = node.inputs[0].producer() if node.inputs[0] is not None else None
     if sign is None or sign.inputs[0] is None:
         raise ExportError(f"{attribute(node, 'path', node.name)} does not read a sign: report this network")
     x = sign.inputs[0]
     _, channels, height, width = sizes_of(x) or [None] * 4
     if channels is None or height is None or width is None:
-        raise ExportError(f"{attribute(node, 'path', node.name)}: the size of its images is not fixed")
+        raise ExportError(
+            f"{attribute(node, 'path', node.name)}: the size of its images is not fixed: resize them to fixed sizes"
+        )
     attributes = {
         "kernel_shape": list(sizes_of(node.inputs[1])[2:]),
         "strides": [int(v) for v in attribute(node, "strides", (1, 1))],
@@ -81,13 +88,14 @@ def binary_conv(walk: Walk) -> bool:
         "group": int(attribute(node, "group", 1)),
         "padding_value": int(attribute(node, "padding_value", 0)),
     }
-    signs = walk.signs(x, walk.last(x))
-    walk.give(_convolve(walk, signs, (height, width, channels), attributes))
+    signs = rewriter.signs(x, rewriter.last(x))
+    rewriter.give(_convolve(rewriter, signs, (height, width, channels), attributes))
     return True
 
 
-def binary_linear(walk: Walk) -> bool:
-    node = walk.node
+def binary_linear(rewriter: Rewriter) -> bool:
+    """Replaces a BinaryLinear by a 1x1 BinaryConv. Raises ExportError where a size other than the batch is free."""
+    node = rewriter.node
     sign = node.inputs[0].producer() if node.inputs[0] is not None else None
     channels = sizes_of(node.inputs[1])[1] if sizes_of(node.inputs[1]) else None
     if sign is None or sign.inputs[0] is None or channels is None:
@@ -101,22 +109,24 @@ def binary_linear(walk: Walk) -> bool:
         "group": 1,
         "padding_value": 0,
     }
-    image = walk.emit("Reshape", [x, walk.integers(f"{path}.image", [-1, 1, 1, channels])])
+    image = rewriter.emit("Reshape", [x, rewriter.integers(f"{path}.image", [-1, 1, 1, channels])])
     image.shape = ir.Shape(["batch" if len(sizes_of(x)) == 2 else None, 1, 1, channels])
-    y = _convolve(walk, walk.signs(x, image), (1, 1, channels), attributes)
+    y = _convolve(rewriter, rewriter.signs(x, image), (1, 1, channels), attributes)
     sizes = sizes_of(node.outputs[0])
     free = [i for i, size in enumerate(sizes) if size is None]
     if len(free) > 1 or not sizes:
-        raise ExportError(f"{path}: more than the batch is free in its shape {sizes}")
+        raise ExportError(
+            f"{path}: only the batch of its output may be free, got the shape {sizes}: reshape to fixed sizes"
+        )
     shape = [-1 if size is None else size for size in sizes]
-    made = walk.emit("Reshape", [y, walk.integers(f"{path}.shape", shape)])
+    made = rewriter.emit("Reshape", [y, rewriter.integers(f"{path}.shape", shape)])
     made.shape, made.type = node.outputs[0].shape, node.outputs[0].type
-    replace_value(walk.model, node.outputs[0], made)
+    replace_value(rewriter.model, node.outputs[0], made)
     return True
 
 
 def layer_signs(model: ir.Model) -> list[tuple[str, str]]:
-    """(path of the layer, name of the signs it reads) of each binary layer, in order."""
+    """Returns (path of the layer, name of its input signs) of each binary layer, in order."""
     return [
         (node.metadata_props[_SIGN_OF], node.inputs[0].name or "")
         for node in model.graph

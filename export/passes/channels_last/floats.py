@@ -1,4 +1,4 @@
-"""Convolutions of floats in NHWC: the first layer, and those between binary ones."""
+"""Rules for float convolutions in NHWC: the first layer, and those between binary layers."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ import numpy as np
 import onnx_ir as ir
 
 from bnn_itrd.export.graph import add_initializer, attribute, constant, only_consumer, optional_input, replace_value
-from bnn_itrd.export.passes.channels_last.walk import TO_LAST, Walk, sizes_of
+from bnn_itrd.export.passes.channels_last.walk import TO_LAST, Rewriter, sizes_of
 from bnn_itrd.export.runtime.format import DOMAIN
 
-__all__ = ["float_convolution", "inner_convolution", "is_way"]
+__all__ = ["float_convolution", "inner_convolution", "is_to_nhwc"]
 
 
-def is_way(node: ir.Node) -> bool:
-    """Whether it brings a value to NHWC."""
+def is_to_nhwc(node: ir.Node) -> bool:
+    """Whether a node is the Transpose that brings a value from NCHW to NHWC."""
     return node.op_type == "Transpose" and not node.domain and list(attribute(node, "perm", ())) == TO_LAST
 
 
-# The depth of a matrix product that is one chain of sums, and the pixels that keep it from being another routine.
+# Limits within which onnxruntime's matrix product adds the terms of a sum in order: at most this depth, and at least
+# so many pixels (with fewer, it takes another routine).
 _DEEPEST, _LEAST_PIXELS = 128, 64
 
 
 def _float_constants(conv: ir.Node) -> tuple[dict[str, Any], np.ndarray, np.ndarray] | None:
-    """(attributes, weights (kh, kw, c, o), bias (o)) of a Conv of one group and images of a fixed size."""
+    """Returns (attributes, weights (kh, kw, c, o), bias (o,)) of a Conv with one group and images of a fixed size.
+
+    Returns None for any other Conv.
+    """
     weights, bias = constant(optional_input(conv, 1)), constant(optional_input(conv, 2))
     sizes, out = sizes_of(conv.inputs[0]), sizes_of(conv.outputs[0])
     if weights is None or weights.dtype != np.float32 or weights.ndim != 4 or len(sizes) != 4 or len(out) != 4:
@@ -46,51 +50,55 @@ def _float_constants(conv: ir.Node) -> tuple[dict[str, Any], np.ndarray, np.ndar
 
 
 def _is_small(conv: ir.Node, weights: np.ndarray) -> bool:
-    """Whether the order of the sums is known."""
+    """Whether the convolution is so small that the order of its sums is known."""
     _, _, height, width = sizes_of(conv.outputs[0])
     return weights[..., 0].size <= _DEEPEST and (height or 0) * (width or 0) >= _LEAST_PIXELS
 
 
-def float_convolution(walk: Walk, way: ir.Node) -> bool:
-    """Conv -> the way to NHWC, read by nobody else."""
-    x = way.inputs[0]
+def float_convolution(rewriter: Rewriter, transpose: ir.Node) -> bool:
+    """Replaces Conv -> Transpose to NHWC by FloatConv, where the Transpose is the Conv's only reader."""
+    x = transpose.inputs[0]
     conv = x.producer() if x is not None else None
-    if x is None or conv is None or conv.op_type != "Conv" or conv.domain or only_consumer(x) is not way:
+    if x is None or conv is None or conv.op_type != "Conv" or conv.domain or only_consumer(x) is not transpose:
         return False
     found = _float_constants(conv)
     if found is None or not _is_small(conv, found[1]):
         return False
     attributes, weights, bias = found
-    walk.node = way
+    rewriter.node = transpose
     name = conv.outputs[0].name
     constants = [
-        add_initializer(walk.model, f"{name}.weights", weights),
-        add_initializer(walk.model, f"{name}.bias", bias),
+        add_initializer(rewriter.model, f"{name}.weights", weights),
+        add_initializer(rewriter.model, f"{name}.bias", bias),
     ]
-    made = walk.emit("FloatConv", [conv.inputs[0], *constants], attributes, DOMAIN)
-    walk.set_shape(made, sizes_of(conv.outputs[0]))
+    made = rewriter.emit("FloatConv", [conv.inputs[0], *constants], attributes, DOMAIN)
+    rewriter.set_shape(made, sizes_of(conv.outputs[0]))
     made.type = x.type
-    replace_value(walk.model, way.outputs[0], made)
+    replace_value(rewriter.model, transpose.outputs[0], made)
     return True
 
 
-def inner_convolution(walk: Walk) -> bool:
-    """A Conv of what is NHWC already: one of ours with a small window, a matrix product where it is pointwise."""
-    conv = walk.node
+def inner_convolution(rewriter: Rewriter) -> bool:
+    """Replaces a Conv on an NHWC value: by InnerFloatConv if it is small, by a matrix product if it is pointwise."""
+    conv = rewriter.node
     x, found = conv.inputs[0], _float_constants(conv)
-    if x is None or not walk.is_last(x) or found is None:
+    if x is None or not rewriter.is_last(x) or found is None:
         return False
     attributes, weights, bias = found
     name = conv.outputs[0].name
     if _is_small(conv, weights):
         constants = [
-            add_initializer(walk.model, f"{name}.weights", weights),
-            add_initializer(walk.model, f"{name}.bias", bias),
+            add_initializer(rewriter.model, f"{name}.weights", weights),
+            add_initializer(rewriter.model, f"{name}.bias", bias),
         ]
-        walk.give(walk.emit("InnerFloatConv", [walk.last(x), *constants], attributes, DOMAIN))
+        rewriter.give(rewriter.emit("InnerFloatConv", [rewriter.last(x), *constants], attributes, DOMAIN))
         return True
     if weights.shape[:2] != (1, 1) or attributes["strides"] != [1, 1] or any(attributes["pads"]):
         return False
-    made = walk.emit("MatMul", [walk.last(x), add_initializer(walk.model, f"{name}.weights", weights[0, 0])])
-    walk.give(walk.emit("Add", [made, add_initializer(walk.model, f"{name}.bias", bias)]) if bias.any() else made)
+    made = rewriter.emit(
+        "MatMul", [rewriter.last(x), add_initializer(rewriter.model, f"{name}.weights", weights[0, 0])]
+    )
+    rewriter.give(
+        rewriter.emit("Add", [made, add_initializer(rewriter.model, f"{name}.bias", bias)]) if bias.any() else made
+    )
     return True

@@ -1,4 +1,4 @@
-"""The walk over a graph that brings it to NHWC: what each value has become, and nodes in front of the present one."""
+"""The rewriter that brings a graph to NHWC, node by node: it keeps the NHWC form of each value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnx_ir as ir
 from bnn_itrd.export.graph import add_initializer, constant, replace_value
 from bnn_itrd.export.runtime.format import DOMAIN, VERSION
 
-__all__ = ["AXIS", "TO_FIRST", "TO_LAST", "Walk", "sizes_of"]
+__all__ = ["AXIS", "TO_FIRST", "TO_LAST", "Rewriter", "sizes_of"]
 
 TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 # NCHW axis -> NHWC axis.
@@ -19,14 +19,17 @@ AXIS = {0: 0, 1: 3, 2: 1, 3: 2}
 
 
 def sizes_of(value: ir.Value | None) -> list[int | None]:
-    """The value's shape, None for a free size; empty where nothing is known."""
+    """Returns the value's shape, None for a free size; empty where the shape is not known."""
     if value is None or value.shape is None:
         return []
     return [size if isinstance(size, int) else None for size in value.shape]
 
 
-class Walk:
-    """The graph being rebuilt: `last` gives a value's NHWC form, `emit` adds a node in front of the present one."""
+class Rewriter:
+    """Rewrites a graph node by node; `node` is the current one.
+
+    `last` returns a value's NHWC form, `emit` adds a node in front of the current one.
+    """
 
     def __init__(self, model: ir.Model) -> None:
         self.model = model
@@ -41,6 +44,7 @@ class Walk:
         attributes: dict[str, Any] | None = None,
         domain: str = "",
     ) -> ir.Value:
+        """Adds a node in front of the current one; returns its output."""
         node = ir.node(op_type, list(inputs), attributes or {}, domain=domain, version=VERSION if domain else None)
         node.metadata_props.update(self.node.metadata_props)
         self.model.graph.insert_before(self.node, node)
@@ -53,7 +57,7 @@ class Walk:
         return value is not None and id(value) in self._last
 
     def last(self, value: ir.Value) -> ir.Value:
-        """The value (n, c, h, w) as (n, h, w, c): what it was made from, or one shared Transpose."""
+        """Returns the value (n, c, h, w) as (n, h, w, c): the value it was transposed from, or a shared Transpose."""
         found = self._last.get(id(value))
         if found is None:
             found = self.emit("Transpose", [value], {"perm": TO_LAST})
@@ -67,7 +71,7 @@ class Walk:
             value.shape = ir.Shape([nchw[0] or "batch", nchw[2], nchw[3], nchw[1]])
 
     def give(self, made: ir.Value) -> None:
-        """`made` (n, h, w, c) takes the place of the present node's output (n, c, h, w)."""
+        """Puts `made` (n, h, w, c) in the place of the current node's output (n, c, h, w)."""
         old = self.node.outputs[0]
         self.set_shape(made, sizes_of(old))
         made.type = old.type
@@ -76,7 +80,7 @@ class Walk:
         self._last[id(back)] = made
 
     def signs(self, value: ir.Value, nhwc: ir.Value) -> ir.Value:
-        """The signs of a float (n, h, w, c); made once for all layers that read `value`."""
+        """Returns the signs of a float (n, h, w, c), computed once for all layers that read `value`."""
         found = self._signs.get(id(value))
         if found is None:
             found = self.emit("Sign", [nhwc], domain=DOMAIN)
@@ -85,7 +89,7 @@ class Walk:
         return found
 
     def number(self, value: ir.Value | None) -> ir.Value | None:
-        """A constant that goes with (n, c, h, w), for (n, h, w, c); None where it is not one or cannot be."""
+        """Returns a constant that broadcasts to (n, c, h, w) in the form for (n, h, w, c); None where it has none."""
         array = constant(value)
         if value is None or array is None:
             return None

@@ -13,24 +13,25 @@ from ..format import FORMAT_VERSION
 
 __all__ = ["kernel", "library_path", "why_unavailable"]
 
-# As `src/building.py` calls it. On Linux not the suffix of an extension module, which the import system would try.
+# The names under which `src/building.py` builds it. On Linux the suffix is not that of an extension module, which
+# Python would try to import.
 _NAMES = {"darwin": "libbnn_itrd.1.dylib", "win32": "bnn_itrd.dll"}
 _FILE = Path(__file__).resolve().parent / _NAMES.get(sys.platform, "libbnn_itrd.so.1")
-# Where the build says why it made no library.
+# File in which the build writes why it made no library.
 _REASON = "not_built.txt"
-# Of ELF files, which Linux loads: what the header calls the processors that there is code for.
+# Number of the processor in the header of an ELF file -> the machine's name.
 _MACHINES = {62: "x86_64", 183: "aarch64"}
 
 
 def _absent(folder: Path) -> str:
-    """Why there is no library in the folder, and how to get one."""
+    """Returns why there is no library in the folder."""
     note = folder / _REASON
     why = note.read_text(encoding="utf-8").strip() if note.is_file() else "the build found no C++17 compiler"
     return f"{DISTRIBUTION} was installed without the native library: {why}"
 
 
 def _foreign(file: Path) -> str:
-    """What is wrong with a library for another processor, which the system calls "no such file"; else empty."""
+    """Returns a message where the library is for another processor (the system's says "no such file"), else ""."""
     with file.open("rb") as opened:
         header = opened.read(20)
     number = int.from_bytes(header[18:20], "little")
@@ -46,7 +47,7 @@ def _foreign(file: Path) -> str:
 
 @functools.cache
 def _load(file: Path) -> ctypes.CDLL | str:
-    """The library, or why it cannot be loaded."""
+    """Returns the library, or a message why it cannot be loaded."""
     if not file.is_file():
         return _absent(file.parent)
     try:
@@ -56,7 +57,7 @@ def _load(file: Path) -> ctypes.CDLL | str:
         library.bnn_itrd_kernel.restype = ctypes.c_char_p
     except (OSError, AttributeError) as error:
         return f"the native library {file} cannot be loaded: {error}"
-    # One that knows some of a file's operations only would give signs in its own form to standard operations.
+    # A library that knows only some of a file's operations would pass its packed signs to standard operations.
     found = getattr(library, "bnn_itrd_format", int)()
     if found != FORMAT_VERSION:
         return (
@@ -67,7 +68,7 @@ def _load(file: Path) -> ctypes.CDLL | str:
 
 
 def _dispatch() -> tuple[str, str]:
-    """(kernel, why there is none), one of them empty. Asked anew each time: the environment may have changed."""
+    """Returns (kernel, why there is none), one of them empty; BNN_ITRD_KERNEL is read at each call."""
     library = _load(_FILE)
     if isinstance(library, str):
         return "", library
@@ -77,19 +78,19 @@ def _dispatch() -> tuple[str, str]:
 
 
 def why_unavailable() -> str:
-    """Why there is no native library for this machine, or an empty text where there is one."""
+    """Returns why the native library cannot be used on this machine; empty where it can."""
     return _dispatch()[1]
 
 
 def library_path() -> Path | None:
-    """The file for `SessionOptions.register_custom_ops_library`; None where there is none, see `why_unavailable`."""
+    """Returns the library for `SessionOptions.register_custom_ops_library`; None where it cannot be used."""
     return _FILE if not why_unavailable() else None
 
 
 def kernel() -> str:
-    """Which kernel runs: "avx512", "avx2", "neon" or "portable".
+    """Returns the name of the kernel that runs: "avx512", "avx2", "neon" or "portable".
 
-    The best this processor has; the environment variable BNN_ITRD_KERNEL names a lower one.
+    It is the fastest that this processor can run; the environment variable BNN_ITRD_KERNEL can name another one.
     Raises ValueError where the library is not available, the name is unknown, or the processor cannot run that kernel.
     """
     name, why = _dispatch()

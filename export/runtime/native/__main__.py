@@ -1,4 +1,4 @@
-"""`python -m bnn_itrd.export.runtime.native`: the path of the native library, or why there is none (exit status 1)."""
+"""`python -m bnn_itrd.export.runtime.native`: prints the native library's path, or why there is none (status 1)."""
 
 from __future__ import annotations
 

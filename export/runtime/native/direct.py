@@ -1,4 +1,4 @@
-"""The kernels of the native library without onnxruntime: for tests, sanitizers and benchmarks."""
+"""Calls of the native library's kernels without onnxruntime, for tests, sanitizers and benchmarks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KERNELS = ("portable", "avx2", "avx512", "neon")
 
 
 def load_library(path: Path | None = None) -> ctypes.CDLL:
-    """The library at `path`, or the installed one. Raises ValueError where there is none."""
+    """Loads the library at `path`, or the installed one. Raises ValueError where there is none."""
     file = path or library_path()
     if file is None:
         raise ValueError(why_unavailable())
@@ -32,7 +32,7 @@ def _pointer(array: np.ndarray | None) -> ctypes.c_void_p | None:
 
 
 class _Message:
-    """A buffer for the library's words, as the last two arguments of its functions."""
+    """A buffer for the library's error message, which is the last two arguments of its functions."""
 
     def __init__(self) -> None:
         self.buffer = ctypes.create_string_buffer(1024)
@@ -43,7 +43,7 @@ class _Message:
 
 
 def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
-    """Zeros that begin on a cache line, as onnxruntime's buffers do."""
+    """Returns zeros that begin at a cache line, as onnxruntime's buffers do."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.zeros(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
@@ -51,11 +51,12 @@ def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
 
 
 class DirectConvolution:
-    """One convolution of docs/reference/format.md with one kernel (one of KERNELS that the processor runs).
+    """One binary convolution of docs/reference/format.md with one kernel (one of KERNELS that the processor runs).
 
-    weights: uint8 (kh, kw, ceil(i / 8), o). With a threshold, int32 (o), it gives signs; with scale and bias, float32
-    (o), floats and signs; with neither, the raw sums. limits: of a clip; rprelu: before, slope, after, float32 (o)
-    each; level: of the signs, float32 (o), else 0. Raises ValueError where the library refuses.
+    weights: uint8 (kh, kw, ceil(i / 8), o). With threshold, int32 (o,), it returns signs; with scale and bias, float32
+    (o,), floats and signs; with neither, the sums. limits: bounds of a clip; rprelu: before, slope and after, float32
+    (o,) each; level: float32 (o,), from which on a sign is +1, 0 by default. Raises ValueError where the library
+    refuses the arguments.
     """
 
     def __init__(
@@ -110,9 +111,10 @@ class DirectConvolution:
     def __call__(
         self, signs: np.ndarray, residual: np.ndarray | None = None, *, repeats: int = 1
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """signs: uint8 (n, h, w, ceil(c / 8)) -> ({"raw" or "y", "signs": ...}, seconds of each run, (repeats,)).
+        """Runs the convolution; returns ({"raw" or "y", "signs": ...}, seconds of each run, (repeats,)).
 
-        raw: int32 and y: float32 (n, h', w', o); signs: uint8 (n, h', w', ceil(o / 8)).
+        Shapes: signs uint8 (n, h, w, ceil(c / 8)) -> raw int32 and y float32 (n, h', w', o); signs uint8 (n, h', w',
+        ceil(o / 8)).
         """
         shape, message, sides = np.array(signs.shape[:3], np.int64), _Message(), np.zeros(2, np.int64)
         if self._library.bnn_itrd_output_size(self._handle, _pointer(shape), _pointer(sides), *message.arguments):
@@ -142,7 +144,10 @@ class DirectConvolution:
 
 
 def direct_signs(library: ctypes.CDLL, kernel: str, x: np.ndarray, level: np.ndarray | None = None) -> np.ndarray:
-    """x: float32 (..., c) -> uint8 (..., ceil(c / 8)): bit k of byte b is 1 where x[..., 8 b + k] >= 0, or level."""
+    """Packs the signs of x, float32 (..., c), to uint8 (..., ceil(c / 8)).
+
+    Bit k of byte b is 1 where x[..., 8 b + k] >= 0, or >= level[8 b + k].
+    """
     x, message = np.ascontiguousarray(x), _Message()
     signs = np.empty((*x.shape[:-1], -(-x.shape[-1] // 8)), np.uint8)
     pixels = ctypes.c_int64(x.size // x.shape[-1])

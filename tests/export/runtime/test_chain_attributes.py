@@ -136,7 +136,7 @@ CHANGES = [
 def test_attributes_that_are_not_the_body_s_are_refused(change: Any, chained: onnx.ModelProto, tmp_path: Path) -> None:
     file = changed(chained, change, tmp_path / "b.onnx")
     for opener in (session, read_metadata):
-        with pytest.raises(ExportError, match=r"b\.onnx: Chain0 says one thing in its attributes, .* Export it again"):
+        with pytest.raises(ExportError, match=r"b\.onnx: the attributes of Chain0, .* Export it again"):
             opener(file)
 
 
@@ -168,7 +168,9 @@ def chain_in_a_branch(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize("change", [chain_in_a_function, chain_in_a_branch], ids=lambda change: change.__name__)
 def test_a_chain_is_called_by_the_graph_alone(change: Any, chained: onnx.ModelProto, tmp_path: Path) -> None:
     file = resealed(chained, change, tmp_path / "b.onnx")
-    with pytest.raises(ExportError, match="Chain0 is called inside another operation, where no writer puts a chain"):
+    with pytest.raises(
+        ExportError, match="Chain0 is called inside another operation, where this package puts no chain"
+    ):
         session(file)
 
 
@@ -248,7 +250,7 @@ def test_validate_refuses_such_a_file(
 ) -> None:
     file = changed(chained, other_limits, tmp_path / "b.onnx")
     assert main(["validate", str(file), "--data.name=digits"]) == 2
-    assert "Chain0 says one thing in its attributes" in capsys.readouterr().err
+    assert "the attributes of Chain0, which the native library runs" in capsys.readouterr().err
 
 
 def test_the_program_of_two_operations() -> None:
@@ -265,7 +267,7 @@ def test_the_program_of_two_operations() -> None:
         "output_size": [8, 8, 32],
         "limits": [-1.0, 0.5],
     }
-    with pytest.raises(ValueError, match="the constants of BinaryConvClip do not stand side by side"):
+    with pytest.raises(ValueError, match="the constants of BinaryConvClip do not follow each other"):
         chain_attributes(nodes, ["x", "w", "b", "a"], {"w": 32})
-    with pytest.raises(ValueError, match="the constants do not stand behind the values"):
+    with pytest.raises(ValueError, match="a constant comes before a value among the inputs"):
         chain_attributes(nodes, ["w", "x", "a", "b"], {"w": 32})

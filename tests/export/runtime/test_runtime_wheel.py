@@ -150,7 +150,7 @@ def test_the_build_and_the_package_call_the_library_the_same() -> None:
 def test_what_a_command_warns_of_is_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions_module, "_told", set())
+    monkeypatch.setattr(sessions_module, "_warned", set())
     monkeypatch.setattr(native_module, "_FILE", tmp_path / "none.so")
     assert main(["info", small_files(tmp_path)[0]]) == 0
     error = capsys.readouterr().err

@@ -69,11 +69,11 @@ class Returning(nn.Module):
     [
         (
             lambda a, b: (a, b),
-            r"returns 2 tensors \(output\[0\] \(2, 3\), output\[1\] \(2, 5\)\).*self.network\(x\)\[0\] say",
+            r"returns 2 tensors \(output\[0\] \(2, 3\), output\[1\] \(2, 5\)\).*self.network\(x\)\[0\]",
         ),
         (
             lambda a, b: {"out": a, "aux": [b, a]},
-            r"returns 3 tensors .*output\['aux'\]\[1\].*self.network\(x\)\['out'\] say",
+            r"returns 3 tensors .*output\['aux'\]\[1\].*self.network\(x\)\['out'\]",
         ),
         (lambda a, b: {"loss": None, "losses": ()}, "returns dict, with no tensor to take for logits"),
     ],

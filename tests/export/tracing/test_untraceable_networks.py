@@ -63,8 +63,8 @@ def test_a_mask_of_minus_infinity_is_no_broken_weight() -> None:
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        (Svd, r"body\.0\.1 \(Svd\) uses aten\._linalg_svd, which ONNX has no form of: replace it"),
-        (Decides, r"body\.0\.1 \(Decides\) takes a decision that depends on the values.*torch\.where"),
+        (Svd, r"body\.0\.1 \(Svd\) uses aten\._linalg_svd, which ONNX does not have: replace it"),
+        (Decides, r"body\.0\.1 \(Decides\) branches on the values.*torch\.where"),
         (FixedBatch, r"fixes the batch size: reshape with -1"),
         (Breaks, r"body\.0\.1 \(Breaks\) does not run on an input of shape \(2, 3, 8, 8\): no such thing"),
     ],

@@ -1,8 +1,8 @@
-// AVX2: 8 outputs to a register, half a block.
+// The AVX2 kernel: a register holds 8 outputs, half a block.
 //
-// The sums are those of avx512.cpp, a carry for each pair of words, with parities in both words of a pair as in neon.cpp
-// (bnn_kernel::prefixes): where P_2j is set, the carry is ~P_2j+1, elsewhere P_2j-1. A pair is two exclusive ors, three
-// operations for that select, six for the population count by a table of half bytes, and an add.
+// The sums are computed as in avx512.cpp, with a carry for each pair of words. Both words of a pair are parities, as in
+// neon.cpp (bnn_kernel::prefixes): where P_2j is set, the carry is ~P_2j+1, elsewhere P_2j-1. A pair takes two
+// exclusive ors, three operations for that select, six for the population count by a table of half bytes, and an add.
 #include "kernel.h"
 
 #if defined(__AVX2__) && defined(__FMA__)
@@ -13,7 +13,7 @@
 
 namespace {
 
-// `count` registers of 8 neighbours.
+// Gathers `count` registers of 8 neighbouring pixels.
 INLINE void gather_some(const uint32_t* planes, const int64_t* offsets, int64_t words, uint32_t* to, int64_t stride,
                         int count) {
     __m256i parity[4];
@@ -43,7 +43,7 @@ void gather(const uint32_t* planes, const int64_t* offsets, int64_t words, int64
     if (x < count) gather_some(planes + x, offsets, words, windows + x, stride, 1);
 }
 
-// Ones in each byte, from a table of the 16 half bytes.
+// Counts the ones in each byte, with a table for the 16 half bytes.
 INLINE __m256i count_bytes(__m256i x) {
     const __m256i table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,  //
                                            0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
@@ -53,9 +53,10 @@ INLINE __m256i count_bytes(__m256i x) {
     return _mm256_add_epi8(low, high);
 }
 
-constexpr int kMost = 4;  // pixels of a tile
+constexpr int kMost = 4;  // maximum number of pixels in a tile
 
-// Mismatches of `n` neighbouring pixels with 8 outputs, times `times`: register 2 i of `result` for pixel i.
+// Computes the mismatches of `n` neighbouring pixels with 8 outputs, times `times`; register 2 i of `result` is pixel
+// i's.
 INLINE void mismatches(const uint32_t* window, int64_t stride, const uint32_t* weights, int64_t pairs, int16_t times,
                        int n, __m256i* result) {
     __m256i last[kMost], carries[kMost];
@@ -63,7 +64,7 @@ INLINE void mismatches(const uint32_t* window, int64_t stride, const uint32_t* w
 #pragma GCC unroll 4
     for (int i = 0; i < n; ++i) last[i] = result[2 * i] = _mm256_setzero_si256();
     for (int64_t left = pairs;;) {
-        // A byte holds 255, and a count adds at most 8.
+        // A byte can count to 255, and each pair adds at most 8.
         const int64_t some = left < 31 ? left : 31;
 #pragma GCC unroll 4
         for (int i = 0; i < n; ++i) carries[i] = _mm256_setzero_si256();
@@ -79,7 +80,7 @@ INLINE void mismatches(const uint32_t* window, int64_t stride, const uint32_t* w
                 const __m256i differ = _mm256_andnot_si256(_mm256_xor_si256(last[i], sum), first);
                 carries[i] = _mm256_add_epi8(carries[i], count_bytes(_mm256_xor_si256(last[i], differ)));
                 last[i] = sum;
-                // One pixel after the other: more of them at once need more registers than there are.
+                // Keeps the compiler from interleaving pixels, which would need more registers than there are.
                 __asm__("" : "+x"(carries[i]), "+x"(last[i]));
             }
             window += 2 * stride;
@@ -101,10 +102,11 @@ INLINE void mismatches(const uint32_t* window, int64_t stride, const uint32_t* w
     }
 }
 
-constexpr int kStrip = 8;  // tiles whose sums are made before any of them is finished
+constexpr int kStrip = 8;  // tiles whose sums are computed before `finish` is called for them
 
-// A function by itself: beside `finish` the sums would find too few registers. `tiles` tiles of `n` pixels and the 16
-// outputs of a block: register 2 i of `result` for the first 8 outputs of pixel i, 2 i + 1 for the others.
+// Computes the mismatches of `tiles` tiles of `n` pixels with the 16 outputs of a block: register 2 i of `result` is
+// for the first 8 outputs of pixel i, 2 i + 1 for the others. It is not inlined: next to `finish` there would be too
+// few registers.
 template <int n>
 __attribute__((noinline)) void strip_mismatches(const uint32_t* window, int64_t stride, const uint32_t* weights,
                                                 int64_t pairs, int16_t times, int64_t tiles, __m256i* result) {
@@ -114,30 +116,30 @@ __attribute__((noinline)) void strip_mismatches(const uint32_t* window, int64_t 
     }
 }
 
-// What a tile of `n` neighbouring pixels and the 16 outputs of a block works on. `n` is known to the compiler. The job
-// is a copy: no store could have changed it.
+// A tile: `n` neighbouring pixels and the 16 outputs of a block. `n` is a compile-time constant. `job` refers to a
+// copy, so that the compiler knows that no store changes it.
 struct Tile {
     const bnn_job& job;
     int64_t pixel, block;
     int n;
-    // Outputs that are real; the others of the block are not written.
+    // Number of outputs in the block that exist; the others are not written.
     int64_t real;
 };
 
-// The first `count` lanes.
+// Returns a mask of the first `count` lanes.
 INLINE __m256i lanes_below(int64_t count) {
     const int many = count < 8 ? (int)count : 8;
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(many), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-// 16 bits of each of two pixels, the lowest first, from all ones and all zeros in two registers each.
+// Returns the 16 sign bits of each of two pixels, the first pixel's lowest, from two registers of lane masks each.
 INLINE uint32_t sign_bits(__m256i a, __m256i b, __m256i c, __m256i d) {
     const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing goes by halves of registers
     return (uint32_t)_mm256_movemask_epi8(_mm256_permutevar8x32_epi32(bytes, order));
 }
 
-// `flip`: 0xFFFF where the registers have all ones for -1.
+// Writes the signs of a tile. flip: 0xFFFF if the lane masks are set for -1 and not for +1.
 INLINE void store_signs(const Tile tile, const __m256i* positive, unsigned flip) {
     const bnn_job& job = tile.job;
     const unsigned real = tile.real < 16 ? (1u << tile.real) - 1 : 0xFFFF;
@@ -157,20 +159,20 @@ INLINE void store_signs(const Tile tile, const __m256i* positive, unsigned flip)
     }
 }
 
-// The order of operands is that of the standard operations for a NaN and for -0.0.
+// With this order of operands, NaN and -0.0 give the same result as in the standard operations.
 INLINE __m256 rprelu(__m256 y, __m256 before, __m256 slope, __m256 after) {
     const __m256 moved = _mm256_add_ps(y, before), zero = _mm256_setzero_ps();
     const __m256 above = _mm256_max_ps(zero, moved), below = _mm256_min_ps(moved, zero);
     return _mm256_add_ps(_mm256_add_ps(above, _mm256_mul_ps(below, slope)), after);
 }
 
-// In this order of operands a NaN stays NaN, as in the standard operation.
+// With this order of operands NaN stays NaN, as in the standard operation.
 INLINE __m256 clip(__m256 y, __m256 low, __m256 high) { return _mm256_min_ps(high, _mm256_max_ps(low, y)); }
 
 INLINE __m256i at_least(__m256 y, __m256 level) { return _mm256_castps_si256(_mm256_cmp_ps(y, level, _CMP_GE_OQ)); }
 
-// Stage by stage over the tile, so that a choice is made once for its pixels.
-// `full`, known to the compiler: the whole block is real. A masked store is far slower than a plain one.
+// Applies the epilogue to a tile, stage by stage, so that a branch is taken once for all its pixels. full: all outputs
+// of the block exist, a compile-time constant; a masked store is far slower than a plain one.
 INLINE void finish(const Tile tile, const __m256i* mismatch, bool full) {
     const bnn_job& job = tile.job;
     const int all = 2 * tile.n;
@@ -233,11 +235,11 @@ INLINE void finish(const Tile tile, const __m256i* mismatch, bool full) {
     }
 }
 
-// `tiles` tiles of `n` pixels, known to the compiler; no more than kStrip.
+// Computes `tiles` tiles, at most kStrip, of `n` pixels, a compile-time constant.
 template <int n>
 INLINE void compute_strip(const bnn_job& job, int64_t pixel, int64_t block, int64_t tiles) {
     if (job.kind == 2) {
-        // The lines that `finish` will want are further away than the first cache.
+        // Prefetches what `finish` reads and writes, which is not in the L1 cache.
         for (int64_t i = 0; i < n * tiles; ++i) {
             const int64_t at = (pixel + i) * job.stride + block * 16;
             if (job.add) __builtin_prefetch(job.residual + at);
@@ -245,7 +247,7 @@ INLINE void compute_strip(const bnn_job& job, int64_t pixel, int64_t block, int6
         }
     }
     __m256i mismatch[2 * n * kStrip];
-    const int16_t times = job.kind == 1 ? 1 : -2;  // a mismatch takes 2 off a sum
+    const int16_t times = job.kind == 1 ? 1 : -2;  // a mismatch lowers a sum by 2
     strip_mismatches<n>(job.windows + pixel, job.window_stride, job.weights + block * job.pairs * 32, job.pairs, times,
                         tiles, mismatch);
     for (int64_t i = 0; i < tiles; ++i) {
@@ -271,9 +273,9 @@ void compute(const bnn_job* given) {
     }
 }
 
-constexpr int kMostFloats = 6;  // pixels of a tile: two sums each, and three registers more
+constexpr int kMostFloats = 6;  // pixels of a tile, for 16 registers: two sums for each, and three others
 
-// `n` neighbouring pixels and the 16 outputs of a block.
+// Computes `n` neighbouring pixels and the 16 outputs of a block.
 INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, int n) {
     __m256 acc[2 * kMostFloats];
 #pragma GCC unroll 12
@@ -322,7 +324,7 @@ INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, i
 void float_compute(const bnn_float_job* job) {
     for (int64_t block = 0; block < job->blocks; ++block) {
         int64_t pixel = 0;
-        // Six by six, but no 6 and 2 for the last 8.
+        // Six at a time, but the last 8 are 4 and 4 and not 6 and 2.
         for (; pixel + 8 < job->pixels; pixel += kMostFloats) float_tile(job, pixel, block, kMostFloats);
         for (; pixel + 4 <= job->pixels; pixel += 4) float_tile(job, pixel, block, 4);
         for (; pixel < job->pixels; ++pixel) float_tile(job, pixel, block, 1);

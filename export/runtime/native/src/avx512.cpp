@@ -1,12 +1,12 @@
-// AVX-512 with VPOPCNTDQ: 16 outputs to a register.
+// The AVX-512 kernel, with VPOPCNTDQ: a register holds 16 outputs.
 //
-// Plain, a word costs three operations: exclusive or, population count, add. Here a pair of words costs five. Let t_k
-// be the exclusive or of the k-th words of window and weights (a 1 is a mismatch) and P_k = t_0 ^ ... ^ t_k. Adding
-// bits in columns, a full adder takes P_1, t_2, t_3 to the sum bit P_3 and a carry; the carry is the majority, a
-// function of (P_1, P_3, t_2) alone. Sum bits are linear, so P_k = (parity of the window's words) ^ (parity of the
-// weights' words): both parities are known beforehand, and t_3 is never needed. So a pair is two exclusive ors (P_3,
-// t_2), one ternary operation (the carry), and one count and one add for the carry, which weighs 2. In the end the last
-// P is counted once.
+// A simple kernel takes three operations for a word: exclusive or, population count, add. This one takes five for a
+// pair of words. Let t_k be the exclusive or of the k-th words of window and weights (a 1 is a mismatch) and P_k = t_0
+// ^ ... ^ t_k. To add bits in columns, a full adder turns P_1, t_2, t_3 into the sum bit P_3 and a carry; the carry is
+// their majority, which is a function of (P_1, P_3, t_2). Sum bits are linear, so P_k = (parity of the window's words)
+// ^ (parity of the weights' words): both parities are computed beforehand, and t_3 is never needed. So a pair takes two
+// exclusive ors (P_3, t_2), one ternary operation (the carry), and one count and one add for the carry, which counts
+// twice. At the end the last P is counted.
 #include "kernel.h"
 
 #if defined(__AVX512VPOPCNTDQ__)
@@ -41,7 +41,7 @@ void gather(const uint32_t* planes, const int64_t* offsets, int64_t words, int64
     }
 }
 
-// What a tile of `n` neighbouring pixels and the 16 outputs of a block works on. `n` is known to the compiler.
+// A tile: `n` neighbouring pixels and the 16 outputs of a block. `n` is a compile-time constant.
 struct Tile {
     const bnn_job* job;
     int64_t pixel, block;
@@ -86,14 +86,14 @@ INLINE void store_signs(const Tile tile, const __mmask16* positive) {
     for (int i = 0; i < tile.n; ++i, to += job->sign_stride) __builtin_memcpy(to, &positive[i], 2);
 }
 
-// The order of operands is that of the standard operations for a NaN and for -0.0.
+// With this order of operands, NaN and -0.0 give the same result as in the standard operations.
 INLINE __m512 rprelu(__m512 y, __m512 before, __m512 slope, __m512 after) {
     const __m512 moved = _mm512_add_ps(y, before), zero = _mm512_setzero_ps();
     const __m512 above = _mm512_max_ps(zero, moved), below = _mm512_min_ps(moved, zero);
     return _mm512_add_ps(_mm512_add_ps(above, _mm512_mul_ps(below, slope)), after);
 }
 
-// Stage by stage over the tile, so that a choice is made once for its pixels.
+// Applies the epilogue to a tile, stage by stage, so that a branch is taken once for all its pixels.
 INLINE void finish(const Tile tile, const __m512i* mismatch) {
     const bnn_job* const job = tile.job;
     const int n = tile.n;
@@ -130,7 +130,7 @@ INLINE void finish(const Tile tile, const __m512i* mismatch) {
         }
     }
     if (job->clip) {
-        // In this order of operands a NaN stays NaN, as in the standard operation.
+        // With this order of operands NaN stays NaN, as in the standard operation.
         const __m512 low = _mm512_set1_ps(job->low), high = _mm512_set1_ps(job->high);
 #pragma GCC unroll 8
         for (int i = 0; i < n; ++i) y[i] = _mm512_min_ps(high, _mm512_max_ps(low, y[i]));
@@ -160,7 +160,7 @@ INLINE void finish(const Tile tile, const __m512i* mismatch) {
 INLINE void compute_tile(const bnn_job* job, int64_t pixel, int64_t block, __mmask16 real, int n) {
     const Tile tile = {job, pixel, block, real, n};
     if (job->kind == 2) {
-        // The lines that `finish` will want are further away than the first cache.
+        // Prefetches what `finish` reads and writes, which is not in the L1 cache.
         const int64_t at = pixel * job->stride + block * 16;
 #pragma GCC unroll 8
         for (int i = 0; i < n; ++i) {
@@ -187,7 +187,7 @@ void compute(const bnn_job* job) {
     }
 }
 
-// `n` neighbouring pixels and `blocks` blocks of outputs, both known to the compiler.
+// Computes `n` neighbouring pixels and `blocks` blocks of outputs; both are compile-time constants.
 INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, int n, int blocks) {
     __m512 acc[16];
 #pragma GCC unroll 16

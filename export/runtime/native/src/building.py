@@ -1,6 +1,6 @@
-"""Compiling the native library: `compile_library(folder)`, and the setuptools commands that do it while installing.
+"""Compiling the native library: `compile_library`, and the setuptools commands that call it during installation.
 
-No part of the installed package: setuptools finds it by its path, before there is a package.
+This module is not part of the installed package; setuptools loads it by its path before the package exists.
 """
 
 from __future__ import annotations
@@ -28,34 +28,35 @@ except ImportError:  # setuptools before 70.1 takes it from wheel
 __all__ = ["LIBRARY", "REASON", "BdistWheel", "BuildPy", "compile_library"]
 
 SOURCES = Path(__file__).resolve().parent
-# No Python version in the name; and not the suffix of an extension module, which the import system would try to import.
-# As `native/__init__.py` calls it.
+# File name of the library, which `native/__init__.py` knows too. It has no Python version, and not the suffix of an
+# extension module, which Python would try to import.
 LIBRARY = {"darwin": "libbnn_itrd.1.dylib", "win32": "bnn_itrd.dll"}.get(sys.platform, "libbnn_itrd.so.1")
-# What stands in the library's place where there is none: why, and what to do. `native/__init__.py` reads it out.
+# File that is written if there is no library: it says why, and what to do. `native/__init__.py` reads it.
 REASON = "not_built.txt"
-# A multiplication and an addition are two roundings, as in the file's standard operations. Nothing but the entry points
-# is visible (see exports.map too), so two copies of the library in a process do not mix.
+# -ffp-contract=off: a multiplication and an addition are rounded separately, as in the file's standard operations.
+# -fvisibility=hidden: only the entry points are visible (see exports.map), so that two copies of the library in a
+# process do not call each other.
 _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wno-maybe-uninitialized"]
-# nodelete: sessions keep pointers into the library, whatever becomes of the options it was registered with.
+# nodelete: sessions keep pointers into the library even after their options were freed.
 _LINKING = {
     "linux": ["-Wl,-z,nodelete", f"-Wl,--version-script={SOURCES / 'exports.map'}"],
-    "win32": ["-static"],  # of MinGW: neither its libstdc++ nor its threads are on other machines
+    "win32": ["-static"],  # MinGW's libstdc++ and threads are not on other machines
 }.get(sys.platform, [])
-# Windows aligns a stack to 16 bytes, and GCC keeps registers of 32 on it with moves that want 32 (its bug 54412).
+# Windows aligns the stack to 16 bytes, but GCC saves 32-byte registers on it with aligned moves (GCC bug 54412).
 _SYSTEM = {"win32": ["-Wa,-muse-unaligned-vector-move"]}.get(sys.platform, [])
-# Sources of one kind of processor, and their flags.
+# Processor -> its own sources, with their flags.
 _FLAGS_OF: dict[str, dict[str, list[str]]] = {
     "x86_64": {
         "avx2.cpp": ["-mavx2", "-mfma"],
         "avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vpopcntdq"],
     },
-    # The compiler's own order of the sums' loop needs more registers than there are.
+    # The compiler's instruction scheduling would use more registers than there are.
     "aarch64": {"neon.cpp": ["-fno-schedule-insns"]},
 }
 
 
 def _sources(machine: str) -> dict[Path, list[str]]:
-    """The sources for this kind of processor, each with the flags it has beside those of all.
+    """Returns the sources for this kind of processor, each with its additional flags.
 
     Raises RuntimeError where there is no native code for it.
     """
@@ -68,11 +69,11 @@ def _sources(machine: str) -> dict[Path, list[str]]:
 
 
 def compile_library(folder: Path, *, flags: tuple[str, ...] = (), name: str = LIBRARY) -> Path:
-    """Compiles the sources beside this file into `folder / name` and returns that path.
+    """Compiles the sources in this file's folder to `folder / name` and returns that path.
 
-    The compiler is the environment variable CXX, or c++; one that compiles for another kind of processor makes the
-    library of that one. flags: further ones, for compiling and linking.
-    Raises RuntimeError with the compiler's words; an older library stays where it was.
+    The compiler is the environment variable CXX, or c++; a cross compiler makes the library for its processor. flags:
+    further flags, for compiling and linking.
+    Raises RuntimeError with the compiler's message; an older library stays where it was.
     """
     compiler = shlex.split(os.environ.get("CXX") or "c++")
     with tempfile.TemporaryDirectory() as scratch:
@@ -96,11 +97,11 @@ def compile_library(folder: Path, *, flags: tuple[str, ...] = (), name: str = LI
             sources = _sources(machine)
             objects = list(pool.map(compile_one, sources, sources.values()))
         folder.mkdir(parents=True, exist_ok=True)
-        # Beside its place, so that the last step is a rename: a running process keeps the library it has.
+        # The library is linked under another name and then renamed, so that running processes keep the old one.
         fresh = folder / f".{name}.{os.getpid()}"
         try:
             run([*compiler, "-shared", *_LINKING, *flags, *objects, "-o", str(fresh)])
-            # One with a sanitizer in it does not open everywhere, one for another kind of processor never.
+            # A library with a sanitizer, or for another processor, cannot be loaded here.
             if not flags and machine == platform.machine().lower().replace("arm64", "aarch64"):
                 ctypes.CDLL(str(fresh)).RegisterCustomOps  # noqa: B018
             os.replace(fresh, folder / name)
@@ -109,8 +110,8 @@ def compile_library(folder: Path, *, flags: tuple[str, ...] = (), name: str = LI
     return folder / name
 
 
-def _told(error: Exception) -> str:
-    """The reason in one line: what is lost, and how to get it."""
+def _reason(error: Exception) -> str:
+    """Returns, in one line, why there is no library, what that means, and how to get it."""
     lines = str(error).splitlines() or [type(error).__name__]
     why = next((line for line in lines if "error: " in line), lines[0]).strip()
     return (
@@ -121,11 +122,11 @@ def _told(error: Exception) -> str:
 
 
 class BuildPy(build_py):
-    """Copies the package's modules, and compiles the library where it can; elsewhere the wheel is one without it."""
+    """Copies the package's modules and compiles the library; if that fails, the wheel has no library."""
 
     @property
     def native_package(self) -> str:
-        """The package that the library belongs to: `bnn_itrd_runtime.native`, or of bnn_itrd the one of its runtime."""
+        """The package of the library: `bnn_itrd_runtime.native` or `bnn_itrd.export.runtime.native`."""
         return next(str(name) for name in self.packages if name.endswith("runtime.native"))
 
     def run(self) -> None:
@@ -136,15 +137,15 @@ class BuildPy(build_py):
             with contextlib.suppress(OSError):
                 (folder / REASON).unlink(missing_ok=True)
         except (RuntimeError, OSError, AttributeError) as error:
-            reason = _told(error)
+            reason = _reason(error)
             self.warn(f"without the native library: {reason}")
-            # One from an older version of the sources must not stay behind.
+            # A library from older sources must not stay there.
             with contextlib.suppress(OSError):
                 (folder / LIBRARY).unlink(missing_ok=True)
                 (folder / REASON).write_text(reason + "\n", encoding="utf-8")
 
     def native_folder(self) -> Path:
-        """Where the library goes: into the wheel's tree, or beside the sources of an editable installation."""
+        """Returns the library's folder: in the wheel, or for an editable installation the package's own folder."""
         return SOURCES.parent if self.editable_mode else Path(self.build_lib, *self.native_package.split("."))
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
@@ -154,9 +155,9 @@ class BuildPy(build_py):
 
 
 class BdistWheel(bdist_wheel):
-    """A wheel for this platform and any Python 3 where the library is in it, else one for any platform.
+    """Makes a wheel for this platform and any Python 3 if it has the library, else one for any platform.
 
-    Where a compiler for another platform makes the library, the environment variable _PYTHON_HOST_PLATFORM names that.
+    With a cross compiler, the environment variable _PYTHON_HOST_PLATFORM names the library's platform.
     """
 
     def get_tag(self) -> tuple[str, str, str]:

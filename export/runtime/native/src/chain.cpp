@@ -8,7 +8,7 @@ namespace bnn {
 namespace {
 
 constexpr int64_t kLargest = int64_t(1) << 40;
-// With as many images, threads take whole images; with fewer, they share the work of each step.
+// From so many images on, each thread takes whole images; with fewer, the threads share the work of each step.
 constexpr int64_t kImagesApart = 8;
 
 void one_by_one(void*, void (*task)(void*, size_t), size_t count, void* data) {
@@ -28,7 +28,7 @@ int64_t Value::bytes() const {
     return form == kSigns ? size : 4 * size;
 }
 
-// What one image needs on its way: the values between the steps, and the buffers of its convolutions.
+// The memory for one image: the values between the steps, and the buffers of the convolutions.
 struct Chain::Arena {
     Aligned<uint8_t> memory;
     std::vector<Workspace> spaces;
@@ -125,8 +125,9 @@ void Chain::add_convolution(int64_t signs, int64_t residual, std::unique_ptr<Con
     define({signs, residual, 0, {}, std::move(convolution), nullptr, nullptr}, all);
 }
 
-// Values that nobody reads any more leave their place to the next of the same size. A residual read for the last time
-// leaves it to y: every element is read before it is written, by the same task.
+// Assigns each value a place in the arena. A place becomes free after the last step that reads its value, for the next
+// value of the same size. A convolution whose residual is read for the last time writes y there: each element is read
+// before it is written, by the same task.
 void Chain::finish() {
     if (steps_.empty()) throw Error("a chain without steps");
     std::vector<int64_t> last(values_.size(), -1);
@@ -161,7 +162,7 @@ void Chain::finish() {
                 }
             }
         }
-        // Read now for the last time, or never.
+        // Frees the places of values that this step reads last, and of those that no step reads.
         const auto leave = [&](int64_t v) {
             if (v >= inputs_ && v < outside) vacant.emplace((sizes_[size_t(v)] + 63) / 64 * 64, places_[size_t(v)]);
         };
@@ -250,7 +251,7 @@ void Chain::run(int64_t images, const void* const* inputs, void* const* outputs,
             std::unique_ptr<Arena> arena = call.chain->take();
             call.chain->run_image(call, int64_t(image), *arena, {one_by_one, nullptr, true});
             call.chain->give(std::move(arena));
-        } catch (...) {  // nothing may pass through onnxruntime's threads; sizes were checked, so it is memory
+        } catch (...) {  // no exception may leave onnxruntime's threads; sizes were checked, so memory is short
             call.failed = true;
         }
     };

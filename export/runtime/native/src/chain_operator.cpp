@@ -1,4 +1,4 @@
-// Operator `Chain` of docs/reference/format.md: its attribute `program`, read and run.
+// The operator `Chain` of docs/reference/format.md: it reads the attribute `program` and runs it.
 #include <algorithm>
 
 #include "operators.h"
@@ -7,12 +7,12 @@ namespace bnn {
 
 namespace {
 
-// Of a step.
+// Codes of the steps.
 enum Code { kSignStep = 0, kPoolingStep = 1, kConvolutionStep = 2, kFloatStep = 3, kLevelStep = 4, kInnerStep = 5 };
-// Of a convolution.
+// Bits of a convolution's form.
 enum Form { kFloatForm = 1, kAddForm = 2, kClipForm = 4, kSignForm = 8, kRPReLUForm = 16, kLevelForm = 32 };
 
-// The attribute `program`, one number after the other.
+// Reads the attribute `program`, number by number.
 class Program {
   public:
     explicit Program(std::vector<int64_t> numbers) : numbers_(std::move(numbers)) {}
@@ -55,7 +55,7 @@ Attributes next_attributes(Program& program) {
     return a;
 }
 
-// Raises Error on a form that no operation has.
+// Returns the epilogue of a form. Raises Error on a form that no operation has.
 Epilogue epilogue_of(int64_t form) {
     Epilogue e;
     const bool known = form >= 0 && form < 64 && (!form || form & kFloatForm) &&

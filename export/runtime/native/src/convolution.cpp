@@ -7,32 +7,33 @@ namespace bnn {
 
 namespace {
 
-// A pair of words of 16 outputs and a pixel is five operations: a step. About two and a half cycles of one core.
-constexpr int64_t kStepsPerTask = 3000;  // a task should outlast what it costs to hand it to a thread
+// A step is the work for a pair of words, 16 outputs and a pixel: five operations, about two and a half cycles of a
+// core.
+constexpr int64_t kStepsPerTask = 3000;  // so that a task takes longer than handing it to a thread
 constexpr int64_t kMostTasks = 128;
-constexpr int64_t kSignFloats = 1 << 15;  // whose signs are one task
-constexpr int64_t kWindowWords = 6144;    // 24 KiB: windows stay in the first cache, and fit on a thread's stack
-constexpr int64_t kPlaneWords = 1 << 18;  // 1 MiB: planes of the images held at once stay in the second
+constexpr int64_t kSignFloats = 1 << 15;  // floats whose signs are one task
+constexpr int64_t kWindowWords = 6144;    // 24 KiB: windows stay in the L1 cache, and fit on a thread's stack
+constexpr int64_t kPlaneWords = 1 << 18;  // 1 MiB: planes of the images held at once stay in the L2 cache
 constexpr int64_t kSharedWords = 1 << 20;  // 4 MiB: windows of all chunks held at once
 constexpr int64_t kTile = 8;              // pixels a kernel computes side by side
 constexpr int64_t kOverrun = 16;          // words a kernel writes behind the last window
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// One run: the images held at once, cut into tasks of a range of pixels and of blocks.
+// One run: waves of images that are held at once, each divided into tasks of a range of pixels and of blocks.
 struct Run {
     const Convolution& convolution;
     const Tensors& tensors;
     Workspace& space;
     Scratch& scratch;
-    int64_t first_image, images;  // of this wave
-    int64_t chunk, chunks;        // pixels; of one image
-    int64_t cut, cuts;            // blocks; cuts > 1 only with one group of full blocks
-    int64_t stride;               // of the windows
-    int64_t window_words;         // of a task
-    bool shared;                  // windows are gathered once, for all cuts
+    int64_t first_image, images;  // the wave
+    int64_t chunk, chunks;        // pixels of a task; chunks of an image
+    int64_t cut, cuts;            // blocks of a task; cuts of the blocks, above 1 only with one group of full blocks
+    int64_t stride;               // words between the rows of the windows
+    int64_t window_words;         // size of a task's windows
+    bool shared;                  // windows are gathered once for all cuts
     bool local;                   // windows fit on the stack
-    std::atomic<bool> failed{false};  // no memory for a task's windows
+    std::atomic<bool> failed{false};  // a task had no memory for its windows
 
     const Layer& layer() const { return convolution.layer; }
     bool masked() const { return layer().group_outputs % kLanes != 0 && tensors.signs; }
@@ -46,7 +47,7 @@ void spread_task(void* data, size_t image) {
                           run.scratch.planes.get() + int64_t(image) * run.space.plan.plane_size);
 }
 
-// Windows of the pixels [first, last) of an image and of a group.
+// Gathers the windows of the pixels [first, last) of an image and a group.
 void gather(const Run& run, int64_t image, int64_t group, int64_t first, int64_t last, uint32_t* windows) {
     const Plan& plan = run.space.plan;
     const Layer& layer = run.layer();
@@ -68,7 +69,7 @@ void gather_task(void* data, size_t task) {
            run.scratch.windows.get() + int64_t(task) * run.window_words);
 }
 
-// Bits of all outputs of a pixel from 16 per block.
+// Joins the 16 bits per block to the sign bits of all outputs of a pixel.
 void join_masks(const Layer& layer, const uint16_t* masks, uint8_t* signs) {
     std::memset(signs, 0, size_t(layer.output_bytes()));
     for (int64_t o = 0; o < layer.outputs; ++o) {
@@ -133,7 +134,7 @@ void compute_task(void* data, size_t task) {
         alignas(64) uint32_t here[kWindowWords];
         return compute_windows(run, task, here);
     }
-    try {  // nothing may pass through onnxruntime's threads
+    try {  // no exception may leave onnxruntime's threads
         Aligned<uint32_t> buffer = run.space.slots.take();
         compute_windows(run, task, buffer.get());
         run.space.slots.give(std::move(buffer));
@@ -142,8 +143,8 @@ void compute_task(void* data, size_t task) {
     }
 }
 
-// Pixels of a task: as many as fit on the stack, fewer where that leaves too few tasks. Whole rows where they are whole
-// registers, so that no register is written across two cache lines.
+// Returns the number of pixels of a task: as many as fit on the stack, fewer if there would be too few tasks. It is
+// whole rows if these are whole registers, so that no register is written to two cache lines.
 int64_t chunk_of(const Layer& layer, const Plan& plan, int64_t images, int64_t tasks) {
     const int64_t fit = kWindowWords / (2 * layer.pairs) - kOverrun, width = plan.out_width;
     const int64_t unit = width % kLanes == 0 && width <= fit ? width : fit >= kLanes ? kLanes : kTile;

@@ -1,4 +1,4 @@
-// Running a layer on a batch of images.
+// Runs a binary convolution on a batch of images.
 #pragma once
 
 #include <atomic>
@@ -10,14 +10,14 @@
 
 namespace bnn {
 
-// Calls task(data, 0), ..., task(data, count - 1), in any order, perhaps at the same time.
+// A thread pool: `run` calls task(data, 0), ..., task(data, count - 1), in any order and possibly at the same time.
 struct Pool {
     void (*run)(void* self, void (*task)(void*, size_t), size_t count, void* data);
     void* self;
-    bool single = false;  // one thread: there is nothing to divide
+    bool single = false;  // it has one thread
 };
 
-// Signs as packed bits, floats, raw sums; which of them are there depends on the layer's epilogue.
+// Inputs and outputs of a run: packed signs, floats, sums. The layer's epilogue says which outputs there are.
 struct Tensors {
     const uint8_t* input;  // (n, h, w, ceil(c / 8))
     int64_t images, height, width;
@@ -27,13 +27,15 @@ struct Tensors {
     int32_t* raw = nullptr;
 };
 
-// The kernel of this name, null for "portable". Raises Error where the processor or the name does not allow it.
+// Returns the kernel of this name, null for "portable". Raises Error on another name, or if the processor cannot run
+// it.
 const bnn_kernel* kernel_by_name(const std::string& name);
-// The fastest one, or what the environment variable BNN_ITRD_KERNEL asks for.
+// Returns the fastest kernel, or the one in the environment variable BNN_ITRD_KERNEL.
 const bnn_kernel* best_kernel();
 const char* kernel_name(const bnn_kernel*);
 
-// Buffers of one size for tasks whose windows do not fit on the stack: as many as run at the same time.
+// Buffers of one size, for tasks whose windows do not fit on the stack; there are as many as tasks run at the same
+// time.
 class Slots {
   public:
     Slots() = default;
@@ -42,7 +44,7 @@ class Slots {
         words_ = other.words_, idle_ = std::move(other.idle_);
         return *this;
     }
-    // Not while a buffer is out.
+    // Must not be called while a task has a buffer.
     void resize(int64_t words) {
         if (words == words_) return;
         idle_.clear();
@@ -57,16 +59,17 @@ class Slots {
     std::vector<Aligned<uint32_t>> idle_;
 };
 
-// Planes and windows of one run. The steps of a chain take them in turns, so that they stay in the cache.
+// Buffers for the planes and windows of one run. The steps of a chain use the same ones, so that they stay in the
+// cache.
 struct Scratch {
     Aligned<uint32_t> planes, windows;
     int64_t plane_words = 0, window_words = 0;  // how many there are
-    // Whose borders the planes have, and of how many images.
+    // The plan whose borders are written to the planes, and for how many images.
     const Plan* bordered = nullptr;
     int64_t images = 0;
 };
 
-// What else one run needs. Kept from run to run, as the scratch is.
+// The other buffers of a run, which are kept for the next one.
 struct Workspace {
     Plan plan;
     int64_t mask_count = 0, mask_places = 0;
@@ -81,9 +84,9 @@ class Convolution {
     Convolution(const Convolution&) = delete;
     Convolution& operator=(const Convolution&) = delete;
 
-    // May be called by several threads at once. Raises Error or std::bad_alloc, not from within `pool`.
+    // Several threads may call this at once. Raises Error or std::bad_alloc, but never in the threads of `pool`.
     void run(const Tensors&, const Pool& pool) const;
-    // The same with the caller's buffers, which no other call may use at the time.
+    // Uses the caller's buffers, which no other call may use at the same time.
     void run(const Tensors&, const Pool& pool, Workspace& space, Scratch& scratch) const;
 
     const Layer layer;
@@ -94,16 +97,16 @@ class Convolution {
         Workspace space;
         Scratch scratch;
     };
-    // One run's buffers wait here for the next; a second run at the same time makes its own.
+    // Buffers for the next run; a second run at the same time allocates its own.
     mutable std::atomic<Buffers*> idle{nullptr};
 };
 
-// The portable version, from the bits as they lie in the file; rows of the output.
+// Computes rows of the output in portable C++, from the bits in the file's order.
 void portable(const Layer&, const Tensors&, int64_t out_height, int64_t out_width, int64_t first_row, int64_t last_row);
 float rprelu(float y, float before, float slope, float after);
 void portable_signs(const float* x, const float* level, int64_t pixels, int64_t channels, uint8_t* bytes);
 
-// Signs of (pixels, channels) floats, packed: +1 from a channel's level on, from 0 where `level` is null.
+// Packs the signs of floats (pixels, channels): +1 from a channel's level on, or from 0 on if `level` is null.
 void pack_signs(const bnn_kernel*, const float* x, const float* level, int64_t pixels, int64_t channels, uint8_t* bytes,
                 const Pool& pool);
 

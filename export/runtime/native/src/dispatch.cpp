@@ -1,4 +1,4 @@
-// Which kernel runs: the best the processor has, or a lower one named by the environment.
+// Chooses the kernel: the fastest that the processor can run, or the one that BNN_ITRD_KERNEL names.
 #include <cstdlib>
 #include <vector>
 
@@ -10,7 +10,7 @@ namespace {
 
 constexpr const char* kVariable = "BNN_ITRD_KERNEL";
 
-// The kernels that are compiled for this kind of processor, the best first, and whether this very one can run them.
+// The kernels that are compiled for this kind of processor, the fastest first, and whether this processor can run them.
 struct Choice {
     const bnn_kernel* kernel;
     bool runs;
@@ -49,7 +49,7 @@ const bnn_kernel* kernel_by_name(const std::string& name) {
         if (choice.runs) return choice.kernel;
         throw Error("this processor cannot run the kernel \"" + name + "\"");
     }
-    // Those of other processors are known by name, and run nowhere here.
+    // Kernels for other kinds of processors are known only by name.
     if (name == "avx512" || name == "avx2" || name == "neon") {
         throw Error("this processor cannot run the kernel \"" + name + "\"");
     }
@@ -68,7 +68,7 @@ const bnn_kernel* best_kernel() {
     for (const Choice& choice : choices()) {
         if (choice.runs) return choice.kernel;
     }
-    // The portable kernel is there to be compared with; the standard operations of the file are much faster.
+    // The portable kernel is for tests; the standard operations of the file are much faster.
     throw Error(std::string(kLacking) + " (" + kVariable + "=portable insists on the slow portable kernel)");
 }
 

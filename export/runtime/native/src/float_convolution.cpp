@@ -8,14 +8,14 @@ namespace bnn {
 
 namespace {
 
-constexpr int64_t kTaskProducts = 1 << 18;  // a task should outlast what it costs to hand it to a thread
+constexpr int64_t kTaskProducts = 1 << 18;  // so that a task takes longer than handing it to a thread
 constexpr int64_t kLargestPlane = int64_t(1) << 29;
 
 struct Run {
     const FloatConvolution* convolution;
     const bnn_kernel* kernel;
-    const float* x;  // with the border
-    float* y;        // of this image
+    const float* x;  // the image with its border
+    float* y;        // the image's outputs
     uint8_t* signs;
     const int64_t* offsets;
     int64_t row_size, out_height, out_width, per_task;  // rows of the output
@@ -53,7 +53,7 @@ void row_task(void* data, size_t index) {
     job.clip = c.epilogue.clip, job.low = c.epilogue.low, job.high = c.epilogue.high;
     job.rprelu = c.epilogue.rprelu;
     job.before = c.before.get(), job.slope = c.slope.get(), job.after = c.after.get(), job.level = c.level.get();
-    const bool inside = run.kernel && c.outputs % kLanes == 0;  // the kernel makes whole blocks of signs
+    const bool inside = run.kernel && c.outputs % kLanes == 0;  // the kernel writes the signs of whole blocks
     for (int64_t row = first; row < last; ++row) {
         job.x = run.x + row * c.attributes.strides[0] * run.row_size;
         job.y = run.y + row * run.out_width * c.outputs;
@@ -129,7 +129,7 @@ void FloatConvolution::run(const bnn_kernel* kernel, const float* x, int64_t ima
         space.height = height, space.width = width;
     }
     const int64_t pixels = out_height * out_width, products = pixels * depth * blocks * kLanes;
-    // An image is `planes` of rows of `length` floats.
+    // An image has `planes` planes, each of rows of `length` floats.
     const int64_t planes = last ? 1 : a.channels, inner = last ? a.channels : 1, length = columns * inner;
     Run run{this, kernel, nullptr, nullptr, nullptr, space.offsets.data(), length, out_height, out_width, out_height};
     if (!pool.single) run.per_task = std::max<int64_t>(1, out_height * kTaskProducts / std::max(products, kTaskProducts));

@@ -6,7 +6,7 @@ namespace bnn {
 
 namespace {
 
-// A side of a shape: known, or by name, as in ("batch", 32, 32, 64).
+// A side of a shape: a number or a name, as in ("batch", 32, 32, 64).
 struct Side {
     int64_t size;
     std::string name;
@@ -18,9 +18,9 @@ struct Context {
     const OrtApi* api;
     OrtShapeInferContext* context;
 
-    // Raises Refused where it is unknown how many sides there are.
+    // Raises Refused where the number of axes is not known.
     std::vector<Side> input(size_t index) const {
-        OrtTensorTypeAndShapeInfo* info = nullptr;  // the context's own
+        OrtTensorTypeAndShapeInfo* info = nullptr;  // the context frees it
         check(ort::ShapeInferContext_GetInputTypeShape(api, context, index, &info));
         size_t count = 0;
         check(ort::GetDimensionsCount(api, info, &count));
@@ -43,7 +43,7 @@ struct Context {
     }
 
     void output(size_t index, ort::Type type, const std::vector<Side>& sides) const {
-        // A side that is neither known nor named would be taken for equal to every other such side.
+        // onnxruntime takes all sides without number and name for equal.
         std::vector<int64_t> sizes;
         std::vector<const char*> names;
         for (const Side& side : sides) {
@@ -111,7 +111,7 @@ void infer_shapes(const Operator& op, OrtShapeInferContext* context) noexcept {
     } catch (const Refused& refused) {
         ort::ReleaseStatus(op.api, refused.status);
     } catch (...) {
-        // Unknown it stays.
+        // The shape stays unknown.
     }
 }
 

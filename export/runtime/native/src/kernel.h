@@ -1,27 +1,27 @@
-// What a kernel of one instruction set gets and does. Plain data only: the files that are compiled for a newer
-// processor must share no inline function with the others, because the linker keeps one copy and may keep the wrong
-// one.
+// The interface of a kernel, which is compiled for one instruction set. It is plain data: files that are compiled for a
+// newer processor must share no inline function with the others, because the linker keeps one copy of it, which may be
+// the one for the newer processor.
 #pragma once
 
 #include <stdint.h>
 
 struct bnn_job {
-    // Words of the windows, (pairs, 2, window_stride), see Layer::repack; a window is a column.
+    // Words of the windows, (pairs, 2, window_stride); a window is a column. See Layer::repack.
     const uint32_t* windows;
     int64_t window_stride, pairs, pixels;
-    // Weights of the first block, (blocks, pairs, 2, 16); `outputs` of the lanes are real.
+    // Weights from the first block on, (blocks, pairs, 2, 16); `outputs` of the lanes are outputs.
     const uint32_t* weights;
     int64_t blocks, outputs;
-    // Where the numbers of each pixel's class begin in the table, see Plan::table.
+    // Index in the table of the first number of each pixel's class, see Plan::table.
     const int32_t *table_offsets, *table;
-    // For each lane. `residual`, `y` and `raw` begin at the first pixel's first output; a pixel takes `stride`
-    // elements.
+    // Constants of each lane. `residual`, `y` and `raw` begin at the first pixel's first output, and the next pixel is
+    // `stride` elements further.
     const float *scale, *bias, *residual;
     const float *before, *slope, *after, *level;
     float* y;
     int32_t* raw;
     int64_t stride;
-    // 16 bits per block. Only where blocks are full; otherwise `masks`, (pixels, mask_stride) gets them.
+    // 16 sign bits per block, if all blocks are full; otherwise they go to `masks`, (pixels, mask_stride).
     uint8_t* signs;
     int64_t sign_stride;
     uint16_t* masks;
@@ -31,15 +31,15 @@ struct bnn_job {
     float low, high;
 };
 
-// A row of a float convolution, see float_convolution.h.
+// A row of the output of a float convolution, see float_convolution.h.
 struct bnn_float_job {
-    // The first pixel's window; a pixel's neighbour begins `step` elements further.
+    // The first pixel's window; the next pixel's begins `step` elements further.
     const float* x;
     int64_t step, pixels;
-    const int64_t* offsets;  // (depth) from where a window begins
+    const int64_t* offsets;  // (depth), from the beginning of a window
     int64_t depth;
     const float* weights;  // (blocks, depth, 16)
-    const float* bias;     // (blocks, 16), as those that follow
+    const float* bias;     // (blocks, 16), as the next ones
     const float *before, *slope, *after, *level;
     int64_t blocks, outputs;
     float* y;
@@ -52,17 +52,17 @@ struct bnn_float_job {
 
 struct bnn_kernel {
     const char* name;
-    // Windows (pairs, 2, stride) of `count` neighbours in a row, from the offsets of the `words` words of one window.
-    // Registers are read and written whole: up to 15 words behind the last one.
+    // Gathers the windows (pairs, 2, stride) of `count` neighbouring pixels; offsets: of the `words` words of a window.
+    // Whole registers are read and written, which is up to 15 words behind the last one.
     void (*gather)(const uint32_t* planes, const int64_t* offsets, int64_t words, int64_t count, uint32_t* windows,
                    int64_t stride);
     void (*compute)(const bnn_job*);
     void (*float_compute)(const bnn_float_job*);
-    // 8 * count floats -> count bytes of signs.
+    // Packs the signs of 8 * count floats to count bytes.
     void (*signs)(const float* x, int64_t count, uint8_t* bytes);
-    // (pixels, 8 * count) floats -> (pixels, count) bytes of signs: +1 from the channel's level on.
+    // Packs the signs of floats (pixels, 8 * count) to bytes (pixels, count): +1 from the channel's level on.
     void (*level_signs)(const float* x, const float* level, int64_t pixels, int64_t count, uint8_t* bytes);
-    // The weights' first word of a pair is to be a parity like the second, see Layer::prefix.
+    // Whether the first word of a pair of weights must be a parity like the second, see Layer::prefix.
     int prefixes;
 };
 

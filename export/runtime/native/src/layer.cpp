@@ -6,7 +6,7 @@ namespace bnn {
 
 namespace {
 
-constexpr int64_t kLargest = int64_t(1) << 30;  // of an attribute, and of a sum of +-1: both fit into int32 with room
+constexpr int64_t kLargest = int64_t(1) << 30;  // maximum of an attribute and of a sum of +-1, well inside int32
 
 int64_t rounded_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
 
@@ -83,7 +83,7 @@ void Layer::check(const std::vector<int64_t>& shape) const {
         throw Error("the number of outputs must be a multiple of group, got " + std::to_string(shape[3]) + " and " +
                     std::to_string(a.group));
     }
-    // The factors are at most 2^30 each, so two of them never overflow.
+    // The factors are at most 2^30 each, so the product of two does not overflow.
     const int64_t taps = a.kernel[0] * a.kernel[1];
     if (taps > kLargest || taps * (a.channels / a.group) > kLargest) {
         throw Error("a window of more than 2^30 values: kernel_shape " + text(a.kernel, 2) + " and " +
@@ -96,8 +96,8 @@ int Layer::weight(int64_t output, int64_t tap, int64_t channel) const {
     return bits[size_t((tap * bytes + channel / 8) * outputs + output)] >> (channel % 8) & 1;
 }
 
-// A window is a list of words x0, x1, x2, ...: taps in order, within a tap the words of its channels. Of the pair
-// (x2j, x2j+1) the kernels want two words: x2j, and the exclusive or of x0 .. x2j+1 (see avx512.cpp for the reason).
+// A window is a list of words x0, x1, x2, ...: the kernel positions in order, and for each the words of its channels.
+// For the pair (x2j, x2j+1) a kernel reads the words x2j and x0 ^ ... ^ x2j+1 (see avx512.cpp for the reason).
 void Layer::repack() {
     const int64_t taps = attributes.kernel[0] * attributes.kernel[1];
     const int64_t bytes = rounded_up(group_channels, 8);

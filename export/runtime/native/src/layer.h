@@ -1,4 +1,5 @@
-// One binary convolution: its attributes, checked, and its constants in the order in which the kernels read them.
+// A binary convolution: its attributes, which are checked, and its constants in the order in which the kernels read
+// them.
 #pragma once
 
 #include <cstdint>
@@ -10,12 +11,12 @@
 
 namespace bnn {
 
-// What is wrong with an argument, in words for the user.
+// An error in an argument, with a message for the user.
 struct Error : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-// Outputs a kernel computes side by side: 32-bit lanes of the widest register.
+// Number of outputs that a kernel computes at once: the 32-bit lanes of the widest register.
 constexpr int64_t kLanes = 16;
 
 struct Attributes {
@@ -23,22 +24,22 @@ struct Attributes {
     int64_t kernel[2] = {1, 1}, strides[2] = {1, 1}, dilations[2] = {1, 1};
     int64_t pads[4] = {0, 0, 0, 0};  // top, left, bottom, right
 
-    // Raises Error where a value is out of its range; what passes can be added and multiplied in pairs without
+    // Raises Error where a value is out of its range. Within the ranges, two values can be added or multiplied without
     // overflow.
     void check() const;
 };
 
 enum class Kind { kRaw, kThreshold, kFloat };
 
-// What follows the scaled sum, in this order. Never both a clip and an RPReLU.
+// The operations behind the scaled sum, in this order; there is a clip or an RPReLU, never both.
 struct Epilogue {
     Kind kind = Kind::kRaw;
     bool add = false, clip = false, rprelu = false, sign = false;
-    bool rsign = false;  // the sign's level is a constant of each channel, not 0
+    bool rsign = false;  // the sign has a level per channel, not 0
     float low = 0, high = 0;
 };
 
-// Of each output channel, as in the file; null where the epilogue has no use for it.
+// Constants per output channel, as in the file; null where the epilogue does not use them.
 struct Constants {
     const int32_t* threshold = nullptr;
     const float *scale = nullptr, *bias = nullptr;
@@ -50,10 +51,10 @@ struct Layer {
     Attributes attributes;
     Epilogue epilogue;
     int64_t outputs, group_channels, group_outputs;
-    int64_t words;   // of 32 bits: the channels of a group
-    int64_t pairs;   // of words: the window of a group, the last one filled with a word 0
-    int64_t blocks;  // of kLanes outputs: the outputs of a group
-    int64_t lanes;   // outputs with every group filled up to whole blocks
+    int64_t words;   // 32-bit words of a group's channels
+    int64_t pairs;   // pairs of words of a group's window; the last may have a word 0 at its end
+    int64_t blocks;  // blocks of kLanes outputs in a group
+    int64_t lanes;   // outputs, with each group rounded up to whole blocks
 
     std::vector<uint8_t> bits;   // (kh, kw, ceil(i / 8), o), as in the file
     Aligned<uint32_t> weights;   // (group, block, pair, 2, kLanes), see `repack`
@@ -61,21 +62,22 @@ struct Layer {
     Aligned<float> scale, bias, before, slope, after, level;  // (lanes)
     std::vector<int32_t> sums;   // (kh + 1, kw + 1, lanes): sum of the weights of the taps above and to the left
 
-    // weights: uint8 of `shape`. Raises Error where an attribute or a shape is impossible.
+    // weights: uint8, of shape `shape`. Raises Error where an attribute or a shape is impossible.
     Layer(const Attributes&, const Epilogue&, const uint8_t* weights, const std::vector<int64_t>& shape,
           const Constants&);
 
-    // Where an output's numbers lie in what has `lanes` of them.
+    // Returns the lane of an output, its index in arrays of `lanes` numbers.
     int64_t lane(int64_t output) const {
         return output / group_outputs * blocks * kLanes + output % group_outputs;
     }
-    // Bytes of a pixel of the input, of the output.
+    // Bytes of a pixel of the input and of the output.
     int64_t input_bytes() const { return (attributes.channels + 7) / 8; }
     int64_t output_bytes() const { return (outputs + 7) / 8; }
-    // The weight bit of an output (of all), a tap, a channel (of its group).
+    // Returns the weight bit of an output, a kernel position and a channel of the output's group.
     int weight(int64_t output, int64_t tap, int64_t channel) const;
 
-    // Makes the first word of every pair the exclusive or of all words up to it, as the second is. Once.
+    // Replaces the first word of each pair by the exclusive or of all words up to it, as the second is; to be called
+    // once.
     void prefix();
 
   private:
@@ -84,7 +86,7 @@ struct Layer {
     void sum_taps();
 };
 
-// "(1, 2, 3)", for messages.
+// Returns "(1, 2, 3)", for messages.
 std::string text(const int64_t* values, size_t count);
 
 }  // namespace bnn

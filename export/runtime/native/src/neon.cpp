@@ -1,10 +1,10 @@
-// NEON (every aarch64 processor): 4 outputs to a register, a quarter of a block.
+// The NEON kernel, for all aarch64 processors: a register holds 4 outputs, a quarter of a block.
 //
-// The sums are those of avx512.cpp, a carry for each pair of words. There is no operation of three inputs to make the
-// carry of any of them, but a select by bits: where d = P_2j is set, the carry is ~P_2j+1, elsewhere P_2j-1. So here both
-// words of a pair are parities (bnn_kernel::prefixes), and a pair costs two exclusive ors, a select, a count and an add.
-// The select wants the two parities with opposite signs, so every other one is inverted, by `gather` in the windows: the
-// first pair's, then every second one's. The select of an odd pair then gives ~carry, of whose ones a byte has 8 - count.
+// The sums are computed as in avx512.cpp, with a carry for each pair of words. NEON has no general operation of three
+// inputs for the carry, but a select by bits: where P_2j is set, the carry is ~P_2j+1, elsewhere P_2j-1. So both words
+// of a pair are parities (bnn_kernel::prefixes), and a pair takes two exclusive ors, a select, a count and an add. Of
+// the two parities that are selected, one must be inverted: `gather` inverts that of the first pair in the windows, and
+// then every second one. The select of an odd pair gives ~carry, of which a byte has 8 - count ones.
 #include "kernel.h"
 
 #if defined(__aarch64__)
@@ -15,9 +15,9 @@
 
 namespace {
 
-constexpr int kQuarters = 4;  // registers of a block
+constexpr int kQuarters = 4;  // registers in a block
 
-// `count` registers of 4 neighbours.
+// Gathers `count` registers of 4 neighbouring pixels.
 INLINE void gather_some(const uint32_t* planes, const int64_t* offsets, int64_t words, uint32_t* to, int64_t stride,
                         int count) {
     uint32x4_t parity[4];
@@ -52,7 +52,7 @@ void gather(const uint32_t* planes, const int64_t* offsets, int64_t words, int64
     if (x < count) gather_some(planes + x, offsets, words, windows + x, stride, 1);
 }
 
-// Through a general register: a load into all lanes takes a place in the pipes where the counting is done.
+// Loads by a general register: a load to all lanes would use the pipelines that do the counting.
 INLINE uint32x4_t everywhere(const uint32_t* word) {
     uint32_t value = *word;
     __asm__("" : "+r"(value));
@@ -61,26 +61,26 @@ INLINE uint32x4_t everywhere(const uint32_t* word) {
 
 INLINE uint8x16_t ones(uint32x4_t x) { return vcntq_u8(vreinterpretq_u8_u32(x)); }
 
-// 32-bit sums of four bytes each.
+// Returns 32-bit sums of four bytes each.
 INLINE uint32x4_t widen(uint8x16_t bytes) { return vpaddlq_u16(vpaddlq_u8(bytes)); }
 
-// What a tile of `n` neighbouring pixels and the 16 outputs of a block works on. `n` is known to the compiler.
+// A tile: `n` neighbouring pixels and the 16 outputs of a block. `n` is a compile-time constant.
 struct Tile {
     const bnn_job* job;
     int64_t pixel, block;
     int n;
-    // Outputs that are real; the others of the block are not written.
+    // Number of outputs in the block that exist; the others are not written.
     int64_t real;
 };
 
-// Where the sums of a tile stand in its windows and weights, and the counts of carries so far.
+// The state of a tile's sums: positions in windows and weights, and the counts of carries so far.
 struct Sums {
     const uint32_t *window, *weights;
     uint32x4_t last[2 * kQuarters];
     uint8x16_t carries[2 * kQuarters];
 };
 
-// One pair. `odd`, known to the compiler: the windows' second parity is as it is, the one before it is inverted.
+// Adds one pair. odd: the windows' second parity is not inverted, the one before it is; a compile-time constant.
 INLINE void pair_of_words(Sums& s, int64_t stride, int n, bool odd) {
     uint32x4_t first[2], second[2];
 #pragma GCC unroll 2
@@ -113,8 +113,8 @@ INLINE void mismatches(const Tile tile, uint32x4_t* result) {
 #pragma GCC unroll 8
     for (int k = 0; k < n * kQuarters; ++k) s.last[k] = result[k] = vdupq_n_u32(0);
     for (int64_t left = pairs; left > 0;) {
-        // A byte holds 255, and a pair adds at most 8: 31 pairs, or 15 times two of them. What the inverted ones
-        // take away is there from the start.
+        // A byte can count to 255, and a pair adds at most 8: so 31 pairs, or 15 times two. The counts start with the
+        // number that the inverted pairs subtract.
         const int64_t twice = left < 30 ? left / 2 : 15;
         const uint8x16_t start = vdupq_n_u8((uint8_t)(8 * twice));
 #pragma GCC unroll 8
@@ -138,7 +138,7 @@ INLINE void mismatches(const Tile tile, uint32x4_t* result) {
     }
 }
 
-// 16 bits of each of `n` pixels, the lowest first, from all ones and all zeros in four registers each.
+// Returns the 16 sign bits of each of `n` pixels, the first pixel's lowest, from four registers of lane masks each.
 INLINE uint32_t bits(const uint32x4_t* positive, int n) {
     const uint8x16_t weights = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     uint8x16_t bytes[2];
@@ -170,7 +170,7 @@ INLINE void store_signs(const Tile tile, const uint32x4_t* positive) {
     }
 }
 
-// A quarter of which `real` lanes are real; the others are 0, and stay as they are.
+// Loads and stores a quarter block of which `real` lanes exist; the others are read as 0 and not written.
 INLINE float32x4_t load_some(const float* from, int64_t real) {
     if (real >= 4) return vld1q_f32(from);
     float lanes[4] = {0, 0, 0, 0};
@@ -185,7 +185,7 @@ INLINE void store_some(float* to, int64_t real, float32x4_t y) {
     for (int64_t i = 0; i < real; ++i) to[i] = lanes[i];
 }
 
-// By comparison: of a NaN and of -0.0 the processor's own maximum and minimum make something else than portable.cpp.
+// Comparisons, because the processor's maximum and minimum treat NaN and -0.0 differently from portable.cpp.
 INLINE float32x4_t clip(float32x4_t y, float32x4_t low, float32x4_t high) {
     y = vbslq_f32(vcltq_f32(y, low), low, y);
     return vbslq_f32(vcgtq_f32(y, high), high, y);
@@ -199,8 +199,8 @@ INLINE float32x4_t rprelu(float32x4_t y, const float* before, const float* slope
     return vaddq_f32(vaddq_f32(above, vmulq_f32(below, vld1q_f32(slope))), vld1q_f32(after));
 }
 
-// Stage by stage over the tile, so that a choice is made once for its pixels. `full`, known to the compiler: the whole
-// block is real.
+// Applies the epilogue to a tile, stage by stage, so that a branch is taken once for all its pixels. full: all outputs
+// of the block exist, a compile-time constant.
 INLINE void finish(const Tile tile, const uint32x4_t* mismatch, bool full) {
     const bnn_job* const job = tile.job;
     const int all = tile.n * kQuarters;
@@ -280,7 +280,7 @@ void compute(const bnn_job* job) {
     }
 }
 
-// `n` neighbouring pixels and the 16 outputs of a block.
+// Computes `n` neighbouring pixels and the 16 outputs of a block.
 INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, int n) {
     float32x4_t acc[4 * kQuarters];
 #pragma GCC unroll 16
@@ -329,7 +329,7 @@ void float_compute(const bnn_float_job* job) {
     }
 }
 
-// 8 * count floats -> count bytes, at most 4 of them; level null: 0.
+// Packs the signs of 8 * count floats to count bytes, at most 4; level: null for 0.
 INLINE uint32_t some_signs(const float* x, const float* level, int count) {
     uint32x4_t positive[8];
 #pragma GCC unroll 8

@@ -1,4 +1,4 @@
-// The operators of docs/reference/format.md: one class of onnxruntime's kind with a few switches.
+// The operators of docs/reference/format.md: one class derived from onnxruntime's, with a few switches.
 #pragma once
 
 #include <memory>
@@ -17,9 +17,9 @@ struct Operator : OrtCustomOp {
     const OrtApi* api = nullptr;
     std::string name;
     Family family = Family::kSign;
-    bool grouped = false;              // convolutions
-    bool mean = false, zeros = false;  // poolings
-    bool last = false;                 // float convolutions: NHWC in
+    bool grouped = false;              // for convolutions
+    bool mean = false, zeros = false;  // for poolings
+    bool last = false;                 // for float convolutions: the input is NHWC
     Epilogue epilogue;
 
     bool thresholds() const { return epilogue.kind == Kind::kThreshold; }
@@ -29,11 +29,11 @@ struct Operator : OrtCustomOp {
     ort::Type output_type(size_t index) const;
 };
 
-// Writes the shapes of the outputs as far as they follow from the file: for the planning of memory. Says nothing about
-// what is wrong; `Kernel` does, in better words.
+// Writes the shapes of the outputs, as far as the file determines them, so that onnxruntime can plan memory. Errors are
+// left to `Kernel`, which has better messages.
 void infer_shapes(const Operator&, OrtShapeInferContext*) noexcept;
 
-// onnxruntime's threads, for the time of one call.
+// onnxruntime's threads, during one call.
 struct Threads {
     const OrtApi* api;
     OrtKernelContext* context;
@@ -41,13 +41,13 @@ struct Threads {
     Pool pool();
 };
 
-// How many constants RPReLU and RSign have.
+// Returns the number of constants for RPReLU and RSign.
 size_t more(const Epilogue&);
 
-// Raises Error where low is above high, or one of them is no number.
+// Sets the bounds of a clip. Raises Error where low is above high, or one of them is NaN.
 void set_limits(Epilogue&, float low, float high);
 
-// One node of a session.
+// A node of a session.
 class Kernel {
   public:
     // Raises Error, Refused or std::bad_alloc.
@@ -55,23 +55,23 @@ class Kernel {
     void compute(OrtKernelContext*) const;
 
     const OrtApi* const api;
-    const std::string where;  // begins its messages
+    const std::string where;  // the beginning of its messages
 
   private:
-    // What every convolution has; sets `input_size`.
+    // Reads the attributes that all convolutions have; sets `input_size`.
     Attributes read_window(const OrtKernelInfo*);
     void read_convolution(const OrtKernelInfo*);
     void read_float_convolution(const OrtKernelInfo*);
     void read_pooling(const OrtKernelInfo*);
     void read_chain(const OrtKernelInfo*);  // in chain_operator.cpp
-    // Its constants are the inputs from `first` on: weights, then threshold, or scale and bias; and from `further` on
+    // The constants are the inputs from `first` on: weights, then threshold, or scale and bias; and from `further` on
     // those of RPReLU and RSign.
     std::unique_ptr<Convolution> make_convolution(const OrtKernelInfo*, const Attributes&, const Epilogue&,
                                                   size_t first, size_t further) const;
-    // The same: weights, bias, those of RPReLU and RSign.
+    // The constants are the inputs from `first` on: weights, bias, those of RPReLU and RSign.
     std::unique_ptr<FloatConvolution> make_float_convolution(const OrtKernelInfo*, const Attributes&, const Epilogue&,
                                                              bool last, size_t first) const;
-    // Those of RPReLU and RSign, `outputs` numbers each.
+    // Reads the constants of RPReLU and RSign, `outputs` numbers each.
     void read_further(const OrtKernelInfo*, const Epilogue&, size_t first, int64_t outputs, Constants&) const;
     const void* vector_constant(const OrtKernelInfo*, size_t index, ort::Type, const char* name, int64_t length) const;
     void compute_sign(OrtKernelContext*) const;
@@ -88,7 +88,7 @@ class Kernel {
     std::unique_ptr<Convolution> convolution;
     std::unique_ptr<FloatConvolution> float_convolution;
     Pooling pooling;
-    std::vector<float> level;  // of an RSign
+    std::vector<float> level;  // for an RSign
     std::unique_ptr<Chain> chain;
     size_t chain_inputs = 0;
 };

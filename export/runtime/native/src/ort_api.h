@@ -1,7 +1,7 @@
 // The part of onnxruntime's C interface that the operators use, declared by hand.
 //
-// The interface is one table of function pointers that only ever grows at its end, so a function is its slot number.
-// The numbers were taken from the public documentation of the interface and hold for every version from 18
+// The interface is a table of function pointers to which later versions only add at the end, so a function is known by
+// its slot number. The numbers are from the public documentation of the interface and hold for all versions from 18
 // (onnxruntime 1.18) on.
 #pragma once
 
@@ -20,9 +20,9 @@ struct OrtOpAttr;
 
 namespace ort {
 
-// 18 is the first to read GetMayInplace.
+// Version 18 is the first that reads GetMayInplace.
 constexpr uint32_t kVersion = 18;
-// The oldest onnxruntime that is admitted, 1.20: older ones were never tested.
+// The oldest onnxruntime that is accepted, 1.20; older ones were not tested.
 constexpr uint32_t kOldest = 20;
 
 enum Code { kFail = 1, kInvalidArgument = 2, kInvalidGraph = 10 };
@@ -40,7 +40,7 @@ struct OrtApiBase {
     const char* (*GetVersionString)();
 };
 
-// The order of the members is the interface; those of later versions follow behind and are not read at version 18.
+// The order of the members is fixed by the interface; later versions have more, which are not read at version 18.
 struct OrtCustomOp {
     uint32_t version;
     void* (*CreateKernel)(const OrtCustomOp*, const OrtApi*, const OrtKernelInfo*);

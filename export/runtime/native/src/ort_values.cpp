@@ -8,7 +8,7 @@ void check(OrtStatus* status) {
 
 namespace {
 
-// A failure that is reported in our own words.
+// Returns whether a call failed, and frees its status; the caller reports a message of its own.
 bool failed(const OrtApi* api, OrtStatus* status) {
     if (status) ort::ReleaseStatus(api, status);
     return status != nullptr;
@@ -75,7 +75,7 @@ float number(const OrtApi* api, const OrtKernelInfo* info, const char* name) {
 
 void integers(const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t* values, size_t wanted) {
     size_t count = 0;
-    // Without a place for them it writes how many there are, and some versions call that a failure.
+    // With a null buffer it writes the number of elements; some versions also return a failure.
     failed(api, ort::KernelInfoGetAttributeArray_int64(api, info, name, nullptr, &count));
     if (count != wanted) {
         throw Error(std::string("attribute ") + name + " must be " + std::to_string(wanted) + " integers, got " +

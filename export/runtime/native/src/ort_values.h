@@ -1,4 +1,4 @@
-// Tensors, attributes and errors at the border to onnxruntime.
+// Tensors, attributes and errors of onnxruntime's C interface.
 #pragma once
 
 #include <string>
@@ -9,12 +9,12 @@
 
 namespace bnn {
 
-// What onnxruntime itself refused: goes back to it as it is.
+// A failure status of onnxruntime, which is returned to it unchanged.
 struct Refused {
     OrtStatus* status;
 };
 
-// Raises Refused where there is a status.
+// Raises Refused unless the status is null.
 void check(OrtStatus* status);
 
 struct Tensor {
@@ -23,22 +23,22 @@ struct Tensor {
     int64_t size() const;
 };
 
-// Shape and data of a value. Raises Error where it is missing or of another type.
+// Returns shape and data of a value. Raises Error where it is missing or of another type.
 Tensor tensor(const OrtApi*, const OrtValue*, ort::Type, const std::string& name);
-// The same of an input that must be known when the session is made. Raises Error where it is computed.
+// Returns an input that must be a constant. Raises Error where it is computed, missing or of another type.
 Tensor constant(const OrtApi*, const OrtKernelInfo*, size_t index, ort::Type, const std::string& name);
 
-// Attributes. Raise Error where one is missing, of another type or length.
+// Read attributes. Raise Error where one is missing, or of another type or length.
 int64_t integer(const OrtApi*, const OrtKernelInfo*, const char* name);
 float number(const OrtApi*, const OrtKernelInfo*, const char* name);
 void integers(const OrtApi*, const OrtKernelInfo*, const char* name, int64_t* values, size_t wanted);
-// As many as there are.
+// Read attributes of any length.
 std::vector<int64_t> all_integers(const OrtApi*, const OrtKernelInfo*, const char* name);
 std::vector<float> all_numbers(const OrtApi*, const OrtKernelInfo*, const char* name);
 
 std::string node_name(const OrtApi*, const OrtKernelInfo*);
 
-// Runs `body`; what it throws becomes a status, with `where` in front of our own errors.
+// Runs `body` and turns its exceptions into a status; `where` is put in front of the message of an Error.
 template <typename Body>
 OrtStatus* guarded(const OrtApi* api, const std::string& where, Body body) noexcept {
     try {

@@ -10,9 +10,9 @@ namespace {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Of a buffer for one image: beyond that the image itself is no honest one.
+// Maximum size of a buffer for one image; no sensible image needs more.
 constexpr int64_t kLargestPlane = int64_t(1) << 29;
-constexpr int64_t kSlack = 64;  // words behind the last row: kernels read whole registers
+constexpr int64_t kSlack = 64;  // words behind the last row, because kernels read whole registers
 
 int64_t product(int64_t a, int64_t b) {
     int64_t result;
@@ -26,7 +26,7 @@ int64_t product(int64_t a, int64_t b) {
 
 int64_t output_size(const Attributes& a, int axis, int64_t size) {
     if (size < 1) throw Error("the image must have at least one pixel, got a side of " + std::to_string(size));
-    // No term is above 2^60: attributes are at most 2^30.
+    // Attributes are at most 2^30, so no term is above 2^60.
     if (size > (int64_t(1) << 40)) throw Error("the image is too large: a side of " + std::to_string(size));
     const int64_t padded = size + a.pads[axis] + a.pads[axis + 2];
     const int64_t span = a.dilations[axis] * (a.kernel[axis] - 1) + 1;
@@ -63,7 +63,7 @@ std::vector<Plan::Range> Plan::ranges(int64_t outputs, int64_t size, const Attri
     const int64_t taps = a.kernel[axis], step = a.dilations[axis];
     for (int64_t i = 0; i < outputs; ++i) {
         const int64_t start = i * a.strides[axis] - a.pads[axis];
-        // First tap with start + tap * step >= 0, first with start + tap * step >= size.
+        // The first tap with start + tap * step >= 0, and the first one with start + tap * step >= size.
         const int64_t first = start >= 0 ? 0 : std::min(taps, (-start + step - 1) / step);
         const int64_t last = start >= size ? 0 : std::min(taps, (size - start + step - 1) / step);
         result.push_back(first < last ? Range{first, last} : Range{0, 0});
@@ -79,7 +79,7 @@ void Plan::classify(const Layer& layer) {
         down = ranges(out_height, height, a, 0);
         across = ranges(out_width, width, a, 1);
     }
-    // Ranges are few (one for each way to lose taps), so a map of them numbers the classes.
+    // There are few different ranges of taps inside the image, so a map numbers the classes.
     auto number = [](const std::vector<Range>& all, std::vector<Range>& kinds) {
         std::map<std::pair<int64_t, int64_t>, int32_t> seen;
         std::vector<int32_t> result;
@@ -108,7 +108,7 @@ void Plan::classify(const Layer& layer) {
             const int32_t *right = at(y.last, x.last), *left = at(y.last, x.first);
             const int32_t *above = at(y.first, x.last), *corner = at(y.first, x.first);
             for (int64_t lane = 0; lane < lanes; ++lane, ++to) {
-                // Taps outside are read as -1, so they have added minus the sum of their weights.
+                // Taps outside the image are read as -1, so they contribute minus the sum of their weights.
                 const int64_t inside = int64_t(right[lane]) - left[lane] - above[lane] + corner[lane];
                 const int64_t start = all + total[lane] - inside;
                 if (layer.epilogue.kind == Kind::kThreshold) {
@@ -141,7 +141,7 @@ void Plan::clear(const Layer& layer, uint32_t* planes) const {
 
 namespace {
 
-// Words of whole bytes: one of each of `width` pixels of `bytes` bytes.
+// Writes one word of each of `width` pixels that have `bytes` bytes; the word begins at a whole byte.
 template <typename Word>
 void spread_row(const uint8_t* from, int64_t width, int64_t bytes, int64_t padding, int64_t phases, int64_t phase_size,
                 uint32_t* to) {
@@ -171,7 +171,7 @@ void Plan::spread(const Layer& layer, const uint8_t* image, uint32_t* planes) co
                 uint32_t* const to = planes + (y + a.pads[0]) * row_size + (group * layer.words + word) * word_size;
                 const int64_t first = group * layer.group_channels + word * 32;
                 const int64_t used = std::min<int64_t>(32, layer.group_channels - word * 32);
-                // Up to five bytes hold 32 bits that begin anywhere; none behind the pixel is read.
+                // 32 bits that begin at any bit are in up to five bytes; bytes behind the pixel are not read.
                 const int64_t from = first / 8, many = std::min(ceil_div(first % 8 + used, 8), bytes - from);
                 const uint32_t mask = used < 32 ? (uint32_t(1) << used) - 1 : ~uint32_t(0);
                 if (first % 8 == 0 && (used == 32 || used == 16)) {

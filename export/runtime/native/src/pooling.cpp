@@ -8,7 +8,7 @@ namespace bnn {
 namespace {
 
 constexpr int64_t kLargest = int64_t(1) << 31;
-// Floats of one task: less is not worth a second thread.
+// Number of floats of one task; a smaller one is not worth a second thread.
 constexpr int64_t kTaskFloats = 1 << 15;
 
 struct Run {
@@ -18,7 +18,7 @@ struct Run {
     int64_t rows, row_length, out_width, per_task;  // rows of the output, floats in a row of x
 };
 
-// One row of windows: rows first, then columns, as the portable body does it.
+// Computes one row of windows: first over rows, then over columns, as the standard body does it.
 void pool_row(const Pooling& p, const float* x, int64_t row_length, int64_t out_width, float* y) {
     const int64_t channels = p.channels, out_channels = p.out_channels();
     const float rows = float(p.kernel[0]), columns = float(p.kernel[1]);
@@ -44,7 +44,7 @@ void pool_row(const Pooling& p, const float* x, int64_t row_length, int64_t out_
     }
 }
 
-// The usual case by itself, so that the compiler makes vectors of it.
+// The usual case is written out so that the compiler vectorises it.
 void mean_2x2(const Pooling& p, const float* x, int64_t row_length, int64_t out_width, float* y) {
     const int64_t channels = p.channels, out_channels = p.out_channels();
     for (int64_t column = 0; column < out_width; ++column, y += out_channels, x += 2 * channels) {

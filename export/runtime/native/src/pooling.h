@@ -1,4 +1,4 @@
-// Poolings whose windows tile the image, float NHWC.
+// Poolings of float NHWC images by windows that tile the image.
 #pragma once
 
 #include <cstdint>
@@ -8,12 +8,12 @@
 namespace bnn {
 
 struct Pooling {
-    bool mean = false;  // else the largest
+    bool mean = false;  // or maximum
     int64_t channels = 0, kernel[2] = {1, 1};
     int64_t zeros[2] = {0, 0};  // channels of zeros before and after
 
     int64_t out_channels() const { return zeros[0] + channels + zeros[1]; }
-    // Raises Error on attributes no pooling has.
+    // Raises Error on attributes that no pooling has.
     void check() const;
     // x (images, h, w, channels) -> y (images, h / kernel, w / kernel, out_channels).
     void run(const float* x, int64_t images, int64_t height, int64_t width, float* y, const Pool& pool) const;

@@ -1,4 +1,4 @@
-// The convolution as its definition reads: for plain processors, and to test the other versions against.
+// The convolution in plain C++, as it is defined: for any processor, and as the reference in tests of the kernels.
 #include <cstring>
 
 #include "convolution.h"
@@ -7,14 +7,14 @@ namespace bnn {
 
 namespace {
 
-// Channels k .. k + 7 of a pixel of `bytes` bytes; 0 behind its end.
+// Returns channels k .. k + 7 of a pixel of `bytes` bytes; 0 behind its end.
 unsigned eight(const uint8_t* pixel, int64_t bytes, int64_t k) {
     const int64_t byte = k / 8, shift = k % 8;
     const unsigned low = pixel[byte], high = shift && byte + 1 < bytes ? pixel[byte + 1] : 0;
     return (low | high << 8) >> shift & 255;
 }
 
-// Sum over the window of one output pixel; x: the image.
+// Returns the sum over the window of one output pixel; x: the image.
 int32_t sum(const Layer& layer, const uint8_t* x, int64_t height, int64_t width, int64_t oy, int64_t ox,
             int64_t output) {
     const Attributes& a = layer.attributes;
@@ -64,7 +64,7 @@ void portable(const Layer& layer, const Tensors& tensors, int64_t out_height, in
                 } else if (e.kind == Kind::kThreshold) {
                     set_bit(signs, o, total >= layer.threshold[lane]);
                 } else {
-                    // One rounding per operation: this file is compiled without fused multiply-add.
+                    // Each operation is rounded, because this file is compiled without fused multiply-add.
                     const float scaled = float(total) * layer.scale[lane];
                     float y = scaled + layer.bias[lane];
                     if (e.add) y = y + tensors.residual[at];

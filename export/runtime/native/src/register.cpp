@@ -1,4 +1,4 @@
-// The entry point that onnxruntime looks for, and the table of operators it gets.
+// The entry point that onnxruntime calls, and the table of operators.
 #include <mutex>
 #include <utility>
 
@@ -51,8 +51,8 @@ Operator make(const OrtApi* api, const std::string& name, Family family) {
     return op;
 }
 
-// Where nobody else wants the residual any more, y may take its place: every element is read before it is written, by
-// the same task.
+// onnxruntime may put y in the place of a residual that is not read later: each element is read before it is written,
+// by the same task.
 void allow_in_place(Operator& op) {
     op.GetMayInplace = [](int** from, int** to) -> size_t {
         static int residual = 4, y = 0;
@@ -62,7 +62,7 @@ void allow_in_place(Operator& op) {
     op.ReleaseMayInplace = [](int*, int*) {};
 }
 
-// What may follow a scaled sum.
+// The operations that may be fused behind a scaled sum.
 std::vector<Epilogue> epilogues() {
     std::vector<Epilogue> all;
     for (const bool add : {false, true}) {
@@ -116,7 +116,7 @@ std::vector<Operator> make_all(const OrtApi* api) {
             all.back().last = last, all.back().epilogue = e;
         }
     }
-    // A name is one function in a file, so each chain of a file has a name of its own.
+    // A file has one function for a name, so each chain in it has a name of its own.
     for (int i = 0; i < kChains; ++i) {
         for (const bool sign : {false, true}) {
             all.push_back(make(api, std::string(sign ? "ChainSign" : "Chain") + std::to_string(i), Family::kChain));
@@ -127,7 +127,7 @@ std::vector<Operator> make_all(const OrtApi* api) {
     return all;
 }
 
-// The domain for one copy of onnxruntime. Sessions refer to it and to the operators, so neither is ever freed.
+// The domain for one copy of onnxruntime. Sessions refer to it and to the operators, so both are never freed.
 OrtCustomOpDomain* domain_of(const OrtApi* api) {
     static std::mutex mutex;
     static auto* const known = new std::vector<std::pair<const OrtApi*, OrtCustomOpDomain*>>;
@@ -145,18 +145,18 @@ OrtCustomOpDomain* domain_of(const OrtApi* api) {
 
 }  // namespace
 
-// The newest `format_version` of files it knows all operations of.
+// Returns the highest `format_version` of files whose operations are all in this library.
 extern "C" __attribute__((visibility("default"))) int bnn_itrd_format() { return 3; }
 
 extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
                                                                                const OrtApiBase* base) {
     if (const OrtApi* const api = base->GetApi(ort::kOldest)) {
         return guarded(api, "bnn_itrd", [&] {
-            best_kernel();  // an unknown name, a processor without the instructions: said here, not at the first layer
+            best_kernel();  // raises on an unknown name or a missing instruction set, before the first layer does
             check(ort::AddCustomOpDomain(api, options, domain_of(api)));
         });
     }
-    // The function that makes a status is in the table since the first version.
+    // The function that makes a status has been in the table since the first version.
     return ort::CreateStatus(
         base->GetApi(1), ort::kFail,
         "the native library of bnn_itrd needs onnxruntime 1.20 or newer");

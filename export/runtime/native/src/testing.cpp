@@ -35,7 +35,7 @@ int guarded(char* message, int64_t size, Body body) {
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-// The kernel that dispatch takes, or null and why there is none.
+// Returns the name of the kernel that is used, or null and writes why there is none.
 EXPORT const char* bnn_itrd_kernel(char* message, int64_t size) {
     const char* name = nullptr;
     guarded(message, size, [&] { name = kernel_name(best_kernel()); });
@@ -43,8 +43,8 @@ EXPORT const char* bnn_itrd_kernel(char* message, int64_t size) {
 }
 
 // attributes: channels, group, padding_value, kernel (2), strides (2), dilations (2), pads (4). epilogue: kind, add,
-// clip, rprelu, sign as in kernel.h. floats: scale, bias, before, slope, after, level. Returns null and writes a message
-// where something is wrong.
+// clip, rprelu, sign as in kernel.h. floats: scale, bias, before, slope, after, level. Returns null and writes a
+// message on an error.
 EXPORT void* bnn_itrd_create(const char* kernel, const int64_t* attributes, const int32_t* epilogue,
                              const float* limits, const uint8_t* weights, const int64_t* shape,
                              const int32_t* threshold, const float* const* floats, char* message, int64_t size) {
@@ -97,7 +97,7 @@ EXPORT int bnn_itrd_run(const void* convolution, const uint8_t* input, const int
     });
 }
 
-// level: (channels), or null.
+// Packs the signs of x; level: (channels), or null for 0.
 EXPORT int bnn_itrd_signs(const char* kernel, const float* x, const float* level, int64_t pixels, int64_t channels,
                           uint8_t* bytes, char* message, int64_t size) {
     return guarded(message, size, [&] {
