@@ -117,7 +117,7 @@ def _add_node(values: Values, binary: BinaryLayers, node: ir.Node) -> None:
         raise refuse(
             node,
             f"{node.op_type} has no form in an LCE file",
-            "replace it by an operation that docs/guides/lce.md lists, or compute it outside the network",
+            "replace it by an operation docs/guides/lce.md lists, or compute it outside the network",
         )
     add(values, node)
 
