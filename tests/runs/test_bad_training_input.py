@@ -81,7 +81,7 @@ def test_labels_from_one_in_an_npz(tmp_path: Path) -> None:
 
 
 def test_a_batch_of_one_image_in_front_of_a_batchnorm(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a BatchNorm has one number for each channel .*train\.batch_size"):
+    with pytest.raises(UserError, match=r"a BatchNorm got a single value per channel.*train\.batch_size"):
         train(student(nn.BatchNorm1d(8)), None, data(torch.arange(6) % 3), tmp_path, batch_size=1)
 
 
@@ -102,5 +102,5 @@ def test_the_folder_that_macos_adds_to_an_archive(tmp_path: Path, capsys: pytest
         for i in range(3):
             Image.new("RGB", (8, 8)).save(tmp_path / name / f"{i}.png")
     assert load_data(DataConfig(name="folder", root=str(tmp_path))).classes == ("cats", "dogs")
-    told = f"note: {tmp_path}/__MACOSX is not read: it is what macOS's archiver adds, and no class\n"
+    told = f"note: {tmp_path}/__MACOSX is not read as a class: it is what macOS's archiver adds\n"
     assert capsys.readouterr().err == told
