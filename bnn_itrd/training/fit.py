@@ -75,11 +75,10 @@ def fit(
     describes when. begin: a function called on the main process if the run is new, after all checks and before
     anything is written. after_epoch: a function called with the number of epochs that are done.
     deadline: the end of the whole command's time, as `time.monotonic` counts; by default ``train.max_seconds`` from
-    now. All hooks on the networks are removed at the end. A BatchNorm in evaluation mode, in a student in training
-    mode, stays in evaluation mode.
-    Gives a UserWarning if most of the student is frozen. Raises Unfinished before an epoch that would pass the
-    deadline. Raises UserError: another configuration in `out`, a batch larger than the data, a distiller that does not
-    fit the networks, a student without a parameter to train, a loss that is not finite.
+    now. All hooks are removed at the end. A BatchNorm in evaluation mode, in a student in training mode, stays so.
+    Gives a UserWarning if most of the student is frozen. Raises Unfinished before an epoch beyond the deadline;
+    UserError: another configuration in `out`, a batch larger than the data, a distiller that does not fit the networks,
+    a student without a parameter to train, a loss that is not finite.
     """
     limit = TimeLimit.of(deadline, train, title, fabric)
     steps = steps_in_epoch(train, len(data.train), fabric.world_size)

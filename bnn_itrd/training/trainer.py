@@ -1,7 +1,4 @@
-"""The trainer of a network for images.
-
-Everything random in an epoch depends on (seed, epoch) alone, so a run that was killed continues exactly.
-"""
+"""The trainer of a network for images; all that is random in an epoch depends on (seed, epoch) alone."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def _shortened(config: RunConfig, training: int, given: Collection[str], say: Ca
             epochs = min(train.epochs, max(_LEAST_EPOCHS, -(-seen // training)))
             changed[field] = dataclasses.replace(train, epochs=epochs)
     if changed:
-        chosen = ", ".join(f"{field}.epochs {train.epochs}" for field, train in changed.items())
+        told = ", ".join(f"{field}.epochs {train.epochs}" for field, train in changed.items())
         longer = " ".join(
             f"--{field}.epochs {_longer(getattr(config, field), train)}" for field, train in changed.items()
         )
