@@ -132,10 +132,7 @@ class Trainer(BaseTrainer):
         return self.student if self.ema is None else self.ema.module
 
     def evaluate(self, data: ImageData) -> Evaluation:
-        """Evaluates the network on the held-out images, or on the test images if none are held out.
-
-        It is not compiled, since compiling takes longer than it saves.
-        """
+        """Evaluates the network, not compiled, on the held-out images, or on the test images if none are held out."""
         split = data.test if data.val is None else data.val
         return evaluate(self.kept, split, device=self.fabric.device, channels_last=self.config.channels_last)
 
