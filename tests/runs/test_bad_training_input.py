@@ -102,5 +102,5 @@ def test_the_folder_that_macos_adds_to_an_archive(tmp_path: Path, capsys: pytest
         for i in range(3):
             Image.new("RGB", (8, 8)).save(tmp_path / name / f"{i}.png")
     assert load_data(DataConfig(name="folder", root=str(tmp_path))).classes == ("cats", "dogs")
-    told = f"note: {tmp_path}/__MACOSX is not read as a class: it is what macOS's archiver adds\n"
+    told = f"note: {tmp_path}/__MACOSX is not read: it is what macOS's archiver adds, and no class\n"
     assert capsys.readouterr().err == told
