@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    # Light on purpose: torch, lightning and onnx are imported when a function is first used.
+    # torch, lightning and onnx are imported when a function is first used, so that `import bnn_itrd` is fast.
     if name in ("Distilled", "distill", "load"):
         from bnn_itrd import api
 

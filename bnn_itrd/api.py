@@ -1,4 +1,4 @@
-"""The Python interface: what the command line does, with your own networks, losses and data."""
+"""The Python interface: the commands' work as functions, with your own networks, losses and data."""
 
 from __future__ import annotations
 
@@ -53,9 +53,10 @@ class Distilled(Fitted):
     def to_onnx(self, path: str | Path | None = None, *, uint8: bool = False) -> Path:
         """Writes the network as an ONNX file that `bnn-itrd predict` takes; returns its path.
 
-        The file holds the class names and the normalisation of the data. path: student.onnx in the run's folder by
-        default. uint8: the file takes uint8 images and normalises them itself.
-        Raises ExportError on a network that cannot be exported, FileNotFoundError where the folder does not exist.
+        The file contains the class names and the normalisation of the data. path: student.onnx in the run's folder by
+        default. uint8: the file takes uint8 images (n, c, h, w) and normalises them itself; else float32, normalised.
+        Raises ExportError if the network cannot be exported, FileNotFoundError if the folder does not exist. `load` has
+        an example.
         """
         file = self.folder / "student.onnx" if path is None else Path(path)
         checkpoint = self.folder / "last.pt"
@@ -77,23 +78,22 @@ def distill(
     log: LogConfig | None = None,
     report: bool = False,
 ) -> Distilled:
-    """Trains a student on labels and a teacher, exactly as the command does; the student is changed in place.
+    """Trains a student on labels and a teacher, exactly as the commands do; the student is changed in place.
 
-    student, teacher: any classifiers of the data's classes, (n, c, h, w) -> (n, classes). A teacher of None trains on
-    labels alone; another is put in eval mode and moved to the device, and one of `load` or `distill` sees images
-    normalised as in its own training. data: a name ('digits'), the address of your own
+    student, teacher: classifiers, (n, c, h, w) -> (n, classes). A teacher (None: labels alone) is put in eval mode; one
+    of `load` or `distill` gets images normalised as in its own training. data: a data set's name, the address of yours
     (package.module:make), a `DataConfig`, `ImageData`, a torch Dataset or DataLoader of (image, label), or a pair of
-    these (train, test). distill: ITRD with the paper's weights by default, the labels alone beside `distillers`: those
-    of your own by their names, each a `Distiller`, its class, a factory, a function (student, teacher, labels) -> loss,
-    or an `OwnConfig` of one. The run goes into the folder `out`; the same call continues it there. report: also export
-    both networks, compare them on the test images, and write comparison.json, curves.png and report.html into `out`, as
-    ``bnn-itrd run`` does.
-    A BatchNorm that you put into evaluation mode, in a student in training mode, stays there.
-    Returns `Distilled`: the trained model, the history per epoch, the last evaluation; its `to_onnx` writes the file.
-    Gives a UserWarning where most of the student is frozen (``requires_grad`` False) or a BatchNorm stays as it is.
-    Raises UserError: bad configuration, a student that does not answer with (n, classes), is its own teacher or has
-    nothing to train, another run or another process in `out`, a loss that is not finite. Raises
-    `bnn_itrd.errors.Unfinished` where ``train.max_seconds`` are over: the same call continues.
+    these (train, test). distill: by default ITRD with the paper's weights, or labels alone if there are `distillers`:
+    your own by name, each a `Distiller`, its class, a factory, a function (student, teacher, labels) -> loss, or an
+    `OwnConfig`. out: the run's folder, where the same call continues. report: also export and compare the networks, and
+    write comparison.json, curves.png and report.html, as ``bnn-itrd run`` does.
+    Gives a UserWarning if most of the student is frozen (``requires_grad`` False), or a BatchNorm is in evaluation mode
+    in a student in training mode: it stays so. Raises UserError: bad configuration; a student whose output is not
+    (n, classes), that is its own teacher, or has no parameter to train; another run or process in `out`; a loss that is
+    not finite. Raises `bnn_itrd.errors.Unfinished` if ``train.max_seconds`` are over: the same call continues.
+
+    >>> network, train = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), TrainConfig(epochs=1)
+    >>> run = distill(network, None, "digits", train=train, out=folder, log=LogConfig(False, False))  # doctest: +SKIP
     """
     began = time.monotonic()
     _check_kinds(train=train, distill=distill, distillers=distillers)
@@ -111,7 +111,7 @@ def distill(
     identity = _identity(folder.name, student, teacher, data, source, train, distill)
     log = log or LogConfig()
     if launched.is_global_zero:
-        _tell(student, data, shown=log.progress)
+        _print_beginning(student, data, shown=log.progress)
     torch.manual_seed(train.seed)
     with exclusive_folder(folder):
         with ending_together(launched), seen_as_trained(teacher, data):
@@ -120,9 +120,9 @@ def distill(
                 out=folder, identity=identity, title=folder.name, begin=lambda: _begin(folder, identity, launched),
             )  # fmt: skip
         if report and launched.is_global_zero:
-            told = _report(fitted, teacher, data, folder, identity, launched.device, began)
+            next_commands = _report(fitted, teacher, data, folder, identity, launched.device, began)
             if log.progress:
-                print(told)
+                print(next_commands)
     return Distilled(fitted.model, fitted.history, fitted.final, data, folder)
 
 
@@ -135,7 +135,7 @@ def _identity(
     train: TrainConfig,
     distill: DistillConfig,
 ) -> dict[str, Any]:
-    """What must be the same for a run to be continued."""
+    """Returns the settings that a saved run must share with this call to be continued."""
     identity = {
         "name": name,
         "data": source or {"name": data.name, "resize": data.resize},
@@ -149,8 +149,8 @@ def _identity(
     return identity
 
 
-def _tell(student: nn.Module, data: ImageData, *, shown: bool) -> None:
-    """Prints what a run begins with; a network that cannot be copied is not counted."""
+def _print_beginning(student: nn.Module, data: ImageData, *, shown: bool) -> None:
+    """Prints the data and the network's size; no size if the network cannot be copied, which counting needs."""
     cost = None
     if shown:
         with contextlib.suppress(Exception):
@@ -159,7 +159,7 @@ def _tell(student: nn.Module, data: ImageData, *, shown: bool) -> None:
 
 
 def _launch(train: TrainConfig, fabric: FabricConfig, folder: Path) -> tuple[TrainConfig, Fabric]:
-    """The training with its precision settled, and the Fabric that runs it."""
+    """Returns the training with 'auto' replaced by a precision, and the Fabric that runs it."""
     if train.precision != "auto":
         return train, make_fabric(fabric, precision=train.precision)
     choice = choose_precision(fabric, [folder])
@@ -169,7 +169,7 @@ def _launch(train: TrainConfig, fabric: FabricConfig, folder: Path) -> tuple[Tra
 
 
 def _check_kinds(*, train: object, distill: object, distillers: object) -> None:
-    """Raises UserError where an argument of `distill` is of another kind, a loss in the place of a mapping of them."""
+    """Raises UserError if an argument of `distill` has the wrong type, such as a loss in place of a dict of losses."""
     for name, value, kind in (("train", train, TrainConfig), ("distill", distill, DistillConfig)):
         if value is not None and not isinstance(value, kind):
             hint = "; a loss of your own goes into distillers={'name': loss}" if name == "distill" else ""
@@ -184,10 +184,9 @@ def _begin(folder: Path, identity: dict[str, Any], fabric: Fabric) -> None:
 
 
 def _network_identity(student: nn.Module, data: ImageData) -> dict[str, Any]:
-    """Which network a run belongs to, and how it can be made again, where that is known.
+    """Returns which network a run belongs to, and how to build it again if that is known.
 
-    made_by: its definition, where a builder of this package made it; else the address of its class, where that can be
-    imported.
+    made_by: the network's definition if this package built it; else the address of its class if that can be imported.
     """
     address = address_of(type(student))
     made_by: dict[str, Any] | None = {"address": address} if _can_be_imported(type(student), address) else None
@@ -199,15 +198,18 @@ def _network_identity(student: nn.Module, data: ImageData) -> dict[str, Any]:
             made_by = {"network": to_dict(network), "scheme": None if scheme is None else to_dict(scheme)}
     return {
         "custom_network": type(student).__name__,
-        # Every layer with its sizes, scheme and padding: another network of the same class is another run.
+        # A hash of every layer's sizes, scheme and padding: a different network of the same class must not match.
         "layers_sha256": layers_hash(student),
         "made_by": made_by,
     }
 
 
 def _can_be_imported(kind: type, address: str) -> bool:
-    """Whether a class is found again under its name, and that says which network it is: one of a script or a function
-    is not found, and torch's own (a Sequential, a rewritten graph) say nothing of what they hold."""
+    """Returns whether a class can be imported by its name, and identifies the network.
+
+    A class defined in a script or a function cannot be imported; torch's own (Sequential, GraphModule) do not identify
+    the network.
+    """
     module, _, name = address.partition(":")
     if module.partition(".")[0] in ("__main__", "torch") or not is_address(address):
         return False
@@ -223,7 +225,7 @@ def _report(
     device: torch.device,
     began: float,
 ) -> str:
-    """Exports and compares the student and its teacher; see `distill`. Returns what to do with them next."""
+    """Exports and compares the student and its teacher; see `distill`. Returns the commands to go on with."""
     from bnn_itrd.runs.finished.next_steps import next_steps
     from bnn_itrd.runs.report import report_run
 
@@ -235,16 +237,16 @@ def _report(
     method = "teacher" if alone else folder.name
     members.append(Member(folder.name, fitted.model, method, network, checkpoint, fitted))
     folders = {m.name: folder if m.name == folder.name else folder / m.name for m in members}
-    told = report_run(members, data, folders, recipe="", device=device, config=identity, out=folder, began=began)
+    reported = report_run(members, data, folders, recipe="", device=device, config=identity, out=folder, began=began)
     options = " --trust" if "address" in made_by else "" if made_by else " --model package.module:NAME"
-    if "resize" in identity["data"]:  # Datasets that were given as objects, which no name says
+    if "resize" in identity["data"]:  # the data was given as objects, so the run's files do not name it
         options += " --data package.module:NAME"
-    return next_steps(told, folders, folder, options=options)
+    return next_steps(reported, folders, folder, options=options)
 
 
 @torch.no_grad()
 def _check_student(student: nn.Module, data: ImageData) -> None:
-    """Raises UserError unless the network gives a logit for each class, of two empty images in evaluation mode."""
+    """Raises UserError unless the network returns (2, classes) for two images of zeros in evaluation mode."""
     device = next((p.device for p in student.parameters()), torch.device("cpu"))
     try:
         with evaluation_mode(student):
@@ -269,11 +271,21 @@ def _check_student(student: nn.Module, data: ImageData) -> None:
 def load(
     path: str | Path, *, model: nn.Module | str | None = None, best: bool = False, trust: bool = False
 ) -> nn.Module:
-    """The trained network of a run folder or checkpoint, in eval mode on the CPU.
+    """Returns the trained network of a run folder or checkpoint, in eval mode on the CPU.
 
-    model: a network of your own to fill, or the address of a function that makes it (``mypkg.nets:make``), where the
-    run was made with one. best: the best epoch's weights instead of the last's. trust: import code of your own that
-    only the run's folder names.
-    Raises UserError: nothing there, a file cut short or newer, another architecture, code that is not trusted.
+    model: your own network, whose weights are loaded in place, or the address of a function that makes it
+    (``mypkg.nets:make``), if the run trained one. best: load the best epoch's weights instead of the last one's.
+    trust: allow importing code that only the run's folder names.
+    Raises UserError: no run there, a file that is cut short or of a newer version, another architecture, code that is
+    not trusted.
+
+    >>> import tempfile
+    >>> network, one_epoch = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), TrainConfig(epochs=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = distill(network, None, train=one_epoch, out=folder, log=LogConfig(tensorboard=False, progress=False))
+    ...     again = load(folder, model=nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    ...     file = run.to_onnx()
+    >>> torch.equal(again[1].weight, run.model[1].weight), len(run.history), run.final.logits.shape[1], file.name
+    (True, 1, 10, 'student.onnx')
     """
     return load_member(path, model=model, best=best, trust=trust)[0]

@@ -1,4 +1,4 @@
-"""Tables in the terminal, and the last words of a process."""
+"""Output on the terminal: tables, text, and the last message of a process that is ended."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _SHOW_CURSOR = "\x1b[?25h"  # the progress bar hides it
 
 
 def say_at_the_end(message: str) -> None:
-    """Writes a line to standard error for a process that ends without its interpreter's way out."""
+    """Writes a line to standard error without Python's buffers, for a process that `os._exit` or a signal ends."""
     with contextlib.suppress(OSError):
         os.write(2, f"{_SHOW_CURSOR if sys.stderr.isatty() else ''}{message}\n".encode())
 
 
 def print_table(rows: Sequence[dict[str, str]], title: str = "", *, names: int = 1) -> None:
-    """Prints rows of text under the first row's keys, so wide as the terminal is; nothing is cut inside a word.
+    """Prints a table of text that fits the width of the terminal; its header is the first row's keys.
 
-    names: how many of the first columns name a row. Where the columns do not fit beside each other, headers are broken
-    between their words; then the columns stand in several tables, the names in each; and where one column does not fit
-    beside the names, each row is a block of lines.
+    names: the number of leading columns that name a row. A table that is too wide gets headers broken between words;
+    one that is still too wide is split into several tables, each with the name columns; and if one column does not fit
+    next to the names, each row is printed as a block of lines. No word is broken.
     """
     if not rows:
         return
@@ -38,7 +38,7 @@ def print_table(rows: Sequence[dict[str, str]], title: str = "", *, names: int =
     console = _console()
     if title:
         console.print(Text(title, style="italic"))
-    parts = _beside(rows, console.width, names)
+    parts = _split_columns(rows, console.width, names)
     if parts:
         for part in parts:
             _print_part(console, rows, part, names)
@@ -83,8 +83,8 @@ def _console() -> Console:
     return Console(width=shutil.get_terminal_size().columns)
 
 
-def _beside(rows: Sequence[dict[str, str]], width: int, names: int) -> list[dict[str, int]]:
-    """The columns of each table that fits the width, with their own widths; none where a column does not fit."""
+def _split_columns(rows: Sequence[dict[str, str]], width: int, names: int) -> list[dict[str, int]]:
+    """Returns the columns of each table that fits the width, name -> width; no tables if a column does not fit."""
     from rich.cells import cell_len
 
     cells = {column: max(cell_len(row[column]) for row in rows) for column in rows[0]}
@@ -102,7 +102,7 @@ def _beside(rows: Sequence[dict[str, str]], width: int, names: int) -> list[dict
 
 
 def _table_width(columns: Mapping[str, int]) -> int:
-    """How wide a table of such columns is: a line and a space on either side of each."""
+    """Returns the width of a table of such columns, each with a line and a space on either side."""
     return sum(columns.values()) + 3 * len(columns) + 1
 
 

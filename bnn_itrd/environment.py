@@ -1,4 +1,4 @@
-"""Where numbers were obtained: versions, processor, device."""
+"""The environment in which numbers were measured: versions, processor, device."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree this runs from, '+' where it is changed; None outside a checkout of ours."""
+    """Returns the commit of the package's source tree, with a '+' if files are changed; None outside a checkout."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
@@ -41,7 +41,11 @@ def _commit() -> str | None:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, platform, processor, device, threads, commit: plain values for JSON."""
+    """Returns versions, platform, processor, device, threads and commit, as plain values for JSON.
+
+    >>> environment(torch.device("cpu"))["device"]
+    'cpu'
+    """
     packages = ("torch", "torchvision", "numpy", "lightning", "onnx", "onnxruntime", "onnxscript")
     return {
         "bnn_itrd": _version("bnn-itrd"),

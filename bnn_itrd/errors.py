@@ -1,4 +1,4 @@
-"""The error a user can mend: wrong input, a wrong file, a wrong field. The command line prints it without a trace."""
+"""Errors that a user can correct: wrong input, a wrong file, a wrong field. Commands print them without a traceback."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["FieldError", "LostProcess", "Unfinished", "UserError", "remedy", "re
 
 
 class UserError(ValueError):
-    """Something the user gave does not fit; the message says what, where, and what to do."""
+    """Something that the user gave is wrong; the message says what, where it stands, and what to do."""
 
 
 class FieldError(UserError):
     """A field of a configuration holds a value that does not fit.
 
-    field: its name in its group (``train.lr``); problem: what the message says behind it; got: the value, where the
-    message ends in it; fits: a value that would do, where one is known.
+    field: its name in its group (``train.lr``); problem: the rest of the message (``must be > 0``); got: the value,
+    with which the message ends if it is given; fits: a value that is allowed, if one is known; hint: text after it.
     """
 
     def __init__(self, field: str, problem: str, *, got: object = ..., fits: object = None, hint: str = "") -> None:
@@ -26,7 +26,7 @@ class FieldError(UserError):
         self.field, self.problem, self.got, self.fits = field, problem, got, fits
 
     def at(self, where: str, *, fits: object = None) -> FieldError:
-        """Returns the same error of the group `where`, with the option that sets the field to a value that fits.
+        """Returns the same error for a field of the group `where`, with the option that sets it to an allowed value.
 
         >>> str(FieldError("train.lr", "must be > 0", got=-1.0).at("teacher_train", fits=0.1))
         'teacher_train.lr must be > 0 (--teacher_train.lr 0.1), got -1.0'
@@ -47,9 +47,9 @@ class FieldError(UserError):
 
 
 class Unfinished(Exception):
-    """A training ended before its last epoch, for ``train.max_seconds``; nothing of it is lost.
+    """A training stopped before its last epoch, because ``train.max_seconds`` were over; its epochs are saved.
 
-    title: which network; epoch: how many epochs are done; epochs: of how many.
+    title: the network's name; epoch: the number of epochs that are done; epochs: the number of all epochs.
 
     >>> print(Unfinished("recu-itrd", 12, 200))
     recu-itrd: stopped after epoch 12 of 200, since the next would pass train.max_seconds; the same command continues
@@ -64,9 +64,9 @@ class Unfinished(Exception):
 
 
 class LostProcess(RuntimeError):
-    """Another of the processes that train together has ended before the training did, so this one cannot go on.
+    """Another process of a training with several processes has ended too early, so this one cannot go on.
 
-    who: which one, in words. status: what a command ends with.
+    who: the process in words, for the message. status: the exit status of the command.
 
     >>> print(LostProcess("rank 1 of 2 (pid 4711)"))
     rank 1 of 2 (pid 4711) has ended before the training did, and this one with it; the same command continues from \
@@ -98,9 +98,9 @@ _REMEDIES = {
 
 
 def remedy(error: OSError, otherwise: str = "", *, writing: bool = True) -> str:
-    """Returns what to do about an error of the system: by its number, else `otherwise`.
+    """Returns what to do about an error of the operating system, by its number; `otherwise` for other numbers.
 
-    writing: it was met where the run writes; else what was tried is not known.
+    writing: the error occurred while the run wrote a file; False where that is not known.
 
     >>> remedy(OSError(errno.ENOSPC, "No space left on device"))
     'Free some space or choose another --out'
@@ -122,7 +122,11 @@ def require(condition: bool, name: str, rule: str, value: object) -> None:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """``unknown KIND 'name', did you mean 'x'? Expected one of ...``; without the question where nothing is near."""
+    """Returns the error for a name that is not among those known, which are listed, with the most similar one first.
+
+    >>> print(unknown("optimizer", "sdg", ["sgd", "adamw"]))
+    unknown optimizer 'sdg', did you mean 'sgd'? Expected one of sgd, adamw
+    """
     known = list(known)
     plain = {option.lstrip("-"): option for option in known}  # dashes alone are no likeness
     near = difflib.get_close_matches(name.lstrip("-"), plain, n=1, cutoff=0.5)

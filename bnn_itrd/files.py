@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Functions that write a file whole or not at all, and a file's hash."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ __all__ = ["file_hash", "remove_half_written", "write_file", "write_json", "writ
 
 _OTHER = "Choose another --out"
 _UMASK = threading.Lock()
-# .NAME.X.tmp beside NAME, with the X of tempfile, of a UUID or of a process: a user's own .notes.tmp is none.
+# Temporary files are called .NAME.X.tmp, where X is from tempfile, a UUID or a process id: not a user's .notes.tmp.
 _HALF_WRITTEN = re.compile(r"\..+\.([a-z0-9_]{8}|[0-9a-f]{32}|[0-9]+)\.tmp")
 
 
 def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file whole or not at all: into a temporary one beside it, synced, then renamed over the old one.
+    """Writes a file whole or not at all: a temporary file in the same folder is written, synced, and renamed.
 
-    Raises UserError (disk full, no permission) and then leaves the old file as it was.
+    write: a function that writes the content into an open binary file. Raises UserError on a full disk or a missing
+    permission, and leaves the old file as it was.
     """
     temporary = ""
     try:
@@ -50,14 +51,14 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def remove_half_written(folder: Path) -> None:
-    """Removes what a killed process was writing into a folder, beside the files that it was to replace."""
+    """Removes the temporary files that a killed process has left in a folder."""
     for path in folder.glob(".*.tmp"):
         if _HALF_WRITTEN.fullmatch(path.name) and not path.is_dir():
             path.unlink(missing_ok=True)
 
 
 def _umask() -> int:
-    """The process's umask, which can only be read by setting it: one thread at a time."""
+    """Returns the process's umask, under a lock: it can only be read by setting it."""
     with _UMASK:
         umask = os.umask(0)
         os.umask(umask)
@@ -65,17 +66,17 @@ def _umask() -> int:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Returns the SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_yaml(path: Path, value: dict[str, Any]) -> None:
-    """A nested dict as YAML, written whole or not at all."""
+    """Writes a nested dict as YAML, whole or not at all."""
     text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
     write_file(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """A plain value as indented JSON, written whole or not at all."""
+    """Writes a plain value as indented JSON, whole or not at all."""
     write_file(path, lambda file: file.write((json.dumps(value, indent=1) + "\n").encode()))

@@ -1,4 +1,4 @@
-"""YAML that someone else may have written: read as plain values, and refused where it is a trap."""
+"""A reader of YAML from other people: it returns plain values, and refuses files made to exhaust memory or stack."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from bnn_itrd.errors import UserError
 
 __all__ = ["parse_yaml", "read_yaml"]
 
-# Nested deeper than any recipe, and less deep than what Python can walk.
+# Levels of nesting: more than any recipe has, and fewer than Python's recursion allows.
 _DEEPEST = 50
-# Values that anchors (&name, *name) may add by being repeated: ten lines of ten repeats each are ten thousand million.
+# Values that repeated anchors (&name, *name) may add: ten lines with ten repeats each would make ten thousand million.
 _MOST_REPEATED = 10_000
 
 _TIME = "tag:yaml.org,2002:timestamp"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's plain values: text, numbers, true and false, null, lists, mappings; a date is text."""
+    """Loads YAML's plain values: text, numbers, true and false, null, lists, mappings; a date is loaded as text."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -38,17 +38,17 @@ for _kind in ("timestamp", "binary", "omap", "pairs", "set"):
 
 
 def parse_yaml(text: str, *, where: str) -> Any:
-    """Returns the plain values of a YAML text; `where` is what messages call it.
+    """Returns the plain values of a YAML text; `where` is its name in messages.
 
     >>> parse_yaml("train: {epochs: 2}", where="the recipe")
     {'train': {'epochs': 2}}
 
-    Raises UserError on what is no YAML, a key that stands twice, values that are nested too deeply, that hold
-    themselves, or that anchors repeat too often.
+    Raises UserError if the text is not YAML, a mapping has a key twice, or values are nested too deeply, contain
+    themselves, or are repeated too often by anchors.
     """
     loader = None
     try:
-        loader = _Loader(text)  # which looks at every character
+        loader = _Loader(text)  # checks every character, and raises YAMLError
         node = loader.get_single_node()
         if node is None:
             return None
@@ -58,17 +58,17 @@ def parse_yaml(text: str, *, where: str) -> Any:
         return loader.construct_document(node)
     except yaml.YAMLError as error:
         raise UserError(f"{where} is not YAML: {error}") from error
-    except ValueError as error:  # of a number: one of too many digits, a date that there is not
+    except ValueError as error:  # a number with too many digits
         raise error if isinstance(error, UserError) else UserError(f"{where} is not YAML: {error}") from error
     except RecursionError as error:
-        raise UserError(f"{where} is nested too deeply: {_DEEPEST} levels are read") from error
+        raise UserError(f"{where} is nested too deeply: at most {_DEEPEST} levels are allowed") from error
     finally:
         if loader is not None:
             loader.dispose()
 
 
 def read_yaml(path: Path) -> Any:
-    """Returns the plain values of a YAML file. Raises UserError as `parse_yaml` does, and where it cannot be read."""
+    """Returns the plain values of a YAML file. Raises UserError as `parse_yaml` does, and if it cannot be read."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -79,11 +79,11 @@ def read_yaml(path: Path) -> Any:
 
 
 def _size(node: yaml.Node, where: str, sizes: dict[int, int], above: tuple[int, ...]) -> int:
-    """Returns how many values the node is once its anchors are written out. `above`: the nodes that hold it."""
+    """Returns the number of values of a node with its anchors expanded. above: the ids of the nodes that contain it."""
     if id(node) in above:
-        raise UserError(f"{where}: {_line(node)} holds itself (an anchor, &name, within what it names)")
+        raise UserError(f"{where}: {_line(node)} contains itself: its anchor (&name) is used (*name) inside it")
     if len(above) > _DEEPEST:
-        raise UserError(f"{where}: {_line(node)} is nested too deeply: {_DEEPEST} levels are read")
+        raise UserError(f"{where}: {_line(node)} is nested too deeply: at most {_DEEPEST} levels are allowed")
     if id(node) in sizes:
         return sizes[id(node)]
     inner: list[yaml.Node] = []
@@ -97,7 +97,7 @@ def _size(node: yaml.Node, where: str, sizes: dict[int, int], above: tuple[int, 
 
 
 def _check_keys(node: yaml.MappingNode, where: str) -> None:
-    """Raises UserError where a key stands twice in a mapping, of which YAML would keep the last."""
+    """Raises UserError if a mapping has a key twice; YAML itself would keep the last value."""
     first: dict[tuple[str, str], yaml.Node] = {}
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":

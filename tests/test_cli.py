@@ -304,7 +304,7 @@ def test_a_command_that_reads_labels_refuses_unlabelled_images(
 
 def test_a_first_stage_is_not_taken_for_its_student(road: Path, tmp_path: Path) -> None:
     shutil.copytree(road / "recu", tmp_path / "recu" / "first-stage")
-    with pytest.raises(UserError, match="finished nothing but its first stage"):
+    with pytest.raises(UserError, match="has only a checkpoint of its first stage"):
         bnn_itrd.load(tmp_path / "recu")
     assert any(isinstance(m, BinaryConv2d) for m in bnn_itrd.load(tmp_path / "recu" / "first-stage").modules())
 
@@ -440,9 +440,9 @@ def test_recipe_files_of_the_user(tmp_path: Path) -> None:
             ["run", "digits", "--students.a.kd.tau=0"],
             r"students\.a\.kd\.tau must be > 0 \(--students\.a\.kd\.tau 4\.0\), got 0",
         ),
-        (["run", "digits", "--students={../x: {}}"], "cannot name a student"),
+        (["run", "digits", "--students={../x: {}}"], "cannot be a student's name"),
         (["train", "digits", "--member=recoo"], "unknown member 'recoo'.*did you mean 'recu'"),
-        (["train", "digits"], "--member is missing: one of teacher, recu"),
+        (["train", "digits"], "--member is missing: give one of teacher, recu"),
         (["evaluate", "nowhere"], "no such file or folder: nowhere"),
         (["validate", "nowhere.onnx"], "no such file: nowhere.onnx"),
         (["compare", "nowhere"], "no comparison.json in nowhere"),
@@ -520,7 +520,7 @@ def test_bad_files_for_predict_and_validate(road: Path, tmp_path: Path, capsys: 
     assert runtime_main(["predict", str(road / "recu" / "student.onnx"), *map(str, words)]) == 2
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert main(["predict", str(road / "recu" / "student.onnx"), str(image), "--top", "0"]) == 2
-    assert "top must be >= 1, got 0" in capsys.readouterr().err
+    assert "--top must be >= 1, got 0" in capsys.readouterr().err
     assert main(["predict", str(road / "student.onnx"), str(image)]) == 2
     assert f"no such file or folder: {road / 'student.onnx'}; {road} holds " in capsys.readouterr().err
     cut = tmp_path / "recu"

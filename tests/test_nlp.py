@@ -749,7 +749,7 @@ def test_fields_from_the_command_line() -> None:
         (["--students.t6.layer=3"], "unknown field of students.t6 'layer'.*did you mean 'layers'"),
         (["--students.t6.ce=0"], "students.t6: ce must be > 0 for a student without kd, itrd and hidden, got 0"),
         (["--students.t6.itrd.max_tokens=1"], "itrd.max_tokens must be >= 2, got 1"),
-        (["--students={teacher: {}}"], "'teacher' cannot name a student"),
+        (["--students={teacher: {}}"], "'teacher' cannot be a student's name"),
         (["--fabric.devices=2"], "runs in one process, got 2"),
         (["stray"], "unexpected 'stray'"),
         (["--train.lr"], "--train.lr needs a value"),

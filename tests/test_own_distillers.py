@@ -432,11 +432,11 @@ def test_what_is_no_distiller_is_told_before_anything_is_written(data: ImageData
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ({"kd": squared}, "kd would be called kd in metrics.csv, as is 'kd'"),
-        ({"ce": squared}, "ce would be called ce in metrics.csv"),
+        ({"kd": squared}, "kd would be the column kd of metrics.csv, which 'kd' is already"),
+        ({"ce": squared}, "ce would be the column ce of metrics.csv"),
         (
             {"a:Mine": {}, "b:Mine": {}},
-            "b:Mine would be called Mine in metrics.csv, as is 'a:Mine': give it an",
+            "b:Mine would be the column Mine of metrics.csv, which 'a:Mine' is already: give it an",
         ),
         ({"my loss": squared}, "must be named with letters, digits, '_' and '-', got 'my loss'"),
         ({"a:Mine": 5}, r"a:Mine must hold fields \(weight, warmup_epochs, final and its own options\), got 5"),

@@ -560,7 +560,7 @@ def test_notes_say_how_little() -> None:
     few = notes({"plain": [1.0, 2.0], "a": [1.0, 3.0], "b": [2.0, 4.0]})
     assert "2 seeds are few" in few and "2 comparisons" in few and "0.1 of them" in few
     one = notes({"plain": [1.0], "a": [2.0]})
-    assert "one seed there is no spread" in one and "Welch" not in one
+    assert "a single seed there is no spread" in one and "Welch" not in one
     values = list(np.random.default_rng(0).normal(size=12))
     assert "are few" not in notes({"plain": values, "a": values[::-1]})
 

@@ -189,7 +189,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tiny
             return super().forward(x) * (float("nan") if self.calls == 5 else 1.0)
 
     # three steps an epoch: the fifth is the second of epoch 2
-    with pytest.raises(UserError, match=r"'ce' was not finite at step 4 \(epoch 2\).*holds epoch 1\."):
+    with pytest.raises(UserError, match=r"'ce' was not finite at step 4 \(epoch 2\).*has epoch 1\."):
         train_tiny(tiny_npz, tmp_path / "b", student=Poison(), epochs=3, distill=DistillConfig())
     state = load_checkpoint(tmp_path / "b" / "last.pt")
     assert state["epoch"] == 1 and all(torch.isfinite(v).all() for v in state["model"].values())
@@ -376,12 +376,12 @@ def test_compiled_step_trains_alike(tiny_npz: Path, tmp_path: Path) -> None:
 
 def test_load_gives_the_student_back(tiny_npz: Path, tmp_path: Path) -> None:
     fitted = train_tiny(tiny_npz, tmp_path)
-    with pytest.raises(UserError, match="names code of its own.*pass the network as model="):
+    with pytest.raises(UserError, match="names the code .*pass the network as model="):
         bnn_itrd.load(tmp_path)
     again = bnn_itrd.load(tmp_path, model=TinyNet())
     x = torch.randn(4, 3, 8, 8)
     assert torch.equal(again(x), fitted.model(x)) and not again.training
-    with pytest.raises(UserError, match="holds another architecture than ResNet"):
+    with pytest.raises(UserError, match="has another architecture than ResNet"):
         bnn_itrd.load(tmp_path, model=resnet20(3))
 
 

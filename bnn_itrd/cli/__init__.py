@@ -14,12 +14,12 @@ from bnn_itrd.errors import LostProcess, Unfinished, UserError, remedy, unknown
 
 __all__ = ["COMMANDS", "main"]
 
-# Name -> (its module, what it takes, one line): the module's `command` takes the words behind the name.
+# Name -> (its module, its arguments, one line of help): the module's `command` gets the arguments after the name.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": (
         "bnn_itrd.cli.run",
         "RECIPE",
-        "train a teacher and its binary students, export, validate, compare: the whole road",
+        "train a teacher and its binary students, export, validate and compare them",
     ),
     "train": ("bnn_itrd.cli.train", "RECIPE", "train one member of a recipe"),
     "evaluate": (
@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "validate": (
         "bnn_itrd.cli.validate",
         "FILE...",
-        "hold files against the network they came from, on the test images",
+        "compare files with the network they came from, on the test images",
     ),
     "bench": ("bnn_itrd.cli.bench", "FILE...", "milliseconds per image, and how much faster than a reference"),
     "predict": (
@@ -45,11 +45,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "layers, bits, MACs and bytes of a recipe's networks or of a trained one",
     ),
     "compare": ("bnn_itrd.cli.compare", "DIR...", "one table of several runs"),
-    "table": ("bnn_itrd.cli.table", "NAME", "a paper's table, beside the runs that fill its cells"),
+    "table": ("bnn_itrd.cli.table", "NAME", "a paper's table, and the runs that fill its cells"),
     "sweep": (
         "bnn_itrd.cli.sweep",
         "RECIPE",
-        "a grid of trainings (methods x seeds, any fields): mean, spread, and what they can tell",
+        "a grid of trainings (methods x seeds, any fields): means, spreads, and which differences are significant",
     ),
     "probe": (
         "bnn_itrd.cli.probe",
@@ -62,7 +62,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 
 
 def _help() -> str:
-    """The text of ``bnn-itrd --help``, made from `COMMANDS`."""
+    """Returns the text of ``bnn-itrd --help``, made from `COMMANDS`."""
     lines = []
     for name, (_, takes, line) in COMMANDS.items():
         first, *more = textwrap.wrap(line, 54)
@@ -73,7 +73,7 @@ def _help() -> str:
             "is proven to run.",
             "",
             "usage: bnn-itrd COMMAND ...",
-            "       bnn-itrd COMMAND --help      what it takes, the most used options first",
+            "       bnn-itrd COMMAND --help      its most used options",
             "       bnn-itrd COMMAND --help all  every option",
             "",
             *lines,
@@ -85,7 +85,7 @@ def _help() -> str:
 
 
 def _run(command: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
-    """Runs a command; prints its help where that ends it."""
+    """Runs a command; prints its help if the command ends by asking for that."""
     try:
         return command(words)
     except SystemExit as ended:
@@ -95,10 +95,11 @@ def _run(command: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; 0 where all went well, 1 where a stated limit was passed, 2 on input that does not fit.
+    """Runs a command and returns its exit status.
 
-    0 too where ``train.max_seconds`` ended a training: the line that says so, and status.json, tell it apart.
-    128 + the number of the signal where one ended it: Ctrl-C 130, SIGTERM 143. 3 where one of several processes ended.
+    0: success, or ``train.max_seconds`` ended a training, as a line of output and status.json then say. 1: a stated
+    limit was exceeded. 2: wrong input. 3: one of several processes has ended. 128 + the signal's number: a signal ended
+    the command (Ctrl-C 130, SIGTERM 143).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -120,8 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"bnn-itrd: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever read the output has enough of it (| head)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be written at the end goes nowhere
+    except BrokenPipeError:  # the reader of the output has closed it (| head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the rest of the output is discarded
         return 128 + signal.SIGPIPE
     except OSError as error:
         print(f"bnn-itrd: {error}. {remedy(error, writing=False)}".removesuffix(". "), file=sys.stderr)
@@ -137,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bnn-itrd: {lost}", file=sys.stderr)
         return lost.status
     except RuntimeError as error:
-        # Here, not at the top: the command line alone starts without torch.
+        # It is imported here and not at the top, so that the command line starts without torch.
         from bnn_itrd.export import ExportError
 
         if not isinstance(error, ExportError):

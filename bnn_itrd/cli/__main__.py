@@ -1,4 +1,4 @@
-"""`python -m bnn_itrd.cli`: the same as the command `bnn-itrd`."""
+"""`python -m bnn_itrd.cli` runs the command `bnn-itrd`."""
 
 from __future__ import annotations
 

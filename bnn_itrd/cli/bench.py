@@ -15,12 +15,12 @@ __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """``bench FILE... --threads 1 2 --batch 1 32 --against FILE``: latencies, interleaved in one process."""
+    """Runs ``bench FILE... --threads 1 2 --batch 1 32 --against FILE``, which times files in turns in one process."""
     p = parser(
         "bnn-itrd bench",
-        "Milliseconds per image of exported files, in turns in one process, as ratios to a reference: the first file, "
-        "or --against. An .onnx file of a binary network is timed twice where the native library is there: with it, "
-        "and as a stock onnxruntime runs it. A .tflite runs in LCE's own process, at batch 1.",
+        "Milliseconds per image of exported files, timed in turns in one process, and ratios to a reference: the first "
+        "file, or --against. An .onnx file of a binary network is timed with the native library, if that is built, and "
+        "with stock onnxruntime. A .tflite runs in LCE's own process, at batch 1.",
     )
     p.usage = "bnn-itrd bench FILE... [--against FILE] [--threads N...] [--batch N...] [--repeats N] [--json]"
     p.add_argument("files", nargs="+", help="files written by bnn-itrd, or folders of runs or of their networks")
@@ -33,7 +33,7 @@ def command(argv: Sequence[str]) -> int:
     )
     add_threads(p, several=True)
     p.add_argument("--batch", type=int, metavar="N", nargs="+", default=[1], help="images per call")
-    p.add_argument("--repeats", type=int, default=40, help="turns")
+    p.add_argument("--repeats", type=int, default=40, help="number of turns")
     add_python(p, "lce")
     add_json(p)
     args = parse(p, argv)

@@ -14,8 +14,8 @@ __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """``compare DIR...``: one table of several runs."""
-    p = parser("bnn-itrd compare", "One table of several runs: folders that hold a comparison.json.")
+    """Runs ``compare DIR...``, which prints one table of several runs."""
+    p = parser("bnn-itrd compare", "Print one table of several runs: folders with a comparison.json.")
     p.add_argument("folders", nargs="+", help="run folders")
     add_json(p)
     p.add_argument("--markdown", action="store_true", help="print a Markdown table")

@@ -14,18 +14,18 @@ from bnn_itrd.errors import UserError, unknown
 __all__ = ["command"]
 
 _SHELLS = ("bash", "zsh")
-# Words and options whose value is a path.
+# Arguments and options whose value is a path.
 _PATHS = {"file", "files", "path", "folders", "images", "what"}
 _PATH_OPTIONS = {"--out", "--data.root", "--checkpoint", "--against", "--teacher", "--lce_python", "--fpga_python"}
 
 
 def command(argv: Sequence[str]) -> int:
-    """``completion SHELL``: the script, on the standard output."""
+    """Runs ``completion SHELL``, which prints the script."""
     p = parser(
         "bnn-itrd completion",
         "Print a script with which a shell completes the commands, their options and the recipes. For bash: "
         "bnn-itrd completion bash > ~/.local/share/bash-completion/completions/bnn-itrd; for zsh: "
-        "bnn-itrd completion zsh > a folder of $fpath/_bnn-itrd. A new shell then has it.",
+        "bnn-itrd completion zsh > a folder of $fpath/_bnn-itrd. It works in shells that are opened afterwards.",
     )
     p.usage = "bnn-itrd completion SHELL"
     p.add_argument("shell", help="bash or zsh")
@@ -41,7 +41,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _tree() -> argparse.ArgumentParser:
-    """All commands as one parser, each with what its ``--help all`` shows."""
+    """Returns all commands as one parser, each with the options of its ``--help all``."""
     from bnn_itrd.cli import COMMANDS
 
     tree = argparse.ArgumentParser(prog="bnn-itrd")
@@ -57,7 +57,7 @@ def _tree() -> argparse.ArgumentParser:
 
 
 def _complete(action: argparse.Action) -> None:
-    """Says what the value of an option can be."""
+    """Sets the values that a shell offers for an option."""
     import shtab
 
     if action.dest == RECIPE:

@@ -25,8 +25,10 @@ __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """``evaluate PATH [--data ...]``: accuracy on the test images, in float32."""
-    p = parser("bnn-itrd evaluate", "Accuracy of a trained network (run folder, checkpoint) or an exported file.")
+    """Runs ``evaluate PATH [--data ...]``, which prints the accuracy on the test images, in float32."""
+    p = parser(
+        "bnn-itrd evaluate", "Print the accuracy of a trained network (run folder, checkpoint) or exported file."
+    )
     p.usage = "bnn-itrd evaluate PATH [--best] [--data NAME] [--data.root ROOT] [--json]"
     p.add_argument("path", help="run folder, checkpoint or exported file")
     add_best(p)

@@ -21,12 +21,12 @@ __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """``export PATH --to TARGET... --out DIR``: a trained network as files."""
+    """Runs ``export PATH --to TARGET... --out DIR``, which writes a trained network as files."""
     p = parser(
         "bnn-itrd export",
         "Write a trained network as files: onnx (one file that runs everywhere, 1 bit per binary weight), onnx-plain "
         "(the same without functions: OpenVINO, converters), lce (.tflite for Larq Compute Engine: ARM phones and "
-        "boards), qonnx (FPGA flows), finn (QONNX as FINN reads its padding).",
+        "boards), qonnx (FPGA flows), finn (QONNX with the padding that FINN needs).",
     )
     p.usage = "bnn-itrd export PATH [--to TARGET...] [--out FILE_OR_DIR] [--uint8] [--data NAME] [--data.root ROOT]"
     p.add_argument("path", help="run folder or checkpoint")
@@ -42,11 +42,11 @@ def command(argv: Sequence[str]) -> int:
         type=str,
         default=None,
         metavar="PATH",
-        help="a folder, or for one target a file; beside the checkpoint",
+        help="a folder, or for one target a file; the checkpoint's folder by default",
     )
     add_best(p)
     add_own_network(p)
-    p.add_argument("--uint8", action="store_true", help="uint8 images in: the ONNX files normalise them themselves")
+    p.add_argument("--uint8", action="store_true", help="ONNX files that take uint8 images and normalise them")
     add_python(p, "lce")
     add_json(p)
     args, given = data_config(p, argv)
@@ -88,10 +88,10 @@ def _write_files(
     uint8: bool,
     python: str | None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Writes the network as a file of each target: (a row for each file, a line for each that could not be written).
+    """Writes the network as a file of each target; returns a row for each file, and a line for each that failed.
 
-    out: a folder, or the file where there is one target. python: an interpreter with LCE. Raises ExportError where the
-    one target that was asked for cannot carry the network.
+    out: a folder, or the file if there is one target. python: an interpreter with LCE. Raises ExportError if the only
+    target cannot represent the network.
     """
     from bnn_itrd.deploy.targets import TARGETS, write_target
     from bnn_itrd.export import ExportError, traced_once
@@ -111,6 +111,6 @@ def _write_files(
             except ExportError as error:
                 if len(names) == 1:
                     raise
-                # The other targets are written all the same.
+                # The other targets are still written.
                 failed.append(f"{name}: {error}")
     return rows, failed

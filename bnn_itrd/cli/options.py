@@ -1,4 +1,4 @@
-"""Options that several commands have, each defined once."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ __all__ = [
 # The option of `run` and `train` that names the run's folder.
 OUT = {"out": "folder of the run; runs/RECIPE by default"}
 
-# Another one of theirs.
-REPORT = {"report": "false: train alone; the same command without it exports and compares"}
+# Their option to train without export and comparison.
+REPORT = {"report": "false: only train; the same command without it exports and compares"}
 
-# A flag of every command that may meet the name of a user's own code in a run's folder, which is imported only with it.
+# The flag without which no command imports a user's own code that only a run's folder names.
 TRUST = {"trust": "run the code of your own that this run or file names"}
 
-# A file's runtime (`deploy.targets.Target.runtime`) -> what a Python that has it must have installed.
+# A file's runtime (`deploy.targets.Target.runtime`) -> the package that its Python needs.
 _PYTHONS = {"lce": "larq-compute-engine", "fpga": "qonnx"}
 # The same -> the files that run in it.
 _FILES = {"lce": ".tflite", "fpga": ".qonnx.onnx and .finn.onnx"}
 
 
 def reported(own: Mapping[str, Any]) -> bool:
-    """Returns what --report says, true where it was not given.
+    """Returns the value of --report, True if it was not given.
 
     >>> reported({"report": None}), reported({"report": "false"})
     (True, False)
@@ -55,17 +55,17 @@ def reported(own: Mapping[str, Any]) -> bool:
 
 
 def add_json(p: ArgumentParser) -> None:
-    """Adds --json: the result as JSON in the place of a table."""
+    """Adds --json, which prints JSON instead of a table."""
     p.add_argument("--json", action="store_true", help="print JSON")
 
 
 def add_best(p: ArgumentParser) -> None:
-    """Adds --best: the checkpoint best.pt in the place of last.pt."""
-    p.add_argument("--best", action="store_true", help="the epoch with the best top-1, not the last")
+    """Adds --best, which loads best.pt instead of last.pt."""
+    p.add_argument("--best", action="store_true", help="load the epoch with the best top-1, not the last")
 
 
 def add_own_network(p: ArgumentParser) -> None:
-    """Adds --model and --trust, the two ways to load a run whose network is of a user's own code."""
+    """Adds --model and --trust, with which a run of a user's own network is loaded."""
     p.add_argument(
         "--model",
         type=str,
@@ -77,15 +77,15 @@ def add_own_network(p: ArgumentParser) -> None:
 
 
 def check_unused(args: Any, names: Iterable[str], path: str, kind: str) -> None:
-    """Raises UserError where an option was given that says nothing of a path of this kind.
+    """Raises UserError if an option was given that does not apply to a path of this kind.
 
     >>> import argparse
     >>> check_unused(argparse.Namespace(model="mynets:make"), ["model"], "digits", "a recipe")
     Traceback (most recent call last):
-    bnn_itrd.errors.UserError: --model is for a run's folder or checkpoint, and digits is a recipe: leave it out
+    bnn_itrd.errors.UserError: --model is for a run's folder or checkpoint, but digits is a recipe: leave it out
     """
     if given := [f"--{name}" for name in names if getattr(args, name)]:
-        raise UserError(f"{given[0]} is for a run's folder or checkpoint, and {path} is {kind}: leave it out")
+        raise UserError(f"{given[0]} is for a run's folder or checkpoint, but {path} is {kind}: leave it out")
 
 
 def check_together(args: Any, first: str, others: Iterable[str], why: str) -> None:
@@ -102,7 +102,7 @@ def check_together(args: Any, first: str, others: Iterable[str], why: str) -> No
 
 
 def add_python(p: ArgumentParser, runtime: str) -> None:
-    """Adds --lce_python or --fpga_python: an interpreter that has a runtime which this one lacks."""
+    """Adds --lce_python or --fpga_python, which names an interpreter that has the runtime."""
     names = f"--{runtime}_python", f"--{runtime}-python"
     p.add_argument(*names, type=str, default=None, metavar="PYTHON", help=f"a python with {_PYTHONS[runtime]}")
 
@@ -113,7 +113,7 @@ def say_note(line: str) -> None:
 
 
 def python_of(args: Any, runtime: str | None) -> str | None:
-    """Returns the interpreter that the options name for a runtime, None where they name none.
+    """Returns the interpreter that the options name for a runtime, or None.
 
     >>> import argparse
     >>> python_of(argparse.Namespace(lce_python="/opt/lce/bin/python"), "lce")
@@ -137,8 +137,8 @@ def check_pythons(args: Any, runtimes: Collection[str | None]) -> None:
 
 
 def add_threads(p: ArgumentParser, *, several: bool = False) -> None:
-    """Adds --threads: how many the runtime of a file has; `several`: numbers to try in turn."""
+    """Adds --threads, a file's number of threads; several: a list of numbers to try in turn."""
     if several:
-        p.add_argument("--threads", type=int, nargs="+", default=[1], metavar="N", help="of the runtime")
+        p.add_argument("--threads", type=int, nargs="+", default=[1], metavar="N", help="threads of the runtime")
     else:
-        p.add_argument("--threads", type=int, default=1, help="of the runtime")
+        p.add_argument("--threads", type=int, default=1, help="threads of the runtime")

@@ -17,17 +17,17 @@ __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """``predict FILE_OR_RUN IMAGE...``: class names and probabilities."""
+    """Runs ``predict FILE_OR_RUN IMAGE...``, which prints class names and probabilities."""
     p = parser(
         "bnn-itrd predict",
-        "Classify images with a file written by bnn-itrd, or with that of a run's folder: each is brought to the "
-        "file's size and normalised as it says. A .tflite runs in Larq Compute Engine's own interpreter and a "
+        "Classify images with a file written by bnn-itrd, or with the file in a run's folder. Images are brought to "
+        "the size, and normalised, as the file records. A .tflite runs in Larq Compute Engine's own interpreter and a "
         ".qonnx.onnx in qonnx (bnn-itrd validate --setup lce, or fpga).",
     )
     p.usage = "bnn-itrd predict FILE_OR_RUN IMAGE_OR_FOLDER... [--top N]"
     p.add_argument("file", help="a file, the folder of a run, or of one of its networks")
     p.add_argument("images", nargs="+", help="image files, or folders of them")
-    p.add_argument("--top", type=int, default=3, help="how many classes to show")
+    p.add_argument("--top", type=int, default=3, help="number of classes to show")
     add_python(p, "lce")
     add_python(p, "fpga")
     args = parse(p, argv)
@@ -43,7 +43,7 @@ def command(argv: Sequence[str]) -> int:
     unusable: list[Exception] = []
     for result in _predictions(Path(args.file), photos, args, unusable.append):
         print(result)
-    if unusable:  # the answers for the others are not lost with them
+    if unusable:  # the results of the other images have been printed
         raise UserError("\n".join(map(str, unusable)))
     return 0
 
@@ -69,5 +69,5 @@ def _predictions(path: Path, photos: list[Path], args: Any, skipped: Callable[[E
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether a path is a file that onnxruntime runs."""
+    """Returns whether a path is a file that onnxruntime runs."""
     return path.is_file() and path.suffix == ".onnx" and not path.name.endswith((".qonnx.onnx", ".finn.onnx"))

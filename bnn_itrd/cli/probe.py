@@ -15,22 +15,22 @@ __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """``probe CHECKPOINT --data NAME``: how much a linear classifier makes of the frozen representation."""
+    """Runs ``probe CHECKPOINT --data NAME``, which prints a linear classifier's accuracy on the representation."""
     p = parser(
         "bnn-itrd probe",
-        "Linear probe: the representation of a trained network, teacher or student, on the images of another data set, "
-        "and a linear classifier trained on it; top-1 on the test images.",
+        "Linear probe: train a linear classifier on the representation that a trained network, teacher or student, has "
+        "of another data set's images, and print its top-1 on the test images.",
     )
     p.usage = "bnn-itrd probe PATH --data NAME [--data.root ROOT] [--c C] [--best] [--json]"
     p.add_argument("path", help="run folder or checkpoint")
     p.add_argument("--c", type=float, default=1.0, help="inverse of the L2 penalty on the classifier's weights")
-    p.add_argument("--max_iterations", type=int, default=1000, help="of L-BFGS")
+    p.add_argument("--max_iterations", type=int, default=1000, help="largest number of iterations of L-BFGS")
     add_best(p)
     add_own_network(p)
     add_json(p)
     args, given = data_config(p, argv)
     if "name" not in given:
-        raise UserError("probe needs the data set to probe with: --data NAME")
+        raise UserError("probe needs a data set: --data NAME")
     from bnn_itrd.experiments.linear_probe import linear_probe, probe_data
     from bnn_itrd.runs.load import load_member
 

@@ -1,4 +1,4 @@
-"""The commands that take a recipe: reading it, its options, its folder."""
+"""Functions of the commands that take a recipe: they read it, its options and its folder."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["fitted_config", "line_printer", "no_recipe", "recipe_config", "run_t
 def recipe_config(
     command: str, description: str, argv: Sequence[str], extra: dict[str, str]
 ) -> tuple[str, RunConfig, dict[str, Any]]:
-    """Reads the recipe and the fields behind it: (its name, the configuration, the values of the command's options).
+    """Reads a recipe and the fields after it; returns (its name, the configuration, values of the command's options).
 
-    extra: the command's own options, name -> help; it also has --trust. `out`, where the command has it, becomes the
-    folder of the run, `recipes.default_folder` unless --out names another. Raises UserError: no recipe, and
-    what `recipes.read` and `run_config` do.
+    extra: the command's own options, name -> help; --trust is added. The value of `out`, if the command has it, is the
+    run's folder, by default `recipes.default_folder`. Raises UserError if no recipe is given, and as `recipes.read` and
+    `run_config` do.
     """
     if argv and not argv[0].startswith("-"):
         name, rest = argv[0], list(argv[1:])
@@ -60,15 +60,15 @@ def fitted_config(
 
 
 def no_recipe(command: str) -> UserError:
-    """Returns the error of a command that was called without a recipe."""
+    """Returns the error for a command that was called without a recipe."""
     names = ", ".join(recipe_files.names())
     return UserError(f"bnn-itrd {command} needs a recipe: one of {names}, or a .yaml file")
 
 
 def line_printer(*, quiet: bool = False) -> Callable[[str], None]:
-    """Returns a function that prints a line, the same one once; of several processes the first one's alone prints.
+    """Returns a function that prints each different line once; of several processes only the first prints.
 
-    quiet: to the error stream, where the other one holds JSON.
+    quiet: print to standard error, since standard output is for JSON.
     """
     printed: set[str] = set()
 
@@ -81,7 +81,7 @@ def line_printer(*, quiet: bool = False) -> Callable[[str], None]:
 
 
 def run_text_task(command: str, argv: Sequence[str]) -> int | None:
-    """Runs a recipe that has a task of its own (question answering); None where it is one of images."""
+    """Runs a recipe with a `task` (question answering); returns None for a recipe of images."""
     if not argv or argv[0].startswith("-"):
         return None
     tree = recipe_files.read(argv[0])

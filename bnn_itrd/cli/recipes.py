@@ -9,7 +9,7 @@ from bnn_itrd.console import print_text
 
 __all__ = ["command"]
 
-# A recipe belongs to the first group in which it, or what its name begins with, stands.
+# A recipe belongs to the first group that lists its name or a beginning of it.
 _GROUPS = (
     ("Start here", ("digits", "folder", "cifar10-resnet20", "cifar10")),
     ("CIFAR-10, papers and their schedules", ("cifar10-",)),
@@ -21,7 +21,7 @@ _MORE = "Others"
 
 
 def command(argv: Sequence[str]) -> int:
-    """``recipes``: names and purposes, in groups, as wide as the terminal."""
+    """Runs ``recipes``, which prints names and purposes in groups, in the width of the terminal."""
     if argv:
         from bnn_itrd.config.parse import parse, parser
 
@@ -37,7 +37,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _grouped(names: Sequence[str]) -> dict[str, list[str]]:
-    """The names by their groups, in the order in which a group has them, else sorted.
+    """Returns the names by group, in the order of the group's list, or else sorted.
 
     >>> _grouped(["cifar10", "digits", "mine", "cifar10-rad"])
     {'Start here': ['digits', 'cifar10'], 'CIFAR-10, papers and their schedules': ['cifar10-rad'], 'Others': ['mine']}

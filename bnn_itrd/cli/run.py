@@ -14,13 +14,13 @@ __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """``run RECIPE --out DIR``: trains what is not trained yet, exports, validates and compares; 0."""
+    """Runs ``run RECIPE --out DIR``, which trains, exports, validates and compares a recipe's networks; returns 0."""
     if (status := run_text_task("run", argv)) is not None:
         return status
     name, config, own = recipe_config(
         "run",
-        "Train a teacher and its binary students, export each to ONNX, hold every file against its network on the "
-        "test images, and compare: comparison.json, report.html and a table. It downloads nothing. The same command "
+        "Train a teacher and its binary students, export each to ONNX, compare every file with its network on the "
+        "test images, and write comparison.json, report.html and a table. It downloads nothing. The same command "
         "continues a run that was interrupted.",
         argv,
         {**OUT, **REPORT},
@@ -45,7 +45,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _print_agreement(comparison: dict[str, Any]) -> None:
-    """Prints the test images on which a file and its network do not agree."""
+    """Prints the test images to which a file and its network give different classes."""
     for model in comparison["models"]:
         for artefact in model["artefacts"]:
             odd = artefact.get("disagreements")

@@ -1,4 +1,4 @@
-"""Signals that end a command: Ctrl-C, and what SLURM, Kubernetes and a lost shell send before they kill."""
+"""Handlers of the signals that end a command: Ctrl-C, and those of SLURM, Kubernetes and a closed terminal."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from bnn_itrd.console import say_at_the_end
 __all__ = ["Stopped", "stoppable"]
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
-# Python sees a signal between two of its own instructions, and one step of a large network may take longer than this.
+# The main thread has this time to handle a signal: Python does so between two of its instructions, and one step of a
+# large network may take longer.
 _PATIENCE = 1.5  # seconds
-# What the way out may take: it writes the last finished epoch. SLURM and Kubernetes kill after 30 s.
-_GRACE = 20.0
+# Ending the command, which writes the last finished epoch, may take this time. SLURM and Kubernetes kill after 30 s.
+_GRACE = 20.0  # seconds
 
-# Those of the signals that `stoppable` has taken over, as they were.
+# The former handlers of the signals that `stoppable` handles.
 _handlers: dict[int, Any] = {}
 
 
 def _leave_to_the_parent() -> None:
-    """Gives a forked worker its own handlers back: what is sent to it alone must not end its parent."""
+    """Restores the former handlers in a forked worker, so that a signal to it does not end its parent."""
     if _handlers:
         signal.set_wakeup_fd(-1)
         for number, handler in _handlers.items():
@@ -38,7 +39,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Stopped(KeyboardInterrupt):
-    """Raised where a signal ends the command; whatever makes way for Ctrl-C makes way for the others too.
+    """The exception of a signal that ends the command; it is handled like Ctrl-C, whose exception it extends.
 
     >>> Stopped(signal.SIGTERM).status
     143
@@ -49,18 +50,18 @@ class Stopped(KeyboardInterrupt):
         self.status = 128 + number
 
     def message(self) -> str:
-        """Returns what the user is told."""
+        """Returns the message for the user."""
         by = "" if self.status == 128 + signal.SIGINT else f" by {self}"
         return f"\nbnn-itrd: stopped{by}; the same command continues from the last finished epoch"
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Within it a signal raises `Stopped`; where nothing notices that for two seconds, the process ends all the same.
+    """Makes signals raise `Stopped` inside a ``with`` block, and ends the process if that has no effect.
 
-    Nothing is lost then either: finished epochs that are not on the disk yet are written first. A signal that the
-    process was told to ignore (nohup) stays ignored, and outside the main thread, where Python allows no handlers,
-    nothing is changed.
+    If the main thread does not react within two seconds, finished epochs are written to disk and the process ends. A
+    signal that is ignored (nohup) stays ignored. Outside the main thread, where Python allows no handlers, nothing is
+    changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -73,7 +74,7 @@ def stoppable() -> Iterator[None]:
     noticed, over = threading.Event(), threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for own in before:  # one is enough: what follows must not cut the way out short
+        for own in before:  # further signals must not interrupt the ending
             signal.signal(own, signal.SIG_IGN)
         noticed.set()
         raise Stopped(number)
@@ -98,7 +99,7 @@ def stoppable() -> Iterator[None]:
 
 
 def _watch(reader: int, numbers: Collection[int], noticed: threading.Event, over: threading.Event) -> None:
-    """Ends the process where the main thread has not done so in time; it returns where the pipe is closed."""
+    """Ends the process if the main thread does not do so in time after a signal; returns when the pipe is closed."""
     while data := os.read(reader, 1):
         if data[0] not in numbers:
             continue
@@ -114,8 +115,8 @@ def _watch(reader: int, numbers: Collection[int], noticed: threading.Event, over
 
 
 def _save() -> None:
-    """Writes the finished epochs that a training holds in memory, where there is one."""
+    """Writes the finished epochs that a training, if there is one, has in memory."""
     writer = sys.modules.get("bnn_itrd.training.writer")
     if writer is not None:
-        with contextlib.suppress(Exception):  # a full disk, say: the last checkpoint stays as it was
+        with contextlib.suppress(Exception):  # for example a full disk; the last checkpoint is then unchanged
             writer.write_waiting()

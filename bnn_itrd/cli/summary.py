@@ -95,6 +95,6 @@ def _number_of_classes(text: str | None) -> int:
 
 
 def _print(summary: Summary, title: str = "") -> None:
-    """Prints a network's layers and totals, as wide as the terminal is."""
+    """Prints a network's layers and totals in the width of the terminal."""
     print_table(summary.rows(), title)
     print_text(f"{summary.totals()}\n")

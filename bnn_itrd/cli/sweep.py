@@ -28,19 +28,20 @@ __all__ = ["command"]
 _SWEEP = (
     "Train every point of a grid, methods x seeds or any fields, each in a folder of its own below --out, and compare: "
     "mean and spread over the seeds, and whether a difference is larger than the spread. The same command continues a "
-    "sweep that was interrupted and skips what is done; a larger grid in the same folder trains what is new. Exit "
-    "status 1 where a point failed."
+    "sweep that was interrupted and skips finished points; a larger grid in the same folder trains only the new ones. "
+    "The exit status is 1 if a point failed."
 )
 _OPTIONS = {
     "grid": "FIELD=VALUE,VALUE...: an axis (train.seed=0,1,2; scheme.weight=recu,xnor; students.NAME.kd.tau=2,4); "
     "may be given several times",
-    "methods": "NAME...: students, one per distiller with its default options, and a plain one; or: all; a "
-    "distiller of your own is package.module:Name",
+    "methods": "NAME...: students, one per distiller with its default options, and a plain one; all: every distiller; "
+    "a distiller of your own is package.module:Name",
     "out": "folder of the sweep; sweeps/RECIPE by default",
-    "reference": "the student, or the row of the table, that the others are held against; the plain student by default",
+    "reference": "the student, or the row of the table, with which the others are compared; the plain student by "
+    "default",
 }
 _FLAGS = {
-    "teacher_per_seed": "a teacher for each seed; by default one, with teacher_train.seed, for all of them",
+    "teacher_per_seed": "train a teacher for each seed; by default one, with teacher_train.seed, for all seeds",
     "json": "print JSON",
     **TRUST,
 }
@@ -48,7 +49,7 @@ _FLAGS = {
 
 @dataclasses.dataclass
 class _Own:
-    """The command's own options, and the fields of the recipe as words."""
+    """The command's own options, and the fields of the recipe as arguments."""
 
     grid: list[str] = dataclasses.field(default_factory=list)
     methods: list[str] | None = None
@@ -61,7 +62,7 @@ class _Own:
 
 
 def _own_options(argv: Sequence[str]) -> _Own:
-    """Takes the command's own options from the recipe's fields. Raises UserError on a value missing or out of place."""
+    """Separates the command's own options from the recipe's fields. Raises UserError on a missing or extra value."""
     own = _Own()
     for option in given_options(argv):
         if option.key in _FLAGS:
@@ -82,7 +83,7 @@ def _own_options(argv: Sequence[str]) -> _Own:
 
 
 def command(argv: Sequence[str]) -> int:
-    """``sweep RECIPE --grid FIELD=A,B --methods NAME... --out DIR``: 0, or 1 where a point failed."""
+    """Runs ``sweep RECIPE --grid FIELD=A,B --methods NAME... --out DIR``; returns 0, or 1 if a point failed."""
     if wants_help(argv):
         run_config("sweep", _SWEEP, {}, argv, extra=_OPTIONS, flags=_FLAGS)
     if not argv or argv[0].startswith("-"):

@@ -1,4 +1,4 @@
-"""``bnn-itrd table`` prints a paper's table beside the runs that fill its cells, and the commands of the others."""
+"""``bnn-itrd table`` prints a paper's table with the runs that fill its cells, or commands for the empty cells."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _TABLE = (
-    "A published table, and beside it every cell that a run fills: mean and spread over seeds, epochs, and what "
-    "differs from the published setting. A run fills a cell by what its config.yaml says: data, network, method."
+    "Print a published table, and next to it the results of your runs: mean and spread over seeds, epochs, and the "
+    "differences from the published setting. The config.yaml of a run decides which cell it fills: by data, network, "
+    "method."
 )
 
 
 def command(argv: Sequence[str]) -> int:
-    """``table NAME --runs DIR``: the table; without a name, the names of all."""
+    """Runs ``table NAME --runs DIR``, which prints the table, or without a name a list of all tables."""
     p = parser("bnn-itrd table", _TABLE)
     p.add_argument(
-        "name", nargs="?", default=None, help="itrd-1, vid-1, srd-3, ...: without it, all of them are listed"
+        "name", nargs="?", default=None, help="itrd-1, vid-1, srd-3, ...; without a name all tables are listed"
     )
     p.add_argument(
         "--runs",
         action="append",
         default=None,
-        help="a folder of runs, again for another; by default results and sweeps",
+        help="a folder of runs; may be given several times; by default results and sweeps",
     )
     p.add_argument("--missing", action="store_true", help="print the commands of the empty cells, with expected hours")
-    p.add_argument("--scale", default="paper", help="small: the version that two cores train in a night; else paper")
+    p.add_argument("--scale", default="paper", help="paper, or small: a version that two cores train in a night")
     add_json(p)
     p.add_argument("--markdown", action="store_true", help="print a Markdown table")
     args = parse(p, argv)
@@ -98,7 +99,7 @@ _GIVEN = {
 
 
 def _missing(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool) -> list[str]:
-    """The commands, as a shell takes them: what is said besides stands behind a #."""
+    """Returns the commands for the empty cells as lines for a shell, with notes as # comments."""
     from bnn_itrd.experiments.papers.commands import missing_tasks, small_sweep
     from bnn_itrd.experiments.papers.hours import Expected, speed_notes
 
@@ -108,7 +109,7 @@ def _missing(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool) ->
     else:
         tasks = missing_tasks(table, runs)
     if not tasks:
-        return [f"# {table.name}: nothing is missing that this package trains"]
+        return [f"# {table.name}: no cell is empty that this package can train"]
     total = Expected(0.0, 0.0)
     for task in tasks:
         total += task.hours

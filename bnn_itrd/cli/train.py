@@ -14,13 +14,13 @@ __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """``train RECIPE --member NAME --out DIR``: trains one network of a recipe; 0."""
+    """Runs ``train RECIPE --member NAME --out DIR``, which trains one network of a recipe; returns 0."""
     if (status := run_text_task("train", argv)) is not None:
         return status
     name, config, own = recipe_config(
         "train",
-        "Train one member of a recipe in the folder DIR/MEMBER: 'teacher', or a student. A student takes its teacher "
-        "from --teacher PATH, or from DIR/teacher where that was trained before.",
+        "Train one network of a recipe in the folder DIR/MEMBER: 'teacher', or a student. A student takes its teacher "
+        "from --teacher PATH, or from DIR/teacher if that was trained before.",
         argv,
         {**OUT, **REPORT, "member": "teacher, or the name of a student"},
     )
@@ -32,7 +32,7 @@ def command(argv: Sequence[str]) -> int:
 
     member = own["member"]
     if member is None:
-        raise UserError(f"--member is missing: one of {', '.join(['teacher', *config.students])}")
+        raise UserError(f"--member is missing: give one of {', '.join(['teacher', *config.students])}")
     comparison = run_recipe(config, own["out"], recipe=name, only=member, trust=own["trust"], report=reported(own))
     if comparison is not None:
         print_table(table_rows(comparison))

@@ -25,35 +25,34 @@ __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """``validate FILE... --data ...``: files against their network; exit 1 past the stated limits."""
+    """Runs ``validate FILE... --data ...``, which compares files with their network; returns 1 beyond the limits."""
     p = parser(
         "bnn-itrd validate",
-        "Run exported files and the network they came from on the test images and compare them. Without a network "
-        "(only the file was kept), the file's accuracy is compared with the row of comparison.json beside it. A "
-        ".tflite runs in Larq Compute Engine's own interpreter and a .qonnx.onnx in qonnx, each in an environment of "
-        "its own that only --setup makes.",
+        "Run exported files and the network they came from on the test images and compare them. Without the network, "
+        "the file's accuracy is compared with that in comparison.json in its folder. A .tflite runs in Larq Compute "
+        "Engine's own interpreter and a .qonnx.onnx in qonnx, each in an environment of its own that --setup installs.",
     )
     p.usage = "bnn-itrd validate FILE... [--checkpoint PATH] [--data NAME] [--data.root ROOT] [--min_agreement PERCENT]"
     p.add_argument("files", nargs="*", help="files written by bnn-itrd")
     p.add_argument(
-        "--setup", nargs="+", default=[], metavar="RUNTIME", help="make the environment of a runtime first: lce, fpga"
+        "--setup", nargs="+", default=[], metavar="RUNTIME", help="first install a runtime's environment: lce, fpga"
     )
     p.add_argument(
-        "--checkpoint", type=str, default=None, metavar="PATH", help="the network; last.pt beside the file by default"
+        "--checkpoint", type=str, default=None, metavar="PATH", help="the network; by default last.pt next to the file"
     )
     add_own_network(p)
     p.add_argument(
-        "--min_agreement", type=float, default=None, help="percent of same classes; 99.9 (lce: 99) or one image"
+        "--min_agreement", type=float, default=None, help="least percent of equal classes; 99.9 (lce: 99) or one image"
     )
-    p.add_argument("--max_difference", type=float, default=None, help="of a logit, at most; no limit by default")
+    p.add_argument("--max_difference", type=float, default=None, help="largest difference of a logit; any by default")
     add_threads(p)
     p.add_argument(
         "--images",
         type=int,
         default=None,
-        help="only so many test images; 200 by default for qonnx, 1000 for onnx-plain, else all",
+        help="number of test images; by default 200 for qonnx, 1000 for onnx-plain, else all",
     )
-    p.add_argument("--stock", action="store_true", help="without the native library")
+    p.add_argument("--stock", action="store_true", help="run without the native library")
     add_python(p, "lce")
     add_python(p, "fpga")
     add_json(p)
@@ -66,8 +65,8 @@ def command(argv: Sequence[str]) -> int:
     _set_up(args.setup, quiet=args.json)
     results = [_validated(Path(file), args, given) for file in args.files]
     if args.json:
-        told = [{"file": file, **values} for file, (values, _) in zip(args.files, results, strict=True)]
-        print(json.dumps(told[0] if len(told) == 1 else told, indent=1))
+        rows = [{"file": file, **values} for file, (values, _) in zip(args.files, results, strict=True)]
+        print(json.dumps(rows[0] if len(rows) == 1 else rows, indent=1))
     elif results:
         columns = [key for key in _COLUMNS if any(key in values for values, _ in results)]
         print_table(
@@ -96,7 +95,7 @@ def _check_options(args: Any) -> None:
 
 
 def _set_up(names: Sequence[str], *, quiet: bool) -> None:
-    """Makes the environments; what it tells goes to the error stream where the other one holds JSON."""
+    """Installs the environments; quiet: print to standard error, since standard output is for JSON."""
     from bnn_itrd.export.runtimes import environments
 
     out = sys.stderr if quiet else sys.stdout
@@ -107,7 +106,7 @@ def _set_up(names: Sequence[str], *, quiet: bool) -> None:
         print(f"{name}: {environments.setup(name, report=lambda line: print(line, file=out))}", file=out)
 
 
-# Single images a file's lines tell of.
+# The number of single images that are printed for a file.
 _SHOWN = 10
 _COLUMNS = {
     "images": ",",
@@ -125,7 +124,7 @@ def _cell(key: str, value: float | None) -> str:
 
 
 def _validated(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """`_validate_one`; of several files, one that cannot be used is a failed row, and the others are shown."""
+    """Calls `_validate_one`; if there are several files, one that cannot be used becomes a row with its error."""
     from bnn_itrd.export import ExportError
 
     try:
@@ -137,7 +136,7 @@ def _validated(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[str, 
 
 
 def _validate_one(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """(values, lines) of one file."""
+    """Returns the results of one file as (values, lines of text)."""
     from bnn_itrd.deploy.agreement import check_fits
     from bnn_itrd.deploy.targets import metadata_of, open_file, target_of
     from bnn_itrd.runs.load import load_member
@@ -150,7 +149,7 @@ def _validate_one(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[st
     member = None
     if args.checkpoint or checkpoint.is_file():
         member = load_member(checkpoint, model=args.model, trust=args.trust)
-    # How the data was prepared: the run's own record, else what the checkpoint remembers of it.
+    # The settings of the data are those of the run's config.yaml, or else of the checkpoint.
     data = validation_data(known, recorded(path) or (member[1] if member else {}), given, trust=args.trust)
     check_fits(path, known, data)
     limit = args.images or target.images
@@ -167,7 +166,7 @@ def _validate_one(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[st
 
 
 def _check_source(path: Path, known: dict[str, Any], checkpoint: Path) -> None:
-    """Says so where the file was exported from another state of the checkpoint than the one it is held against."""
+    """Prints a note if the file was exported from another state of the checkpoint with which it is compared."""
     from bnn_itrd.files import file_hash
 
     source = known.get("source_sha256")
@@ -178,7 +177,7 @@ def _check_source(path: Path, known: dict[str, Any], checkpoint: Path) -> None:
 def _against_network(
     model: Any, opened: OpenFile, data: ImageData, limit: int | None, least: float | None, most: float | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """The file and its network on the same images: (values, lines on single images)."""
+    """Compares a file with its network on the same images; returns (values, lines about single images)."""
     from bnn_itrd.deploy.agreement import compare_split
     from bnn_itrd.deploy.targets import judge
     from bnn_itrd.export import agreement
@@ -188,7 +187,7 @@ def _against_network(
     share = 100 * result.argmax_agreement
     reason = judge(opened.target, share, result.images, result.median_difference, min_agreement=least)
     failed = [reason] if reason else []
-    # Not >: a difference that is not a number fails too.
+    # `not <=`, and not `>`, so that NaN fails too.
     if most is not None and not result.max_difference <= most:
         failed.append(f"largest difference {result.max_difference:.3g} is above {most:.3g}")
     values = {
@@ -225,7 +224,7 @@ def _against_network(
 
 
 def _cost(path: Path, python: str | None) -> tuple[dict[str, Any], str]:
-    """Inference cost by qonnx, and in words."""
+    """Returns the inference cost that qonnx computes, as values and as a line of text."""
     from bnn_itrd.export.fpga import inference_cost
 
     cost = inference_cost(path, python=python)
@@ -237,7 +236,7 @@ def _cost(path: Path, python: str | None) -> tuple[dict[str, Any], str]:
 
 
 def _against_record(opened: OpenFile, data: ImageData, limit: int | None) -> tuple[dict[str, Any], list[str]]:
-    """The file alone: its accuracy against the row that was recorded when it was made."""
+    """Compares a file's accuracy with the one recorded in comparison.json; returns (values, lines of text)."""
     import torch
 
     from bnn_itrd.deploy.agreement import run_split
@@ -258,7 +257,7 @@ def _against_record(opened: OpenFile, data: ImageData, limit: int | None) -> tup
         "top1_recorded": known,
         "failed": failed,
     }
-    lines = ["no checkpoint beside the file: its network was not run (--checkpoint PATH names one)"]
+    lines = ["no checkpoint in the file's folder: its network was not run (--checkpoint PATH names one)"]
     if known is not None and not whole:
         lines.append("not all test images: the recorded top-1 is shown, not compared")
     return values, lines

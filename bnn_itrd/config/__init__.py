@@ -1,4 +1,4 @@
-"""Every setting, as frozen dataclasses, without torch: what the command line, recipes and run folders hold."""
+"""Every setting of the command line, recipes and run folders, as frozen dataclasses; they load without torch."""
 
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.distillers import DistillConfig

@@ -1,4 +1,4 @@
-"""Addresses of a user's own code, ``package.module:Name``, as Python's entry points have them."""
+"""Addresses of a user's own code, ``package.module:Name``, written as in Python's entry points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bnn_itrd.errors import UserError
 
 __all__ = ["LIBRARIES", "address_of", "call_named", "check_trusted", "import_address", "is_address", "named_addresses"]
 
-# What stands in front of the colon in the address of another library's network; no module of a user.
+# The names before the colon that mean a library's network (torchvision:resnet18), not a user's module.
 LIBRARIES = ("torchvision", "timm")
 
 _ADDRESS = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
@@ -42,8 +42,8 @@ def import_address(address: str, *, what: str) -> Any:
     module_name, _, names = address.partition(":")
     folder = os.getcwd()
     if folder not in sys.path and "" not in sys.path:
-        # A console script has its own folder there, and not the one it is called in. Last: a file in that folder is
-        # to hide no installed module from what is imported later.
+        # A console script's sys.path has the script's folder, not the current one. It is appended last, so that a file
+        # in it never hides an installed module.
         sys.path.append(folder)
     try:
         found: Any = importlib.import_module(module_name)
@@ -78,9 +78,9 @@ def address_of(thing: Any) -> str:
 
 
 def call_named(make: Callable[..., Any], offered: Mapping[str, Any], *, what: str) -> Any:
-    """Calls a user's class or function with those of the offered arguments that its signature names.
+    """Calls a user's class or function with the offered arguments that its signature names.
 
-    Raises UserError where it needs one that is not offered. What it raises itself passes through.
+    Raises UserError if it needs an argument that is not offered. Exceptions of the call itself pass through.
 
     >>> call_named(lambda num_classes: num_classes + 1, {"num_classes": 10, "input_shape": (3, 32, 32)}, what="example")
     11
@@ -95,8 +95,8 @@ def call_named(make: Callable[..., Any], offered: Mapping[str, Any], *, what: st
     if missing or positional:
         name = (missing or [p.name for p in positional])[0]
         raise UserError(
-            f"{what}: {getattr(make, '__name__', make)} needs the argument {name!r}, and is called with those of "
-            f"{', '.join(offered)} that it names: give the others a default"
+            f"{what}: {getattr(make, '__name__', make)} needs the argument {name!r}, but it is called only with those "
+            f"of {', '.join(offered)} that it names: give {name!r} a default"
         )
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return make(**offered)
@@ -124,15 +124,16 @@ def check_trusted(
     where: str,
     instead: str = "pass the network as model=...",
 ) -> None:
-    """Refuses to import a user's code that only a file names.
+    """Raises UserError unless the user trusts an address that a file contains, since importing it runs code.
 
-    `trust`: True, or the addresses that the user gave. `where` says which file holds the address, `instead` what else
-    the user can do.
-    Raises UserError on an address that is not among them.
+    trust: True, or the addresses that the user gave. where: the file, for the message. instead: what else the user can
+    do.
+
+    >>> check_trusted("mypkg:make", {"mypkg:make"}, where="config.yaml")
     """
     if trust is True or (not isinstance(trust, bool) and address in trust):
         return
     raise UserError(
-        f"{where} names code of its own, {address!r}, which would be run: name it again with --trust (in Python "
-        f"trust=True), or {instead}, if you know where the file comes from"
+        f"{where} names the code {address!r}, which would be run: if you know where the file comes from, add --trust "
+        f"(in Python trust=True), or {instead}"
     )

@@ -1,4 +1,4 @@
-"""Which images."""
+"""The settings of a data set."""
 
 from __future__ import annotations
 
@@ -15,18 +15,23 @@ _MOST_WORKERS = 1024
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images.
+    """The settings of a data set.
+
+    >>> DataConfig(name="cifar10", root="data", val_fraction=0.1).crop_padding
+    4
+
+    Raises FieldError on a value that is out of its range.
 
     Args:
         name: data set: digits (embedded), cifar10, cifar100, stl10, tiny-imagenet, imagenet, mit67, cub200, folder
             (your own images, one folder per class), or package.module:make (your own code)
-        root: where it lies: an .npz, the folder of torchvision's download, or an image folder
+        root: its files: an .npz, the folder of torchvision's download, or a folder of images
         download: let torchvision fetch cifar10, cifar100 or stl10 into root
-        val_fraction: share of the training images held out for choosing things, in [0, 1)
-        per_class: train on that many images of each class (those not held out); all by default
-        per_class_seed: which ones: more images with the same seed include the fewer
+        val_fraction: share of the training images that is held out to choose the best epoch and settings, in [0, 1)
+        per_class: train on this number of images of each class (of those not held out); on all by default
+        per_class_seed: seed of that choice; with the same seed a smaller choice is part of a larger one
         unlabelled: train on the other images too, without their labels: only distillers learn from those
-        image_size: height and width the images are brought to; their own size by default
+        image_size: height and width in pixels to which images are scaled; their own size by default
         crop_padding: pixels of zero padding before the random crop of small images; 0: no crop
         flip: mirror images at random
         workers: processes that read large images from disk
@@ -50,7 +55,7 @@ class DataConfig:
         rule = "false without data.per_class, which says how many keep their labels"
         require(not self.unlabelled or self.per_class is not None, "data.unlabelled", rule, self.unlabelled)
         require(0 <= self.per_class_seed < 2**31, "data.per_class_seed", "in [0, 2^31)", self.per_class_seed)
-        # Upper limits: a slip of the hand, or a field of a file from elsewhere, must not take all memory.
+        # Upper limits keep a typing error, or a file from elsewhere, from taking all memory.
         most = MOST_PIXELS
         rule = f"in [0, {most}]"
         require(0 <= self.crop_padding <= most, "data.crop_padding", rule, self.crop_padding)

@@ -1,4 +1,4 @@
-"""What a student learns from: labels, any of the methods, and distillers of the user's own."""
+"""The settings of what a student learns from: labels, the distillers of METHODS, and the user's own."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from bnn_itrd.errors import UserError, require
 
 __all__ = ["DistillConfig"]
 
-# Names of the loss's other parts.
+# Names of the other terms of the loss, which a user's distiller cannot have.
 _TAKEN = ("ce", "penalty")
 
 
 class _Learning:
-    """What `DistillConfig` can say of itself."""
+    """The methods of `DistillConfig`, whose fields are made from METHODS below."""
 
     ce: float
     own: tuple[tuple[str, OwnConfig], ...]
@@ -35,33 +35,37 @@ class _Learning:
             other = column_of(key) if column_of(key) in (*METHODS, *_TAKEN) else columns.get(column_of(key))
             if other is not None:
                 raise UserError(
-                    f"{key} would be called {column_of(key)} in metrics.csv, as is {other!r}: give it another name"
+                    f"{key} would be the column {column_of(key)} of metrics.csv, which {other!r} is already: give it "
+                    "another name"
                 )
             columns[column_of(key)] = key
 
     @property
     def methods(self) -> dict[str, Any]:
-        """The distillers that take part, name -> options: in the order of METHODS, and then the user's own."""
+        """The distillers that are used, name -> options: first those of METHODS in its order, then the user's own."""
         ours = {name: getattr(self, name) for name in METHODS if getattr(self, name) is not None}
         return ours | {column_of(key): options for key, options in self.own}
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether it learns from anything but labels."""
+        """Whether the student learns from anything but labels."""
         return bool(self.methods)
 
     def check_learns(self) -> None:
-        """Raises UserError where no term of the training has a weight."""
+        """Raises UserError if every term of the loss has the weight 0."""
         if self.ce == 0 and not any(m.weight > 0 and not m.only_prepares for m in self.methods.values()):
-            raise UserError("ce is 0 and no distiller has a weight in the training itself: nothing would be learned")
+            raise UserError(
+                "ce is 0 and no distiller has a weight in the training itself, so nothing would be learned: give ce or "
+                "a distiller a weight > 0"
+            )
 
     @property
     def compares_logits(self) -> bool:
-        """Whether the teacher must know the same classes."""
+        """Whether a distiller compares logits, so that the teacher must have the same classes."""
         return any(METHODS[name].compares_logits for name in self.methods if name in METHODS)
 
     def with_own(self, distillers: Mapping[str, Any]) -> DistillConfig:
-        """Returns the configuration with distillers of one's own, name -> an `OwnConfig`, or what one is made of.
+        """Returns the configuration with a user's own distillers added, name -> an `OwnConfig` or its `distiller`.
 
         >>> mine = DistillConfig().with_own({"mine": lambda student, teacher, labels: student.logits.mean()})
         >>> list(mine.methods)
@@ -72,9 +76,10 @@ class _Learning:
         return made
 
     def tree(self) -> dict[str, Any]:
-        """Returns it as files and checkpoints hold it: an own distiller stands beside the methods, by its address.
+        """Returns the configuration as plain values, as files and checkpoints hold it.
 
-        One that was given a name is told by both: ``{"mine": {"distiller": "mypkg.losses:Mine", "weight": 1.0}}``.
+        A user's own distiller is an entry like the methods, under its address or, with the address inside, its name:
+        ``{"mine": {"distiller": "mypkg.losses:Mine", "weight": 1.0}}``.
         """
         ours = {name: getattr(self, name) for name in METHODS}
         tree = {"ce": self.ce} | {n: None if o is None else dataclasses.asdict(o) for n, o in ours.items()}
@@ -83,13 +88,17 @@ class _Learning:
         return tree
 
 
-_DOC = """What a student learns from: labels, and any of METHODS; none of them makes a plain student.
+_DOC = """The settings of what a student learns from: labels, and any distillers of METHODS.
 
-    ce: weight of the cross-entropy with the labels. Every method is a field with its options, None where the student
-    does not learn from it: ``DistillConfig(ce=0.1, kd=KDConfig(tau=2.0))``. own: distillers of the user's own, name ->
-    `OwnConfig` (or what that is made of), or address -> a mapping of its weight, schedule and options.
+    ce: weight of the cross-entropy with the labels. Every method is a field with its options, or None if it is not
+    used. own: the user's own distillers, name -> `OwnConfig` (or its `distiller`), or address -> a mapping of its
+    weight, schedule and options.
 
-    Raises UserError: a weight that is negative or not finite, another method's options, two terms of one name.
+    Raises UserError: a weight that is negative or not finite, options of another method, two terms of the same name.
+
+    >>> from bnn_itrd.distillers.logits.kd import KDConfig
+    >>> list(DistillConfig(ce=0.1, kd=KDConfig(tau=2.0)).methods)
+    ['kd']
     """
 
 if TYPE_CHECKING:

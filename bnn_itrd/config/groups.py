@@ -1,4 +1,4 @@
-"""From the fields of a group to its dataclass, with errors that name the field where it stood."""
+"""Functions that make a group's dataclass from its fields; their errors name the field in full."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def make_groups(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of the dataclass `kind`, those that are groups as dataclasses; fields without a value are not.
+    """Returns those fields of the dataclass `kind` that have values, with each group of fields as its dataclass.
 
     >>> from bnn_itrd.config.run import RunConfig
     >>> make_groups(RunConfig, {"network": {"name": "resnet8"}, "teacher": None})["network"].name
@@ -32,14 +32,14 @@ def make_groups(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_group(kind: type[T], where: str, values: Mapping[str, Any]) -> T:
-    """Returns the dataclass `kind` of a group's values; `where` is the group's name, ``teacher_train``.
+    """Makes the dataclass `kind` from a group's values; `where` is the group's name, such as ``teacher_train``.
 
     >>> from bnn_itrd.config.train import TrainConfig
     >>> make_group(TrainConfig, "teacher_train", {"epochs": 0})
     Traceback (most recent call last):
     bnn_itrd.errors.FieldError: teacher_train.epochs must be >= 1 (--teacher_train.epochs 60), got 0
 
-    Raises FieldError on a value that does not fit, with an option that would: the field's default, of a flag the other
+    Raises FieldError on a value that is not allowed, with an option that is: the field's default, or a flag's other
     value.
     """
     try:
@@ -50,7 +50,7 @@ def make_group(kind: type[T], where: str, values: Mapping[str, Any]) -> T:
 
 
 def _check_values(kind: type[Any], values: Mapping[str, Any]) -> None:
-    """Raises FieldError on a field without a value (``epochs:`` in YAML) that has to have one."""
+    """Raises FieldError if a field has no value (``epochs:`` in YAML) but needs one."""
     hints = get_type_hints(kind)
     for name, value in values.items():
         if value is None and name in hints and type(None) not in get_args(hints[name]):
@@ -58,7 +58,7 @@ def _check_values(kind: type[Any], values: Mapping[str, Any]) -> None:
 
 
 def _fitting(kind: type[Any], values: Mapping[str, Any], error: FieldError) -> Any:
-    """A value of the field with which the group would be made, None where neither error nor default is one."""
+    """Returns a value of the field with which the group can be made; None if neither error nor default has one."""
     field = error.field.rpartition(".")[2]
     defaults = {f.name: f.default for f in dataclasses.fields(kind)}
     if error.fits is not None or defaults.get(field) in (None, dataclasses.MISSING):

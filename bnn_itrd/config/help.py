@@ -1,4 +1,4 @@
-"""The help of a command: a page with its most used options, and with ``--help all`` every one."""
+"""The help of a command: a page with its most used options, and with ``--help all`` all of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
     "wants_help",
 ]
 
-# The word behind a command that takes one.
+# The name of a command's first argument.
 RECIPE = "RECIPE"
 
 # The fields of a recipe that the page of `run`, `train` and `sweep` shows, in its order.
@@ -53,12 +53,12 @@ _METAVARS = {bool: "{true,false}", int: "N", float: "X"}
 
 
 def wants_help(argv: Sequence[str]) -> bool:
-    """Whether the words of a command ask for its help."""
+    """Returns whether the arguments of a command ask for its help."""
     return any(word in ("-h", "--help") for word in argv)
 
 
 def all_pages(argv: Sequence[str]) -> bool:
-    """Whether they ask for all of it.
+    """Returns whether the arguments of a command ask for its whole help.
 
     >>> all_pages(["digits", "--help", "all"]), all_pages(["--help"])
     (True, False)
@@ -67,7 +67,7 @@ def all_pages(argv: Sequence[str]) -> bool:
 
 
 def metavar_of(action: argparse.Action) -> str | tuple[str, ...] | None:
-    """Returns what stands for an option's value: what was said when it was made, else by its type.
+    """Returns the placeholder of an option's value in the help: the option's own metavar, else one for its type.
 
     >>> p = argparse.ArgumentParser()
     >>> metavar_of(p.add_argument("--top", type=int)), metavar_of(p.add_argument("--data.root", type=str))
@@ -88,7 +88,7 @@ def _is_optional(kind: Any) -> bool:
 
 
 class HelpPage(SystemExit):
-    """Ends a command whose help was asked for; parser: what shows it."""
+    """Ends a command whose help was asked for; page: the parser whose help is printed."""
 
     def __init__(self, page: argparse.ArgumentParser) -> None:
         super().__init__(0)
@@ -96,7 +96,7 @@ class HelpPage(SystemExit):
 
 
 class _Whole(argparse.HelpFormatter):
-    """Breaks lines between words alone: an option or a path can be copied."""
+    """Breaks lines only between words, so that an option or a path can be copied."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return textwrap.indent("\n".join(self._split_lines(text, width - len(indent))), indent)
@@ -106,7 +106,7 @@ class _Whole(argparse.HelpFormatter):
 
 
 def options_of(p: ArgumentParser) -> list[argparse.Action]:
-    """Returns what a command takes: its words without an option first, and --help last."""
+    """Returns the arguments of a command: positional ones first, and --help last."""
     listed: list[argparse.Action] = sorted(p._actions, key=lambda a: (bool(a.option_strings), a.dest == "help"))
     return listed
 
@@ -126,7 +126,7 @@ def option_names(p: ArgumentParser) -> list[str]:
 def show_page(
     p: ArgumentParser, sections: Mapping[str, Sequence[argparse.Action]], epilog: str = "", *, defaults: bool = True
 ) -> NoReturn:
-    """Raises the page of a command: its usage, what it does, options in sections by their titles."""
+    """Raises the help page of a command: its usage, its description, and its options in sections, title -> options."""
     page = argparse.ArgumentParser(
         prog=p.prog,
         usage=_folded(p.usage),
@@ -143,7 +143,7 @@ def show_page(
 
 
 def _folded(usage: str | None) -> str | None:
-    """A usage on lines that the terminal has room for."""
+    """Returns a usage broken into lines of the terminal's width."""
     if usage is None:
         return None
     # The lines behind the first stand as far in as its own words.
@@ -155,7 +155,7 @@ def _folded(usage: str | None) -> str | None:
 
 
 def _add(group: Any, action: argparse.Action, *, defaults: bool) -> None:
-    """Adds an option, or a word without one, as it is to be read."""
+    """Adds an option or a positional argument to a section of a page."""
     if action.help == argparse.SUPPRESS:
         return
     text = (action.help or "").replace("%", "%%")
@@ -179,15 +179,15 @@ def show_fields(
     methods: Mapping[str, type],
     whole: bool,
 ) -> NoReturn:
-    """Raises the page of a command that takes a recipe and its fields: those most used, or with `whole` all.
+    """Raises the help page of a command that takes a recipe: the most used fields, or with `whole` all of them.
 
-    own, flags: names of the command's own options; methods: what a student can learn from.
+    own, flags: names of the command's own options with and without a value; methods: distillers, name -> options.
     """
     actions = {action.option_strings[-1].lstrip("-"): action for action in options_of(p)}
     for name, action in actions.items():
         if any(other.startswith(f"{name}.") for other in actions):
             action.help, action.metavar = f"the fields of {name} together", "{FIELD: VALUE}"
-    if methods:  # of images
+    if methods:  # a command for images; recipes of texts have no distillers here
         actions["data"].help = "data set, short for --data.name: digits, cifar10, folder (your own images), ..."
         actions["data"].metavar = "NAME"
     recipe = argparse.Action([], RECIPE, help="a name of `bnn-itrd recipes`, or a .yaml file")
@@ -202,7 +202,7 @@ def show_fields(
 
 
 def _described(methods: Mapping[str, type]) -> str:
-    """Every distiller with its fields and their defaults."""
+    """Returns a text of every distiller with its fields and their defaults."""
     lines = []
     for name, kind in methods.items():
         fields = ", ".join(f"{field} {value}" for field, value in to_dict(kind()).items())
@@ -211,7 +211,7 @@ def _described(methods: Mapping[str, type]) -> str:
 
 
 def show_data(p: ArgumentParser, *, whole: bool) -> NoReturn:
-    """Raises the page of a command that takes ``--data.*`` fields: two of them, or with `whole` all."""
+    """Raises the help page of a command that takes ``--data.*`` fields: two of them, or with `whole` all."""
     fields = ArgumentParser()
     fields.add_class_arguments(DataConfig, "data")
     listed = {action.option_strings[-1]: action for action in fields._actions if action.dest.startswith("data.")}

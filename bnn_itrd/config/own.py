@@ -1,4 +1,4 @@
-"""A user's own distiller: an object or its address, with its weight and options. Loads without torch."""
+"""The settings of a user's own distiller: an object or its address, weight and options. It loads without torch."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["OwnConfig", "column_of", "own_config"]
 
-# YAML 1.1 takes 1e-3 for a text.
+# YAML 1.1 reads 1e-3 as text.
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 def _value(where: str, value: Any) -> Any:
-    """Returns a plain value that has a hash. Raises UserError on anything that no file could hold."""
+    """Returns a plain, hashable value. Raises UserError on anything that a YAML file cannot hold."""
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         return float(value)
     if isinstance(value, list | tuple):
@@ -50,7 +50,7 @@ class OwnConfig(Weighted):
     >>> OwnConfig(squared, weight=0.5, options={"power": 3.0}).tree()["power"]
     3.0
 
-    Raises UserError: a text that is no address, options that no file could hold, a weight that is negative.
+    Raises UserError: a text that is no address, options that a YAML file cannot hold, a weight that is negative.
     """
 
     distiller: Any
@@ -78,25 +78,25 @@ class OwnConfig(Weighted):
 
     @property
     def name(self) -> str:
-        """The address of what was given: its qualified name, by which a run knows it again."""
+        """The address of the distiller, by which a resumed run recognises it."""
         return self.distiller if isinstance(self.distiller, str) else address_of(self.distiller)
 
     def tree(self) -> dict[str, Any]:
-        """Returns its weight, schedule and options as a file holds them."""
+        """Returns weight, schedule and options as plain values."""
         weighted = {field.name: getattr(self, field.name) for field in fields(Weighted)}
         return weighted | {name: list(v) if isinstance(v, tuple) else v for name, v in dict(self.options).items()}
 
     def make(self, setting: Setting) -> Distiller:
-        """Returns the distiller, imported where it is an address, made on the CPU and tried.
+        """Returns the distiller, imported if it is an address, made on the CPU and tried on made-up outputs.
 
-        Raises UserError: no such module or name, an object that is no distiller, options that it does not take, and
-        what a trial with made-up outputs shows (`try_out`).
+        Raises UserError: no such module or name, an object that is no distiller, options that it does not take, a
+        trial that fails (see `try_out`).
         """
         import torch
 
         from bnn_itrd.distillers.own import make_own
 
-        # Whoever asks for distillers without memory, on the meta device, is not meant to import a user's module there.
+        # The caller may have set the meta device; a user's module must not be imported under it.
         with torch.device("cpu"):
             thing = self.distiller
             if isinstance(thing, str):
@@ -105,12 +105,12 @@ class OwnConfig(Weighted):
 
 
 def own_config(key: str, value: Any) -> OwnConfig:
-    """Returns the configuration of an entry of `DistillConfig.own`: a name or an address, and what stands there.
+    """Returns the configuration of an entry of `DistillConfig.own`; key: a name or an address.
 
     >>> own_config("mypkg.losses:Mine", {"weight": 2.0, "power": 3}).options
     (('power', 3),)
 
-    Raises UserError on a name that cannot be a column's, and whatever `OwnConfig` refuses.
+    Raises UserError if the name cannot be that of a column of metrics.csv, and as `OwnConfig` does.
     """
     if is_address(key):
         if isinstance(value, OwnConfig) and value.distiller == key:
@@ -125,7 +125,7 @@ def own_config(key: str, value: Any) -> OwnConfig:
 
 
 def column_of(key: str) -> str:
-    """Returns the name of a distiller of one's own in metrics.csv, behind ``loss_``.
+    """Returns the name of a user's distiller in metrics.csv, where it follows ``loss_``.
 
     >>> column_of("mine"), column_of("mypkg.losses:Mine")
     ('mine', 'Mine')

@@ -1,4 +1,4 @@
-"""From a recipe and the command line's fields to a `RunConfig`: jsonargparse over the dataclasses of `config`."""
+"""A parser that makes a `RunConfig` from a recipe and the command line, with jsonargparse over `config`'s classes."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ __all__ = ["data_config", "parse", "parser", "run_config"]
 
 
 def parser(prog: str, description: str) -> ArgumentParser:
-    """An argument parser that raises UserError instead of leaving the program."""
-    # Its --print_config would leave the students out; config.yaml in the run's folder has everything.
+    """Returns an argument parser that raises errors instead of ending the program."""
+    # jsonargparse's --print_config would omit the students; config.yaml in the run's folder has everything.
     return ArgumentParser(
         prog=prog, description=description, exit_on_error=False, allow_abbrev=False, print_config=None
     )
@@ -54,7 +54,7 @@ def parse(p: ArgumentParser, argv: Sequence[str], *, defaults: bool = True, more
         raise UserError(_plain(str(error))) from error  # jsonargparse wraps what our own checks raise
 
 
-# Of a field that may be left out, "int | None": jsonargparse tells what each of the two expects.
+# jsonargparse's message on a field of type "int | None" lists the error of each of the two types.
 _OPTIONAL_ERROR = re.compile(
     r'Parser key "([^"]+)":.*Expected a <class \'(?!NoneType)(\w+)\'>.*Given value: (.*)', re.DOTALL
 )
@@ -63,8 +63,7 @@ _TYPE_ERROR = re.compile(r'Parser key "([^"]+)":\s+Expected an? (.+?)\. Got valu
 
 
 def _plain(message: str, where: str = "") -> str:
-    """jsonargparse's type error as this project words it, ``train.epochs must be int, got many``; where: of its parser,
-    ``students.mine.``."""
+    """Rewrites jsonargparse's type error, ``train.epochs must be int, got many``; where: the fields' prefix."""
     if (optional := _OPTIONAL_ERROR.search(message)) is not None:
         field, kind, value = (part.strip() for part in optional.groups())
         return f"{where}{field} must be {kind} or null, got {value}"
@@ -83,12 +82,12 @@ def _fields() -> list[str]:
     return [name for name in plain if name != "students"]
 
 
-# Beside the fields in a recipe: what is read by itself, and the name that the config.yaml of a run has in front.
+# Keys of a recipe that are no fields: students are read separately, and a run's config.yaml begins with `recipe`.
 _NO_FIELDS = ("students", "recipe")
 
 
 def _check_known(tree: Mapping[str, Any], where: str) -> None:
-    """Raises UserError on a field that does not exist, with the nearest that does."""
+    """Raises UserError on a field that does not exist, with the most similar one that does."""
     known = _fields()
     groups = {name.split(".")[0] for name in known if "." in name} | {"students"}
     for key, value in flatten({k: v for k, v in tree.items() if k not in _NO_FIELDS}).items():
@@ -103,10 +102,10 @@ def _check_known(tree: Mapping[str, Any], where: str) -> None:
 def _own_fields(
     argv: Sequence[str], extra: Collection[str], flags: Collection[str]
 ) -> tuple[list[str], list[Given], dict[str, Any]]:
-    """The words for the parser, the students' fields, and the values of the command's own options.
+    """Returns the arguments for the parser, the students' fields, and the values of the command's own options.
 
-    ``--seed N`` is short for the seeds of the teacher's and of the students' training. Raises UserError on an unknown
-    option, with the nearest that there is, and on one without its value.
+    ``--seed N`` sets the seeds of the teacher's and of the students' training. Raises UserError on an unknown option,
+    with the most similar one, and on an option without its value.
     """
     known = _fields()
     groups = {name.split(".")[0] for name in known if "." in name}
@@ -136,7 +135,7 @@ def _own_fields(
 
 @cache
 def _student_parser(methods: tuple[str, ...]) -> ArgumentParser:
-    """The parser of a student's fields; to make one takes most of the time of reading a recipe of many students."""
+    """Returns the parser of a student's fields, cached: making it takes most of the time of reading a recipe."""
     p = parser("students", "")
     p.add_argument("--ce", type=float, default=DistillConfig().ce)
     for part in methods:
@@ -189,12 +188,13 @@ def run_config(
     flags: Mapping[str, str] = MappingProxyType({}),
     say: Callable[[str], None] | None = None,
 ) -> tuple[RunConfig, dict[str, Any]]:
-    """(configuration, values of the command's own options) from a recipe's tree and the fields given after it.
+    """Returns the configuration of a recipe and the fields given after it, and the values of the command's own options.
 
-    extra, flags: the command's own options with and without a value, name -> help. `say` is told in a line what of the
-    recipe was changed to fit the fields: a warm-up or milestones longer than the training that was asked for.
-    Raises UserError: unknown field (with the nearest), wrong type, value out of range; `HelpPage` where help is asked
-    for.
+    recipe: its nested dict. extra, flags: the command's own options with and without a value, name -> help. say: a
+    function that is called with a line of text for each warm-up or list of milestones that had to be shortened,
+    because the fields ask for fewer epochs than the recipe has.
+    Raises UserError on an unknown field (with the most similar one), a wrong type, a value out of range; `HelpPage` if
+    the arguments ask for help.
     """
     if "task" in recipe:
         raise UserError(f"bnn-itrd {command} takes recipes of images; run and train take this one ({recipe['task']})")
@@ -220,7 +220,7 @@ def run_config(
 
 @cache
 def _kept_parser(command: str, extra: tuple[str, ...], flags: tuple[str, ...]) -> ArgumentParser:
-    """The parser that reads fields, without the help of the command's own options: a sweep reads many recipes."""
+    """Returns the parser of fields, without help texts, cached: a sweep parses many configurations."""
     return _field_parser(command, "", dict.fromkeys(extra, ""), dict.fromkeys(flags, ""))
 
 
@@ -229,7 +229,7 @@ _STUDENTS = (
     "--students.NAME.kd.tau 4, --students.NAME.itrd.beta_mi 1, or --students '{recu: {}, mine: {itrd: {alpha: 1.5}}}'. "
     "A distiller of your own is one too: --students.NAME.package.module:Distiller.weight 1."
 )
-# What stands for the value of a command's own option.
+# Placeholders for the values of a command's own options.
 _METAVARS = {
     "out": "DIR", "member": "NAME", "report": "{true,false}",
     "grid": "FIELD=A,B", "methods": "NAME", "reference": "NAME", "classes": "N", "model": "ADDRESS",
@@ -237,7 +237,7 @@ _METAVARS = {
 
 
 def _field_parser(command: str, description: str, extra: Mapping[str, str], flags: Mapping[str, str]) -> ArgumentParser:
-    """The parser of a command that takes the fields of a recipe; see `run_config`."""
+    """Returns the parser of a command that takes the fields of a recipe; see `run_config`."""
     p = parser(f"bnn-itrd {command}", description)
     own = "".join(
         f" --{name} {_METAVARS[name]}" if name == "member" else f" [--{name} {_METAVARS[name]}]" for name in extra
@@ -253,21 +253,21 @@ def _field_parser(command: str, description: str, extra: Mapping[str, str], flag
 
 
 def _configuration(values: Mapping[str, Any], students: dict[str, DistillConfig]) -> RunConfig:
-    """The configuration of parsed values: groups of fields, and single ones. Raises FieldError."""
+    """Returns the configuration of parsed values: groups of fields, and single fields. Raises FieldError."""
     groups = make_groups(RunConfig, values)
     try:
         config = RunConfig(students=students, **groups)
     except FieldError as error:
-        # Of several groups together, and of no group: it names the field in full.
+        # An error about several groups, or about a field outside groups: it already names the field in full.
         raise error.at(error.field.rpartition(".")[0]) from error
-    # Last, since it loads torch.
+    # This comes last, since it loads torch.
     return dataclasses.replace(config, scheme=config.scheme.resolved())
 
 
 def data_config(p: ArgumentParser, argv: Sequence[str]) -> tuple[Any, dict[str, Any]]:
-    """Parses a command that takes ``--data.*`` fields; returns the namespace and the fields that were given.
+    """Parses the arguments of a command that takes ``--data.*`` fields; returns the namespace and the given fields.
 
-    Raises UserError on an unknown field, and on `data.unlabelled`, with which these commands would read no label.
+    Raises UserError on an unknown field, and on `data.unlabelled`, since these commands need every label.
     """
     if wants_help(argv):
         show_data(p, whole=all_pages(argv))

@@ -1,4 +1,4 @@
-"""A whole comparison, and the part of it that concerns one network."""
+"""The settings of a whole run, and of one network of it."""
 
 from __future__ import annotations
 
@@ -21,33 +21,40 @@ def _default_students() -> dict[str, DistillConfig]:
 
 
 def check_student_name(name: object) -> None:
-    """Raises UserError unless a student can have this name: YAML reads an unquoted 1, null or true as another value."""
+    """Raises UserError unless a student can have this name; YAML reads an unquoted 1, null or true as no text."""
     if not isinstance(name, str):
         raise UserError(f"students: the name {name!r} is no text: put it in quotes, or use letters")
     plain = name.replace("-", "").replace("_", "").replace(".", "")
     if not plain.isalnum() or name == "teacher":
         raise UserError(
-            f"students: {name!r} cannot name a student: it becomes a folder beside 'teacher'; "
-            "use letters, digits, '-', '_' and '.'"
+            f"students: {name!r} cannot be a student's name, which is also that of its folder: use letters, digits, "
+            "'-', '_' and '.', and not 'teacher'"
         )
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole comparison: a teacher, and students of one definition trained in different ways.
+    """The settings of a whole run: a teacher, and students of the same network that learn in different ways.
+
+    >>> run = RunConfig(train=TrainConfig(epochs=20, max_seconds=600.0))
+    >>> list(run.students), run.max_seconds
+    (['recu', 'recu-itrd'], 600.0)
+
+    Raises UserError: a student's name that no folder can have, fields that do not fit each other.
 
     Args:
-        data: which images
-        network: the definition teacher and students share, or the students' and another one for the teacher
+        data: the images
+        network: the network of teacher and students
         scheme: how the students are binarised
         teacher_train: the teacher's training
         train: every student's training
         students: name -> what that student learns from
         teacher: reuse a trained teacher: a run folder, torchvision:NAME or timm:NAME
         teacher_weights: file with the state dict of a torchvision or timm teacher
-        teacher_normalization: it sees images under its library's mean and std (own), or under the data's (data)
+        teacher_normalization: normalise the teacher's images with the mean and std of its own training (own), or with
+            those of the data (data)
         fabric: devices and processes
-        log: what is shown and kept
+        log: progress and event files
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -76,13 +83,17 @@ class RunConfig:
 
     @property
     def max_seconds(self) -> float | None:
-        """The time that the command has, the shorter of the two where both trainings say one."""
+        """The time limit of the whole command in seconds: the shorter of the trainings' limits, or None."""
         return min((t.max_seconds for t in (self.teacher_train, self.train) if t.max_seconds is not None), default=None)
 
 
 @dataclass(frozen=True)
 class MemberConfig:
-    """One network of a run: what its own folder's config.yaml holds. `scheme` is None for full precision."""
+    """The settings of one network of a run, as in config.yaml of its folder; `scheme` is None for full precision.
+
+    >>> member_config(RunConfig(), "recu-itrd").needs_teacher
+    True
+    """
 
     name: str
     data: DataConfig
@@ -95,11 +106,14 @@ class MemberConfig:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether it learns from a teacher, or begins with a teacher's weights."""
+        """Whether the network learns from a teacher, or begins with a teacher's weights."""
         return self.distill.needs_teacher or (self.scheme is not None and self.scheme.from_teacher)
 
     def of_first_stage(self) -> MemberConfig | None:
-        """The first of two stages of training, None where there is one. Raises UserError on a schedule too long."""
+        """Returns the settings of the first of two training stages; None if there is one stage.
+
+        Raises UserError if the warm-up is longer than the first stage.
+        """
         if self.scheme is None or not self.scheme.first_stage_epochs:
             return None
         train = self.train.of_first_stage(self.scheme.first_stage_epochs)
@@ -107,7 +121,11 @@ class MemberConfig:
 
 
 def member_config(run: RunConfig, name: str) -> MemberConfig:
-    """The part of a run that concerns one member: 'teacher' or a student's name. Raises UserError on another."""
+    """Returns the settings of one network of a run: 'teacher' or a student's name. Raises UserError on another name.
+
+    >>> member_config(RunConfig(), "teacher").scheme is None
+    True
+    """
     scheme: SchemeConfig | None = None
     if name == "teacher":
         network, train, distill = run.network.of_teacher(), run.teacher_train, DistillConfig()

@@ -1,4 +1,4 @@
-"""A recipe's warm-up and milestones in a training that is shorter than the recipe's."""
+"""Functions that fit a recipe's warm-up and milestones into a training of fewer epochs than the recipe's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TRAININGS = ("teacher_train", "train")
 
 
 def too_long(tree: Mapping[str, Any]) -> list[str]:
-    """Returns the fields that do not fit into the epochs of their training; tree: the groups of fields.
+    """Returns the warm-ups and milestones that are longer than their training; tree: the groups of fields.
 
     >>> train = {"epochs": 2, "warmup_epochs": 2.0, "schedule": "cosine", "milestones": (150,)}
     >>> too_long({"teacher_train": train, "train": {**train, "epochs": 5}, "scheme": {"first_stage_epochs": 0}})
@@ -35,9 +35,9 @@ def shorten_schedules(
 ) -> None:
     """Shortens the fields that are `too_long` for the epochs the user asked for, in proportion to the recipe's epochs.
 
-    tree: all groups of fields as resolved, changed in place; recipe: the same without what the user gave, whose names
-    are `given` (``train.epochs``). What he gave himself stays, and so does what is too long in the recipe already: it
-    is refused when the configuration is made. `say` is told each change in a line.
+    tree: all groups of fields, changed in place; recipe: the same groups without the fields that the user gave, whose
+    names are `given` (``train.epochs``). A field that the user gave is not changed, nor is one that is too long in the
+    recipe already: the configuration refuses those later. say: a function that is called with a line per change.
     """
     for field in too_long(tree):
         where, _, name = field.partition(".")
@@ -54,7 +54,7 @@ def shorten_schedules(
 
 
 def _shortest(tree: Mapping[str, Any], where: str) -> int:
-    """The epochs of the training; of the students' two stages, the fewer: they have one warm-up."""
+    """Returns the epochs of a training; for students with two stages those of the shorter, since both warm up alike."""
     first: int = tree["scheme"]["first_stage_epochs"] if where == "train" else 0
     epochs: int = tree[where]["epochs"]
     return min(epochs, first) if first > 0 else epochs

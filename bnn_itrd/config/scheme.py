@@ -1,4 +1,4 @@
-"""How the students are binarised."""
+"""The settings of how students are binarised."""
 
 from __future__ import annotations
 
@@ -14,16 +14,22 @@ __all__ = ["SchemeConfig"]
 
 @dataclass(frozen=True)
 class SchemeConfig(SchemeOptions):
-    """How the students are binarised: weights and activations apart.
+    """The settings of how students are binarised: the binarisers of weights and activations, and their options.
+
+    >>> SchemeConfig(weight="irnet", activation="irnet").binary
+    True
+
+    Raises FieldError on an option that needs `binary`, or is out of its range.
 
     Args:
-        binary: false: students in full precision; nothing else here then has a meaning
-        from_teacher: begin with the teacher's weights, those of binary layers scaled as `latent_init` has them
-        first_stage: real or biper_sine: weights of a first stage of training, whose network the second one begins with
-        first_stage_epochs: its length; 0: one stage
+        binary: false: students in full precision, to which no other field of scheme applies
+        from_teacher: begin with the teacher's weights; those of binary layers are scaled as `latent_init` says
+        first_stage: real or biper_sine: binariser of the weights in a first training stage, from whose network the
+            second stage starts
+        first_stage_epochs: length of the first stage; 0: one stage only
     """
 
-    # A configuration names what a scheme may also hold as an object: a name, or the address of a user's own.
+    # Here a binariser is a name or an address; a `Scheme` of quant may also hold a user's own as an object.
     weight: str = "recu"
     activation: str = "recu"
     nonlinearity: str = "hardtanh"
@@ -39,9 +45,9 @@ class SchemeConfig(SchemeOptions):
         require(self.first_stage_epochs >= 0, "scheme.first_stage_epochs", ">= 0", self.first_stage_epochs)
 
     def resolved(self) -> SchemeConfig:
-        """With the published tau where none is given: numbers, so that a run does not change with the version.
+        """Returns the settings with the published tau in place of None, so that a later version cannot change a run.
 
-        A user's own weight has its own, which nothing here knows. Loads torch where a number is missing.
+        A user's own binariser has a tau of its own, which is not known here. Loads torch if a number is missing.
         """
         if is_address(self.weight) or None not in (self.tau_min, self.tau_max):
             return self
@@ -52,8 +58,11 @@ class SchemeConfig(SchemeOptions):
         return dataclasses.replace(self, tau_min=tau_min, tau_max=last if self.tau_max is None else self.tau_max)
 
     def of_first_stage(self) -> SchemeConfig:
-        """Binary activations as here and the first stage's weights, with their own tau where ours is published."""
+        """Returns the settings of the first of two stages: these activations, with the weights of `first_stage`.
+
+        Its weights get their own published tau, unless the tau here was changed from the published one.
+        """
         ours = dataclasses.replace(self, tau_min=None, tau_max=None)
         made = ours if self == ours.resolved() else self
-        # An option of the binary weights alone, which those of a first stage refuse.
+        # scaled_gradient=False is an option of binary weights alone, which a first stage's weights refuse.
         return dataclasses.replace(made, weight=self.first_stage, first_stage_epochs=0, scaled_gradient=True).resolved()

@@ -1,4 +1,4 @@
-"""The words behind a command as options with their values."""
+"""The arguments of a command as options with their values."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Given:
 
     @property
     def words(self) -> list[str]:
-        """The option as it can be written again."""
+        """The arguments that give this option again."""
         return [f"--{self.key}={self.values[0]}"] if len(self.values) == 1 else [f"--{self.key}", *self.values]
 
     def value(self) -> str:
-        """Returns the one value. Raises UserError where there is none, or more than one."""
+        """Returns the option's value. Raises UserError if it has none, or more than one."""
         if not self.values:
             raise UserError(f"--{self.key} needs a value")
         if len(self.values) > 1:
@@ -32,18 +32,18 @@ class Given:
         return self.values[0]
 
     def check_flag(self) -> None:
-        """Raises UserError where a flag was given a value."""
+        """Raises UserError if the option, a flag, was given a value."""
         if self.values:
             raise UserError(f"--{self.key} takes no value, got {self.values[0]!r}")
 
 
 def given_options(argv: Sequence[str]) -> list[Given]:
-    """Returns the options among the words of a command that takes nothing else; -h and --help are left out.
+    """Returns the arguments of a command as options; -h and --help are left out.
 
     >>> given_options(["--train.lr=0.1", "--grid", "train.seed=0,1", "data.flip=true", "--json"])[1:]
     [Given(key='grid', values=('train.seed=0,1', 'data.flip=true')), Given(key='json', values=())]
 
-    Raises UserError on a word that belongs to no option.
+    Raises UserError on an argument that belongs to no option.
     """
     options: list[tuple[str, list[str], bool]] = []
     for word in argv:
@@ -60,9 +60,9 @@ def given_options(argv: Sequence[str]) -> list[Given]:
 
 
 def set_field(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Sets a field of nested dicts by its name; what stands in the way of a group gives way to it.
+    """Sets a field of nested dicts by its dotted name; a value where a group is needed is replaced by the group.
 
-    The address of a user's own code (``package.module:Name``) is one part of the name.
+    The address of a user's own code (``package.module:Name``) is a single part of the name.
 
     >>> tree = {}
     >>> set_field(tree, "students.mine.pkg.losses:Mine.weight", 2)
@@ -79,7 +79,7 @@ def set_field(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _parts(key: str) -> list[str]:
-    """The parts of a field's name; the module of an address keeps its dots, behind ``students.NAME``."""
+    """Returns the parts of a field's name; an address after ``students.NAME`` keeps the dots of its module."""
     before, colon, behind = key.partition(":")
     if not colon:
         return key.split(".")

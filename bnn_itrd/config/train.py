@@ -1,4 +1,4 @@
-"""One training, where it runs, and what is kept of it."""
+"""The settings of one training, of the devices it runs on, and of its logs."""
 
 from __future__ import annotations
 
@@ -12,48 +12,54 @@ from bnn_itrd.words import counted
 
 __all__ = ["MOST_EPOCHS", "FabricConfig", "LogConfig", "TrainConfig", "check_warmup", "scaled_milestones"]
 
-# A training of more has no end, and its numbers leave the range of whole numbers in 64 bits.
+# More epochs would never end, and the count of steps would leave the range of 64-bit integers.
 MOST_EPOCHS = 1_000_000
 _MOST_PROCESSES = 4096
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training.
+    """The settings of one training.
+
+    >>> TrainConfig(epochs=200, lr=0.05).warmup
+    5.0
+
+    Raises FieldError on a value that is out of its range, or does not fit the others.
 
     Args:
         epochs: passes over the training images
         batch_size: images per step, over all processes together
         optimizer: sgd or adamw
         lr: peak learning rate, reached after the warm-up
-        schedule: of the learning rate after the warm-up: cosine to 0, or step: times `decay` at each milestone
-        milestones: step: the epochs after which the learning rate falls
-        decay: step: what it is multiplied with, in (0, 1]
-        momentum: sgd
-        nesterov: sgd
-        weight_decay: L2
-        weight_decay_of: what it acts on: all parameters, as in the published recipes, or the weights of convolutions
+        schedule: learning rate after the warm-up: cosine to 0, or step, where each milestone multiplies it by `decay`
+        milestones: with step: the epochs after which the learning rate falls
+        decay: with step: the factor on the learning rate, in (0, 1]
+        momentum: momentum of sgd
+        nesterov: use Nesterov's momentum with sgd
+        weight_decay: factor of the L2 penalty
+        weight_decay_of: the parameters that decay: all, as in the published recipes, or the weights of convolutions
             and linear layers alone, not BatchNorm, biases, scales and thresholds
         warmup_epochs: epochs of linear warm-up; by default a tenth of all, 5 at the most
-        label_smoothing: of the cross-entropy, in [0, 1)
-        trivial_augment: TrivialAugment in front of everything below: one random operation for each image
+        label_smoothing: label smoothing of the cross-entropy, in [0, 1)
+        trivial_augment: apply TrivialAugment before cutout, mixup and cutmix: one random operation for each image
         cutout: side in pixels of a square of each image that is set to the mean; 16 is published for CIFAR-10
-        mixup: of pairs of images: both parameters of the Beta distribution of their shares; 0: none
-        cutmix: the same where the second image fills a box; beside mixup, each step does one of them
+        mixup: mix images and labels in pairs: both parameters of the Beta distribution of their shares; 0: none
+        cutmix: the same, where a box of one image is filled from the other; with mixup too, each step does one of them
         ema: decay of an exponential moving average of the weights, which is then the network that is kept
         clip_norm: largest norm of the gradient
-        precision: 32-true, bf16-mixed, 16-mixed, or auto: what fits the device; accuracy is always evaluated in float32
+        precision: 32-true, bf16-mixed, 16-mixed, or auto: chosen for the device; accuracy is always evaluated in
+            float32
         compile: torch.compile the training step
         compile_mode: of torch.compile: reduce-overhead (which replays CUDA graphs), max-autotune, or null for its own;
             auto: reduce-overhead on a CUDA device, and what works where that fails
         fused_kernels: on a CUDA device, ReCU's activations in Triton kernels (values as without them, to rounding)
         channels_last: memory format of images and convolutions
         eval_every: epochs between evaluations; the last epoch is always evaluated
-        checkpoint_seconds: least time between two checkpoints, of which one is written after the first epoch, at the
-            end, and on every signal
-        max_seconds: the command ends before an epoch that would end later than this after its start, teacher and
-            students together; the same command continues. No limit by default
-        seed: of the initial weights, the order of the images and their augmentation
+        checkpoint_seconds: least time between two checkpoints; one is also written after the first epoch, at the end,
+            and when a signal ends the training
+        max_seconds: time limit of the whole command, for teacher and students together: it ends before an epoch that
+            would not finish in time, and the same command continues. No limit by default
+        seed: seed of the initial weights, the order of the images and their augmentation
     """
 
     epochs: int = 60
@@ -116,7 +122,7 @@ class TrainConfig:
 
     @property
     def warmup(self) -> float:
-        """Epochs of warm-up, as given or by default."""
+        """The epochs of warm-up: `warmup_epochs`, or its default."""
         return min(5.0, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
 
     @property
@@ -125,12 +131,12 @@ class TrainConfig:
         return self.mixup > 0 or self.cutmix > 0
 
     def of_first_stage(self, epochs: int) -> TrainConfig:
-        """Returns the first of two stages of this training, its milestones in proportion.
+        """Returns the settings of a first stage of so many epochs, with the milestones in proportion.
 
         >>> TrainConfig(epochs=240, schedule="step").of_first_stage(80).milestones
         (50, 60, 70)
 
-        Raises FieldError where the warm-up, which is that of both stages, is too long for it.
+        Raises FieldError if the warm-up, which both stages share, is too long for it.
         """
         if self.warmup_epochs is not None:
             check_warmup(self.warmup_epochs, epochs, "first stage")
@@ -139,12 +145,16 @@ class TrainConfig:
 
 
 def scaled_milestones(milestones: tuple[int, ...], epochs: int, of: int) -> tuple[int, ...]:
-    """Returns the milestones of a training of `of` epochs for one of `epochs`, those that fall on 0 left out."""
+    """Returns the milestones of a training of `of` epochs in proportion for one of `epochs`, without those at 0.
+
+    >>> scaled_milestones((1, 150, 180), 20, 200)
+    (15, 18)
+    """
     return tuple(sorted({m * epochs // of for m in milestones} - {0}))
 
 
 def check_warmup(warmup: float, epochs: int, what: str) -> None:
-    """Raises FieldError unless a warm-up is shorter than a training, or what it is called, of so many epochs."""
+    """Raises FieldError unless a warm-up is shorter than a training of so many epochs; what: the training's name."""
     if warmup >= epochs:
         problem = f"is {warmup:g} but the {what} has {counted(epochs, 'epoch')}: it must be shorter"
         raise FieldError("train.warmup_epochs", problem, fits=epochs // 2 if epochs > 1 else 0.5)
@@ -152,14 +162,19 @@ def check_warmup(warmup: float, epochs: int, what: str) -> None:
 
 @dataclass(frozen=True)
 class FabricConfig:
-    """Where it runs (Lightning Fabric's own settings).
+    """The devices and processes of a training, as Lightning Fabric's settings of the same names.
+
+    >>> FabricConfig(accelerator="cpu", threads=2).devices
+    1
+
+    Raises FieldError on a number that is out of its range.
 
     Args:
         accelerator: cpu, cuda, mps or auto
-        devices: how many processes (devices) on each node
-        num_nodes: how many machines
+        devices: number of processes (devices) on each machine
+        num_nodes: number of machines
         strategy: auto, ddp, ...
-        threads: CPU threads per process; by default all cores, or as many as the process's control group has time for
+        threads: CPU threads per process; by default one for each core, or for each CPU of the control group's quota
     """
 
     accelerator: str = "auto"
@@ -177,11 +192,14 @@ class FabricConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What is shown and kept besides the CSV.
+    """The logs of a training, besides metrics.csv.
+
+    >>> LogConfig(progress=False).tensorboard
+    True
 
     Args:
         tensorboard: write TensorBoard event files
-        progress: a progress bar on a terminal
+        progress: show a progress bar on a terminal
     """
 
     tensorboard: bool = True

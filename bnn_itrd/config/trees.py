@@ -1,4 +1,4 @@
-"""Configurations as nested plain values: for files, for comparison."""
+"""Configurations as nested plain values, for files and for comparison."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ __all__ = ["changed", "differences", "flatten", "to_dict"]
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Returns the plain nested dict of a configuration: what is written to YAML and into checkpoints."""
+    """Returns a configuration as a nested dict of plain values, as it is written to YAML and into checkpoints.
+
+    >>> from bnn_itrd.config.train import LogConfig
+    >>> to_dict(LogConfig())
+    {'tensorboard': True, 'progress': True}
+    """
     tree: dict[str, Any] = _plain(config)
     return tree
 
@@ -32,19 +37,23 @@ def _plain(value: Any) -> Any:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}; an empty mapping stays as a value."""
+    """Returns nested mappings as one dict with dotted names; an empty mapping stays as a value.
+
+    >>> flatten({"a": {"b": 1}, "c": {}})
+    {'a.b': 1, 'c': {}}
+    """
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
             flat.update(flatten(value, f"{name}."))
         else:
-            # A file gives a tuple back as a list.
+            # A tuple that was saved is read as a list.
             flat[name] = list(value) if isinstance(value, tuple) else value
     return flat
 
 
-# A resumed run may move to another place or machine; its numbers may not change.
+# Fields that a resumed run may change, since they do not affect its results: a run may move to another machine.
 _FREE = (
     "data.root",
     "data.download",
@@ -74,9 +83,9 @@ def _defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changed(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Returns the fields that differ between two configurations and may not, field -> (saved, given).
+    """Returns the fields of two configurations that differ and affect the results, field -> (saved, given).
 
-    A field that an older saved one does not have yet has its default there; 'absent' is what neither has.
+    A field that an older saved configuration does not have yet counts as its default, or as 'absent' without one.
 
     >>> changed({"train": {"lr": 0.1}}, {"train": {"lr": 0.2}})
     {'train.lr': (0.1, 0.2)}
@@ -89,5 +98,9 @@ def changed(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tup
 
 
 def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """One line per field that differs between two configurations and may not: ``train.lr: 0.1 there, 0.2 given``."""
+    """Returns a line for each field of two configurations that differs and affects the results.
+
+    >>> differences({"train": {"lr": 0.1}}, {"train": {"lr": 0.2}})
+    ['train.lr: 0.1 there, 0.2 given']
+    """
     return [f"{key}: {old!r} there, {new!r} given" for key, (old, new) in changed(saved, given).items()]

@@ -1,4 +1,4 @@
-"""Images by name, in folders, or a user's own: splits that yield batches."""
+"""Data sets of images, by name, from folders, or a user's own; their splits yield batches."""
 
 from bnn_itrd.data.batches import UNLABELLED, Batch
 from bnn_itrd.data.datasets import DATASETS, as_image_data, load_data

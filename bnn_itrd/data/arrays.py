@@ -1,4 +1,4 @@
-"""Data sets of arrays: the embedded digits, CIFAR-10 and CIFAR-100, .npz files."""
+"""Data sets that are arrays: the embedded digits, CIFAR-10 and CIFAR-100, .npz files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Arrays", "from_arrays", "load_cifar", "load_digits"]
 
 @dataclass(frozen=True)
 class Arrays:
-    """Images uint8 (n, h, w, c) and labels int64 (n,) from 0, to train on and to test on, and the classes' names."""
+    """Training and test images, uint8 (n, h, w, c), their labels, int64 (n,) from 0, and the names of the classes."""
 
     x_train: np.ndarray[Any, Any]
     y_train: np.ndarray[Any, Any]
@@ -33,7 +33,7 @@ class Arrays:
 
 
 def from_arrays(config: DataConfig, arrays: Arrays) -> ImageData:
-    """Makes the data set of arrays in memory, normalised with the statistics of the images that are trained on.
+    """Makes a data set from arrays in memory, normalised with mean and std of the images that are trained on.
 
     Raises UserError as `subset.choose` does.
     """
@@ -81,7 +81,7 @@ def load_digits(config: DataConfig) -> ImageData:
 
 
 def _check_images(where: str, key: str, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> None:
-    """Raises UserError unless x_`key` and y_`key` of `where` are images and a whole number for each."""
+    """Raises UserError unless the arrays x_`key` and y_`key` are images and a whole number for each."""
     if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in (1, 3):
         raise UserError(
             f"{where}: x_{key} must be uint8 images (n, height, width, 1 or 3), "
@@ -97,14 +97,14 @@ def _check_images(where: str, key: str, images: np.ndarray[Any, Any], labels: np
 
 
 def _array(path: Path, key: str, found: object) -> np.ndarray[Any, Any]:
-    """Raises UserError where a part of an archive is no array: NumPy gives its bytes then."""
+    """Returns a part of an archive. Raises UserError if it is no array: NumPy then returns its bytes."""
     if not isinstance(found, np.ndarray):
-        raise UserError(f"{path}: {key} in it is no array of NumPy (is it damaged?)")
+        raise UserError(f"{path}: {key} in it is not a NumPy array: write the file again with numpy.savez")
     return found
 
 
 def _load_npz(path: Path) -> Arrays:
-    """Reads x_train, x_test uint8 (n, h, w, c); y_train, y_test (n,); classes (k,), which may be left out."""
+    """Reads an .npz of x_train, x_test uint8 (n, h, w, c), y_train, y_test (n,), and if it has it classes (k,)."""
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -115,7 +115,7 @@ def _load_npz(path: Path) -> Arrays:
             classes = [str(c) for c in _array(path, "classes", file["classes"])] if "classes" in file else None
     except (UserError, PermissionError):
         raise
-    except Exception as error:  # zipfile, zlib, numpy and the system each have their own
+    except Exception as error:  # zipfile, zlib, numpy and the system each raise types of their own
         raise UserError(f"{path} cannot be read as .npz (is it cut short?): {error}") from error
     for split in ("train", "test"):
         _check_images(str(path), split, arrays[f"x_{split}"], arrays[f"y_{split}"])
@@ -154,25 +154,25 @@ def load_cifar(config: DataConfig) -> ImageData:
     from torchvision.datasets import CIFAR10, CIFAR100
 
     kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[config.name]
-    ways = (
+    remedies = (
         f"give --data.root a file {config.name}.npz (x_train uint8 NHWC, y_train, x_test, y_test, classes) or the "
         f"folder that holds {kind.base_folder}, or let torchvision fetch it with --data.download true"
     )
     if config.root is None and not config.download:
-        raise UserError(f"data set {config.name!r} needs its images: {ways}")
+        raise UserError(f"data set {config.name!r} needs its images: {remedies}")
     root = Path(config.root or "data")
     if root.suffix == ".npz":
         if not root.is_file():
-            raise UserError(f"no file {root}: {ways}")
+            raise UserError(f"no file {root}: {remedies}")
         return from_arrays(config, _load_npz(root))
     if not root.is_dir() and not config.download:
-        raise UserError(f"no folder {root}: {ways}")
+        raise UserError(f"no folder {root}: {remedies}")
     try:
         train = kind(root, train=True, download=config.download)
         test = kind(root, train=False, download=config.download)
     except (RuntimeError, OSError, EOFError) as error:
         raise UserError(
-            f"{root} does not hold a whole {config.name} in torchvision's layout ({error}): {ways}"
+            f"{root} does not hold a whole {config.name} in torchvision's layout ({error}): {remedies}"
         ) from error
     arrays = Arrays(
         train.data,

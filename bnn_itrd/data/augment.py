@@ -11,14 +11,14 @@ __all__ = ["crop_and_flip", "draw", "normalise"]
 
 
 def draw(n: int, *, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Draws (row, column, mirrored) for each image, (n, 3) int64: offsets in [0, 2 * padding], mirrored in {0, 1}."""
+    """Draws (row, column, mirrored) for n images, (n, 3) int64: offsets in [0, 2 * padding], mirrored in {0, 1}."""
     offsets = torch.randint(0, 2 * padding + 1, (n, 2), generator=generator)
     mirrored = torch.randint(0, 2, (n, 1), generator=generator) if flip else torch.zeros(n, 1, dtype=torch.long)
     return torch.cat([offsets, mirrored], dim=1)
 
 
 def crop_and_flip(images: Tensor, choice: Tensor, *, padding: int) -> Tensor:
-    """Pads each image with zeros, crops it at its own offset back to its size, and mirrors it where chosen.
+    """Pads each image with zeros, crops it to its old size at its own offset, and mirrors it if chosen.
 
     images (n, c, h, w) of any dtype, choice (n, 3) from `draw` on the same device -> (n, c, h, w).
     """
@@ -38,7 +38,7 @@ def crop_and_flip(images: Tensor, choice: Tensor, *, padding: int) -> Tensor:
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Returns ``(x / 255 - mean) / std`` in float32 of uint8 images (n, c, h, w); mean, std: (c,), on their device.
+    """Returns ``(x / 255 - mean) / std`` in float32 for uint8 images x (n, c, h, w); mean, std: (c,), on their device.
 
     >>> normalise(torch.full((1, 1, 1, 1), 255, dtype=torch.uint8), torch.tensor([0.5]), torch.tensor([0.25])).item()
     2.0

@@ -1,4 +1,4 @@
-"""What a batch is, and how batches are read where the images are not in memory."""
+"""The form of a batch, and a reader of batches for images that are not in memory."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ UNLABELLED = -1
 def read_batches(
     reader: Dataset[Sample], order: Sequence[int], *, batch_size: int, workers: int, device: torch.device
 ) -> Iterator[Batch]:
-    """Yields the samples of `reader` in this order, as batches on the device; the images are uint8 still.
+    """Yields the samples of `reader` in the given order, as batches on the device; their images are uint8.
 
-    workers: processes that read ahead; 0 reads in this one. Raises UserError, with the message of the reader's own,
-    where a sample cannot be read.
+    workers: number of processes that read ahead; 0: this process reads. Raises UserError with the reader's message if a
+    sample cannot be read.
     """
     loader = DataLoader(
         reader,
@@ -41,5 +41,5 @@ def read_batches(
         for images, labels, index in loader:
             yield tuple(t.to(device, non_blocking=True) for t in (images, labels, index))
     except UserError as error:
-        # A worker process sends its traceback along; the message is its last line.
+        # A worker process sends a whole traceback; the message is its last line.
         raise UserError(str(error).strip().splitlines()[-1].rpartition("UserError: ")[2]) from error

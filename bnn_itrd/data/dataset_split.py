@@ -1,4 +1,4 @@
-"""A user's own torch Dataset, which is read one sample at a time."""
+"""A split that reads a user's own torch Dataset, one sample at a time."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ __all__ = ["DatasetSplit", "SampleReader", "Samples"]
 
 @dataclass(frozen=True)
 class Samples:
-    """A map-style Dataset of (image, label), and what is done to its images.
+    """A map-style Dataset of (image, label), and how its images are read.
 
-    name: what messages call it; shape: (c, h, w) that every image must have, any by default; image_size, resize: the
-    side they are brought to before that, and how, 'scale' or 'centre'; normalised_with: see `images.to_pixels`.
+    name: its name in messages; shape: the (c, h, w) that every image must have, any by default; image_size, resize:
+    the side to which images are brought before that, and how, 'scale' or 'centre'; normalised_with: see
+    `images.to_pixels`.
     """
 
     name: str
@@ -43,8 +44,8 @@ class Samples:
     def read(self, index: int, *, seed: int) -> tuple[Tensor, int]:
         """Reads one sample: its image as uint8 (c, h, w), and its label.
 
-        The global generators of torch, NumPy and Python are set to `seed` (see `kept_generators`), so random transforms
-        that draw from them repeat. Raises UserError, which names the index, on anything else than these two.
+        The global generators of torch, NumPy and Python are set to `seed` (see `kept_generators`), so that random
+        transforms that draw from them repeat. Raises UserError, naming the index, on a sample of another form.
         """
         where = f"{self.name}[{index}]"
         try:
@@ -80,18 +81,18 @@ def _described(sample: object) -> str:
 
 
 def _whole(label: object, where: str) -> int:
-    """Returns a label as an int. Raises UserError where it is not one whole number."""
+    """Returns a label as an int. Raises UserError if it is not a whole number."""
     value = label
     if isinstance(label, (Tensor, np.ndarray, np.generic)) and label.reshape(-1).shape[0] == 1:
         value = label.reshape(-1)[0].item()
     if not isinstance(value, int):
-        told = " ".join(repr(label).split())  # in one line, as a worker process hands a message on
-        raise UserError(f"{where} must have a whole number as its label, got {told[:80]}")
+        line = " ".join(repr(label).split())  # one line, since `read_batches` keeps only the last of a message
+        raise UserError(f"{where} must have a whole number as its label, got {line[:80]}")
     return int(value)
 
 
 class SampleReader(Dataset[Sample]):
-    """The samples of some indices; what a sample draws depends on (*seeds, its index in the user's Dataset) alone."""
+    """Reads samples of a user's Dataset; their random transforms depend on (*seeds, index in that Dataset) alone."""
 
     def __init__(self, samples: Samples, indices: Sequence[int], seeds: tuple[int, ...] = ()) -> None:
         self.samples, self.indices, self.seeds = samples, indices, seeds
@@ -103,7 +104,7 @@ class SampleReader(Dataset[Sample]):
         return self.__getitems__([place])[0]
 
     def __getitems__(self, places: Sequence[int]) -> list[Sample]:
-        """Reads the samples of a batch, as DataLoader asks for them."""
+        """Reads the samples of a batch; DataLoader calls this."""
         samples = []
         with kept_generators():
             for place in places:
@@ -113,13 +114,13 @@ class SampleReader(Dataset[Sample]):
 
 
 class DatasetSplit:
-    """Images of a user's Dataset, read anew in every epoch, so that its own random transforms run; normalised on the
-    device.
+    """Images of a user's Dataset, read in every epoch, so that its random transforms run; normalised on the device.
 
-    Samples of an epoch draw from (seed, epoch, index), those of an evaluation from the index alone. Crop and flip are
-    drawn for the global batch as `TensorSplit` draws them, after the user's own transforms.
+    Random transforms depend on (seed, epoch, index) in training, and on the index alone in evaluation. Crop and flip
+    come after the user's transforms, and are drawn for the global batch as in `TensorSplit`.
 
-    indices: which samples of the Dataset, (n,); labels: theirs, (n,); workers: processes that read ahead.
+    indices: the samples of the Dataset that belong to the split, (n,); labels: their labels, (n,); workers: number of
+    processes that read ahead.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class DatasetSplit:
         return len(self.labels)
 
     def take(self, places: Tensor) -> DatasetSplit:
-        """Returns the split of those of its images, (m,) int64."""
+        """Returns the split of the images at these places, (m,) int64."""
         return DatasetSplit(
             self.samples,
             self.indices[places],

@@ -1,4 +1,4 @@
-"""Data sets by their names, by the address of a user's own, or as objects."""
+"""Functions that make a data set from its name, from the address of a user's own, or from objects."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ DATASETS: dict[str, Callable[[DataConfig], ImageData]] = {
 
 
 def load_data(config: DataConfig) -> ImageData:
-    """Loads the data set of a configuration; a name that is an address, ``package.module:make``, runs the user's code.
+    """Loads the data set of a configuration; an address as its name, ``package.module:make``, runs the user's code.
 
-    Raises UserError: unknown name, missing or damaged files, bad labels; an option that a user's own cannot have.
+    Raises UserError: an unknown name, missing or damaged files, bad labels, an option that a user's data set lacks.
 
     >>> data = load_data(DataConfig(name="digits", val_fraction=0.1))
     >>> len(data.classes), data.input_shape
@@ -62,11 +62,11 @@ def load_data(config: DataConfig) -> ImageData:
 
 
 def as_image_data(data: Any) -> tuple[ImageData, dict[str, Any] | None]:
-    """Returns the data set that a user means, and the configuration it comes from, None where that is an object.
+    """Returns a data set, and its configuration as a dict; None if it was given as an object.
 
-    data: a name or an address, a `DataConfig`, `ImageData`, a torch Dataset or DataLoader, two of these to train and to
-    test on, or a mapping with them as train, test and val. Raises UserError as `load_data` and
-    `ImageData.from_datasets` do, and on anything else.
+    data: a name or an address, a `DataConfig`, `ImageData`, a torch Dataset or DataLoader, a pair of these (train,
+    test), or a mapping of them with the keys train, test and val. Raises UserError as `load_data` and
+    `ImageData.from_datasets` do, and on an object of another type.
 
     >>> as_image_data("digits")[1]["name"]
     'digits'
@@ -85,7 +85,7 @@ _EXPECTED = (
 
 
 def _of_object(data: Any, *, image_size: int | None, workers: int | None) -> ImageData:
-    """Returns ImageData as it is, else makes it of a Dataset, a pair or a mapping. Raises UserError."""
+    """Returns ImageData unchanged, or makes it from a Dataset, a pair or a mapping. Raises UserError."""
     if isinstance(data, ImageData):
         _check_labels(data)
         return data
@@ -102,17 +102,15 @@ def _of_object(data: Any, *, image_size: int | None, workers: int | None) -> Ima
     elif is_own(data) and not isinstance(data, tuple):
         parts = {"train": data}
     else:
-        told = f"a tuple of {', '.join(type(d).__name__ for d in data)}" if isinstance(data, tuple) else ""
-        hint = (
-            ": arrays become a Dataset with TensorDataset(images, labels)" if "Tensor" in told or "arr" in told else ""
-        )
-        raise UserError(f"data must be {_EXPECTED}; got {told or type(data).__name__}{hint}")
+        got = f"a tuple of {', '.join(type(d).__name__ for d in data)}" if isinstance(data, tuple) else ""
+        hint = ": arrays become a Dataset with TensorDataset(images, labels)" if "Tensor" in got or "arr" in got else ""
+        raise UserError(f"data must be {_EXPECTED}; got {got or type(data).__name__}{hint}")
     train, test, val = (parts.get(key) for key in ("train", "test", "val"))
     return ImageData.from_datasets(train, test, val=val, image_size=image_size, workers=workers)
 
 
 def _check_labels(data: ImageData) -> None:
-    """Raises UserError where a label of a split is no whole number, or none of the classes'."""
+    """Raises UserError if a label of a split is not a whole number, or out of the classes' range."""
     classes = len(data.classes)
     for name, split in (("train", data.train), ("val", data.val), ("test", data.test)):
         labels = None if split is None else split.labels
@@ -133,15 +131,15 @@ def _check_labels(data: ImageData) -> None:
             )
 
 
-# ---- a user's own, by its address
+# ---- a user's own data set, by its address
 
 _DEFAULTS = DataConfig()
-# Those that say which images are trained on go together.
+# The fields that choose the training images: a user's function takes all of them or none.
 _FEW = {"per_class", "per_class_seed", "unlabelled"}
 
 
 def _load_own(config: DataConfig) -> ImageData:
-    """Calls the user's function with the fields that its signature names, and does the rest of them itself."""
+    """Calls the user's function with the fields that its signature names, and applies the other fields here."""
     made, taken = _make(config)
     if taken & _FEW:
         taken |= _FEW
@@ -161,13 +159,13 @@ def _load_own(config: DataConfig) -> ImageData:
         )
     keeps = isinstance(made, ImageData)
     data = replace(data, name=config.name, train=_augmented(data.train, config, taken, keeps=keeps))
-    # What it takes it does itself.
+    # The user's function applies the fields that it takes.
     rest = replace(config, **{name: getattr(_DEFAULTS, name) for name in taken - {"name"}})
     return _chosen(data, rest) if rest.val_fraction or rest.per_class is not None else data
 
 
 def _make(config: DataConfig) -> tuple[Any, set[str]]:
-    """Returns what the address names or, if that can be called, gives, and the fields it takes. Raises UserError."""
+    """Returns the object at the address, or its result if it is callable, and the fields it takes. Raises UserError."""
     what = f"data.name: {config.name}"
     make = import_address(config.name, what="data.name")
     if not callable(make):
@@ -185,14 +183,16 @@ def _make(config: DataConfig) -> tuple[Any, set[str]]:
 
 
 def _augmented(split: Split, config: DataConfig, taken: set[str], *, keeps: bool) -> Split:
-    """Returns the training split with the crop and flip of the configuration, those that the user's code does not
-    take. keeps: the split has its own, and only what differs from the defaults was asked for. Raises UserError where
-    it is a split of the user's own class."""
+    """Returns the training split with those of `crop_padding` and `flip` that the user's code does not take.
+
+    keeps: the split keeps its own values, unless the configuration has others than the defaults. Raises UserError on a
+    split of the user's own class.
+    """
     wanted = {name: getattr(config, name) for name in ("crop_padding", "flip") if name not in taken}
     if keeps:
         wanted = {name: value for name, value in wanted.items() if value != getattr(_DEFAULTS, name)}
     if isinstance(split, FolderSplit):
-        wanted.pop("crop_padding", None)  # its crops are others, as of every set of large files
+        wanted.pop("crop_padding", None)  # large images get a random resized crop instead
     elif wanted and not isinstance(split, (TensorSplit, DatasetSplit)):
         raise UserError(
             f"{config.name} gives a training split of its own, {type(split).__name__}: it must take data.crop_padding "
@@ -205,9 +205,9 @@ def _augmented(split: Split, config: DataConfig, taken: set[str], *, keeps: bool
 
 
 def _chosen(data: ImageData, config: DataConfig) -> ImageData:
-    """Holds out `val_fraction`, takes `per_class`, hides the other labels; the normalisation stays.
+    """Returns the data with `val_fraction` held out, `per_class` images taken, other labels hidden; same normalisation.
 
-    Raises UserError where it has held-out images already, or is no data set of Datasets.
+    Raises UserError if the data has held-out images already, or a training split of the user's own class.
     """
     split = data.train
     if not isinstance(split, (TensorSplit, DatasetSplit)):

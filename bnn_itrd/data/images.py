@@ -1,4 +1,4 @@
-"""Images as uint8 pixels: read from a file, brought to a size, their statistics."""
+"""Functions for images as uint8 pixels: reading, scaling, mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def read_image(path: Path) -> np.ndarray[Any, Any]:
-    """Reads a file as `picture_of_file`: RGB uint8 (h, w, 3). Raises UserError, naming the file, where it cannot."""
+    """Reads an image file as RGB, uint8 (h, w, 3). Raises UserError, naming the file, if it cannot be read."""
     try:
         return picture_of_file(path)
     except ImageError as error:
@@ -43,13 +43,13 @@ def read_image(path: Path) -> np.ndarray[Any, Any]:
 def to_pixels(
     image: Any, normalised_with: tuple[Sequence[float], Sequence[float]] | None = None
 ) -> np.ndarray[Any, Any]:
-    """Returns a picture, an array or a tensor as uint8 pixels (h, w, c), c = 1 or 3.
+    """Returns an image as uint8 pixels (h, w, c), c = 1 or 3.
 
     image: a Pillow picture, or uint8 or floats from 0 to 1 as (h, w), (h, w, c) or (c, h, w); floats are rounded to
-    the nearest of 256 levels. Where the first and the last axis could both be the channels, they are the last of an
-    array and the first of a tensor. normalised_with: (mean, std) of floats that are ``(x - mean) / std`` of an x from
-    0 to 1.
-    Raises ValueError, saying what the image is and what to do, on anything else.
+    the nearest of 256 levels. If both the first and the last axis could be the channels, it is the last one of an array
+    and the first one of a tensor. normalised_with: (mean, std) per channel if the floats are ``(x - mean) / std`` of
+    values x from 0 to 1.
+    Raises ValueError on an image of another form.
 
     >>> to_pixels(torch.tensor([[[0.0, 1.0]]])).tolist()
     [[[0], [255]]]
@@ -91,7 +91,7 @@ def _levels(array: Tensor, normalised_with: tuple[Sequence[float], Sequence[floa
         mean, std = (torch.tensor(v, dtype=torch.float32) for v in normalised_with)
         values = values * std + mean
     low, high = float(values.min()), float(values.max())
-    # Half a level either side is rounding; not >: a value that is not a number is refused too.
+    # Half a level on either side is allowed as rounding. `not (... >= ...)`, and not `<`, so that NaN is refused too.
     if not (low >= -0.5 / 255 and high <= 1 + 0.5 / 255):
         found = f"its values go from {float(array.min()):.4g} to {float(array.max()):.4g}"
         if normalised_with is not None:
@@ -111,7 +111,7 @@ def _name(array: Tensor) -> str:
 
 
 def _check_memory(images: int, size: int, channels: int) -> None:
-    """Raises UserError where images of this size, as floats, do not fit into the memory of this machine."""
+    """Raises UserError if images of this size, as floats, do not fit into the memory of this machine."""
     needed = 4 * images * channels * size**2
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else needed
     if needed > there:
@@ -122,7 +122,7 @@ def _check_memory(images: int, size: int, channels: int) -> None:
 
 
 def scale_whole(images: np.ndarray[Any, Any], size: int | None) -> np.ndarray[Any, Any]:
-    """Scales uint8 images (n, h, w, c) to (n, size, size, c), bilinear; returns them as they are where size is None."""
+    """Scales uint8 images (n, h, w, c) to (n, size, size, c), bilinear; returns them unchanged if size is None."""
     if size is None or images.shape[1:3] == (size, size):
         return images
     _check_memory(len(images), size, images.shape[3])
@@ -132,18 +132,18 @@ def scale_whole(images: np.ndarray[Any, Any], size: int | None) -> np.ndarray[An
 
 
 def channel_sums(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Returns the sums of the values and of their squares, per image and channel, of uint8 images (n, h, w, c).
+    """Returns the sums of values and of squared values per image and channel, (n, 2, c), of uint8 images (n, h, w, c).
 
-    They are whole numbers in float64, (n, 2, c), so they add up exactly in any order.
+    They are whole numbers in float64, so their sum is exact in any order.
     """
     values = images.astype(np.float64)
     return np.stack([values.sum((1, 2)), np.square(values).sum((1, 2))], axis=1)
 
 
 def statistics(sums: np.ndarray[Any, Any], pixels: int) -> tuple[Tensor, Tensor]:
-    """Returns mean and standard deviation per channel, (c,) float32 on the 0..1 scale, from the sums (2, c) of pixels.
+    """Returns mean and standard deviation per channel, (c,) float32 on the 0..1 scale, from sums (2, c) over pixels.
 
-    The standard deviation is at least 0.001, so that a channel without any contrast can be divided by it.
+    The standard deviation is at least 0.001, so that a channel without contrast can be divided by it.
     """
     mean = sums[0] / pixels
     std = np.sqrt(np.maximum(sums[1] / pixels - mean**2, 0))
@@ -152,7 +152,7 @@ def statistics(sums: np.ndarray[Any, Any], pixels: int) -> tuple[Tensor, Tensor]
 
 
 def channel_statistics(images: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
-    """Returns mean and standard deviation per channel, as `statistics`, of uint8 images (n, h, w, c)."""
-    # In chunks: float64 copies of all would be eight times the images.
+    """Returns mean and standard deviation per channel of uint8 images (n, h, w, c), as `statistics` does."""
+    # The images are summed in chunks, since a float64 copy takes eight times their memory.
     sums = [channel_sums(images[start : start + 2048]).sum(0) for start in range(0, len(images), 2048)]
     return statistics(np.sum(sums, axis=0), images.size // images.shape[3])

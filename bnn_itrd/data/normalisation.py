@@ -1,4 +1,4 @@
-"""A network sees images as its own training showed them: normalised with that one's mean and standard deviation."""
+"""Normalisation of images for a network that was trained with another mean and standard deviation than the data's."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ __all__ = ["TrainedOn", "remember_images", "renormalisation", "seen_as_trained",
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The images a network was trained on: their classes, and the mean and std (per channel, on the 0..1 scale) that
-    they were normalised with; classes is None where they are not known."""
+    """The classes, and the mean and std (per channel, on the 0..1 scale), of the images a network was trained on.
+
+    classes is None if they are not known.
+    """
 
     classes: tuple[str, ...] | None
     mean: tuple[float, ...]
@@ -28,9 +30,9 @@ class TrainedOn:
 def remember_images(
     model: nn.Module, *, mean: Sequence[float], std: Sequence[float], classes: Sequence[str] | None = None
 ) -> None:
-    """Notes in ``model.trained_on`` which images a network has learned from.
+    """Records in ``model.trained_on`` which images a network was trained on.
 
-    It goes with the network wherever that is used next, a copy included, and is no part of its state dict.
+    Copies of the network keep the attribute; it is not part of the state dict.
 
     >>> network = nn.Linear(2, 2)
     >>> remember_images(network, mean=[0.5], std=[0.25])
@@ -42,13 +44,13 @@ def remember_images(
 
 
 def _known(model: nn.Module, channels: int) -> TrainedOn | None:
-    """What is noted of the images, None where nothing is, or where they had another number of channels."""
+    """Returns what ``model.trained_on`` records; None if nothing, or if the images had another number of channels."""
     known: Any = getattr(model, "trained_on", None)
     return known if isinstance(known, TrainedOn) and len(known.mean) == channels else None
 
 
 def shown_as_trained(model: nn.Module, data: ImageData) -> ImageData:
-    """Returns the data normalised as in the network's own training, as it is where that is not known."""
+    """Returns the data normalised as in the network's own training, or unchanged if that is not known."""
     known = _known(model, data.input_shape[0])
     if known is None or (known.mean, known.std) == (data.mean, data.std):
         return data
@@ -56,8 +58,11 @@ def shown_as_trained(model: nn.Module, data: ImageData) -> ImageData:
 
 
 def renormalisation(model: nn.Module, data: ImageData) -> tuple[Tensor, Tensor] | None:
-    """Returns the scale and offset, each (c, 1, 1), that turn images of the data, x, into what the network was shown in
-    its own training, ``scale * x + offset``; None where they are these very images, or nothing is known of them."""
+    """Returns scale and offset, each (c, 1, 1), that renormalise the data's images x for a network.
+
+    ``scale * x + offset`` is normalised as in the network's own training. None if that had the same classes and
+    normalisation, or nothing is known of it.
+    """
     known = _known(model, data.input_shape[0])
     if known is None or known == TrainedOn(known.classes and data.classes, data.mean, data.std):
         return None
@@ -69,16 +74,16 @@ def renormalisation(model: nn.Module, data: ImageData) -> tuple[Tensor, Tensor] 
 
 @contextlib.contextmanager
 def seen_as_trained(model: nn.Module | None, data: ImageData) -> Iterator[None]:
-    """Lets a network, inside the block, see batches of the data normalised as in its own training.
+    """Lets a network get batches of the data normalised as in its own training, inside a ``with`` block.
 
-    See `renormalisation`. The network's state dict is the same inside the block, and nothing of it stays behind.
+    See `renormalisation`. The network's state dict does not change, and after the block the network is as before.
     """
     found = None if model is None else renormalisation(model, data)
     if model is None or found is None:
         yield
         return
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    # Buffers, so that they follow the network to another device; a submodule would become a layer of a Sequential.
+    # Buffers follow the network to another device; a submodule would become a layer of a Sequential.
     for name, value in zip(_BUFFERS, found, strict=True):
         model.register_buffer(name, value.to(device), persistent=False)
     handle = model.register_forward_pre_hook(_renormalise)

@@ -1,4 +1,4 @@
-"""A data set of a user's own torch Datasets: their labels, classes and statistics, found by reading them once."""
+"""A data set made from a user's own torch Datasets, which are read once for labels, classes, mean and std."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CHUNK_PIXELS = 2**22
 
 @dataclass(frozen=True)
 class OwnOptions:
-    """What `ImageData.from_datasets` is told beside the Datasets; the fields are described there."""
+    """The options of `ImageData.from_datasets`, which describes them."""
 
     classes: Sequence[str] | int | None = None
     mean: Sequence[float] | None = None
@@ -71,7 +71,7 @@ class OwnOptions:
         return tuple(map(float, self.mean)), tuple(map(float, self.std))
 
     def check_channels(self, channels: int) -> None:
-        """Raises UserError unless mean and std, where given, are those of so many channels on the 0..1 scale."""
+        """Raises UserError if mean or std are given but not for this number of channels, or not on the 0..1 scale."""
         for name, values, low in (("mean", self.mean, 0.0), ("std", self.std, 1e-6)):
             if values is None:
                 continue
@@ -82,7 +82,7 @@ class OwnOptions:
 
 @dataclass(frozen=True)
 class OwnData:
-    """What becomes an `ImageData`, with a name and `resize`: the fields are described there."""
+    """The fields of an `ImageData`, which describes them, without its name and `resize`."""
 
     classes: tuple[str, ...]
     mean: tuple[float, ...]
@@ -95,9 +95,9 @@ class OwnData:
 
 @dataclass(frozen=True)
 class _Scanned:
-    """What reading a Dataset once has found.
+    """The results of reading a Dataset once.
 
-    labels: (n,); sums: (n, 2, c), see `channel_sums`; images: uint8 (n, c, h, w), None unless they are kept.
+    labels: (n,); sums: (n, 2, c), see `channel_sums`; images: uint8 (n, c, h, w) if they are kept in memory, else None.
     """
 
     samples: Samples
@@ -108,17 +108,17 @@ class _Scanned:
 
 
 def is_own(given: object) -> bool:
-    """Returns whether an object can be a user's Dataset or DataLoader (which may still be refused)."""
+    """Returns whether an object could be a user's Dataset or DataLoader; `read_own` may still refuse it."""
     if isinstance(given, (str, bytes, dict, Tensor, np.ndarray)):
         return False
     return isinstance(given, (DataLoader, IterableDataset)) or hasattr(given, "__getitem__")
 
 
 def read_own(train: Any, test: Any, val: Any, options: OwnOptions) -> OwnData:
-    """Reads every image of the Datasets or DataLoaders once and makes their splits. `test`, `val`: may be None.
+    """Reads every image of the Datasets or DataLoaders once and makes their splits; `test` and `val` may be None.
 
-    Without `test` a fifth of the training images of each class is kept for it. Raises UserError, which names the
-    Dataset and the index, on what `ImageData.from_datasets` does not take.
+    Without `test`, a fifth of each class's training images is used for it. Raises UserError, naming the Dataset and the
+    index, as `ImageData.from_datasets` says.
     """
     given = {"train": train} | {name: one for name, one in (("test", test), ("val", val)) if one is not None}
     sets = {name: _dataset(name, one, options) for name, one in given.items()}
@@ -147,7 +147,7 @@ def read_own(train: Any, test: Any, val: Any, options: OwnOptions) -> OwnData:
 
 
 def _dataset(name: str, given: Any, options: OwnOptions) -> tuple[Samples, int]:
-    """Returns the Dataset of a Dataset or DataLoader, and the processes that read it. Raises UserError."""
+    """Returns the Dataset of a Dataset or DataLoader, and the number of processes that read it. Raises UserError."""
     workers = options.workers
     dataset = given
     if isinstance(given, DataLoader):
@@ -174,29 +174,35 @@ def _is_array(given: object) -> bool:
 
 
 def _check_loader(name: str, loader: DataLoader[Any]) -> None:
-    """Raises UserError where a loader does more than to batch and shuffle its Dataset, which is done anew here."""
+    """Raises UserError if a loader does more than batch and shuffle its Dataset, since only the Dataset is used."""
     if isinstance(loader.dataset, IterableDataset):
-        return  # refused for that
-    said = f"{name} is a DataLoader, of which the Dataset alone is used"
+        return  # `_dataset` refuses it
+    loader_use = f"{name} is a DataLoader, of which only the Dataset is used"
     batches, sampler = loader.batch_sampler, loader.sampler
     if batches is None:
-        raise UserError(f"{said}, but with batch_size=None that gives whole batches: give one of single (image, label)")
+        raise UserError(
+            f"{loader_use}, but with batch_size=None its samples are whole batches: give a Dataset of (image, label)"
+        )
     if type(batches) is not BatchSampler:
-        raise UserError(f"{said}, but its batch_sampler {type(batches).__name__} chooses the images: give the Dataset")
+        raise UserError(
+            f"{loader_use}, but its batch_sampler {type(batches).__name__} chooses the images: give the Dataset"
+        )
     whole = type(sampler) in (SequentialSampler, DistributedSampler)
     if type(sampler) is RandomSampler:
         whole = not sampler.replacement and sampler.num_samples == len(loader.dataset)  # type: ignore[arg-type]
     if not whole:
         raise UserError(
-            f"{said}, but its sampler {type(sampler).__name__} chooses the images: give the Dataset, or a "
+            f"{loader_use}, but its sampler {type(sampler).__name__} chooses the images: give the Dataset, or a "
             "torch.utils.data.Subset of it"
         )
     if loader.collate_fn is not default_collate:
-        raise UserError(f"{said}, but its collate_fn may change the images: do that in the Dataset, and give this")
+        raise UserError(
+            f"{loader_use}, but its collate_fn may change the images: do that in the Dataset, and give the Dataset"
+        )
 
 
 def _scan(samples: Samples, workers: int, *, keep: bool) -> _Scanned:
-    """Reads a Dataset once, as evaluation sees it; keep: hold the images in memory."""
+    """Reads a Dataset once, as in an evaluation; keep: hold the images in memory."""
     assert samples.shape is not None
     n, (channels, height, width) = len(samples), samples.shape
     labels = torch.zeros(n, dtype=torch.int64)
@@ -215,9 +221,9 @@ def _scan(samples: Samples, workers: int, *, keep: bool) -> _Scanned:
 
 
 def _classes(scans: dict[str, _Scanned], options: OwnOptions) -> tuple[str, ...]:
-    """Returns the classes' names: those given, else the Datasets' own, else the numbers of the labels.
+    """Returns the names of the classes: those given, else the Datasets' own, else the labels as text.
 
-    Raises UserError on a label that is none of theirs, and on fewer than two classes.
+    Raises UserError on a label without a class, and on fewer than two classes.
     """
     given = options.classes
     if given is not None:
@@ -245,13 +251,13 @@ def _classes(scans: dict[str, _Scanned], options: OwnOptions) -> tuple[str, ...]
 
 
 def _named(dataset: Any) -> tuple[str, ...] | None:
-    """Returns the names that a Dataset has in `classes`, as torchvision's do, or the Dataset that a Subset is of."""
+    """Returns the attribute `classes` of a Dataset, which torchvision's have, or of the Dataset inside a Subset."""
     while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
         dataset = dataset.dataset
     found = getattr(dataset, "classes", None)
     if not isinstance(found, (list, tuple)) or not found:
         return None
-    # ImageNet's are tuples of synonyms.
+    # torchvision's ImageNet has a tuple of synonyms for each class.
     return tuple(", ".join(map(str, one)) if isinstance(one, (list, tuple)) else str(one) for one in found)
 
 
@@ -266,15 +272,15 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _fifth(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the places to train on and those to test on, where no test images are given, and says so."""
+    """Returns the places to train on and those to test on if no test images are given; prints a note about it."""
     train, test = hold_out_fifth(labels.numpy(), "train")
-    told = f"{len(test)} of the {len(labels)} training images, a fifth of each class, are kept for testing"
-    print(f"note: no test images are given: {told}", file=sys.stderr)
+    kept = f"{len(test)} of the {len(labels)} training images, a fifth of each class, are kept for testing"
+    print(f"note: no test images are given: {kept}", file=sys.stderr)
     return torch.from_numpy(train), torch.from_numpy(test)
 
 
 def _statistics(scan: _Scanned, places: Tensor, options: OwnOptions) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns the mean and standard deviation that were given, or those of the images at these places."""
+    """Returns the mean and standard deviation of the options, or else those of the images at these places."""
     if options.mean is not None and options.std is not None:
         return tuple(map(float, options.mean)), tuple(map(float, options.std))
     assert scan.samples.shape is not None

@@ -1,4 +1,4 @@
-"""Random numbers that are a function of (seed, epoch, ...), so that every epoch can be made again by itself."""
+"""Random numbers that depend on (seed, epoch, ...) alone, so that an epoch can be repeated without earlier ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["kept_generators", "mix_seed", "seed_all", "shuffled"]
 
 
 def mix_seed(*parts: int) -> int:
-    """Returns one seed, in [0, 2^63), of several numbers: the run's seed, the epoch, what it is for.
+    """Returns one seed in [0, 2^63) from several numbers: the run's seed, the epoch, a number for its purpose.
 
     >>> mix_seed(0, 3) == mix_seed(0, 3), mix_seed(0, 3) == mix_seed(3, 0)
     (True, False)
@@ -23,7 +23,7 @@ def mix_seed(*parts: int) -> int:
 
 
 def shuffled(n: int, *, seed: int, epoch: int) -> Tensor:
-    """Returns the order of an epoch: a permutation of n, (n,) int64, a function of (seed, epoch) alone."""
+    """Returns the order of the images in an epoch, a permutation (n,) int64 that depends on (seed, epoch) alone."""
     generator = torch.Generator().manual_seed(mix_seed(seed, epoch, 0))
     return torch.randperm(n, generator=generator)
 
@@ -37,7 +37,7 @@ def seed_all(seed: int) -> None:
 
 @contextmanager
 def kept_generators() -> Iterator[None]:
-    """Restores, behind a block, the states that `seed_all` changes.
+    """Restores the states that `seed_all` changes at the end of a ``with`` block.
 
     >>> with kept_generators():
     ...     seed_all(7)

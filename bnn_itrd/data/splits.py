@@ -1,4 +1,4 @@
-"""A data set: its splits, each of which yields batches, its classes, its normalisation."""
+"""A data set: splits that yield batches, class names, normalisation."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["ImageData", "ImageFacts", "Split"]
 
 
 class Split(Protocol):
-    """A set of images that can be walked through in batches of (images float32 normalised, labels, sample indices).
+    """A set of images that yields batches of (images float32 normalised, labels, sample indices).
 
-    labels: int64 (n,), `UNLABELLED` for those that have none; mean, std: (c,) on the 0..1 scale. Small images are held
-    in memory (`TensorSplit`), files and a user's own Dataset are read as needed (`FolderSplit`, `DatasetSplit`).
+    labels: int64 (n,), `UNLABELLED` for images without a label; mean, std: (c,) on the 0..1 scale. Small images are
+    held in memory (`TensorSplit`); files and a user's own Dataset are read as needed (`FolderSplit`, `DatasetSplit`).
     """
 
     labels: Tensor
@@ -34,21 +34,21 @@ class Split(Protocol):
     def train_batches(
         self, batch_size: int, *, seed: int, epoch: int, device: torch.device, rank: int = 0, world: int = 1
     ) -> Iterator[Batch]:
-        """Yields full batches only, shuffled and augmented; `batch_size` counts all processes, of which this is one."""
+        """Yields shuffled and augmented batches of this process; only full ones, of batch_size / world images each."""
         ...
 
     def eval_batches(self, batch_size: int, *, device: torch.device) -> Iterator[Batch]:
-        """Yields the images in order, not augmented; the last batch may be short."""
+        """Yields batches in order, not augmented; the last one may be short."""
         ...
 
     def raw(self, index: int) -> np.ndarray[Any, Any]:
-        """Returns an image as uint8 (h, w, c), as evaluation sees it before normalisation."""
+        """Returns an image as in an evaluation, before normalisation: uint8 (h, w, c)."""
         ...
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a file must know of the images it was made for: all of an `ImageData` but the images; see there."""
+    """What an exported file records of its images: the fields of `ImageData`, which describes them, without splits."""
 
     name: str
     classes: tuple[str, ...]
@@ -62,8 +62,8 @@ class ImageFacts:
 class ImageData:
     """A data set: splits, class names, and the normalisation (mean, std per channel on the 0..1 scale).
 
-    input_shape: (channels, height, width) of every image; val: None where no training image is held out; resize: how an
-    image of another size is brought to input_shape: 'scale' it whole, or take its 'centre'.
+    input_shape: (channels, height, width) of every image; val: the held-out images, or None; resize: how an image of
+    another size is brought to input_shape: 'scale' it whole, or take its 'centre'.
     """
 
     name: str
@@ -77,16 +77,16 @@ class ImageData:
     resize: str = "scale"
 
     def check_crops(self) -> None:
-        """Raises UserError where random crops may hold nothing of an image.
+        """Raises UserError if the padding is so wide that a random crop may contain nothing of the image.
 
-        A batch of such crops are all the same, and a network's BatchNorms then divide by next to nothing.
+        A batch of such crops has no variance, so BatchNorm would divide by almost 0.
         """
         _, height, width = self.input_shape
         padding, side = getattr(self.train, "crop_padding", 0), min(height, width)
         if padding >= side:
             raise UserError(
-                f"data.crop_padding {padding} is too much for images of {height}x{width}: a crop may hold nothing of "
-                f"one. Give less than {side} (--data.crop_padding {side - 1}), or larger images (--data.image_size)"
+                f"data.crop_padding {padding} is too much for images of {height}x{width}: a crop may contain nothing "
+                f"of one. Give less than {side} (--data.crop_padding {side - 1}), or larger images (--data.image_size)"
             )
 
     @classmethod
@@ -108,29 +108,29 @@ class ImageData:
         workers: int | None = None,
         name: str = "own",
     ) -> ImageData:
-        """Makes a data set of torch Datasets whose samples are (image, label); each is read once, and so checked.
+        """Makes a data set from torch Datasets whose samples are (image, label); every sample is read once and checked.
 
-        An image is a Pillow picture, uint8 (h, w), (h, w, c) or (c, h, w), or the same in floats from 0 to 1, with 1 or
-        3 channels; inside it has 256 levels, as in a file. A label is a whole number from 0. The training Dataset is
-        read anew in every epoch, so its random transforms run; what they draw from the global generators of torch,
-        NumPy and Python is a function of (seed, epoch, index), so a run that is resumed continues exactly.
+        An image is a Pillow picture, uint8 (h, w), (h, w, c) or (c, h, w), or the same as floats from 0 to 1, with 1 or
+        3 channels; floats are rounded to 256 levels, as in a file. A label is a whole number from 0. The training
+        Dataset is read again in every epoch, so its random transforms run; the global generators of torch, NumPy and
+        Python are seeded with (seed, epoch, index) before each sample, so a run that is resumed continues exactly.
 
         Args:
-            train, test, val: Datasets, or DataLoaders, of which the Dataset and num_workers are used; without `test` a
-                fifth of the training images of each class is kept for it; without `val` the best epoch is chosen by it
-            classes: names, or how many; by default the Dataset's `classes`, as torchvision's have it, or the labels
-            mean, std: per channel on the 0..1 scale; by default those of the training images, as evaluation sees them
-            normalised: the images are normalised with mean and std already (floats)
-            image_size: height and width the images are brought to; by default all must have one size
-            resize: how that is done, and how an exported file is to treat other sizes: 'scale' the whole, or 'centre'
+            train, test, val: Datasets, or DataLoaders, of which the Dataset and num_workers are used; without `test`, a
+                fifth of each class's training images is used; without `val`, the best epoch is chosen on `test`
+            classes: names, or their number; by default the Dataset's `classes`, as torchvision's have, or the labels
+            mean, std: per channel on the 0..1 scale; by default those of the training images, without augmentation
+            normalised: the images are floats that are already normalised with mean and std
+            image_size: height and width to which images are brought; by default all must have the same size
+            resize: how that is done, here and by an exported file: 'scale' the whole image, or take its 'centre'
             crop_padding, flip: zero padding before a random crop, mirroring at random; after the Dataset's transforms
-            in_memory: keep the images as they are read the first time; random transforms of the Dataset's then run once
-            workers: processes that read ahead; by default the DataLoader's, or 0: this process reads
-            name: what reports and files call the data set
+            in_memory: keep the images in memory after the first reading; the Dataset's random transforms then run once
+            workers: number of processes that read ahead; by default the DataLoader's, or 0: this process reads
+            name: the data set's name in reports and files
 
         Raises UserError: a Dataset without length or images, an image or label of another form (the index is named),
-        images that differ in size or channels, labels out of range, floats outside 0..1 that are not said to be
-        normalised, a DataLoader with a sampler, batch sampler or collate function of its own.
+        images that differ in size or channels, labels out of range, floats outside 0..1 without `normalised`, a
+        DataLoader with its own sampler, batch sampler or collate function.
 
         >>> from torch.utils.data import TensorDataset
         >>> images, labels = torch.rand(20, 3, 8, 8), torch.arange(20) % 2
@@ -142,7 +142,7 @@ class ImageData:
         return cls(name, **vars(read_own(train, test, val, options)), resize=resize)
 
     def normalised_with(self, mean: Sequence[float], std: Sequence[float]) -> ImageData:
-        """Returns the same images under a network's own statistics instead of theirs; they are not copied."""
+        """Returns the same images, not copied, normalised with this mean and std per channel (0..1 scale)."""
 
         def under(split: Split) -> Split:
             changed = copy.copy(split)

@@ -1,4 +1,4 @@
-"""STL-10 (Coates et al. 2011), from the binary files it is published in."""
+"""A reader of STL-10 (Coates et al. 2011) from its published binary files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SIDE = 96
 
 
 def _split(folder: Path, split: str, classes: int) -> tuple[_Array, _Array]:
-    """Reads images uint8 (n, 96, 96, 3) and labels from 0 of a split; the files hold columns, and labels from 1."""
+    """Reads images uint8 (n, 96, 96, 3) and labels from 0; in the files columns come first, and labels begin at 1."""
     x, y = (np.fromfile(folder / f"{split}_{part}.bin", dtype=np.uint8) for part in ("X", "y"))
     image = 3 * _SIDE**2
     if len(x) == 0 or len(x) % image:
@@ -36,18 +36,18 @@ def _split(folder: Path, split: str, classes: int) -> tuple[_Array, _Array]:
 
 
 def load_stl10(config: DataConfig) -> ImageData:
-    """Loads the 5,000 and 8,000 labelled images, 96x96, of the binary files torchvision downloads.
+    """Loads the 5,000 training and 8,000 test images, 96x96, from the binary files that torchvision downloads.
 
-    The unlabelled ones are not read.
-    Raises UserError: no folder, a missing file, one that holds no whole images or other labels.
+    The unlabelled images are not read.
+    Raises UserError: no folder, a missing file, a file of another size, labels out of range.
     """
     files = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "class_names.txt")
-    ways = (
-        f"give --data.root the folder stl10_binary with {', '.join(files)}, or the one that holds it, or let "
+    remedies = (
+        f"give --data.root the folder stl10_binary with {', '.join(files)}, or the folder that contains it, or let "
         "torchvision fetch it with --data.download true"
     )
     if config.root is None and not config.download:
-        raise UserError(f"data set 'stl10' needs its images: {ways}")
+        raise UserError(f"data set 'stl10' needs its images: {remedies}")
     root = Path(config.root or "data")
     if config.download:
         from torchvision.datasets import STL10
@@ -55,11 +55,11 @@ def load_stl10(config: DataConfig) -> ImageData:
         try:
             STL10(root, split="train", download=True)
         except (RuntimeError, OSError) as error:
-            raise UserError(f"stl10 could not be fetched into {root} ({error}): {ways}") from error
+            raise UserError(f"stl10 could not be fetched into {root} ({error}): {remedies}") from error
     folder = root / "stl10_binary" if (root / "stl10_binary").is_dir() else root
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
-        raise UserError(f"no file {folder / missing[0]}: {ways}")
+        raise UserError(f"no file {folder / missing[0]}: {remedies}")
     classes = tuple((folder / "class_names.txt").read_text().split())
     train, test = (_split(folder, name, len(classes)) for name in ("train", "test"))
     return from_arrays(config, Arrays(*train, *test, classes))

@@ -1,4 +1,4 @@
-"""The choice among the training images: which are trained on, which are held out, which lose their label."""
+"""The choice of the training images: those that are trained on, held out, or used without their labels."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _TEST_SHARE = 0.2
 
 
 def _hold_out(labels: np.ndarray[Any, Any], fraction: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Returns the indices to train on and those held out: of each class the same share, the same for every seed.
+    """Returns the indices to train on and those held out, the same share of each class, the same for every seed.
 
-    labels: (n,). Raises UserError where nothing is left to train on.
+    labels: (n,). Raises UserError if no image is left to train on.
     """
     held = np.zeros(len(labels), dtype=bool)
     rng = np.random.default_rng(0)
@@ -35,9 +35,9 @@ def _hold_out(labels: np.ndarray[Any, Any], fraction: float) -> tuple[np.ndarray
 
 
 def hold_out_fifth(labels: np.ndarray[Any, Any], where: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Returns the indices to train on and a fifth of each class to test on, for a set without test images.
+    """Returns the indices to train on and those of a fifth of each class to test on, for data without test images.
 
-    labels: (n,); where: what messages call it. Raises UserError on a class of fewer than 3 images.
+    labels: (n,); where: the data's name in messages. Raises UserError on a class of fewer than 3 images.
     """
     train, test = _hold_out(labels, _TEST_SHARE)
     if len(np.unique(labels[test])) < len(np.unique(labels)):
@@ -46,10 +46,10 @@ def hold_out_fifth(labels: np.ndarray[Any, Any], where: str) -> tuple[np.ndarray
 
 
 def numbered_classes(present: Collection[int], *, instead: str) -> tuple[str, ...]:
-    """Returns the names of classes that have none, "0" to the largest of the labels that there are.
+    """Returns the names of classes without names: "0" to the largest label.
 
-    instead: what messages tell to do where the numbers mean something else. Raises UserError on a gap among them, or
-    where they do not count from 0; a label may be any whole number, and what is made here does not grow with it.
+    present: the labels that occur. instead: what else the user can do, for the message. Raises UserError if a number
+    from 0 to the largest is missing; then no list of names is made, so a huge label takes no memory.
 
     >>> numbered_classes({0, 1, 2}, instead="name them")
     ('0', '1', '2')
@@ -66,13 +66,13 @@ def numbered_classes(present: Collection[int], *, instead: str) -> tuple[str, ..
 def choose(
     config: DataConfig, labels: np.ndarray[Any, Any], classes: Sequence[str]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Returns the indices to train on, of labels (n,), and those held out.
+    """Returns the indices to train on and those held out, for labels (n,).
 
-    First `val_fraction` is held out, then `per_class` of each class's rest are taken; all of the rest are where the
-    others are to be seen without labels (`hide_labels` then hides those). The choice is a function of the configuration
-    alone, so every member of a run sees the same images; those held out do not depend on `per_class`, and the images of
-    a smaller `per_class` are among those of a larger one (Ahn et al. 2019 train on so few).
-    Raises UserError where a class has fewer, or a share to hold out is not a single image.
+    First `val_fraction` is held out, then `per_class` images of each class are taken from the rest; with `unlabelled`
+    all of the rest is taken, and `hide_labels` hides the other labels. The choice depends on the configuration alone,
+    so every network of a run gets the same images. The held-out images do not depend on `per_class`, and a smaller
+    `per_class` chooses a part of a larger one's images (Ahn et al. 2019 train on few images per class).
+    Raises UserError if a class has fewer images, or `val_fraction` is less than one image.
     """
     keep, held = _hold_out(labels, config.val_fraction)
     if config.val_fraction and not len(held):
@@ -93,7 +93,7 @@ def choose(
 
 
 def _few_of_each(config: DataConfig, labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Returns the places of `per_class` images of each class, in order, in the labels (n,) of those not held out."""
+    """Returns the places of `per_class` images of each class, in order; labels: (n,), of the images not held out."""
     few = []
     for c in np.unique(labels):
         rng = np.random.default_rng([config.per_class_seed, int(c)])
@@ -102,7 +102,7 @@ def _few_of_each(config: DataConfig, labels: np.ndarray[Any, Any]) -> np.ndarray
 
 
 def hide_labels(config: DataConfig, labels: Tensor) -> None:
-    """Leaves `per_class` labels of each class alone and sets the others, in place, to `UNLABELLED`; labels: (n,)."""
+    """Sets all but `per_class` labels of each class to `UNLABELLED`, in place; labels: (n,)."""
     hidden = torch.ones(len(labels), dtype=torch.bool)
     hidden[torch.from_numpy(_few_of_each(config, labels.numpy()))] = False
     labels[hidden] = UNLABELLED

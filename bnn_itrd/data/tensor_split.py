@@ -1,4 +1,4 @@
-"""Small images that are held in memory, all of one split in one tensor."""
+"""A split of small images that are held in memory as one tensor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["TensorSplit"]
 class TensorSplit:
     """Small images as one uint8 tensor (n, c, h, w), moved to the device once and augmented there in batches.
 
-    The global batch is drawn alike in every process, each of which takes its share: so N processes see what one does.
+    Every process draws the same global batch and takes its share, so N processes train on the same batches as one.
 
     >>> images, half = torch.zeros(6, 3, 8, 8, dtype=torch.uint8), torch.full((3,), 0.5)
     >>> split = TensorSplit(images, torch.arange(6), half, half, crop_padding=1, flip=True)
@@ -40,7 +40,7 @@ class TensorSplit:
         return len(self.labels)
 
     def take(self, places: Tensor) -> TensorSplit:
-        """Returns the split of those of its images, (m,) int64."""
+        """Returns the split of the images at these places, (m,) int64."""
         places = places.to(self.images.device)
         return TensorSplit(
             self.images[places],
@@ -62,7 +62,7 @@ class TensorSplit:
         self._to(device)
         n = len(self)
         generator = torch.Generator().manual_seed(mix_seed(seed, epoch, 1))
-        # All of an epoch's random numbers cross to the device at once: no copy, and no wait, inside the epoch.
+        # An epoch's random numbers are copied to the device at once, so that no step has to wait for a copy.
         order = shuffled(n, seed=seed, epoch=epoch).to(device)
         choices = draw(n, padding=self.crop_padding, flip=self.flip, generator=generator).to(device)
         for start in range(rank, n // batch_size * batch_size, batch_size):

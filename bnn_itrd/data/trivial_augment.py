@@ -1,4 +1,4 @@
-"""TrivialAugment of a batch of small images on their device: each image gets one operation of its own at random.
+"""TrivialAugment for a batch of small images on their device: each image gets one random operation.
 
 Müller and Hutter, TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation, ICCV 2021, in its wide form.
 """
@@ -17,8 +17,8 @@ from torchvision.transforms.v2 import functional as tv
 __all__ = ["OPERATIONS", "TrivialChoices", "draw_trivial", "trivial_augment"]
 
 _BINS = 31
-# The largest magnitude of each operation, and whether its sign is drawn too. Posterize and solarize run the other way:
-# from 8 bits to 2, from the threshold 255 to 0.
+# The largest magnitude of each operation, and whether its sign is drawn too. The magnitudes of posterize and solarize
+# are subtracted: from 8 bits down to 2, from the threshold 255 down to 0.
 _STRONGEST: dict[str, tuple[float, bool]] = {
     "identity": (0.0, False),
     "shear_x": (0.99, True),
@@ -41,10 +41,10 @@ _GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 
 @dataclass(frozen=True)
 class TrivialChoices:
-    """What each of n images gets, drawn on the host, in the order of the operations.
+    """The random operations of n images, drawn on the CPU and sorted by operation.
 
-    order: (n,) int64, the places of the images; counts: how many of them get each of `OPERATIONS`; magnitudes: (n,)
-    float32, in the same order as `order`.
+    order: (n,) int64, the places of the images; counts: the number of images for each of `OPERATIONS`; magnitudes:
+    (n,) float32, in the order of `order`.
     """
 
     order: Tensor
@@ -53,7 +53,7 @@ class TrivialChoices:
 
 
 def draw_trivial(n: int, random: np.random.Generator) -> TrivialChoices:
-    """Draws an operation, one of 31 magnitudes and, where it has one, a sign for each of n images.
+    """Draws for each of n images an operation, one of 31 magnitudes, and a sign if the operation has one.
 
     >>> choices = draw_trivial(100, np.random.default_rng(0))
     >>> sum(choices.counts), len(choices.counts), choices.order.shape
@@ -75,7 +75,7 @@ def draw_trivial(n: int, random: np.random.Generator) -> TrivialChoices:
 def trivial_augment(images: Tensor, choices: TrivialChoices) -> Tensor:
     """Returns the images, (n, c, h, w) uint8 with 1 or 3 channels, each after its own operation; same shape and type.
 
-    The operations are torchvision's, value for value; a few pixels of ``colour`` are rounded to the level beside.
+    The operations give torchvision's values, except for a few pixels of ``colour`` that differ by one level.
     """
     sorted_images = images[choices.order]
     parts, start = [], 0
@@ -90,7 +90,7 @@ def trivial_augment(images: Tensor, choices: TrivialChoices) -> Tensor:
 
 
 def _apply(operation: str, images: Tensor, magnitude: Tensor) -> Tensor:
-    """One operation on (n, c, h, w) uint8, with a magnitude for each image, (n,)."""
+    """Applies one operation to images (n, c, h, w) uint8, with a magnitude for each image, (n,)."""
     if operation in _GEOMETRIC:
         return _warp(images, *_sources(operation, images.shape[2:], magnitude))
     size = magnitude.reshape(-1, 1, 1, 1)
@@ -103,7 +103,7 @@ def _apply(operation: str, images: Tensor, magnitude: Tensor) -> Tensor:
         equalized: Tensor = tv.equalize(images)
         return equalized
     if operation == "posterize":
-        lowest = (2.0 ** torch.round(size)).to(torch.int32)  # of the bits that stay: 2 ** (8 - bits)
+        lowest = (2.0 ** torch.round(size)).to(torch.int32)  # value of the lowest bit that is kept: 2 ** (8 - bits)
         return (images.int() // lowest * lowest).to(torch.uint8)
     if operation == "solarize":
         return torch.where(images >= 255.0 - size, 255 - images, images)
@@ -112,7 +112,7 @@ def _apply(operation: str, images: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def _pole(operation: str, pixels: Tensor) -> Tensor:
-    """The image that a blend goes to at the magnitude -1: black, grey, the mean grey, blurred."""
+    """Returns the image that a blend gives at the magnitude -1: black, grey, the mean grey, or blurred."""
     if operation == "brightness":
         return torch.zeros_like(pixels)
     if operation == "sharpness":
@@ -124,10 +124,10 @@ def _pole(operation: str, pixels: Tensor) -> Tensor:
 
 
 def _blurred(pixels: Tensor) -> Tensor:
-    """Smoothed with 3x3 weights of 1/13 and 5/13 in the middle, but for the border."""
+    """Returns the pixels smoothed with 3x3 weights, 5/13 in the middle and 1/13 around it; the border is kept."""
     if min(pixels.shape[2:]) < 3:
         return pixels
-    # Not a convolution: a GPU's would round its numbers to TF32's ten bits.
+    # This is not a convolution, since a GPU would round its inputs to TF32's ten bits.
     nine = 9 * F.avg_pool2d(pixels, 3, stride=1)
     blurred = pixels.clone()
     blurred[:, :, 1:-1, 1:-1] = ((nine + 4 * pixels[:, :, 1:-1, 1:-1]) / 13).round()
@@ -135,7 +135,7 @@ def _blurred(pixels: Tensor) -> Tensor:
 
 
 def _sources(operation: str, size: torch.Size, magnitude: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each pixel of the result is taken from: x and y, (n, h, w), counted from the middle of the image."""
+    """Returns where each pixel of the result is taken from: x and y, (n, h, w), from the middle of the image."""
     height, width = size
     m = magnitude[:, None, None]
     y = (torch.arange(height, device=m.device) + 0.5 - height / 2)[:, None].expand(len(m), height, width)
@@ -154,7 +154,7 @@ def _sources(operation: str, size: torch.Size, magnitude: Tensor) -> tuple[Tenso
 
 
 def _warp(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """The nearest pixel of each place, 0 outside the image."""
+    """Returns the nearest pixel of each place, and 0 outside the image; x, y: (n, h, w)."""
     height, width = images.shape[2:]
     grid = torch.stack([2 * x / width, 2 * y / height], dim=3)
     made: Tensor = F.grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)

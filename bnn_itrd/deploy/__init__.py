@@ -1,1 +1,1 @@
-"""A file and what runs it: writing it, opening it, holding it against its network, timing it."""
+"""Exported files: writing them, running them in their runtimes, comparing them with their networks, timing them."""

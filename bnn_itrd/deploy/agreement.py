@@ -1,4 +1,4 @@
-"""A network and its exported file on the same images."""
+"""A comparison of a network and its exported file on the same images."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Compared", "check_fits", "compare_split", "run_split"]
 
-# Pixels of one chunk: 1,000 images of 32x32, 20 of 224x224.
+# The number of pixels in a chunk: 1,000 images of 32x32, 20 of 224x224.
 _CHUNK_PIXELS = 1_024_000
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The network and its file on the same images.
+    """The outputs of a network and its file on the same images.
 
     theirs, ours: logits (n, k) of the network and of the file; labels: (n,); outliers: the images whose logits differ,
-    largest difference first, each with the first layer in which a sign or an integer does; None where the file's
-    runtime shows no layers.
+    largest difference first, each with the first layer in which a sign or an integer differs; None if the file's
+    runtime does not give the values of layers.
     """
 
     theirs: np.ndarray[Any, Any]
@@ -41,15 +41,15 @@ class Compared:
 
 
 def check_fits(what: Path, known: dict[str, Any], data: ImageData | ImageFacts) -> None:
-    """Raises UserError where a file's metadata or a checkpoint's identity speaks of other images or classes."""
+    """Raises UserError if a file's metadata, or a checkpoint's identity, has other classes or another image shape."""
     for key, have in (("input_shape", list(data.input_shape)), ("classes", list(data.classes))):
         want = known.get(key)
         if want is not None and list(want) != have:
-            raise UserError(f"{what} was made for {key} {want}, but data set {data.name} has {have}")
+            raise UserError(f"{what} was made for {key} {want}, but data set {data.name} has {have}: give its own data")
 
 
 def _chunks(data: ImageData, limit: int | None) -> Iterator[tuple[Tensor, Tensor, range]]:
-    """The test images, preprocessed, in chunks that fit in memory: (images, labels, their indices)."""
+    """Yields the preprocessed test images in chunks that fit in memory: (images, labels, indices)."""
     _, height, width = data.input_shape
     size = max(1, _CHUNK_PIXELS // (height * width))
     start = 0
@@ -68,9 +68,10 @@ def run_split(
     *,
     limit: int | None = None,
 ) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None, np.ndarray[Any, Any]]:
-    """Logits of the network and of the file on the test images, and labels: (n, k) or None, (n, k) or None, (n,).
+    """Returns logits of the network and of the file on the test images, and labels: (n, k), (n, k), (n,).
 
-    On the CPU in float32, a chunk at a time; a file that takes uint8 images gets those. limit: the first so many.
+    It computes on the CPU in float32, a chunk at a time; a file that takes uint8 images gets uint8. The logits of a
+    network or file that is None are None. limit: use only that many images.
     """
     raw = opened is not None and opened.takes_raw
     theirs, ours, truth = [], [], []
@@ -89,7 +90,10 @@ def run_split(
 
 
 def compare_split(model: nn.Module, opened: OpenFile, data: ImageData, *, limit: int | None = None) -> Compared:
-    """`run_split` of a network and its file; a file whose runtime shows its layers is executed once for all of it."""
+    """Runs a network and its file on the test images; see `Compared`.
+
+    A file whose runtime gives the values of its layers runs once for logits and values.
+    """
     if opened.values is None:
         theirs, ours, truth = run_split(model, opened, data, limit=limit)
         if theirs is None or ours is None:

@@ -1,4 +1,4 @@
-"""Latencies of exported files, side by side: medians, and ratios to a reference with their spread."""
+"""Latencies of exported files: medians, and ratios to a reference with their spread."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ __all__ = ["time_files"]
 
 
 def _by_runtime(files: Sequence[Path], against: Path | None) -> tuple[list[Path], list[Path]]:
-    """(.onnx files, the reference first, .tflite files). Raises UserError on a file that cannot be timed."""
+    """Returns (.onnx files with the reference first, .tflite files). Raises UserError on files that cannot be timed."""
     onnx: list[Path] = []
     lce: list[Path] = []
     for file in [*([against] if against is not None else []), *(f for f in files if f != against)]:
         name = target_of(file).name
         if name in ("qonnx", "finn"):
-            raise UserError(f"{file}: qonnx executes node by node to prove a file; its speed says nothing of an FPGA")
+            raise UserError(
+                f"{file} cannot be timed: qonnx runs it node by node on the CPU, which says nothing about an FPGA"
+            )
         (lce if name == "lce" else onnx).append(file)
     if against is not None and against not in onnx:
         raise UserError(f"--against must be an .onnx file, got {against}")
@@ -42,10 +44,10 @@ def time_files(
 ) -> list[dict[str, Any]]:
     """Times exported files; returns a row per number of threads, batch size, file and form, in ms per image.
 
-    In every turn each candidate runs a few times, so what slows the machine slows them all (`time_onnx`). The reference
-    (`against`, else the first .onnx file, in its stock form) has ratio 1. A .tflite runs in a process of its own, after
-    the others. budget: seconds after which no turn of the .onnx files begins, from the third on, for each number of
-    threads and batch size.
+    The files run in turns, a few times each, so that what slows the machine slows all of them (`time_onnx`). The
+    reference (`against`, else the first .onnx file, in its stock form) has the ratio 1. A .tflite runs in a process of
+    its own, after the others. budget: seconds after which no further turn of the .onnx files begins, but at least two
+    are made, for each number of threads and batch size.
     Raises UserError on a file that cannot be timed, FileNotFoundError, ExportError.
     """
     onnx, lce = _by_runtime(files, against)
@@ -54,7 +56,7 @@ def time_files(
             raise UserError(f"{lce[0]}: a .tflite is timed at batch 1 only, add it to --batch")
         from bnn_itrd.export.lce.interpreter import lce_python as interpreter
 
-        interpreter(lce_python)  # where there is none it is said now, before minutes of measuring
+        interpreter(lce_python)  # raises now if there is none, and not after minutes of measuring
     rows: list[dict[str, Any]] = []
     for count in threads:
         measured = time_onnx(onnx, threads=[count], batches=batches, repeats=repeats, budget=budget) if onnx else []

@@ -1,4 +1,4 @@
-"""Image files, classified by an exported file in the runtime that it is for."""
+"""Classification of image files by an exported file, in that file's runtime."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bnn_itrd.export.runtime.predict import classify_with
 
 __all__ = ["classify_photos"]
 
-# Images per start of a runtime that is a process of its own.
+# The number of images for each start of a runtime that is a separate process.
 _AT_ONCE = 64
 
 
@@ -26,9 +26,10 @@ def classify_photos(
 ) -> list[Prediction]:
     """Classifies image files with a file of any target, as `export.classify_images` does with an .onnx file.
 
-    python: an interpreter that has the target's runtime. skipped: is told of an image that cannot be used, which is
-    left out. Raises UserError on such an image where `skipped` is not given, and on a file of no target, ExportError
-    where the file or its runtime cannot be used, with the way to get that.
+    top: the number of classes for each image. python: an interpreter that has the target's runtime. skipped: a function
+    that is called with the error of an image that cannot be used, which is then left out. Raises UserError on such an
+    image without `skipped`, and on a file of no target; ExportError, which says how to get the runtime, if the file or
+    its runtime cannot be used.
     """
     opened = open_file(file, python=python)
     try:

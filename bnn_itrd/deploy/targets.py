@@ -1,4 +1,4 @@
-"""Deployment targets: which file each is, how it is written, and what runs it."""
+"""Deployment targets: the file of each, how it is written, and how it is run."""
 
 from __future__ import annotations
 
@@ -36,9 +36,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Target:
-    """A kind of file. runtime: the environment that runs it (`export.runtimes`), None for onnxruntime; min_agreement:
-    percent of images with the network's class below which `validate` fails; images: how many it runs by default;
-    max_median: the largest median difference of a logit it lets pass, None for any (see `judge`)."""
+    """A kind of exported file.
+
+    what: what the file is for; runtime: the environment that runs it (`export.runtimes`), None for onnxruntime;
+    min_agreement: percent of images with the network's class below which `validate` fails; images: the number of images
+    that `validate` uses by default; max_median: the largest median difference of logits that passes, None for any (see
+    `judge`).
+    """
 
     name: str
     suffix: str
@@ -53,18 +57,18 @@ TARGETS = {
     target.name: target
     for target in (
         Target("onnx", ".onnx", "onnxruntime: servers, desktops, browsers, phones", None, 99.9),
-        # Float speed: ten thousand images would take minutes.
+        # It computes in floats: ten thousand images would take minutes.
         Target("onnx-plain", ".plain.onnx", "standard ONNX alone: OpenVINO, converters", None, 99.9, 1000, 1e-4),
         Target("lce", ".tflite", "Larq Compute Engine: ARM phones and boards", "lce", 99.0, max_median=1e-4),
-        # qonnx executes node by node: ten thousand images would take hours.
+        # qonnx runs it node by node: ten thousand images would take hours.
         Target("qonnx", ".qonnx.onnx", "QONNX: FPGA flows", "fpga", 99.9, 200, 1e-4),
-        Target("finn", ".finn.onnx", "QONNX as FINN reads it, its padding standing for -1", "fpga", 99.9, 200, 1e-4),
+        Target("finn", ".finn.onnx", "QONNX as FINN reads it, with a padding of -1", "fpga", 99.9, 200, 1e-4),
     )
 }
 
 
 def check_target(name: str, *, uint8: bool = False) -> None:
-    """Raises UserError on an unknown target, and on one whose files cannot take uint8 images where they are to."""
+    """Raises UserError on an unknown target; with `uint8` also on one whose files cannot take uint8 images."""
     if name not in TARGETS:
         raise unknown("target", name, TARGETS)
     if uint8 and not name.startswith("onnx"):
@@ -74,12 +78,17 @@ def check_target(name: str, *, uint8: bool = False) -> None:
 def judge(
     target: Target, agreement: float, images: int, median: float, *, min_agreement: float | None = None
 ) -> str | None:
-    """Why a file fails `validate`, or None where it passes.
+    """Returns why a file fails `validate`, or None if it passes.
 
-    agreement: percent of `images` with the network's class; median: of the differences of all logits; min_agreement:
-    in place of the target's own. One image may always differ, but where 100 % are asked for: a value within rounding
-    of a threshold may fall on either side, and below a thousand images one is more than 0.1 %. The median hardly moves
-    with such images; a file that computes something else moves it. Not a number fails.
+    agreement: percent of `images` with the network's class; median: the median difference of all logits;
+    min_agreement: replaces the target's own. One image may always differ, unless 100 % are required: rounding may put
+    a value on either side of a threshold, and one of fewer than a thousand images is more than 0.1 %. Such images
+    hardly change the median, but a file that computes something else does. NaN fails.
+
+    >>> judge(TARGETS["onnx"], 99.0, 1000, 0.0)
+    'agreement 99.000 % is below 99.9 %'
+    >>> judge(TARGETS["onnx"], 99.0, 100, 0.0) is None  # a single image
+    True
     """
     least = target.min_agreement if min_agreement is None else min_agreement
     differing = round(images * (100 - agreement) / 100) if np.isfinite(agreement) else images
@@ -92,9 +101,10 @@ def judge(
 
 @dataclass(frozen=True)
 class OpenFile:
-    """A file ready to run: `predict` takes images (n, c, h, w), float32 normalised or, with `takes_raw`, uint8.
+    """A file that is ready to run.
 
-    values: where the runtime shows them, logits and every sign and integer on the way, in one execution.
+    predict: a function from images (n, c, h, w), float32 normalised or, with `takes_raw`, uint8, to logits (n, k).
+    values: a function that also returns the signs and integers of every layer; None if the runtime cannot.
     """
 
     target: Target
@@ -105,7 +115,7 @@ class OpenFile:
     values: Callable[[Any], QonnxValues] | None = None
 
     def logits(self, images: Any, *, classes: int) -> np.ndarray:
-        """Returns what the file gives for images, (n, classes). Raises UserError where it takes or gives another shape.
+        """Returns the file's logits for images, (n, classes). Raises UserError if it takes or returns another shape.
 
         >>> open_file(Path("student.onnx")).logits(images, classes=10)  # doctest: +SKIP
         """
@@ -120,18 +130,22 @@ class OpenFile:
 
 
 def target_of(path: Path) -> Target:
-    """By the file's name. Raises UserError where it is none of ours."""
+    """Returns the target of a file by its name. Raises UserError if the name is no target's.
+
+    >>> target_of(Path("student.plain.onnx")).name
+    'onnx-plain'
+    """
     for target in sorted(TARGETS.values(), key=lambda t: -len(t.suffix)):
         if path.name.endswith(target.suffix):
             return target
     known = ", ".join(t.suffix for t in TARGETS.values())
-    raise UserError(f"{path} is no file of a known target: its name must end in one of {known}")
+    raise UserError(f"{path} is not a file of a known target: its name must end in one of {known}")
 
 
 def metadata_of(path: Path, *, python: str | None = None) -> dict[str, Any]:
-    """What the file says of itself. python: an interpreter that has the target's runtime: a .tflite is read with the
-    schema that comes with LCE, where this Python has none.
+    """Returns the metadata of a file.
 
+    python: an interpreter that has the target's runtime; a .tflite is read with it if this Python lacks the schema.
     Raises FileNotFoundError, ExportError on a damaged or newer file, or as `check_metadata`.
     """
     if target_of(path).name == "lce":
@@ -157,10 +171,11 @@ def write_target(
     uint8: bool = False,
     python: str | None = None,
 ) -> Path:
-    """The network as a file of this target, with what `predict` and `validate` need in its metadata.
+    """Writes a network as a file of a target, with the metadata that `predict` and `validate` need; returns its path.
 
-    uint8: bakes the normalisation in (ONNX). python: an interpreter that has the target's runtime. Raises UserError on
-    an unknown target, ExportError where the target cannot carry the network (which layer, and the way out).
+    member: the network's name; checkpoint: the file whose hash is recorded; uint8: the file takes uint8 images and
+    normalises them itself (ONNX). python: an interpreter that has the target's runtime. Raises UserError on an unknown
+    target, ExportError, which names the layer and what to change, if the target cannot represent the network.
     """
     check_target(name, uint8=uint8)
     metadata = {"member": member, "dataset": data.name, "resize": data.resize}
@@ -186,9 +201,9 @@ def write_target(
 
 
 def open_file(path: Path, *, threads: int = 1, native: bool | None = None, python: str | None = None) -> OpenFile:
-    """The file in its runtime. native: see `export.session`; python: an interpreter that has the target's runtime.
+    """Opens a file in its runtime. native: see `export.session`; python: an interpreter that has the target's runtime.
 
-    Raises UserError on a file of no target, FileNotFoundError, ExportError where it or its runtime cannot be used.
+    Raises UserError on a file of no target, FileNotFoundError, ExportError if it or its runtime cannot be used.
     """
     target = target_of(path)
     if target.name == "lce":

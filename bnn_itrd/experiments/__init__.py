@@ -1,1 +1,1 @@
-"""Many runs: sweeps, probes, and their tables."""
+"""Experiments with several runs: sweeps, linear probes, and tables."""

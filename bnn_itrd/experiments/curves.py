@@ -1,4 +1,4 @@
-"""Several trainings from their metrics.csv in one picture: accuracy against minutes, annealing, signs that flip.
+"""A figure of several trainings, from their metrics.csv: accuracy over minutes, ReCU's tau, sign flips.
 
 python -m bnn_itrd.experiments.curves results/cifar10-resnet20-* --out curves.png [--epochs]
 """
@@ -27,21 +27,21 @@ Row = dict[str, Any]
 
 
 def minutes_curve(rows: Sequence[Row]) -> list[Point]:
-    """(minutes of training so far, top-1) of the epochs that were evaluated; every epoch counts as long as the median.
+    """Returns (minutes of training, top-1) for the epochs with an evaluation; every epoch gets the median's length.
 
-    A machine that does other things as well stretches some epochs, which says nothing about the training.
+    On a machine with other work some epochs take longer, which says nothing about the training.
     """
     minutes = statistics.median(row["seconds"] for row in rows) / 60
     return [(minutes * row["epoch"], row["top1"]) for row in rows if row["top1"] is not None]
 
 
 def _first_stage_epochs(config: dict[str, Any]) -> int:
-    """Epochs of a first stage, which metrics.csv does not have."""
+    """Returns the epochs of a first stage, which metrics.csv does not contain."""
     return int((config.get("scheme") or {}).get("first_stage_epochs") or 0)
 
 
 def tau_curve(config: dict[str, Any], epochs: int) -> list[Point]:
-    """(epoch, tau at its end) of a network with ReCU's weights; empty of another."""
+    """Returns (epoch, tau at its end) for a network with ReCU's weights; [] for another."""
     from bnn_itrd.quant import recu_tau
 
     scheme = config.get("scheme") or {}
@@ -53,7 +53,7 @@ def tau_curve(config: dict[str, Any], epochs: int) -> list[Point]:
 
 
 def epochs_curve(rows: Sequence[Row], before: int = 0) -> list[Point]:
-    """(epoch, top-1) of the epochs that were evaluated: for runs whose machine was shared unequally."""
+    """Returns (epoch, top-1) for the epochs with an evaluation; before: epochs of a first stage, which are added."""
     return [(before + row["epoch"], row["top1"]) for row in rows if row["top1"] is not None]
 
 
@@ -62,10 +62,10 @@ def _flips(rows: Sequence[Row], before: int) -> list[Point]:
 
 
 def plot_runs(folders: Sequence[Path], path: Path, *, epochs: bool = False) -> Path:
-    """PNG of a panel for each thing that any of the runs recorded; epochs: accuracy against those, not minutes.
+    """Writes a PNG with a panel for each quantity that some run recorded; epochs: plot accuracy over epochs.
 
-    Seeds of one run (folders that differ in ``-s<seed>`` alone) are lines of one colour. Epochs of a first stage count.
-    Raises UserError on a folder without a run.
+    Folders that differ only in ``-s<seed>`` are lines of one colour. Epochs of a first stage are counted. Returns the
+    path. Raises UserError on a folder without a run.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -101,7 +101,7 @@ def plot_runs(folders: Sequence[Path], path: Path, *, epochs: bool = False) -> P
         drawn: list[list[Point]] = []
         for name, rows, config in runs:
             points, place = points_of(rows, config), places[name]
-            if points and points not in drawn:  # one schedule may be that of all
+            if points and points not in drawn:  # several runs may have the same tau
                 drawn.append(points)
                 style = {"color": COLOURS[colour_index(place)][0], "linestyle": "--" if colour_repeats(place) else "-"}
                 (handles[name],) = axes.plot(*zip(*points, strict=True), linewidth=1.6, **style)
@@ -112,13 +112,13 @@ def plot_runs(folders: Sequence[Path], path: Path, *, epochs: bool = False) -> P
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draws the folders that are named; 2 on input that does not fit."""
+    """Draws the runs in the given folders; returns 0, or 2 on wrong input."""
     from bnn_itrd.config.parse import parse, parser
 
-    p = parser("python -m bnn_itrd.experiments.curves", "Curves of several trained networks, from their metrics.csv.")
+    p = parser("python -m bnn_itrd.experiments.curves", "Draw curves of several trained networks from metrics.csv.")
     p.add_argument("folders", nargs="+", help="folders with metrics.csv and config.yaml")
     p.add_argument("--out", required=True, help="PNG file")
-    p.add_argument("--epochs", action="store_true", help="accuracy against epochs, not minutes")
+    p.add_argument("--epochs", action="store_true", help="plot accuracy over epochs, not minutes")
     try:
         args = parse(p, list(sys.argv[1:] if argv is None else argv))
         print(plot_runs([Path(folder) for folder in args.folders], Path(args.out), epochs=args.epochs))

@@ -1,4 +1,4 @@
-"""The grid of a sweep: from ``--grid FIELD=A,B`` and ``--methods`` to points, each one training with a name."""
+"""The grid of a sweep: it makes points, each of which is one training, from ``--grid FIELD=A,B`` and ``--methods``."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ _SEED, _WEIGHT = "train.seed", "scheme.weight"
 
 @dataclass(frozen=True)
 class Axis:
-    """A field and the values it takes, as they were written."""
+    """A field of the configuration and its values, as they were written."""
 
     field: str
     values: tuple[str, ...]
 
     @property
     def student(self) -> str | None:
-        """The one student that it concerns; None: all of them."""
+        """The student that the field belongs to; None if it concerns all students."""
         return self.field.split(".")[1] if self.field.startswith("students.") else None
 
 
 @dataclass(frozen=True)
 class Point:
-    """One student with one value on each axis. row: its name without the seed, alike for the seeds of a method.
+    """One training of a sweep: a student with one value of each axis.
 
-    fields: what the axes say, field -> value as written.
+    row: the point's name without the seed, the same for all seeds of a method; teacher: its teacher's name; fields: the
+    values of the axes, field -> value as written.
     """
 
     name: str
@@ -61,7 +62,7 @@ class Point:
 
     @property
     def named(self) -> frozenset[str]:
-        """The addresses of the user's own code that the configuration names."""
+        """The addresses of the user's own code in the configuration."""
         return named_addresses(to_dict(self.config))
 
     @property
@@ -70,14 +71,14 @@ class Point:
 
     @property
     def teacher_member(self) -> MemberConfig:
-        """Of the teacher that is trained for it; without what concerns students alone, so that points share it."""
+        """The settings of its teacher's training, without those of students alone, so that points share a teacher."""
         made = member_config(self.config, "teacher")
         shared = NetworkConfig(made.network.name, made.network.width, teacher_shortcut=made.network.teacher_shortcut)
         return dataclasses.replace(made, network=shared)
 
 
 def _split(text: str) -> list[str]:
-    """At the commas that stand in no bracket: ``{a: 1, b: 2},3`` are two values."""
+    """Splits a text at the commas outside brackets: ``{a: 1, b: 2},3`` has two values."""
     parts, depth, start = [], 0, 0
     for i, character in enumerate(text):
         depth += (character in "[{(") - (character in "]})")
@@ -88,7 +89,11 @@ def _split(text: str) -> list[str]:
 
 
 def parse_axis(text: str) -> Axis:
-    """``train.seed=0,1,2``. Raises UserError: no field, an unknown one, no value, an empty or a repeated one."""
+    """Parses an axis. Raises UserError: no field, an unknown field, no value, an empty value.
+
+    >>> parse_axis("train.seed=0,1,2")
+    Axis(field='train.seed', values=('0', '1', '2'))
+    """
     field, equals, values = text.partition("=")
     known = list(flatten({k: v for k, v in to_dict(RunConfig(students={})).items() if k != "students"}))
     if not equals or not field:
@@ -104,10 +109,10 @@ def parse_axis(text: str) -> Axis:
 
 
 def student_trees(methods: Sequence[str] | None, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The students to compare: the recipe's, or a plain one and one for each of the named distillers.
+    """Returns the students to compare: the recipe's, or a plain one and one for each of the named distillers.
 
-    A student of the recipe with a distiller's name stands for that distiller, with the options it has there. One of the
-    user's own is named by its address, and its student as its column, ``mypkg.losses:Mine`` -> Mine.
+    If the recipe has a student with a distiller's name, that student is used, with its options. A user's own distiller
+    is given by its address; its student has the name of its column, ``mypkg.losses:Mine`` -> Mine.
     Raises UserError on an unknown or repeated name.
     """
     own = recipe.get("students", to_dict(RunConfig())["students"])
@@ -134,7 +139,7 @@ def student_trees(methods: Sequence[str] | None, recipe: Mapping[str, Any]) -> d
 
 
 def _labels(axes: Sequence[Axis]) -> dict[str, str]:
-    """A short name of each field: the end of its path that no other axis has."""
+    """Returns a short name for each field: the shortest end of its dotted name that no other axis has."""
     labels = {}
     for axis in axes:
         parts = axis.field.split(".")
@@ -145,7 +150,7 @@ def _labels(axes: Sequence[Axis]) -> dict[str, str]:
 
 
 def _part(label: str, value: str) -> str:
-    label = "" if label.split("_")[-1] == "name" else label  # resnet8, not nameresnet8
+    label = "" if label.split("_")[-1] == "name" else label  # for network.name: resnet8, not nameresnet8
     return label + re.sub(r"[^A-Za-z0-9._+]+", "_", value).strip("_")
 
 
@@ -167,12 +172,12 @@ def make_points(
     teacher_per_seed: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> list[Point]:
-    """All points, the seeds outermost: when a sweep stops early, every method has as many of them.
+    """Returns all points, ordered by seed first, so that all methods have the same number of seeds if a sweep stops.
 
-    An axis of one student's field multiplies that student only. `argv`: fields of the recipe that are given otherwise.
-    A point is named weight scheme (of binary students), student, other axes, seed (``recu-kd-s1``): its name stays
-    when the grid grows. `say` is told what of the recipe was changed to fit the fields, as by `run_config`.
-    Raises UserError: no student, an unknown field or student, a value that does not fit, two points of one name.
+    An axis of one student's field applies to that student only. argv: fields that replace the recipe's. A point's name
+    consists of the weights' binariser (of binary students), the student, the other axes and the seed (``recu-kd-s1``),
+    so it does not change when the grid grows. teacher_per_seed: train a teacher for each seed. say: see `run_config`.
+    Raises UserError: no student, an unknown field or student, a value that is not allowed, two points of one name.
     """
     tree = {**recipe, "students": dict(students)}
     base, _ = run_config("sweep", "", tree, argv, extra={})

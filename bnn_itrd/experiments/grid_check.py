@@ -1,4 +1,4 @@
-"""What can be known of a grid's points before any training: networks, distillers and teachers that fit each other."""
+"""Checks of a grid's points before any training: networks, distillers and teachers must fit each other."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = ["check_points"]
 
 
 def check_points(points: Sequence[Point], *, trust: bool = False) -> dict[DataConfig, ImageData]:
-    """The data sets of all points. Raises UserError, naming the point, on what would fail in training.
+    """Checks all points and returns their data sets. Raises UserError, naming the point, if its training would fail.
 
-    Networks and distillers are built on the meta device, which takes neither memory nor arithmetic, each once.
-    trust: a given teacher's folder may name code of the user's own beside what the points themselves name.
+    Each network and distiller is built once on the meta device, without memory or arithmetic. trust: allow importing
+    code that only a given teacher's folder names.
     """
     check = _Check(trust)
     for point in points:
@@ -42,7 +42,7 @@ def check_points(points: Sequence[Point], *, trust: bool = False) -> dict[DataCo
 
 
 def _given_key(config: RunConfig) -> tuple[Any, ...]:
-    """What tells given teachers apart."""
+    """Returns a key that is different for different given teachers."""
     return (config.teacher, config.teacher_weights, config.teacher_normalization, config.data)
 
 
@@ -53,7 +53,7 @@ class _Check:
         self.sizes: dict[tuple[Any, ...], Sizes] = {}
         self.distillers: dict[tuple[Any, ...], dict[str, nn.Module]] = {}
         self.teachers: dict[str, MemberConfig] = {}
-        self.given: dict[tuple[Any, ...], nn.Module] = {}  # without their numbers
+        self.given: dict[tuple[Any, ...], nn.Module] = {}  # on the meta device, without their values
 
     def point(self, point: Point) -> None:
         config, member = point.config, point.member
@@ -90,7 +90,7 @@ class _Check:
             raise UserError(f"{field}.batch_size {size} is larger than the {counted(images, 'training image')}")
 
     def _sizes(self, member: MemberConfig) -> Sizes:
-        """Of the network; one that begins with a first stage is built for that too."""
+        """Returns the sizes of a network's outputs; a network with two training stages is built for both."""
         key = (member.network, member.scheme, member.data)
         if key not in self.sizes:
             data, scheme = self.data[member.data], member.scheme
@@ -100,7 +100,7 @@ class _Check:
         return self.sizes[key]
 
     def _teacher(self, point: Point) -> Sizes:
-        """Of the teacher that will be trained, or of the one that is given."""
+        """Returns the output sizes of the point's teacher, which is given or will be trained."""
         config = point.config
         if config.teacher is not None:
             key = _given_key(config)
@@ -114,5 +114,5 @@ class _Check:
         member = point.teacher_member
         self._fits(member, "teacher_train")
         if lines := differences(to_dict(self.teachers.setdefault(point.teacher, member)), to_dict(member)):
-            raise UserError(f"two teachers would be called {point.teacher}: {'; '.join(lines)}")
+            raise UserError(f"two different teachers would be called {point.teacher}: {'; '.join(lines)}")
         return self._sizes(member)

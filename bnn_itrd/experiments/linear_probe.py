@@ -1,4 +1,4 @@
-"""Linear-probe transfer: what a frozen network's representation is worth on images that it was not trained on."""
+"""A linear probe: a linear classifier trained on a frozen network's representation of another data set."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from bnn_itrd.models import evaluation_mode, observe
 
 __all__ = ["linear_probe", "probe_data", "representations"]
 
-# ITU-R 601 luma, as an exported file turns colour into grey.
+# ITU-R 601 luma, with which exported files turn colour into grey too.
 _LUMA = (0.299, 0.587, 0.114)
 
 
 def probe_data(known: Mapping[str, Any], given: Mapping[str, Any]) -> ImageData:
-    """Loads the data set of the command line at the size of the network's input; known: the network's identity.
+    """Loads the data set of the command line in the size of the network's input.
 
-    given: the `DataConfig` fields of the command line, of which `name` is one, so a user's own code is the user's wish.
-    Raises UserError where it cannot be brought to that size, or as `load_data` does.
+    known: the network's identity; given: the `DataConfig` fields of the command line, which include `name`, so that an
+    address in it is trusted. Raises UserError if the images cannot be brought to that size, and as `load_data` does.
     """
     height, width = known["input_shape"][1:]
     fields = dict(given)
@@ -39,14 +39,14 @@ def probe_data(known: Mapping[str, Any], given: Mapping[str, Any]) -> ImageData:
     data = load_data(DataConfig(**fields))
     if tuple(data.input_shape[1:]) != (height, width):
         raise UserError(
-            f"the network takes images of {height} x {width} pixels, {data.name} has "
-            f"{data.input_shape[1]} x {data.input_shape[2]}"
+            f"the network takes images of {height} x {width} pixels, but {data.name} has "
+            f"{data.input_shape[1]} x {data.input_shape[2]}: choose another data set"
         )
     return data
 
 
 def _normalised_as_trained(images: Tensor, data: ImageData, known: Mapping[str, Any]) -> Tensor:
-    """(n, c, h, w) under the data's own statistics -> (n, c', h, w) under the network's, grey or colour as it takes."""
+    """Returns images (n, c, h, w) in the network's normalisation and number of channels instead of the data's."""
 
     def channels(values: Any) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=images.device)[:, None, None]
@@ -65,7 +65,7 @@ def _normalised_as_trained(images: Tensor, data: ImageData, known: Mapping[str, 
 def representations(
     model: nn.Module, split: Split, data: ImageData, known: Mapping[str, Any], *, batch_size: int = 256
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The classifier's input for every image of a split, float32 (n, d), and the labels (n,); in eval mode."""
+    """Returns the representations of all images of a split, float32 (n, d), and the labels (n,), in eval mode."""
     device = next(model.parameters()).device
     features, labels = [], []
     observed = observe(model)
@@ -82,14 +82,14 @@ def representations(
 def linear_probe(
     model: nn.Module, known: Mapping[str, Any], data: ImageData, *, c: float = 1.0, max_iterations: int = 1000
 ) -> dict[str, Any]:
-    """Multinomial logistic regression on standardised features, by L-BFGS: the one optimum of
+    """Trains a multinomial logistic regression on standardised features by L-BFGS, which finds the one optimum of
 
         sum_i cross-entropy(W z_i + b, y_i) + |W|^2 / (2 c)
 
-    z: features with mean 0 and variance 1 over the training images (a constant one stays 0). known: the network's
-    identity (input_shape, mean, std). Images are not augmented. Percent: top1 (test), train_top1;
-    loss (test), train_loss: mean cross-entropy in nats.
-    Raises UserError: c <= 0, max_iterations < 1, training labels of one class, a test label that none of them has.
+    z: features with mean 0 and variance 1 over the training images (a constant feature is 0). known: the network's
+    identity (input_shape, mean, std). Images are not augmented. Returns plain values, among them top1 (test) and
+    train_top1 in percent, loss (test) and train_loss as mean cross-entropy in nats.
+    Raises UserError: c <= 0, max_iterations < 1, training labels of one class, a test class without training images.
     """
     for name, value in (("c", c), ("max_iterations", max_iterations)):
         if not value > 0:
@@ -107,12 +107,14 @@ def linear_probe(
     if len(np.unique(train_labels)) < 2:
         raise UserError(f"{data.name} must have training images of at least two classes")
     if absent := sorted(set(test_labels.tolist()) - set(train_labels.tolist())):
-        raise UserError(f"{data.name} has no training image of class {data.classes[absent[0]]!r}, but test images")
-    # Of two classes scikit-learn fits the difference w of their rows alone: |W|^2 is then |w|^2 / 2.
+        raise UserError(
+            f"{data.name} has test images of class {data.classes[absent[0]]!r}, but no training image of it"
+        )
+    # For two classes scikit-learn fits only the difference w of their rows: |W|^2 is then |w|^2 / 2.
     regression = LogisticRegression(C=c if len(np.unique(train_labels)) > 2 else 2 * c, max_iter=max_iterations)
     classifier = make_pipeline(StandardScaler(), regression)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # said in the result
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the result has `converged`
         classifier.fit(train, train_labels)
     iterations = int(np.max(regression.n_iter_))
     return {

@@ -16,7 +16,7 @@ LARGER, WITHIN, CANNOT = "larger than the spread", "within the spread", "not to 
 
 @dataclass(frozen=True)
 class Welch:
-    """t, degrees of freedom, two-sided p."""
+    """The results of Welch's t-test: t, degrees of freedom, two-sided p."""
 
     t: float
     df: float
@@ -28,12 +28,15 @@ class Welch:
 
 
 def welch(a: Sequence[float], b: Sequence[float]) -> Welch | None:
-    """Welch's t-test of mean(a) - mean(b), the variances being different (Welch 1947); (n,), (m,).
+    """Returns Welch's t-test of mean(a) - mean(b), for samples (n,), (m,) of different variances (Welch 1947).
 
         t = (mean a - mean b) / sqrt(u + v)      u = var a / n, v = var b / m, with n - 1 and m - 1
         df = (u + v)^2 / (u^2 / (n - 1) + v^2 / (m - 1))
 
-    None where it says nothing: fewer than two values on a side, or no spread at all.
+    It is None if it cannot be computed: a sample has fewer than two values, or neither has any spread.
+
+    >>> round(welch([90.0, 91.0, 92.0], [88.0, 89.0, 90.0]).t, 3)
+    2.449
     """
     if len(a) < 2 or len(b) < 2:
         return None
@@ -48,7 +51,7 @@ def welch(a: Sequence[float], b: Sequence[float]) -> Welch | None:
 
 
 def std_interval(n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The true standard deviation over that of a normal sample of n: the ends of its confidence interval."""
+    """Returns the confidence interval of the true standard deviation divided by that of a normal sample of n values."""
     from scipy.stats import chi2
 
     low, high = chi2.ppf([(1 + confidence) / 2, (1 - confidence) / 2], n - 1)
@@ -56,9 +59,9 @@ def std_interval(n: int, confidence: float = 0.95) -> tuple[float, float]:
 
 
 def _reference_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], reference: str) -> str:
-    """The row that another is held against: the reference method under the same settings, or the row of that name.
+    """Returns the row with which another is compared: the reference method in the same setting, or the named row.
 
-    A name that is both (`recu`, of the weights' name) means the student, unless there is no other.
+    A name of both a student and a row means the student, unless there is no other student.
     """
     students = {other["student"] for other in rows}
     if reference in {other["row"] for other in rows} and (reference not in students or len(students) == 1):
@@ -72,11 +75,11 @@ def _reference_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], ref
 
 
 def method_statistics(results: Sequence[Mapping[str, Any]], reference: str) -> list[dict[str, Any]]:
-    """Returns a row per method and setting, in the order of the results: top-1 on the test images in percent.
+    """Returns a row per method and setting, in the order of the results, with top-1 on the test images in percent.
 
-    results: row, student, fields (without the seed), seed, and top1, None where there is none (yet).
-    Each: row, student, fields, seeds, top1 (a list), mean, std (of the sample, n - 1; None with fewer than two), and
-    against the reference: difference (of the means), t, df, p, verdict; None where they say nothing.
+    results: mappings with row, student, fields (without the seed), seed, and top1, which is None before the end of the
+    training. A row has row, student, fields, seeds, top1 (a list), mean, std (of the sample, n - 1; None with fewer
+    than two values), and the comparison with the reference: difference (of the means), t, df, p, verdict, or None.
     """
     rows: dict[str, dict[str, Any]] = {}
     for result in results:
@@ -113,32 +116,32 @@ def method_statistics(results: Sequence[Mapping[str, Any]], reference: str) -> l
 
 
 def table_notes(table: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns what the numbers of a table can and cannot say, a sentence or two each."""
+    """Returns notes on what can and cannot be concluded from the numbers of a table."""
     counts = [len(row["top1"]) for row in table if row["top1"]]
     tested = [row for row in table if row["p"] is not None]
     lines = ["Top-1 of the last epoch on the test images; ± is the sample standard deviation over seeds (n - 1)."]
     if counts and min(counts) < 2:
-        lines.append("Where there is one seed there is no spread, and a difference says nothing about the method.")
+        lines.append("With a single seed there is no spread, and a difference says nothing about the method.")
     if tested:
         lines.append(
-            f"Differences are held against the spread with Welch's t-test; '{LARGER}' is p < {LEVEL:g}, two-sided. It "
-            "takes the values as independent and normal, which is not checked."
+            f"Differences are compared with the spread by Welch's t-test; '{LARGER}' is p < {LEVEL:g}, two-sided. The "
+            "test assumes independent and normal values, which is not checked."
         )
         few = min(len(row["top1"]) for row in tested)
         if few < 10:
             low, high = std_interval(few)
             lines.append(
                 f"{few} seeds are few: the true standard deviation lies between {low:.2f} and {high:.3g} times the one "
-                f"shown, with 95 % confidence. '{WITHIN}' means that these runs cannot tell, not that the methods are "
-                "alike."
+                f"shown, with 95 % confidence. '{WITHIN}' means that these runs show no difference, not that the "
+                "methods are equally good."
             )
         if len(tested) > 1:
             lines.append(
-                f"There are {len(tested)} comparisons: were all methods alike, {LEVEL * len(tested):.1g} of them would "
-                f"still be expected to come out as '{LARGER}'."
+                f"There are {len(tested)} comparisons: if all methods were equally good, {LEVEL * len(tested):.1g} of "
+                f"them would still be expected to be '{LARGER}'."
             )
     if any(len(row["top1"]) < row["planned"] for row in table):
-        lines.append("Some runs are missing; their rows stand on fewer seeds.")
+        lines.append("Some runs are missing; their rows have fewer seeds.")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""A sweep: every point of a grid trained in a folder of its own; what is done is skipped, what fails is recorded."""
+"""A sweep: it trains every point of a grid in a folder of its own, skips finished points, and records failed ones."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ __all__ = ["Sweep", "reference_of"]
 
 
 def reference_of(points: Sequence[Point], wanted: str | None = None) -> str:
-    """The student, or the row, that the others are held against: the plain student, or the first row of a single one.
+    """Returns the student or row with which the others are compared: by default the plain student.
 
-    Raises UserError on a name that the grid does not have.
+    A grid with a single student has its first row as reference. Raises UserError on a name that the grid does not have.
     """
     students = list(dict.fromkeys(p.student for p in points))
     rows = list(dict.fromkeys(p.row for p in points))
@@ -50,29 +50,29 @@ def reference_of(points: Sequence[Point], wanted: str | None = None) -> str:
 
 
 def _in_one_precision(points: Sequence[Point], out: Path) -> tuple[list[Point], list[str]]:
-    """The points with a precision in the place of auto, and lines that say so.
+    """Returns the points with 'auto' replaced by a precision, and lines about it.
 
-    It is that of a training that is there already, for all of them.
+    If a training of the sweep exists already, its precision is used for all points.
     """
     open_ones = [p for p in points if p.config.train.precision == "auto"]
     students = [folder for p in open_ones for folder in (out / p.name, out / p.name / FIRST_STAGE)]
     teachers = [out / "teachers" / p.teacher for p in points if p.config.teacher_train.precision == "auto"]
     settled = [settle_precision(p.config, teacher=teachers, students=students) for p in points]
-    said = [f"precision: {line}" for _, lines in settled for line in lines.values()]
+    notes = [f"precision: {line}" for _, lines in settled for line in lines.values()]
     made = [dataclasses.replace(p, config=config) for p, (config, _) in zip(points, settled, strict=True)]
-    return made, list(dict.fromkeys(said))
+    return made, list(dict.fromkeys(notes))
 
 
 class Sweep:
-    """Points and a folder. `check` first: it raises what is wrong with any point; then `run`, which does not.
+    """Trains points in a folder: call `check`, which raises the errors of all points, and then `run`.
 
-    Teachers are trained once for each distinct configuration, in DIR/teachers/NAME; points in DIR/NAME, where
-    result.json says that one is done. sweep.json, sweep.csv and sweep.md are written whenever a state changes.
-    `trust`: a teacher's folder may name code of the user's own beside what the points themselves name.
+    Each different teacher is trained once, in DIR/teachers/NAME; a point is trained in DIR/NAME, which has a
+    result.json when it is done. sweep.json, sweep.csv and sweep.md are written whenever the state of a point changes.
+    trust: allow importing code that only a given teacher's folder names.
     """
 
     def __init__(self, points: Sequence[Point], out: Path, *, recipe: str, reference: str, trust: bool = False) -> None:
-        self.points, self.said = _in_one_precision(points, out)
+        self.points, self._notes = _in_one_precision(points, out)
         self.out, self.recipe, self.reference = out, recipe, reference
         self.trust = trust
         self.records: dict[str, dict[str, Any]] = {}
@@ -83,7 +83,7 @@ class Sweep:
         self._deadline: float | None = None
 
     def check(self) -> None:
-        """Builds every point without memory, and reads what its folder holds. Raises UserError, naming the point."""
+        """Builds every point on the meta device, and checks its folder. Raises UserError, naming the point."""
         self._data = check_points(self.points, trust=self.trust)
         for point in self.points:
             try:
@@ -111,10 +111,10 @@ class Sweep:
     # ---- training
 
     def run(self, say: Callable[[str], None] = print) -> dict[str, Any]:
-        """Trains what is not done; returns what sweep.json holds. A failing point is recorded, and the others go on.
+        """Trains the points that are not done; returns the contents of sweep.json. A failing point is recorded there.
 
-        Raises UserError where another process is at work in the folder.
-        Raises Unfinished where ``train.max_seconds`` are over.
+        say: a function called with each line of output. Raises UserError if another process works in the folder,
+        Unfinished if ``train.max_seconds`` are over.
         """
         limits = [p.config.max_seconds for p in self.points if p.config.max_seconds is not None]
         self._deadline = time.monotonic() + min(limits) if limits else None
@@ -131,7 +131,7 @@ class Sweep:
         self._check_teachers()
         waiting = [p for p in self.points if self.records[p.name]["state"] == "waiting"]
         done = sum(record["state"] == "done" for record in self.records.values())
-        for line in self.said:
+        for line in self._notes:
             say(line)
         say(f"{counted(len(self.points), 'point')}, {done} done before")
         self._write()
@@ -148,11 +148,11 @@ class Sweep:
                 self.records[point.name] = point_record(point, "waiting", None)
                 self._write()
                 raise
-            except Exception as error:  # one that fails must not cost the others
+            except Exception as error:  # the other points are trained in any case
                 message = _error_text(error)
                 self.records[point.name] = point_record(point, "failed", None, message)
                 say(f"{i + 1}/{len(waiting)} {point.name} failed: {message}")
-                # The training that was cut short may still observe it.
+                # The failed training may have left hooks on its teacher, which is loaded again.
                 self._teachers.pop(self._teacher_key(point), None)
             self._write()
         self._check_teachers()
@@ -163,7 +163,7 @@ class Sweep:
         if key not in self._fabrics:
             self._fabrics[key] = make_fabric(point.config.fabric, precision=precision)
         if self._fabrics[key].world_size > 1:
-            raise UserError("a sweep runs in one process")
+            raise UserError("a sweep runs in one process: leave fabric.devices and fabric.num_nodes at 1")
         return self._fabrics[key]
 
     def _teacher_key(self, point: Point) -> str:
@@ -185,7 +185,7 @@ class Sweep:
         return self._teachers[key]
 
     def _find_teacher(self, point: Point) -> None:
-        """Loads the teacher that is given, or was trained here to its end; nothing where there is none."""
+        """Loads the point's teacher if it is given, or was trained here to its end."""
         key, config, data = self._teacher_key(point), point.config, self._data[point.config.data]
         if key in self._teachers:
             return
@@ -196,7 +196,7 @@ class Sweep:
         folder, member = self.out / "teachers" / point.teacher, point.teacher_member
         if (folder / "last.pt").exists():
             state = matching_state(folder / "last.pt", {**to_dict(member), **data_identity(data)})
-            if state["epoch"] == member.train.epochs:  # done: its files stay as they are
+            if state["epoch"] == member.train.epochs:  # its training is finished
                 self._teachers[key] = load_teacher(str(folder), None, data, trust=trust)
 
     def _make_teacher(self, point: Point) -> Member:
@@ -235,7 +235,7 @@ class Sweep:
         return result
 
     def _check_teachers(self) -> None:
-        """A result that another teacher's student left here is not one of this sweep."""
+        """Marks points as failed whose results were learned from another teacher than this sweep's."""
         hashes: dict[str, str] = {}
         for point in self.points:
             key = self._teacher_key(point)

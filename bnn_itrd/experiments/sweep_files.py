@@ -19,7 +19,7 @@ __all__ = ["point_record", "read_result", "write_sweep"]
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """Returns what result.json of a point's folder holds; None where the point is not done.
+    """Returns the contents of result.json in a point's folder; None if the point is not done.
 
     Raises UserError on a file that is not such a result.
     """
@@ -36,7 +36,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def point_record(point: Point, state: str, result: dict[str, Any] | None, error: str | None = None) -> dict[str, Any]:
-    """Returns a point as sweep.json has it. state: waiting, running, done or failed; result: of one that is done."""
+    """Returns a point's entry in sweep.json; state: waiting, running, done or failed; result: of a finished one."""
     known = {} if result is None else result
     teacher = None
     if point.member.needs_teacher:
@@ -55,7 +55,7 @@ def point_record(point: Point, state: str, result: dict[str, Any] | None, error:
 
 
 def write_sweep(out: Path, records: Sequence[dict[str, Any]], *, recipe: str, reference: str) -> dict[str, Any]:
-    """Writes sweep.json, sweep.md and sweep.csv of the points' records into `out`; returns what sweep.json holds."""
+    """Writes sweep.json, sweep.md and sweep.csv into `out`; returns the contents of sweep.json."""
     table = method_statistics(records, reference)
     lines = table_notes(table)
     value = {
@@ -74,7 +74,7 @@ def write_sweep(out: Path, records: Sequence[dict[str, Any]], *, recipe: str, re
 
 
 def _csv(records: Sequence[dict[str, Any]]) -> str:
-    """Returns a line per point; the fields of the axes are columns of their own."""
+    """Returns a CSV text with a line per point and a column for each axis."""
     fields = dict.fromkeys(field for record in records for field in record["fields"])
     columns = ["name", "row", "student", *fields, "seed", "state", "top1", "top5", "loss", "epochs", "seconds", "error"]
     text = io.StringIO()

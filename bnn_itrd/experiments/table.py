@@ -1,4 +1,4 @@
-"""One table of several runs, from their comparison.json files: a row per network and method, over its seeds."""
+"""One table of several runs, from their comparison.json: a row per network and method, with means over seeds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from bnn_itrd.runs.comparison_file import read_comparison
 
 __all__ = ["markdown_table", "summarise_runs"]
 
-# A teacher that was evaluated again beside each of its students may differ by some images.
+# The accuracy in points by which two evaluations of one teacher, with different students, may differ.
 _SAME_TEACHER = 0.05
 
 
 @dataclass(frozen=True)
 class _Trained:
-    """One trained network. own: its own folder was given, or that of its run; else it is a student's reference."""
+    """One trained network; own: its own folder or its run's was given, False if it is only a student's reference."""
 
     data: str
     network: str
@@ -49,7 +49,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _method(folder: Path, data: str, model: dict[str, Any]) -> str:
-    """The folder's name says it, where it is <dataset>-<network>-<method>[-<variant>][-e<epochs>][-val][-s<seed>]."""
+    """Returns the method, from a folder's name <data>-<network>-<method>[-<variant>][-e<epochs>][-val][-s<seed>]."""
     rest = folder.resolve().name.removeprefix(f"{data}-{model['network']}-")
     rest = re.sub(r"(-e\d+)?(-val)?(-s\d+)?$", "", rest)
     same = rest == model["name"] or rest.startswith(f"{model['name']}-")
@@ -64,7 +64,7 @@ def _device(model: dict[str, Any]) -> str:
 
 
 def _epochs(model: dict[str, Any], config: dict[str, Any], *, is_teacher: bool) -> int | None:
-    """Those of a first stage too, which the curve does not have."""
+    """Returns the number of epochs, including those of a first stage, which the curve does not have."""
     epochs: int | None = model.get("epochs")
     first = 0 if is_teacher else (config.get("scheme") or {}).get("first_stage_epochs") or 0
     return None if epochs is None else epochs + first
@@ -84,7 +84,7 @@ def _trained(folder: Path, comparison: dict[str, Any]) -> list[_Trained]:
         last, best = model["top1_last"], model.get("top1_best")
         split = model.get("best_split") or "test"
         if split == "val":
-            # Chosen by the held-out images: those of the test are not looked at before the choice is made.
+            # Settings are chosen on the held-out images, before anyone looks at the test accuracy.
             last = model["curve"][-1]["test_top1"]
         result.append(
             _Trained(
@@ -105,7 +105,7 @@ def _trained(folder: Path, comparison: dict[str, Any]) -> list[_Trained]:
 
 
 def _mean_and_deviation(values: Sequence[float | None], form: str = "{:.2f}") -> str:
-    """Mean and sample standard deviation; the value alone where there is one, '-' where one is missing."""
+    """Returns mean and sample standard deviation as text; a single value alone, or '-' if one is missing."""
     known = [value for value in values if value is not None]
     if len(known) < len(values) or not known:
         return "-"
@@ -140,16 +140,17 @@ def _row(group: Sequence[_Trained]) -> dict[str, Any]:
 
 
 def summarise_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Summarises runs: a row per method, network, length and device, with mean ± sample deviation over its seeds.
+    """Summarises runs: a row per method, network, epochs and device, with mean ± sample deviation over its seeds.
 
-    Every trained network counts once: a student's folder also holds its teacher's figures. The last epoch comes first:
-    the best one was picked on the same images. Networks trained with held-out images (data.val_fraction) have rows of
-    their own, with the accuracy on those. Raises UserError on a folder without a comparison.json, or a damaged one.
+    Every trained network counts once, although a student's folder also has its teacher's numbers. The last epoch comes
+    before the best, which was chosen on the same images. Networks trained with held-out images (data.val_fraction) have
+    rows of their own, with the accuracy on those. Raises UserError on a folder without a comparison.json, or with a
+    damaged one.
     """
     for folder in folders:
         if not folder.exists():
             raise UserError(f"no comparison.json in {folder}: there is no such folder")
-    # What has none (the README of results/, say) is passed over when others have it.
+    # Paths without one (such as the README of results/) are skipped if others have one.
     usable = [f for f in folders if f.suffix == ".json" or (f / "comparison.json").is_file()] or list(folders)
     trained = []
     for folder in usable:
@@ -164,7 +165,7 @@ def summarise_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def _own_folder(reference: _Trained, trained: Sequence[_Trained]) -> _Trained:
-    """The same teacher in a folder of its own, which knows more of it; the reference where none was given."""
+    """Returns the same teacher from a folder of its own, which records more; the reference if none was given."""
     for one in trained:
         same = (one.data, one.network, one.method) == (reference.data, reference.network, reference.method)
         if same and one.own and abs(one.model["top1_last"] - reference.model["top1_last"]) <= _SAME_TEACHER:
@@ -173,13 +174,13 @@ def _own_folder(reference: _Trained, trained: Sequence[_Trained]) -> _Trained:
 
 
 def _markdown_cell(value: object) -> str:
-    """A value within a table's cell: in Markdown and HTML, nothing of it is read as anything but text."""
+    """Returns a value for a cell, escaped so that Markdown and HTML read it as plain text."""
     text = " ".join(html.escape(str(value), quote=False).split())
     return re.sub(r"([\\`*|\[\]])", r"\\\1", text)
 
 
 def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Returns rows of the same keys as a Markdown table; what Markdown or HTML would read in a value is escaped.
+    """Returns rows of the same keys as a Markdown table, with values escaped for Markdown and HTML.
 
     >>> print(markdown_table([{"method": "kd", "seeds": 3, "top-1 %": 72.9, "bytes": 70}]))
     | method | seeds | top-1 % | bytes |

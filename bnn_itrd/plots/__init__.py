@@ -1,4 +1,4 @@
-"""Charts of a comparison: SVG fragments for the page (drawn in its colours, light and dark), and one PNG."""
+"""Charts of a comparison: SVG fragments for the report, in the colours of its light and dark theme, and one PNG."""
 
 from bnn_itrd.plots.charts import Dot, Line, bar_chart, line_chart, scatter_chart
 from bnn_itrd.plots.colours import COLOURS, colour_index, colour_mean, colour_repeats

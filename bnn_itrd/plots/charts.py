@@ -1,4 +1,4 @@
-"""Charts as SVG: curves over epochs, labelled points, diverging bars."""
+"""Functions that draw charts as SVG: curves over epochs, labelled points, diverging bars."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["Dot", "Line", "bar_chart", "line_chart", "scatter_chart"]
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its points, a CSS colour, and the point to ring as the best one."""
+    """One curve of a chart: its points (x, y), its CSS colour, and its best point, which gets a ring."""
 
     name: str
     points: Sequence[Point]
@@ -43,7 +43,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Dot:
-    """One labelled point of a scatter plot; the note is its numbers, shown with the pointer on it."""
+    """One labelled point of a scatter plot; note: its numbers as text, shown under the mouse pointer."""
 
     name: str
     x: float
@@ -53,9 +53,9 @@ class Dot:
 
 
 def line_chart(lines: Sequence[Line], *, label: str, y_label: str, log: bool = False) -> str:
-    """SVG of curves over epochs: a dot on the last point of each, a ring on the best.
+    """Returns an SVG of curves over epochs, with a dot on the last point of each and a ring on the best.
 
-    A logarithmic axis needs positive values. Raises ValueError without any point.
+    log: use a logarithmic axis, which needs positive values. Raises ValueError if there is no point.
     """
     points = [point for line in lines for point in line.points]
     if not points:
@@ -96,9 +96,9 @@ def line_chart(lines: Sequence[Line], *, label: str, y_label: str, log: bool = F
 def scatter_chart(
     dots: Sequence[Dot], *, label: str, x_label: str, y_label: str, x_text: Callable[[float], str]
 ) -> str:
-    """SVG of labelled points; the x axis is logarithmic where the largest x is over five times the smallest.
+    """Returns an SVG of labelled points; the x axis is logarithmic if the largest x is over five times the smallest.
 
-    Raises ValueError without any point.
+    Raises ValueError if there is no point.
     """
     if not dots:
         raise ValueError("dots must hold at least one point, got none")
@@ -133,7 +133,7 @@ def scatter_chart(
         if math.hypot(near_x - x, near_y - y) > 13:
             ends = f'x1="{x:.1f}" y1="{y:.1f}" x2="{near_x:.1f}" y2="{near_y:.1f}"'
             leader = f'<line class="leader" {ends}/>'
-        # A label beside its point starts (or ends) there, however wide the reader's font makes it.
+        # A label to the right (or left) of its point starts (or ends) there, whatever the width of the reader's font.
         anchor, at = "middle", (box[0] + box[2]) / 2
         if box[0] >= x:
             anchor, at = "start", box[0]
@@ -147,16 +147,15 @@ def scatter_chart(
 
 
 def bar_chart(bars: Sequence[tuple[str, float]], *, low: float, high: float, colour: str, label: str) -> str:
-    """SVG of diverging bars, one per (name, change in points): gains to the right, losses to the left.
+    """Returns an SVG of bars, one per (name, change in points): gains to the right, losses to the left.
 
-    colour: the CSS colour of all of them, that of their model: the side says what is a loss.
-
-    The axis spans low <= 0 to high >= 0, so that several charts can share it.
+    colour: the CSS colour of all bars, that of their model. The axis spans low <= 0 to high >= 0, so that several
+    charts can share it.
     """
     row, width = 22, WIDTH
     height = row * len(bars) + 8
     span = (high - low) or 1.0
-    # Names at the left, and room beside the longest bar of either side for its value.
+    # Names stand at the left; next to the longest bar on either side there is space for its value.
     left = 12 + max((text_width(short(name, 16), TEXT) for name, _ in bars), default=0.0)
     start, stop = left + (52 if low < 0 else 4), width - (52 if high > 0 else 16)
     zero = start - low / span * (stop - start)

@@ -1,10 +1,10 @@
-"""The colours of the models, the same in every chart; no other thing on the page has one of them."""
+"""The colours of the models, the same in every chart; nothing else on the page has them."""
 
 from __future__ import annotations
 
 __all__ = ["COLOURS", "colour_index", "colour_mean", "colour_repeats"]
 
-# (light theme, dark theme); the first is the teacher's. No red and no green: these say wrong and right.
+# (light theme, dark theme); the first is the teacher's. There is no red and no green, which mean wrong and right.
 COLOURS = (
     ("#475569", "#cbd5e1"),
     ("#2563eb", "#7db0ff"),
@@ -18,12 +18,12 @@ COLOURS = (
 
 
 def colour_index(place: int) -> int:
-    """Of the model at a place: they come round again after the last, but for the teacher's."""
+    """Returns the index in COLOURS of the model at a place; after the last colour, all but the teacher's repeat."""
     return place if place < len(COLOURS) else 1 + (place - 1) % (len(COLOURS) - 1)
 
 
 def colour_mean(place: int) -> tuple[int, int, int]:
-    """Returns the red, green and blue between a model's colours of both themes, for an image that is shown in either.
+    """Returns the mean of a model's colours in both themes as red, green and blue, for an image shown in either.
 
     >>> colour_mean(0)
     (137, 149, 165)
@@ -34,5 +34,5 @@ def colour_mean(place: int) -> tuple[int, int, int]:
 
 
 def colour_repeats(place: int) -> bool:
-    """Whether another model has that colour already; this one is told by a dashed line."""
+    """Returns whether an earlier model has the same colour; this model's lines are then dashed."""
     return place >= len(COLOURS)

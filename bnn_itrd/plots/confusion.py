@@ -1,4 +1,4 @@
-"""Confusion matrices: an SVG with the counts where they fit, one pixel per cell where they do not."""
+"""Functions that draw a confusion matrix: as an SVG with counts, or for many classes as an image, one pixel a cell."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["confusion_image", "confusion_table"]
 
 
 def _shares(matrix: Sequence[Sequence[Any]]) -> list[list[float]]:
-    """Each row over its sum: the share of a true class's images that got each prediction."""
+    """Returns each row divided by its sum: the share of a true class's images that got each prediction."""
     counts = [[number(value) or 0.0 for value in row] for row in matrix]
     return [[value / (sum(row) or 1.0) for value in row] for row in counts]
 
 
 def confusion_table(matrix: Sequence[Sequence[Any]], names: Sequence[str], *, colour: str, label: str) -> str:
-    """SVG of a confusion matrix with its counts: rows are true classes, columns predictions; (c, c).
+    """Returns an SVG of a confusion matrix (c, c) with its counts: rows are true classes, columns predictions.
 
-    colour: the CSS colour of the cells, the deeper the larger the share of their row. Each has room for its count.
+    colour: the CSS colour of the cells; it is deeper for a larger share of the row. Cells are as wide as their counts.
     """
     shares, count = _shares(matrix), len(matrix)
     shown = [short(name, 11) for name in names]
@@ -56,13 +56,13 @@ def confusion_table(matrix: Sequence[Sequence[Any]], names: Sequence[str], *, co
             at = f'x="{x + cell / 2:.1f}" y="{y + cell / 2 + 0.36 * TEXT:.1f}"'
             value = number(matrix[i][j]) or 0
             content += f'<text class="count{ink}" {at} text-anchor="middle">{value:g}</text>'
-    # Room at the right for a turned last name.
+    # The last name, if it is turned, needs space at the right.
     width = left + cell * count + (0 if upright else 0.4 * longest)
     return svg(content + "</g>", label, width=width, height=top + cell * count, fixed=True)
 
 
 def confusion_image(matrix: Sequence[Sequence[Any]], *, colour: tuple[int, int, int]) -> str:
-    """Data URI of a PNG, one pixel per cell, see-through where empty so that it suits both themes; (c, c).
+    """Returns the data URI of a PNG of a confusion matrix (c, c), one pixel per cell; empty cells are transparent.
 
     colour: red, green and blue of the cells.
     """

@@ -1,4 +1,4 @@
-"""The training curves of all models as one PNG."""
+"""A function that draws the training curves of all models as one PNG."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CURVES_PIXELS = (1680, 720)
 
 
 def plot_curves(comparison: dict[str, Any], path: Path) -> Path:
-    """PNG of CURVES_PIXELS: test accuracy per epoch, last (dot) and best (star) marked, and training loss.
+    """Writes a PNG of CURVES_PIXELS: test accuracy per epoch, with the last (dot) and best (star), and training loss.
 
-    A model without a curve, such as a teacher from a file, is a dashed line at its accuracy.
+    A model without a curve, such as a teacher from a file, is drawn as a dashed line at its accuracy. Returns the path.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -81,7 +81,7 @@ def _draw_axes(axes: Any, title: str) -> None:
 def _draw_accuracy(
     axes: Any, points: Sequence[Point], marks: tuple[Point, Point], style: dict[str, Any], *, linewidth: float = 1.6
 ) -> Any:
-    """The curve of one model, its last and, if among the points, its best epoch; its line."""
+    """Draws the curve of one model, with its last and, if among the points, its best epoch; returns the line."""
     last, best = marks
     (line,) = axes.plot(*zip(*points, strict=True), linewidth=linewidth, **style)
     axes.plot(*last, "o", color=style["color"], markersize=5)
@@ -92,7 +92,7 @@ def _draw_accuracy(
 
 
 def _draw_inset(axes: Any, models: Sequence[dict[str, Any]]) -> None:
-    """The second half of training on a scale of its own, as curves end close together, if there is room."""
+    """Draws the second half of the training, where curves are close together, on a larger scale, if there is space."""
     points = [point for model in models for point in curve(model, "test_top1")]
     if len({epoch for epoch, _ in points}) < 8:
         return

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""A context in which a file is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["write_atomically"]
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name when the block ends, and is removed if it fails."""
+    """Yields a temporary path in the same folder; it is renamed to `path` at the end of the block, or else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -1,4 +1,4 @@
-"""Where the labels of a scatter plot go."""
+"""Placement of the labels in a scatter plot."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["Box", "nearest", "place_labels"]
 
 Box = tuple[float, float, float, float]
 
-# From a point to the middle of its label, in half sizes: beside it by preference, then above and below.
+# Directions from a point to the middle of its label, in half sizes: first right and left, then above and below.
 _SIDES: tuple[Point, ...] = ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (1, 1), (-1, -1), (-1, 1))
 _DIRECTIONS = (*_SIDES, *((x, y / 2) for x, y in _SIDES[4:]), *((x / 2, y) for x, y in _SIDES[4:]))
 
 
 def place_labels(anchors: Sequence[Point], sizes: Sequence[Point], bounds: Box) -> list[Box]:
-    """A box (left, top, right, bottom) per label, near its anchor: inside the bounds, clear of the others.
+    """Returns a box (left, top, right, bottom) for each label, near its anchor, inside the bounds, without overlaps.
 
-    Greedy: each label takes the nearest free place on widening rings around its anchor, or the least covered
-    one where none is free. Several orders are tried, and the one with the least total cost is kept.
+    Labels are placed one after the other: each takes the nearest free place on widening rings around its anchor, or the
+    least covered one. Several orders are tried, and the one with the least total cost is used.
     """
     places = range(len(anchors))
     orders = (
@@ -43,7 +43,7 @@ def _place_in_order(
     total = 0.0
     for i in order:
         (x, y), (width, height) = anchors[i], sizes[i]
-        if not width:  # no text, and nothing in the way of the others
+        if not width:  # a label without text covers nothing
             taken[i] = (x, y, x, y)
             continue
         best, least = (x, y, x + width, y + height), math.inf
@@ -63,7 +63,7 @@ def _place_in_order(
 
 
 def _cost(box: Box, anchor: Point, bounds: Box, taken: Sequence[Box], dots: Sequence[Box]) -> float:
-    """What the box covers, weighted, and what the line from its anchor runs through."""
+    """Returns the cost of a box: what it covers, and what the line from its anchor crosses, with weights."""
     left, top, right, bottom = box
     grown = (left - 2, top - 1, right + 2, bottom + 1)
     cost = 100 * ((right - left) * (bottom - top) - _overlap(box, bounds))
@@ -71,7 +71,7 @@ def _cost(box: Box, anchor: Point, bounds: Box, taken: Sequence[Box], dots: Sequ
     cost += sum(20 * _overlap(grown, dot) for dot in dots)
     (x, y), (near_x, near_y) = anchor, nearest(box, anchor)
     away = math.dist(anchor, (near_x, near_y))
-    # A label nearer to another point than to its own would be read as that one's.
+    # A label that is nearer to another point would be read as that point's.
     for left, top, right, bottom in dots:
         other = ((left + right) / 2, (top + bottom) / 2)
         cost += 25 * (math.dist(other, nearest(box, other)) < min(away - 0.5, 14))
@@ -87,5 +87,5 @@ def _overlap(a: Box, b: Box) -> float:
 
 
 def nearest(box: Box, point: Point) -> Point:
-    """The point of the box nearest to another one."""
+    """Returns the point of the box that is nearest to the given point."""
     return min(max(point[0], box[0]), box[2]), min(max(point[1], box[1]), box[3])

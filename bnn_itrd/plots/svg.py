@@ -1,4 +1,4 @@
-"""What the SVG charts share: their size, axes and ticks, and the width of a text."""
+"""Parts that the SVG charts share: size, axes, ticks, and the width of a text."""
 
 from __future__ import annotations
 
@@ -25,14 +25,18 @@ __all__ = [
     "ticks",
 ]
 
-# What a chart has on a phone of 400 pixels, so that its text, of TEXT pixels, is no smaller there.
+# The size of a chart on a phone of 400 pixels, so that its text of TEXT pixels is not scaled down there.
 WIDTH, HEIGHT = 340, 240
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 42
 TEXT = 12.0
 
 
 def ticks(low: float, high: float, *, count: int = 6, whole: bool = False) -> list[float]:
-    """At most `count` multiples of 1, 2, 2.5 or 5 times a power of ten, inside [low, high]."""
+    """Returns at most `count` multiples of 1, 2, 2.5 or 5 times a power of ten in [low, high].
+
+    >>> ticks(0, 1)
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    """
     exponent = math.floor(math.log10(max(high - low, 1e-12) / count))
     for scale in (10.0 ** (exponent + k) for k in range(3)):
         for factor in (1.0, 2.0, 2.5, 5.0):
@@ -46,7 +50,7 @@ def ticks(low: float, high: float, *, count: int = 6, whole: bool = False) -> li
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten inside [low, high], fewer where that crowds."""
+    """Returns 1, 2 and 5 times the powers of ten in [low, high], or fewer of them if they would be too many."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1, 2, 5), (1, 3), (1,)):
         found = [f * 10.0**d for d in decades for f in factors if low <= f * 10.0**d * (1 + 1e-9) <= high * 1.001]
@@ -56,7 +60,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def axis(low: float, high: float, start: float, stop: float, *, log: bool) -> Callable[[float], float]:
-    """The map from [low, high] to the pixels [start, stop]."""
+    """Returns the function from values in [low, high] to pixels in [start, stop]."""
     warp: Callable[[float], float] = math.log if log else float
     span = warp(high) - warp(low) or 1.0
     return lambda value: start + (warp(value) - warp(low)) / span * (stop - start)
@@ -65,7 +69,7 @@ def axis(low: float, high: float, start: float, stop: float, *, log: bool) -> Ca
 def frame(
     x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[tuple[float, str]], x_label: str, y_label: str
 ) -> str:
-    """Grid, tick labels and axis names; the ticks come as (pixel, text)."""
+    """Returns the grid, tick labels and axis names; ticks: (pixel, text)."""
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     parts = [f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>']
     for y, text in y_ticks:
@@ -82,7 +86,7 @@ def frame(
 
 
 def spaced(x_ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Returns every tick, or every second, third, ... one: as many as have room beside each other."""
+    """Returns every tick, or every second, third, ... one, so that their texts do not overlap."""
     for step in range(1, len(x_ticks)):
         kept = x_ticks[::step]
         ends = [(x - text_width(text, TEXT) / 2, x + text_width(text, TEXT) / 2) for x, text in kept]
@@ -92,9 +96,9 @@ def spaced(x_ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
 
 
 def svg(content: str, label: str, width: float = WIDTH, height: float = HEIGHT, *, fixed: bool = False) -> str:
-    """The element around a chart; the label is what a screen reader says.
+    """Returns the SVG element of a chart; label: the text for screen readers.
 
-    fixed: it is never drawn smaller than its size, and hardly larger: its text has that size everywhere.
+    fixed: the chart is never drawn smaller than its size, and hardly larger, so that its text keeps its size.
     """
     box = f'viewBox="0 0 {width:g} {height:g}"'
     if fixed:
@@ -103,10 +107,10 @@ def svg(content: str, label: str, width: float = WIDTH, height: float = HEIGHT, 
 
 
 def short(text: str, limit: int) -> str:
-    """The text, cut with an ellipsis above the limit."""
+    """Returns the text, cut with an ellipsis if it has more letters than the limit."""
     return text if len(text) <= limit else text[: limit - 1] + "\u2026"
 
 
 def text_width(text: str, size: float) -> float:
-    """A generous estimate, as no font is at hand: wide scripts take the full size."""
+    """Returns a generous estimate of a text's width in pixels; letters of wide scripts are as wide as high."""
     return sum(size if ord(letter) > 0x2E80 else 0.6 * size for letter in text)

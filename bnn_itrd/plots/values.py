@@ -1,4 +1,4 @@
-"""What the charts read in a comparison, of which every number may be missing."""
+"""Functions that read the numbers of a comparison for charts; every number may be missing."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ Point = tuple[float, float]
 
 
 def number(value: Any) -> float | None:
-    """The value as a finite float, or None for anything else (None, text, a bool, NaN)."""
+    """Returns the value as a finite float, or None for anything else (None, text, a bool, NaN)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(value)
 
 
 def model_name(model: dict[str, Any]) -> str:
-    """What the charts call a model."""
+    """Returns the name of a model in charts."""
     return str(model.get("name") or "unnamed")
 
 
 def curve(model: dict[str, Any], key: str, part: str | None = None) -> list[Point]:
-    """(epoch, value) of each epoch that has the key; with a part, of ``row[key][part]``."""
+    """Returns (epoch, value) for each epoch that has the key; with a part, the values of ``row[key][part]``."""
     points = []
     for place, row in enumerate(model.get("curve") or [], 1):
         value = row.get(key)
@@ -37,7 +37,7 @@ def curve(model: dict[str, Any], key: str, part: str | None = None) -> list[Poin
 
 
 def last_and_best(model: dict[str, Any]) -> tuple[Point, Point] | None:
-    """(epoch, test top-1) of the last and the best epoch on the curve; None without a curve."""
+    """Returns (epoch, test top-1) of the last and of the best epoch; None without a curve."""
     points = curve(model, "test_top1")
     if not points:
         return None
@@ -46,10 +46,10 @@ def last_and_best(model: dict[str, Any]) -> tuple[Point, Point] | None:
 
 
 def second_half(points: Sequence[Point]) -> list[Point]:
-    """The points of a curve from half of its last epoch on."""
+    """Returns the points of a curve from half of its last epoch on."""
     return [point for point in points if point[0] >= points[-1][0] / 2]
 
 
 def log_suits(values: Sequence[float]) -> bool:
-    """Whether a logarithmic axis shows the values better; there must be one."""
+    """Returns whether a logarithmic axis shows the values better; there must be at least one value."""
     return min(values) > 0 and max(values) > 30 * min(values)

@@ -1,5 +1,5 @@
-"""Recipes, nested fields of `RunConfig` by name or path: YAML files, and the tables of `pairs`, `transfer` and
-`transformers`."""
+"""Recipes, which are nested fields of `RunConfig`: YAML files by name or path, and the tables of `pairs`, `transfer`
+and `transformers`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _TABLES = PAIRS | TRANSFER | TRANSFORMERS
 
 
 def names() -> list[str]:
-    """The recipes that come with the package."""
+    """Returns the names of the recipes that come with the package."""
     return sorted([*(path.stem for path in _FOLDER.glob("*.yaml")), *_TABLES])
 
 
 def describe(name: str) -> str:
-    """What a recipe is for: of a file, its first comment line."""
+    """Returns the purpose of a recipe in one line, which is the first comment line of its file."""
     if name in _TABLES:
         return _TABLES[name][0]
     first = (_FOLDER / f"{name}.yaml").read_text().splitlines()[0]
@@ -35,10 +35,10 @@ def describe(name: str) -> str:
 
 
 def read(name: str) -> dict[str, Any]:
-    """The nested dict of a recipe: one of `names`, or the path of a .yaml file.
+    """Returns the nested dict of a recipe; name: one of `names`, or the path of a .yaml file.
 
-    The config.yaml of a run is one too, with all fields; its `recipe` is the name of the recipe that it began with.
-    Raises UserError: unknown name, unreadable file, a file that is no mapping, the record of one network of a run.
+    The config.yaml of a run is a recipe too, with all fields; its `recipe` is the name of the run's recipe.
+    Raises UserError: an unknown name, a file that cannot be read or is no mapping, the config.yaml of one network.
     """
     if name in _TABLES:
         return copy.deepcopy(_TABLES[name][1])
@@ -57,12 +57,12 @@ def read(name: str) -> dict[str, Any]:
         raise UserError(f"{path} must hold fields (data: ..., train: ...), got {type(tree).__name__}")
     if {"name", "distill"} <= tree.keys():
         run = path.parent.parent / path.name
-        raise UserError(f"{path} is the record of one network, which {run} trains, the file of the whole run")
+        raise UserError(f"{path} is the configuration of one network: give that of the whole run, {run}")
     return tree
 
 
 def default_folder(name: str, tree: Mapping[str, Any]) -> Path:
-    """Returns where a recipe runs unless something else is said: runs/RECIPE, and a run's own file in its own folder.
+    """Returns the default folder of a run: runs/RECIPE; for the config.yaml of a run, its own folder.
 
     >>> default_folder("digits", {}), default_folder("runs/mine/config.yaml", {"recipe": "digits"})
     (PosixPath('runs/digits'), PosixPath('runs/mine'))

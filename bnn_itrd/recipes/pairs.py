@@ -10,7 +10,7 @@ __all__ = ["CIFAR100", "PAIRS", "Pair"]
 
 @dataclass(frozen=True)
 class Pair:
-    """A row of the table. cross: another family of networks, for which ITRD's alpha is 1.5 in the place of 1.01."""
+    """A column of ITRD's table 1; cross: teacher and student are of different families, so ITRD's alpha is 1.5."""
 
     teacher: str
     student: str
@@ -61,13 +61,13 @@ CIFAR100 = (
     Pair("resnet32x4", "shufflenet_v2", cross=True),
     Pair("wrn_40_2", "shufflenet_v1", cross=True),
 )
-# The other networks of the table have that form anyway, or no shortcuts to choose.
+# Networks published with projections; the table's other networks have them by default, or have no choice of shortcuts.
 _PUBLISHED_WITH_PROJECTIONS = ("resnet20", "resnet32", "resnet56", "resnet110")
 _SMALL_RATE = ("mobilenet_v2_half", "shufflenet_v1", "shufflenet_v2")
 
 
 def _training(network: str) -> dict[str, Any]:
-    """Tian et al. 2020's, which the table's methods share."""
+    """Returns the training of Tian et al. 2020, which the table's methods share."""
     return {
         "epochs": 240,
         "batch_size": 64,
@@ -80,8 +80,8 @@ def _training(network: str) -> dict[str, Any]:
     }
 
 
-# Beside its method's, the weight of a pair: where no figure is published for one, the method's default stands.
-# Of ReviewKD: Chen, Liu et al. 2021, their script; it has no line for VGGs, ResNet-50 and ResNet-110 to ResNet-20.
+# ReviewKD's weight for each pair, from the script of Chen, Liu et al. 2021; other pairs have the method's default. The
+# script has none for VGGs, ResNet-50, and ResNet-110 to ResNet-20.
 _REVIEWKD = {
     ("wrn_40_2", "wrn_16_2"): 5.0,
     ("wrn_40_2", "wrn_40_1"): 5.0,
@@ -92,8 +92,8 @@ _REVIEWKD = {
     ("resnet56", "resnet20"): 0.6,
     ("resnet110", "resnet32"): 1.0,
 }
-# DKD's beta, of non-target classes: Zhao et al. 2022, their configurations, 8 in those that do not say it; they have
-# none for ResNet-110 to ResNet-20 and ResNet-50 to VGG-8.
+# DKD's beta, the weight of the non-target classes, from the configurations of Zhao et al. 2022, where it is 8 unless
+# given. They have none for ResNet-110 to ResNet-20 and ResNet-50 to VGG-8.
 _DKD_BETA = {
     ("wrn_40_2", "wrn_16_2"): 6.0,
     ("wrn_40_2", "wrn_40_1"): 6.0,
@@ -105,11 +105,11 @@ _DKD_BETA = {
 
 
 def _students(pair: Pair) -> dict[str, Any]:
-    """The rows of ITRD's table 1, and the poster's SRD, DKD and both.
+    """Returns the rows of ITRD's table 1 as students, and the poster's SRD, DKD and both.
 
-    FT's paraphraser is prepared at 0.01 for residual students and else at the learning rate of the student, as there.
-    Weights: eq. 10 and sec. 5.1 for ITRD, RepDistiller's scripts (Tian et al. 2020) for the others but for WCoRD, whose
-    paper's they are, and what is published for the pair.
+    As in RepDistiller, FT's paraphraser is trained at a learning rate of 0.01 for residual students, and else at the
+    student's. Weights are from eq. 10 and sec. 5.1 for ITRD, from its paper for WCoRD, from RepDistiller's scripts
+    (Tian et al. 2020) for the others, and those published for the pair if there are any.
     """
     networks = (pair.teacher, pair.student)
     dkd = {"weight": 1.0, "alpha": 1.0, "beta": _DKD_BETA.get(networks, 8.0), "tau": 4.0, "warmup_epochs": 20}
@@ -137,20 +137,20 @@ def _students(pair: Pair) -> dict[str, Any]:
     }
 
 
-# Those that ITRD's table does not have.
+# Students that ITRD's table does not have.
 _OF_THE_POSTER = ("srd", "dkd", "srd-dkd")
 
 
 def _small() -> dict[str, Any]:
-    """A pair of the table for two cores: 5,000 images of CIFAR-10 at 16x16, and everything that counts epochs shorter.
+    """Returns a pair of the table for two cores: 5,000 images of CIFAR-10 at 16x16, and 50 epochs.
 
-    Phases and warm-ups of methods keep about their share of the epochs, and the banks hold fewer negatives.
+    Preparations and warm-ups of methods keep about their share of the epochs, and the banks have fewer negatives.
     """
     tree = Pair("resnet56", "resnet20").recipe()
     tree["data"] = {"name": "cifar10", "per_class": 500, "image_size": 16, "crop_padding": 2}
     for field in ("teacher_train", "train"):
         tree[field] |= {"epochs": 50, "milestones": [31, 38, 44], "eval_every": 50}
-    tree["train"]["clip_norm"] = 5.0  # the published weights of FitNet and FT do not survive every start without
+    tree["train"]["clip_norm"] = 5.0  # without it FitNet and FT, at their published weights, diverge with some seeds
     students = {name: options for name, options in tree["students"].items() if name not in _OF_THE_POSTER}
     students["ft"]["ft"]["preparation_epochs"] = 6
     for name, options in students.items():
@@ -162,7 +162,7 @@ def _small() -> dict[str, Any]:
 
 
 def _imagenet(*, binary: bool) -> dict[str, Any]:
-    """torchdistill's standard training, as ITRD's sec. 5.1 has it."""
+    """Returns the recipe for ImageNet with torchdistill's standard training, as in ITRD's sec. 5.1."""
     train = {
         "epochs": 100,
         "batch_size": 256,
@@ -188,7 +188,7 @@ def _imagenet(*, binary: bool) -> dict[str, Any]:
 
 
 _HOW = "give --data.root, --teacher_weights resnet34.pth and --fabric.devices"
-# Name -> (what it is for, its fields).
+# Name -> (its purpose, its fields).
 PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
     **{pair.name: (pair.describe(), pair.recipe()) for pair in CIFAR100},
     "small-itrd-1": (

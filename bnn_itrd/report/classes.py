@@ -1,4 +1,4 @@
-"""Sections "Classes" and "Confusion": what each class gained or lost, and which are mistaken for each other."""
+"""Sections "Classes" and "Confusion": each class's change of accuracy, and the confusion matrices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bnn_itrd.report.view import View
 
 __all__ = ["classes_section", "confusion_section"]
 
-_MOST_CLASSES = 20  # up to here a confusion matrix has numbers, and a per-class chart every class
+_MOST_CLASSES = 20  # up to this number, a confusion matrix has counts and a per-class chart shows every class
 
 
 def classes_section(view: View) -> str:
@@ -89,7 +89,7 @@ def confusion_section(view: View) -> str:
 
 
 def _per_class(model: dict[str, Any]) -> list[float | None]:
-    """Accuracy per class in percent, from the confusion matrix where it is not given."""
+    """Returns the accuracy per class in percent, from the confusion matrix if it is not recorded."""
     if model.get("per_class"):
         return [number(value) for value in model["per_class"]]
     sums = [sum(number(value) or 0.0 for value in row) for row in _matrix(model)]
@@ -97,6 +97,6 @@ def _per_class(model: dict[str, Any]) -> list[float | None]:
 
 
 def _matrix(model: dict[str, Any]) -> list[list[Any]]:
-    """The confusion matrix, or nothing where it is missing or not square."""
+    """Returns the confusion matrix, or [] if it is missing or not square."""
     matrix = model.get("confusion") or []
     return matrix if all(len(row) == len(matrix) for row in matrix) else []

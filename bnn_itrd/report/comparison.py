@@ -68,7 +68,7 @@ def comparison_section(view: View) -> str:
                 as_milliseconds(model.get("ms_per_image")) + _form(view, model),
             )
         )
-    # Without a validation set the best epoch flatters.
+    # Without held-out images the best epoch was chosen on the test images, so its accuracy is too high.
     picked = "" if number((view.raw.get("dataset") or {}).get("val")) else ", on which the best epoch was picked too"
     notes = [f"Accuracies are in percent of the test images{picked}."]
     if view.images:
@@ -77,12 +77,12 @@ def comparison_section(view: View) -> str:
     whats = dict.fromkeys(str(m["ms_what"]) for m in view.models if m.get("ms_what"))
     if whats:
         notes.append(
-            f"Time per image: {escape('; '.join(whats))}. Every form that was timed stands under Size and latency."
+            f"Time per image: {escape('; '.join(whats))}. Section Size and latency has every form that was timed."
         )
     return table(head, rows) + f'<p class="note">{" ".join(notes)}</p>'
 
 
 def _form(view: View, model: dict[str, Any]) -> str:
-    """Whether the time is that with the native library or the stock one."""
+    """Returns, as HTML, whether the time was measured with the native library or in stock onnxruntime."""
     form = next((speed.form for speed in speeds(view, model)), "")
     return f"<small>{form}</small>" if form else ""

@@ -1,4 +1,4 @@
-"""Section "Differences": test images with every model's answer."""
+"""Section "Differences": test images on which the models disagree, with every model's answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def _picture(png: Any) -> str:
-    """An img of a base64 PNG, with hard pixels where it is small; a blank for anything else."""
+    """Returns the HTML of a base64 PNG, with sharp pixels if it is small; a placeholder for anything else."""
     try:
         data = base64.b64decode(png, validate=True)
     except (TypeError, ValueError, binascii.Error):

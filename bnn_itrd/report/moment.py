@@ -1,4 +1,4 @@
-"""When a run ended and how long it took."""
+"""The date and duration of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["moment_of"]
 
 
 def moment_of(view: View) -> str:
-    """The date, the wall time of the last call, and the time of all training in it or before; as HTML."""
+    """Returns, as HTML, the date, the duration of the last call, and the time of all training in it or before."""
     words = []
     try:
         date = datetime.datetime.fromisoformat(str(view.raw.get("date"))).astimezone(datetime.UTC)
@@ -25,7 +25,7 @@ def moment_of(view: View) -> str:
         inside = f", {as_duration(training)} of it training" if training else ""
         words.append(f"took {as_duration(wall)}{inside}")
     else:
-        # A run that was continued, or was trained elsewhere.
+        # The run was continued, or was trained elsewhere.
         words += [f"{as_duration(training)} of training"] if training else []
         words += [f"the last call took {as_duration(wall)}"] if wall is not None else []
     return " &middot; ".join(words)

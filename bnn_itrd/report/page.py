@@ -1,4 +1,4 @@
-"""The page: its head, the summary, and one section after the other."""
+"""The report as one HTML page: its head with a summary, and its sections."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ __all__ = ["write_report"]
 
 
 def write_report(comparison: dict[str, Any], path: Path) -> Path:
-    """Writes the page to `path`, whole or not at all: it needs no network and no other file to be read.
+    """Writes the report of a comparison to `path`, whole or not at all; the page needs no network and no other file.
 
-    Exported files that lie beside the page or in a model's folder there become links.
-
-    Every key but "models" may be missing, and every number None. Raises ValueError unless the comparison has
+    Exported files in the page's folder, or in a model's folder inside it, become links. Every key of the comparison but
+    "models" may be missing, and every number may be None. Returns the path. Raises ValueError unless the comparison has
     a list of models and format 1.
     """
     path = Path(path)

@@ -1,4 +1,4 @@
-"""How fast the networks are: each form in which a file was timed, against the teacher's file, in words."""
+"""The speed of the networks' files, in each form that was timed, compared with the teacher's file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ FORMS = {"native": "with the native library", "stock": "in stock onnxruntime", "
 
 @dataclass(frozen=True)
 class Speed:
-    """A file in one form: milliseconds per image, and how many times as fast as the teacher's file it is.
+    """The speed of a file in one form.
 
-    low, high: 10 and 90 % quantiles of `times` within a turn; None where they were not recorded.
+    milliseconds: time per image; times: the teacher's time divided by it; low, high: 10 and 90 % quantiles of `times`
+    over the turns, None if they were not recorded.
     """
 
     form: str
@@ -35,7 +36,7 @@ class Speed:
 
 
 def speeds(view: View, model: dict[str, Any]) -> list[Speed]:
-    """What was measured of a model, native before stock; an older record has one form, without its spread."""
+    """Returns the speeds of a model, native before stock; an older comparison has one form, without its spread."""
     teacher = view.teacher(model)
     found = []
     for row in model.get("speed") or []:
@@ -46,16 +47,16 @@ def speeds(view: View, model: dict[str, Any]) -> list[Speed]:
     ms = number(model.get("ms_per_image"))
     if found or ms is None:
         return found
-    said = [a["native"] for a in model.get("artefacts") or [] if isinstance(a.get("native"), bool)]
+    native = [a["native"] for a in model.get("artefacts") or [] if isinstance(a.get("native"), bool)]
     theirs = number((teacher or {}).get("ms_per_image"))
     times = theirs / ms if theirs and ms else None
-    return [Speed("" if not said else "native" if said[0] else "stock", ms, times, None, None)]
+    return [Speed("" if not native else "native" if native[0] else "stock", ms, times, None, None)]
 
 
 def speed_in_words(view: View, model: dict[str, Any]) -> str:
-    """2.6 times as fast as its teacher with the native library (2.4 to 2.8), 0.4 times in stock onnxruntime (slower).
+    """Returns a student's speed as text, "2.6 times as fast as its teacher with the native library (2.4 to 2.8), ...".
 
-    Empty where the teacher or the student was not timed.
+    It is "" if the teacher or the student was not timed.
     """
     parts: list[str] = []
     for speed in speeds(view, model):
@@ -70,18 +71,18 @@ def speed_in_words(view: View, model: dict[str, Any]) -> str:
 
 
 def untimed(view: View, model: dict[str, Any]) -> tuple[str, str] | None:
-    """(form in words, reason) where a binary student was timed in one form alone; None where both are known."""
+    """Returns (form in words, reason) for the form in which a binary student was not timed; None if it has both."""
     forms = [speed.form for speed in speeds(view, model)]
     if not model.get("binary") or len(forms) != 1 or not forms[0]:
         return None
     if forms == ["native"]:
-        return FORMS["stock"], "the run timed files with the native library alone"
-    why = "the library was not there: bnn-itrd-runtime info says why, docs/reference/native.md what it needs"
+        return FORMS["stock"], "the run timed files only with the native library"
+    why = "the library was missing: bnn-itrd-runtime info says why, docs/reference/native.md what it needs"
     return FORMS["native"], why
 
 
 def speed_part(view: View) -> str:
-    """A sentence for each student, and the table of all that was timed; nothing where nothing was."""
+    """Returns a sentence for each student and a table of all speeds; "" if nothing was timed."""
     items = [
         f"<li>{view.swatch(model)}: {words}.</li>" for model in view.students if (words := speed_in_words(view, model))
     ]
@@ -103,7 +104,7 @@ def speed_part(view: View) -> str:
     if cpu := (view.raw.get("environment") or {}).get("cpu"):
         notes[0] = f"{notes[0][:-1]}, on {escape(str(cpu))}."
     if any(speed.spread for model in view.models for speed in speeds(view, model)):
-        notes.append("Small ranges hold eight of ten turns.")
+        notes.append("Small ranges contain eight of ten turns.")
     elif items:
         notes.append("The spread was not recorded.")
     return html + f'<p class="note">{" ".join(notes)}</p>'

@@ -1,4 +1,4 @@
-"""The head of the page: a headline, and the numbers to read first."""
+"""The head of the page: a headline, and tiles with the most important numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ __all__ = ["headline", "page_head"]
 
 
 def headline(comparison: dict[str, Any]) -> str:
-    """One line of text: "Student recu, distilled (ITRD): 97.2 % top-1, 1.1 points below its teacher, 28x smaller"."""
+    """Returns the result of the best student as one line of text.
+
+    "Student recu, distilled (ITRD): 97.2 % top-1, 1.1 points below its teacher, 28x smaller"
+    """
     view = View.of(comparison)
     model = view.best
     if model is None:
@@ -40,7 +43,7 @@ def headline(comparison: dict[str, Any]) -> str:
 
 
 def page_head(view: View, title: str) -> str:
-    """The header: where the numbers come from, the title, the tiles."""
+    """Returns the head of the page as HTML: recipe and data, the title, the tiles."""
     recipe, dataset = view.raw.get("recipe"), view.raw.get("dataset") or {}
     over = ["bnn_itrd"] + [escape(str(name)) for name in dict.fromkeys((recipe, dataset.get("name"))) if name]
     facts = []
@@ -65,7 +68,7 @@ def page_head(view: View, title: str) -> str:
 
 
 def _tiles(view: View) -> list[tuple[str, str, str]]:
-    """(name, value, note) of the numbers to read first, those of the best student."""
+    """Returns (name, value, note) of the most important numbers, those of the best student."""
     model = view.best
     if model is None:
         return []
@@ -96,7 +99,7 @@ def _tiles(view: View) -> list[tuple[str, str, str]]:
 
 
 def _speed_tile(view: View, model: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """How many times as fast as its teacher, in each form; without a teacher the time."""
+    """Returns the tile of the speed compared with the teacher, in each form; without a teacher that of the time."""
     found = speeds(view, model)
     if not found:
         return []

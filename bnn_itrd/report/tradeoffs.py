@@ -1,4 +1,4 @@
-"""Section "Size and latency": what accuracy is paid for."""
+"""Section "Size and latency": accuracy against the size of the file and the time per image."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tradeoffs_section(view: View) -> str:
 
 
 def _how(view: View) -> str:
-    """In which form the points of the chart were timed, where they differ."""
+    """Returns a note on the form in which each model of the latency chart was timed."""
     forms: dict[str, list[str]] = {}
     for model in view.models:
         for speed in speeds(view, model)[:1]:

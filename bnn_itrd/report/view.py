@@ -1,4 +1,4 @@
-"""What the sections read: the comparison without gaps, and what follows from the numbers of its models."""
+"""A view of a comparison for the sections of the report, with defaults for missing parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["View", "model_top1", "points_above", "size_ratio"]
 
 @dataclass(frozen=True)
 class View:
-    """The comparison with its missing pieces filled in by empty ones. folder: where the page will lie."""
+    """A comparison in which missing parts are empty; folder: the folder of the page."""
 
     raw: dict[str, Any]
     models: list[dict[str, Any]]
@@ -37,7 +37,7 @@ class View:
         return cls(comparison, models, names, int(images) if images else None, folder)
 
     def teacher(self, model: dict[str, Any]) -> dict[str, Any] | None:
-        """The model that `reference` names, else the comparison's teacher; None for a teacher itself."""
+        """Returns the model that `reference` names, or else the comparison's teacher; None for a teacher itself."""
         if model.get("method") == "teacher":
             return None
         for other in self.models:
@@ -51,7 +51,7 @@ class View:
 
     @property
     def students(self) -> list[dict[str, Any]]:
-        """The best first."""
+        """The students, binary ones first, then by top-1."""
         found = [model for model in self.models if self.teacher(model) is not None]
         return sorted(found, key=lambda model: (not model.get("binary"), -(model_top1(model) or 0.0)))
 
@@ -67,7 +67,7 @@ class View:
         return f"var(--s{colour_index(self.place(model))})"
 
     def kind(self, model: dict[str, Any]) -> str:
-        """What a model's name stands for: "full-precision teacher", "distilled (ITRD)"; empty where nothing says."""
+        """Returns the kind of a model: "full-precision teacher", "distilled (ITRD)"; "" if it is not recorded."""
         if self.teacher(model) is None and not model.get("binary"):
             return "full-precision teacher" if model.get("method") == "teacher" else ""
         config = self.raw.get("config") or {}
@@ -78,40 +78,40 @@ class View:
         return f"distilled ({', '.join(names)})" if names else "learned without a teacher"
 
     def label(self, index: Any) -> str:
-        """The name of a class from its index."""
+        """Returns the name of a class from its index."""
         if isinstance(index, int) and 0 <= index < len(self.classes):
             return self.classes[index]
         return "\u2014" if index is None else str(index)
 
     def named(self, model: dict[str, Any]) -> str:
-        """A model's name beside its colour, and what the name stands for."""
+        """Returns a model's name with its colour and its kind, as HTML."""
         kind = self.kind(model)
         return self.swatch(model) + (f'<i class="kind">{escape(kind)}</i>' if kind else "")
 
     def swatch(self, model: dict[str, Any]) -> str:
-        """A model's name beside its colour."""
-        # The second round of colours is drawn dashed, and hollow here.
+        """Returns a model's name with its colour, as HTML."""
+        # A repeated colour has dashed lines in charts, and a hollow square here.
         return colour_square(self.colour(model), hollow=colour_repeats(self.place(model))) + escape(model_name(model))
 
 
 def _method(name: str) -> str:
-    """A distiller as its paper writes it; one of the user's own by its name."""
+    """Returns a distiller's name as its paper writes it; a user's own distiller keeps its name."""
     return METHODS[name].__name__.removesuffix("Config") if name in METHODS else name
 
 
 def model_top1(model: dict[str, Any]) -> float | None:
-    """That of the last epoch, else of the best."""
+    """Returns a model's top-1 after the last epoch, or else of the best."""
     last = number(model.get("top1_last"))
     return number(model.get("top1_best")) if last is None else last
 
 
 def points_above(model: dict[str, Any], teacher: dict[str, Any] | None) -> float | None:
-    """Points above the teacher."""
+    """Returns the difference of a model's top-1 to the teacher's, in points."""
     mine, theirs = model_top1(model), None if teacher is None else model_top1(teacher)
     return None if mine is None or theirs is None else mine - theirs
 
 
 def size_ratio(teacher: dict[str, Any], model: dict[str, Any]) -> float | None:
-    """How many times smaller the model is."""
+    """Returns the teacher's file size divided by the model's."""
     big, small = number(teacher.get("bytes")), number(model.get("bytes"))
     return big / small if big and small else None

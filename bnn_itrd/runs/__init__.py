@@ -1,1 +1,1 @@
-"""A run is a folder: training its networks there, giving them back, comparing them."""
+"""Runs: a run is a folder in which networks are trained, from which they are loaded, and where they are compared."""

@@ -1,4 +1,4 @@
-"""What a comparison says: every network of a run on the same test images, and every file it was exported to."""
+"""The comparison of all networks of a run, and of their exported files, on the same test images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["as_png", "compare_networks", "evaluate_member"]
 
 
 _MOST_DIFFERENCES = 48
-_TURNS, _TIMING_SECONDS = 15, 15.0  # of all files, in which they are timed; fewer where a turn takes long
+_TURNS, _TIMING_SECONDS = 15, 15.0  # the turns in which all files are timed; fewer if they take more seconds
 _FPGA_RECIPES = "see check_fpga, and the recipes fpga-resnet18 and fpga-vgg_small"
 
 
@@ -42,11 +42,11 @@ def evaluate_member(
     device: torch.device | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> EvaluatedMember:
-    """Exports a network to every file it can be, and compares network and files on the test images.
+    """Exports a network to every target that can represent it, and compares network and files on the test images.
 
-    They are normalised as in the network's own training, and its files say so. The network itself is evaluated once:
-    what its training ended with is taken, where that was on the test images; else it is evaluated on `device`, the CPU
-    by default. The files run on the CPU with as many threads as torch has. `tell` is given a line before each part.
+    The images are normalised as in the network's own training, which the files record. If the training ended with an
+    evaluation on the test images, that is used; else the network is evaluated on `device`, the CPU by default. The
+    files run on the CPU with torch's number of threads. tell: a function called with a line before each part.
     """
     data = shown_as_trained(member.model, data)
     test = _evaluation(member, data, device or torch.device("cpu"), tell)
@@ -69,7 +69,7 @@ def evaluate_member(
 
 
 def _evaluation(member: Member, data: ImageData, device: torch.device, tell: Callable[[str], None]) -> Evaluation:
-    """The network on the test images: what its training ended with, or an evaluation on the device."""
+    """Returns the evaluation on the test images with which the training ended, or makes one on the device."""
     if member.fitted is not None and data.val is None:
         return member.fitted.final
     tell(f"{member.name}: PyTorch on {counted(len(data.test), 'test image')}")
@@ -77,7 +77,7 @@ def _evaluation(member: Member, data: ImageData, device: torch.device, tell: Cal
 
 
 def _other_targets(member: Member, data: ImageData, file: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Writes a student as every other file it can be; returns (their rows, the targets it cannot have and why)."""
+    """Writes a student for every other target; returns (the files' rows, the targets that fail with their reasons)."""
     artefacts: list[dict[str, Any]] = []
     missing: list[dict[str, str]] = []
     if member.method == "teacher":
@@ -100,7 +100,7 @@ def _other_targets(member: Member, data: ImageData, file: Path) -> tuple[list[di
 def _file_row(
     path: Path, target: str, data: ImageData, network_logits: np.ndarray, labels: np.ndarray
 ) -> dict[str, Any]:
-    """Returns what a run of the file says, where its runtime is there; a broken one costs this row, nothing else."""
+    """Returns the results of a file in its runtime, {} if that is not installed, or its error if it is broken."""
     runtime = TARGETS[target].runtime
     if runtime is not None and environments.find(runtime) is None:
         return {}
@@ -114,11 +114,11 @@ def _file_row(
 
 
 def _why_not_finn(member: Member, data: ImageData) -> str:
-    """Returns why FINN cannot map the network, or an empty text."""
+    """Returns why FINN cannot map the network to an FPGA, or "" if it can."""
     from bnn_itrd.export.fpga import check_fpga
     from bnn_itrd.quant import BinaryConv2d
 
-    # The usual reason, told without the seconds that a trace of the network takes.
+    # The usual reason is found here without tracing the network, which takes seconds.
     layers = [m for m in member.model.modules() if isinstance(m, BinaryConv2d)]
     if any(any(layer.padding) and layer.padding_value != -1 for layer in layers):
         return f"FINN cannot map it: its borders are not -1 (padding_value=-1); {_FPGA_RECIPES}"
@@ -132,7 +132,7 @@ def _why_not_finn(member: Member, data: ImageData) -> str:
 
 
 def _speed(measured: Sequence[dict[str, Any]], file: Path, compared: bool) -> list[dict[str, Any]]:
-    """Returns a row per form in which a file was timed, native before stock; with ratios where there is a teacher."""
+    """Returns a row per form in which a file was timed, native before stock; compared: with ratios to the teacher."""
     ratios = ("ratio", "ratio_low", "ratio_high") if compared else ()
     return [
         {"form": row["form"], "ms_per_image": row["ms_per_image"], **{key: row[key] for key in ratios}}
@@ -142,7 +142,7 @@ def _speed(measured: Sequence[dict[str, Any]], file: Path, compared: bool) -> li
 
 
 def as_png(split: Split, index: int) -> bytes:
-    """Returns an image of a split as it is evaluated, before the normalisation, as a PNG file."""
+    """Returns an image of a split as in an evaluation, before the normalisation, as the bytes of a PNG file."""
     from PIL import Image
 
     pixels = split.raw(index)
@@ -152,7 +152,7 @@ def as_png(split: Split, index: int) -> bytes:
 
 
 def _differences(entries: Sequence[EvaluatedMember], data: ImageData) -> list[dict[str, Any]]:
-    """Returns test images on which the networks do not agree, evenly picked where there are many."""
+    """Returns test images on which the networks give different classes, at most 48 at even distances."""
     if not entries:
         return []
     predictions = torch.stack([e.test.predictions for e in entries])
@@ -181,10 +181,10 @@ def compare_networks(
     device: torch.device | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Compares a teacher (first) and its students: exports each to its file, validates, and times it.
+    """Compares a teacher (first) and its students: exports, validates and times each.
 
-    device and tell are those of `evaluate_member`. Latencies are measured in turns in one process. The result is plain
-    values; docs/reference/run-folder.md names the keys.
+    files: network's name -> its .onnx file; device, tell: see `evaluate_member`. Latencies are measured in turns in one
+    process. Returns plain values, whose keys docs/reference/run-folder.md describes.
     """
     entries = [evaluate_member(m, data, files[m.name], device=device, tell=tell) for m in members]
     tell(f"latency of {len(entries)} ONNX files, in turns")

@@ -1,4 +1,4 @@
-"""Reading comparison.json, with every field that is read held against what run-folder.md promises of it."""
+"""A reader of comparison.json that checks every field it needs; docs/reference/run-folder.md describes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bnn_itrd.errors import UserError
 
 __all__ = ["best_of_run", "best_student", "read_comparison"]
 
-# Of a comparison, of its `dataset`, its `config`, ...: field -> its kind; with "?" it may be null or missing.
+# The fields of a comparison, of its `dataset`, of its `config`, ...: field -> type; with "?" it may be null or missing.
 _TOP = {"models": "list", "dataset": "object?", "config": "object?"}
 _DATASET = {"name": "text?"}
 _CONFIG = {"scheme": "object?", "train": "object?", "teacher_train": "object?"}
@@ -69,7 +69,7 @@ def best_of_run(run: Path, names: Collection[str]) -> tuple[str | None, str]:
 
 
 def _is_number(value: object) -> bool:
-    """Whether it is finite, and a float can hold it."""
+    """Returns whether a value is a finite number in the range of floats."""
     try:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:
@@ -86,7 +86,7 @@ _KINDS = {
 
 
 def _check(value: object, fields: Mapping[str, str], path: Path, place: str) -> None:
-    """Raises UserError, naming the field, where `value` at `place` in the file is not an object of such fields."""
+    """Raises UserError, naming the field, unless `value`, at `place` in the file, is an object with these fields."""
     if not isinstance(value, dict):
         raise UserError(f"{path} is not a comparison of bnn-itrd: {place or 'the whole'} must be an object")
     for name, kind in fields.items():
@@ -104,16 +104,16 @@ def _check(value: object, fields: Mapping[str, str], path: Path, place: str) -> 
 
 
 def read_comparison(path: Path) -> dict[str, Any]:
-    """Returns what a run's comparison.json says; the fields that this package reads are there and of their kind.
+    """Returns the contents of a run's comparison.json, with the fields that this package reads checked.
 
-    Raises UserError, naming the file and the field, on anything else.
+    Raises UserError, naming the file and the field, if one is missing or has another type.
     """
     try:
         comparison = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a comparison of bnn-itrd: it cannot be read as JSON: {error}") from error
     if isinstance(comparison, dict) and "task" in comparison:
-        raise UserError(f"{path} compares networks of another task ({comparison['task']}): they have no row here")
+        raise UserError(f"{path} compares networks of another task ({comparison['task']}), which have no row here")
     _check(comparison, _TOP, path, "")
     for name, fields in (("dataset", _DATASET), ("config", _CONFIG)):
         _check(comparison.get(name) or {}, fields, path, name)

@@ -1,4 +1,4 @@
-"""A trained network in half the bytes: to start from, or to look at; not to continue its training."""
+"""A trained network in half the bytes, to evaluate or to start another training from; not to continue its training."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ATTEMPTS = 8
 
 
 def save_half_precision(source: Path, target: Path) -> None:
-    """The network of a checkpoint alone, latent weights as float16; all kernels of a network without binary layers.
+    """Writes a checkpoint with the network alone: a student's latent weights, or all weights of a teacher, as float16.
 
-    The signs are those of float32: a weight that rounding takes across its threshold goes to the next float16 on the
-    right side. So a student of a scheme whose scale does not depend on the weights (ReCU: it is learned) is exactly
-    the same network. The few full-precision weights of a student stay float32, since rounding them changes signs
-    further on, and with them half a point of accuracy. A layer whose signs cannot be kept stays float32 too.
-    Raises UserError: no checkpoint of a network, a weight beyond float16's 65,504.
+    The signs of the binary weights do not change: a weight that rounding takes across its threshold is set to the next
+    float16 on its side. So a student whose scale does not depend on the weights (in ReCU it is learned) stays exactly
+    the same network. A student's full-precision weights stay float32, since rounding them changes signs in later
+    layers, which costs half a point of accuracy. A layer whose signs cannot be kept stays float32 too.
+    Raises UserError if `source` is no network's checkpoint, or a weight is beyond float16's 65,504.
     """
     model, identity, _ = load_member(source)
     layers = {k: m for k, m in model.named_modules() if isinstance(m, BinaryConv2d | BinaryLinear)}
@@ -44,7 +44,7 @@ def save_half_precision(source: Path, target: Path) -> None:
 
 @torch.no_grad()
 def _same_signs(layer: BinaryConv2d | BinaryLinear) -> Tensor | None:
-    """The weight as float16 with the signs of float32; None where that is not reached."""
+    """Returns a layer's weight as float16 with the signs of float32, or None if that fails."""
     weight, signs = layer.weight.detach().clone(), layer.binary_weight().signs
     half = weight.half()
     try:
@@ -54,7 +54,7 @@ def _same_signs(layer: BinaryConv2d | BinaryLinear) -> Tensor | None:
             if not wrong.any():
                 return half
             wide = half.float()
-            # One unit in the last place; thresholds are means of a filter, which move as well, but hardly.
+            # A step of one unit in the last place; thresholds are means of a filter, which this hardly changes.
             step = signs * (wide.abs() * 2.0**-10).clamp_min(2.0**-24)
             half = torch.where(wrong, wide + step, wide).half()
     finally:

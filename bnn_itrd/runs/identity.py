@@ -1,4 +1,4 @@
-"""What a checkpoint keeps of its network and its data, to tell others from them."""
+"""The identity of a network and its data in a checkpoint, by which a resumed run recognises them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["data_identity", "layers_hash", "teacher_hash", "weights_hash"]
 
 
 def weights_hash(model: nn.Module) -> str:
-    """SHA-256 over a network's state dict, names and values, in hex: the same weights wherever they lie."""
+    """Returns the SHA-256, in hex, of the names and values of a network's state dict."""
     return _hash(model.state_dict())
 
 
 def teacher_hash(teacher: nn.Module, data: ImageData) -> str:
-    """`weights_hash` of a teacher as it sees the data: under other statistics than its own it is another teacher."""
+    """Returns the hash of a teacher's state dict, with its renormalisation if its training had another mean or std."""
     renormalised = renormalisation(teacher, data)
     state = teacher.state_dict()
     if renormalised is not None:
@@ -40,9 +40,9 @@ def _hash(state: Mapping[str, Tensor]) -> str:
 
 
 def layers_hash(model: nn.Module) -> str:
-    """SHA-256 over a network's layers as it prints them, in hex: sizes, schemes, padding, not the weights.
+    """Returns the SHA-256, in hex, of a network's printed layers: their sizes, schemes and padding, not the weights.
 
-    Binarisers of the user's own, which the layers' text does not tell apart, count with their scheme's text.
+    The text of a scheme is added if it has a user's own binarisers, which a layer's text does not distinguish.
     """
     schemes = [m.scheme for m in model.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))]
     own = {repr(s) for s in schemes if not all(isinstance(getattr(s, part), str) for part in PARTS)}
@@ -50,7 +50,7 @@ def layers_hash(model: nn.Module) -> str:
 
 
 def data_identity(data: ImageData) -> dict[str, Any]:
-    """What a checkpoint keeps of its data: enough to tell other images, and to normalise as the network learned it."""
+    """Returns what a checkpoint records of its data: values to recognise it by, and its normalisation."""
     return {
         "classes": list(data.classes),
         "input_shape": list(data.input_shape),

@@ -1,4 +1,4 @@
-"""A trained network from its folder."""
+"""Functions that load a trained network from a run folder or a checkpoint."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["find_checkpoint", "load_member", "named_network", "no_such_path"]
 
 
 def _identity(state: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The identity of a checkpoint of a network. Raises UserError where the checkpoint holds something else."""
+    """Returns the identity in a network's checkpoint. Raises UserError if the file is not a network's checkpoint."""
     identity, model = state.get("identity"), state.get("model")
     weights = isinstance(model, dict) and all(isinstance(value, Tensor) for value in model.values())
     if not isinstance(identity, dict) or not weights:
-        raise UserError(f"{file} holds no network of bnn-itrd")
+        raise UserError(f"{file} is not a checkpoint of a network of bnn-itrd")
     shape, classes = identity.get("input_shape"), identity.get("classes")
     if not _is_shape(shape):
         raise UserError(f"{file}: input_shape must be three whole numbers from 1 to {MOST_PIXELS}, got {shape!r}")
@@ -44,20 +44,20 @@ def _identity(state: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def _is_shape(shape: object) -> bool:
-    """Whether it is the shape (c, h, w) of images that a network can be made for."""
+    """Returns whether a value is a shape (c, h, w) for which a network can be built."""
     if not isinstance(shape, (list, tuple)) or len(shape) != 3:
         return False
     return all(type(size) is int and 1 <= size <= MOST_PIXELS for size in shape)
 
 
 def _from_identity(identity: dict[str, Any], where: Path, trust: bool | Collection[str]) -> nn.Module:
-    """The untrained network that a checkpoint's identity describes; `trust`: see `load_member`."""
+    """Returns the untrained network that a checkpoint's identity describes; trust: see `load_member`."""
     made = identity if "network" in identity else identity.get("made_by") or {}
     shape = tuple(identity["input_shape"])
     if "network" in made:
         network, scheme = made["network"], made.get("scheme")
         if not isinstance(network, dict) or not isinstance(network.get("name"), str):
-            raise UserError(f"{where} says of no network how it is made: its `network` is {str(network)[:40]!r}")
+            raise UserError(f"{where} does not say how its network is made: its `network` is {str(network)[:40]!r}")
         for named in sorted(named_addresses([network, scheme])):
             check_trusted(named, trust, where=str(where))
         try:
@@ -74,8 +74,8 @@ def _from_identity(identity: dict[str, Any], where: Path, trust: bool | Collecti
     address: str | None = made.get("address")
     if address is None:
         raise UserError(
-            f"{where} was trained on a network of your own, {identity.get('custom_network', 'unnamed')}, which it "
-            "cannot make again: name a function that makes one with --model package.module:NAME, or in Python pass "
+            f"{where} has a network of your own, {identity.get('custom_network', 'unnamed')}, and not the address of "
+            "its code: name a function that makes one with --model package.module:NAME, or in Python pass "
             "model=... to bnn_itrd.load"
         )
     check_trusted(address, trust, where=str(where))
@@ -85,7 +85,7 @@ def _from_identity(identity: dict[str, Any], where: Path, trust: bool | Collecti
 
 
 def _check_layers(network: nn.Module, identity: dict[str, Any], address: str, where: Path) -> None:
-    """Raises UserError where a network made by its address has other layers than the one that was trained."""
+    """Raises UserError if the network that an address makes has other layers than the one that was trained."""
     trained = identity.get("layers_sha256")
     if trained is not None and layers_hash(network) != trained:
         raise UserError(
@@ -95,9 +95,9 @@ def _check_layers(network: nn.Module, identity: dict[str, Any], address: str, wh
 
 
 def named_network(address: str, identity: dict[str, Any], *, what: str) -> nn.Module:
-    """A user's network by the address of its class or of a function, to be filled from a checkpoint.
+    """Returns a user's network, untrained, from the address of its class or of a function that makes it.
 
-    It is called with those of num_classes and input_shape that it names. Raises UserError.
+    The class or function is called with those of num_classes and input_shape that it names. Raises UserError.
     """
     make = import_address(address, what=what)
     shape = tuple(identity["input_shape"])
@@ -105,7 +105,7 @@ def named_network(address: str, identity: dict[str, Any], *, what: str) -> nn.Mo
 
 
 def no_such_path(path: Path) -> UserError:
-    """Returns the error of a path that is not there; where its folder is a run's, with the networks that this holds."""
+    """Returns the error for a path that does not exist; inside a run's folder it lists the run's networks."""
     members = sorted({p.parent.name for p in path.parent.glob("*/last.pt")})
     if not members:
         return UserError(f"no such file or folder: {path}")
@@ -129,7 +129,7 @@ def find_checkpoint(path: Path, *, prefer: str = "last.pt", say: Callable[[str],
     members = sorted(p.parent.name for p in path.glob(f"*/{prefer}"))
     if members == [FIRST_STAGE]:
         raise UserError(
-            f"{path} has finished nothing but its first stage: name {path / FIRST_STAGE} if you mean that one"
+            f"{path} has only a checkpoint of its first stage: name {path / FIRST_STAGE} if you mean that one"
         )
     students = [name for name in members if name != "teacher"] or members
     if len(students) == 1:
@@ -153,7 +153,7 @@ def load_member(
     trust: bool | Collection[str] = False,
     say: Callable[[str], None] | None = None,
 ) -> tuple[nn.Module, dict[str, Any], Path]:
-    """(network in eval mode, its identity, its checkpoint) of a run folder or a checkpoint file.
+    """Returns (network in eval mode, its identity, its checkpoint's path) of a run folder or a checkpoint file.
 
     `model`: the network to fill, or the address of a function that makes it, where it is not one of ours. `best`: the
     epoch with the best top-1, not the last. `trust`: True, or addresses of the user's own code that may be imported
@@ -164,7 +164,9 @@ def load_member(
     state = load_checkpoint(file)
     identity = _identity(state, file)
     if type(epoch := state.get("epoch")) is int and epoch == 0:
-        raise UserError(f"{file} is still in the preparation of its distillers: no epoch of training is done yet")
+        raise UserError(
+            f"{file} has no epoch of training yet, only its distillers' preparation: call the same command to continue"
+        )
     if isinstance(model, str):
         network = named_network(model, identity, what=f"model {model}")
         _check_layers(network, identity, model, file)
@@ -177,7 +179,7 @@ def load_member(
         detail = "; ".join(line.strip() for line in lines[1:3])
         own = model is None and "network" not in identity
         hint = "; name a function that makes this one with --model package.module:NAME" if own else ""
-        raise UserError(f"{file} holds another architecture than {type(network).__name__}: {detail}{hint}") from error
+        raise UserError(f"{file} has another architecture than {type(network).__name__}: {detail}{hint}") from error
     if "mean" in identity and "std" in identity:
         remember_images(network, mean=identity["mean"], std=identity["std"], classes=identity["classes"])
     return network.eval(), identity, file

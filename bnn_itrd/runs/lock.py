@@ -1,4 +1,4 @@
-"""A folder for one process at a time."""
+"""Locks that let only one process at a time work in a folder."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from bnn_itrd.files import remove_half_written
 
 __all__ = ["exclusive_folder", "run_folder"]
 
-# What the launchers of several processes call a process: all but the first of a run work in its folder too.
+# Variables with a process's rank, set by launchers: only the process of rank 0 takes the lock.
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 
 @contextlib.contextmanager
 def exclusive_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Keeps other processes out of the folder for as long as this one works in it; the system lets go of a killed one.
+    """Locks a folder for this process, inside a ``with`` block; the system releases the lock of a killed process.
 
-    The folder is made where it is not there (and removed again where nothing came into it), no file is written into it,
-    and what a killed process left half written is removed. shared: others may share it too, but none may have it to
-    itself; then nothing is removed. Of a run of several processes the first one alone takes it. Raises UserError where
-    another process is at work in it, or it cannot be made.
+    The folder is made if it does not exist, and removed again if it stays empty; the lock needs no file in it.
+    Temporary files of a killed process are removed. shared: other processes may take a shared lock too, but not an
+    exclusive one; nothing is removed then. Of a run with several processes only the first takes the lock. Raises
+    UserError if another process has the lock, or the folder cannot be made.
     """
     if any(os.environ.get(name, "0") != "0" for name in _RANKS):
         yield
@@ -34,7 +34,7 @@ def exclusive_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
         import fcntl
 
         handle = os.open(folder, os.O_RDONLY)
-    except ImportError:  # Windows: unguarded
+    except ImportError:  # Windows has no fcntl: there is no lock
         yield
         return
     except OSError as error:
@@ -47,21 +47,21 @@ def exclusive_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
             refused = True
             pid = _holder(handle)
             which = "another process" if pid is None else f"another process (pid {pid})"
-            raise UserError(f"{which} is at work in {folder}: wait for its end, or choose another --out") from error
-        except OSError:  # a file system without locks
+            raise UserError(f"{which} is at work in {folder}: wait until it ends, or choose another --out") from error
+        except OSError:  # the file system has no locks
             pass
         if not shared:
             remove_half_written(folder)
         yield
     finally:
-        if not there and not refused:  # the other process has just made it
-            with contextlib.suppress(OSError):  # it is not empty
+        if not there and not refused:  # if refused, the other process has just made the folder
+            with contextlib.suppress(OSError):  # the folder is not empty
                 folder.rmdir()
         os.close(handle)
 
 
 def _holder(handle: int) -> int | None:
-    """The process that has locked an open folder, as Linux tells it; None where nothing does."""
+    """Returns the id of the process that has locked an open folder, from Linux's /proc/locks; None if not known."""
     status = os.fstat(handle)
     place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with contextlib.suppress(OSError):
@@ -75,7 +75,7 @@ def _holder(handle: int) -> int | None:
 
 @contextlib.contextmanager
 def run_folder(out: Path, only: str | None = None) -> Iterator[None]:
-    """Holds a run's folder, or that of the one member which is trained there: two members may be trained at a time.
+    """Locks a run's folder, inside a ``with`` block; only: lock one network's folder, so others can be trained too.
 
     Raises UserError as `exclusive_folder` does.
     """

@@ -1,4 +1,4 @@
-"""One network of a run and its folder: training it there."""
+"""The training of one network of a run in its folder."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ from bnn_itrd.training.step.nonfinite import check_weights_finite
 __all__ = ["FIRST_STAGE", "Member", "check_first_weights", "check_from_teacher", "train_member"]
 
 
-# In a member's folder: that of the first of two stages of training.
+# The folder, inside a network's, of the first of two training stages.
 FIRST_STAGE = "first-stage"
 
 
 @dataclass(frozen=True)
 class Member:
-    """A trained network in eval mode. `checkpoint` is None for one from another library; fitted: how it was trained.
+    """A trained network in eval mode.
 
-    method: 'teacher' or the student's name; network: what it is called ('resnet20', 'torchvision:resnet18');
-    other_task: a teacher of other classes, whose answers cannot be compared with those of its students.
+    method: 'teacher' or the student's name; network: its architecture ('resnet20', 'torchvision:resnet18');
+    checkpoint: None for a network of another library; fitted: its training, if this command trained it; other_task: a
+    teacher of other classes, whose logits cannot be compared with those of its students.
     """
 
     name: str
@@ -59,10 +60,10 @@ def train_member(
     out: Path,
     deadline: float | None = None,
 ) -> Member:
-    """Trains a member of a run in its folder, or continues it there; UserErrors are `fit`'s and `build`'s.
+    """Trains a network of a run in its folder, or continues there. Raises UserError as `fit` and `build` do.
 
-    Two-stage training: the same network is first trained with the weights of the first stage in `out`/first-stage,
-    and begins with what it learned.
+    In two-stage training the network is first trained with the binariser of the first stage, in `out`/first-stage; the
+    second stage starts from those weights.
     """
     torch.manual_seed(mix_seed(config.train.seed, 0))
     model = build(
@@ -116,10 +117,10 @@ def check_first_weights(config: MemberConfig, data: ImageData) -> None:
 
 
 def check_from_teacher(config: MemberConfig, teacher: MemberConfig | nn.Module, data: ImageData) -> None:
-    """Raises UserError where a student is to begin with the weights of a teacher that has others.
+    """Raises UserError if a student should begin with its teacher's weights, but the teacher has other layers.
 
-    It is found without memory, before anything is trained; code of a user's own that does not know the meta device is
-    found out when the student is built.
+    Networks are built on the meta device for this, before anything is trained. A user's own code that fails on the meta
+    device is checked when the student is built.
     """
     if config.scheme is None or not config.scheme.from_teacher:
         return
@@ -137,7 +138,7 @@ def check_from_teacher(config: MemberConfig, teacher: MemberConfig | nn.Module, 
 
 
 def _begin_as(teacher: Mapping[str, Tensor], model: nn.Module, name: str) -> None:
-    """Gives a student the state of its teacher. Raises UserError where that is of another definition."""
+    """Copies a teacher's state into a student. Raises UserError if the teacher has other layers."""
     try:
         take_weights(model, teacher)
     except ValueError as error:

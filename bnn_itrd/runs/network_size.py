@@ -1,4 +1,4 @@
-"""A limit on the weights of a network, before any memory is taken for it."""
+"""A limit on the number of a network's weights, checked before memory is taken for them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from bnn_itrd.errors import UserError
 
 __all__ = ["check_weights"]
 
-# Up to here a network is made without a look at how large it is.
+# Networks up to these sizes are built without the check.
 _USUAL_WIDTH, _USUAL_PIXELS = 2.0, 512**2
 _MOST_WEIGHTS = 2**30  # 4 GiB of floats
 
 
 def check_weights(make: Callable[[], nn.Module], *, name: str, width: float, input_shape: tuple[int, int, int]) -> None:
-    """Raises UserError where a network that is wider than published, or of very large images, has too many weights.
+    """Raises UserError if a network has too many weights; only wide ones, or those for very large images, are checked.
 
-    make: makes the network; it is called once without memory, and no random number is drawn.
+    make: builds the network; it is called once on the meta device, and draws no random numbers.
     """
     if width <= _USUAL_WIDTH and input_shape[1] * input_shape[2] <= _USUAL_PIXELS:
         return
@@ -28,5 +28,5 @@ def check_weights(make: Callable[[], nn.Module], *, name: str, width: float, inp
     if weights > _MOST_WEIGHTS:
         raise UserError(
             f"network.width {width:g} of {name} makes {weights:,} weights for images of {input_shape[1]}x"
-            f"{input_shape[2]}, and more than {_MOST_WEIGHTS:,} are not made: give a smaller width or smaller images"
+            f"{input_shape[2]}, but at most {_MOST_WEIGHTS:,} are allowed: give a smaller width or smaller images"
         )

@@ -1,4 +1,4 @@
-"""From a configuration, or a teacher's address, to a network."""
+"""Functions that build a network from a configuration, or from its name in torchvision or timm."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def build(
     num_classes: int,
     input_shape: tuple[int, int, int],
 ) -> nn.Module:
-    """The full-precision network (scheme None) or the binary one of a member's definition, untrained.
+    """Builds the full-precision network (scheme None) or the binary network of a configuration, untrained.
 
-    A name that is an address (``mypkg.nets:make``) is imported and called: see `own_network`.
-    Raises UserError: unknown name, an option the network does not have, a shape it does not take.
+    A name that is an address (``mypkg.nets:make``) is imported and called; see `own_network`. input_shape: (c, h, w).
+    Raises UserError: an unknown name, an option that the network does not have, a shape that it does not take.
     """
     if is_address(network.name):
         return _of_user(network, scheme, num_classes=num_classes, input_shape=input_shape)
@@ -61,21 +61,21 @@ def build(
         raise UserError(f"network {network.name}: {error}") from error
 
 
-# Not an option of any builder.
+# Fields of a network that are not options of its builder.
 _NAMES = ("name", "teacher", "teacher_shortcut", "weights")
 
 
 def _options(network: NetworkConfig, scheme: SchemeConfig | None, make: Any) -> dict[str, Any]:
-    """The builder's arguments. Raises UserError on an option that was set for a network that does not have it."""
+    """Returns the builder's arguments. Raises UserError on an option that the network does not have."""
     accepted = inspect.signature(make).parameters
     fields = [f for f in dataclasses.fields(network) if f.name not in _NAMES]
-    strange = [f.name for f in fields if getattr(network, f.name) != f.default and f.name not in accepted]
+    not_accepted = [f.name for f in fields if getattr(network, f.name) != f.default and f.name not in accepted]
     if network.teacher_shortcut is not None and "shortcut" not in accepted:
-        strange.append("teacher_shortcut")
-    if strange:
+        not_accepted.append("teacher_shortcut")
+    if not_accepted:
         has = ", ".join(f.name for f in fields if f.name in accepted) or "none"
-        raise UserError(f"network.{strange[0]} is not an option of {network.name}, whose options are: {has}")
-    if scheme is None:  # what the other fields say is about students
+        raise UserError(f"network.{not_accepted[0]} is not an option of {network.name}, whose options are: {has}")
+    if scheme is None:  # the other fields concern students
         given = {"width": network.width, "shortcut": network.teacher_shortcut}
     else:
         given = {f.name: getattr(network, f.name) for f in fields} | {"binary": _scheme(scheme)}
@@ -83,7 +83,7 @@ def _options(network: NetworkConfig, scheme: SchemeConfig | None, make: Any) -> 
 
 
 def _scheme(config: SchemeConfig) -> Scheme:
-    """The scheme of a configuration, with a user's own binarisers imported."""
+    """Returns the scheme of a configuration, with a user's own binarisers imported."""
     given = {field.name: getattr(config, field.name) for field in dataclasses.fields(SchemeOptions)}
     for name in PARTS:
         if is_address(given[name]):
@@ -91,7 +91,7 @@ def _scheme(config: SchemeConfig) -> Scheme:
     try:
         scheme = Scheme(**given)
         if isinstance(scheme.weight, str):
-            # Draws a number, which the runs in results/ and the README's table were initialised behind.
+            # This draws random numbers; without it, seeds would give other weights than in results/ and the README.
             scheme.make_weight(1)
     except ValueError as error:
         raise UserError(f"scheme: {error}") from error
@@ -101,9 +101,9 @@ def _scheme(config: SchemeConfig) -> Scheme:
 def definition_of(
     model: nn.Module, *, num_classes: int, input_shape: tuple[int, int, int]
 ) -> tuple[NetworkConfig, SchemeConfig | None] | None:
-    """The configuration with which `build` makes a network again; None of one that no builder of ours made.
+    """Returns the configuration with which `build` makes a network again.
 
-    One that was changed after it was made has none either.
+    It is None if the network was not built by this package, or was changed afterwards.
     """
     made = getattr(model, "definition", None)
     name = next((n for n, builder in MODELS.items() if isinstance(made, Definition) and builder == made.builder), None)
@@ -130,25 +130,25 @@ def definition_of(
 
 
 def _can_be_imported(address: str) -> bool:
-    """Whether a class is found under its name by another process: one of a script or of a function is not."""
+    """Returns whether another process can import a class by its address; not if a script or function defines it."""
     return is_address(address) and not address.startswith("__main__:")
 
 
-# With their side exits, a training step of these gives several logits.
+# Networks with auxiliary classifiers (aux_logits), which return several logits in training.
 _SIDE_EXITS = ("googlenet", "inception_v3")
 
 
 def _of_library(
     network: NetworkConfig, scheme: SchemeConfig | None, *, num_classes: int, input_shape: tuple[int, int, int]
 ) -> nn.Module:
-    """Another library's network as that library has it, or rewritten by `binarize`."""
+    """Returns a network of torchvision or timm, unchanged or made binary by `binarize`."""
     for field in dataclasses.fields(network):
         if (
             field.name not in ("name", "teacher", "weights", "padding_value")
             and getattr(network, field.name) != field.default
         ):
             raise UserError(
-                f"network.{field.name} is an option of our own networks; {network.name} has padding_value alone"
+                f"network.{field.name} is an option of bnn_itrd's networks; {network.name} has only padding_value"
             )
     model = untrained_network(network.name, num_classes=num_classes, in_channels=input_shape[0], side_exits=False)
     if scheme is not None:
@@ -157,23 +157,23 @@ def _of_library(
     return model
 
 
-# How many warnings are shown.
+# The number of warnings that are shown.
 _SHOWN = 5
 
-# What `binarize` reported of the networks that were made here.
+# The reports of `binarize` on the networks that were built here.
 _REPORTS: weakref.WeakKeyDictionary[nn.Module, Report] = weakref.WeakKeyDictionary()
 
 
 def _made_binary(model: nn.Module, network: NetworkConfig, scheme: Scheme) -> nn.Module:
-    """The network as `binarize` rewrites it; the maps of its stages are found as before. Raises UserError."""
+    """Returns the network made binary by `binarize`, with the names of its stages kept. Raises UserError."""
     if not hasattr(model, "stages"):
-        with contextlib.suppress(ValueError):  # without a linear layer there is nothing to observe
+        with contextlib.suppress(ValueError):  # raised for a network without a linear layer, which has no stages
             seen = observe(model)
             seen.remove()
-            # By name: the rewritten network has no Sequential any more in which they could be found.
+            # The names are kept, since the rewritten network has no Sequential in which stages could be found.
             model.stages = seen.stage_names  # type: ignore[assignment]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the report says the same
+        warnings.simplefilter("ignore")  # the report has the same warnings
         model, report = binarize(model, scheme, padding_value=network.padding_value)
     if report.binary_weights == 0:
         why = report.reason or "it has no convolution or linear layer between its first and its last"
@@ -183,7 +183,7 @@ def _made_binary(model: nn.Module, network: NetworkConfig, scheme: Scheme) -> nn
 
 
 def remarks(model: nn.Module) -> list[str]:
-    """Returns what `binarize` said of a network that `build` made binary with it: its warnings, and then its verdict.
+    """Returns the warnings and the verdict of `binarize` on a network that `build` made binary with it.
 
     >>> remarks(nn.Linear(2, 2))
     []
@@ -204,7 +204,7 @@ def own_network(
 ) -> nn.Module:
     """Calls a user's class or function with those of num_classes, input_shape and the options that it names.
 
-    `what` says which field named it, for messages. Raises UserError where it fails, or makes no network.
+    what: the field that names it, for messages. Raises UserError if it fails, or does not return a network.
     """
     offered = {"num_classes": num_classes, "input_shape": tuple(input_shape), **options}
     try:
@@ -212,9 +212,9 @@ def own_network(
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{what}: it failed to make a network: {type(error).__name__}: {error}") from error
+        raise UserError(f"{what} failed to make a network: {type(error).__name__}: {error}") from error
     if not isinstance(made, nn.Module):
-        raise UserError(f"{what}: it must return a network, a torch.nn.Module, got {type(made).__name__}")
+        raise UserError(f"{what} must return a network, a torch.nn.Module, got {type(made).__name__}")
     if not hasattr(made, "input_shape"):
         made.input_shape = tuple(input_shape)  # type: ignore[assignment]
     return made
@@ -223,19 +223,19 @@ def own_network(
 def _of_user(
     network: NetworkConfig, scheme: SchemeConfig | None, *, num_classes: int, input_shape: tuple[int, int, int]
 ) -> nn.Module:
-    """A user's network: as its function makes it, or rewritten by `binarize` where that knows no ``binary=``.
+    """Returns a user's network, made binary by its function (if that takes ``binary=``) or else by `binarize`.
 
-    A network that holds binary layers already, of its own accord, is left as it is.
+    A network that already has binary layers is not changed.
     """
     what = f"network.name {network.name}"
     make = import_address(network.name, what="network.name")
     if not callable(make):
-        raise UserError(f"{what}: it must be a class or function that makes a network, got {type(make).__name__}")
+        raise UserError(f"{what} must be a class or function that makes a network, got {type(make).__name__}")
     try:
         names = inspect.signature(make).parameters
     except (TypeError, ValueError) as error:
-        raise UserError(f"{what}: it does not tell its arguments, so it cannot be called by them: {error}") from error
-    own = dataclasses.replace(network, padding_value=0)  # `binarize` has it where the function has not
+        raise UserError(f"{what} has no signature, from which its arguments could be read: {error}") from error
+    own = dataclasses.replace(network, padding_value=0)  # `binarize` applies it if the function does not take it
     options = _options(own if "padding_value" not in names else network, scheme, make)
     if scheme is None and "binary" in names:
         options["binary"] = None
@@ -249,9 +249,9 @@ def _of_user(
 
 
 def untrained_network(address: str, *, num_classes: int, in_channels: int = 3, side_exits: bool = True) -> nn.Module:
-    """Returns ``torchvision:NAME`` or ``timm:NAME``, untrained.
+    """Returns the network ``torchvision:NAME`` or ``timm:NAME``, untrained; side_exits: with auxiliary classifiers.
 
-    Raises UserError: unknown name, a library that is not installed, another number of channels.
+    Raises UserError: an unknown name, a library that is not installed, a number of channels that it does not take.
     """
     library, _, name = address.partition(":")
     if library == "torchvision":
@@ -261,7 +261,7 @@ def untrained_network(address: str, *, num_classes: int, in_channels: int = 3, s
         if name not in names:
             raise unknown("torchvision network", name, names)
         if in_channels != 3:
-            raise UserError(f"{address} takes images of 3 channels, and these have {in_channels}")
+            raise UserError(f"{address} takes images of 3 channels, but these have {in_channels}: convert them to RGB")
         own = {"aux_logits": side_exits, "init_weights": True} if name in _SIDE_EXITS else {}
         model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **own)
         return model

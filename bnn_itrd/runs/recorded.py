@@ -1,4 +1,4 @@
-"""The data a trained network or a file was made for."""
+"""The data for which a trained network or an exported file was made."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def validation_data(
     *,
     trust: bool | Collection[str] = False,
 ) -> ImageData:
-    """Loads the data set a network was trained on, with what the command line says instead, normalised as it learned.
+    """Loads the data set on which a network was trained, or another from the command line, in its normalisation.
 
-    known: what the network carries (a checkpoint's identity, a file's metadata); config: the run's configuration;
-    given: the `DataConfig` fields of the command line; trust: see `check_trusted`.
-    Raises UserError as `load_data` does, where only the run names the address of a user's code, and where it was
-    trained on Datasets that no name says.
+    known: a checkpoint's identity, or a file's metadata; config: the run's configuration; given: the `DataConfig`
+    fields of the command line, which replace the run's; trust: see `check_trusted`.
+    Raises UserError as `load_data` does, on the address of a user's code that only the run names, and if the network
+    was trained on Datasets that were given as objects.
     """
     from bnn_itrd.config.data import DataConfig
     from bnn_itrd.data.datasets import load_data
@@ -47,7 +47,7 @@ def validation_data(
     try:
         chosen = DataConfig(**{**fields, **given})
     except TypeError as error:
-        raise UserError(f"the run's `data` has a value of another kind: {error}") from error
+        raise UserError(f"the run's `data` has a value of another type: {error}: is its config.yaml whole?") from error
     data = load_data(chosen)
     if "mean" in known and "std" in known and len(known["mean"]) == data.input_shape[0]:
         data = data.normalised_with(known["mean"], known["std"])
@@ -55,7 +55,7 @@ def validation_data(
 
 
 def _check_name(name: str, trust: bool | Collection[str]) -> None:
-    """Refuses a name that the user did not give and that cannot be loaded without asking. Raises UserError."""
+    """Raises UserError if a name that only the run gives is an untrusted address, or not that of a data set."""
     from bnn_itrd.config.addresses import check_trusted, is_address
     from bnn_itrd.data.datasets import DATASETS
 
@@ -63,13 +63,13 @@ def _check_name(name: str, trust: bool | Collection[str]) -> None:
         check_trusted(name, trust, where="the run's data.name", instead=f"give --data {name}")
     elif name not in DATASETS:
         raise UserError(
-            f"the network was trained on a data set of your own, {name!r}, which cannot be loaded by this name: give "
+            f"the network was trained on a data set of your own, {name!r}, which cannot be loaded by its name: give "
             "--data NAME, or --data package.module:make"
         )
 
 
 def recorded_facts(identity: dict[str, Any]) -> ImageFacts | None:
-    """What a checkpoint says of Datasets that were given as objects, and so cannot be loaded; None of other data."""
+    """Returns the facts about Datasets that were given as objects, which cannot be loaded; None for other data."""
     from bnn_itrd.data.splits import ImageFacts
 
     data = identity.get("data") or {}
@@ -82,7 +82,7 @@ def recorded_facts(identity: dict[str, Any]) -> ImageFacts | None:
 
 
 def recorded(path: Path) -> dict[str, Any]:
-    """Reads what the run's config.yaml beside an exported file says of it; empty where there is none."""
+    """Returns the configuration in config.yaml in the folder of an exported file; {} if there is none."""
     config = path.parent / "config.yaml"
     tree = read_yaml(config) if config.is_file() else None
     return tree if isinstance(tree, dict) else {}

@@ -1,4 +1,4 @@
-"""The rows of a comparison: of comparison.json and of the terminal's table."""
+"""The rows of a comparison, in comparison.json and in the table on the terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ _MS_WHAT = {
 
 @dataclass(frozen=True)
 class EvaluatedMember:
-    """A member, evaluated on the test images, with its file and what validation said of it."""
+    """A network, its evaluation on the test images, its ONNX file, and the file's agreement with it.
+
+    opened: the file in onnxruntime; session_ms: the time to open it; others: rows of its other files; not_exported:
+    targets that cannot represent it, with their reasons.
+    """
 
     member: Member
     test: Evaluation
@@ -36,7 +40,7 @@ class EvaluatedMember:
 
 
 def agreement_row(result: Agreement) -> dict[str, Any]:
-    """Returns what validation says of a file, as keys of comparison.json."""
+    """Returns the agreement of a file with its network under the keys of comparison.json."""
     return {
         "top1": None if result.top1_file is None else 100 * result.top1_file,
         "agreement": 100 * result.argmax_agreement,
@@ -55,7 +59,7 @@ def model_row(
 ) -> dict[str, Any]:
     """Returns one model of comparison.json; accuracies in percent, times in ms, sizes in bytes (run-folder.md).
 
-    speed: what was measured of its file, a row per form, that with the native library first.
+    speed: the latencies of its file, a row per form, native before stock.
     """
     member, test = entry.member, entry.test
     cost = summary(member.model, data.input_shape)
@@ -112,9 +116,9 @@ def model_row(
 
 
 def _curve_point(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the history under the names of comparison.json."""
+    """Returns a row of the history under the keys of comparison.json."""
     parts = {k.removeprefix("loss_"): v for k, v in row.items() if k.startswith("loss_")}
-    watched = {k: v for k, v in row.items() if "." in k}  # a distiller's, ``itrd.corr``
+    watched = {k: v for k, v in row.items() if "." in k}  # numbers that distillers report, ``itrd.corr``
     split = row["split"]
     return {
         "epoch": row["epoch"],
@@ -133,7 +137,7 @@ def _curve_point(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def table_rows(comparison: dict[str, Any]) -> list[dict[str, str]]:
-    """Returns the rows of the terminal's table, one per model, as text."""
+    """Returns the rows of the table on the terminal, one for each model, as text."""
 
     def cell(value: Any, form: str) -> str:
         return "-" if value is None else format(value, form)

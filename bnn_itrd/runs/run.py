@@ -1,4 +1,4 @@
-"""The whole road: data -> teacher -> students -> ONNX -> validation -> one comparison."""
+"""A whole run: it trains a teacher and its students, exports them to ONNX, validates the files, and compares all."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = ["run_recipe"]
 
 
 def _folders(config: RunConfig, out: Path) -> list[Path]:
-    """The folders of the students and of their first stages, and then the teacher's: one precision serves them all."""
+    """Returns the folders where a training may have begun: the students', their first stages', then the teacher's."""
     students = [folder for name in config.students for folder in (out / name, out / name / FIRST_STAGE)]
     return [*students, out / "teacher"]
 
@@ -51,20 +51,20 @@ def _check_name(config: RunConfig, only: str | None) -> None:
 
 
 def _check_folder(config: RunConfig, data: ImageData, out: Path) -> None:
-    """Refuses a folder that another run began, before anything in it is touched."""
+    """Raises UserError if the folder has checkpoints of another configuration, before anything in it is changed."""
     for name in ("teacher", *config.students):
         member = member_config(config, name)
         for stage, folder in ((member, out / name), (member.of_first_stage(), out / name / FIRST_STAGE)):
             if stage is not None and (folder / "last.pt").exists():
                 given = {**to_dict(stage), **data_identity(data)}
-                # The hashes are known only once there is a teacher, and a network to begin with weights.
+                # The hashes of the teacher and of given weights are not known before both are loaded.
                 matching_state(folder / "last.pt", given, later=("teacher_sha256", "weights_sha256"))
 
 
 def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher: Member | None) -> None:
-    """Makes every network and distiller once, without memory: what does not fit is told before hours of training.
+    """Builds every network and distiller on the meta device, so that errors come before hours of training.
 
-    teacher: one that is trained already; else the run's own.
+    teacher: one that is already trained, or None for the run's own.
     """
     students = [member_config(config, name) for name in config.students if only in (None, name)]
     shape, labels = data.input_shape, data.train.labels
@@ -78,7 +78,7 @@ def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher
         teacher_sizes = _sizes("teacher", member_config(config, "teacher") if teacher is None else teacher.model, data)
     if not students:
         return
-    # They differ in what they learn from alone.
+    # Students differ only in what they learn from, so one of them is enough.
     check_first_weights(students[0], data)
     if (first := students[0].of_first_stage()) is not None:
         _sizes(first.name, first, data)
@@ -101,7 +101,7 @@ def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher
 
 
 def _sizes(name: str, given: MemberConfig | nn.Module, data: ImageData) -> Sizes:
-    """Returns the sizes of a member's outputs, of its definition or of a network; an error begins with its name."""
+    """Returns the sizes of a network's outputs; given: its configuration or the network. Errors begin with its name."""
     try:
         if isinstance(given, nn.Module):
             return output_sizes(given, data)
@@ -119,13 +119,13 @@ def run_recipe(
     trust: bool = False,
     report: bool = True,
 ) -> dict[str, Any] | None:
-    """Trains what is not trained yet, exports, validates, compares; returns the comparison (main process only).
+    """Trains, exports, validates and compares the networks of a run; returns the comparison in the main process.
 
-    `only`: train this one member ('teacher' or a student) and stop there. `trust`: a given teacher's folder may name
-    code of its own; what the configuration names itself is imported anyway. `report`: False leaves the export and the
-    comparison to a later call. The same call continues a run that was interrupted. status.json, in the run's folder or
-    the one member's, says whether all training is done. Raises UserError on anything the user can mend, Unfinished
-    where ``train.max_seconds`` are over.
+    The same call continues a run that was interrupted. only: train and compare only 'teacher' or this student. trust:
+    allow importing code that only a given teacher's folder names; code that the configuration names is imported
+    anyway. report: False leaves the export and the comparison to a later call. status.json, in the run's folder or that
+    of `only`, says whether all training is done. Raises UserError on errors that the user can correct, Unfinished if
+    ``train.max_seconds`` are over.
     """
     began = time.monotonic()
     _check_name(config, only)
@@ -145,7 +145,7 @@ def run_recipe(
     if precisions[0] != precisions[-1] and fabric.world_size > 1:
         raise UserError("with several processes, teacher_train.precision and train.precision must be the same")
     if fabric.is_global_zero:
-        _tell(config, data, only)
+        _print_beginning(config, data, only)
         busy = busy_note(torch.get_num_threads()) if fabric.device.type == "cpu" and config.log.progress else None
         if busy is not None:
             print(f"note: {busy}", file=sys.stderr)
@@ -173,15 +173,15 @@ def run_recipe(
 
 
 def _silent(line: str) -> None:
-    """Shows nothing of a line of progress."""
+    """Ignores a line of progress."""
 
 
-def _tell(config: RunConfig, data: ImageData, only: str | None) -> None:
-    """Prints what the run begins with: the data, and the network of the students, or of the teacher without any."""
+def _print_beginning(config: RunConfig, data: ImageData, only: str | None) -> None:
+    """Prints the data and the network of the students, or of the teacher if there are no students."""
     name = only or next(iter(config.students), "teacher")
     member = member_config(config, name)
     shown, cost, remarks = config.log.progress, None, list[str]()
-    if shown or member.network.name not in MODELS:  # of those there is nothing to remark
+    if shown or member.network.name not in MODELS:  # networks of MODELS have no remarks
         cost, remarks = first_look(member.network, member.scheme, data)
     tell_beginning(data, member.network.name, cost, remarks, shown=shown)
 
@@ -198,9 +198,9 @@ def _train(
     only: str | None,
     deadline: float | None,
 ) -> list[Member]:
-    """Trains what `trainings` says, and the students; returns what can be compared, the teacher first.
+    """Trains the teacher if `trainings` has it, and the students; returns those that can be compared, teacher first.
 
-    Raises Unfinished where the deadline, a time of `time.monotonic`, is near.
+    Raises Unfinished if the deadline, a time of `time.monotonic`, is near.
     """
     precision = config.teacher_train.precision
     if fabric.is_global_zero:
@@ -233,7 +233,7 @@ def _train(
 
 
 def _trainings(config: RunConfig, only: str | None, teacher: Member | None) -> dict[str, TrainConfig]:
-    """What will be trained, by the name of its field: the teacher first, then the students."""
+    """Returns the trainings of this call, field -> settings, the teacher's before the students'."""
     trainings = {}
     if teacher is None and only in (None, "teacher"):
         trainings["teacher_train"] = config.teacher_train
@@ -243,7 +243,7 @@ def _trainings(config: RunConfig, only: str | None, teacher: Member | None) -> d
 
 
 def _given_teacher(config: RunConfig, data: ImageData, out: Path, only: str | None, trust: bool) -> Member | None:
-    """The teacher that need not be trained: the one named, or for a single student the one in the run's folder."""
+    """Returns a teacher that is already trained: the one named, or for a single student the one in the run's folder."""
     trusted = trust or named_addresses(to_dict(config))
     if config.teacher is not None and only == "teacher":
         raise UserError(f"teacher {config.teacher} is given, so none is trained: leave it out, or name a student")

@@ -1,4 +1,4 @@
-"""The sizes of what a network answers with, found before anything is trained."""
+"""The sizes of a network's outputs, found before anything is trained."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ Found = TypeVar("Found")
 def first_look(
     network: NetworkConfig, scheme: SchemeConfig | None, data: ImageData
 ) -> tuple[Summary | None, list[str]]:
-    """Returns what the network that will be trained does for one image of the data, None where it cannot be counted,
-    and what `binarize` has to say of it: of a network of another library or of a user, made binary."""
+    """Returns the size and work of the network that will be trained, and the remarks of `binarize` on it.
+
+    The first is None if it cannot be counted; the second is empty unless `binarize` made the network binary.
+    """
     model: list[nn.Module] = []
 
     def count(made: nn.Module) -> Summary:
@@ -55,10 +57,10 @@ def sizes_of_definition(network: NetworkConfig, scheme: SchemeConfig | None, dat
 def _found_of_definition(
     find: Callable[[nn.Module], Found], network: NetworkConfig, scheme: SchemeConfig | None, data: ImageData
 ) -> Found:
-    """Returns what is found of a network that is built on the meta device, without memory or arithmetic.
+    """Returns the result of `find` on a network that is built on the meta device, without memory or arithmetic.
 
-    Code of a user's own or of another library need not know that device: some compute their sizes with tensors. Where
-    it fails there, the network is built with memory.
+    A user's or another library's code that fails on that device, since it computes sizes with tensors, is built with
+    memory.
     """
     make = functools.partial(build, network, scheme, num_classes=len(data.classes), input_shape=data.input_shape)
     theirs = network.name.partition(":")[0] in LIBRARIES or named_addresses(
@@ -73,7 +75,7 @@ def _found_of_definition(
 
 
 def output_sizes(model: nn.Module, data: ImageData) -> Sizes:
-    """Returns the sizes of a network's outputs. Raises UserError where it does not take images of the data's shape."""
+    """Returns the sizes of a network's outputs. Raises UserError if it does not take images of the data's shape."""
     try:
         return measure(model, data.input_shape)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:

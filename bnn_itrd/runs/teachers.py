@@ -1,4 +1,4 @@
-"""A trained teacher from a run, torchvision or timm."""
+"""Functions that load a trained teacher from a run, torchvision or timm."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def load_teacher(
     other_classes: bool = False,
     trust: bool | Collection[str] = False,
 ) -> Member:
-    """A trained teacher: a run folder (its teacher), a checkpoint, torchvision:NAME or timm:NAME.
+    """Loads a trained teacher: a run folder (its teacher), a checkpoint, torchvision:NAME or timm:NAME.
 
-    It goes on seeing images as in its own training: under the statistics of its run, or those its library says
-    (ImageNet's, mostly); normalization: 'own', or 'data' where a library's network was trained under the data's.
-    other_classes: it may know others than the data's, for students that do not compare logits with it. trust: True, or
-    addresses of the user's own code that may be imported although only the teacher's folder names them.
-    Raises UserError where it is not there or was trained for other classes or another image shape.
+    weights: the state dict of a library's network. normalization: 'own': its images are normalised with mean and std
+    of its run, or of its library (mostly ImageNet's); 'data': with those of the data, for a library's network that was
+    trained so. other_classes: it may have other classes than the data, for students that do not compare logits. trust:
+    True, or addresses of the user's own code that may be imported although only the teacher's folder names them.
+    Raises UserError if it does not exist, is not trained to its end, or has other classes or another image shape.
     """
     library, colon, _ = address.partition(":")
     if colon and library in LIBRARIES:
@@ -107,21 +107,21 @@ def _few(names: Sequence[str]) -> str:
 
 
 def library_statistics(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns the mean and standard deviation that another library normalises a network's images with.
+    """Returns the mean and standard deviation with which a library normalises a network's images.
 
-    They are what timm says of it; torchvision's networks all have ImageNet's.
+    timm records them in the network; torchvision's networks all have ImageNet's.
     """
-    said: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
-    return tuple(said.get("mean", MEAN)), tuple(said.get("std", STD))
+    recorded: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    return tuple(recorded.get("mean", MEAN)), tuple(recorded.get("std", STD))
 
 
 def foreign(
     address: str, weights: str | None, *, num_classes: int, other_classes: bool = False
 ) -> tuple[nn.Module, int]:
-    """``torchvision:NAME`` or ``timm:NAME``, with its state dict from a local file: nothing is downloaded.
+    """Loads ``torchvision:NAME`` or ``timm:NAME`` with its state dict from a local file; nothing is downloaded.
 
-    Returns the network and its number of classes: num_classes or, with `other_classes`, as many as the file has.
-    Raises UserError: unknown name, missing file, a state dict that does not fit.
+    Returns the network and its number of classes: num_classes or, with `other_classes`, that of the file.
+    Raises UserError: an unknown name, a missing file, a state dict that does not fit.
     """
     model = untrained_network(address, num_classes=num_classes)
     if weights is None:
@@ -131,7 +131,7 @@ def foreign(
     state = read_state(path, of=f"{address} with {num_classes} classes")
     try:
         if other_classes:
-            # The rows of the classifier, whose place does not depend on their number.
+            # The number of classes in the file is the number of rows of its classifier.
             head = state.get(f"{find_head(model)}.weight")
             if head is not None and len(head) != num_classes:
                 num_classes = len(head)

@@ -1,1 +1,1 @@
-"""The training of one network: objective, trainer, evaluation, checkpoints."""
+"""The training of one network: its loss, the loop over epochs, evaluation, checkpoints."""

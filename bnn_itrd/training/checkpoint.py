@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, sealed, read without running code, refused with a reason."""
+"""Checkpoints: they are written whole or not at all, have a checksum, and are read without running code from them."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from bnn_itrd.files import write_file
 __all__ = ["FORMAT", "check_undamaged", "load_checkpoint", "matching_state", "refused_content", "save_checkpoint"]
 
 
-# Raise this when an older version could no longer read what is written.
+# The version of the format; raise it if older versions of the package cannot read what is written.
 FORMAT = 1
 
-# The comment of the zip archive that torch.save makes: this, then the sha256, in hex, of all bytes before its digits.
+# torch.save makes a zip archive; its comment is this text and the SHA-256, in hex, of all bytes before its digits.
 _SEAL = b"bnn-itrd sha256 "
 _DIGITS = 64
-_COMMENT_LENGTH = 2  # bytes, at the end of an archive that has no comment
+_COMMENT_LENGTH = 2  # bytes of the comment's length, with which an archive without a comment ends
 _BLOCK = 1 << 20
 
 _REMEDY = "Use another copy of it, or remove it and train again"
 
-# In the message of a pickle that torch refuses: what it would have called.
+# torch's message about a pickle that it refuses contains the name of what the pickle would have called.
 _GLOBAL = re.compile(r"GLOBAL (\S+)")
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Saves tensors and plain values with their seal. Raises UserError where it cannot, the old file untouched."""
-    # Through memory: on a full disk torch's zip writer hides the system's error behind one of its own.
+    """Saves tensors and plain values with a checksum. Raises UserError if it cannot; the old file is then unchanged."""
+    # It is saved into memory first: on a full disk torch's zip writer hides the system's error.
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
     buffer.seek(-_COMMENT_LENGTH, io.SEEK_END)
@@ -49,10 +49,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def check_undamaged(path: Path) -> None:
-    """Raises UserError where a file that torch.save made has changed since: a flipped bit is another network.
+    """Raises UserError if a file of torch.save was damaged after it was written, even by a single bit.
 
-    A checkpoint of `save_checkpoint` is held against its seal, any other archive (an older checkpoint, one that another
-    program wrote) against the CRC-32 of each of its parts. What is no archive at all is left to who reads it.
+    A checkpoint of `save_checkpoint` is compared with its SHA-256, another archive (an older checkpoint, or another
+    program's) with the CRC-32 of each part. A file that is no archive passes; reading it fails later.
     """
     with path.open("rb") as file:
         seal_at = max(0, file.seek(0, io.SEEK_END) - _DIGITS - len(_SEAL))
@@ -72,16 +72,19 @@ def check_undamaged(path: Path) -> None:
 
 
 def _parts_fit(path: Path) -> bool:
-    """Whether every part of a zip archive has its CRC-32."""
+    """Returns whether every part of a zip archive has the CRC-32 that the archive states."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except Exception:  # a damaged directory: names that are no text, methods that there are not, places outside
+    except Exception:  # the archive's directory is damaged: names that are no text, unknown methods, places outside
         return False
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, on the CPU. Raises UserError: missing, cut short, damaged, not ours, newer."""
+    """Returns the state that `save_checkpoint` wrote, on the CPU.
+
+    Raises UserError if the file is missing, cut short, damaged, of another program, or of a newer version.
+    """
     if not path.is_file():
         raise UserError(
             f"{path} is a folder, not a checkpoint: remove it" if path.is_dir() else f"no checkpoint {path}"
@@ -89,8 +92,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     check_undamaged(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and torch each have their own
-        # What torch's own reader says of a broken archive helps nobody.
+    except Exception as error:  # zip, pickle and torch each raise types of their own
+        # torch's message about a broken archive does not help the user.
         cut = f" (is it cut short?): its {path.stat().st_size:,} bytes are no archive of torch.save. {_REMEDY}"
         why = refused_content(error)
         raise UserError(f"{path} cannot be read as a checkpoint{f': {why}' if why else cut}") from error
@@ -104,18 +107,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def refused_content(error: Exception) -> str:
-    """Returns why torch.load refused what a file holds, without its advice on how to run code; else an empty text."""
+    """Returns why torch.load refused a pickle, without its advice to allow running code; "" for another error."""
     if not isinstance(error, pickle.UnpicklingError):
         return ""
     if (named := _GLOBAL.search(str(error))) is not None:
-        return f"it holds an object of {named[1]}, and nothing but tensors and plain values is read: no code is run"
-    return "it is no file of torch.save, or is damaged"
+        return f"it contains an object of {named[1]}, but only tensors and plain values are read: no code is run"
+    return "it is not a file of torch.save, or it is damaged"
 
 
 def matching_state(last: Path, identity: dict[str, Any], *, later: Sequence[str] = ()) -> dict[str, Any]:
-    """The checkpoint, if it belongs to this configuration; `later` names what `identity` does not hold yet.
+    """Returns the checkpoint if it belongs to the configuration `identity`; keys of `later` are not compared.
 
-    Raises UserError: unreadable, not a run's checkpoint, or another configuration (a line for each field).
+    Raises UserError if it cannot be read, is not a training's checkpoint, or has another configuration (a line for each
+    field).
     """
     state = load_checkpoint(last)
     trained = isinstance(state.get("identity"), dict) and isinstance(state.get("objective"), dict)

@@ -1,4 +1,4 @@
-"""Accuracy, always in float32: autocast rounds the sums of +-1 products."""
+"""Evaluation of a network, always in float32, since autocast rounds the sums of +-1 products."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _MOST_KEPT = 4_194_304
 
 @dataclass(frozen=True)
 class Evaluation:
-    """top1, top5 in percent; loss: mean cross-entropy in nats; logits (n, c), labels (n,), on the CPU.
+    """The results of an evaluation.
 
-    top5 counts the label among the five largest logits (among all, where there are fewer classes).
+    top1, top5: accuracy in percent; top5 counts a label among the five largest logits, or among all of fewer classes.
+    loss: mean cross-entropy in nats. logits (n, c), labels (n,): on the CPU.
     """
 
     top1: float
@@ -42,7 +43,11 @@ class Evaluation:
 
 
 def score(logits: Tensor, labels: Tensor) -> Evaluation:
-    """The `Evaluation` of logits (n, c) float32 and labels (n,)."""
+    """Returns the `Evaluation` of logits (n, c) float32 and labels (n,).
+
+    >>> score(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 1])).top1
+    50.0
+    """
     logits, labels = logits.cpu(), labels.cpu()
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices
     hits = best == labels[:, None]
@@ -78,7 +83,7 @@ def kept_evaluation(kept: object) -> Evaluation | None:
 
 @contextlib.contextmanager
 def _no_tf32() -> Iterator[None]:
-    """cuDNN's convolutions in float32: by default they round their inputs to TF32's ten bits."""
+    """Lets cuDNN's convolutions compute in float32; by default they round their inputs to TF32's ten bits."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -114,5 +119,10 @@ def evaluate(
 
 
 def confusion(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """(classes, classes) int64: row the label, column the prediction."""
+    """Returns how often each label (row) got each prediction (column): (n,), (n,) -> (classes, classes) int64.
+
+    >>> confusion(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), 2)
+    tensor([[1, 1],
+            [0, 1]])
+    """
     return torch.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)

@@ -1,4 +1,4 @@
-"""Lightning Fabric: devices, processes and precision."""
+"""Lightning Fabric, which sets up devices, processes and precision."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ __all__ = ["make_fabric", "reset_loss_scale", "steps_in_epoch"]
 
 
 def make_fabric(config: FabricConfig, *, precision: str = "32-true") -> Fabric:
-    """The one Fabric of a command, launched: with several processes, each of them runs the command from here on."""
+    """Returns the Fabric of a command, launched: with several processes, each runs the command from here on.
+
+    Raises UserError if the device, strategy or precision is not possible here.
+    """
     fewer = set_threads(config.threads, processes=config.devices, quota=cpu_quota())
     try:
         fabric = Fabric(
@@ -27,7 +30,7 @@ def make_fabric(config: FabricConfig, *, precision: str = "32-true") -> Fabric:
             strategy=config.strategy,
             precision=precision,  # type: ignore[arg-type]
         )
-    except (ValueError, RuntimeError, ImportError) as error:  # of an accelerator whose library is not installed
+    except (ValueError, RuntimeError, ImportError) as error:  # ImportError: an accelerator's library is not installed
         raise UserError(f"fabric: {error}") from error
     except Exception as error:  # lightning raises its own MisconfigurationException, which has no public base
         if type(error).__name__ != "MisconfigurationException":
@@ -44,26 +47,32 @@ def make_fabric(config: FabricConfig, *, precision: str = "32-true") -> Fabric:
         atexit.register(_leave)
         launched = getattr(fabric.strategy.launcher, "procs", None)
         if launched:
-            # Lightning kills this process where one of them fails, within five seconds and without a word.
+            # Lightning would kill this process, without a message, within five seconds after another one fails.
             launched.clear()
     return fabric
 
 
 def reset_loss_scale(fabric: Fabric) -> None:
-    """Gives the Fabric's loss scaling its first value: one Fabric serves several trainings, one after the other."""
+    """Resets the Fabric's loss scaling, since one Fabric runs several trainings one after the other."""
     scaler = getattr(fabric.strategy.precision, "scaler", None)
     if scaler is not None and scaler.is_enabled():
         scaler.load_state_dict(torch.amp.GradScaler(fabric.device.type).state_dict())
 
 
 def _leave() -> None:
-    """Closes the process group: left to the interpreter's last moments, gloo's threads may abort the process."""
+    """Closes the process group; otherwise gloo's threads may abort the process while the interpreter ends."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 def steps_in_epoch(train: TrainConfig, images: int, processes: int, *, field: str = "train") -> int:
-    """Full batches in a pass over so many images. Raises UserError, naming the field, where they cannot be made."""
+    """Returns the number of full batches in so many images. Raises UserError, naming the field, if it is 0.
+
+    A batch must also be a multiple of the processes.
+
+    >>> steps_in_epoch(TrainConfig(batch_size=32), 100, 1)
+    3
+    """
     size = train.batch_size
     if size > images:
         raise UserError(f"{field}.batch_size {size} is larger than the {counted(images, 'training image')}")

@@ -1,4 +1,4 @@
-"""The files of one training: checkpoints, metrics.csv, and TensorBoard's."""
+"""The files of one training: checkpoints, metrics.csv, and TensorBoard's event files."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["TrainingFiles"]
 
 
 class TrainingFiles:
-    """Reads and writes what a training keeps in its folder; of several processes the main one alone writes.
+    """Reads and writes the files in a training's folder; of several processes only the main one writes.
 
-    last.pt holds everything that continues the training, best.pt the network of the epoch with the best top-1 (where
-    rows have one), metrics.csv a line per epoch, and preparation.csv a line per epoch of the distillers' preparation.
-    Checkpoints are written after the first epoch of a call, then when `seconds` have passed since the last one, and at
-    the end: leaving it as a context writes what is not on the disk yet, whatever ended the training. Until then the end
-    of the last epoch is a copy in memory. A thread writes them beside the training.
-    `identity`: the configuration that must agree for a training to be continued.
+    last.pt contains all that is needed to continue the training, best.pt the network of the epoch with the best top-1
+    (if rows have one), metrics.csv a line per epoch, and preparation.csv a line per epoch of the distillers'
+    preparation.
+    A thread writes a checkpoint after the first epoch of a call, then when `seconds` have passed since the last one,
+    and at the end of the ``with`` block, whatever ended the training. Until then the newest epoch is kept in memory.
+    identity: the configuration that must be the same for a training to be continued.
     """
 
     def __init__(
@@ -46,19 +46,19 @@ class TrainingFiles:
         self.close()
 
     def restore(self, trainer: BaseTrainer) -> None:
-        """Continues where last.pt stands, if there is one. Raises UserError: another configuration or network."""
+        """Restores last.pt, if there is one. Raises UserError if it has another configuration or network."""
         if self.last.exists():
             state = matching_state(self.last, self.identity)
             try:
                 trainer.restore(state)
             except UserError as error:
                 raise UserError(f"{self.last}: {error}") from error
-        stands = trainer.epoch, len(trainer.preparation)
-        if self.fabric.broadcast(stands) != stands:
+        done = trainer.epoch, len(trainer.preparation)
+        if self.fabric.broadcast(done) != done:
             raise UserError(f"all processes must see the same {self.last}: put --out on a disk they share")
 
     def open(self, trainer: BaseTrainer, *, tensorboard: bool, begin: Callable[[], None] | None = None) -> None:
-        """Calls `begin` where the training is new, and puts right what a process that was killed left behind."""
+        """Calls `begin` if the training is new; removes temporary files of a killed process, rewrites metrics.csv."""
         main = self.fabric.is_global_zero
         if main:
             if begin is not None and not self.last.exists():
@@ -73,19 +73,19 @@ class TrainingFiles:
                 write_metrics(self.out / name, rows)
 
     def kept(self, epoch: int) -> str:
-        """Returns the sentence of an error message that says what is kept: last.pt after so many epochs, or nothing."""
+        """Returns the sentence of an error message about what is saved: last.pt after so many epochs, or nothing."""
         begun = self.last.exists() or self.writer.began
-        return f"{self.last} holds epoch {epoch}." if begun else "No checkpoint was written yet."
+        return f"{self.last} has epoch {epoch}." if begun else "No checkpoint was written yet."
 
     def save_preparation(self, trainer: BaseTrainer) -> None:
-        """Keeps the end of an epoch of preparation; every process waits for it."""
+        """Saves the state after an epoch of preparation; every process waits for it."""
         if self.fabric.is_global_zero:
             self.writer.keep({"last.pt": {"identity": self.identity, **trainer.state()}})
             write_metrics(self.out / "preparation.csv", trainer.preparation)
         self.fabric.barrier()
 
     def save(self, trainer: BaseTrainer) -> None:
-        """Keeps the end of an epoch, the last of the history; every process waits for it."""
+        """Saves the state after the last epoch of the history; every process waits for it."""
         if self.fabric.is_global_zero:
             row, state = trainer.history[-1], trainer.state()
             files = {"last.pt": {"identity": self.identity, **state}}
@@ -100,7 +100,7 @@ class TrainingFiles:
         self.fabric.barrier()
 
     def close(self) -> None:
-        """Writes what waits, and closes the files. Raises UserError where a checkpoint could not be written."""
+        """Writes the states that are in memory, and closes the files. Raises UserError if that fails."""
         try:
             self.writer.close()
         finally:

@@ -1,7 +1,7 @@
-"""The training of a network from its first epoch, or from where it was cut off, to its last.
+"""The training of a network, from its first epoch or from a checkpoint.
 
-One loop, `fit_epochs`, walks the epochs of every network: the teacher, the plain student, the distilled ones, and the
-readers of `bnn_itrd.nlp`. `fit` here is that of images, with the distillers' preparation before it.
+`fit_epochs` is the loop over epochs of every network: teacher, students, and the networks of `bnn_itrd.nlp`. `fit`
+trains a network for images, with the distillers' preparation before the epochs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ __all__ = ["Fitted", "TimeLimit", "fit", "fit_epochs"]
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network (in eval mode; the moving average where one was asked for) and how it got there."""
+    """A trained network and its training.
+
+    model: the network in eval mode; with ``train.ema`` the moving average. history: the row of metrics.csv of each
+    epoch. final: the last evaluation.
+    """
 
     model: nn.Module
     history: list[dict[str, Any]]
@@ -43,7 +47,7 @@ class Fitted:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The row of the epoch with the best top-1 (the first of equals)."""
+        """The row of the epoch with the best top-1; of equal ones, the first."""
         return max((row for row in self.history if row["top1"] is not None), key=lambda row: row["top1"])
 
 
@@ -63,18 +67,18 @@ def fit(
     after_epoch: Callable[[int], None] | None = None,
     deadline: float | None = None,
 ) -> Fitted:
-    """Trains a network, or continues where `out`/last.pt stands; the student is changed in place. No hook stays on
-    the networks, whatever happens. A BatchNorm that is in evaluation mode in a student in training mode stays there.
+    """Trains a network, or continues from `out`/last.pt; the student is changed in place.
 
-    `identity` is the configuration that must agree for a run to be continued (see `config.differences`).
-    Writes last.pt and best.pt (by top-1 on the held-out images, or on the test images where none are held out),
-    metrics.csv, preparation.csv where a distiller has a phase of its own, and TensorBoard files into `out`; when, says
-    `TrainingFiles`. `begin` is called on the main process where a run is new, once everything is found to fit and
-    before anything is written.
-    `deadline`: that of the whole command, a time of `time.monotonic`; by default ``train.max_seconds`` from now. Raises
-    Unfinished before an epoch that would pass it. Gives a UserWarning where most of the student is frozen. Raises
+    identity: the configuration that must be the same for a run to be continued (see `config.differences`).
+    last.pt and best.pt (by top-1 on the held-out images, or on the test images without these), metrics.csv,
+    preparation.csv if a distiller has a preparation, and TensorBoard files are written into `out`; `TrainingFiles`
+    describes when. begin: a function called on the main process if the run is new, after all checks and before
+    anything is written. after_epoch: a function called with the number of epochs that are done.
+    deadline: the end of the whole command's time, as `time.monotonic` counts; by default ``train.max_seconds`` from
+    now. All hooks are removed at the end. A BatchNorm in evaluation mode, in a student in training mode, stays so.
+    Gives a UserWarning if most of the student is frozen. Raises Unfinished before an epoch beyond the deadline;
     UserError: another configuration in `out`, a batch larger than the data, a distiller that does not fit the networks,
-    a student without anything to train, a loss that is not finite.
+    a student without a parameter to train, a loss that is not finite.
     """
     limit = TimeLimit.of(deadline, train, title, fabric)
     steps = steps_in_epoch(train, len(data.train), fabric.world_size)
@@ -87,7 +91,7 @@ def fit(
     try:
         with TrainingFiles(out, identity, fabric, seconds=train.checkpoint_seconds) as files:
             files.restore(trainer)
-            _tell_finished(trainer, title, shown=log.progress)
+            _print_finished(trainer, title, shown=log.progress)
             files.open(trainer, tensorboard=log.tensorboard, begin=begin)
             with Progress(
                 title, epochs=train.epochs, steps=steps, names=trainer.names, batch_size=train.batch_size,
@@ -109,18 +113,18 @@ def fit(
         trainer.objective.release()
 
 
-def _tell_finished(trainer: Trainer, title: str, *, shown: bool) -> None:
-    """Says so where a training that is met again has nothing left to do."""
+def _print_finished(trainer: Trainer, title: str, *, shown: bool) -> None:
+    """Prints a line if the restored training was finished before."""
     if shown and trainer.epoch >= (epochs := trainer.config.epochs):
-        trainer.fabric.print(f"{title}: its training was finished before, at epoch {trainer.epoch} of {epochs}")
+        trainer.fabric.print(f"{title}: its training was already finished, at epoch {trainer.epoch} of {epochs}")
 
 
 class TimeLimit:
-    """Stops a training before the epoch that would pass a deadline, a time of `time.monotonic`.
+    """Stops a training before the epoch that would pass a deadline, which is a time of `time.monotonic`.
 
-    An epoch is taken to be as long as the longest of this network so far in this call, evaluation and all; the first,
-    in which much is compiled, does not count once there is a second. The first begins wherever the deadline has not
-    passed yet. Of several processes the first decides for all.
+    An epoch is expected to take as long as this network's longest epoch in this call, with its evaluation; the first
+    one, in which code is compiled, is ignored after the second. The first epoch begins if the deadline has not passed.
+    Of several processes the first decides for all.
     """
 
     def __init__(self, deadline: float, title: str, fabric: Fabric) -> None:
@@ -130,13 +134,13 @@ class TimeLimit:
 
     @classmethod
     def of(cls, deadline: float | None, train: TrainConfig, title: str, fabric: Fabric) -> TimeLimit | None:
-        """Returns the limit of a training: the command's deadline, or ``train.max_seconds`` from now; None without."""
+        """Returns a training's limit: the command's deadline, or ``train.max_seconds`` from now; None without these."""
         if deadline is None and train.max_seconds is not None:
             deadline = time.monotonic() + train.max_seconds
         return None if deadline is None else cls(deadline, title, fabric)
 
     def check(self, epoch: int, epochs: int) -> None:
-        """Is called before each epoch. Raises Unfinished where that would end too late."""
+        """Raises Unfinished if the next epoch would end too late; `fit_epochs` calls this before each epoch."""
         now = time.monotonic()
         if self._began is not None:
             self._lengths.append(now - self._began)
@@ -157,10 +161,10 @@ def fit_epochs(
     after_epoch: Callable[[int], None] | None = None,
     limit: TimeLimit | None = None,
 ) -> None:
-    """Trains what is missing of so many epochs, each of so many steps.
+    """Trains the epochs that are missing, each of so many steps.
 
-    An epoch ends in an evaluation, a state that is kept and its line of metrics.csv. Raises UserError on a loss or a
-    weight that is not finite, before it could replace the last good checkpoint, and Unfinished where the limit is near.
+    After an epoch the network is evaluated, the state is saved, and a line of metrics.csv is written. Raises UserError
+    on a loss or a weight that is not finite, before that state is saved, and Unfinished if the time limit is near.
     """
     while trainer.epoch < epochs:
         if limit is not None:
@@ -185,7 +189,7 @@ def _prepare(
     steps: int,
     limit: TimeLimit | None,
 ) -> None:
-    """Runs the distillers' phases before the training, as far as they are not done; each epoch ends in a checkpoint."""
+    """Trains the epochs of the distillers' preparation that are missing; the state is saved after each."""
     length = max(trainer.preparation_epochs.values(), default=0)
     while (done := len(trainer.preparation)) < length:
         if limit is not None:
@@ -196,7 +200,7 @@ def _prepare(
         trainer.check_finite(done, steps, kept)
         trainer.preparation.append(row)
         if done + 1 == length:
-            # What the training starts from has no momentum.
+            # The training proper starts without momentum.
             trainer.raw_optimizer.state.clear()
         files.save_preparation(trainer)
         progress.end(row)

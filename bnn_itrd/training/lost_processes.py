@@ -1,4 +1,4 @@
-"""What becomes of a process of a training that has lost another one."""
+"""The end of a process whose training has lost another of its processes."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from bnn_itrd.training.writer import write_waiting
 
 __all__ = ["ending_together"]
 
-# How long the main thread has to notice by itself that a process is lost (gloo says so at once, NCCL in ten minutes).
+# The main thread has this time to notice a lost process by itself (gloo reports it at once, NCCL after ten minutes).
 _PATIENCE = 3.0  # seconds
-# What the last finished epoch may take to be written then.
-_GRACE = 20.0
+# The last finished epoch must then be written within this time.
+_GRACE = 20.0  # seconds
 
 
 @contextlib.contextmanager
 def ending_together(fabric: Fabric) -> Iterator[None]:
-    """Within it a process ends where another one of the same training has ended: it cannot go on alone.
+    """Ends this process, inside a ``with`` block, if another process of the training has ended: none can go on alone.
 
-    Epochs that are finished are written before. Processes of this machine are watched (on Linux), those of others are
-    missed by the communication with them. Raises LostProcess; a process that stands in a communication which does not
-    notice ends with its message and its status.
+    Finished epochs are written before. Processes of this machine are watched (on Linux); those of other machines are
+    noticed when the communication with them fails. Raises LostProcess; a process that waits in a communication which
+    does not fail is ended with that error's message and status.
     """
     if fabric.world_size == 1:
         yield
@@ -45,7 +45,7 @@ def ending_together(fabric: Fabric) -> Iterator[None]:
     except RuntimeError as error:
         if not _of_communication(error):
             raise
-        # The connection breaks a moment before the system has buried the process.
+        # The connection breaks a moment before the system reports the end of the process.
         watch.found.wait(_PATIENCE if watch.watches else 0)
         raise LostProcess(watch.who) from error
     finally:
@@ -58,15 +58,15 @@ class _Process:
     world: int
     host: str
     pid: int
-    numbering: str  # of the start of a system, and of the container in it, in which that is its pid
+    numbering: str  # identifies the system's start and the container (pid namespace) to which the pid belongs
 
     def __str__(self) -> str:
         return f"rank {self.rank} of {self.world} (pid {self.pid} on {self.host})"
 
 
 def _others(fabric: Fabric) -> list[_Process]:
-    """The other processes of the training that run on this machine."""
-    # Hosts may have one name ("localhost"), and the numbers of their first namespaces are the same.
+    """Returns the other processes of the training that run on this machine."""
+    # Several hosts may have the same name ("localhost") and the same number of their first namespace.
     numbering = ""
     with contextlib.suppress(OSError):  # not Linux
         numbering = f"{Path('/proc/sys/kernel/random/boot_id').read_text()}{os.stat('/proc/self/ns/pid').st_ino}"
@@ -78,12 +78,12 @@ def _others(fabric: Fabric) -> list[_Process]:
 
 
 def _of_communication(error: RuntimeError) -> bool:
-    """Whether an error is one of the processes' communication: gloo has no class of its own for its errors."""
+    """Returns whether an error comes from the communication of processes; gloo has no error class of its own."""
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
 
 
 class _Watch:
-    """A thread that waits for the end of other processes, and ends this one where its main thread does not."""
+    """A thread that waits for the end of other processes, and then ends this one if its main thread does not."""
 
     def __init__(self) -> None:
         self.who = "another process of this training"
@@ -93,17 +93,17 @@ class _Watch:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def begin(self, others: list[_Process]) -> None:
-        """Watches these processes from here on, where it can."""
+        """Watches these processes from now on, if the system allows it."""
         if hasattr(os, "pidfd_open"):  # Linux
             for process in others:
-                with contextlib.suppress(OSError):  # it is gone already: the communication says so
+                with contextlib.suppress(OSError):  # it has ended already, and the communication with it fails
                     self._handles[os.pidfd_open(process.pid)] = process
         if self.watches:
             self._thread.start()
 
     @property
     def watches(self) -> bool:
-        """Whether there is a process to be watched."""
+        """Whether a process is watched."""
         return bool(self._handles)
 
     def close(self) -> None:
@@ -136,5 +136,5 @@ class _Watch:
 
 
 def _save() -> None:
-    with contextlib.suppress(Exception):  # a full disk, say: the last checkpoint stays as it was
+    with contextlib.suppress(Exception):  # for example a full disk; the last checkpoint is then unchanged
         write_waiting()

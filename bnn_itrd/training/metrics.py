@@ -1,4 +1,4 @@
-"""metrics.csv: a line per epoch, and what is counted for it."""
+"""metrics.csv, which has a line per epoch, and values for its columns."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ __all__ = ["loss_columns", "positive_weights", "read_metrics", "write_metrics"]
 def loss_columns(
     names: Sequence[str], sums: Sequence[float], steps: int, *, shown: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """Returns the columns `loss` and `loss_NAME` of an epoch: the means over its steps of the loss and of its parts.
+    """Returns the columns `loss` and `loss_NAME` of an epoch: the means of the loss and of its parts over the steps.
 
-    sums: of each part over the epoch, in the order of `names`. shown: the parts that get a column, by default all.
+    sums: the sum of each part over the epoch, in the order of `names`. shown: the parts that get a column, by default
+    all.
 
     >>> loss_columns(["ce", "kd"], [6.0, 3.0], steps=3)
     {'loss': 3.0, 'loss_ce': 2.0, 'loss_kd': 1.0}
@@ -33,7 +34,7 @@ def loss_columns(
 
 
 def write_metrics(path: Path, history: Sequence[dict[str, Any]]) -> None:
-    """One line per epoch, rewritten whole from the history: never a half line, never one too many."""
+    """Writes a line per epoch; the whole file is rewritten from the history, so no line is cut short or repeated."""
     text = io.StringIO()
     columns = list(dict.fromkeys(key for row in history for key in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -44,7 +45,7 @@ def write_metrics(path: Path, history: Sequence[dict[str, Any]]) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.csv; numbers as floats, the epoch as int, empty cells as None."""
+    """Returns the rows of a metrics.csv: numbers as floats, the epoch as int, empty cells as None."""
     with path.open(newline="") as file:
         rows = []
         for row in csv.DictReader(file):
@@ -58,7 +59,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def positive_weights(model: nn.Module) -> Tensor | None:
-    """Returns which weights of the binary layers are +1, (weights,) bool; None of a network without such layers."""
+    """Returns which weights of all binary layers are +1, (weights,) bool; None for a network without binary layers."""
     layers = [m for m in model.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))]
     signs = [layer.binary_weight().signs.flatten() >= 0 for layer in layers]
     return torch.cat(signs) if signs else None

@@ -1,4 +1,4 @@
-"""The optimiser, what of a network it leaves alone, its learning rate, and the moving average of the weights."""
+"""The optimiser, its learning rate, the moving average of the weights, and checks for frozen parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bnn_itrd.quant import BinaryConv2d, BinaryLinear
 
 __all__ = ["MovingAverage", "check_frozen", "fixed_norms", "learning_rate", "make_optimizer"]
 
-# How many names a message shows.
+# The number of names that a message lists.
 _SHOWN = 3
 
 
@@ -53,16 +53,16 @@ def learning_rate(
 
 
 def make_optimizer(config: TrainConfig, module: nn.Module) -> torch.optim.Optimizer:
-    """Returns the optimiser that a training's configuration names, over the module's parameters that are trained.
+    """Returns the optimiser of a training's configuration, for those parameters of the module that require gradients.
 
-    Raises UserError where weight decay is to act on the weights of layers of which the module has none.
+    Raises UserError if only weights of layers should decay but the module has no such layer.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     >>> made = make_optimizer(TrainConfig(weight_decay=0.1, weight_decay_of="weights"), net)
     >>> [(len(group["params"]), group["weight_decay"]) for group in made.param_groups]
     [(1, 0.1), (3, 0.0)]
     """
-    # Lightning cannot unscale gradients for clipping where a fused optimiser would unscale them itself.
+    # Lightning cannot unscale gradients for clipping if a fused optimiser unscales them itself.
     fused = not (config.precision == "16-mixed" and config.clip_norm is not None)
     groups = _parameter_groups(config, module)
     if config.optimizer == "adamw":
@@ -78,15 +78,15 @@ def make_optimizer(config: TrainConfig, module: nn.Module) -> torch.optim.Optimi
 
 
 def _parameter_groups(config: TrainConfig, module: nn.Module) -> list[dict[str, Any]]:
-    """The trained parameters: in one group, or those that decay and the others apart."""
+    """Returns the trained parameters in one group, or in two if only some of them decay."""
     trained = [p for p in module.parameters() if p.requires_grad]
     if config.weight_decay_of == "all":
         return [{"params": trained}]
     weights = _weights(module)
     if config.weight_decay and not weights:
         raise UserError(
-            "train.weight_decay_of weights: the network has no convolution or linear layer of torch's or of "
-            "bnn_itrd's, so weight decay would act on nothing. Use all, or train.weight_decay 0"
+            "train.weight_decay_of is weights, but the network has no convolution or linear layer of torch or "
+            "bnn_itrd, so nothing would decay: use all, or train.weight_decay 0"
         )
     groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if id(p) in weights]},
@@ -96,9 +96,9 @@ def _parameter_groups(config: TrainConfig, module: nn.Module) -> list[dict[str, 
 
 
 def _weights(module: nn.Module) -> set[int]:
-    """The ids of the weights of convolutions and linear layers, those inside attention too.
+    """Returns the ids of the weights of convolutions and linear layers, also inside attention.
 
-    A weight that is computed (weight_norm, spectral_norm) decays with all that it is made of.
+    For a weight that is computed (weight_norm, spectral_norm) they are the ids of the parameters it is computed from.
     """
     kinds = (_ConvNd, nn.Linear, nn.MultiheadAttention, BinaryConv2d, BinaryLinear)
     found = set()
@@ -110,8 +110,11 @@ def _weights(module: nn.Module) -> set[int]:
 
 
 class MovingAverage(AveragedModel):
-    """A moving average of parameters and buffers, after torch's, which at every step copies its number of updates to
-    the device and waits for that copy. Whole numbers are the network's own."""
+    """An exponential moving average of a network's parameters and buffers; integers are copied, not averaged.
+
+    torch's own `AveragedModel` copies its count of updates to the device in every step and waits for the copy; this
+    does not.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__(model, use_buffers=True)
@@ -121,7 +124,7 @@ class MovingAverage(AveragedModel):
     def update_parameters(self, model: nn.Module) -> None:
         kept = [*self.module.parameters(), *self.module.buffers()]
         pairs = list(zip(kept, [*model.parameters(), *model.buffers()], strict=True))
-        # The count is on the CPU, whatever the device: reading it waits for nothing.
+        # The count stays on the CPU, so reading it does not wait for the device.
         first = int(self.n_averaged) == 0
         moving = [pair for pair in pairs if pair[0].is_floating_point() and not first]
         if moving:
@@ -135,8 +138,8 @@ class MovingAverage(AveragedModel):
 def fixed_norms(network: nn.Module) -> dict[str, nn.Module]:
     """Returns the BatchNorms, by their paths, that are in evaluation mode while the network is in training mode.
 
-    Somebody put them there to fix their statistics. In a network that is in evaluation mode as a whole there are none:
-    that is the state in which a network is loaded and evaluated.
+    Their statistics are meant to stay fixed. The result is empty for a network that is in evaluation mode as a whole,
+    as after loading or an evaluation.
 
     >>> list(fixed_norms(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2).eval())))
     ['1']
@@ -149,10 +152,10 @@ def fixed_norms(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def check_frozen(network: nn.Module, *, warn: bool = True) -> None:
-    """Gives a UserWarning where a training leaves most of a network, or the statistics of its BatchNorms, as they are.
+    """Gives a UserWarning if a training would not change most of a network, or the statistics of its BatchNorms.
 
-    Most: more than half of its parameters have ``requires_grad`` False. warn: False in all processes but one. Raises
-    UserError where all of them have it.
+    "Most" means that more than half of the parameters have ``requires_grad`` False. warn: False in all processes but
+    one. Raises UserError if all parameters have it.
 
     >>> check_frozen(nn.Linear(2, 2).requires_grad_(False))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
@@ -169,14 +172,14 @@ def check_frozen(network: nn.Module, *, warn: bool = True) -> None:
     if warn and frozen > total / 2:
         warnings.warn(
             f"most of {kind} is frozen: {frozen:,} of its {total:,} parameters have requires_grad False and are not "
-            "trained. Where that is not meant, call the network's requires_grad_(True) first",
+            "trained. If that is not intended, call the network's requires_grad_(True) first",
             stacklevel=2,
         )
     norms = list(fixed_norms(network))
     if warn and norms:
         more = f" and {len(norms) - _SHOWN} more" if len(norms) > _SHOWN else ""
         warnings.warn(
-            f"in {kind}, {', '.join(norms[:_SHOWN])}{more} stay in evaluation mode, in which they are: the statistics "
-            "of these BatchNorms are not trained. Where that is not meant, call the network's train() first",
+            f"in {kind}, {', '.join(norms[:_SHOWN])}{more} are in evaluation mode and stay there: the statistics of "
+            "these BatchNorms are not trained. If that is not intended, call the network's train() first",
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""The precision of a training that leaves it open: the one it began with, else what fits the device."""
+"""The choice of a precision for ``train.precision: auto``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 @dataclass(frozen=True)
 class Choice:
-    """A precision, as Lightning calls it, and why it was chosen, for a line of output."""
+    """A precision, by Lightning's name, and the reason for it, for a line of output."""
 
     precision: Precision
     why: str
@@ -39,17 +39,17 @@ class Choice:
 def choose_precision(fabric: FabricConfig, folders: Iterable[Path] = ()) -> Choice:
     """Returns the precision for ``train.precision: auto``.
 
-    A training that is continued keeps its own: `folders` are those where it may have begun. Else a CUDA device gets
-    bf16-mixed where it has bfloat16. A CPU gets it where the instructions are there (avx512_bf16, AMX, or bf16 of ARM)
-    and a small convolution takes less time in it than in float32; without these instructions bfloat16 is emulated and
-    takes about ten times as long. Everything else gets 32-true.
+    A training that is continued keeps its precision; folders: those where it may have begun. Otherwise a CUDA device
+    with bfloat16 gets bf16-mixed. A CPU gets bf16-mixed if it has instructions for it (avx512_bf16, AMX, or bf16 of
+    ARM) and a small convolution is faster in it than in float32; without these instructions bfloat16 is emulated, which
+    takes about ten times as long. Every other device gets 32-true.
 
     >>> choose_precision(FabricConfig(accelerator="cpu")).precision in ("32-true", "bf16-mixed")
     True
     """
     for folder in folders:
         if (recorded := _recorded(folder)) is not None:
-            return Choice(recorded, f"as the training in {folder} began")
+            return Choice(recorded, f"the precision with which the training in {folder} began")
     if fabric.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Choice("bf16-mixed", "the GPU has bfloat16")
@@ -61,19 +61,19 @@ def choose_precision(fabric: FabricConfig, folders: Iterable[Path] = ()) -> Choi
     if not names:
         return Choice("32-true", "this processor has no bfloat16 instructions")
     if fabric.devices * fabric.num_nodes > 1:
-        # Processes that each measure may come to different answers.
+        # Processes that each measure could choose differently.
         return Choice("bf16-mixed", f"this processor has {', '.join(names)}")
     ratio = _seconds(torch.float32) / _seconds(torch.bfloat16)
-    said = f"a convolution in bfloat16 takes {1 / ratio:.2f} of the time on this processor ({', '.join(names)})"
-    return Choice("bf16-mixed" if ratio > 1 else "32-true", said)
+    why = f"a convolution in bfloat16 takes {1 / ratio:.2f} of float32's time on this processor ({', '.join(names)})"
+    return Choice("bf16-mixed" if ratio > 1 else "32-true", why)
 
 
 def settle_precision(
     config: RunConfig, *, teacher: Iterable[Path], students: Iterable[Path]
 ) -> tuple[RunConfig, dict[str, str]]:
-    """Returns a run's configuration with a precision where it says auto, and a line for each field that did.
+    """Returns a run's configuration with 'auto' replaced by a precision, and a text for each training that had it.
 
-    teacher, students: folders where the trainings may have begun. The lines: field -> ``32-true, why``.
+    teacher, students: folders where the trainings may have begun. The texts: field -> ``32-true, why``.
 
     >>> config, lines = settle_precision(RunConfig(), teacher=[], students=[])
     >>> config.train.precision, lines
@@ -90,19 +90,19 @@ def settle_precision(
 
 
 def _recorded(folder: Path) -> Precision | None:
-    """The precision of a training that has a checkpoint in the folder."""
+    """Returns the precision of the training in a folder, or None if it has no checkpoint."""
     if not (folder / "last.pt").is_file():
         return None
     try:
         recorded = read_yaml(folder / "config.yaml")["train"]["precision"]
     except (UserError, KeyError, TypeError):
-        return None  # what the folder holds is checked, in words, when the training begins
+        return None  # the folder is checked when the training begins
     return next((known for known in get_args(Precision) if known == recorded), None)
 
 
 @functools.cache
 def _seconds(dtype: torch.dtype) -> float:
-    """The shortest time of a convolution, forward and backward, in seconds; no random number is drawn."""
+    """Returns the shortest time of a convolution, forward and backward, in seconds; it draws no random numbers."""
     images = torch.ones(32, 64, 16, 16, dtype=dtype, requires_grad=True)
     weight = torch.ones(64, 64, 3, 3, dtype=dtype, requires_grad=True)
     times = []

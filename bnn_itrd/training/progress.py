@@ -1,4 +1,4 @@
-"""What is shown as a training begins and while it runs, and TensorBoard's files."""
+"""Output of a training: the lines at its beginning, the progress bar, and TensorBoard's event files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from bnn_itrd.words import counted
 
 __all__ = ["Progress", "TensorBoard", "first_line", "imbalance", "tell_beginning"]
 
-# The largest class beside the smallest.
+# The ratio of the largest class to the smallest from which on the classes count as imbalanced.
 _UNEVEN = 10
 
 
 def first_line(data: ImageData, network: str, cost: Summary | None) -> str:
-    """Returns what a run begins with: classes, images per split, their size, the network, its products per image.
+    """Returns the first line of a run: classes, images per split, image size, network, multiplications per image.
 
-    cost: what the network does for one image; None where that could not be counted.
+    cost: the network's size and work for one image, or None if that could not be counted.
     """
     _, height, width = data.input_shape
     parts = [f"{len(data.train):,} training", counted(len(data.test), "test image")]
@@ -45,7 +45,7 @@ def first_line(data: ImageData, network: str, cost: Summary | None) -> str:
 
 
 def imbalance(data: ImageData) -> str | None:
-    """Returns what to say of classes that are far from equal in size (10 to 1), None where they are not."""
+    """Returns a note if the largest class has at least ten times the images of the smallest; else None."""
     labels = data.train.labels
     counts = labels[labels != UNLABELLED].bincount(minlength=len(data.classes)).tolist()
     most, fewest = counts.index(max(counts)), counts.index(min(counts))
@@ -58,7 +58,7 @@ def imbalance(data: ImageData) -> str | None:
 def tell_beginning(
     data: ImageData, network: str, cost: Summary | None, remarks: Sequence[str] = (), *, shown: bool
 ) -> None:
-    """Prints `first_line`, where it is to be shown, and as notes `imbalance` and remarks on the network."""
+    """Prints `first_line` if `shown`, and as notes the remarks on the network and `imbalance`."""
     if shown:
         print_text(first_line(data, network, cost))
     for remark in remarks:
@@ -68,7 +68,7 @@ def tell_beginning(
 
 
 def _in_words(seconds: float) -> str:
-    """A length of time with its two largest units.
+    """Returns a duration with its two largest units.
 
     >>> _in_words(48), _in_words(700), _in_words(12_300), _in_words(190_000)
     ('48 s', '12 min', '3 h 25 min', '2 d 5 h')
@@ -82,7 +82,7 @@ def _in_words(seconds: float) -> str:
 
 
 class TensorBoard:
-    """Scalars of every epoch; on resume, what was logged after the checkpoint is dropped."""
+    """Writes the numbers of every epoch as TensorBoard scalars; a resumed run drops those after its checkpoint."""
 
     def __init__(self, out: Path, *, enabled: bool, purge_step: int) -> None:
         self.writer = None
@@ -104,7 +104,7 @@ class TensorBoard:
 
 
 def _speed(value: float) -> str:
-    """A number of images per second: whole, but for slow ones.
+    """Returns a number of images per second as text: a whole number, or two digits below 10.
 
     >>> _speed(1234.5), _speed(0.314)
     ('1,234', '0.31')
@@ -117,11 +117,12 @@ def _top1(row: dict[str, Any]) -> str:
 
 
 class Progress:
-    """Shows a bar on a terminal (epoch, loss parts, images/s, time left), and elsewhere a line now and then; and after
-    the first batches, once, how long it will take.
+    """Shows a progress bar on a terminal (epoch, loss parts, images/s, time left), and prints lines elsewhere.
 
-    `live` reads the loss parts inside an epoch; on a GPU that would make it wait, so there they are an epoch old.
-    `unit`: what a batch has of; the speed stands in the row as ``{unit}_per_s``. `scores`: a row's evaluation in words.
+    After the first batches it prints once how long the training will take.
+    live: read the loss parts inside an epoch; on a GPU reading waits for the device, so those of the last epoch are
+    shown there. unit: what a batch consists of; a row has the speed as ``{unit}_per_s``. scores: a function that
+    returns a row's evaluation as text.
     """
 
     _SECONDS_BETWEEN_READS = 0.5
@@ -176,17 +177,17 @@ class Progress:
             self.bar.stop()
 
     def begin(self, epoch: int, *, preparing: bool = False) -> None:
-        """Says that an epoch begins, counted from 0: of the training or of the `preparation` epochs before it."""
+        """Records that an epoch begins, counted from 0, of the training or of the preparation before it."""
         self.epoch, self.preparing, self.epoch_start = epoch, preparing, time.perf_counter()
 
     def _place(self) -> tuple[str, int]:
-        """The epoch in words, and how many steps come before it."""
+        """Returns the epoch as text, and the number of steps before it."""
         if self.preparing:
             return f"preparation {self.epoch + 1}/{self.preparation}", self.epoch * self.steps
         return f"epoch {self.epoch + 1}/{self.epochs}", (self.preparation + self.epoch) * self.steps
 
     def step(self, done: int, parts: Tensor) -> None:
-        """Says that so many steps of the epoch are done; parts (k,) of the loss in the order of `names`."""
+        """Shows that so many steps of the epoch are done; parts: the loss parts (k,) in the order of `names`."""
         if self.enabled and not self.estimated:
             self._estimate(done, parts)
         if self.bar is None:
@@ -201,11 +202,11 @@ class Progress:
         self.bar.update(self.task, completed=before + done, text=self.text)
 
     def _estimate(self, done: int, parts: Tensor) -> None:
-        """Prints how long the rest takes, once the steps behind the first, which is slower, took two seconds."""
+        """Prints the remaining time, once two seconds have passed since the first step, which is slower."""
         before = self._place()[1]
         if self.first_step is not None and time.perf_counter() - self.first_step[1] < self._SECONDS_TO_ESTIMATE:
             return
-        parts.tolist()  # waits for the device, at these two steps alone
+        parts.tolist()  # waits for the device; this happens in two steps only
         now, step = time.perf_counter(), before + done
         if self.first_step is None:
             self.first_step = (step, now)
@@ -221,7 +222,7 @@ class Progress:
             self.bar.console.print(text, markup=False, highlight=False)
 
     def end(self, row: dict[str, Any]) -> None:
-        """Says that the epoch is over, with its row of metrics.csv."""
+        """Shows that the epoch is over, with its row of metrics.csv."""
         if not self.enabled:
             return
         place, before = self._place()

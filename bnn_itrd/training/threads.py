@@ -1,7 +1,7 @@
-"""How many threads a training uses on the CPU: no more than the time that the system gives them.
+"""The number of CPU threads of a training, which is limited to the CPU time that a container gives it.
 
-Threads that wait for each other stand still where one of them is not given its turn: in a container that may use two
-processors' worth of time on a machine of 64, 64 threads are many times slower than two.
+torch's threads wait for each other. In a container that may use the time of two processors, on a machine with 64, a
+training with 64 threads is many times slower than one with two.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = ["busy_note", "cpu_quota", "set_threads"]
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Returns the processors' worth of time that this process may use, as Linux's control groups say; None: no limit.
+    """Returns how many processors' time this process may use by Linux's control groups; None without a limit.
 
-    The least of all groups around it counts. root: where /proc and /sys are.
+    The smallest limit of its group and all groups above it counts. root: the folder that contains proc and sys.
     """
     limits = []
     with contextlib.suppress(OSError, ValueError):
@@ -36,7 +36,7 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 
 
 def _quotas(top: Path, path: str, *, version: int) -> list[float]:
-    """The limits of a group and of those around it."""
+    """Returns the limits of a control group and of the groups above it, in processors."""
     found, group = [], top / path.lstrip("/")
     for folder in (group, *group.parents):
         if not folder.is_relative_to(top):
@@ -52,10 +52,10 @@ def _quotas(top: Path, path: str, *, version: int) -> list[float]:
 
 
 def set_threads(wanted: int | None, *, processes: int = 1, quota: float | None = None) -> str | None:
-    """Sets torch's threads; returns a line that says so where they are fewer than torch would take.
+    """Sets torch's number of threads; returns a line about it if that is smaller than torch's own number.
 
-    wanted: as many, whatever the quota (``fabric.threads``); None: torch's own number, but no more than the quota has
-    for each of the processes on this machine.
+    wanted: the number, whatever the quota (``fabric.threads``); None: torch's own number, but no more than the quota
+    allows for each of the processes on this machine.
 
     >>> before = torch.get_num_threads()
     >>> set_threads(2), torch.get_num_threads()
@@ -78,7 +78,7 @@ def set_threads(wanted: int | None, *, processes: int = 1, quota: float | None =
 
 
 def busy_note(threads: int) -> str | None:
-    """Returns a note where other processes keep this machine busy and the threads would wait for each other."""
+    """Returns a note if other processes keep this machine busy, so that threads would wait for each other."""
     try:
         load, processors = os.getloadavg()[0], len(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # not Linux

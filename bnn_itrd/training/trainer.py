@@ -1,7 +1,4 @@
-"""The training of one image network: what an epoch passes over, and how the network is evaluated after it.
-
-Everything random in an epoch is a function of (seed, epoch): so a run that was killed continues exactly.
-"""
+"""The trainer of a network for images; all that is random in an epoch depends on (seed, epoch) alone."""
 
 from __future__ import annotations
 
@@ -39,14 +36,14 @@ from bnn_itrd.training.step.objective import Objective
 __all__ = ["Trainer"]
 
 
-# Epochs of preparation draw from here on, so that no epoch of the training repeats their order.
+# The number that epochs of preparation count from in seeds, so that no epoch of the training repeats their order.
 _PREPARATION = 1 << 20
 
 
 class Trainer(BaseTrainer):
-    """Trains one network on images: the teacher, the plain student or a distilled one.
+    """Trains one network on images: a teacher, or a student with or without distillation.
 
-    labels: those of all training images, for distillers that keep a bank of them.
+    input_shape: (c, h, w); labels: those of all training images, (n,), for distillers with a bank of features.
     """
 
     objective: Objective
@@ -66,7 +63,7 @@ class Trainer(BaseTrainer):
         memory = torch.channels_last if train.channels_last else torch.contiguous_format
         self.student = student.to(fabric.device, memory_format=memory)  # type: ignore[call-overload]
         self._fixed_norms = fixed_norms(self.student)
-        # Before anything observes the student: a copy would take the hooks along.
+        # The copy for the average is made before hooks are put on the student, since it would have them too.
         self.ema: AveragedModel | None = None
         if train.ema is not None:
             self.ema = MovingAverage(self.student, train.ema)
@@ -103,7 +100,7 @@ class Trainer(BaseTrainer):
         self.final: Evaluation | None = None
 
     def step_target(self) -> nn.Module:
-        """Returns what a step calls: the objective, compiled where the configuration says so."""
+        """Returns the module that a step calls: the objective, compiled if the configuration says so."""
         if self.fabric.world_size > 1:
             distillers = self.objective.distillers.items()
             names = [f"distillers.{name}.{b}" for name, d in distillers for b in getattr(d, "replicated", ())]
@@ -111,14 +108,14 @@ class Trainer(BaseTrainer):
         return self.forms.apply(self.objective)
 
     def gradients(self, *batch: Any, synchronise: bool) -> list[Tensor]:
-        """Goes forward and backward, in the next form of the step where one that is on trial fails."""
+        """Runs forward and backward; if a form of the step that is on trial fails, runs the next form."""
         while self.forms.on_trial:
             before = StepState.of(self.objective, self.fabric.device)
             try:
                 rest = super().gradients(*batch, synchronise=synchronise)
             except UserError:
                 raise
-            except Exception as error:  # whatever a compiler raises; what is the step's own fault, its last form raises
+            except Exception as error:  # any error of a compiler; an error of the step itself returns in the last form
                 self.fabric.print(self.forms.give_up(error))
                 before.restore(self.objective, self.fabric.device)
                 self.setup()
@@ -127,23 +124,20 @@ class Trainer(BaseTrainer):
                 return rest
         return super().gradients(*batch, synchronise=synchronise)
 
-    # ---- the network that is kept
+    # ---- the network that is evaluated and saved
 
     @property
     def kept(self) -> nn.Module:
-        """The network that is evaluated and kept: the student, or its moving average."""
+        """The network that is evaluated and saved: the student, or its moving average."""
         return self.student if self.ema is None else self.ema.module
 
     def evaluate(self, data: ImageData) -> Evaluation:
-        """Evaluates the kept network on the held-out images, or on the test images where none are held out.
-
-        It is not compiled: that takes longer than it saves.
-        """
+        """Evaluates the network, not compiled, on the held-out images, or on the test images if none are held out."""
         split = data.test if data.val is None else data.val
         return evaluate(self.kept, split, device=self.fabric.device, channels_last=self.config.channels_last)
 
     def evaluate_epoch(self, data: ImageData) -> dict[str, Any]:
-        """Evaluates the kept network where it is the epoch's turn; returns the row's columns, None where it is not."""
+        """Evaluates the network every `eval_every` epochs and after the last; returns columns, with None otherwise."""
         config = self.config
         row: dict[str, Any] = {
             "split": "test" if data.val is None else "val",
@@ -158,7 +152,7 @@ class Trainer(BaseTrainer):
         return row
 
     def share_buffers(self) -> None:
-        """Gives every process the first one's running statistics: those that are saved and evaluated."""
+        """Copies the first process's running statistics, which are saved and evaluated, to every process."""
         if self.fabric.world_size > 1:
             for buffer in self.kept.buffers():
                 torch.distributed.broadcast(buffer, 0)
@@ -183,12 +177,12 @@ class Trainer(BaseTrainer):
 
     @property
     def preparation_epochs(self) -> dict[str, int]:
-        """The distillers that have a phase before the training, and how long it is."""
+        """The distillers that have a preparation, and its number of epochs."""
         lengths = {name: int(getattr(d, "preparation_epochs", 0)) for name, d in self.objective.distillers.items()}
         return {name: length for name, length in lengths.items() if length}
 
     def prepare_epoch(self, data: ImageData, progress: Progress) -> dict[str, Any]:
-        """Makes one pass of the distillers' preparation, at its own or else the peak learning rate; returns its row."""
+        """Trains one epoch of the preparation, at its own or else the peak learning rate; returns its row."""
         done = len(self.preparation)
         active = tuple(name for name, epochs in self.preparation_epochs.items() if done < epochs)
         set_progress(self.objective, 0.0)
@@ -202,18 +196,18 @@ class Trainer(BaseTrainer):
             self.objective.preparing = ()
 
     def _preparation_lr(self) -> float:
-        """That of the distillers in the phase, which have the same (`make_distillers`), or else the training's."""
+        """Returns the learning rate that the preparing distillers share (`make_distillers`), or else the training's."""
         rates = (getattr(self.objective.distillers[name], "preparation_lr", None) for name in self.objective.preparing)
         return next((float(rate) for rate in rates if rate is not None), self.config.lr)
 
     def end_preparation(self) -> None:
-        """Freezes what the phases trained for themselves."""
+        """Freezes the layers that the distillers trained in their preparation."""
         self.forms.begin()
         for distiller in self.objective.distillers.values():
             if isinstance(distiller, Distiller) and distiller.preparation_epochs:
                 distiller.prepared()
         if self.preparation_epochs and self.fabric.world_size > 1:
-            # Data-parallel training waits for the gradients of all parameters that were not frozen when it was set up.
+            # DistributedDataParallel waits for the gradients of all parameters that were not frozen when it was set up.
             self.setup()
 
     # ---- an epoch
@@ -224,8 +218,7 @@ class Trainer(BaseTrainer):
             norm.eval()
 
     def train_epoch(self, data: ImageData, progress: Progress) -> dict[str, Any]:
-        """Makes one pass; returns the mean of each loss part, training accuracy, speed, what distillers `watch`,
-        and the share of signs that differ from those before it. Nothing in it waits for the device before its end."""
+        """Trains one epoch; returns its row of metrics.csv. It waits for the device only at its end."""
         before = positive_weights(self.student)
         start_epoch(self.student)
         row = self._pass(data, progress, number=self.epoch, preparing=False)
@@ -234,7 +227,7 @@ class Trainer(BaseTrainer):
         return row
 
     def _before_step(self, step: int, steps_per_epoch: int) -> float:
-        """Sets what changes from step to step: annealing, scheduled weights; returns the learning rate."""
+        """Sets the annealing and the scheduled weights of a step; returns its learning rate."""
         config = self.config
         steps = config.epochs * steps_per_epoch
         set_progress(self.objective, step / steps)
@@ -254,7 +247,7 @@ class Trainer(BaseTrainer):
         )
 
     def _pass(self, data: ImageData, progress: Progress, *, number: int, preparing: bool) -> dict[str, Any]:
-        """Steps through the training images once, in epoch `number` (from 0) of the preparation or of the training."""
+        """Trains on all images once, in epoch `number` (from 0) of preparation or training; returns the epoch's row."""
         config, fabric = self.config, self.fabric
         steps_per_epoch = steps_in_epoch(config, len(data.train), fabric.world_size)
         epoch = _PREPARATION + number if preparing else number
@@ -280,7 +273,7 @@ class Trainer(BaseTrainer):
             batch = (images, labels, indices) if mixed is None else (images, labels, indices, mixed)
             if self.forms.uses_cuda_graphs:
                 torch.compiler.cudagraph_mark_step_begin()
-            # In a preparation many parameters have no gradient, which data-parallel training would wait for.
+            # In a preparation many parameters have no gradient, but DistributedDataParallel would wait for them.
             parts, correct = self.step(*batch, lr=lr, synchronise=not preparing)
             if self.ema is not None and not preparing:
                 self.ema.update_parameters(self.student)

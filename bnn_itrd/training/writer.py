@@ -1,4 +1,4 @@
-"""Checkpoints are written beside the training: the states of finished epochs wait in memory until it is time."""
+"""A writer of checkpoints in a thread; states of finished epochs stay in memory until it is time to write one."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from bnn_itrd.training.checkpoint import save_checkpoint
 
 __all__ = ["CheckpointWriter", "write_waiting"]
 
-# Those that may hold an epoch which is not on the disk yet.
+# The writers that may have an epoch in memory which is not on disk yet.
 _OPEN: weakref.WeakSet[CheckpointWriter] = weakref.WeakSet()
 
 
 def write_waiting() -> None:
-    """Writes the ends of epochs that are in memory alone, for a process that is about to end in the midst of a step."""
+    """Writes the states that are only in memory, for a process that is about to end inside a step."""
     for writer in list(_OPEN):
         writer.flush()
 
 
 class CheckpointWriter:
-    """Writes checkpoints into a folder: the first at once, then when `seconds` have passed since the last one.
+    """Writes checkpoints into a folder: the first at once, then one when `seconds` have passed since the last.
 
-    What `keep` is given in between waits as a copy on its device, the newest of each file; `flush` writes it. A thread
-    writes, one file after the other. A state whose writing failed waits again, unless a newer one does.
+    States given to `keep` in between stay as copies on their device, the newest for each file; `flush` writes them. A
+    thread writes one file after the other. A state that could not be written is tried again, unless a newer one came.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:
         self.folder, self.seconds = folder, seconds
         self.began = False
-        self._waiting: dict[str, Any] = {}  # file -> what it is to hold
+        self._waiting: dict[str, Any] = {}  # file name -> state to be written
         self._written = -float("inf")
         self._thread: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
-        self._unwritten: dict[str, Any] = {}  # what it is at, which gets less
-        # `write_waiting` comes from another thread, while the training stands in a step.
+        self._unwritten: dict[str, Any] = {}  # the states that the thread has not written yet
+        # `write_waiting` is called by another thread, while the training is inside a step.
         self._lock = threading.RLock()
         _OPEN.add(self)
 
     def keep(self, files: Mapping[str, Any]) -> None:
-        """Copies what the files are to hold, in the order they are to be written, and writes them where it is time.
+        """Copies the states of files, name -> state in the order of writing, and writes them if it is time.
 
-        Raises UserError where an earlier one could not be written.
+        Raises UserError if an earlier state could not be written.
         """
         with self._lock:
             copies = _copy(files)
-            # Those that wait already and are not given again come first: last.pt is always written last.
+            # States of other files that wait already come first, so that last.pt is always written last.
             self._waiting = {name: state for name, state in self._waiting.items() if name not in files} | copies
             if self._writing is not None and self._writing.done():
                 self._finish()
@@ -64,15 +64,15 @@ class CheckpointWriter:
                 self._begin()
 
     def flush(self) -> None:
-        """Writes what waits, and returns when it is on the disk. Raises UserError where that could not be done."""
+        """Writes the waiting states, and returns when they are on disk. Raises UserError if that fails."""
         with self._lock:
-            with contextlib.suppress(UserError):  # what could not be written waits again, and is tried once more
+            with contextlib.suppress(UserError):  # a state that could not be written is tried once more below
                 self._finish()
             self._begin()
             self._finish()
 
     def close(self) -> None:
-        """Does what `flush` does, and ends the thread."""
+        """Writes the waiting states, as `flush` does, and ends the thread."""
         try:
             self.flush()
         finally:
@@ -94,7 +94,7 @@ class CheckpointWriter:
             del states[name]
 
     def _finish(self) -> None:
-        """Waits for what is being written, and raises what that met."""
+        """Waits until the thread has written its states, and raises its error if it had one."""
         writing, self._writing = self._writing, None
         if writing is None:
             return
@@ -106,9 +106,9 @@ class CheckpointWriter:
 
 
 def _copy(state: Any, device: str | None = None, seen: dict[Any, torch.Tensor] | None = None) -> Any:
-    """A copy of nested plain values and tensors: each tensor on its device, or one that lies elsewhere on `device`.
+    """Returns a copy of nested plain values and tensors, on each tensor's own device or all on `device`.
 
-    What is the same memory in several places (a network's weights, in itself and in the objective) stays one tensor.
+    Tensors that share memory (a network's weights, in its own state and in the objective's) are copied once.
     """
     seen = {} if seen is None else seen
     if isinstance(state, torch.Tensor):
@@ -117,7 +117,7 @@ def _copy(state: Any, device: str | None = None, seen: dict[Any, torch.Tensor] |
             seen[key] = state.detach().clone() if device is None else state.detach().to(device)
         return seen[key]
     if isinstance(state, Mapping):
-        made: Any = copy.copy(state)  # with what a state dict knows beside its values
+        made: Any = copy.copy(state)  # keeps the attributes of a state dict (_metadata)
         for name, value in state.items():
             made[name] = _copy(value, device, seen)
         return made

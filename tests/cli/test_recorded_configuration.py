@@ -25,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_continues_the_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "a" / "last.pt").read_bytes()
     assert main(["run", str(run / "config.yaml"), "--report=false", "--log.progress=true"]) == 0
-    assert "a: its training was finished before, at epoch 1 of 1" in capsys.readouterr().out
+    assert "a: its training was already finished, at epoch 1 of 1" in capsys.readouterr().out
     assert (run / "a" / "last.pt").read_bytes() == before
 
 
@@ -45,7 +45,8 @@ def test_its_networks_are_described(run: Path, capsys: pytest.CaptureFixture[str
 def test_the_record_of_one_network(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(run / "a" / "config.yaml")]) == 2
     said = (
-        f"{run / 'a' / 'config.yaml'} is the record of one network, which {run / 'config.yaml'} trains, the file of the"
+        f"{run / 'a' / 'config.yaml'} is the configuration of one network: give that of the whole run, "
+        f"{run / 'config.yaml'}"
     )
     assert said in capsys.readouterr().err
 

@@ -99,7 +99,7 @@ class Evil:
 @pytest.mark.parametrize(("value", "name"), [(Evil(), "posix.mkdir"), (nn.Linear(1, 1), "torch.nn.*Linear")])
 def test_a_refused_pickle_names_what_it_holds(value: object, name: str, tmp_path: Path) -> None:
     torch.save({"format": 1, "x": value}, tmp_path / "a.pt")
-    reason = rf"it holds an object of {name}, and nothing but tensors and plain values is read: no code is run$"
+    reason = rf"it contains an object of {name}, but only tensors and plain values are read: no code is run$"
     with pytest.raises(UserError, match=rf"a\.pt cannot be read as a checkpoint: {reason}"):
         load_checkpoint(tmp_path / "a.pt")
     with pytest.raises(UserError, match=rf"is not the state dict of torchvision:resnet18 .*: {reason}"):

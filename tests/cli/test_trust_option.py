@@ -34,7 +34,7 @@ class Net(nn.Sequential):
     def __init__(self, num_classes):
         super().__init__(*layers(num_classes))
 """
-NAMES_CODE = "names code of its own, 'trust_case_nets:{}', which would be run"
+NAMES_CODE = "names the code 'trust_case_nets:{}', which would be run"
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,11 @@ def test_a_run_of_distill(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     # A Sequential says nothing of how it was made.
     for words in (["summary", of_function, "--trust"], ["export", of_function, "--out=exported/function", *data]):
         error = fails(words, capsys)
-        assert "cannot make again" in error and "--model package.module:NAME" in error and "model=..." in error
+        assert (
+            "has a network of your own, Sequential" in error
+            and "--model package.module:NAME" in error
+            and "model=..." in error
+        )
     model = "--model=trust_case_nets:make"
     assert main(["summary", of_function, model]) == 0
     assert main(["export", of_function, "--out=exported/function", model, *data]) == 0
@@ -124,10 +128,10 @@ def test_a_run_of_distill(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert written == {"student.onnx", "function/student.onnx"}
     file = "exported/student.onnx"
     assert main(["validate", file, f"--checkpoint={with_class}", "--trust", *data]) == 0
-    assert f"--model is for a run's folder or checkpoint, and {file} is an exported file" in fails(
+    assert f"--model is for a run's folder or checkpoint, but {file} is an exported file" in fails(
         ["evaluate", file, model], capsys
     )
-    assert "and digits is a recipe: leave it out" in fails(["summary", "digits", model], capsys)
+    assert "but digits is a recipe: leave it out" in fails(["summary", "digits", model], capsys)
     assert "torch.nn:Flatten makes another network than the one that was trained" in fails(
         ["summary", of_function, "--model=torch.nn:Flatten"], capsys
     )

@@ -49,7 +49,7 @@ def test_nothing_is_near(capsys: pytest.CaptureFixture[str]) -> None:
         (["validate", "x.tflite", "--stock"], "--stock is for .onnx files that onnxruntime runs"),
         (["validate", "x.onnx", "--lce_python=python3"], "--lce_python is for .tflite files, and none is given"),
         (["evaluate", "x.onnx", "--fpga_python=python3"], "--fpga_python is for .qonnx.onnx and .finn.onnx files"),
-        (["summary", "digits", "--model=a.b:c"], "--model is for a run's folder or checkpoint, and digits is a recipe"),
+        (["summary", "digits", "--model=a.b:c"], "--model is for a run's folder or checkpoint, but digits is a recipe"),
         (["summary", "runs/none"], "no such file or folder: runs/none"),
         (["summary", "digits", "--classes=0"], "--classes must be a whole number >= 1, got 0"),
     ],

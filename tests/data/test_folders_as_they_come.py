@@ -54,7 +54,7 @@ def test_a_picture_beside_the_classes_makes_no_class_of_the_split(
     Image.new("RGB", (8, 8)).save(tmp_path / "Train" / name)
     data = load(tmp_path)
     assert data.classes == ("a", "b") and sizes(data) == (8, 0, 8)
-    told = f"note: images as {tmp_path}/Train/{name} (1) are not read: they lie in no folder of a class\n"
+    told = f"note: images such as {tmp_path}/Train/{name} (1) are not read: they are not in the folder of a class\n"
     assert capsys.readouterr().err == ("" if name.startswith(".") else told)
 
 
@@ -79,7 +79,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 def test_a_split_that_is_not_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "Test")
     write(tmp_path / "val")
-    with pytest.raises(UserError, match="has a folder 'Test' of folders, but no folder 'train' beside it"):
+    with pytest.raises(UserError, match="has a folder 'Test' of folders, but no folder 'train': add one"):
         load(tmp_path)
     write(tmp_path / "Train")
     write(tmp_path / "testing")
@@ -87,7 +87,7 @@ def test_a_split_that_is_not_whole(tmp_path: Path, capsys: pytest.CaptureFixture
         load(tmp_path)
     (tmp_path / "testing").rename(tmp_path / "extra")
     load(tmp_path)
-    assert f"note: {tmp_path}/extra is not read: {tmp_path} has Test, Train, val\n" in capsys.readouterr().err
+    assert f"note: {tmp_path}/extra is not read: only Test, Train, val of {tmp_path} are\n" in capsys.readouterr().err
     write(tmp_path / "up" / "images", classes=("a", "b"))
     with pytest.raises(UserError, match=r"found one, 'images'; is \S+/up/images meant, which holds a, b\?"):
         load(tmp_path / "up")
@@ -138,6 +138,6 @@ def test_one_odd_size_among_many(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == told
     write(tmp_path, n=5, size=(9, 9))  # now ten of 8x8, ten of 9x9, one of 9x8
     assert load(tmp_path).input_shape == (3, 224, 224)
-    told = "note: the images are of 3 sizes, most of 9x9, and are enlarged to 224x224: --data.image_size says another\n"
+    told = "note: the images are of 3 sizes, most of 9x9, and are enlarged to 224x224; --data.image_size sets another\n"
     assert capsys.readouterr().err == told
     assert load(tmp_path, image_size=8).input_shape == (3, 8, 8) and capsys.readouterr().err == ""

@@ -91,7 +91,7 @@ def test_fields_have_upper_limits(make: type, message: str) -> None:
 def test_crops_that_may_hold_nothing_of_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A batch of such crops are all the same; BatchNorms divide by next to nothing, and the weights become NaN."""
     message = (
-        "data.crop_padding 2 is too much for images of {0}x{0}: a crop may hold nothing of one. Give less than {0} "
+        "data.crop_padding 2 is too much for images of {0}x{0}: a crop may contain nothing of one. Give less than {0} "
         "(--data.crop_padding {1}), or larger images (--data.image_size)"
     )
     for size in (1, 2):
@@ -113,7 +113,7 @@ def test_crops_that_may_hold_nothing_of_an_image(tmp_path: Path, capsys: pytest.
 
 def test_a_network_of_too_many_weights_is_not_made() -> None:
     shape = (3, 32, 32)
-    with pytest.raises(UserError, match=r"network.width 64 of resnet18 makes [\d,]+ weights for images of 32x32, and"):
+    with pytest.raises(UserError, match=r"network.width 64 of resnet18 makes [\d,]+ weights for images of 32x32, but"):
         build(NetworkConfig("resnet18", width=64), None, num_classes=10, input_shape=shape)
     before = torch.get_rng_state()
     check_weights(lambda: torch.nn.Linear(8, 8), name="mine", width=3, input_shape=shape)
@@ -129,9 +129,9 @@ def test_a_network_of_too_many_weights_is_not_made() -> None:
         ("input_shape", "abc", r"last\.pt: input_shape must be three whole numbers"),
         ("input_shape", [3, True, 8.0], r"last\.pt: input_shape must be three whole numbers"),
         ("classes", 10**9, r"last\.pt: classes must be a list of names, got 1000000000"),
-        ("model", 3, r"last\.pt holds no network of bnn-itrd"),
-        ("model", {"conv.weight": 3}, r"last\.pt holds no network of bnn-itrd"),
-        ("identity", 3, r"last\.pt holds no network of bnn-itrd"),
+        ("model", 3, r"last\.pt is not a checkpoint of a network of bnn-itrd"),
+        ("model", {"conv.weight": 3}, r"last\.pt is not a checkpoint of a network of bnn-itrd"),
+        ("identity", 3, r"last\.pt is not a checkpoint of a network of bnn-itrd"),
     ],
 )
 def test_limits_hold_inside_a_checkpoint(field: str, value: object, message: str, tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ def test_limits_hold_inside_a_checkpoint(field: str, value: object, message: str
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        ({"name": 3}, "says of no network how it is made"),
-        ("resnet20", "says of no network how it is made: its `network` is 'resnet20'"),
+        ({"name": 3}, "does not say how its network is made"),
+        ("resnet20", "does not say how its network is made: its `network` is 'resnet20'"),
         ({"name": "resnet20", "scheme": {"a": 1}}, "was written by another version of bnn-itrd"),
     ],
 )
@@ -171,7 +171,7 @@ def test_a_training_in_a_checkpoint_that_is_none(changed: dict, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [(3, "the run's `data` must be a mapping of fields, got '3'"), ({"image_size": "x"}, "a value of another kind")],
+    [(3, "the run's `data` must be a mapping of fields, got '3'"), ({"image_size": "x"}, "a value of another type")],
 )
 def test_the_data_of_a_run_that_is_none(data: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -186,5 +186,5 @@ def test_a_part_of_an_archive_that_is_no_array(key: str, tiny_npz: Path, tmp_pat
         for name in good.namelist():
             data = good.read(name)
             other.writestr(name, b"x" + data[1:] if name == f"{key}.npy" else data)
-    with pytest.raises(UserError, match=f"changed.npz: {key} in it is no array of NumPy"):
+    with pytest.raises(UserError, match=f"changed.npz: {key} in it is not a NumPy array"):
         load_data(DataConfig(name="cifar10", root=str(changed)))

@@ -421,11 +421,11 @@ def test_of_a_loader_the_dataset_is_used() -> None:
         ({"sampler": WeightedRandomSampler([1.0] * 3, 3)}, "its sampler WeightedRandomSampler chooses"),
         ({"batch_sampler": type("Mine", (BatchSampler,), {})(SequentialSampler(GOOD), 2, False)}, "batch_sampler Mine"),
         ({"collate_fn": list}, "its collate_fn may change the images"),
-        ({"batch_size": None}, "with batch_size=None that gives whole batches"),
+        ({"batch_size": None}, "with batch_size=None its samples are whole batches"),
     ],
 )
 def test_a_loader_that_does_more_is_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=f"^train is a DataLoader, of which the Dataset alone is used, but .*{message}"):
+    with pytest.raises(UserError, match=f"^train is a DataLoader, of which only the Dataset is used, but .*{message}"):
         as_image_data((DataLoader(GOOD, **options), GOOD))
 
 
@@ -573,7 +573,7 @@ def test_fields_that_cannot_be_done(
 def test_a_run_that_names_code_is_refused(own: Callable[..., ImageData]) -> None:
     name = "my_own_sets:pair"
     saved = {"data": {"name": name, "workers": 0}}
-    refused = re.escape(f"data.name names code of its own, '{name}', which would be run")
+    refused = re.escape(f"data.name names the code '{name}', which would be run")
     for known, config, trust in (({}, saved, False), ({"dataset": name}, {}, False), ({}, saved, {"other:make"})):
         with pytest.raises(UserError, match=refused):
             validation_data(known, config, {}, trust=trust)
@@ -582,5 +582,5 @@ def test_a_run_that_names_code_is_refused(own: Callable[..., ImageData]) -> None
         assert validation_data({}, saved, fields, trust=trust).name == name
     seen = validation_data({"mean": [0.5] * 3, "std": [0.25] * 3}, saved, {"name": name})
     assert seen.mean == (0.5,) * 3 and seen.test.std.tolist() == [0.25] * 3
-    with pytest.raises(UserError, match="trained on a data set of your own, 'own', which cannot be loaded by this na"):
+    with pytest.raises(UserError, match="trained on a data set of your own, 'own', which cannot be loaded by its na"):
         validation_data({}, {"data": {"name": "own"}}, {})

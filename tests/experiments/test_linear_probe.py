@@ -194,13 +194,13 @@ def test_its_own_images_need_no_root(trained: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "probe needs the data set to probe with: --data NAME"),
+        ([], "probe needs a data set: --data NAME"),
         (["--data=cifar100"], "data set 'cifar100' needs its images"),
         (["--data=cifar11"], "unknown data set 'cifar11'"),
         (["--data=digits", "--c=0"], "c must be > 0, got 0.0"),
         (["--data=digits", "--c=much"], "c must be float, got much"),
         (["--data=digits", "--max_iterations=0"], "max_iterations must be > 0, got 0"),
-        (["--data=digits", "--data.image_size=16"], "takes images of 8 x 8 pixels, digits has 16 x 16"),
+        (["--data=digits", "--data.image_size=16"], "takes images of 8 x 8 pixels, but digits has 16 x 16"),
     ],
 )
 def test_messages(arguments: list[str], message: str, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,5 +223,5 @@ def test_classes_without_training_images(trained: Path, tmp_path: Path) -> None:
         linear_probe(model, known, probe_data(known, {"name": "cifar100", "root": str(path)}))
     two = np.arange(4) % 2
     np.savez(path, x_train=images, y_train=two, x_test=images, y_test=two + 1, classes=np.array(["a", "b", "c"]))
-    with pytest.raises(UserError, match="no training image of class 'c'"):
+    with pytest.raises(UserError, match="test images of class 'c', but no training image"):
         linear_probe(model, known, probe_data(known, {"name": "cifar100", "root": str(path)}))

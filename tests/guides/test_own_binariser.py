@@ -61,9 +61,9 @@ def test_a_folder_that_names_a_binariser_is_refused_until_it_is_trusted(
     _, folder = trained
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
-    with pytest.raises(UserError, match="names code of its own, 'mybinarisers:MedianWeight', which would be run"):
+    with pytest.raises(UserError, match="names the code 'mybinarisers:MedianWeight', which would be run"):
         bnn_itrd.load("runs/mine/mine")
-    with pytest.raises(UserError, match="names code of its own, 'mybinarisers:Threshold'"):
+    with pytest.raises(UserError, match="names the code 'mybinarisers:Threshold'"):
         bnn_itrd.load("runs/mine/mine", trust=["mybinarisers:MedianWeight"])
     model = bnn_itrd.load("runs/mine/mine", trust=True)
     assert sum(type(m).__name__ == "MedianWeight" for m in model.modules()) == 6
@@ -84,7 +84,7 @@ def test_a_hostile_folder_runs_nothing(
         scheme = state["identity"]["scheme"]
         scheme |= {"weight": "recu", "activation": "recu", field: "hostile:make"}
         save_checkpoint(tmp_path / field / "last.pt", state)
-        with pytest.raises(UserError, match="names code of its own, 'hostile:make'"):
+        with pytest.raises(UserError, match="names the code 'hostile:make'"):
             bnn_itrd.load(tmp_path / field)
     assert not (tmp_path / "it-ran").exists()
 

@@ -60,7 +60,7 @@ def test_a_file_beside_a_name_of_code_is_refused_until_it_is_named_again(trained
     guide, folder = trained
     done = guide.run(folder, "bnn-itrd validate runs/squares/recu-itrd/student.onnx")
     assert done.returncode == 2
-    assert "data.name names code of its own, 'mydata:make', which would be run" in done.stderr
+    assert "data.name names the code 'mydata:make', which would be run" in done.stderr
     assert "or give --data mydata:make" in done.stderr
 
 

@@ -75,7 +75,7 @@ def test_a_folder_that_names_code_is_refused_until_it_is_named_again(trained: tu
     guide, folder = trained
     done = guide.run(folder, command)
     assert done.returncode == 2
-    assert "names code of its own, 'mynets:small', which would be run" in done.stderr and "--trust" in done.stderr
+    assert "names the code 'mynets:small', which would be run" in done.stderr and "--trust" in done.stderr
 
 
 def test_a_hostile_folder_runs_nothing(
@@ -88,7 +88,7 @@ def test_a_hostile_folder_runs_nothing(
     save_checkpoint(tmp_path / "run" / "last.pt", state)
     (tmp_path / "hostile.py").write_text("open('it-ran', 'w')\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="names code of its own, 'hostile:make'"):
+    with pytest.raises(UserError, match="names the code 'hostile:make'"):
         bnn_itrd.load(tmp_path / "run")
     assert not (tmp_path / "it-ran").exists()
 
@@ -110,12 +110,12 @@ def test_the_python_example_ends_in_a_file(trained: tuple[Any, Path]) -> None:
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("make = 3", "it must be a class or function that makes a network, got int"),
-        ("def make(num_classes): return 3", "it must return a network, a torch.nn.Module, got int"),
+        ("make = 3", "must be a class or function that makes a network, got int"),
+        ("def make(num_classes): return 3", "must return a network, a torch.nn.Module, got int"),
         ("def make(depth): return depth", "needs the argument 'depth'"),
         (
             "def make(num_classes): raise RuntimeError('no memory')",
-            "it failed to make a network: RuntimeError: no memory",
+            "failed to make a network: RuntimeError: no memory",
         ),
         ("def other(): pass", "module 'wrong_net' has no 'make'"),
         ("import no_such_module", "importing 'wrong_net' failed: ModuleNotFoundError"),

@@ -52,7 +52,7 @@ def test_an_older_record_says_what_it_lacks(tmp_path: Path) -> None:
     page = written(data, tmp_path)
     assert "The spread was not recorded." in page.text["tradeoffs"]
     validation = page.text["validation"]
-    assert "The speed of recu-itrd in stock onnxruntime: the run timed files with the native library alone." in (
+    assert "The speed of recu-itrd in stock onnxruntime: the run timed files only with the native library." in (
         validation
     )
     assert "bnn-itrd bench recu-itrd/student.onnx --against teacher/teacher.onnx" in validation
@@ -63,7 +63,7 @@ def test_without_the_library_the_stock_form_is_not_called_native(tmp_path: Path)
     assert words(data) == "0.38 times as fast as its teacher in stock onnxruntime (slower; 0.3 to 0.42)"
     page = written(data, tmp_path)
     assert "with the native library" not in page.text["tradeoffs"]
-    assert "The speed of recu-itrd with the native library: the library was not there" in page.text["validation"]
+    assert "The speed of recu-itrd with the native library: the library was missing" in page.text["validation"]
 
 
 @pytest.mark.parametrize("rows", [[{}], [{"form": "gpu", "ms_per_image": 1.0}], [{"form": "stock"}]])

@@ -81,7 +81,7 @@ def test_labels_from_one_in_an_npz(tmp_path: Path) -> None:
 
 
 def test_a_batch_of_one_image_in_front_of_a_batchnorm(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a BatchNorm has one number for each channel .*train\.batch_size"):
+    with pytest.raises(UserError, match=r"a BatchNorm got a single value per channel.*train\.batch_size"):
         train(student(nn.BatchNorm1d(8)), None, data(torch.arange(6) % 3), tmp_path, batch_size=1)
 
 

@@ -29,7 +29,7 @@ def test_a_second_process_is_refused_and_takes_nothing_away(
         for command in (["run"], ["train", "--member=teacher"]):
             assert main([command[0], "digits", *SMALL, *command[1:], f"--data.root={tiny_npz}", f"--out={out}"]) == 2
             message = (
-                f"another process (pid {os.getpid()}) is at work in {out}: wait for its end, or choose another --out"
+                f"another process (pid {os.getpid()}) is at work in {out}: wait until it ends, or choose another --out"
             )
             assert message in capsys.readouterr().err
         assert list(out.iterdir()) == [being_written]

@@ -234,10 +234,10 @@ def _momentum(state: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_history, "last.pt: the checkpoint's history is no list of epochs"),
-        (_row, "last.pt: the checkpoint's history is no list of epochs"),
-        (_kept, "last.pt: the checkpoint holds another architecture: the optimiser keeps a bool of a parameter"),
-        (_momentum, r"the optimiser keeps momentum_buffer \(3,\) of a parameter \(4, 3, 3, 3\)"),
+        (_history, "last.pt: the checkpoint's history is not a list of epochs"),
+        (_row, "last.pt: the checkpoint's history is not a list of epochs"),
+        (_kept, "last.pt: the checkpoint is of another architecture: the optimiser's state of a parameter is a bool"),
+        (_momentum, r"the optimiser's momentum_buffer has the shape \(3,\) for a parameter of shape \(4, 3, 3, 3\)"),
     ],
 )
 def test_a_checkpoint_with_changed_values(change: Any, message: str, tiny_npz: Path, tmp_path: Path) -> None:

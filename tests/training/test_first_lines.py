@@ -34,7 +34,7 @@ def test_the_line_of_a_run(tiny_npz: Path, tmp_path: Path, capsys: pytest.Captur
     # Met again, it says so, and what can be done with it.
     assert main([*words, "--member=s", "--train.epochs=1", f"--out={tmp_path}"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "s: its training was finished before, at epoch 1 of 1" in lines
+    assert "s: its training was already finished, at epoch 1 of 1" in lines
     assert lines[-5:] == [
         "Next:",
         f"  bnn-itrd evaluate {tmp_path}/s",

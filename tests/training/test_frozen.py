@@ -68,7 +68,7 @@ def test_a_batchnorm_that_was_put_in_evaluation_mode_stays_there(data: ImageData
     student = network()
     student[1].eval()
     before = copy.deepcopy(student)
-    with pytest.warns(UserWarning, match="in Sequential, 1 stay in evaluation mode"):
+    with pytest.warns(UserWarning, match="in Sequential, 1 are in evaluation mode and stay there"):
         trained(student, network(), data, tmp_path)
     assert torch.equal(student[1].running_mean, before[1].running_mean) and student[1].num_batches_tracked == 0
     assert not torch.equal(student[4].running_mean, before[4].running_mean)

@@ -86,7 +86,9 @@ def test_a_run_says_it_records_it_and_keeps_it(
     before = (out / "s/metrics.csv").read_bytes()
     processor(monkeypatch, "avx512_bf16", bfloat16=0.5)
     assert main([*words, f"--out={out}", "--train.epochs=1"]) == 0
-    assert f"precision: 32-true, as the training in {out / 's'} began\n" in capsys.readouterr().out
+    assert (
+        f"precision: 32-true, the precision with which the training in {out / 's'} began\n" in capsys.readouterr().out
+    )
     assert (out / "s/metrics.csv").read_bytes() == before
 
 

@@ -119,12 +119,12 @@ def test_what_does_not_fit() -> None:
     mixing, reading = TrainConfig(mixup=0.2), {"kd": nn.Module(), "crd": SimpleNamespace(reads_labels=True)}
     with pytest.raises(UserError, match="trivial_augment needs images of 1 or 3 channels, got 2"):
         check_augmentation(TrainConfig(trivial_augment=True), shape=(2, 8, 8))
-    with pytest.raises(UserError, match="data.unlabelled leaves images without"):
+    with pytest.raises(UserError, match="with data.unlabelled some images have none"):
         check_augmentation(mixing, shape=(3, 8, 8), labels=torch.tensor([0, UNLABELLED]))
-    with pytest.raises(UserError, match="crd reads the one label of each image"):
+    with pytest.raises(UserError, match="crd needs one label for each image"):
         check_augmentation(mixing, shape=(3, 8, 8), labels=torch.tensor([0, 1]), distillers=reading)
     check_augmentation(TrainConfig(cutout=8), shape=(3, 8, 9), labels=torch.tensor([UNLABELLED]), distillers=reading)
-    with pytest.raises(UserError, match=r"teacher_train.cutout 9 may leave nothing of an image of 8x9: give less t"):
+    with pytest.raises(UserError, match=r"teacher_train.cutout 9 may cover a whole image of 8x9: give less t"):
         check_augmentation(TrainConfig(cutout=9), shape=(3, 8, 9), field="teacher_train")
     with pytest.raises(UserError, match=r"train.mixup must be in \[0, 10000\), got -1"):
         TrainConfig(mixup=-1)
@@ -134,9 +134,9 @@ def test_what_does_not_fit() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--train.mixup=0.2", "--students={late: {dkd: {}}}"], "dkd reads the one label of each image, and train.mi"),
-        (["--train.cutout=8"], "train.cutout 8 may leave nothing of an image of 8x8: give less than 8"),
-        (["--teacher_train.cutout=8"], "teacher_train.cutout 8 may leave nothing of an image of 8x8"),
+        (["--train.mixup=0.2", "--students={late: {dkd: {}}}"], "dkd needs one label for each image, but train.mi"),
+        (["--train.cutout=8"], "train.cutout 8 may cover a whole image of 8x8: give less than 8"),
+        (["--teacher_train.cutout=8"], "teacher_train.cutout 8 may cover a whole image of 8x8"),
     ],
 )
 def test_what_does_not_fit_is_told_before_a_teacher_is_trained(

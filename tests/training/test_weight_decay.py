@@ -64,6 +64,6 @@ def test_a_network_of_other_layers() -> None:
             super().__init__()
             self.matrix = nn.Parameter(torch.ones(2, 2))
 
-    with pytest.raises(UserError, match="the network has no convolution or linear layer of torch's or of bnn_itrd's"):
+    with pytest.raises(UserError, match="the network has no convolution or linear layer of torch or bnn_itrd"):
         decaying(Own())
     make_optimizer(TrainConfig(weight_decay=0.0, weight_decay_of="weights"), Own())

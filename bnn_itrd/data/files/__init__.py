@@ -1,1 +1,1 @@
-"""Images in files: in a folder for each class, or in the layout of a published set; in memory, or read as needed."""
+"""Data sets of image files, one folder for each class or in a published layout; held in memory, or read as needed."""

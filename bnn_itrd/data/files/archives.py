@@ -1,4 +1,4 @@
-"""Published data sets of files, as they are unpacked: TinyImageNet, ImageNet, MIT-67 and CUB-200."""
+"""Published data sets of image files in the layout of their archives: TinyImageNet, ImageNet, MIT-67 and CUB-200."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _Part = tuple[list[Path], np.ndarray[Any, Any]]
 
 @dataclass(frozen=True)
 class _Layout:
-    """What the folder of a data set holds.
+    """The layout of a data set's folder.
 
-    archive: its name as unpacked; parts: what must lie in it; expected: the same in words; read: lists the files; size:
-    height and width by default; small_bytes, scale: see `load_listing`.
+    archive: the folder's name after unpacking; parts: files and folders that it must have; expected: the same in words;
+    read: the function that lists the images; size: height and width by default; small_bytes, scale: see `load_listing`.
     """
 
     archive: str
@@ -37,7 +37,7 @@ class _Layout:
 
 
 def _rows(file: Path, columns: int, separator: str | None = None) -> list[list[str]]:
-    """Reads the lines of a text file, each split into at least so many columns. Raises UserError, naming the line."""
+    """Reads the lines of a text file, each split into columns. Raises UserError on a line with fewer than `columns`."""
     rows = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
@@ -68,7 +68,7 @@ def _labels(names: Sequence[str], classes: Sequence[str], file: Path) -> np.ndar
 
 
 def _tiny_imagenet(root: Path) -> Listing:
-    """Lists TinyImageNet. Its validation images are for testing: those called test have no labels."""
+    """Lists TinyImageNet; its validation images are the test images, since those called test have no labels."""
     classes, paths, labels = scan(root / "train")
     file = root / "val" / "val_annotations.txt"
     rows = _rows(file, 2, "\t")
@@ -77,13 +77,13 @@ def _tiny_imagenet(root: Path) -> Listing:
 
 
 def _imagenet(root: Path) -> Listing:
-    """Lists ImageNet. Its validation images are for testing, even where a folder test (without labels) is there too."""
+    """Lists ImageNet; its validation images are the test images, even if there is a folder test (without labels)."""
     return scan_pair(root / "train", root / "val")
 
 
 def _mit67(root: Path) -> Listing:
     files = [root / "TrainImages.txt", root / "TestImages.txt"]
-    # A class is a folder; names of images may hold spaces.
+    # A class is a folder; file names may contain spaces.
     train, test = ([line.strip() for line in f.read_text(encoding="utf-8").splitlines() if line.strip()] for f in files)
     for file, names in zip(files, (train, test), strict=True):
         odd = [name for name in names if name.count("/") != 1]
@@ -156,9 +156,9 @@ _LAYOUTS: dict[str, _Layout] = {
 
 
 def load_published(config: DataConfig) -> ImageData:
-    """Loads a published set; `config.root` is its folder as unpacked, or the one that holds it.
+    """Loads a published data set; `config.root` is its unpacked folder, or the folder that contains it.
 
-    Raises UserError: no folder, a part of the layout that is missing, a list that does not fit the files.
+    Raises UserError: no folder, a missing part of the layout, a list that does not fit the files.
     """
     layout = _LAYOUTS[config.name]
     if config.root is None or not Path(config.root).is_dir():

@@ -1,4 +1,4 @@
-"""Large images in files, which are read as they are needed."""
+"""A split of large image files, which are read when they are needed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["FolderSplit"]
 
 
 class _Reader(Dataset[Sample]):
-    """Reads and, in training, augments one image; its random numbers depend on (seed, epoch, index) alone."""
+    """Reads one image and, in training, augments it; the augmentation depends on (seed, epoch, index) alone."""
 
     def __init__(self, paths: list[Path], labels: Tensor, size: int, train: tuple[int, int] | None, flip: bool):
         from torchvision.transforms import v2
@@ -46,7 +46,7 @@ class _Reader(Dataset[Sample]):
 
 
 class FolderSplit:
-    """Large images on disk, through DataLoader and torchvision.transforms.v2; normalised on the device.
+    """Large images on disk, read by DataLoader, augmented by torchvision.transforms.v2, normalised on the device.
 
     mean, std: (3,), on the 0..1 scale; ImageNet's unless `ImageData.normalised_with` sets others.
     """

@@ -1,4 +1,4 @@
-"""Data sets of image files, in a folder for each class or listed: small ones in memory, large ones read as needed."""
+"""Data sets of image files, one folder for each class or listed; small ones are held in memory, large ones are not."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "te
 
 @dataclass(frozen=True)
 class Listing:
-    """The classes, and files with their labels (n,) from 0: to train on, to test on, and where given to hold out."""
+    """The class names, and files with their labels (n,) from 0, for training, for testing and, if given, held out."""
 
     classes: tuple[str, ...]
     paths: list[Path]
@@ -106,7 +106,7 @@ def scan_pair(train: Path, test: Path, *, quiet: bool = False) -> Listing:
 def load_folder(config: DataConfig) -> ImageData:
     """Loads root/train/CLASS/* with root/test, or root/CLASS/*, of which a fifth is kept for testing.
 
-    root/val is held out for choosing the best epoch; without root/test it is what is tested on. The names may be in
+    root/val is held out for choosing the best epoch; without root/test it is used for testing. The names may be in
     capitals, or training, testing, valid and validation.
     Raises UserError as `list_folder` does, and on an image that cannot be read (named).
     """
@@ -140,9 +140,9 @@ def list_folder(config: DataConfig, *, quiet: bool = False) -> Listing:
 
 
 def split_folders(root: Path, *, quiet: bool = False) -> dict[str, Path]:
-    """Returns the folders of a data set that is split already, by 'train', 'test' and 'val'; {} where it is not.
+    """Returns the folders of a data set that is already split, by 'train', 'test' and 'val'; {} if it is not.
 
-    Raises UserError where one is there twice, or train is not beside test or val.
+    Raises UserError if there are two folders for one of them, or only one of train and test or val.
     """
     found: dict[str, Path] = {}
     folders = _folders_of(root)
@@ -151,19 +151,19 @@ def split_folders(root: Path, *, quiet: bool = False) -> dict[str, Path]:
         if name is not None and found.setdefault(name, path) != path:
             raise UserError(f"{root} has two folders of the same meaning, {found[name].name!r} and {path.name!r}")
     loose = {path: files for path in found.values() if (files := _loose_images(path))}
-    # A class may be called train, with its images right in it; a split has folders.
+    # A folder called train with images directly in it is a class; a split contains folders.
     if not found or any(len(found) == 1 or not _folders_of(path) for path in loose):
         return {}
     for files in () if quiet else loose.values():
-        _note(f"images as {files[0]} ({len(files)}) are not read: they lie in no folder of a class")
+        _note(f"images such as {files[0]} ({len(files)}) are not read: they are not in the folder of a class")
     if "train" not in found:
         there = next(iter(found.values())).name
-        raise UserError(f"{root} has a folder {there!r} of folders, but no folder 'train' beside it")
+        raise UserError(f"{root} has a folder {there!r} of folders, but no folder 'train': add one")
     if len(found) == 1:
-        raise UserError(f"{root} has a folder {found['train'].name!r} but neither 'test' nor 'val' beside it")
+        raise UserError(f"{root} has a folder {found['train'].name!r} but neither 'test' nor 'val': add one of them")
     for path in folders:
         if path not in found.values() and not quiet:
-            _note(f"{path} is not read: {root} has {', '.join(sorted(p.name for p in found.values()))}")
+            _note(f"{path} is not read: only {', '.join(sorted(p.name for p in found.values()))} of {root} are")
     return found
 
 
@@ -175,11 +175,11 @@ def load_listing(
     small_bytes: int = _SMALL_BYTES,
     scale: bool = False,
 ) -> ImageData:
-    """Makes the data set of listed files: in memory where they are small (64 pixels, `small_bytes`), else on disk.
+    """Makes the data set of listed files; images up to 64 pixels and `small_bytes` in all are held in memory.
 
-    size: height and width without `config.image_size`; by default that of nine tenths of the files, where these are
-    square, alike and small, else 224. scale: small images of another size are scaled whole; otherwise their centre is
-    taken, as of large ones.
+    size: height and width if `config.image_size` is None; by default that of nine tenths of the files if these are
+    equal, square and small, else 224. scale: small images of another size are scaled whole; otherwise their centre is
+    taken, as it always is for large images.
     Raises UserError on an image that cannot be read (named).
     """
     keep, held = choose(config, listing.labels, listing.classes)
@@ -210,8 +210,10 @@ def load_listing(
 
 
 def _usual_size(paths: list[Path]) -> int:
-    """Returns the side that images are brought to: that of nine tenths of them where these are square, alike and small,
-    else 224. Up to two thousand files are looked at. Says so where some are of another size, or all are enlarged."""
+    """Returns the side to which images are brought: that of nine tenths of them if equal, square and small, else 224.
+
+    Up to two thousand files are opened. Prints a note if some have another size, or all are enlarged.
+    """
     from PIL import Image
 
     sizes: dict[tuple[int, int], list[Path]] = defaultdict(list)
@@ -230,8 +232,8 @@ def _usual_size(paths: list[Path]) -> int:
         return width
     width, height = max(sizes, key=lambda size: len(sizes[size]))
     if max(max(size) for size in sizes) < LARGE_SIZE:
-        told = f"of {width}x{height}" if len(sizes) == 1 else f"of {len(sizes)} sizes, most of {width}x{height}"
-        _note(f"the images are {told}, and are enlarged to {LARGE_SIZE}x{LARGE_SIZE}: --data.image_size says another")
+        found = f"of {width}x{height}" if len(sizes) == 1 else f"of {len(sizes)} sizes, most of {width}x{height}"
+        _note(f"the images are {found}, and are enlarged to {LARGE_SIZE}x{LARGE_SIZE}; --data.image_size sets another")
     return LARGE_SIZE
 
 

@@ -1,4 +1,4 @@
-"""What the sizes of photos say of the size that they are brought to."""
+"""Rules that choose the size to which images are brought from the sizes that they have."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 __all__ = ["SMALL_SIZE", "fitting_size", "usual_square"]
 
-# Images up to this side are small: held in memory, and what networks with a 3x3 stem are made for.
+# Images up to this side are small: they are held in memory, and suit networks that begin with a 3x3 convolution.
 SMALL_SIZE = 64
 _LEAST, _STEP = 16, 8
 
 
 def usual_square(sizes: Sequence[tuple[int, int]]) -> int | None:
-    """Returns the side of nine tenths of the images where these are squares, alike and small; else None.
+    """Returns the side of nine tenths of the images if these are equal, square and small; else None.
 
     >>> usual_square([(28, 28)] * 9 + [(30, 40)]), usual_square([(28, 28), (32, 32)])
     (28, None)
@@ -25,10 +25,10 @@ def usual_square(sizes: Sequence[tuple[int, int]]) -> int | None:
 
 
 def fitting_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
-    """Returns the side to which a network for small images has photos brought, and the shorter side that they reach.
+    """Returns the side to which photos are brought for a small network, and the shorter side that nine tenths reach.
 
-    The one is the largest multiple of 8 up to the other, from 16 to 64; the other is what nine tenths of the photos
-    have at least as their shorter side. None where `usual_square` gives the side.
+    The first is the largest multiple of 8 that is at most the second, from 16 to 64. None if `usual_square` gives a
+    side.
 
     >>> fitting_size([(40, 52), (52, 40), (64, 60)]), fitting_size([(4000, 3000)] * 20)
     ((40, 40), (64, 3000))

@@ -1,4 +1,4 @@
-"""A run on a folder of photos: the size they are brought to and the length of the trainings, where nobody said them."""
+"""Defaults for a run on a folder of photos: their size, and the length of the trainings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bnn_itrd.yaml_files import read_yaml
 
 __all__ = ["fit_to_photos"]
 
-# Photos, each time they are seen, that a training of the recipe sees on a CPU: minutes on two cores.
+# Photos times epochs of a training on a CPU, which takes minutes on two cores.
 _SEEN = {"teacher_train": 8_000, "train": 12_000}
 _LEAST_EPOCHS = 10
 
@@ -26,7 +26,7 @@ _LEAST_EPOCHS = 10
 def fit_to_photos(
     config: RunConfig, out: Path, *, given: Collection[str], budget: bool, on_cpu: bool, say: Callable[[str], None]
 ) -> RunConfig:
-    """Returns the configuration of a run on a folder of images with what fits these, where the user gave nothing else.
+    """Returns the configuration of a run on a folder of images, with defaults that fit them for fields not given.
 
     The image size, for a network of this package, which are made for small images: see
     `fitting_size`. The epochs, with `budget` and on a CPU: so many that a training sees about 12,000
@@ -62,14 +62,14 @@ def _look_at(config: RunConfig) -> tuple[int, list[tuple[int, int]]]:
 
     paths, sizes = list_folder(config.data, quiet=True).paths, list[tuple[int, int]]()
     for path in paths[:: max(1, len(paths) // 1000)]:
-        # One that cannot be read is told, by its name, where all are read.
+        # A file that cannot be read raises an error later, when all files are read.
         with contextlib.suppress(Exception), Image.open(path) as image:
             sizes.append(image.size)
     return len(paths), sizes
 
 
 def _shortened(config: RunConfig, training: int, given: Collection[str], say: Callable[[str], None]) -> RunConfig:
-    """The configuration with epochs for so many training photos, where the user gave none."""
+    """Returns the configuration with epochs that fit the number of training photos, unless the user gave them."""
     changed: dict[str, Any] = {}
     for field, seen in _SEEN.items():
         train = getattr(config, field)
@@ -86,12 +86,12 @@ def _shortened(config: RunConfig, training: int, given: Collection[str], say: Ca
 
 
 def _longer(recipe: TrainConfig, chosen: TrainConfig) -> int:
-    """Epochs of a longer training than was chosen: the recipe's, or twice these."""
+    """Returns the epochs of a longer training than the chosen one: the recipe's, or twice as many."""
     return recipe.epochs if recipe.epochs > chosen.epochs else 2 * recipe.epochs
 
 
 def _recorded(out: Path) -> dict[str, Any] | None:
-    """The configuration of the run in a folder, where it is one on a folder of images."""
+    """Returns the saved configuration of the run in `out` if its data is a folder of images; else None."""
     path = out / "config.yaml"
     tree = read_yaml(path) if path.is_file() else None
     return tree if isinstance(tree, dict) and _of(tree, "data", "name") == "folder" else None
@@ -103,7 +103,7 @@ def _of(tree: dict[str, Any], group: str, field: str) -> Any:
 
 
 def _as_recorded(config: RunConfig, tree: dict[str, Any], given: Collection[str], *, budget: bool) -> RunConfig:
-    """The configuration with what was chosen when the run began."""
+    """Returns the configuration with the size and epochs that were chosen when the run began."""
     changed: dict[str, Any] = {}
     size = _of(tree, "data", "image_size")
     if config.data.image_size is None and type(size) is int:

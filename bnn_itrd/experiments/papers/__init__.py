@@ -1,1 +1,1 @@
-"""The papers' tables: what is published, which cells of them our runs fill, and the commands of the others."""
+"""The papers' tables: the published values, the runs that fill their cells, and commands for the empty cells."""

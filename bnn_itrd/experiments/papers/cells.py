@@ -1,4 +1,4 @@
-"""Which run fills which cell: by data, network and method, as configurations say them, never by a folder's name."""
+"""The rules by which runs fill a table's cells: data, network and method in config.yaml, never a folder's name."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from bnn_itrd.experiments.papers.runs import FoundRun
 
 __all__ = ["Filled", "Wanted", "fill", "tokens", "value_of", "wanted"]
 
-# What a configuration says that is no part of the published setting: names, machines, how often is looked.
-_BESIDE = (
+# Fields that do not belong to the published setting: names, options for machines, the frequency of evaluations.
+_NOT_OF_SETTING = (
     *("name", "train.seed", "train.precision", "train.compile", "train.compile_mode", "train.channels_last"),
     *("train.eval_every", "train.fused_kernels", "data.per_class_seed"),
 )
 _SETTING = ("data.", "scheme", "train.", "distill.")
-# Numbers of a `step` schedule say nothing of a run that has the cosine.
+# Fields of a `step` schedule, which do not matter in a run with the cosine schedule.
 _OF_STEP = ("train.milestones", "train.decay")
-# Distillers' options that are chosen for machines.
+# Options of distillers that depend on the machine, not on the method.
 _OF_MACHINES = ("gather",)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a cell trains: the run's configuration, its member's as a tree, and what tells the cell from others.
+    """The training that a cell stands for.
 
-    fixed: fields of the member, and all that stands below them, that must be the cell's.
+    config: the run's configuration; member: that of its network, as a tree; is_it: values that identify the cell;
+    teacher: the teacher's network, None without one; fixed: fields (or groups) of the member that must be the cell's.
     """
 
     config: RunConfig
@@ -48,9 +49,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Filled:
-    """Runs of one setting that fill a cell. differs: in words, what is not as published.
+    """Runs of one setting that fill a cell.
 
-    same_methods: their methods have the cell's options, to the number.
+    values: their results in the table's measure; differs: their differences from the published setting, as text;
+    same_methods: whether their methods have exactly the cell's options.
     """
 
     runs: tuple[FoundRun, ...]
@@ -72,12 +74,12 @@ class Filled:
 
     @property
     def spread(self) -> float | None:
-        """The sample standard deviation over its runs; None of one run."""
+        """The sample standard deviation over the runs; None for a single run."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
 def tokens(fields: Mapping[str, Any]) -> list[str]:
-    """Returns fields as words of a command.
+    """Returns fields as arguments of a command.
 
     >>> tokens({"data.per_class": None, "students.at": {"at": {"weight": 1000.0}}})
     ['--data.per_class=null', '--students.at={"at": {"weight": 1000.0}}']
@@ -91,7 +93,7 @@ def _config(recipe: str, words: tuple[str, ...]) -> RunConfig:
 
 
 def wanted(cell: Cell) -> Wanted:
-    """Returns what a cell that trains here trains."""
+    """Returns the training that a cell stands for; the cell must have a recipe and a member."""
     assert cell.recipe is not None and cell.member is not None
     config = _config(cell.recipe, tuple(tokens(cell.fields)))
     made = member_config(config, cell.member)
@@ -107,7 +109,7 @@ def wanted(cell: Cell) -> Wanted:
 
 
 def _identity(member: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Data and which of it is labelled, what is binary and how, methods: equal for two configurations of one cell."""
+    """Returns the data and whether labels are hidden, the binarisers, and the methods, which identify a cell."""
     scheme, distill, data = member.get("scheme"), member["distill"], member["data"]
     binary = None
     if isinstance(scheme, Mapping):
@@ -124,9 +126,9 @@ def _identity(member: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _kind(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a distiller's options those that make it another one: words, switches, and numbers that are 0 or no longer 0.
+    """Returns the options that make a distiller a different method: texts, switches, numbers that became 0 or not 0.
 
-    An option that an older record does not have yet has its default.
+    An option that an older configuration does not have yet counts as its default.
 
     >>> _kind("itrd", {"beta_mi": 0.0, "alpha": 1.5}), _kind("vid", {"form": "logits", "batch_norm": False})
     ({'beta_mi': 'is 0'}, {'form': 'logits'})
@@ -144,11 +146,10 @@ def _kind(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fill(cell: Cell, runs: Sequence[FoundRun], *, published: Cell | None = None) -> list[Filled]:
-    """Returns what fills a cell: runs that are trained to their end, by setting, the nearest to the cell's first.
+    """Returns the finished runs that fill a cell, grouped by setting, with the group closest to the cell first.
 
-    Nearest: the methods' options are the cell's; then the most epochs, the fewest differences, the most runs.
-
-    published: the cell that tells the published setting, where `cell` is another version of it.
+    Groups are ordered by whether their methods have the cell's options, then by most epochs, fewest differences, most
+    runs. published: the cell with the published setting, if `cell` is another version of it.
     """
     runs = [run for run in runs if _may_fill(run, cell)]
     if not runs:
@@ -161,7 +162,7 @@ def fill(cell: Cell, runs: Sequence[FoundRun], *, published: Cell | None = None)
             groups.setdefault((_differs(run, setting), _same_methods(run, want)), []).append(run)
     filled = []
     for (differs, same_methods), found in groups.items():
-        once = {(run.seed, run.top1): run for run in found}  # results/ holds copies
+        once = {(run.seed, run.top1): run for run in found}  # results/ contains copies of runs
         values = [value_of(run, cell.measure) for run in once.values()]
         known = [value for value in values if value is not None]
         if len(known) == len(values):
@@ -173,7 +174,7 @@ def fill(cell: Cell, runs: Sequence[FoundRun], *, published: Cell | None = None)
 
 
 def _may_fill(run: FoundRun, cell: Cell) -> bool:
-    """Whether data and network have the names that the recipe says: what is told before a configuration is made."""
+    """Returns whether data and network have the recipe's names, a quick check before a configuration is made."""
     if not cell.trains or cell.recipe is None or cell.recipe == "squad":
         return False
     tree = recipes.read(cell.recipe)
@@ -182,7 +183,7 @@ def _may_fill(run: FoundRun, cell: Cell) -> bool:
 
 
 def value_of(run: FoundRun, measure: str) -> float | None:
-    """Returns what a run says in a table's measure, None where it does not know it."""
+    """Returns a run's result in a table's measure, or None if the run does not have it."""
     value = run.top5 if measure.startswith("top-5") else run.top1
     if value is None or measure.partition(" ")[0] in ("F1", "exact"):
         return None
@@ -210,12 +211,12 @@ def _same_methods(run: FoundRun, want: Wanted) -> bool:
 
 
 def _differs(run: FoundRun, setting: Wanted) -> tuple[str, ...]:
-    """In words: ``epochs 72 (600)``, the published value in brackets."""
+    """Returns a run's differences as text, with the published value in brackets: ``epochs 72 (600)``."""
     lines = []
     if run.split != "test":
         lines.append("scored on held-out images")
     for key, (there, published) in changed(run.member, setting.member).items():
-        if key in _BESIDE or not key.startswith(_SETTING):  # the rest is what was measured of the data
+        if key in _NOT_OF_SETTING or not key.startswith(_SETTING):  # other fields are measured on the data
             continue
         if key in _OF_STEP and run.member["train"].get("schedule", "cosine") != "step":
             continue
@@ -232,5 +233,5 @@ def _text(value: Any) -> str:
 
 
 def small_cell(cell: Cell, recipe: str) -> Cell:
-    """Returns the same cell of the version for two cores."""
+    """Returns the same cell in the version of the table for two cores."""
     return dataclasses.replace(cell, recipe=recipe)

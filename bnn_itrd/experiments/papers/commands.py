@@ -1,4 +1,4 @@
-"""The commands of a table's empty cells: each is resumable, and the sweep of the version for two cores is one."""
+"""Commands that fill a table's empty cells; each can be resumed. The version for two cores is one sweep."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from bnn_itrd.experiments.papers.runs import FoundRun
 
 __all__ = ["Task", "missing_tasks", "small_sweep"]
 
-# Where the images lie, and trained weights: the reader's to say, once, before the commands are given to a shell.
+# The folder of the images, and files of weights: shell variables that the user sets before running the commands.
 _DATA = '"$DATA"'
 _OF_READER = "network.weights"
 
 
 @dataclass(frozen=True)
 class Task:
-    """One command, what it is expected to take, and what it fills."""
+    """One command, the hours that it is expected to take, and the cell that it fills."""
 
     command: str
     hours: Expected
@@ -32,10 +32,10 @@ class Task:
 
 
 def missing_tasks(table: PublishedTable, runs: Sequence[FoundRun]) -> list[Task]:
-    """Returns the trainings that an empty cell needs, teachers first: one for each seed of the table.
+    """Returns the trainings for a table's empty cells, one for each seed, teachers first.
 
-    A cell is empty where no run with its methods' options fills it, in whatever setting else. One that has no value in
-    a table that has some is none of the table's. What fills several cells is trained once, teachers included.
+    A cell is empty if no run with its methods' options fills it, in any setting. A cell without a published value does
+    not count, unless the table has no values at all. A training that fills several cells is listed once.
     """
     of_table = [cell for cell in table.cells if cell.trains and (cell.value is not None or not table.has_values)]
     empty = [cell for cell in of_table if not any(found.same_methods for found in fill(cell, runs))]
@@ -104,10 +104,10 @@ def _line(command: str, recipe: str, words: Sequence[str]) -> str:
 
 
 def small_sweep(table: PublishedTable, runs: Sequence[FoundRun]) -> tuple[Task, int] | None:
-    """Returns (the sweep that fills the table's small version, its trainings that are missing).
+    """Returns (the sweep that fills the table's small version, the number of its trainings that are missing).
 
-    None where the table has no small version. The hours are those of the missing ones; the sweep may train students
-    of its recipe besides the table's, which are counted too.
+    It is None if the table has no small version. The hours are those of the missing trainings. Students of the recipe
+    that the table does not have are counted too, since the sweep trains them.
     """
     if table.small is None:
         return None
@@ -139,5 +139,5 @@ def small_sweep(table: PublishedTable, runs: Sequence[FoundRun]) -> tuple[Task, 
 
 
 def _of_sweep(cell: Cell, member: str) -> Cell:
-    """A training of the sweep that is no cell of the table."""
+    """Returns a cell for a training of the sweep that the table does not have."""
     return dataclasses.replace(cell, row=member, member=member, fields={}, value=None, spread=None)

@@ -1,4 +1,4 @@
-"""How long a training is expected to take: from speeds that were measured, scaled by multiplications."""
+"""Estimates of a training's hours, from measured speeds scaled by the number of multiplications."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from bnn_itrd.yaml_files import read_yaml
 
 __all__ = ["Expected", "expected_hours", "speed_notes"]
 
-# A step is the forward pass and twice that for the gradients; the teacher's is a forward pass.
+# A step takes a forward pass and twice its time for the gradients; a teacher takes only a forward pass.
 _STEP = 3
-# Start, compilation, export and validation of one run, roughly.
+# A rough time for start, compilation, export and validation of one run.
 _FIXED_HOURS = 1 / 60
 _CIFAR = 32
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Hours on an H100 and on two cores, None where nothing that was measured tells them."""
+    """The expected hours on an H100 and on two CPU cores; None if there is no measured speed for them."""
 
     h100: float | None
     cores: float | None
@@ -40,12 +40,12 @@ def _speeds() -> dict[str, Any]:
 
 
 def speed_notes() -> list[str]:
-    """Returns where the hours come from, in sentences."""
+    """Returns sentences about the source of the hours."""
     return [*_speeds()["notes"]]
 
 
 def _macs(network: str, width: float, size: int | None) -> float | None:
-    """Multiplications of one image in full precision, of the network's published form."""
+    """Returns the multiplications for one image of the network in full precision, in its published form."""
     known = _speeds()["macs"].get(network)
     if known is None:
         return None
@@ -54,7 +54,7 @@ def _macs(network: str, width: float, size: int | None) -> float | None:
 
 
 def expected_hours(member: MemberConfig, teacher: str | None) -> Expected:
-    """Returns the hours of one training. teacher: the network that it learns from, None without one."""
+    """Returns the expected hours of one training; teacher: the network that it learns from, or None."""
     images = _images(member)
     size, width = member.data.image_size, member.network.width
     own, taught = _macs(member.network.name, width, size), 0.0
@@ -73,7 +73,7 @@ def expected_hours(member: MemberConfig, teacher: str | None) -> Expected:
         measured = _speeds()[device]
         of_it = _STEP * measured["macs"] + (measured["macs"] if teacher is not None else 0.0)
         faster = of_it / work
-        # What keeps a large card from being as much faster on a small network is not the multiplications.
+        # A large GPU is not faster on a smaller network, whose time is not spent in multiplications.
         per_s = measured["images_per_s"][kind] * (min(faster, 1.0) if device == "h100" else faster)
         hours.append(seen / per_s / 3600 + _FIXED_HOURS)
     return Expected(*hours)

@@ -1,4 +1,4 @@
-"""Published tables as data: tables.yaml, and what a cell of one is."""
+"""Published tables as data, which are read from tables.yaml."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ __all__ = ["Cell", "PublishedTable", "published_accuracy", "published_table", "t
 
 @dataclass(frozen=True)
 class Cell:
-    """One value of a table. value and spread are None where the paper prints none.
+    """One value of a published table; value and spread are None if the paper prints none.
 
-    recipe, member, fields: what trains it here; teacher_fields: what its teacher is trained with instead; cannot: why
-    there is no command for it, None where there is one. key: (data, network, method) of `bnn-itrd compare`.
+    recipe, member, fields: the training that gives it here; teacher_fields: fields that its teacher's training has
+    instead; cannot: why there is no command for it, None if there is one. key: (data, network, method) of `bnn-itrd
+    compare`.
     """
 
     row: str
@@ -36,16 +37,17 @@ class Cell:
 
     @property
     def trains(self) -> bool:
-        """Whether this package trains it."""
+        """Whether this package can train it."""
         return self.recipe is not None and self.member is not None and self.cannot is None
 
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A table of a paper. cells: row by row; of: the table that this one is worked out from.
+    """A table of a paper.
 
-    seeds: how many runs are behind a published value; setting: what the paper says of its training. small: the recipe
-    of the version for two cores, its `methods` where it is not all of the recipe, and the columns that it has.
+    cells: row by row; seeds: the number of runs for a published value; setting: the paper's training, as text; of: the
+    table from which this one is computed. small: the version for two cores: its recipe, its columns, and its `methods`
+    if they are not all students of the recipe.
     """
 
     name: str
@@ -64,11 +66,11 @@ class PublishedTable:
 
     @property
     def has_values(self) -> bool:
-        """Whether the paper prints a value of it, and not only what it found."""
+        """Whether the paper prints values, and not only conclusions."""
         return any(cell.value is not None for cell in self.cells)
 
     def cell(self, row: str, column: str) -> Cell:
-        """Returns the cell of two labels.
+        """Returns the cell of a row and a column.
 
         >>> published_table("itrd-1").cell("KD", "R56 R20").value
         70.66
@@ -87,7 +89,7 @@ def table_names() -> list[str]:
 
 
 def tables_named(name: str) -> list[PublishedTable]:
-    """Returns the table of this name, or the parts of the one that it is the beginning of: vid-1 for vid-1a and vid-1b.
+    """Returns the table of this name, or its parts: vid-1a and vid-1b for vid-1.
 
     Raises UserError on any other name.
 
@@ -102,7 +104,7 @@ def tables_named(name: str) -> list[PublishedTable]:
 
 @cache
 def published_table(name: str) -> PublishedTable:
-    """Returns the table of exactly this name. Raises UserError on another."""
+    """Returns the table of exactly this name. Raises UserError on an unknown name."""
     if name not in _trees():
         raise unknown("table", name, table_names())
     tree = _trees()[name]
@@ -111,7 +113,7 @@ def published_table(name: str) -> PublishedTable:
     for label, row in tree["rows"].items():
         values, spreads = (row.get(name) or [None] * len(columns) for name in ("values", "spread"))
         if not len(values) == len(spreads) == len(columns):
-            raise UserError(f"tables.yaml: {name}, {label} does not have a value for each column")
+            raise UserError(f"tables.yaml: {name}, {label} must have a value for each of the {len(columns)} columns")
         for (column, own), value, spread in zip(columns.items(), values, spreads, strict=True):
             cells.append(_cell(tree, label, row, column, own, value, spread))
     return PublishedTable(
@@ -157,7 +159,7 @@ def _cell(
 
 @cache
 def _known() -> dict[tuple[str, str, str], float]:
-    """What `compare` shows: of two tables with the same row the first one's."""
+    """Returns the accuracies that `compare` shows; if two tables have the same row, the first table's."""
     known: dict[tuple[str, str, str], float] = {}
     for name in table_names():
         for cell in published_table(name).cells:
@@ -167,9 +169,9 @@ def _known() -> dict[tuple[str, str, str], float]:
 
 
 def published_accuracy(data: str, network: str, method: str) -> str:
-    """Returns the figure as it is shown, or '-' where none is known of exactly this method on this network.
+    """Returns a published accuracy as text, or '-' if none is known of exactly this method on this network.
 
-    ReCU's and ITRD's are those of the best test epoch; the rows of `compare` report the last one first.
+    ReCU's and ITRD's values are those of the best epoch on the test images; `compare` also has the last epoch.
 
     >>> published_accuracy("cifar10", "resnet18", "recu-itrd"), published_accuracy("cifar10", "resnet18", "mine")
     ('94.1', '-')

@@ -1,4 +1,4 @@
-"""ITRD's table 2: how much one method improves on another, in units of what that one gains over KD."""
+"""The relative improvement of ITRD's table 2: the gain over another method, divided by that method's gain over KD."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["relative_improvement"]
 
 
 def relative_improvement(values: Mapping[tuple[str, str], float], method: str, other: str) -> float | None:
-    """Returns the mean over pairs of (X - Y) / (Y - KD) in percent, None where no pair has all three values.
+    """Returns the mean over pairs of (X - Y) / (Y - KD) in percent, or None if no pair has all three values.
 
-    values: (method, pair) -> accuracy, with KD among the methods. A pair where Y is KD's equal is left out. The
-    definition is WCoRD's (Chen et al. 2021): from the values of ITRD's table 1 it gives those of its table 2, which
-    (X - Y) / (X - KD), as that paper's footnote has it, does not.
+    X, Y: accuracies of `method` and `other`; values: (method, pair) -> accuracy, with KD among the methods. A pair with
+    Y = KD is left out. The definition is WCoRD's (Chen et al. 2021): it gives the values of ITRD's table 2 from those
+    of table 1. The formula in the ITRD paper's footnote, (X - Y) / (X - KD), does not.
 
     >>> relative_improvement({("a", "p"): 75.0, ("b", "p"): 74.0, ("KD", "p"): 72.0}, "a", "b")
     50.0

@@ -1,4 +1,4 @@
-"""The trained networks below a folder, by what their own files say: config.yaml, metrics.csv, their teacher's."""
+"""A search for trained networks in folders, by their config.yaml and metrics.csv."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ __all__ = ["FoundRun", "find_runs"]
 
 @dataclass(frozen=True)
 class FoundRun:
-    """One trained network. member: its configuration, as `MemberConfig`; epochs: those that are done.
+    """One trained network that was found.
 
-    top1, top5: of the last epoch, in percent, on `split`. teacher: its teacher's network, and its top-1 where the
-    folder says it; both None of a network without one, or where nothing there tells them.
+    member: its configuration, as a tree of `MemberConfig`; epochs: the number of epochs that are done; top1, top5: of
+    the last epoch, in percent, on `split`; teacher, teacher_top1: its teacher's network and top-1, None if there is no
+    teacher or they are not recorded.
     """
 
     folder: Path
@@ -39,20 +40,20 @@ class FoundRun:
 
     @property
     def of(self) -> int:
-        """How many epochs its training has."""
+        """The number of epochs of its whole training."""
         return int(self.member["train"]["epochs"])
 
 
 def find_runs(folders: Sequence[Path]) -> list[FoundRun]:
-    """Returns every network below the folders that was trained for an epoch or more and evaluated, each once.
+    """Returns every network inside the folders that was trained for at least one epoch and evaluated, each once.
 
-    A network's folder holds config.yaml and metrics.csv: that of a member of a run, of a point of a sweep, or one of
-    results/. Raises UserError on a folder that is not there.
+    A network's folder has a config.yaml and a metrics.csv: it belongs to a run, a sweep, or results/. Raises UserError
+    on a folder that does not exist.
     """
     found: dict[Path, FoundRun] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"there is no folder {folder} to look for runs in")
+            raise UserError(f"there is no folder {folder} to search for runs")
         for path in sorted(folder.rglob("metrics.csv")):
             run = _read(path.parent)
             if run is not None:
@@ -61,7 +62,7 @@ def find_runs(folders: Sequence[Path]) -> list[FoundRun]:
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
-    """The record of one network; None of anything else that may stand in a config.yaml."""
+    """Returns the configuration of a network's folder; None if config.yaml is missing or not a network's."""
     path = folder / "config.yaml"
     if not path.is_file():
         return None
@@ -80,7 +81,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
 
 def _read(folder: Path) -> FoundRun | None:
     member = _record(folder)
-    if member is None or _record(folder.parent) is not None:  # within another one's: the first of its two stages
+    if member is None or _record(folder.parent) is not None:  # in a network's folder: the first of two stages
         return None
     try:
         rows = read_metrics(folder / "metrics.csv")
@@ -105,7 +106,7 @@ def _read(folder: Path) -> FoundRun | None:
 
 
 def _teacher(folder: Path) -> tuple[str | None, float | None]:
-    """(network, top-1): from the comparison of the network or of its run, or from the teacher's folder beside it."""
+    """Returns the teacher's (network, top-1), from a comparison.json or from the teacher's own folder."""
     for place in (folder, folder.parent):
         try:
             first = read_comparison(place / "comparison.json")["models"][0]
@@ -113,13 +114,13 @@ def _teacher(folder: Path) -> tuple[str | None, float | None]:
             continue
         if (first.get("method") or first["name"]) == "teacher":
             return first["network"], first["top1_last"]
-    found = [run for run in map(_read, _teachers_beside(folder)) if run is not None]
+    found = [run for run in map(_read, _teacher_folders(folder)) if run is not None]
     networks = {run.member["network"]["name"] for run in found}
     if len(networks) != 1:
         return None, None
     return networks.pop(), found[0].top1 if len(found) == 1 else None
 
 
-def _teachers_beside(folder: Path) -> Iterator[Path]:
+def _teacher_folders(folder: Path) -> Iterator[Path]:
     yield folder.parent / "teacher"
     yield from sorted((folder.parent / "teachers").glob("*"))

@@ -1,4 +1,4 @@
-"""A published table beside our runs, as text of 80 columns, as rows for Markdown, and as plain values for JSON."""
+"""A published table with our runs, as text of 80 columns, as rows for Markdown, and as plain values for JSON."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ _LABEL = 23
 
 @dataclass(frozen=True)
 class Shown:
-    """A table with what fills its cells. cells: (cell, what fills it, best first).
+    """A table with the runs that fill its cells.
 
-    unfinished: runs that would fill one if they were trained to their end; small: the recipe of the version for two
-    cores; cells_of_other: those of the table that this one is worked out from.
+    cells: (cell, groups of runs that fill it, the closest first); unfinished: runs that would fill a cell if they were
+    finished; small: the recipe of the version for two cores, else None; cells_of_other: the cells of the table from
+    which this one is computed.
     """
 
     table: PublishedTable
@@ -40,16 +41,16 @@ class Shown:
 
     @property
     def _digits(self) -> int:
-        """Those behind the point of the published values, at most 2."""
+        """The number of digits after the point in the published values, 1 or 2."""
         values = [cell.value for cell in self.table.cells if cell.value is not None]
         return 1 if all(round(value, 1) == value for value in values) else 2
 
     def lines(self) -> list[str]:
-        """Returns the table as text, none of its lines longer than 80 characters."""
+        """Returns the table as lines of text of at most 80 characters."""
         table = self.table
         head = f"{table.name}: {table.title}" if self.small is None else f"{table.name}, small: {table.title}"
-        said = [table.source, self.cells[0][0].measure, table.setting]
-        lines = [*textwrap.wrap(head, _WIDTH), *textwrap.wrap("; ".join(filter(None, said)), _WIDTH), ""]
+        facts = [table.source, self.cells[0][0].measure, table.setting]
+        lines = [*textwrap.wrap(head, _WIDTH), *textwrap.wrap("; ".join(filter(None, facts)), _WIDTH), ""]
         lines += [*self._grid(), ""]
         if table.of is not None:
             return lines + textwrap.wrap(_RELATIVE.format(table.of), _WIDTH)
@@ -62,7 +63,7 @@ class Shown:
         return lines
 
     def _marks(self) -> dict[tuple[str, ...], str]:
-        """A number for each way in which a setting differs from the published one."""
+        """Returns a footnote number for each set of differences from the published setting."""
         marks: dict[tuple[str, ...], str] = {}
         for _, found in self.filled:
             for each in found:
@@ -100,7 +101,7 @@ class Shown:
 
     @property
     def _other(self) -> dict[tuple[str, str], float]:
-        """The values that we have of the table that this one is worked out from."""
+        """Our values of the table from which this one is computed, (row, column) -> mean."""
         return {(cell.row, cell.column): found[0].mean for cell, found in self.cells_of_other if found}
 
     def _list(self, marks: dict[tuple[str, ...], str]) -> list[str]:
@@ -116,13 +117,13 @@ class Shown:
                 )
         lines.append("")
         if marks:
-            lines.append("What differs from the published setting, which stands in brackets:")
+            lines.append("Differences from the published setting, whose values are in brackets:")
         for differs, mark in marks.items():
             lines += textwrap.wrap("; ".join(differs), _WIDTH, initial_indent=f"{mark:>2}  ", subsequent_indent="    ")
         return lines + self._teachers()
 
     def _teachers(self) -> list[str]:
-        """How good the teachers of our students are."""
+        """Returns lines with the accuracies of our students' teachers."""
         known: dict[str, list[float]] = {}
         for cell, found in self.filled:
             values = [run.teacher_top1 for each in found for run in each.runs if run.teacher_top1 is not None]
@@ -137,7 +138,7 @@ class Shown:
         return lines
 
     def rows(self) -> list[dict[str, Any]]:
-        """Returns a row for each cell and setting, for Markdown."""
+        """Returns a row for each cell and setting, for a Markdown table."""
         rows = []
         for cell, found in self.cells:
             for each in found or (None,):
@@ -155,7 +156,7 @@ class Shown:
         return rows
 
     def values(self) -> dict[str, Any]:
-        """Returns what --json prints."""
+        """Returns the table as the plain values that --json prints."""
         cells = []
         for cell, found in self.cells:
             ours = [
@@ -178,8 +179,8 @@ class Shown:
 
 
 _RELATIVE = (
-    "X - Y over Y - KD, the mean over the pairs for which there are all three, in percent. The published values follow "
-    "from those of {0}; the paper's footnote has X - KD below, from which they do not."
+    "(X - Y) / (Y - KD) in percent, the mean over the pairs that have all three values. It gives the published values "
+    "from those of {0}; the formula in the paper's footnote, which divides by X - KD, does not."
 )
 
 
@@ -194,7 +195,7 @@ def _value(value: float | None, spread: float | None, digits: int = 2) -> str:
 
 
 def _chunks(widths: Sequence[int], room: int) -> list[list[int]]:
-    """The columns that fit side by side."""
+    """Returns the indices of the columns in groups that fit the width."""
     chunks: list[list[int]] = [[]]
     for i, width in enumerate(widths):
         if chunks[-1] and sum(widths[j] + 2 for j in chunks[-1]) + width + 2 > room:
@@ -204,7 +205,7 @@ def _chunks(widths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def _heads(columns: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """The columns' labels, a word below the other."""
+    """Returns the lines of the columns' labels, one word below the other."""
     words = [column.split() for column in columns]
     most = max(len(w) for w in words)
     padded = [[""] * (most - len(w)) + w for w in words]
@@ -227,7 +228,7 @@ def _left_out(shown: Shown) -> list[str]:
 
 
 def show_table(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool = False) -> Shown:
-    """Returns the table with what the runs fill of it; small: of the version for two cores, and only its columns."""
+    """Returns the table with the runs that fill its cells; small: the version for two cores, with its columns only."""
     if table.of is not None:
         other = published_table(table.of)
         filled = tuple((cell, tuple(fill(cell, runs))) for cell in other.cells)

@@ -1,4 +1,4 @@
-"""Section "Validation": the exported files, whether they give the network's answers, and how each is used."""
+"""Section "Validation": the exported files, their agreement with the network, and how to use them."""
 
 from bnn_itrd.report.files.validation import validation_section
 

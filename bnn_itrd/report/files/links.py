@@ -1,4 +1,4 @@
-"""Where an exported file lies, as seen from the page."""
+"""Links from the page to exported files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["file_link", "file_name", "file_place"]
 
 
 def file_name(artefact: dict[str, Any]) -> str:
-    """The name of the file alone, without any folder that a foreign record might put before it."""
+    """Returns the name of the file, without a folder that a comparison of another program may have before it."""
     return PurePosixPath(str(artefact.get("file") or artefact.get("target") or "unnamed")).name or "unnamed"
 
 
 def file_place(view: View, model: dict[str, Any], artefact: dict[str, Any]) -> str:
-    """The file's path from the page's folder: beside the page or in the model's folder, whichever it is there.
+    """Returns the file's path from the page's folder: in the page's folder or in the model's, where it exists.
 
-    Where there is none it is the path that a run gives it.
+    If it exists in neither, it is the path that a run would give it.
     """
     name, usual = file_name(artefact), PurePosixPath(model_name(model)).name
     places = (f"{usual}/{name}", name)
@@ -29,7 +29,7 @@ def file_place(view: View, model: dict[str, Any], artefact: dict[str, Any]) -> s
 
 
 def file_link(view: View, model: dict[str, Any], artefact: dict[str, Any]) -> str:
-    """The file's name as HTML, a link where the file is there."""
+    """Returns the file's name as HTML, as a link if the file exists."""
     place, shown = file_place(view, model, artefact), escape(file_name(artefact))
     if not (view.folder / place).is_file():
         return shown

@@ -1,4 +1,4 @@
-"""What validation left out: each with its reason and the command that makes up for it."""
+"""The list of what was not validated, with the reasons and the commands that do it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bnn_itrd.words import counted
 
 __all__ = ["Unrun", "unchecked_list", "unrun_files"]
 
-# Target -> (what runs its files and was not there, the environment that --setup makes)
+# Target -> (the missing runtime, the environment that --setup installs)
 _RUNTIMES = {
     "lce": ("Larq Compute Engine's interpreter, which runs it, was not on the machine", "lce"),
     "qonnx": ("qonnx, which executes it, was not on the machine", "fpga"),
@@ -55,7 +55,7 @@ def unrun_files(models: Iterable[dict[str, Any]]) -> list[Unrun]:
 
 
 def unchecked_list(view: View) -> str:
-    """Returns a heading and a list: files that did not run, or on a part of the images, speeds, files not made."""
+    """Returns a heading and a list: files not run or run on a part of the images, speeds, files not written."""
     rows: list[tuple[str, str, list[str]]] = [*_files(view), *_speeds(view)]
     lacking: dict[tuple[str, str], list[str]] = defaultdict(list)
     for model in view.models:
@@ -70,11 +70,11 @@ def unchecked_list(view: View) -> str:
 
 
 def _item(view: View, what: str, reason: str, command: list[str]) -> str:
-    # A relative path to the data was true in the folder where the run was started.
+    # A relative path to the data is relative to the folder in which the run was started, which is not known.
     root = ((view.raw.get("config") or {}).get("data") or {}).get("root")
     if "validate" in command and isinstance(root, str) and not PurePath(root).is_absolute():
         command = [*command, "--data.root", f"PATH/TO/{root}"]
-    # A line is broken between words alone, never behind a hyphen.
+    # Lines are broken only between words, never after a hyphen.
     words = " ".join(f"<span>{escape(shlex.quote(word))}</span>" for word in command)
     shown = f"<pre>{words}</pre>" if words else ""
     return f"<li><b>{escape(what)}</b>: {escape(reason)}.{shown}</li>"
@@ -103,7 +103,7 @@ def _files(view: View) -> list[tuple[str, str, list[str]]]:
 
 
 def _speeds(view: View) -> list[tuple[str, str, list[str]]]:
-    """(what, reason, command) of the forms in which students were not timed."""
+    """Returns (what, reason, command) for the forms in which students were not timed."""
     lacking: dict[tuple[str, str, str], list[tuple[str, str]]] = defaultdict(list)
     for model in view.students:
         missing, file = untimed(view, model), _onnx(view, model)
@@ -121,7 +121,7 @@ def _speeds(view: View) -> list[tuple[str, str, list[str]]]:
 
 
 def _onnx(view: View, model: dict[str, Any]) -> str | None:
-    """The place of a model's ONNX file."""
+    """Returns the path of a model's ONNX file, or None."""
     files = (artefact for artefact in model.get("artefacts") or [] if artefact.get("target") == "onnx")
     first = next(files, None)
     return None if first is None else file_place(view, model, first)

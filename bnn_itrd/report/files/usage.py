@@ -1,4 +1,4 @@
-"""The three lines of Python that use a file, for each kind of file."""
+"""Lines of Python that use an exported file, for each target."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LINES["finn"] = _LINES["qonnx"]
 
 
 def lines_for(target: str, file: str, shape: str = "(n, c, h, w)") -> str:
-    """Returns the lines of Python that use a file of a target; an empty text for a target without any.
+    """Returns the lines of Python that use a file of a target, "" for a target without any; shape: of the images.
 
     >>> print(lines_for("lce", "student.tflite").splitlines()[0])
     from bnn_itrd.export.lce import run_lce
@@ -44,7 +44,7 @@ def lines_for(target: str, file: str, shape: str = "(n, c, h, w)") -> str:
 
 
 def usage_list(view: View) -> str:
-    """Every file with the lines that use it, each folded away under the file's name."""
+    """Returns a list of all files, each of which opens by a click to show the lines that use it."""
     sides = [str(side) for side in (view.raw.get("dataset") or {}).get("input_shape") or ("c", "h", "w")]
     shape, html = f"(n, {', '.join(sides)})", ""
     for model in view.models:
@@ -57,7 +57,7 @@ def usage_list(view: View) -> str:
             html += f"<details><summary>{title}</summary>{lines}</details>"
     if not html:
         return ""
-    lead = "Paths begin at the folder of this page. Where <code>images</code> stands, it is an array of images, "
+    lead = "Paths are relative to the folder of this page. <code>images</code> is an array of images, "
     lead += "normalised with the <code>mean</code> and <code>std</code> of <code>bnn_itrd.export.read_metadata(file)"
     lead += "</code>; <code>classify_images</code> does that itself."
     return f'<h3>Use them in Python</h3><p class="note">{lead}</p><div class="uses">{html}</div>'

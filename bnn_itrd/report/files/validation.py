@@ -1,4 +1,4 @@
-"""The table of the exported files against PyTorch, and what stands below it."""
+"""The table that compares the exported files with PyTorch, and the lists below it."""
 
 from __future__ import annotations
 

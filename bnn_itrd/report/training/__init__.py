@@ -1,1 +1,1 @@
-"""The section "Training": the curves, and what distillers watched beside them."""
+"""Section "Training": the curves, and the numbers that distillers reported in each epoch."""

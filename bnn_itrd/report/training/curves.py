@@ -39,7 +39,7 @@ def curves_section(view: View) -> str:
         found = [line for line in found if line.points]
         if key != "test_top1" or not found:
             return found
-        # A model without a curve, such as a teacher from a file, is a level to compare with.
+        # A model without a curve, such as a teacher from a file, is drawn as a horizontal line.
         epochs = [epoch for line in found for epoch, _ in line.points]
         for model in view.models:
             level = model_top1(model)
@@ -70,7 +70,7 @@ def curves_section(view: View) -> str:
 
 
 def _spread(lines: Sequence[Line]) -> bool:
-    """Whether a logarithmic axis shows the values better."""
+    """Returns whether a logarithmic axis shows the values better."""
     return log_suits([value for line in lines for _, value in line.points])
 
 

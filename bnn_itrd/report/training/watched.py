@@ -1,4 +1,4 @@
-"""What distillers told of a batch at the end of every epoch, drawn as in the papers of ITRD and of the projector."""
+"""Figures of the numbers that distillers report at the end of each epoch, as in the ITRD and projector papers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bnn_itrd.report.view import View
 
 __all__ = ["watched_details"]
 
-# The end of a name in `watched`, behind the distiller's; title of its figure; label of its axis.
+# (the part of a name in `watched` after the distiller's, title of the figure, label of its axis)
 _OF_EACH = (
     ("in_out_correlation", "Correlation between the projection's input and output", "mean |r|"),
     ("corr", "Correlation loss, one batch", "loss"),
@@ -28,9 +28,9 @@ _SINGULAR = {
 
 
 def watched_details(view: View) -> str:
-    """Returns the figures, folded away: of the projections, of ITRD's two terms, of the batch's entropy.
+    """Returns the figures of the projections, of ITRD's two terms, and of the batch's entropy, which open by a click.
 
-    Nothing where no model's curve has a `watched`.
+    It is "" if no model's curve has `watched` numbers.
     """
     figures = [_singular_values(model, distiller) for model in view.models for distiller in _distillers(model)]
     for key, title, axis in _OF_EACH:
@@ -42,14 +42,14 @@ def watched_details(view: View) -> str:
 
 
 def _distillers(model: dict[str, Any]) -> list[str]:
-    """The names of the distillers that told something, in the order in which they come."""
+    """Returns the names of the distillers that reported numbers, in their order of appearance."""
     rows = [row.get("watched") for row in model.get("curve") or []]
     names = [str(name).partition(".")[0] for watched in rows if isinstance(watched, dict) for name in watched]
     return list(dict.fromkeys(names))
 
 
 def _lines(view: View, model: dict[str, Any], key: str, *, note: str = "") -> list[Line]:
-    """A line for each distiller of the model that told of it."""
+    """Returns a line for each distiller of the model that reported the number `key`."""
     found = []
     for distiller in _distillers(model):
         points = curve(model, "watched", f"{distiller}.{key}")
@@ -61,7 +61,7 @@ def _lines(view: View, model: dict[str, Any], key: str, *, note: str = "") -> li
 
 
 def _singular_values(model: dict[str, Any], distiller: str) -> str:
-    """The quartiles of the projection's singular values, of one model."""
+    """Returns the figure of the quartiles of the projection's singular values, for one model."""
     found = [(text, curve(model, "watched", f"{distiller}.{key}")) for key, text in _SINGULAR.items()]
     lines = [Line(text, points, f"var(--s{i % len(COLOURS)})") for i, (text, points) in enumerate(found) if points]
     keys = legend(colour_square(line.colour) + escape(line.name) for line in lines)

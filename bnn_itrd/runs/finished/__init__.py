@@ -1,1 +1,1 @@
-"""What is in the folder of a finished run, and what can be done with it."""
+"""The exported files of a finished run, and the commands to go on with."""

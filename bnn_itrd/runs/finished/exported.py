@@ -1,4 +1,4 @@
-"""The exported file that the folder of a run, or of one of its networks, is named for."""
+"""The choice of an exported file when a command is given a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["find_exported"]
 
 
 def find_exported(path: Path) -> tuple[Path, str]:
-    """Returns the file that a path means, and a line that says which one was chosen where there were several networks.
+    """Returns the exported file for a path, and a line about the choice if there were several networks.
 
     path: the file itself, the checkpoint that it was exported from, a network's folder, or a run's: of several
     students the one with the highest top-1 in its comparison.json. Raises UserError where there is none, or nothing
@@ -53,6 +53,6 @@ def _of_checkpoint(path: Path) -> tuple[Path, str]:
 
 
 def _file_in(folder: Path) -> Path | None:
-    """The file of one network in its folder, the first in the order of the targets; None where there is none."""
+    """Returns the exported file in a network's folder, the first in the order of TARGETS; None if there is none."""
     names = (f"{stem}{target.suffix}" for target in TARGETS.values() for stem in ("student", "teacher"))
     return next((folder / name for name in names if (folder / name).is_file()), None)

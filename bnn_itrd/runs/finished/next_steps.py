@@ -1,4 +1,4 @@
-"""What to do with a finished run, as commands that can be pasted."""
+"""The commands to go on with after a run, which a run prints at its end."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from bnn_itrd.runs.comparison_file import best_student
 
 __all__ = ["EXAMPLE", "after_training", "next_steps"]
 
-# In the folder of a run: the first of its test images.
+# The file in a run's folder with its first test image.
 EXAMPLE = "example.png"
 
 
 def next_steps(comparison: Mapping[str, Any], folders: Mapping[str, Path], out: Path, *, options: str = "") -> str:
-    """Returns what a run ends with: how to predict, to time and to read the report, and what was not validated.
+    """Returns the last lines of a run's output: commands to predict, time, read the report, and validate other files.
 
-    comparison: of the run in `out`; folders: name of a network -> its folder. The student with the highest top-1 is the
-    one that is named. options: what `validate` needs to load these networks again (``--trust``).
+    comparison: that of the run in `out`; folders: network's name -> its folder. The commands use the student with the
+    highest top-1. options: those that `validate` needs to load these networks (``--trust``).
     """
     models = {model["name"]: model for model in comparison["models"]}
     best = best_student(comparison["models"])
@@ -43,7 +43,7 @@ def _command(name: str, *paths: Path) -> str:
 
 
 def _show(page: Path) -> str:
-    """What shows a page: this system's own way, or on a machine without a screen a server."""
+    """Returns a command that shows a page: the system's own, or a web server on a machine without a screen."""
     own = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
     if sys.platform in ("darwin", "win32") or shutil.which(own) is not None:
         return f"{own} {shlex.quote(str(page))}"

@@ -48,7 +48,7 @@ def begin_with_weights(model: nn.Module, network: NetworkConfig) -> dict[str, An
 def _problem(
     own: Mapping[str, Tensor], state: Mapping[str, Tensor], taken: Mapping[str, Tensor], *, head: str
 ) -> str | None:
-    """What of a state dict does not fit, None where it does."""
+    """Returns why a state dict does not fit the network, or None if it does."""
     missing = [n for n in own if n not in taken and not n.startswith(head) and not n.endswith(_COUNT)]
     if missing:
         return f"it has no {missing[0]} ({len(missing)} of {len(own)} are missing)"

@@ -1,1 +1,1 @@
-"""One step of a training: what it computes, in which compiled form, and whether its numbers are finite."""
+"""One step of a training: the augmentation of its images, its loss, its compilation, the check for finite numbers."""

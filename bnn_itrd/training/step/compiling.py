@@ -1,4 +1,4 @@
-"""The form in which a training step runs: replayed as CUDA graphs, compiled, or as it is written."""
+"""The choice of how a training step runs: replayed as CUDA graphs, compiled, or in eager mode."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["CompiledForms", "StepState", "forms", "takes_fused_kernels"]
 # "default" is torch.compile's own mode, "eager" the step without torch.compile.
 Form = Literal["reduce-overhead", "max-autotune", "default", "eager"]
 
-# Steps in which a form can still fail: forward and backward are compiled in the first, CUDA graphs warm up in it, are
-# recorded in the second, and replayed in the third.
+# The number of steps in which a form can still fail: in the first, forward and backward are compiled and CUDA graphs
+# warm up; in the second they are recorded, in the third replayed.
 _TRIAL_STEPS = 3
 
-_SAID: dict[Form, str] = {
+_IN_WORDS: dict[Form, str] = {
     "reduce-overhead": "replayed as CUDA graphs",
     "max-autotune": "compiled with max-autotune",
     "default": "compiled",
@@ -30,11 +30,11 @@ _SAID: dict[Form, str] = {
 
 
 def forms(config: TrainConfig, *, device: str, processes: int) -> tuple[Form, ...]:
-    """Returns the forms in which a step is tried, in this order, each where the one before it failed.
+    """Returns the forms in which a step is tried, in this order, until one works.
 
-    A mode that the configuration names is tried alone. ``auto``: CUDA graphs on a CUDA device, since a GPU ends most
-    steps before the host has launched their kernels; then compiled without them; then not compiled. Several processes
-    must not differ in what they run, so for them it is compiled alone.
+    A mode that the configuration names is the only one. ``auto`` tries CUDA graphs on a CUDA device, since a GPU ends
+    most steps before the CPU has launched their kernels; then compiling without them; then eager mode. With several
+    processes, which must all run the same code, it only compiles.
 
     >>> forms(TrainConfig(compile=True), device="cuda", processes=1)
     ('reduce-overhead', 'default', 'eager')
@@ -68,7 +68,7 @@ def takes_fused_kernels(config: TrainConfig, *, device: str) -> bool:
 
 
 class CompiledForms:
-    """Walks through the forms of a step: the first that works stays.
+    """Tries the forms of a step in turn; the first that works is kept.
 
     >>> tried = CompiledForms(("default", "eager"))
     >>> tried.form, tried.on_trial
@@ -93,14 +93,14 @@ class CompiledForms:
 
     @property
     def on_trial(self) -> bool:
-        """Whether the form may still fail, and there is another one."""
+        """Whether the form could still fail and there is another one to try."""
         return len(self._left) > 1 and self._worked < _TRIAL_STEPS
 
     def apply(self, module: nn.Module) -> nn.Module:
-        """Returns the module in the present form.
+        """Returns the module in the current form.
 
-        Compiled code of earlier trainings in this process is dropped: torch keeps eight versions of one function, and
-        a step of a ninth network would run uncompiled.
+        Compiled code of earlier trainings in this process is dropped first: torch keeps eight versions of a function,
+        and the step of a ninth network would run uncompiled.
         """
         if self.form == "eager":
             return module
@@ -109,27 +109,28 @@ class CompiledForms:
         return torch.compile(module, mode=mode)  # type: ignore[return-value]
 
     def begin(self) -> None:
-        """Puts the form on trial again, where the steps that follow are others, which are compiled anew."""
+        """Puts the form on trial again, for steps of another kind, which are compiled again."""
         self._worked = 0
 
     def worked(self) -> None:
-        """Is told of each step that went well."""
+        """Counts a step that succeeded."""
         self._worked += 1
 
     def give_up(self, error: Exception) -> str:
-        """Goes on to the next form, of which there is one; returns a line that says so."""
+        """Changes to the next form and returns a line about it; there must be a next form (`on_trial`)."""
         failed = self._left.pop(0)
         self._worked = 0
-        torch.compiler.reset()  # the memory of the CUDA graphs
+        torch.compiler.reset()  # frees the memory of the CUDA graphs
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
-        return f"a step that is {_SAID[failed]} failed ({type(error).__name__}: {reason}): it runs {_SAID[self.form]}"
+        why = f"{type(error).__name__}: {reason}"
+        return f"a step that is {_IN_WORDS[failed]} failed ({why}): it runs {_IN_WORDS[self.form]}"
 
 
 @dataclass(frozen=True)
 class StepState:
-    """What a forward pass changes: buffers (running statistics, banks of features) and the random numbers' state."""
+    """The state that a forward pass changes: buffers (running statistics, banks of features) and random generators."""
 
     buffers: tuple[Tensor, ...]
     random: Tensor
@@ -143,7 +144,7 @@ class StepState:
 
     @torch.no_grad()
     def restore(self, module: nn.Module, device: torch.device) -> None:
-        """Puts the state back and removes all gradients, as if the step had not been tried."""
+        """Restores the state and removes all gradients, as if the step had not been tried."""
         for buffer, kept in zip(module.buffers(), self.buffers, strict=True):
             buffer.copy_(kept)
         torch.set_rng_state(self.random)

@@ -1,7 +1,7 @@
-"""What a training does to the images of a step, beside the crop and the mirror that belong to the data.
+"""Augmentation of the images of a step: TrivialAugment, cutout, mixup, CutMix. The data's splits crop and mirror them.
 
-All of it happens on the device, for a batch at a time. What is random is drawn at the start of an epoch, a function of
-(seed, epoch, process), and crosses to the device at once.
+It runs on the device, a batch at a time. Its random numbers depend on (seed, epoch, process) alone; they are drawn at
+the start of an epoch and copied to the device at once.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from bnn_itrd.errors import UserError
 
 __all__ = ["MixedLabels", "StepImages", "check_augmentation", "cut_out"]
 
-# What the seeds of this module's random numbers have in common.
+# The part of the seed that tells this module's random numbers from others.
 _DRAWS = 7
 
 
 class MixedLabels(NamedTuple):
-    """Labels of images that were made of two each: ``share * first + (1 - share) * second``; (n,), (n,), ().
+    """The labels of images that were each mixed from two: ``share * first + (1 - share) * second``; (n,), (n,), ().
 
-    Each image's own label is the one with the larger share.
+    `own` is the label with the larger share.
     """
 
     first: Tensor
@@ -50,33 +50,33 @@ def check_augmentation(
     distillers: Mapping[str, object] | None = None,
     field: str = "train",
 ) -> None:
-    """Raises UserError, naming the field, where images cannot be augmented as a training's configuration says.
+    """Raises UserError, naming the field, if images cannot be augmented as a training's configuration says.
 
-    shape: (c, h, w) of an image; labels: of all training images, (n,); distillers: those of the training, by name.
+    shape: the (c, h, w) of an image; labels: those of all training images, (n,); distillers: name -> distiller.
     """
     channels, height, width = shape
     if config.trivial_augment and channels not in (1, 3):
         raise UserError(f"{field}.trivial_augment needs images of 1 or 3 channels, got {channels}")
     if config.cutout >= max(height, width):
         raise UserError(
-            f"{field}.cutout {config.cutout} may leave nothing of an image of {height}x{width}: give less than "
+            f"{field}.cutout {config.cutout} may cover a whole image of {height}x{width}: give less than "
             f"{max(height, width)}"
         )
     if not config.mixes:
         return
     mixing = f"{field}.mixup and {field}.cutmix"
     if labels is not None and bool((labels == UNLABELLED).any()):
-        raise UserError(f"{mixing} mix labels, and data.unlabelled leaves images without: set 0")
+        raise UserError(f"{mixing} mix labels, but with data.unlabelled some images have none: set both to 0")
     for name, distiller in ({} if distillers is None else distillers).items():
         if getattr(distiller, "reads_labels", False):
-            raise UserError(f"{name} reads the one label of each image, and {mixing} mix two: set 0")
+            raise UserError(f"{name} needs one label for each image, but {mixing} mix two: set both to 0")
 
 
 def cut_out(images: Tensor, middles: Tensor, side: int) -> Tensor:
-    """Sets a square of each image to 0, which is the data's mean, as far as it lies inside (DeVries and Taylor 2017).
+    """Sets a square of each image to 0, the data's mean, as far as it lies in the image (DeVries and Taylor 2017).
 
-    images: (n, c, h, w), normalised; middles: (n, 2) whole numbers, row and column of the pixel right and below of the
-    square's middle; side: in pixels.
+    images: (n, c, h, w), normalised; middles: (n, 2) whole numbers, row and column of the pixel to the right of and
+    below the square's middle; side: length in pixels. Returns (n, c, h, w).
 
     >>> cut_out(torch.ones(1, 1, 3, 3), torch.tensor([[0, 2]]), 2)[0, 0]
     tensor([[1., 0., 0.],
@@ -93,9 +93,9 @@ def cut_out(images: Tensor, middles: Tensor, side: int) -> Tensor:
 
 
 class StepImages:
-    """Augments the images of each step as a training's configuration says: TrivialAugment, cutout, mixup or CutMix.
+    """Augments the images of each step as a training's configuration says.
 
-    `begin` draws the numbers of an epoch; a call takes a step's images and labels.
+    `begin` draws the random numbers of an epoch; a call augments the images and labels of a step.
     """
 
     def __init__(self, config: TrainConfig, data: ImageData, device: torch.device, *, rank: int = 0) -> None:
@@ -108,7 +108,7 @@ class StepImages:
         self._boxes: list[tuple[int, int, int, int] | None] = []
 
     def begin(self, epoch: int, *, steps: int, batch: int) -> None:
-        """Draws what the steps of an epoch need, each of so many images."""
+        """Draws the random numbers of an epoch; batch: the number of images in a step."""
         config = self.config
         random = np.random.default_rng(mix_seed(config.seed, epoch, _DRAWS, self.rank))
         if config.trivial_augment:
@@ -125,7 +125,7 @@ class StepImages:
             self._shares = torch.tensor([share for share, _ in mixes], device=self.device)
 
     def _draw_mix(self, random: np.random.Generator) -> tuple[float, tuple[int, int, int, int] | None]:
-        """The share of the first image, and the box (top, bottom, left, right) of the second, None for mixup."""
+        """Draws the share of the first image, and the box (top, bottom, left, right) of the second; None for mixup."""
         config, (height, width) = self.config, self.size
         cuts = config.cutmix > 0 and (config.mixup == 0 or random.integers(0, 2) == 1)
         share = float(random.beta(*(config.cutmix if cuts else config.mixup,) * 2))
@@ -136,8 +136,10 @@ class StepImages:
         return 1 - (bottom - top) * (right - left) / (height * width), (top, bottom, left, right)
 
     def __call__(self, step: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, MixedLabels | None]:
-        """Returns the images of a step of the epoch, (n, c, h, w), augmented and in the memory format of the training,
-        each image's own label, and both where they are mixed."""
+        """Augments a step's images, (n, c, h, w); returns them in the training's memory format, with their labels.
+
+        The second result is one label for each image, (n,); the third both labels of mixed images, or None.
+        """
         n, mixed = len(images), None
         if self._trivial:
             pixels = (images * _channels(self.std) + _channels(self.mean)) * 255
@@ -153,7 +155,7 @@ class StepImages:
         return images, labels, mixed
 
     def _mix(self, images: Tensor, share: Tensor, box: tuple[int, int, int, int] | None) -> Tensor:
-        """Each image with the one before it, which is a random one: so the batches are drawn."""
+        """Mixes each image with the one before it, which is a random one, since batches are shuffled."""
         second = images.roll(1, 0)
         if box is None:
             return share * images + (1 - share) * second

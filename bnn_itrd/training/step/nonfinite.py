@@ -1,4 +1,4 @@
-"""Noticing a loss that is not finite without waiting for the device."""
+"""Checks for losses and weights that are not finite; the check of a step does not wait for the device."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["NonFinite", "check_weights_finite"]
 
 
 def check_weights_finite(name: str, model: nn.Module) -> None:
-    """Raises UserError where a weight or a running statistic of a network is not finite before any training.
+    """Raises UserError if a weight or a running statistic of a network is not finite before the training.
 
-    name: what the network is, a teacher or a student.
+    name: 'teacher' or 'student', for the message.
     """
     for key, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -25,21 +25,21 @@ def check_weights_finite(name: str, model: nn.Module) -> None:
 
 
 class NonFinite:
-    """Remembers, on the device, the step and the part of the first loss that was not finite."""
+    """Records, on the device, the step and the name of the first loss part that was not finite."""
 
     def __init__(self, device: torch.device) -> None:
         self.first = torch.full((), -1, dtype=torch.int64, device=device)
 
     def record(self, step: int, parts: Tensor) -> None:
-        """Looks at the parts (k,) of a step's loss; it waits for nothing."""
+        """Checks the parts (k,) of a step's loss, without waiting for the device."""
         bad = ~torch.isfinite(parts)
         code = step * len(parts) + bad.int().argmax()
         self.first = torch.where((self.first < 0) & bad.any(), code, self.first)
 
     def check(self, names: tuple[str, ...], steps_per_epoch: int, kept: str) -> None:
-        """Raises UserError, on all processes, where one of them saw such a loss.
+        """Raises UserError, in all processes, if one of them recorded such a loss.
 
-        names: of the parts; kept: a sentence that says what the last checkpoint holds.
+        names: those of the parts; kept: a sentence about the last checkpoint, for the message.
         """
         first = self.first.clone()
         if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -1,4 +1,4 @@
-"""What a training step computes: the student's forward pass, the teacher's, and the weighted losses."""
+"""The objective of a training: the student's and the teacher's forward pass, and the weighted sum of the losses."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["Objective"]
 
 
 class Objective(nn.Module):
-    """What a training step computes: the student's forward pass, the teacher's, and the weighted losses.
+    """A module that computes the loss of a training step from the student's and the teacher's outputs.
 
-    (images, labels, indices, mixed or nothing) -> (loss (), parts (k,), correct ()). `parts` are the weighted terms, in
-    the order of `names`; `correct` counts right answers. Its parameters are the student's and the distillers'. While
-    `preparing`, the terms are those of the distillers' phases of preparation, and the others are 0. `unlabelled`: some
-    labels are `data.UNLABELLED`; those samples take part in the distillers' terms alone. `mixed`: the labels of images
-    that were mixed in pairs, for the cross-entropy; `labels` are then each image's own.
+    (images (n, c, h, w), labels (n,), indices (n,), mixed or None) -> (loss (), parts (k,), correct ()). `parts` are
+    the weighted terms in the order of `names`; `correct` is the number of right answers. The module's parameters are
+    the student's and the distillers'. While `preparing` is set, the terms are those of the distillers' preparation, and
+    the others are 0. unlabelled: some labels are `data.UNLABELLED`; these samples count in the distillers' terms only.
+    mixed: both labels of images that were mixed in pairs, for the cross-entropy; `labels` are those of larger share.
     """
 
     factors: Tensor
@@ -47,14 +47,14 @@ class Objective(nn.Module):
         self.ce_weight, self.label_smoothing = ce_weight, label_smoothing
         self.penalised = any(callable(getattr(type(m), "penalty", None)) for m in student.modules())
         self.names = ("ce", *distillers, *(["penalty"] if self.penalised else []))
-        # What a schedule makes of each weight at this step; in a buffer, so that a compiled step reads it.
+        # The factor of a schedule on each weight in this step; it is a buffer, so that a compiled step reads it.
         self.register_buffer("factors", torch.ones(len(self.names)), persistent=False)
         self.preparing: tuple[str, ...] = ()
         self._observed: tuple[Observed, Observed] | None = None
         if len(distillers):
             if teacher is None:
                 raise ValueError(f"distillers {', '.join(distillers)} need a teacher")
-            # In a tuple: neither the student's view nor the teacher belongs to the parameters or the checkpoint.
+            # A tuple keeps both out of the module's parameters and of the checkpoint.
             self._observed = (observe(student), observe(teacher))
 
     def release(self) -> None:
@@ -95,10 +95,10 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def watch(self, images: Tensor) -> dict[str, float]:
-        """Returns what the distillers tell of a batch of images, ``itrd.corr`` -> number; nothing in it is trained by.
+        """Returns the numbers that the distillers report on a batch of images, ``itrd.corr`` -> number.
 
-        Both networks look at it once, in evaluation mode and float32: no running statistic changes. A number that is
-        not finite is left out.
+        Both networks run once in evaluation mode and float32, so no running statistic changes. Numbers that are not
+        finite are left out.
         """
         watching: dict[str, Any] = {name: d for name, d in self.distillers.items() if getattr(d, "watches", False)}
         if self._observed is None or not watching:
@@ -106,20 +106,20 @@ class Objective(nn.Module):
         student, teacher = self._observed
         with evaluation_mode(self.student), torch.autocast(images.device.type, enabled=False):
             s, t = student(images), teacher(images)
-            told = {name: distiller.watch(s, t) for name, distiller in watching.items()}
-        flat = {f"{name}.{key}": value.float() for name, values in told.items() for key, value in values.items()}
+            watched = {name: distiller.watch(s, t) for name, distiller in watching.items()}
+        flat = {f"{name}.{key}": value.float() for name, values in watched.items() for key, value in values.items()}
         numbers = torch.stack([*flat.values()]).tolist() if flat else []
         return {name: number for name, number in zip(flat, numbers, strict=True) if math.isfinite(number)}
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the samples that have a label, of all processes together; 0 where a batch has none."""
+        """Returns the mean cross-entropy over the labelled samples of all processes; 0 if a batch has none."""
         if not self.unlabelled:
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         total = F.cross_entropy(
             logits, labels, ignore_index=UNLABELLED, reduction="sum", label_smoothing=self.label_smoothing
         )
         counts = gather((labels != UNLABELLED).sum().reshape(1))
-        # Data-parallel training takes the mean of the processes' gradients, and their labelled samples are not as many.
+        # DistributedDataParallel averages over processes, which may have different numbers of labelled samples.
         return total * len(counts) / counts.sum().clamp(min=1)
 
     def _prepare(self, images: Tensor, labels: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
