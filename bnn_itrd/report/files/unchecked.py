@@ -97,7 +97,7 @@ def _files(view: View) -> list[tuple[str, str, list[str]]]:
     for (target, images), files in parts.items():
         slow = "qonnx executes it node by node" if target in ("qonnx", "finn") else "it runs at float speed"
         command = ["bnn-itrd", "validate", *(place for _, place in files), "--images", str(view.images)]
-        reason = f"it was held against the first {counted(images, 'test image')} alone, because {slow}"
+        reason = f"it was compared on the first {counted(images, 'test image')} only, because {slow}"
         rows.append((_names(files), reason, command))
     return rows
 
