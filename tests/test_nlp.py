@@ -18,6 +18,7 @@ import yaml
 from bnn_itrd import recipes
 from bnn_itrd.cli import main
 from bnn_itrd.errors import UserError
+from bnn_itrd.experiments.papers.runs import find_runs
 from bnn_itrd.nlp import exact_match, f1, normalise_answer, read_squad, score_answers
 from bnn_itrd.nlp.bert import layer_map, load_bert, load_tokenizer, make_student
 from bnn_itrd.nlp.config import (
@@ -620,6 +621,13 @@ def test_the_road_learns_the_hand_made_questions(road: Path, squad: Path) -> Non
         assert [c for c in metrics[0].split(",") if c.startswith("loss_")] == expected
         assert (road / name / "environment.json").is_file() and (road / name / "config.yaml").is_file()
     assert yaml.safe_load((road / "config.yaml").read_text())["task"] == "squad"
+    # What the tables of papers read of it.
+    found = {run.member["name"]: run for run in find_runs([road])}
+    assert {name: run.member["network"]["name"] for name, run in found.items()} == {
+        name: row["network"] for name, row in rows.items()
+    }
+    assert all(run.scores == {"em": 100.0, "f1": 100.0} and run.epochs == run.of for run in found.values())
+    assert (found["s2-itrd"].teacher, found["teacher"].teacher) == ("bert-4", None)
 
 
 def test_a_saved_student_opens_in_transformers_and_answers_alike(road: Path) -> None:

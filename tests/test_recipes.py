@@ -42,9 +42,9 @@ from bnn_itrd.models import observe
 from bnn_itrd.quant import WEIGHTS, BinaryConv2d, Scheme
 from bnn_itrd.runs.load import load_member
 from bnn_itrd.runs.member import train_member
-from bnn_itrd.runs.networks import build
+from bnn_itrd.runs.networks import build, untrained_network
 from bnn_itrd.runs.sizes import sizes_of_definition
-from bnn_itrd.runs.teachers import load_teacher
+from bnn_itrd.runs.teachers import library_statistics, load_teacher
 from bnn_itrd.training.checkpoint import load_checkpoint
 from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.metrics import read_metrics
@@ -430,6 +430,18 @@ def test_timm_networks_take_any_number_of_channels() -> None:
     assert layers and all(m.padding_value == 1 for m in layers if any(m.padding))
 
 
+def test_a_tag_says_which_weights_of_timm_are_meant() -> None:
+    """They bring their own normalisation: that of MobileNetV3's second weights is not ImageNet's."""
+    pytest.importorskip("timm")
+    first, second = (
+        library_statistics(untrained_network(f"timm:mobilenetv3_large_100{tag}", num_classes=3))
+        for tag in (".ra_in1k", ".miil_in21k")
+    )
+    assert first == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) and second == ((0.0,) * 3, (1.0,) * 3)
+    with pytest.raises(UserError, match=r"unknown timm network 'mobilenetv3_large_100\.no_such'"):
+        untrained_network("timm:mobilenetv3_large_100.no_such", num_classes=3)
+
+
 @pytest.mark.parametrize(("name", "dim"), [("deit_tiny", 192), ("deit_small", 384)])
 def test_a_transformer_of_the_poster_takes_two_steps(name: str, dim: int) -> None:
     """Two steps of a vision transformer of timm's tests below a small RegNetY; the recipe's networks fit each other."""
@@ -437,9 +449,10 @@ def test_a_transformer_of_the_poster_takes_two_steps(name: str, dim: int) -> Non
     made = config(f"imagenet-regnety_160-{name}")
     train = made.train
     assert (train.epochs, train.optimizer, train.lr, train.weight_decay) == (300, "adamw", 1e-3, 0.05)
+    assert made.teacher == "timm:regnety_160.deit_in1k"  # the poster's 82.6 %
     data = synthetic(1000, (3, 224, 224))
     member = member_config(made, "srd")
-    student, teacher = (sizes_of_definition(n, None, data) for n in (member.network, NetworkConfig("timm:regnety_160")))
+    student, teacher = (sizes_of_definition(n, None, data) for n in (member.network, NetworkConfig(made.teacher)))
     assert (student.representation, teacher.representation) == (dim, 3024)
     with torch.device("meta"):
         made_srd = make_distillers(member.distill, Setting(student, teacher, data.train.labels))

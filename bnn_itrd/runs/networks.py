@@ -249,9 +249,10 @@ def _of_user(
 
 
 def untrained_network(address: str, *, num_classes: int, in_channels: int = 3, side_exits: bool = True) -> nn.Module:
-    """Returns the network ``torchvision:NAME`` or ``timm:NAME``, untrained; side_exits: with auxiliary classifiers.
+    """Returns ``torchvision:NAME``, ``timm:NAME`` or ``timm:NAME.TAG``, untrained; TAG: which of timm's weights fit it.
 
-    Raises UserError: an unknown name, a library that is not installed, a number of channels that it does not take.
+    side_exits: with auxiliary classifiers. Raises UserError: an unknown name, a library that is not installed, a number
+    of channels that it does not take.
     """
     library, _, name = address.partition(":")
     if library == "torchvision":
@@ -269,7 +270,7 @@ def untrained_network(address: str, *, num_classes: int, in_channels: int = 3, s
         import timm
     except ImportError as error:
         raise UserError("a timm: network needs the package timm: pip install timm") from error
-    if name not in timm.list_models():
+    if name not in timm.list_models() and name not in timm.list_pretrained():
         raise unknown("timm network", name, timm.list_models())
     made: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels)
     return made

@@ -206,7 +206,7 @@ def test_a_run_fills_a_cell_by_its_configuration(tmp_path: Path) -> None:
     assert ours["ReCU + L_corr + L_mi"] == [(94.0, (0,), ("data.val_fraction 0.1 (0)", "scored on held-out images"))]
     assert set(ours) == {"ReCU", "Full precision", "ReCU + L_corr", "ReCU + L_corr + L_mi"}
     lines = show_table(published_table("itrd-3"), find_runs([tmp_path])).lines()
-    assert f"Not finished: {tmp_path / 'u'} (epoch 80 of 600)" in lines
+    assert f"Not trained to its end: {tmp_path / 'u'} (epoch 80 of 600)" in " ".join(lines)
     assert "Teacher of our students, ResNet-18: 94.50 % (published: 94.8)" in lines
 
 

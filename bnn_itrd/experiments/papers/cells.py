@@ -16,9 +16,11 @@ from bnn_itrd.config.run import RunConfig, member_config
 from bnn_itrd.config.trees import changed, to_dict
 from bnn_itrd.distillers.methods import METHODS
 from bnn_itrd.experiments.papers.published import Cell
+from bnn_itrd.experiments.papers.questions import SQUAD, wanted_reader
 from bnn_itrd.experiments.papers.runs import FoundRun
+from bnn_itrd.nlp.config import HiddenConfig
 
-__all__ = ["Filled", "Wanted", "fill", "tokens", "value_of", "wanted"]
+__all__ = ["Filled", "Wanted", "config_of", "fill", "tokens", "value_of", "wanted"]
 
 # Fields that do not belong to the published setting: names, options for machines, the frequency of evaluations.
 _NOT_OF_SETTING = (
@@ -28,6 +30,10 @@ _NOT_OF_SETTING = (
 _SETTING = ("data.", "scheme", "train.", "distill.")
 # Fields of a `step` schedule, which do not matter in a run with the cosine schedule.
 _OF_STEP = ("train.milestones", "train.decay")
+# Whose options have defaults.
+_KNOWN = {**METHODS, "hidden": HiddenConfig}
+# The first word of a measure -> the score that it means, if that is not top-1.
+_MEASURES = {"top-5": "top5", "exact": "em", "F1": "f1"}
 # Options of distillers that depend on the machine, not on the method.
 _OF_MACHINES = ("gather",)
 
@@ -36,11 +42,10 @@ _OF_MACHINES = ("gather",)
 class Wanted:
     """The training that a cell stands for.
 
-    config: the run's configuration; member: that of its network, as a tree; is_it: values that identify the cell;
-    teacher: the teacher's network, None without one; fixed: fields (or groups) of the member that must be the cell's.
+    member: the network's configuration, as a tree; is_it: values that identify the cell; teacher: the teacher's
+    network, None without one; fixed: fields (or groups) of the member that must be the cell's.
     """
 
-    config: RunConfig
     member: Mapping[str, Any]
     is_it: tuple[Any, ...]
     teacher: str | None
@@ -92,10 +97,19 @@ def _config(recipe: str, words: tuple[str, ...]) -> RunConfig:
     return run_config("table", "", recipes.read(recipe), words, extra={})[0]
 
 
+def config_of(cell: Cell) -> RunConfig:
+    """Returns the configuration of a run that trains a cell; the cell must have a recipe of images."""
+    assert cell.recipe is not None
+    return _config(cell.recipe, tuple(tokens(cell.fields)))
+
+
 def wanted(cell: Cell) -> Wanted:
     """Returns the training that a cell stands for; the cell must have a recipe and a member."""
     assert cell.recipe is not None and cell.member is not None
-    config = _config(cell.recipe, tuple(tokens(cell.fields)))
+    if cell.recipe == SQUAD:
+        tree, of = wanted_reader(cell.member, tokens(cell.fields))
+        return Wanted(tree, _identity(tree), of, tuple(cell.fields))
+    config = config_of(cell)
     made = member_config(config, cell.member)
     tree = to_dict(made)
     fixed = []
@@ -105,7 +119,7 @@ def wanted(cell: Cell) -> Wanted:
         if place not in ("distill.", "network.name"):
             fixed.append(place)
     teacher = config.teacher or config.network.of_teacher().name
-    return Wanted(config, tree, _identity(tree), teacher if made.distill.needs_teacher else None, tuple(fixed))
+    return Wanted(tree, _identity(tree), teacher if made.distill.needs_teacher else None, tuple(fixed))
 
 
 def _identity(member: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -133,7 +147,7 @@ def _kind(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     >>> _kind("itrd", {"beta_mi": 0.0, "alpha": 1.5}), _kind("vid", {"form": "logits", "batch_norm": False})
     ({'beta_mi': 'is 0'}, {'form': 'logits'})
     """
-    usual = to_dict(METHODS[name]()) if name in METHODS else {}
+    usual = to_dict(_KNOWN[name]()) if name in _KNOWN else {}
     kept: dict[str, Any] = {}
     for key, value in options.items():
         default = usual.get(key)
@@ -162,7 +176,7 @@ def fill(cell: Cell, runs: Sequence[FoundRun], *, published: Cell | None = None)
             groups.setdefault((_differs(run, setting), _same_methods(run, want)), []).append(run)
     filled = []
     for (differs, same_methods), found in groups.items():
-        once = {(run.seed, run.top1): run for run in found}  # results/ contains copies of runs
+        once = {(run.seed, *run.scores.items()): run for run in found}  # results/ contains copies of runs
         values = [value_of(run, cell.measure) for run in once.values()]
         known = [value for value in values if value is not None]
         if len(known) == len(values):
@@ -175,19 +189,21 @@ def fill(cell: Cell, runs: Sequence[FoundRun], *, published: Cell | None = None)
 
 def _may_fill(run: FoundRun, cell: Cell) -> bool:
     """Returns whether data and network have the recipe's names, a quick check before a configuration is made."""
-    if not cell.trains or cell.recipe is None or cell.recipe == "squad":
+    if not cell.trains or cell.recipe is None:
         return False
     tree = recipes.read(cell.recipe)
+    if run.member["data"].get("name") != tree["data"]["name"]:
+        return False
+    if cell.recipe == SQUAD:
+        return True
     network = {cell.fields.get("network.name", tree["network"]["name"]), tree["network"].get("teacher")}
-    return run.member["data"].get("name") == tree["data"]["name"] and run.member["network"]["name"] in network
+    return run.member["network"]["name"] in network
 
 
 def value_of(run: FoundRun, measure: str) -> float | None:
     """Returns a run's result in a table's measure, or None if the run does not have it."""
-    value = run.top5 if measure.startswith("top-5") else run.top1
-    if value is None or measure.partition(" ")[0] in ("F1", "exact"):
-        return None
-    return 100 - value if "error" in measure else value
+    value = run.scores.get(_MEASURES.get(measure.partition(" ")[0], "top1"))
+    return 100 - value if value is not None and "error" in measure else value
 
 
 def _fits(run: FoundRun, want: Wanted) -> bool:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bnn_itrd.config.run import member_config
-from bnn_itrd.experiments.papers.cells import fill, small_cell, tokens, wanted
+from bnn_itrd.experiments.papers.cells import config_of, fill, small_cell, tokens, wanted
 from bnn_itrd.experiments.papers.hours import Expected, expected_hours
 from bnn_itrd.experiments.papers.published import Cell, PublishedTable
+from bnn_itrd.experiments.papers.questions import SQUAD
 from bnn_itrd.experiments.papers.runs import FoundRun
 
 __all__ = ["Task", "missing_tasks", "small_sweep"]
@@ -43,7 +44,7 @@ def missing_tasks(table: PublishedTable, runs: Sequence[FoundRun]) -> list[Task]
     students: list[Task] = []
     begun: set[str] = set()
     for cell in empty:
-        if cell.recipe == "squad":
+        if cell.recipe == SQUAD:
             students.append(_squad(table, cell))
             continue
         want = wanted(cell)
@@ -51,8 +52,9 @@ def missing_tasks(table: PublishedTable, runs: Sequence[FoundRun]) -> list[Task]
         if trained in begun:
             continue
         begun.add(trained)
-        own = want.config.network.of_teacher().name
-        if cell.member == "teacher" or (want.teacher is not None and want.config.teacher is None):
+        config = config_of(cell)
+        own = config.network.of_teacher().name
+        if cell.member == "teacher" or (want.teacher is not None and config.teacher is None):
             teachers.setdefault(own, _teacher(table, cell, own))
         if cell.member != "teacher":
             students += [_student(table, cell, own, seed) for seed in range(table.seeds)]
@@ -71,28 +73,28 @@ def _plain(text: str) -> str:
 def _teacher(table: PublishedTable, cell: Cell, network: str) -> Task:
     fields = {k: v for k, v in cell.fields.items() if not k.startswith("students.")} | dict(cell.teacher_fields or {})
     shown = dataclasses.replace(cell, member="teacher", fields=fields)
-    member = member_config(wanted(shown).config, "teacher")
+    member = member_config(config_of(shown), "teacher")
     words = ["--member", "teacher", *tokens(fields), "--out", _folder(table, f"teacher-{_plain(network)}")]
     return Task(_line("train", str(cell.recipe), words), expected_hours(member, None), f"teacher {network}")
 
 
 def _student(table: PublishedTable, cell: Cell, network: str, seed: int) -> Task:
-    want = wanted(cell)
+    want, config = wanted(cell), config_of(cell)
     name = "-".join(_plain(part) for part in (cell.column, cell.row, f"s{seed}"))
     fields = {key: value for key, value in cell.fields.items() if key != _OF_READER}
     words = ["--member", str(cell.member), *tokens(fields), f"--seed={seed}", "--out", _folder(table, name)]
     if want.teacher is not None:
-        given = want.config.teacher is not None
+        given = config.teacher is not None
         words += [] if given else ["--teacher", _folder(table, f"teacher-{_plain(network)}")]
-    extra = ' --teacher_weights "$WEIGHTS"' if want.teacher is not None and want.config.teacher is not None else ""
+    extra = ' --teacher_weights "$WEIGHTS"' if want.teacher is not None and config.teacher is not None else ""
     extra += f' --{_OF_READER} "$STUDENT"' if _OF_READER in cell.fields else ""
-    hours = expected_hours(member_config(want.config, str(cell.member)), want.teacher)
+    hours = expected_hours(member_config(config, str(cell.member)), want.teacher)
     return Task(_line("train", str(cell.recipe), words) + extra, hours, f"{cell.row}, {cell.column}, seed {seed}")
 
 
 def _squad(table: PublishedTable, cell: Cell) -> Task:
     words = ["--member", str(cell.member), "--out", _folder(table, "squad")]
-    line = _line("train", "squad", words) + ' --pretrained "$BERT"'
+    line = _line("train", SQUAD, words) + ' --pretrained "$BERT"'
     return Task(line, Expected(None, None), f"{cell.row}, EM and F1")
 
 
@@ -122,7 +124,7 @@ def small_sweep(table: PublishedTable, runs: Sequence[FoundRun]) -> tuple[Task, 
     grid.append("train.seed=" + ",".join(map(str, range(table.seeds))))
     out = f"sweeps/{table.name}-small"
     words = [*([] if methods is None else ["--methods", str(methods)]), "--grid", *grid, "--out", out]
-    others = ["teacher", *(wanted(cells[0]).config.students if methods is None else ["plain"])]
+    others = ["teacher", *(config_of(cells[0]).students if methods is None else ["plain"])]
     known = {cell.member for cell in cells}
     cells += [_of_sweep(cells[0], member) for member in others if member not in known]
     hours, missing, points = Expected(0.0, 0.0), 0, 0
@@ -132,7 +134,7 @@ def small_sweep(table: PublishedTable, runs: Sequence[FoundRun]) -> tuple[Task, 
         left = max(count - len(done), 0)
         points, missing = points + count, missing + left
         want = wanted(cell)
-        each = expected_hours(member_config(want.config, str(cell.member)), want.teacher)
+        each = expected_hours(member_config(config_of(cell), str(cell.member)), want.teacher)
         for _ in range(left):
             hours += each
     return Task(_line("sweep", recipe, words), hours, f"{missing} of {points} trainings"), missing

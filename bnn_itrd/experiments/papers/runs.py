@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bnn_itrd.errors import UserError
+from bnn_itrd.experiments.papers.questions import read_reader, teacher_of_readers
 from bnn_itrd.runs.comparison_file import read_comparison
 from bnn_itrd.training.metrics import read_metrics
 from bnn_itrd.yaml_files import read_yaml
@@ -16,21 +17,24 @@ from bnn_itrd.yaml_files import read_yaml
 __all__ = ["FoundRun", "find_runs"]
 
 
+# Columns of metrics.csv that a table may have a measure for.
+_SCORES = ("top1", "top5", "em", "f1")
+
+
 @dataclass(frozen=True)
 class FoundRun:
     """One trained network that was found.
 
-    member: its configuration, as a tree of `MemberConfig`; epochs: the number of epochs that are done; top1, top5: of
-    the last epoch, in percent, on `split`; teacher, teacher_top1: its teacher's network and top-1, None if there is no
-    teacher or they are not recorded.
+    member: its configuration, as a tree of `MemberConfig`; epochs: the number of epochs that are done; scores: of the
+    last epoch, in percent, on `split`, those that it has of top1, top5, em (exact match) and f1; teacher, teacher_top1:
+    its teacher's network and top-1, None if there is no teacher or they are not recorded.
     """
 
     folder: Path
     member: Mapping[str, Any]
     epochs: int
     split: str
-    top1: float
-    top5: float | None
+    scores: Mapping[str, float]
     teacher: str | None = None
     teacher_top1: float | None = None
 
@@ -70,8 +74,11 @@ def _record(folder: Path) -> dict[str, Any] | None:
         tree = read_yaml(path)
     except UserError:
         return None
+    if not isinstance(tree, dict):
+        return None
+    tree = read_reader(tree, folder) or tree
     groups = ("data", "network", "train", "distill")
-    if not isinstance(tree, dict) or "name" not in tree or not all(isinstance(tree.get(g), dict) for g in groups):
+    if "name" not in tree or not all(isinstance(tree.get(g), dict) for g in groups):
         return None
     names = (tree["data"].get("name"), tree["network"].get("name"))
     numbers = (tree["train"].get("epochs"), tree["train"].get("seed", 0))
@@ -87,7 +94,7 @@ def _read(folder: Path) -> FoundRun | None:
         rows = read_metrics(folder / "metrics.csv")
     except (ValueError, KeyError, TypeError, OverflowError, csv.Error, OSError):
         return None
-    evaluated = [row for row in rows if row.get("top1") is not None]
+    evaluated = [row for row in rows if any(row.get(score) is not None for score in ("top1", "em"))]
     if not evaluated:
         return None
     last = evaluated[-1]
@@ -98,8 +105,7 @@ def _read(folder: Path) -> FoundRun | None:
         member=member,
         epochs=rows[-1]["epoch"],
         split=str(last.get("split")),
-        top1=last["top1"],
-        top5=last.get("top5"),
+        scores={name: last[name] for name in _SCORES if last.get(name) is not None},
         teacher=teacher,
         teacher_top1=top1,
     )
@@ -111,6 +117,8 @@ def _teacher(folder: Path) -> tuple[str | None, float | None]:
         try:
             first = read_comparison(place / "comparison.json")["models"][0]
         except (UserError, OSError, IndexError):
+            if (of_readers := teacher_of_readers(place)) is not None:
+                return of_readers, None
             continue
         if (first.get("method") or first["name"]) == "teacher":
             return first["network"], first["top1_last"]
@@ -118,7 +126,7 @@ def _teacher(folder: Path) -> tuple[str | None, float | None]:
     networks = {run.member["network"]["name"] for run in found}
     if len(networks) != 1:
         return None, None
-    return networks.pop(), found[0].top1 if len(found) == 1 else None
+    return networks.pop(), found[0].scores.get("top1") if len(found) == 1 else None
 
 
 def _teacher_folders(folder: Path) -> Iterator[Path]:
