@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from report_pages import comparison, model, png, written
+from helpers.report_pages import comparison, model, png, written
 
 from bnn_itrd.plots import (
     CURVES_PIXELS,

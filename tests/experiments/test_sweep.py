@@ -172,8 +172,9 @@ def killed_sweeps(root: str, out: str) -> None:
 def test_killed_sweep_resumes(swept: Path, tiny_npz: Path, tmp_path: Path) -> None:
     """Two processes that were killed and one that was not end with the weights and the table of one alone."""
     out = tmp_path / "out"
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import test_sweep; test_sweep.killed_sweeps(*sys.argv[2:])"
-    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tiny_npz), str(out)]
+    code = "import sys; sys.path[:0] = sys.argv[1:3]; import test_sweep; test_sweep.killed_sweeps(*sys.argv[3:])"
+    folders = [str(folder) for folder in Path(__file__).parents[:2]]
+    command = [sys.executable, "-c", code, *folders, str(tiny_npz), str(out)]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
     assert list(states(out).values()) == ["done", "done", "running", "waiting"]
     assert load_checkpoint(out / NAMES[2] / "last.pt")["epoch"] == 1
@@ -391,7 +392,7 @@ def test_brackets_keep_commas() -> None:
 @pytest.mark.parametrize("name", ["methods", "methods-cifar10"])
 def test_the_recipe_of_all_methods(tmp_path: Path, name: str) -> None:
     """Every distiller has its run, and what it needs fits the images."""
-    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.yaml"
+    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.yaml"
     recipe = recipes.read(str(path))
     argv = []
     if recipe["data"]["name"] == "cifar10":
@@ -571,7 +572,7 @@ def test_notes_say_how_little() -> None:
 @pytest.mark.parametrize(("folder", "column"), [("methods", 1), ("methods-cifar10", 3)])
 def test_the_methods_table_is_that_of_the_results(folder: str, column: int) -> None:
     """results/: every distiller with 3 seeds, the table made of its points; sweep.md shows the same numbers."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     record = json.loads((root / "results" / folder / "sweep.json").read_text())
     made = method_statistics(record["points"], record["reference"])
     assert made == record["table"] and table_cells(made)

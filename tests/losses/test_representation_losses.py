@@ -641,7 +641,7 @@ def test_defaults_of_modules_alone() -> None:
 
 @pytest.fixture(scope="module")
 def benchmark() -> Any:
-    path = Path(__file__).parents[1] / "benchmarks" / "losses.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "losses.py"
     spec = importlib.util.spec_from_file_location("benchmark_of_losses", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

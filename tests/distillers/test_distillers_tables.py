@@ -7,7 +7,7 @@ from pathlib import Path
 from bnn_itrd.distillers import METHODS
 from bnn_itrd.distillers.tables import methods_table, needs_table, processes_table, switches_table, with_tables
 
-PAGE = Path(__file__).parents[1] / "docs" / "reference" / "distillers.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "distillers.md"
 
 
 def test_the_page_holds_the_tables_of_the_code() -> None:

@@ -46,7 +46,7 @@ from bnn_itrd.training.metrics import read_metrics
 from bnn_itrd.training.optimizer import MovingAverage
 from bnn_itrd.training.trainer import Trainer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
 
 
