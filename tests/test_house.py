@@ -34,7 +34,6 @@ LONG_TESTS = {
     "experiments/test_sweep.py",
     "losses/test_classic_losses.py",
     "losses/test_loss_modules.py",
-    "losses/test_representation_losses.py",
     "nlp/test_squad_runs.py",
     "recipes/test_recipes_train.py",
     "report/test_report.py",
