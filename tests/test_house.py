@@ -32,7 +32,6 @@ LONG_TESTS = {
     "distillers/test_distiller_terms.py",
     "experiments/test_papers_tables.py",
     "experiments/test_sweep.py",
-    "losses/test_loss_modules.py",
     "nlp/test_squad_runs.py",
     "recipes/test_recipes_train.py",
     "report/test_report.py",
