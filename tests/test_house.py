@@ -29,7 +29,6 @@ LONG_TESTS = {
     "data/test_own_data_sets.py",
     "data/test_published_sets.py",
     "distillers/own/test_own_distillers.py",
-    "distillers/test_distiller_terms.py",
     "experiments/test_papers_tables.py",
     "experiments/test_sweep.py",
     "nlp/test_squad_runs.py",
