@@ -28,7 +28,6 @@ LONG_TESTS = {
     "cli/test_run_command.py",
     "data/test_own_data_sets.py",
     "data/test_published_sets.py",
-    "distillers/own/test_own_distillers.py",
     "experiments/test_papers_tables.py",
     "experiments/test_sweep.py",
     "nlp/test_squad_runs.py",
