@@ -30,7 +30,6 @@ LONG_TESTS = {
     "data/test_published_sets.py",
     "experiments/test_papers_tables.py",
     "experiments/test_sweep.py",
-    "nlp/test_squad_runs.py",
     "recipes/test_recipes_train.py",
     "report/test_report.py",
     "results/test_queue.py",
