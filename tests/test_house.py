@@ -27,7 +27,6 @@ MAY_BE_FLAT = ("bnn_itrd.losses", "bnn_itrd.models", "bnn_itrd.quant.methods", "
 LONG_TESTS = {
     "experiments/test_papers_tables.py",
     "experiments/test_sweep.py",
-    "recipes/test_recipes_train.py",
     "report/test_report.py",
     "results/test_queue.py",
     "training/test_training.py",
