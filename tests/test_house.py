@@ -28,7 +28,6 @@ LONG_TESTS = {
     "experiments/test_papers_tables.py",
     "experiments/test_sweep.py",
     "report/test_report.py",
-    "results/test_queue.py",
     "training/test_training.py",
     "training/test_two_processes.py",
 }
