@@ -26,7 +26,6 @@ MAY_BE_FLAT = ("bnn_itrd.losses", "bnn_itrd.models", "bnn_itrd.quant.methods", "
 # Test files that are longer than others may be. Whoever splits one takes its name off; none is added.
 LONG_TESTS = {
     "experiments/test_papers_tables.py",
-    "experiments/test_sweep.py",
     "report/test_report.py",
     "training/test_training.py",
     "training/test_two_processes.py",
