@@ -27,7 +27,6 @@ MAY_BE_FLAT = ("bnn_itrd.losses", "bnn_itrd.models", "bnn_itrd.quant.methods", "
 LONG_TESTS = {
     "experiments/test_papers_tables.py",
     "report/test_report.py",
-    "training/test_two_processes.py",
 }
 # Functions that a program calls by this name wherever it finds them: of a command, of a script.
 PROTOCOL = ("command", "main")
