@@ -25,7 +25,6 @@ FOLDERS = {"bnn_itrd": ROOT / "bnn_itrd"} | {f"bnn_itrd.{n}": ROOT / n for n in 
 MAY_BE_FLAT = ("bnn_itrd.losses", "bnn_itrd.models", "bnn_itrd.quant.methods", "bnn_itrd.cli")
 # Test files that are longer than others may be. Whoever splits one takes its name off; none is added.
 LONG_TESTS = {
-    "report/test_report.py",
 }
 # Functions that a program calls by this name wherever it finds them: of a command, of a script.
 PROTOCOL = ("command", "main")
