@@ -28,11 +28,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # The files that take longest begin first, and many short ones end: two run at a time, and neither is left over alone.
 # By the number of their tests, xdist's own order, those with few long ones would be last.
 _LONG = [
-    "test_two_processes.py", "test_sweep.py", "test_cli.py", "test_recipes.py", "test_campaign.py", "test_nlp.py",
-    "test_training.py", "test_lce_networks.py", "test_own_binariser.py", "test_own_data.py", "test_own_network.py",
-    "test_own_loop.py", "test_own_loss.py", "test_packaging.py", "test_finn_form.py", "test_channels_last.py",
-    "test_qonnx_execution.py", "test_whole_networks.py", "test_kernels.py", "test_network_files.py",
-    "test_environments.py", "test_distillers.py", "test_functional_networks.py", "test_fuse.py",
+    "test_two_processes.py", "test_sweep.py", "test_run_command.py", "test_evaluate_and_predict.py",
+    "test_deployment_targets.py", "test_recipes_train.py", "test_campaign.py", "test_squad_runs.py", "test_training.py",
+    "test_refused_trainings.py", "test_stages_of_a_run.py", "test_queue_runs.py", "test_lce_networks.py",
+    "test_own_binariser.py", "test_own_data.py", "test_own_network.py", "test_own_loop.py", "test_own_loss.py",
+    "test_packaging.py", "test_finn_form.py", "test_channels_last.py", "test_qonnx_execution.py",
+    "test_whole_networks.py", "test_kernels.py", "test_network_files.py", "test_environments.py",
+    "test_distiller_terms.py", "test_preparation.py", "test_functional_networks.py", "test_fuse.py",
     "test_networks_for_fpga.py", "test_resnet18_file.py", "test_malformed_chains.py", "test_malformed_operators.py",
     "test_chains.py",
 ]  # fmt: skip

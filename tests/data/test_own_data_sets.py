@@ -1,21 +1,19 @@
-"""A user's own Datasets: which images are taken, what is refused and how, that an epoch repeats, options by address."""
+"""A user's own Datasets: which images are taken, and what is refused and how."""
 
 from __future__ import annotations
 
-import random
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.own_data import CPU, Listed, colours, pair
 from PIL import Image
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
-    Dataset,
     IterableDataset,
     SequentialSampler,
     Subset,
@@ -24,62 +22,16 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-import bnn_itrd
 from bnn_itrd.config.data import DataConfig
-from bnn_itrd.config.train import FabricConfig, LogConfig, TrainConfig
-from bnn_itrd.data.arrays import Arrays, from_arrays
-from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.data.dataset_split import DatasetSplit
-from bnn_itrd.data.datasets import as_image_data, load_data
+from bnn_itrd.data.datasets import as_image_data
 from bnn_itrd.data.images import to_pixels
-from bnn_itrd.data.splits import ImageData, Split
-from bnn_itrd.data.tensor_split import TensorSplit
+from bnn_itrd.data.splits import ImageData
 from bnn_itrd.errors import UserError
-from bnn_itrd.models import resnet8
-from bnn_itrd.runs.recorded import validation_data
 
-CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (4, 5, 3), dtype=np.uint8)
 GREY = RGB[..., :1]
-
-
-class Listed(Dataset):  # type: ignore[type-arg]
-    """A Dataset of a list of samples, with a transform of its images."""
-
-    def __init__(self, samples: list[Any], transform: Callable[[Any], Any] = lambda image: image) -> None:
-        self.samples, self.transform = samples, transform
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Any:
-        sample = self.samples[index]
-        return (self.transform(sample[0]), *sample[1:]) if isinstance(sample, tuple) else sample
-
-
-def colours(n: int, first: int = 0, size: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images uint8 (n, 3, size, size) whose label is their brightest channel, and the labels."""
-    generator = torch.Generator().manual_seed(first)
-    labels = torch.arange(n) % 3
-    images = torch.randint(0, 120, (n, 3, size, size), dtype=torch.uint8, generator=generator)
-    images[torch.arange(n), labels] += 120
-    return images, labels
-
-
-def pair(n: int = 48, **options: Any) -> ImageData:
-    return ImageData.from_datasets(TensorDataset(*colours(n)), TensorDataset(*colours(12, 1)), **options)
-
-
-def epoch(split: Split, *, seed: int = 1, number: int = 2, size: int = 16, rank: int = 0, world: int = 1) -> Any:
-    return list(split.train_batches(size, seed=seed, epoch=number, device=CPU, rank=rank, world=world))
-
-
-def same(first: Any, second: Any) -> bool:
-    return len(first) == len(second) and all(
-        torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True)
-    )
-
 
 # ---- which images are taken
 
@@ -199,107 +151,6 @@ def test_a_fifth_is_kept_where_there_are_no_test_images(capsys: pytest.CaptureFi
     assert isinstance(again.test, DatasetSplit) and torch.equal(again.test.indices, data.test.indices)
     with pytest.raises(UserError, match="train: a fifth of the images is kept for testing; give every class at least"):
         as_image_data(TensorDataset(*colours(6)))
-
-
-# ---- an epoch, and several processes
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_what_is_read_item_by_item_equals_what_is_in_memory(workers: int) -> None:
-    read = pair(crop_padding=2, flip=True, workers=workers)
-    held = pair(crop_padding=2, flip=True, in_memory=True)
-    assert isinstance(read.train, DatasetSplit) and isinstance(held.train, TensorSplit)
-    assert read.mean == held.mean and read.std == held.std
-    for number in (0, 1):
-        assert same(epoch(read.train, number=number), epoch(held.train, number=number))
-    assert same(list(read.test.eval_batches(5, device=CPU)), list(held.test.eval_batches(5, device=CPU)))
-    # and that is what a set by name does with the same images
-    (x, y), (x_test, y_test) = ((i.permute(0, 2, 3, 1).numpy(), t.numpy()) for i, t in (colours(48), colours(12, 1)))
-    named = from_arrays(DataConfig(crop_padding=2), Arrays(x, y, x_test, y_test, ("0", "1", "2")))
-    assert same(epoch(read.train), epoch(named.train)) and named.mean == read.mean
-    for i in range(12):
-        assert np.array_equal(read.test.raw(i), x_test[i]) and np.array_equal(held.test.raw(i), x_test[i])
-
-
-def test_two_processes_see_what_one_does() -> None:
-    data = pair(crop_padding=1, flip=True)
-    whole, halves = epoch(data.train), [epoch(data.train, rank=rank, world=2) for rank in (0, 1)]
-    for one, first, second in zip(whole, *halves, strict=True):
-        assert len(first[2]) == 8
-        for a, b, c in zip(one, first, second, strict=True):
-            assert torch.equal(a, torch.stack([b, c], 1).flatten(0, 1))
-
-
-def drawing(image: torch.Tensor) -> torch.Tensor:
-    """A random transform that draws from all three generators, and from one of its own as the guide says."""
-    own = np.random.default_rng(torch.initial_seed())
-    shift = float(torch.rand(())) + np.random.rand() + random.random() + own.random()
-    return (image.float() / 255 * shift / 4).clamp(0, 1)
-
-
-def drawn(workers: int = 0, **options: Any) -> ImageData:
-    images, labels = colours(48)
-    samples = list(zip(images, labels.tolist(), strict=True))
-    return ImageData.from_datasets(Listed(samples, drawing), Listed(samples[:12]), workers=workers, **options)
-
-
-def test_random_transforms_are_a_function_of_seed_epoch_and_index() -> None:
-    data, workers = drawn(), drawn(workers=2)
-    assert data.mean == workers.mean
-    first = epoch(data.train)
-    torch.manual_seed(3)
-    np.random.seed(3)
-    random.seed(3)
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index,union-attr]
-    sample = data.train.raw(5)
-    after = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index,union-attr]
-    assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
-    assert same(first, epoch(data.train)) and same(first, epoch(workers.train))
-    assert np.array_equal(sample, data.train.raw(5))
-
-    def by_index(batches: Any) -> dict[int, torch.Tensor]:
-        return {int(i): image for images, _, index in batches for image, i in zip(images, index, strict=True)}
-
-    other, third = by_index(epoch(data.train, number=3)), by_index(epoch(data.train, seed=2))
-    for i, image in by_index(first).items():
-        assert not torch.equal(image, other[i]) and not torch.equal(image, third[i])
-    # kept in memory they run once
-    held = drawn(in_memory=True)
-    for i, image in by_index(epoch(held.train, number=3)).items():
-        assert torch.equal(image, by_index(epoch(held.train))[i])
-
-
-def test_a_resumed_run_continues_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bnn_itrd.training.trainer import Trainer
-
-    def train(out: str) -> dict[str, torch.Tensor]:
-        torch.manual_seed(0)
-        student = resnet8(3, in_channels=3, input_shape=(3, 8, 8), binary="recu")
-        bnn_itrd.distill(
-            student,
-            None,
-            drawn(crop_padding=1),
-            train=TrainConfig(epochs=3, batch_size=16, lr=0.05),
-            out=tmp_path / out,
-            fabric=FabricConfig(accelerator="cpu", threads=1),
-            log=LogConfig(progress=False, tensorboard=False),
-        )
-        return student.state_dict()
-
-    whole = train("whole")
-    once = Trainer.train_epoch
-
-    def killed(self: Trainer, *args: Any) -> Any:
-        if self.epoch == 1:
-            raise KeyboardInterrupt
-        return once(self, *args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "train_epoch", killed)
-        with pytest.raises(KeyboardInterrupt):
-            train("part")
-    resumed = train("part")
-    assert resumed.keys() == whole.keys() and all(torch.equal(v, resumed[k]) for k, v in whole.items())
 
 
 # ---- what is refused
@@ -452,135 +303,3 @@ def test_names_and_configurations_keep_their_identity() -> None:
     again, same_source = as_image_data(DataConfig(crop_padding=1, flip=False))
     assert same_source == source and again.mean == data.mean
     assert as_image_data(data) == (data, None)
-
-
-# ---- by its address
-
-
-MODULE = """
-import torch
-from torch.utils.data import TensorDataset
-from bnn_itrd.config.data import DataConfig
-from bnn_itrd.data import ImageData
-
-def sets(size=8):
-    labels = torch.arange(60) % 3
-    images = torch.randint(0, 120, (60, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    images[torch.arange(60), labels] += 120
-    return TensorDataset(images, labels), TensorDataset(images[:12], labels[:12])
-
-def pair(): return sets()
-def sized(image_size): return sets(image_size)
-def built():
-    half = (0.5, 0.5, 0.5)
-    return ImageData.from_datasets(*sets(), val=sets()[1], in_memory=True, name="mine", mean=half, std=half)
-def few(per_class, crop_padding, flip):
-    train, test = sets()
-    return ImageData.from_datasets(torch.utils.data.Subset(train, range(3 * per_class)), test)
-def rooted(config): return sets(int(config.root))
-def elsewhere(root): return DataConfig(name="digits", crop_padding=0)
-NUMBER = 3
-def needs(folder): return sets()
-def fails(): raise OSError("no disk")
-READY = {"train": sets()[0], "test": sets()[1]}
-
-class Odd:
-    def __init__(self, split): self.labels, self.mean, self.std = split.labels, split.mean, split.std
-    def __len__(self): return len(self.labels)
-def odd():
-    import dataclasses
-    data = built()
-    return dataclasses.replace(data, train=Odd(data.train))
-def odd_taken(crop_padding, flip): return odd()
-"""
-
-
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ImageData]:
-    import sys
-
-    (tmp_path / "my_own_sets.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.delitem(sys.modules, "my_own_sets", raising=False)
-    return lambda name, **options: load_data(DataConfig(name=f"my_own_sets:{name}", **options))
-
-
-def test_an_address_is_a_name_like_any_other(own: Callable[..., ImageData]) -> None:
-    data = own("pair")
-    assert data.name == "my_own_sets:pair" and (len(data.train), len(data.test)) == (60, 12)
-    assert isinstance(data.train, DatasetSplit)
-    assert (data.train.crop_padding, data.train.flip, data.train.workers) == (4, True, 2)
-    plain = own("pair", crop_padding=0, flip=False, workers=0)
-    images, _, index = epoch(plain.train)[0]
-    seen = next(plain.train.eval_batches(60, device=CPU))[0]
-    assert torch.equal(images, seen[index])
-    assert len(own("READY").train) == 60 and own("sized", image_size=12).input_shape == (3, 12, 12)
-    assert own("pair", image_size=12).input_shape == (3, 12, 12)
-    assert own("rooted", root="6").input_shape == (3, 6, 6)
-    digits = own("elsewhere", root="x", crop_padding=1)
-    assert digits.name == "my_own_sets:elsewhere" and isinstance(digits.train, TensorSplit)
-    assert digits.train.crop_padding == 1
-    assert as_image_data("my_own_sets:pair")[1] == {**vars(DataConfig()), "name": "my_own_sets:pair"}
-
-
-def test_fields_that_it_does_not_take_are_done_for_it(own: Callable[..., ImageData]) -> None:
-    data = own("pair", val_fraction=0.25, per_class=4)
-    assert data.val is not None and (len(data.train), len(data.val), len(data.test)) == (12, 15, 12)
-    assert torch.bincount(data.train.labels).tolist() == [4, 4, 4]
-    assert isinstance(data.train, DatasetSplit) and isinstance(data.val, DatasetSplit)
-    assert not set(data.train.indices.tolist()) & set(data.val.indices.tolist())
-    for images, labels, index in data.train.eval_batches(12, device=CPU):
-        assert torch.equal(images.mean((2, 3)).argmax(1), labels) and index.tolist() == list(range(12))
-    mixed = own("pair", per_class=4, unlabelled=True)
-    assert len(mixed.train) == 60 and int((mixed.train.labels == UNLABELLED).sum()) == 48
-    assert all(torch.equal(labels, mixed.train.labels[index]) for _, labels, index in epoch(mixed.train))
-    built = own("built", per_class=5)
-    assert isinstance(built.train, TensorSplit) and len(built.train) == 15
-    assert built.val is not None and len(built.val) == 12 and built.mean == (0.5,) * 3
-    # what it takes it does itself
-    few = own("few", per_class=7, crop_padding=3)
-    assert isinstance(few.train, DatasetSplit) and (len(few.train), few.train.crop_padding) == (21, 0)
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("pair", {"root": "x"}, r"my_own_sets:pair takes no data\.root: name it in its signature"),
-        ("pair", {"download": True}, r"takes no data\.download"),
-        ("built", {"image_size": 12}, r"gives images of 8 x 8 pixels, whatever data\.image_size \(12\) is"),
-        ("built", {"val_fraction": 0.5}, r"holds images out itself: leave out data\.val_fraction"),
-        ("pair", {"per_class": 21}, r"data\.per_class must be at most 20"),
-        (
-            "odd",
-            {"crop_padding": 2},
-            r"gives a training split of its own, Odd: it must take data\.crop_padding and data\.flip",
-        ),
-        ("odd_taken", {"per_class": 2}, r"Odd, of which data\.val_fraction and data\.per_class cannot take a part"),
-        ("nothing", {}, "has no 'nothing'"),
-        ("NUMBER", {}, "data must be the name of a data set, a DataConfig, ImageData, a torch Dataset.*; got int"),
-        ("needs", {}, "needs the argument 'folder'"),
-        ("fails", {}, "failed to make a data set: OSError: no disk"),
-    ],
-)
-def test_fields_that_cannot_be_done(
-    own: Callable[..., ImageData], name: str, options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(UserError, match=message):
-        own(name, **options)
-
-
-def test_a_run_that_names_code_is_refused(own: Callable[..., ImageData]) -> None:
-    name = "my_own_sets:pair"
-    saved = {"data": {"name": name, "workers": 0}}
-    refused = re.escape(f"data.name names the code '{name}', which would be run")
-    for known, config, trust in (({}, saved, False), ({"dataset": name}, {}, False), ({}, saved, {"other:make"})):
-        with pytest.raises(UserError, match=refused):
-            validation_data(known, config, {}, trust=trust)
-    given: list[tuple[dict[str, Any], Any]] = [({}, True), ({}, {name}), ({"name": name}, False)]
-    for fields, trust in given:
-        assert validation_data({}, saved, fields, trust=trust).name == name
-    seen = validation_data({"mean": [0.5] * 3, "std": [0.25] * 3}, saved, {"name": name})
-    assert seen.mean == (0.5,) * 3 and seen.test.std.tolist() == [0.25] * 3
-    with pytest.raises(UserError, match="trained on a data set of your own, 'own', which cannot be loaded by its na"):
-        validation_data({}, {"data": {"name": "own"}}, {})

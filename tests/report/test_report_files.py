@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from report_pages import comparison, model, written
+from helpers.report_pages import comparison, model, written
 
 from bnn_itrd.report.files.usage import lines_for
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_pages import comparison, written
+from helpers.report_pages import comparison, written
 
 from bnn_itrd.plots import COLOURS
 from bnn_itrd.plots.svg import TEXT, WIDTH, spaced

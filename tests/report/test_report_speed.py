@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_pages import comparison, written
+from helpers.report_pages import comparison, written
 
 from bnn_itrd.report.speed import Speed, speed_in_words, speeds
 from bnn_itrd.report.view import View

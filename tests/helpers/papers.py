@@ -1,0 +1,46 @@
+"""Folders of runs that fill cells of the papers' tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bnn_itrd import recipes
+from bnn_itrd.config.parse import run_config
+from bnn_itrd.config.run import RunConfig, member_config
+from bnn_itrd.config.trees import to_dict
+
+
+@cache
+def config_of(recipe: str, *words: str) -> RunConfig:
+    return run_config("run", "", recipes.read(recipe), words, extra={})[0]
+
+
+def write_run(
+    folder: Path,
+    recipe: str,
+    member: str,
+    top1: float,
+    *words: str,
+    epochs: int | None = None,
+    seed: int = 0,
+    **metrics: Any,
+) -> Path:
+    """A run's two files, as a training writes them; epochs: how many are done, all of them by default."""
+    made = member_config(config_of(recipe, *words), member)
+    folder.mkdir(parents=True)
+    tree = {**to_dict(made), "classes": ["a"], "train_images": 50_000}
+    tree["train"]["seed"] = seed
+    (folder / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(tree))))
+    last = made.train.epochs if epochs is None else epochs
+    row = {"epoch": last, "loss": 1.0, "split": "test", "top1": top1, "top5": top1 + 5, **metrics}
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        writer.writeheader()
+        writer.writerow(row)
+    return folder
