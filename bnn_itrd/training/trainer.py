@@ -18,14 +18,14 @@ from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.distillers.base import Distiller
 from bnn_itrd.errors import UserError
-from bnn_itrd.quant import set_fused, set_progress, start_epoch
+from bnn_itrd.quant import set_progress, start_epoch
 from bnn_itrd.training.base import BaseTrainer
 from bnn_itrd.training.evaluation import Evaluation, evaluate, kept_evaluation, to_keep
 from bnn_itrd.training.fabric import steps_in_epoch
 from bnn_itrd.training.metrics import loss_columns, positive_weights
 from bnn_itrd.training.optimizer import MovingAverage, fixed_norms, learning_rate, make_optimizer
 from bnn_itrd.training.progress import Progress
-from bnn_itrd.training.step.compiling import CompiledForms, StepState, forms, takes_fused_kernels
+from bnn_itrd.training.step.compiling import CompiledForms, StepState, forms, use_fused_kernels
 from bnn_itrd.training.step.images import StepImages, check_augmentation
 from bnn_itrd.training.step.nonfinite import check_weights_finite
 from bnn_itrd.training.step.objective import Objective
@@ -80,7 +80,7 @@ class Trainer(BaseTrainer):
             label_smoothing=train.label_smoothing,
             unlabelled=unlabelled,
         )
-        set_fused(self.student, takes_fused_kernels(train, device=fabric.device.type))
+        use_fused_kernels(self.student, train, device=fabric.device.type, say=fabric.print)
         self.forms = CompiledForms(forms(train, device=fabric.device.type, processes=fabric.world_size))
         optimizer = make_optimizer(train, objective)
         super().__init__(
