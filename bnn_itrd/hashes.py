@@ -22,5 +22,5 @@ def tensors_hash(named: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in named.items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

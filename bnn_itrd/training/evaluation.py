@@ -85,8 +85,9 @@ def kept_evaluation(kept: object, model: nn.Module, split: Split) -> Evaluation 
     if not isinstance(kept, dict) or not isinstance(kept.get("of"), str):
         return None
     logits, labels = kept.get("logits"), kept.get("labels")
-    fits = isinstance(logits, Tensor) and isinstance(labels, Tensor) and logits.shape[:1] == labels.shape
-    if not fits or logits.dim() != 2 or not len(logits) or kept["of"] != evaluated(model, split):
+    if not isinstance(logits, Tensor) or not isinstance(labels, Tensor) or logits.dim() != 2 or not len(logits):
+        return None
+    if logits.shape[:1] != labels.shape or kept["of"] != evaluated(model, split):
         return None
     return score(logits, labels)
 
