@@ -5,7 +5,8 @@
 Eager, every layer keeps what autograd needs of it, and the table has a row for each kind of layer. Compiled, torch cuts
 the joint graph of both passes where the fewest bytes cross, and recomputes the rest: there a row is a number type.
 Bytes per image are of tensors with the batch's length; the others, of the weights, are the same for every batch.
-Tensors that share their memory count once, parameters not at all. Runs on a CPU; a GPU keeps the same.
+Tensors that share their memory count once, parameters not at all. Runs on a CPU, compiled with torch's partitioner but
+not its code generator (inductor), which may change what is kept on a GPU.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from torch import nn
 
 from bnn_itrd.quant.methods.recu import ReCUActivation
@@ -12,14 +14,16 @@ __all__ = ["set_fused"]
 def set_fused(model: nn.Module, on: bool) -> int:
     """Sets whether the model's binarisers train with the fused kernels; returns how many there are that have some.
 
-    On: the model must be on a GPU while it trains, and Triton must be there. Evaluation and what is saved are the same
-    either way.
+    On: the model must be on a GPU while it trains, and float64 is refused then. Evaluation and what is saved are the
+    same either way. Raises ImportError where some are to be set on and Triton is not installed.
 
     >>> from bnn_itrd.quant import BinaryConv2d
     >>> set_fused(BinaryConv2d(1, 1, 1), False)
     1
     """
     found = [module for module in model.modules() if isinstance(module, ReCUActivation)]
+    if on and found and importlib.util.find_spec("triton") is None:
+        raise ImportError("the fused kernels need Triton, which is not installed: pip install triton")
     for module in found:
         module.fused = on
     return len(found)

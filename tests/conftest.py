@@ -19,7 +19,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A table or a sentence is one line, unless a test is about the width; pytest-xdist would give its workers another.
 os.environ["COLUMNS"] = "250"
 if not Path("/dev/nvidiactl").exists():
-    # Triton reads it once, when it is imported: its kernels are then run on the CPU, operation by operation.
+    # Triton reads it when it is imported, and later: its kernels are run on the CPU, operation by operation. What
+    # torch.compile makes for a CPU is C++, here and in the processes that tests begin: it is as without.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Two test files run at a time: with a thread for every core in each, they would wait for each other.

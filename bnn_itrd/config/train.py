@@ -52,7 +52,8 @@ class TrainConfig:
         compile: torch.compile the training step
         compile_mode: of torch.compile: reduce-overhead (which replays CUDA graphs), max-autotune, or null for its own;
             auto: reduce-overhead on a CUDA device, and what works where that fails
-        fused_kernels: on a CUDA device, ReCU's activations in Triton kernels (values as without them, to rounding)
+        fused_kernels: on a CUDA device, ReCU's activations in Triton kernels (values as without them, to rounding); on
+            others a line says that it has no effect
         channels_last: memory format of images and convolutions
         eval_every: epochs between evaluations; the last epoch is always evaluated
         checkpoint_seconds: least time between two checkpoints; one is also written after the first epoch, at the end,

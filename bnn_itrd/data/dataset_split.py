@@ -185,3 +185,6 @@ class DatasetSplit:
     def raw(self, index: int) -> np.ndarray[Any, Any]:
         pixels, _, _ = SampleReader(self.samples, [int(self.indices[index])])[0]
         return rearrange(pixels, "c h w -> h w c").numpy()
+
+    def fingerprint(self) -> None:
+        """None: what the user's Dataset gives is known when it is read."""

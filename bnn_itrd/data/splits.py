@@ -45,6 +45,10 @@ class Split(Protocol):
         """Returns an image as in an evaluation, before normalisation: uint8 (h, w, c)."""
         ...
 
+    def fingerprint(self) -> str | None:
+        """Returns a hash of all that `eval_batches` yields, in hex; None where only reading every image would tell."""
+        ...
+
 
 @dataclass(frozen=True)
 class ImageFacts:
@@ -75,6 +79,11 @@ class ImageData:
     val: Split | None
     test: Split
     resize: str = "scale"
+
+    @property
+    def held(self) -> Split:
+        """The images that a training is evaluated on: those that are held out, or the test images where none are."""
+        return self.test if self.val is None else self.val
 
     def check_crops(self) -> None:
         """Raises UserError if the padding is so wide that a random crop may contain nothing of the image.

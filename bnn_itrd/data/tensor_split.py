@@ -13,6 +13,7 @@ from torch import Tensor
 from bnn_itrd.data.augment import crop_and_flip, draw, normalise
 from bnn_itrd.data.batches import Batch
 from bnn_itrd.data.seeds import mix_seed, shuffled
+from bnn_itrd.hashes import tensors_hash
 
 __all__ = ["TensorSplit"]
 
@@ -81,3 +82,7 @@ class TensorSplit:
 
     def raw(self, index: int) -> np.ndarray[Any, Any]:
         return rearrange(self.images[index], "c h w -> h w c").cpu().numpy()
+
+    def fingerprint(self) -> str:
+        shape = f"images {tuple(self.images.shape)}"
+        return tensors_hash({shape: self.images, "labels": self.labels, "mean": self.mean, "std": self.std})

@@ -52,8 +52,8 @@ def hidden_cosine_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
     The rows are tokens that are no padding; one of zeros has a cosine of 0, and no gradient. Half-precision inputs are
     computed in float32. Raises ValueError on other shapes. DistilBERT (Sanh et al. 2019), sec. 3: L_cos.
 
-    >>> hidden_cosine_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 4.0]])).item()  # doctest: +ELLIPSIS
-    0.4...
+    >>> round(hidden_cosine_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 4.0]])).item(), 4)
+    0.4
     """
     check_same_shape("z_s", z_s, "z_t", z_t, "(n, d)")
     with torch.autocast(z_s.device.type, enabled=False):

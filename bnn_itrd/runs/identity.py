@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bnn_itrd.data.normalisation import renormalisation
 from bnn_itrd.data.splits import ImageData
+from bnn_itrd.hashes import tensors_hash
 from bnn_itrd.quant import BinaryConv2d, BinaryLinear
 from bnn_itrd.quant.options import PARTS
 
@@ -19,7 +18,7 @@ __all__ = ["data_identity", "layers_hash", "teacher_hash", "weights_hash"]
 
 def weights_hash(model: nn.Module) -> str:
     """Returns the SHA-256, in hex, of the names and values of a network's state dict."""
-    return _hash(model.state_dict())
+    return tensors_hash(model.state_dict())
 
 
 def teacher_hash(teacher: nn.Module, data: ImageData) -> str:
@@ -28,15 +27,7 @@ def teacher_hash(teacher: nn.Module, data: ImageData) -> str:
     state = teacher.state_dict()
     if renormalised is not None:
         state |= dict(zip(("renormalise.scale", "renormalise.offset"), renormalised, strict=True))
-    return _hash(state)
-
-
-def _hash(state: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in state.items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_hash(state)
 
 
 def layers_hash(model: nn.Module) -> str:

@@ -105,8 +105,7 @@ def fit(
                 )  # fmt: skip
         trainer.share_buffers()
         set_progress(trainer.kept, 1.0)
-        split = data.test if data.val is None else data.val
-        final = trainer.final if trainer.final is not None and trainer.final.is_of(split) else trainer.evaluate(data)
+        final = trainer.end(data)
         remember_images(trainer.kept, mean=data.mean, std=data.std, classes=data.classes)
         return Fitted(trainer.kept.eval(), trainer.history, final)
     finally:

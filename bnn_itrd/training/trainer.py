@@ -15,23 +15,21 @@ from torch.optim.swa_utils import AveragedModel
 from bnn_itrd.config.distillers import DistillConfig
 from bnn_itrd.config.train import TrainConfig
 from bnn_itrd.data.batches import UNLABELLED
-from bnn_itrd.data.seeds import mix_seed
 from bnn_itrd.data.splits import ImageData
-from bnn_itrd.distillers.base import Distiller, measure
-from bnn_itrd.distillers.factory import make_distillers
-from bnn_itrd.distillers.setting import Setting
+from bnn_itrd.distillers.base import Distiller
 from bnn_itrd.errors import UserError
-from bnn_itrd.quant import set_fused, set_progress, start_epoch
+from bnn_itrd.quant import set_progress, start_epoch
 from bnn_itrd.training.base import BaseTrainer
 from bnn_itrd.training.evaluation import Evaluation, evaluate, kept_evaluation, to_keep
 from bnn_itrd.training.fabric import steps_in_epoch
 from bnn_itrd.training.metrics import loss_columns, positive_weights
 from bnn_itrd.training.optimizer import MovingAverage, fixed_norms, learning_rate, make_optimizer
 from bnn_itrd.training.progress import Progress
-from bnn_itrd.training.step.compiling import CompiledForms, StepState, forms, takes_fused_kernels
+from bnn_itrd.training.step.compiling import CompiledForms, StepState, forms, use_fused_kernels
 from bnn_itrd.training.step.images import StepImages, check_augmentation
 from bnn_itrd.training.step.nonfinite import check_weights_finite
 from bnn_itrd.training.step.objective import Objective
+from bnn_itrd.training.step.teaching import make_teaching
 
 __all__ = ["Trainer"]
 
@@ -67,20 +65,11 @@ class Trainer(BaseTrainer):
         self.ema: AveragedModel | None = None
         if train.ema is not None:
             self.ema = MovingAverage(self.student, train.ema)
-        distillers = nn.ModuleDict()
         check_weights_finite("student", student)
-        if distill.needs_teacher:
-            if teacher is None:
-                raise UserError("distillation needs a teacher")
-            check_weights_finite("teacher", teacher)
-            teacher = teacher.to(fabric.device, memory_format=memory).eval()  # type: ignore[call-overload]
-            torch.manual_seed(mix_seed(train.seed, 1))
-            setting = Setting(
-                measure(self.student, input_shape),
-                measure(teacher, input_shape),
-                torch.zeros(0, dtype=torch.int64) if labels is None else labels,
-            )
-            distillers = make_distillers(distill, setting).to(fabric.device)
+        teacher, distillers = make_teaching(
+            self.student, teacher, input_shape=input_shape, train=train, distill=distill, device=fabric.device,
+            labels=labels,
+        )  # fmt: skip
         unlabelled = labels is not None and bool((labels == UNLABELLED).any())
         check_augmentation(train, shape=input_shape, labels=labels, distillers=dict(distillers.items()))
         objective = Objective(
@@ -91,13 +80,15 @@ class Trainer(BaseTrainer):
             label_smoothing=train.label_smoothing,
             unlabelled=unlabelled,
         )
-        set_fused(self.student, takes_fused_kernels(train, device=fabric.device.type))
+        use_fused_kernels(self.student, train, device=fabric.device.type, say=fabric.print)
         self.forms = CompiledForms(forms(train, device=fabric.device.type, processes=fabric.world_size))
         optimizer = make_optimizer(train, objective)
         super().__init__(
             objective, optimizer, fabric, names=objective.names, seed=train.seed, clip_norm=train.clip_norm
         )
         self.final: Evaluation | None = None
+        # Of a finished training, what its checkpoint keeps of the evaluation that it ended with.
+        self.kept_final: dict[str, Any] | None = None
 
     def step_target(self) -> nn.Module:
         """Returns the module that a step calls: the objective, compiled if the configuration says so."""
@@ -133,22 +124,26 @@ class Trainer(BaseTrainer):
 
     def evaluate(self, data: ImageData) -> Evaluation:
         """Evaluates the network, not compiled, on the held-out images, or on the test images if none are held out."""
-        split = data.test if data.val is None else data.val
-        return evaluate(self.kept, split, device=self.fabric.device, channels_last=self.config.channels_last)
+        return evaluate(self.kept, data.held, device=self.fabric.device, channels_last=self.config.channels_last)
+
+    def end(self, data: ImageData) -> Evaluation:
+        """Returns the evaluation that the training ended with: this call's, or the checkpoint's, where the network and
+        the images are those of now, or else a new one."""
+        if self.final is None:
+            self.final = kept_evaluation(self.kept_final, self.kept, data.held) or self.evaluate(data)
+        return self.final
 
     def evaluate_epoch(self, data: ImageData) -> dict[str, Any]:
         """Evaluates the network every `eval_every` epochs and after the last; returns columns, with None otherwise."""
         config = self.config
-        row: dict[str, Any] = {
-            "split": "test" if data.val is None else "val",
-            "top1": None,
-            "top5": None,
-            "eval_loss": None,
-        }
+        row: dict[str, Any] = {"split": "test" if data.val is None else "val"}
+        row |= dict.fromkeys(("top1", "top5", "eval_loss"))
         if self.epoch % config.eval_every == 0 or self.epoch == config.epochs:
             set_progress(self.kept, self.epoch / config.epochs)
             final = self.final = self.evaluate(data)
             row |= {"top1": final.top1, "top5": final.top5, "eval_loss": final.loss}
+            if self.epoch == config.epochs:
+                self.kept_final = to_keep(final, self.kept, data.held)
         return row
 
     def share_buffers(self) -> None:
@@ -164,14 +159,12 @@ class Trainer(BaseTrainer):
 
     def state(self) -> dict[str, Any]:
         state = {"model": self.kept.state_dict(), **super().state(), "preparation": self.preparation}
-        if self.epoch == self.config.epochs and self.final is not None:
-            state["final"] = to_keep(self.final)
-        return state
+        return state if self.kept_final is None else {**state, "final": self.kept_final}
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
         self.preparation = state.get("preparation", [])
-        self.final = kept_evaluation(state.get("final"))
+        self.kept_final = state.get("final")
 
     # ---- the distillers' preparation
 

@@ -1,11 +1,11 @@
 """ReCU's signs of activations, fused: `recu_activation` of `quant.methods.recu` is the definition.
 
 One pass over a sample writes its signs and finds its mean and variance; backward reads the sample and its gradient
-for two sums, and once more for the result, by when they are in the GPU's cache. One program of the GPU has one sample,
-so the kernels suit batches of as many samples as there are multiprocessors, or more.
+for a sum, and once more for the result. One program of the GPU has one sample: a batch of fewer samples than there are
+multiprocessors leaves some idle.
 
 Both are custom operators of torch, so that torch.compile and CUDA graphs take them as they are. Their speed has not
-been measured. Importing this module needs Triton.
+been measured, and they have not run on a GPU. Importing this module needs Triton.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ __all__ = ["fused_recu_activation"]
 # Numbers that a program handles at a time.
 _BLOCK = 2048
 _EPS = 1e-5
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @triton.jit
@@ -70,6 +71,10 @@ def _backward(x_at, grad_at, means_at, roots_at, out_at, length, BLOCK: tl.const
         slope = grad * tl.maximum(2.0 - 2.0 * tl.abs(x * root), 0.0)
         result = slope * root + of_variance * (x - mean)
         tl.store(out_at + begin + start + lane, result.to(out_at.dtype.element_ty), mask=inside)
+
+
+# Not where TRITON_INTERPRET made them functions of Python.
+_ON_GPU = isinstance(_forward, triton.JITFunction)
 
 
 def _as_laid_out(x: Tensor, like: Tensor) -> Tensor:
@@ -126,11 +131,18 @@ def fused_recu_activation(x: Tensor) -> Tensor:
     """sign(x / sqrt(var + 1e-5)), (n, ...) -> (n, ...) in {-1, +1}: `recu_activation` in two kernels.
 
     Signs are the same; gradients agree up to the rounding of sums in float32. x: two axes or more, float32, bfloat16 or
-    float16, on a GPU (or, with TRITON_INTERPRET=1, on the CPU). There is no second derivative.
+    float16, on a GPU (or, with TRITON_INTERPRET=1, on the CPU). There is no second derivative. Raises ValueError on
+    another x.
 
     >>> x = torch.tensor([[-2.0, 0.5]], device="cuda")  # doctest: +SKIP
     >>> fused_recu_activation(x)  # doctest: +SKIP
     tensor([[-1.,  1.]], device='cuda:0')
     """
+    if _ON_GPU and not x.is_cuda:
+        raise ValueError(f"x must be on a GPU for the fused kernel, got one on {x.device}: set_fused(model, False)")
+    if x.dim() < 2 or x.dtype not in _TYPES:
+        raise ValueError(
+            f"x must have two axes or more, in float32, bfloat16 or float16, got {tuple(x.shape)} in {x.dtype}"
+        )
     signs: Tensor = _signs(x if _is_dense(x) else x.contiguous())[0]
     return signs

@@ -75,7 +75,7 @@ class _SignOverSpread(torch.autograd.Function):
         ctx.save_for_backward(inputs[0], output[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, of_variance: Tensor | None) -> Tensor:
+    def backward(ctx: Any, grad: Tensor | None, of_variance: Tensor | None) -> Tensor | None:
         narrow, variance = ctx.saved_tensors
         x = wide(narrow)
         root = torch.rsqrt(variance + _EPS)
@@ -86,6 +86,8 @@ class _SignOverSpread(torch.autograd.Function):
             of_root = (slope * x).sum_to_size(root.shape)
             division = -0.5 * of_root * root.pow(3)
             of_variance = division if of_variance is None else of_variance + division
+        if of_variance is None:  # nothing came in
+            return None
         axes = tuple(range(1, x.dim())) if x.dim() > 1 else (0,)
         others = max(math.prod(x.shape[1:] if x.dim() > 1 else x.shape) - 1, 1)
         through_variance = (2.0 / others) * of_variance * (x - x.mean(axes, keepdim=True))

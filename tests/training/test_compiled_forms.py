@@ -19,6 +19,7 @@ from bnn_itrd.data.datasets import load_data
 from bnn_itrd.distillers.representation.itrd import ITRDConfig
 from bnn_itrd.errors import UserError
 from bnn_itrd.models import resnet8
+from bnn_itrd.quant import BinaryConv2d
 from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.fit import fit
 from bnn_itrd.training.progress import Progress
@@ -88,13 +89,18 @@ def test_a_student_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         seen.append(graph)
         return graph.forward
 
+    def network(binary: bool) -> nn.Module:
+        conv = BinaryConv2d(3, 4, 3, scheme="recu") if binary else nn.Conv2d(3, 4, 3)
+        layers = conv, nn.BatchNorm2d(4), nn.Hardtanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+        return nn.Sequential(*layers)
+
     compiled = torch.compile
     monkeypatch.setattr(torch, "compile", lambda module, **options: compiled(module, backend=backend))
     # 96 images in batches of 20: what is left over is no batch.
     data = load_data(DataConfig(name="cifar10", root=str(write_npz(tmp_path / "x.npz"))))
     fit(
-        resnet8(3, input_shape=data.input_shape, binary="recu"),
-        resnet8(3, input_shape=data.input_shape).eval(),
+        network(True),
+        network(False).eval(),
         data,
         train=TrainConfig(epochs=2, batch_size=20, compile=True, ema=0.9),
         distill=DistillConfig(itrd=ITRDConfig()),

@@ -17,6 +17,8 @@ from bnn_itrd.data.batches import Batch, Sample, read_batches
 from bnn_itrd.data.images import MEAN, STD, read_image
 from bnn_itrd.data.seeds import kept_generators, mix_seed, seed_all, shuffled
 from bnn_itrd.export.runtime.images import take_centre
+from bnn_itrd.files import file_hash
+from bnn_itrd.hashes import tensors_hash
 
 __all__ = ["FolderSplit"]
 
@@ -79,3 +81,11 @@ class FolderSplit:
 
     def raw(self, index: int) -> np.ndarray[Any, Any]:
         return take_centre(read_image(self.paths[index]), self.size)
+
+    def fingerprint(self) -> str | None:
+        """As of every `Split`; the files are read, but not decoded. None where one is not there any more."""
+        try:
+            files = " ".join(file_hash(path) for path in self.paths)
+        except OSError:
+            return None
+        return tensors_hash({f"size {self.size} {files}": self.labels, "mean": self.mean, "std": self.std})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 
 from bnn_itrd.config.train import TrainConfig
 from bnn_itrd.errors import UserError
+from bnn_itrd.quant import set_fused
 
-__all__ = ["CompiledForms", "StepState", "forms", "takes_fused_kernels"]
+__all__ = ["CompiledForms", "StepState", "forms", "use_fused_kernels"]
 
 # "default" is torch.compile's own mode, "eager" the step without torch.compile.
 Form = Literal["reduce-overhead", "max-autotune", "default", "eager"]
@@ -52,19 +54,27 @@ def forms(config: TrainConfig, *, device: str, processes: int) -> tuple[Form, ..
     return ("reduce-overhead", "default", "eager") if device == "cuda" else ("default", "eager")
 
 
-def takes_fused_kernels(config: TrainConfig, *, device: str) -> bool:
-    """Returns whether a training on a device of that kind uses the kernels of `bnn_itrd.quant.kernels`.
+def use_fused_kernels(
+    student: nn.Module, config: TrainConfig, *, device: str, say: Callable[[str], object] = print
+) -> None:
+    """Lets a student train with the kernels of `bnn_itrd.quant.kernels`, where the configuration asks for them.
 
-    Raises UserError where it should, and Triton is missing.
+    They run on a device of kind cuda; `say` is told where the student has activations for them and another device.
+    Raises UserError where Triton is missing.
 
-    >>> takes_fused_kernels(TrainConfig(fused_kernels=True), device="cpu")
-    False
+    >>> from bnn_itrd.quant import BinaryConv2d
+    >>> use_fused_kernels(BinaryConv2d(1, 1, 1), TrainConfig(fused_kernels=True), device="cpu")
+    train.fused_kernels has no effect on cpu: ReCU's activations are computed as without it
     """
-    if not config.fused_kernels or device != "cuda":
-        return False
+    have = set_fused(student, False)
+    if not config.fused_kernels or not have:
+        return
+    if device != "cuda":
+        say(f"train.fused_kernels has no effect on {device}: ReCU's activations are computed as without it")
+        return
     if importlib.util.find_spec("triton") is None:
         raise UserError("train.fused_kernels needs Triton, which is not installed: pip install triton, or set false")
-    return True
+    set_fused(student, True)
 
 
 class CompiledForms:

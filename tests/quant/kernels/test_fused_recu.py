@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnn_itrd.config.train import TrainConfig
+from bnn_itrd.config.trees import differences, to_dict
 from bnn_itrd.errors import UserError
 from bnn_itrd.quant import BinaryConv2d, recu_activation, set_fused
-from bnn_itrd.training.step.compiling import takes_fused_kernels
+from bnn_itrd.training.step.compiling import use_fused_kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # The first needs two blocks of the kernel for a sample; one number has no variance.
@@ -86,10 +87,40 @@ def test_a_layer_that_is_switched_compiles_whole(fused: Callable[[Tensor], Tenso
     torch.testing.assert_close(switched, plain)
 
 
+def test_what_the_kernels_do_not_take_is_refused(
+    fused: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for x in (torch.ones(2, 3, dtype=torch.float64, device=DEVICE), torch.ones(3, device=DEVICE)):
+        with pytest.raises(ValueError, match="two axes or more, in float32, bfloat16 or float16, got"):
+            fused(x)
+    monkeypatch.setattr("bnn_itrd.quant.kernels.recu._ON_GPU", True)  # as it is without Triton's interpreter
+    with pytest.raises(ValueError, match=r"on a GPU for the fused kernel, got one on cpu: set_fused\(model, False\)"):
+        fused(torch.ones(2, 3))
+
+
 def test_who_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = TrainConfig(fused_kernels=True)
-    assert not takes_fused_kernels(TrainConfig(), device="cuda")
-    assert not takes_fused_kernels(asked, device="cpu")
+    asked, lines = TrainConfig(fused_kernels=True), list[str]()
+    layer = BinaryConv2d(1, 1, 1, scheme="recu")
+
+    def takes(config: TrainConfig, device: str, model: nn.Module = layer) -> bool:
+        use_fused_kernels(model, config, device=device, say=lines.append)
+        return any(getattr(module, "fused", False) for module in model.modules())
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert takes(asked, "cuda") and not takes(TrainConfig(), "cuda") and not takes(TrainConfig(), "cpu")
+    assert not takes(asked, "cpu", nn.Linear(1, 1)) and lines == []
+    assert not takes(asked, "mps")
+    assert lines == ["train.fused_kernels has no effect on mps: ReCU's activations are computed as without it"]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert not takes(asked, "cuda", nn.Linear(1, 1))
     with pytest.raises(UserError, match=r"train\.fused_kernels needs Triton, which is not installed"):
-        takes_fused_kernels(asked, device="cuda")
+        takes(asked, "cuda")
+    with pytest.raises(ImportError, match="the fused kernels need Triton, which is not installed"):
+        set_fused(layer, True)
+    assert set_fused(layer, False) == 1 and set_fused(nn.Linear(1, 1), True) == 0
+
+
+def test_a_run_from_before_there_were_kernels_is_continued() -> None:
+    now = {"train": to_dict(TrainConfig(fused_kernels=True))}
+    before = {"train": {key: value for key, value in now["train"].items() if key != "fused_kernels"}}
+    assert differences(before, now) == [] == differences(now, before)

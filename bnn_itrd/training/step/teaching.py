@@ -1,0 +1,47 @@
+"""What a student is taught with: the teacher on the training's device, and the distillers that fit both networks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bnn_itrd.config.distillers import DistillConfig
+from bnn_itrd.config.train import TrainConfig
+from bnn_itrd.data.seeds import mix_seed
+from bnn_itrd.distillers.base import measure
+from bnn_itrd.distillers.factory import make_distillers
+from bnn_itrd.distillers.setting import Setting
+from bnn_itrd.errors import UserError
+from bnn_itrd.training.step.nonfinite import check_weights_finite
+
+__all__ = ["make_teaching"]
+
+
+def make_teaching(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    *,
+    input_shape: tuple[int, int, int],
+    train: TrainConfig,
+    distill: DistillConfig,
+    device: torch.device,
+    labels: Tensor | None,
+) -> tuple[nn.Module | None, nn.ModuleDict]:
+    """Returns the teacher, in evaluation mode on the device, and the distillers; without distillation as it was, none.
+
+    Raises UserError where distillation has no teacher, or one whose weights are not finite.
+    """
+    if not distill.needs_teacher:
+        return teacher, nn.ModuleDict()
+    if teacher is None:
+        raise UserError("distillation needs a teacher")
+    check_weights_finite("teacher", teacher)
+    memory = torch.channels_last if train.channels_last else torch.contiguous_format
+    teacher = teacher.to(device, memory_format=memory).eval()  # type: ignore[call-overload]
+    torch.manual_seed(mix_seed(train.seed, 1))
+    setting = Setting(
+        measure(student, input_shape),
+        measure(teacher, input_shape),
+        torch.zeros(0, dtype=torch.int64) if labels is None else labels,
+    )
+    return teacher, make_distillers(distill, setting).to(device)
