@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["broken_lines", "print_table", "print_text", "say_at_the_end"]
+__all__ = ["broken_lines", "print_record", "print_table", "print_text", "say_at_the_end"]
 
 _SHOW_CURSOR = "\x1b[?25h"  # the progress bar hides it
 
@@ -74,6 +74,14 @@ def broken_lines(text: str, *, indent: str = "", behind: str = "  ") -> list[str
 def print_text(text: str, *, indent: str = "", behind: str = "  ") -> None:
     """Prints `broken_lines`."""
     print("\n".join(broken_lines(text, indent=indent, behind=behind)), flush=True)
+
+
+def print_record(line: str) -> None:
+    """Prints a line that scripts read, as `print_text` on a terminal and whole elsewhere: in a pipe, in a file."""
+    if sys.stdout.isatty():
+        print_text(line)
+    else:
+        print(line, flush=True)
 
 
 def _console() -> Console:

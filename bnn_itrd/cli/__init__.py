@@ -15,6 +15,8 @@ from bnn_itrd.errors import LostProcess, Unfinished, UserError, remedy, unknown
 __all__ = ["COMMANDS", "main"]
 
 # Name -> (its module, its arguments, one line of help): the module's `command` gets the arguments after the name.
+# What stands in place of a command.
+_OPTIONS = ("--help", "--version")
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": (
         "bnn_itrd.cli.run",
@@ -113,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         name = arguments[0]
         if name not in COMMANDS:
-            raise unknown("command", name, COMMANDS)
+            raise unknown("option", name, _OPTIONS) if name.startswith("-") else unknown("command", name, COMMANDS)
         with stoppable():
             status = _run(importlib.import_module(COMMANDS[name][0]).command, arguments[1:])
             sys.stdout.flush()

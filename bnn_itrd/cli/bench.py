@@ -65,7 +65,7 @@ def command(argv: Sequence[str]) -> int:
 
 def _exported(path: Path) -> Path:
     """The file that a path means: a folder or a checkpoint, as of `predict`."""
-    if not path.is_dir() and path.suffix != ".pt":
+    if path.is_file() and path.suffix != ".pt":
         return path
     from bnn_itrd.runs.finished.exported import find_exported
 

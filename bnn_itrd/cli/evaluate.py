@@ -17,7 +17,7 @@ from bnn_itrd.cli.options import (
     say_note,
 )
 from bnn_itrd.config.parse import data_config, parser
-from bnn_itrd.console import print_text
+from bnn_itrd.console import print_record
 from bnn_itrd.runs.recorded import recorded, validation_data
 from bnn_itrd.words import counted
 
@@ -72,7 +72,7 @@ def command(argv: Sequence[str]) -> int:
     if args.json:
         print(json.dumps(values, indent=1))
     else:
-        print_text(
+        print_record(
             f"{path}: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, cross-entropy {result.loss:.4f} "
             f"on {counted(len(labels), 'test image')} of {data.name}"
         )

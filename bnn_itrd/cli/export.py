@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnn_itrd.cli.options import add_best, add_json, add_own_network, add_python, check_pythons, python_of, say_note
 from bnn_itrd.config.parse import data_config, parser
-from bnn_itrd.console import print_table, print_text
+from bnn_itrd.console import print_record, print_table
 from bnn_itrd.runs.recorded import recorded_facts, validation_data
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def command(argv: Sequence[str]) -> int:
     else:
         print_table([{k: f"{v:,}" if k == "bytes" else v for k, v in row.items()} for row in rows])
         for line in failed:
-            print_text(f"FAILED: {line}")
+            print_record(f"FAILED: {line}")
     return 1 if failed else 0
 
 

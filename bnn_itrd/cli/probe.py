@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bnn_itrd.cli.options import add_best, add_json, add_own_network, say_note
 from bnn_itrd.config.parse import data_config, parser
-from bnn_itrd.console import print_text
+from bnn_itrd.console import print_record, print_text
 from bnn_itrd.errors import UserError
 from bnn_itrd.words import counted
 
@@ -41,7 +41,7 @@ def command(argv: Sequence[str]) -> int:
     if args.json:
         print(json.dumps(values, indent=1))
     else:
-        print_text(
+        print_record(
             f"{path}: top-1 {result['top1']:.2f} % on {counted(result['test'], 'test image')} of {data.name} "
             f"({result['classes']} classes), a linear classifier on {counted(result['dimensions'], 'feature')} of "
             f"{counted(result['train'], 'training image')} ({result['train_top1']:.2f} % of these)"

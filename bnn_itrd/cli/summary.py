@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +37,8 @@ def command(argv: Sequence[str]) -> int:
     p.add_argument("what", help="recipe, run folder or checkpoint")
     p.add_argument("--classes", type=int, default=_CLASSES, help=_OPTIONS["classes"])
     add_own_network(p)
+    if not wants_help(argv):
+        _check_no_field(argv)
     args = parse(p, argv)
     if _is_recipe(args.what):  # its options stand in front of it
         i = list(argv).index(args.what)
@@ -47,6 +50,21 @@ def command(argv: Sequence[str]) -> int:
 
     _print(describe(load_member(args.what, model=args.model, trust=args.trust, say=say_note)[0]))
     return 0
+
+
+def _check_no_field(argv: Sequence[str]) -> None:
+    """Raises UserError on a recipe's field where no recipe stands in front of it."""
+    from bnn_itrd.config.run import RunConfig
+
+    fields = {field.name for field in dataclasses.fields(RunConfig)}
+    for option in (word.partition("=")[0] for word in argv if word.startswith("--")):
+        if option[2:].partition(".")[0] not in fields:
+            continue
+        if argv[0].startswith("-"):
+            raise UserError(
+                f"{option} is a field of a recipe, which stands first: bnn-itrd summary RECIPE {option} VALUE"
+            )
+        raise UserError(f"{option} is for a recipe, and {argv[0]} is not one: leave it out")
 
 
 def _is_recipe(what: str) -> bool:

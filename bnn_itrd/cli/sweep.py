@@ -15,7 +15,7 @@ from bnn_itrd.config.help import wants_help
 from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.tokens import given_options
 from bnn_itrd.config.trees import flatten, to_dict
-from bnn_itrd.console import print_table, print_text
+from bnn_itrd.console import print_record, print_table, print_text
 from bnn_itrd.errors import UserError
 from bnn_itrd.words import counted
 
@@ -108,7 +108,7 @@ def command(argv: Sequence[str]) -> int:
 
     made = Sweep(points, out, recipe=name, reference=reference_of(points, own.reference), trust=own.trust)
     made.check()
-    result = made.run(say=(lambda text: None) if own.json else print_text)
+    result = made.run(say=(lambda text: None) if own.json else print_record)
     if own.json:
         print(json.dumps(result, indent=1))
     else:

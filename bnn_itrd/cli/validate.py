@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnn_itrd.cli.options import add_json, add_own_network, add_python, add_threads, check_pythons, python_of
 from bnn_itrd.config.parse import data_config, parser
-from bnn_itrd.console import print_table, print_text
+from bnn_itrd.console import print_record, print_table
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.runs.comparison_file import read_comparison
 from bnn_itrd.runs.recorded import recorded, validation_data
@@ -77,7 +77,7 @@ def command(argv: Sequence[str]) -> int:
         )
         for file, (values, lines) in zip(args.files, results, strict=True):
             for line in [*lines, *(f"FAILED: {line}" for line in values["failed"])]:
-                print_text(line if len(results) == 1 else f"{file}: {line}")
+                print_record(line if len(results) == 1 else f"{file}: {line}")
     return 1 if any(values["failed"] for values, _ in results) else 0
 
 

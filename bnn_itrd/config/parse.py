@@ -48,8 +48,8 @@ def parse(p: ArgumentParser, argv: Sequence[str], *, defaults: bool = True, more
     try:
         return p.parse_args(list(argv), defaults=defaults)
     except Exception as error:
-        for option in (word.partition("=")[0] for word in argv if word.startswith("--")):
-            if option not in p._option_string_actions:
+        for word in argv[: [*argv, "--"].index("--")]:  # no word after a bare -- is an option
+            if word.startswith("--") and (option := word.partition("=")[0]) not in p._option_string_actions:
                 raise unknown("option", option, [*option_names(p), *more]) from error
         raise UserError(_plain(str(error))) from error  # jsonargparse wraps what our own checks raise
 

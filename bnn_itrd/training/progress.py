@@ -14,7 +14,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as RichProgress
 from torch import Tensor
 
-from bnn_itrd.console import print_text
+from bnn_itrd.console import print_record, print_text
 from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.models import Summary
@@ -236,4 +236,4 @@ class Progress:
         last = self.preparation if self.preparing else self.epochs
         if self.epoch + 1 == last or now - self.line_time > self.seconds_between_lines:
             self.line_time = now
-            print_text(f"{self.title}: {self.text}")
+            print_record(f"{self.title}: {self.text}")

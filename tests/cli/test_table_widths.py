@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bnn_itrd.cli import main
-from bnn_itrd.console import broken_lines, print_table
+from bnn_itrd.console import broken_lines, print_record, print_table
 from bnn_itrd.experiments.statistics import table_cells
 from bnn_itrd.export.runtime import cli as runtime
 from bnn_itrd.export.runtime.bench import timing_cells
 from bnn_itrd.runs.rows import table_rows
+from bnn_itrd.training.progress import Progress
 
 RESULTS = Path(__file__).parents[2] / "results"
 NARROW = [60, 80]
@@ -110,6 +112,26 @@ def test_lines_are_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None
     assert broken_lines("a path/that-is-longer-than-a-line\n\nand more words than one") == [
         *("a", "  path/that-is-longer-than-a-line", "", "and more words than", "  one")
     ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_records_are_broken_on_a_terminal_alone(
+    terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script that reads a pipe takes a line for a record."""
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    print_record("runs/digits/recu: top-1 97.80 %")
+    shown = ["runs/digits/recu:", "  top-1 97.80 %"] if terminal else ["runs/digits/recu: top-1 97.80 %"]
+    assert capsys.readouterr().out.splitlines() == shown
+
+
+def test_an_epoch_is_one_line_of_a_log(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    shown = Progress("recu-itrd", epochs=1, steps=3, names=("ce", "itrd"), batch_size=8, enabled=True, live=False)
+    shown.begin(0)
+    shown.end({"loss_ce": 2.0, "loss_itrd": 8.5, "top1": 97.8, "split": "test", "images_per_s": 55.0})
+    assert capsys.readouterr().out == "recu-itrd: epoch 1/1  ce 2.000 itrd 8.500  test top-1 97.80 %  55 images/s\n"
 
 
 def test_parts_and_blocks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
