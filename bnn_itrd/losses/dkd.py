@@ -52,7 +52,7 @@ def dkd_loss(
 
 
 class DKD(nn.Module):
-    """Computes `dkd_loss` with fixed alpha, beta and tau; (n, k), (n, k), (n,) -> (), in nats. It raises the same errors.
+    """Computes `dkd_loss` with fixed alpha, beta and tau; (n, k), (n, k), (n,) -> (), in nats; same errors.
 
     >>> DKD()(torch.rand(4, 3), torch.rand(4, 3), torch.tensor([0, 1, 2, 0])).shape
     torch.Size([])
