@@ -2,5 +2,5 @@
 
 import lazy_loader
 
-# The names stand in __init__.pyi, those of the command line in zoo.py.
+# __init__.pyi lists the names; zoo.py those of the command line.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""The pieces a teacher and its binary student share: convolution, activation and shortcut by kind."""
+"""Building blocks that a teacher and its binary student share: convolutions, activations and shortcuts."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["BasicBlock", "PadShortcut", "Style", "make_shortcut"]
 
 SHORTCUTS = ("projection", "pad", "avgpool", "binary")
 
-# Where the 8-bit images saturate before training: normalised images seldom go further from 0 than that.
+# The magnitude at which 8-bit images saturate before training; normalised images seldom exceed it.
 _IMAGE_BOUND = 4.0
 
 
 @dataclass(frozen=True)
 class Style:
-    """What differs between a teacher and a student of the same definition.
+    """The settings in which a teacher and a student of the same definition differ.
 
     scheme: None for full precision; shortcut: ``projection`` (1x1 conv + BatchNorm), ``pad`` (every second pixel +
     zero channels: option A), ``avgpool`` (2x2 average pool + zero channels, or followed by a full-precision 1x1
     convolution with `float_downsample`) or ``binary`` (1x1 binary conv + BatchNorm); per_conv: one shortcut per
-    convolution (Bi-Real) instead of per block; residual_bits: signed integers of that many bits, all of one learned
-    scale, on both operands of every addition and on its sum, saturating in place of hardtanh; first_last_bits: of
-    weights and activations of the first convolution and of the classifier.
+    convolution (Bi-Real) instead of per block; residual_bits: bits of the signed integers, all with one learned scale,
+    to which both operands of every addition and its sum are quantised, instead of hardtanh; first_last_bits: bits of
+    the weights and activations of the first convolution and of the classifier.
     """
 
     scheme: Scheme | None
@@ -54,7 +54,7 @@ class Style:
             raise ValueError("shortcut='binary' needs a binary network")
 
     def conv3x3(self, in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Module:
-        """The block's 3x3 convolution, padding 1, no bias: binary, or full precision (a depthwise one always)."""
+        """Returns a 3x3 convolution, padding 1, no bias; it is binary unless scheme is None or it is depthwise."""
         if self.scheme is None or is_depthwise(in_channels, groups):
             return nn.Conv2d(in_channels, out_channels, 3, stride, 1, groups=groups, bias=False)
         return BinaryConv2d(
@@ -69,39 +69,43 @@ class Style:
         )
 
     def conv1x1(self, in_channels: int, out_channels: int, groups: int = 1) -> nn.Module:
-        """A pointwise convolution, no bias: binary, or full precision (a depthwise one always)."""
+        """Returns a 1x1 convolution without bias; it is binary unless scheme is None or it is depthwise."""
         if self.scheme is None or is_depthwise(in_channels, groups):
             return nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False)
         return BinaryConv2d(in_channels, out_channels, 1, groups=groups, scheme=self.scheme)
 
     def stem(self, in_channels: int, out_channels: int) -> nn.Conv2d:
-        """The first 3x3 convolution, padding 1, no bias: full precision, or integers with `first_last_bits`."""
+        """Returns the first 3x3 convolution, in full precision or, with `first_last_bits`, of integers."""
         if self.first_last_bits is None:
             return nn.Conv2d(in_channels, out_channels, 3, 1, 1, bias=False)
         return IntegerConv2d(in_channels, out_channels, 3, 1, 1, bits=self.first_last_bits, bound=_IMAGE_BOUND)
 
     def classifier(self, features: int, num_classes: int, *, normalise: bool) -> nn.Linear:
-        """The last layer. normalise: it brings its own BatchNorm, where it is one of integers."""
+        """Returns the last layer. normalise: with `first_last_bits`, it contains a BatchNorm."""
         if self.first_last_bits is None:
             return nn.Linear(features, num_classes)
         return IntegerLinear(features, num_classes, bits=self.first_last_bits, normalise=normalise)
 
     def stream(self) -> IntegerQuantizer | None:
-        """The quantiser of a network's residual stream, which every addition is then tied to; None without bits.
+        """Returns the quantiser of a network's residual stream, or None without `residual_bits`.
 
-        Before training it saturates at -1 and 1, as hardtanh does.
+        Every addition shares its scale. Before training it saturates at -1 and 1, as hardtanh does.
         """
         return None if self.residual_bits is None else IntegerQuantizer(self.residual_bits)
 
     def activation(self, channels: int) -> nn.Module:
-        """The scheme's nonlinearity in front of a sign (a ReLU would make every sign +1); ReLU in full precision."""
+        """Returns the scheme's nonlinearity (after a ReLU every sign would be +1); ReLU in full precision."""
         return nn.ReLU() if self.scheme is None else self.scheme.make_nonlinearity(channels)
 
 
 class PadShortcut(nn.Module):
     """Parameter-free down-sampling: (n, c, h, w) -> (n, c', ceil(h/s), ceil(w/s)), zero channels on both sides.
 
-    `pool`: 2x2-style average pooling (IR-Net, ReCU); otherwise every s-th pixel (He et al. 2016, option A).
+    pool: average pooling with the stride (IR-Net, ReCU); otherwise it takes every s-th pixel (He et al. 2016, option
+    A).
+
+    >>> PadShortcut(4, 8, 2, pool=True)(torch.zeros(1, 4, 6, 6)).shape
+    torch.Size([1, 8, 3, 3])
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, *, pool: bool) -> None:
@@ -116,7 +120,7 @@ class PadShortcut(nn.Module):
         if self.pool is None:
             x = x[:, :, :: self.stride, :: self.stride]
         elif torch.compiler.is_compiling() and self.training and self.stride == 2 and not (x.shape[2] | x.shape[3]) % 2:
-            # The same mean of four as the pool, whose gradient is slow when compiled for a CPU (a step in all: 13 %).
+            # The same mean as the pool's, whose compiled gradient is slow on a CPU (a whole step is 13 % slower).
             rows = x[:, :, ::2] + x[:, :, 1::2]
             x = (rows[:, :, :, ::2] + rows[:, :, :, 1::2]) * 0.25
         else:
@@ -125,11 +129,11 @@ class PadShortcut(nn.Module):
 
 
 def make_shortcut(style: Style, in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """The identity where shapes agree, otherwise the style's down-sampling, in full precision unless ``binary``."""
+    """Returns the identity where shapes agree, else the style's down-sampling, which only ``binary`` makes binary."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     if style.float_downsample:
-        # Real-valued average pool, then 1x1: Bi-Real Net's and ReActNet's down-sampling.
+        # An average pool and a full-precision 1x1 convolution, as in Bi-Real Net and ReActNet.
         pool = [nn.AvgPool2d(stride, ceil_mode=True)] if stride > 1 else []
         conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         return nn.Sequential(*pool, conv, nn.BatchNorm2d(out_channels))
@@ -145,7 +149,7 @@ def make_shortcut(style: Style, in_channels: int, out_channels: int, stride: int
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions, each with BatchNorm; one shortcut for both, or one each; (n,c,h,w) -> (n,o,h/s,w/s).
 
-    stream: quantises both operands of each addition and its sum, all with its one scale; x is already quantised so.
+    stream: the quantiser of both operands of each addition and of its sum; x must already be quantised by it.
     """
 
     expansion = 1

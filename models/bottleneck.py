@@ -1,4 +1,4 @@
-"""The block of the deeper residual networks: narrow, 3x3, wide again; teacher and student from one definition."""
+"""The bottleneck block of the deeper residual networks, for teacher and student."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Bottleneck(nn.Module):
     """1x1 to `width`, 3x3 with the stride, 1x1 to 4 `width`, each with BatchNorm; (n,c,h,w) -> (n,4*width,h/s,w/s).
 
     ``act(bn3(conv3(act(bn2(conv2(act(bn1(conv1(x)))))))) + shortcut(x))``, the stride on the 3x3 (He et al. 2016, with
-    the stride where torchvision and RepDistiller have it). Binary: all three convolutions, hardtanh for ReLU.
-    Raises ValueError with `per_conv` or `stream`: inside the block the channels change twice, so there is neither a
-    shortcut for each convolution nor one residual stream through them.
+    the stride where torchvision and RepDistiller have it). In a student all three convolutions are binary, and hardtanh
+    replaces ReLU. Raises ValueError with `per_conv` or `stream`: the channels change twice inside the block, so there
+    is neither a shortcut for each convolution nor one residual stream through them.
     """
 
     expansion = 4

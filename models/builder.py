@@ -1,4 +1,4 @@
-"""How the builders of all networks begin: their arguments checked, and the style of the teacher or the student."""
+"""The first steps of every network builder: it checks the arguments and makes the style of teacher or student."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["Definition", "prelude", "remembered", "scaled"]
 
 P = ParamSpec("P")
 N = TypeVar("N", bound=nn.Module)
-# They follow from the data, and belong to it.
+# Arguments that follow from the data set.
 _OF_DATA = ("num_classes", "in_channels", "input_shape")
 
 
 class Definition(NamedTuple):
-    """How a network was made: the builder, and the options it was given, but for what follows from the data."""
+    """The builder that made a network, and its arguments, without those that follow from the data set."""
 
     builder: Any
     options: dict[str, Any]
 
 
 def remembered(make: Callable[P, N]) -> Callable[P, N]:
-    """Lets a builder, a function or a `__call__`, keep in each network how it made it, as ``network.definition``."""
+    """Wraps a builder (a function or `__call__`) so that each network has its `Definition`, ``network.definition``."""
     signature = inspect.signature(make)
 
     @functools.wraps(make)
@@ -60,8 +60,8 @@ def prelude(
 ) -> tuple[tuple[int, int, int], Style]:
     """Returns the full input shape (c, h, w), by default (in_channels, 32, 32), and the style of a network.
 
-    binary: None for the teacher; usual_shortcut: where `shortcut` is None; the others are what the builders' arguments
-    and `Style` say. Raises ValueError on what does not fit.
+    binary: None for the teacher; usual_shortcut: the shortcut where `shortcut` is None; see the builders and `Style`
+    for the other arguments. Raises ValueError on arguments that do not fit together.
 
     >>> prelude(10, binary=None, in_channels=1, input_shape=None)[0]
     (1, 32, 32)
@@ -69,7 +69,7 @@ def prelude(
     if not width > 0:
         raise ValueError(f"width must be > 0, got {width}")
     if shortcut is not None and float_downsample:
-        raise ValueError(f"give either shortcut={shortcut!r} or float_downsample=True, which is another shortcut")
+        raise ValueError(f"shortcut={shortcut!r} and float_downsample=True exclude each other: leave one of them out")
     style = Style(
         scheme=None if binary is None else as_scheme(binary),
         shortcut=shortcut or usual_shortcut,
@@ -94,7 +94,7 @@ def _full_shape(in_channels: int, input_shape: Sequence[int] | None, num_classes
 
 
 def scaled(channels: int, width: float) -> int:
-    """Returns a factor times a number of channels, at least 1.
+    """Returns the number of channels times a factor, rounded, at least 1.
 
     >>> scaled(64, 0.25), scaled(2, 0.1)
     (16, 1)

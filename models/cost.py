@@ -1,4 +1,4 @@
-"""What a network costs, layer by layer: shapes, bits, multiply-accumulates, bytes."""
+"""The cost of a network, layer by layer: shapes, bits, multiply-accumulates (MACs) and bytes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["LayerSummary", "Summary", "summary"]
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One layer at batch 1. bits: of a weight and of an input value; macs: products of +-1 (binary), of integers of at
-    most 8 bits, or of floats.
+    """The cost of one layer at batch size 1.
 
-    bytes: as deployed: 1 bit per binary weight, `bits` per integer one, 4 bytes per other parameter, a computed weight
-    (weight_norm) as its result, and a BatchNorm as the two numbers per channel (scale, shift) it becomes. parameters:
-    the module's own, a binary layer's learned scale and an attention's projections included, without those an earlier
-    layer brought.
-    output_shape is empty where the module was not called.
+    output_shape: without the batch, empty where the module was not called; weight_bits, activation_bits: bits of a
+    weight and of an input value; binary_macs, integer_macs, float_macs: multiply-accumulates of +-1, of integers of at
+    most 8 bits, and of floats; parameters: those of the module, with a binary layer's learned scale and an attention's
+    projections, without those shared with an earlier layer; bytes: the size as exported, with 1 bit per binary weight,
+    the layer's bits per integer weight, 4 bytes per other parameter, the result of a computed weight (weight_norm), and
+    two numbers per channel (scale, shift) for a BatchNorm.
     """
 
     path: str
@@ -74,7 +74,7 @@ class Summary:
 
     @property
     def compression(self) -> float:
-        """fp32_bytes / bytes; 1 for a network without either."""
+        """fp32_bytes / bytes; 1 for a network without parameters."""
         return self.fp32_bytes / self.bytes if self.bytes else 1.0
 
     @property
@@ -103,7 +103,7 @@ class Summary:
         return {**counts, "float MACs": f"{of.float_macs:,}", "bytes": f"{of.bytes:,}"}
 
     def totals(self) -> str:
-        """Returns what the table ends with: how much smaller, and what stays in full precision."""
+        """Returns the last lines of the table: the compression, and the layers in full precision."""
         kept = ", ".join(self.kept_float) or "nothing"
         smaller = f"fp32 {self.fp32_bytes:,} bytes; deployed {self.bytes:,} bytes: {self.compression:.1f}x smaller"
         return f"{smaller}\nin full precision: {kept}"
@@ -126,7 +126,7 @@ _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 
 
 class _Work(NamedTuple):
-    """What one module did in a forward pass."""
+    """The output shape and multiply-accumulates of one module in a forward pass."""
 
     output_shape: tuple[int, ...] = ()
     binary_macs: int = 0
@@ -135,7 +135,7 @@ class _Work(NamedTuple):
 
 
 def _parts(module: nn.Module) -> list[nn.Module]:
-    """The modules counted as one layer: binary, integer and attention whole, others with their parametrisations."""
+    """Returns the modules that count as one layer: a layer with its binarisers, quantisers or parametrisations."""
     if isinstance(module, (*_BINARY, *_INTEGER, nn.MultiheadAttention)):
         return list(module.modules())
     if isinstance(module, _WEIGHTED) and parametrize.is_parametrized(module):
@@ -144,7 +144,7 @@ def _parts(module: nn.Module) -> list[nn.Module]:
 
 
 def _attention_macs(module: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor) -> int:
-    """The four projections, queries by keys, and weights by values."""
+    """Returns the MACs of the four projections, of queries by keys, and of attention weights by values."""
     width, batch_axis = module.embed_dim, 0 if module.batch_first else 1
     queries, keys = query.numel() // width, key.numel() // key.shape[-1]
     keys_each = keys // (1 if key.dim() == 2 else key.shape[batch_axis])
@@ -154,7 +154,7 @@ def _attention_macs(module: nn.MultiheadAttention, query: Tensor, key: Tensor, v
 
 
 def _macs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> tuple[int, int, int]:
-    """Multiply-accumulates of one call: (of +-1, of integers, of floats)."""
+    """Returns the multiply-accumulates of one call: (of +-1, of integers, of floats)."""
     if isinstance(module, _BINARY):
         signs, _, offset = module.binary_weight()
         positions = output.numel() // signs.shape[0]
@@ -179,7 +179,7 @@ def _macs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outp
 
 
 def _bytes(module: nn.Module, parameters: Sequence[nn.Parameter]) -> int:
-    """As deployed. parameters: the module's, without those another layer brings."""
+    """Returns the exported size; parameters: those of the module, without those counted for another layer."""
     if isinstance(module, _BINARY):
         (signs, scale, offset), bias = module.folded()
         others = scale.numel() + (0 if offset is None else offset.numel())
@@ -201,7 +201,7 @@ def _bytes(module: nn.Module, parameters: Sequence[nn.Parameter]) -> int:
 
 
 def _layer(path: str, module: nn.Module, work: _Work, counted: set[int]) -> LayerSummary | None:
-    """The layer's line; None where there is nothing to say. Its parameters are added to `counted`."""
+    """Returns the layer's summary, or None where all counts are 0; adds its parameters to `counted`."""
     parameters = []
     for p in [p for part in _parts(module) for p in part.parameters(recurse=False)]:
         if id(p) not in counted:
@@ -221,37 +221,42 @@ def _layer(path: str, module: nn.Module, work: _Work, counted: set[int]) -> Laye
 
 @torch.no_grad()
 def summary(model: nn.Module, input_shape: Sequence[int] | None = None) -> Summary:
-    """Walks one image (c, h, w) through the network. input_shape: by default ``model.input_shape``.
+    """Returns the cost of a network for one image of shape (c, h, w), by default ``model.input_shape``.
 
-    Every module's own parameters are counted, once where several share them, called or not: the layers' add up to
-    `Summary.parameters`. MACs are those of convolutions, linear layers and nn.MultiheadAttention, called as modules;
-    functions, activations, pooling, normalisations and additions have none. The network is copied and left as it was.
-    Raises ValueError where there is no input_shape.
+    All parameters are counted, once where modules share them, also where the module is not called: the layers' counts
+    add up to `Summary.parameters`. MACs are counted for convolutions, linear layers and nn.MultiheadAttention that are
+    called as modules; functions, activations, pooling, normalisations and additions count 0. The network is copied and
+    does not change. Raises ValueError where there is no input_shape.
+
+    >>> from bnn_itrd.models import resnet8
+    >>> costs = summary(resnet8(10, binary="recu"))
+    >>> costs.parameters, costs.binary_macs > costs.float_macs
+    (75642, True)
     """
     shape = input_shape if input_shape is not None else getattr(model, "input_shape", None)
     if shape is None:
         raise ValueError(f"{type(model).__name__} has no input_shape: give input_shape=(channels, height, width)")
-    twin = copy.deepcopy(model)
-    # On the meta device sizes alone are computed, which is all that is counted.
-    device = torch.device("meta" if any(p.is_meta for p in twin.parameters()) else "cpu")
-    twin = twin.to(device).float().eval()
-    inside = {id(part) for module in twin.modules() for part in _parts(module) if part is not module}
-    modules = {path: module for path, module in twin.named_modules() if id(module) not in inside}
+    copied = copy.deepcopy(model)
+    # On the meta device only shapes are computed, which are enough for the counts.
+    device = torch.device("meta" if any(p.is_meta for p in copied.parameters()) else "cpu")
+    copied = copied.to(device).float().eval()
+    inside = {id(part) for module in copied.modules() for part in _parts(module) if part is not module}
+    modules = {path: module for path, module in copied.named_modules() if id(module) not in inside}
     done: dict[str, _Work] = {}
 
     def note(path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         first = output[0] if isinstance(output, (tuple, list)) and output else output
         if isinstance(first, Tensor):
-            # Called again: the work adds up.
+            # The MACs of several calls add up.
             before, new = done.get(path, _Work()), _macs(module, args, kwargs, first)
             done[path] = _Work(tuple(first.shape[1:]), *(a + b for a, b in zip(before[1:], new, strict=True)))
 
     for path, module in modules.items():
         module.register_forward_hook(partial(note, path), with_kwargs=True)
-    twin(torch.zeros(1, *shape, device=device))
-    # In the order of execution, then what was not called.
+    copied(torch.zeros(1, *shape, device=device))
+    # In the order of execution, then the modules that were not called.
     work = done | {path: _Work() for path in modules if path not in done}
     counted: set[int] = set()
     layers = [_layer(path, modules[path], did, counted) for path, did in work.items()]
     kept = tuple(layer for layer in layers if layer is not None)
-    return Summary(kept, tuple(shape), sum(p.numel() for p in twin.parameters()))
+    return Summary(kept, tuple(shape), sum(p.numel() for p in copied.parameters()))

@@ -24,8 +24,9 @@ class InvertedResidual(nn.Module):
     """1x1 to `expansion` times the channels, depthwise 3x3, 1x1 back; (n, c, h, w) -> (n, o, h/s, w/s).
 
     ``bn(conv1x1(act(bn(depthwise(act(bn(conv1x1(x))))))))`` and, where shapes agree, ``+ x``; no activation after it.
-    Binary: both 1x1 convolutions. The depthwise one stays in full precision: an output of it is a sum of 9 products,
-    which leaves 10 values to a channel in 1 bit, and it is 3 (ShuffleNets) to 11 % of the network's products.
+    In a student both 1x1 convolutions are binary. The depthwise one stays in full precision: each of its outputs is a
+    sum of 9 products, which in 1 bit has only 10 possible values, and it has 3 (ShuffleNets) to 11 % of the network's
+    MACs.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int, style: Style) -> None:
@@ -45,7 +46,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """stem of stride 2 -> seven groups of blocks -> 1x1 to 1280 -> global average pool -> linear; -> (n, classes).
+    """The network: stem of stride 2, seven groups of blocks, 1x1 to 1280, global average pool, linear; -> (n, classes).
 
     Four stages end where the size or the role changes: `layer1` (groups 1, 2), `layer2` (3), `layer3` (4, 5), `layer4`
     (6, 7). Their maps (`stages`) are without activation, and the representation is the pooled input of `head`: the
@@ -92,7 +93,11 @@ class MobileNetV2(nn.Module):
 
 @dataclass(frozen=True)
 class MobileNetV2Builder:
-    """Makes a MobileNetV2 of one width: the full-precision teacher or, with `binary`, its 1-bit student."""
+    """Makes a MobileNetV2 of one width: the full-precision teacher or, with `binary`, its 1-bit student.
+
+    >>> MobileNetV2Builder(0.5)(100)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 100])
+    """
 
     factor: float
 
@@ -106,12 +111,12 @@ class MobileNetV2Builder:
         input_shape: Sequence[int] | None = None,
         width: float = 1.0,
     ) -> MobileNetV2:
-        """The network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
+        """Returns the network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
 
         RepDistiller's form for 32 x 32: ReLU (not ReLU6), no dropout, channels cut down to whole numbers (not to
         multiples of 8). A student has hardtanh for ReLU and its 1x1 convolutions binary; the stem, the depthwise
-        convolutions and the classifier stay in full precision. `width`: a factor on the channels, beside the
-        network's own. Raises ValueError on an unknown scheme or a shape that does not fit.
+        convolutions and the classifier stay in full precision. `width` multiplies the channels in addition to the
+        network's own factor. Raises ValueError on an unknown scheme or a shape that does not fit.
         """
         shape, style = prelude(
             num_classes, binary=binary, in_channels=in_channels, input_shape=input_shape, width=width
@@ -120,5 +125,5 @@ class MobileNetV2Builder:
 
 
 mobilenet_v2 = MobileNetV2Builder(1.0)
-# "MobileNetV2" in the tables of the distillation literature; at 100 classes 812,836 parameters.
+# This is "MobileNetV2" in the tables of the distillation literature; it has 812,836 parameters at 100 classes.
 mobilenet_v2_half = MobileNetV2Builder(0.5)

@@ -1,4 +1,4 @@
-"""One way to see inside any network: its logits, the classifier's input, and the maps of its stages."""
+"""Access to the logits, the classifier's input and the maps of the stages of any network."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ class Outputs(NamedTuple):
 
 
 def find_head(model: nn.Module) -> str:
-    """Name of the classifier: ``model.head`` where that is a name, else the last linear layer in the network.
+    """Returns the classifier's name: ``model.head`` where that is a string, else the last linear layer.
 
-    Of a network without linear layers (fully convolutional) it is the last convolution, where that is 1x1.
-    Raises ValueError where there is none.
+    In a network without linear layers (fully convolutional) it is the last convolution, if that is 1x1.
+    Raises ValueError where there is no classifier.
+
+    >>> find_head(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+    '2'
     """
     declared = getattr(model, "head", None)
     if isinstance(declared, str):
@@ -65,16 +68,16 @@ def _find_stages(model: nn.Module) -> tuple[str, ...]:
 
 
 def _reduces(module: nn.Module) -> bool:
-    """Whether a part of it convolves or pools with a stride."""
+    """Returns whether a module contains a convolution or pool with a stride."""
     strides = [getattr(m, "stride", 1) for m in module.modules() if isinstance(m, _STRIDED)]
     return any(max(s) > 1 if isinstance(s, tuple) else s > 1 for s in strides)
 
 
 class Observed(nn.Module):
-    """A network whose call returns `Outputs`. `model` is the network itself, shared, not copied.
+    """A network whose call returns `Outputs`. `model` is the network itself, not a copy.
 
-    Works through forward hooks, so for any network: ours, torchvision's, timm's. It compiles with fullgraph, and a
-    copy (deepcopy, torch.save) of it or of the observed network is one of its own.
+    It uses forward hooks, so it works for any network: ours, torchvision's, timm's. It compiles with fullgraph, and a
+    copy (deepcopy, torch.save) of it or of the observed network is independent of the original.
     """
 
     def __init__(self, model: nn.Module, head: str, stages: Sequence[str]) -> None:
@@ -98,11 +101,11 @@ class Observed(nn.Module):
         self._seen[name] = output
 
     def __getstate__(self) -> dict[str, Any]:
-        # A call of the network alone leaves activations behind, with a graph that cannot be copied.
+        # A direct call of the network leaves tensors here, whose autograd graph cannot be copied.
         return self.__dict__ | {"_seen": {}}
 
     def remove(self) -> None:
-        """Takes the hooks off the network."""
+        """Removes the hooks from the network."""
         for handle in self._handles:
             handle.remove()
 
@@ -126,14 +129,18 @@ class Observed(nn.Module):
 
 
 def observe(model: nn.Module, *, head: str | None = None, stages: Sequence[str] | None = None) -> Observed:
-    """The network, returning `Outputs`: (n, c, h, w) -> logits (n, k), representation (n, d), stage maps.
+    """Returns a network that gives `Outputs`: (n, c, h, w) -> logits (n, k), representation (n, d), stage maps.
 
-    head: name of the classifier, whose input is the representation; by default ``model.head`` where that is a name,
-    else the last linear layer, or of a network without one the 1x1 convolution at its end, whose input is then averaged
-    over its positions. stages: names of the submodules whose outputs are kept; by default ``model.stages``,
-    else children called layer1, layer2, ... (torchvision's and timm's residual networks), else, of a Sequential called
-    features, the last part before each that has a stride and the last of all (torchvision's VGG, MobileNet, DenseNet).
-    Raises ValueError on a name that does not exist, or where no classifier is found.
+    head: name of the classifier, whose input is the representation; by default that of `find_head`. The input of a 1x1
+    convolution is averaged over its positions. stages: names of the submodules whose outputs are kept; by default
+    ``model.stages``, else children called layer1, layer2, ... (torchvision's and timm's residual networks), else, in a
+    Sequential called features, each part in front of one with a stride, and the last part (torchvision's VGG,
+    MobileNet, DenseNet). Raises ValueError on a name that does not exist, or where no classifier is found.
+
+    >>> from bnn_itrd.models import resnet8
+    >>> outputs = observe(resnet8(10))(torch.zeros(2, 3, 32, 32))
+    >>> outputs.representation.shape, [tuple(m.shape) for m in outputs.stages]
+    (torch.Size([2, 64]), [(2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8)])
     """
     return Observed(
         model,

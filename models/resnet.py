@@ -2,7 +2,7 @@
 
 ResNet-18/34/50 (64-128-256-512 channels, He et al. 2016 with a 3x3 stem), ResNet-8/14/20/32/44/56/110 (16-32-64) and
 the four times wider ResNet-8x4/32x4 (stem 32, 64-128-256) of the distillation literature (Tian et al. 2020).
-The binary forms are those ReCU published (Xu et al. 2021), whose numbers belong to them; the others follow them.
+The binary forms are those of ReCU (Xu et al. 2021), or follow them where ReCU has none.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ __all__ = [
 
 
 class ResNet(nn.Module):
-    """stem -> stages of blocks -> global average pool -> (BatchNorm1d) -> linear; (n, c, h, w) -> (n, classes).
+    """The network: stem, stages of blocks, global average pool, (BatchNorm1d), linear; (n, c, h, w) -> (n, classes).
 
-    widths: channels of each stage, before the block's expansion, and without `stem_width` of the stem; block:
-    `BasicBlock` or `Bottleneck`. `input_shape` (c, h, w) is what it was made for; `head` and `stages` name the
-    submodules whose input and outputs are the representation and the stage maps (see `observe`): after the activation,
-    as RepDistiller's features f1, f2, ... and its last one are (its f0, the stem's, is no stage).
+    widths: channels of each stage, before the block's expansion; stem_width: channels of the stem, by default the first
+    of widths; block: `BasicBlock` or `Bottleneck`; input_shape: (c, h, w) of the images. `head` and `stages` name the
+    submodules whose input and outputs are the representation and the stage maps (see `observe`). The maps are taken
+    after the activation, like RepDistiller's features f1, f2, ... (its f0, the stem's output, is no stage here).
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ResNet(nn.Module):
                 channels = width * block.expansion
             setattr(self, self.stages[i], nn.Sequential(*blocks))
         self.pool = nn.AdaptiveAvgPool2d(1)
-        # A classifier of integers brings the norm itself, folded into its weights.
+        # A classifier of integers contains the norm, folded into its weights.
         apart = norm_head and style.first_last_bits is None
         self.norm: nn.Module = nn.BatchNorm1d(channels) if apart else nn.Identity()
         self.linear = style.classifier(channels, num_classes, normalise=norm_head)
@@ -95,8 +95,10 @@ class ResNet(nn.Module):
 class ResNetBuilder:
     """Makes a ResNet of one depth: the full-precision teacher or, with `binary`, its 1-bit student in ReCU's form.
 
-    Call it: ``resnet18(num_classes=10)``, ``resnet18(num_classes=10, binary="recu")``. The fields say how the two
-    forms of a family differ; the call's arguments are below.
+    The fields say how teacher and student of a family differ; `__call__` describes the arguments.
+
+    >>> resnet8(num_classes=10, binary="recu")(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
 
     widths: tuple[int, ...]
@@ -124,13 +126,13 @@ class ResNetBuilder:
         first_last_bits: int | None = None,
         stem_activation: bool | None = None,
     ) -> ResNet:
-        """The network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
+        """Returns the network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
 
         binary: None, or a scheme: its name, a `Scheme` or a binariser's class. A student has hardtanh (the scheme's
         nonlinearity) for ReLU, 2x2 average pool + zero channels for down-sampling and BatchNorm1d before the
         classifier. ResNet-18/34/50: one shortcut per block, no activation after the stem. The others: one shortcut per
         convolution, hardtanh after the stem.
-        Options, each an architecture of its own: `per_conv` (one shortcut per convolution, Bi-Real; by default the
+        Options that change the architecture: `per_conv` (one shortcut per convolution, Bi-Real; by default the
         published form), `float_downsample` (average pool + full-precision 1x1 convolution), `padding_value` (+1 or -1
         at the borders in place of 0), `shortcut` (``projection``, ``pad``, ``avgpool``), `width` (a factor on every
         number of channels), `stem_activation` (whether a student has one behind the stem's BatchNorm). Teachers:
@@ -139,8 +141,8 @@ class ResNetBuilder:
         For FPGAs (fpga.md): `residual_bits` (the residual stream as signed integers of one learned scale, 4 bits
         for FINN; shortcuts are then ``binary``, a binary 1x1 convolution, unless another is named) and
         `first_last_bits` (weights and activations of the first convolution and the classifier, 8 for FINN).
-        Raises ValueError on an unknown scheme or shortcut, on a shortcut beside `float_downsample`, or on a shape that
-        does not fit.
+        Raises ValueError on an unknown scheme or shortcut, on a shortcut together with `float_downsample`, or on a
+        shape that does not fit.
         """
         is_binary = binary is not None
         shape, style = prelude(
@@ -191,18 +193,18 @@ def _narrow(depth: int) -> ResNetBuilder:
 
 
 def _times_four(depth: int) -> ResNetBuilder:
-    """Four times as wide behind a stem that is twice as wide, with projections: RepDistiller's."""
+    """Returns the builder of RepDistiller's x4 form: four times as wide, twice in the stem, with projections."""
     blocks = ((depth - 2) // 6,) * 3
     widths = (64, 128, 256)
     return ResNetBuilder(widths, blocks, "projection", binary_per_conv=True, binary_stem_activation=True, stem_width=32)
 
 
-# Parameters at 10 classes: 11,173,962, with binary="recu" 11,005,002.
+# It has 11,173,962 parameters at 10 classes, and 11,005,002 with binary="recu".
 resnet18 = _wide(2, 2, 2, 2)
 resnet34 = _wide(3, 4, 6, 3)
-# At 100 classes: 23,705,252.
+# It has 23,705,252 parameters at 100 classes.
 resnet50 = _wide(3, 4, 6, 3, block=Bottleneck)
-# 269,722, with binary="recu" 270,522; RepDistiller's at 100 classes 278,324.
+# It has 269,722 parameters at 10 classes, 270,522 with binary="recu"; RepDistiller's has 278,324 at 100 classes.
 resnet20 = _narrow(20)
 resnet8 = _narrow(8)
 resnet14 = _narrow(14)
@@ -210,6 +212,6 @@ resnet32 = _narrow(32)
 resnet44 = _narrow(44)
 resnet56 = _narrow(56)
 resnet110 = _narrow(110)
-# At 100 classes: 1,233,540 and 7,433,860.
+# They have 1,233,540 and 7,433,860 parameters at 100 classes.
 resnet8x4 = _times_four(8)
 resnet32x4 = _times_four(32)

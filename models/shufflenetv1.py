@@ -23,7 +23,7 @@ class ShuffleUnit(nn.Module):
 
     ``act(bn3(conv3(act(bn2(depthwise(shuffle(act(bn1(conv1(x))))))))) + x)`` or, with stride 2, the concatenation with
     a 3x3 average pool of x, which brings c of the o channels. RepDistiller's form, where an activation also follows
-    the depthwise convolution. Binary: the 1x1 convolutions, grouped as they are; the depthwise one stays in full
+    the depthwise convolution. In a student the grouped 1x1 convolutions are binary; the depthwise one stays in full
     precision, as in `InvertedResidual`.
     """
 
@@ -49,7 +49,7 @@ class ShuffleUnit(nn.Module):
 
 
 class ShuffleNetV1(nn.Module):
-    """1x1 stem -> three stages of units -> global average pool -> linear; (n, c, h, w) -> (n, classes).
+    """The network: 1x1 stem, three stages of units, global average pool, linear; (n, c, h, w) -> (n, classes).
 
     The stage maps (`stages`: layer1 to layer3) are the units' activations, and the representation is the pooled input
     of `head`: the places of RepDistiller's features f1 to f4 (its f0, the stem's, is no stage).
@@ -88,11 +88,14 @@ def shufflenet_v1(
     in_channels: int = 3,
     input_shape: Sequence[int] | None = None,
 ) -> ShuffleNetV1:
-    """ShuffleNetV1, 3 groups, width 1, in RepDistiller's form for 32 x 32 (1x1 stem, no pool behind it).
+    """Returns ShuffleNetV1, 3 groups, width 1, in RepDistiller's form for 32 x 32 (1x1 stem, no pool behind it).
 
     (n, *input_shape) -> (n, num_classes); at 100 classes the teacher has 949,258 parameters. A student has hardtanh for
     ReLU and its 1x1 convolutions binary; the stem, the depthwise convolutions and the classifier stay in full
     precision. Raises ValueError on an unknown scheme or a shape that does not fit.
+
+    >>> shufflenet_v1(10, binary="recu")(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     shape, style = prelude(num_classes, binary=binary, in_channels=in_channels, input_shape=input_shape)
     return ShuffleNetV1(num_classes=num_classes, input_shape=shape, style=style)

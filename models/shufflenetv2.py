@@ -35,8 +35,8 @@ class SplitUnit(nn.Module):
     """Half of the channels passes, half goes through 1x1, depthwise 3x3, 1x1; then shuffle; (n,c,h,w) -> (n,o,h/s,w/s).
 
     Stride 1: ``shuffle(cat(x[:, :c/2], right(x[:, c/2:])))``; stride 2: ``shuffle(cat(left(x), right(x)))`` with left
-    a depthwise 3x3 and a 1x1 convolution. Binary: the 1x1 convolutions; the depthwise ones stay in full precision, as
-    in `InvertedResidual`.
+    a depthwise 3x3 and a 1x1 convolution. In a student the 1x1 convolutions are binary; the depthwise ones stay in full
+    precision, as in `InvertedResidual`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, style: Style) -> None:
@@ -61,7 +61,7 @@ class SplitUnit(nn.Module):
 
 
 class ShuffleNetV2(nn.Module):
-    """1x1 stem -> three stages of units -> 1x1 convolution -> global average pool -> linear; -> (n, classes).
+    """The network: 1x1 stem, three stages of units, 1x1 convolution, global average pool, linear; -> (n, classes).
 
     The stage maps (`stages`: layer1 to layer3) are the units' outputs, and the representation is the pooled input of
     `head`: the places of RepDistiller's features f1 to f4 (its f0, the stem's, is no stage).
@@ -106,11 +106,14 @@ def shufflenet_v2(
     input_shape: Sequence[int] | None = None,
     width: float = 1.0,
 ) -> ShuffleNetV2:
-    """ShuffleNetV2 of a published width (0.5, 1, 1.5 or 2), in RepDistiller's form for 32 x 32 (1x1 stem, no pool).
+    """Returns ShuffleNetV2 of a published width (0.5, 1, 1.5, 2) in RepDistiller's form for 32 x 32: 1x1 stem, no pool.
 
     (n, *input_shape) -> (n, num_classes); at 100 classes the teacher of width 1 has 1,355,528 parameters. A student has
     hardtanh for ReLU and its 1x1 convolutions binary; the stem, the depthwise convolutions and the classifier stay in
     full precision. Raises ValueError on an unknown scheme, another width or a shape that does not fit.
+
+    >>> shufflenet_v2(10, width=0.5)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     if width not in _WIDTHS:
         raise ValueError(f"width must be one of {', '.join(map(str, _WIDTHS))} (the published ones), got {width}")

@@ -15,9 +15,9 @@ __all__ = ["VGGSmall", "vgg_small"]
 
 
 class VGGSmall(nn.Module):
-    """128-128-256-256-512-512, MaxPool after the 2nd, 4th and 6th convolution (before its BatchNorm), linear.
+    """Six convolutions (128-128-256-256-512-512), MaxPool after the 2nd, 4th and 6th, before its BatchNorm, and linear.
 
-    norm_before_pool: the MaxPool stands behind the BatchNorm, whose factors may then be negative in FINN's hardware.
+    norm_before_pool: puts the MaxPool behind the BatchNorm, whose factors may then be negative in FINN's hardware.
     (n, c, h, w) -> (n, classes); h and w must be multiples of 8. `head`, `stages`: see `observe`.
     """
 
@@ -35,10 +35,10 @@ class VGGSmall(nn.Module):
         previous = 128
         for i, out in enumerate((128, 256, 256, 512, 512), start=2):
             parts: list[nn.Module] = [style.conv3x3(previous, out)]
-            # Between alpha and BatchNorm, as published: a scale may be negative, so it stays in front of the max.
+            # As published, the pool is behind the layer's scale, which may be negative, and in front of the BatchNorm.
             norm_and_pool: list[nn.Module] = [*([nn.MaxPool2d(2)] if i % 2 == 0 else []), nn.BatchNorm2d(out)]
             parts += reversed(norm_and_pool) if norm_before_pool else norm_and_pool
-            # A classifier of integers saturates its own input.
+            # A classifier of integers saturates its input, so no activation is needed.
             last = i == 6 and style.first_last_bits is not None
             activation = nn.Identity() if last else style.activation(out)
             setattr(self, f"layer{i}", nn.Sequential(*parts, activation))
@@ -63,12 +63,16 @@ def vgg_small(
     first_last_bits: int | None = None,
     norm_before_pool: bool = False,
 ) -> VGGSmall:
-    """VGG-small: the teacher (ReLU) or, with `binary`, its 1-bit student (hardtanh; Zhang et al. 2018, LQ-Nets' form).
+    """Returns VGG-small (Zhang et al. 2018, LQ-Nets' form): the teacher or, with `binary`, its 1-bit student.
 
-    Input (n, *input_shape), by default (in_channels, 32, 32); output (n, num_classes). No BatchNorm1d.
+    (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default. The teacher has ReLU, the
+    student hardtanh, and neither a BatchNorm1d.
     For FPGAs (fpga.md): ``padding_value=-1``, `first_last_bits` (weights and activations of the first convolution
-    and the classifier), `norm_before_pool` (the BatchNorm in front of the MaxPool: factors of any sign map).
-    Raises ValueError on an unknown scheme or a shape that does not fit.
+    and the classifier), `norm_before_pool` (the BatchNorm in front of the MaxPool, so that its factors may
+    have any sign). Raises ValueError on an unknown scheme or a shape that does not fit.
+
+    >>> vgg_small(10, input_shape=(3, 8, 8))(torch.zeros(2, 3, 8, 8)).shape
+    torch.Size([2, 10])
     """
     shape, style = prelude(
         num_classes,

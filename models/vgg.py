@@ -1,4 +1,4 @@
-"""VGG-8/11/13/16/19 for small images: one linear layer behind a global pool; teacher and student, one definition."""
+"""VGG-8/11/13/16/19 for small images, with one linear layer behind a global pool; teacher and student."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class VGG(nn.Module):
     def _pool(channels: int, style: Style) -> nn.Module:
         if style.scheme is None:
             return nn.MaxPool2d(2)
-        # The sign of a maximum is nearly always +1 (Rastegari et al. 2016, sec. 3.2): a student's is centred again.
+        # The sign of a maximum is nearly always +1 (Rastegari et al. 2016, sec. 3.2), so a BatchNorm centres it again.
         return nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(channels), style.activation(channels))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,8 +84,11 @@ class VGG(nn.Module):
 class VGGBuilder:
     """Makes a VGG of one depth: the full-precision teacher or, with `binary`, its 1-bit student.
 
-    Call it: ``vgg13(num_classes=100)``, ``vgg8(num_classes=100, binary="recu")``. Simonyan and Zisserman 2015,
-    table 1 (A, B, D, E) without the hidden linear layers; VGG-8 has one convolution in each block (Tian et al. 2020).
+    The networks are those of Simonyan and Zisserman 2015, table 1 (A, B, D, E), without the hidden linear layers; VGG-8
+    has one convolution in each block (Tian et al. 2020).
+
+    >>> vgg8(num_classes=100, binary="recu", width=0.25)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 100])
     """
 
     depths: tuple[int, ...]
@@ -101,7 +104,7 @@ class VGGBuilder:
         width: float = 1.0,
         padding_value: int = 0,
     ) -> VGG:
-        """The network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
+        """Returns the network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
 
         A student has every convolution but the first binary and without bias, hardtanh for ReLU, and BatchNorm and
         hardtanh behind each pool. `width`: a factor on every number of channels; `padding_value`: what the borders
@@ -119,7 +122,7 @@ class VGGBuilder:
         return VGG(widths, self.depths, num_classes=num_classes, input_shape=shape, style=style)
 
 
-# Parameters at 100 classes, of the teachers: 3,965,028 (VGG-8) and 9,462,180 (VGG-13).
+# The teachers have 3,965,028 (VGG-8) and 9,462,180 (VGG-13) parameters at 100 classes.
 vgg8 = VGGBuilder((1, 1, 1, 1, 1))
 vgg11 = VGGBuilder((1, 1, 2, 2, 2))
 vgg13 = VGGBuilder((2, 2, 2, 2, 2))

@@ -13,7 +13,7 @@ from bnn_itrd.quant.scheme import AnyScheme
 
 __all__ = ["VGG9", "vgg9"]
 
-# Simonyan and Zisserman 2015, table 1, A: convolutions of so many channels, and a 0 for each MaxPool.
+# Channels of the convolutions, and 0 for each MaxPool (Simonyan and Zisserman 2015, table 1, A).
 _PLAN = (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0)
 _LEAST = 32
 
@@ -21,7 +21,7 @@ _LEAST = 32
 class VGG9(nn.Module):
     """Eight 3x3 convolutions with BatchNorm and activation, five MaxPools, global average, linear.
 
-    (n, c, h, w) -> (n, classes); h and w are 32 at least. The stage maps (`stages`) are those of the last four
+    (n, c, h, w) -> (n, classes); h and w must be at least 32. The stage maps (`stages`) are those of the last four
     MaxPools, of 1/4, 1/8, 1/16 and 1/32 of the image's side, as the stages of a ResNet of large images are; the
     representation is the pooled input of `head`. In full precision `features` has the names and shapes of
     torchvision's vgg11_bn.
@@ -40,7 +40,7 @@ class VGG9(nn.Module):
             if out == 0:
                 parts.append(nn.MaxPool2d(2))
                 if style.scheme is not None:
-                    # The sign of a maximum is nearly always +1: a student's is centred again, as in `VGG`.
+                    # The sign of a maximum is nearly always +1, so a BatchNorm centres it again, as in `VGG`.
                     parts += [nn.BatchNorm2d(channels), style.activation(channels)]
                 ends.append(f"features.{len(parts) - 1}")
                 continue
@@ -78,13 +78,16 @@ def vgg9(
     width: float = 1.0,
     padding_value: int = 0,
 ) -> VGG9:
-    """VGG-9: the full-precision network or, with `binary`, its 1-bit student.
+    """Returns VGG-9: the full-precision network or, with `binary`, its 1-bit student.
 
-    Input (n, *input_shape), by default (in_channels, 32, 32); output (n, num_classes). Ahn et al. 2019 transfer to a
-    "VGG-9" that they do not describe; this is the VGG-11 of Simonyan and Zisserman 2015 with one linear layer for
-    three, nine layers in all, which begins with ImageNet's weights of torchvision's vgg11_bn where they are given
+    (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default. Ahn et al. 2019 use a
+    "VGG-9" that they do not describe; this one is the VGG-11 of Simonyan and Zisserman 2015 with one linear layer
+    instead of three, so with nine layers. It can start from torchvision's ImageNet weights of vgg11_bn
     (``network.weights``). A student has every convolution but the first binary and without bias, hardtanh for ReLU, and
     BatchNorm and hardtanh behind each pool. Raises ValueError on an unknown scheme or a shape that does not fit.
+
+    >>> vgg9(10, width=0.25)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     shape, style = prelude(
         num_classes,

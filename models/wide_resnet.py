@@ -17,13 +17,13 @@ __all__ = ["PreActivationBlock", "WideResNet", "WideResNetBuilder", "wrn_16_1", 
 
 def _shortcut(style: Style, in_channels: int, out_channels: int, stride: int) -> nn.Module:
     if style.shortcut == "projection" and not style.float_downsample and (stride > 1 or in_channels != out_channels):
-        # Without a BatchNorm, as published: the next block begins with one.
+        # As published, there is no BatchNorm here, since the next block begins with one.
         return nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
     return make_shortcut(style, in_channels, out_channels, stride)
 
 
 class PreActivationBlock(nn.Module):
-    """BatchNorm and activation in front of each 3x3 convolution; (n, c, h, w) -> (n, o, h/s, w/s).
+    """A block with BatchNorm and activation in front of each 3x3 convolution; (n, c, h, w) -> (n, o, h/s, w/s).
 
     ``conv2(act(bn2(conv1(a)))) + shortcut(s)`` with a = act(bn1(x)); s = x where shapes agree, else a (as published).
     per_conv: ``y = conv1(a) + shortcut(s)``, then ``conv2(act(bn2(y))) + y`` (Bi-Real). Nothing follows the sum.
@@ -52,7 +52,7 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """stem -> three stages of blocks -> BatchNorm, activation -> global average pool -> linear; -> (n, classes).
+    """The network: stem, three stages of blocks, BatchNorm, activation, global average pool, linear; -> (n, classes).
 
     The stage maps (`stages`: layer1 to layer3) are the sums, before the next BatchNorm, and the representation is the
     pooled input of `head`: the places of RepDistiller's features f1, f2, f3 and f4 (its f0, the stem's, is no stage).
@@ -99,9 +99,10 @@ class WideResNet(nn.Module):
 
 @dataclass(frozen=True)
 class WideResNetBuilder:
-    """Makes WRN-depth-factor: the full-precision teacher or, with `binary`, its 1-bit student.
+    """Makes the Wide ResNet WRN-depth-factor: the full-precision teacher or, with `binary`, its 1-bit student.
 
-    Call it: ``wrn_40_2(num_classes=100)``, ``wrn_16_2(num_classes=100, binary="recu")``.
+    >>> wrn_16_1(num_classes=100, binary="recu")(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 100])
     """
 
     depth: int
@@ -121,13 +122,13 @@ class WideResNetBuilder:
         float_downsample: bool = False,
         padding_value: int = 0,
     ) -> WideResNet:
-        """The network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
+        """Returns the network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
 
         A student has hardtanh for ReLU, every 3x3 convolution but the stem binary, one shortcut per convolution
         (`per_conv`) and 2x2 average pool + zero channels where the shape changes (`shortcut`); the teacher one
         shortcut per block and full-precision 1x1 convolutions (``projection``). Other options as in `ResNetBuilder`.
-        Raises ValueError on an unknown scheme or shortcut, on a shortcut beside `float_downsample`, or on a shape that
-        does not fit.
+        Raises ValueError on an unknown scheme or shortcut, on a shortcut together with `float_downsample`, or on a
+        shape that does not fit.
         """
         is_binary = binary is not None
         shape, style = prelude(
@@ -152,7 +153,7 @@ class WideResNetBuilder:
         )
 
 
-# Parameters at 100 classes, of the teachers: 180,916, 703,284, 569,780 and 2,255,156.
+# The teachers' parameters at 100 classes: 180,916, 703,284, 569,780 and 2,255,156.
 wrn_16_1 = WideResNetBuilder(16, 1)
 wrn_16_2 = WideResNetBuilder(16, 2)
 wrn_40_1 = WideResNetBuilder(40, 1)

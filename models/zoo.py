@@ -1,4 +1,4 @@
-"""The networks by their names on the command line: one line for each."""
+"""The networks, by their names on the command line."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from bnn_itrd.models.wide_resnet import wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
 
 __all__ = ["MODELS"]
 
-# A builder is called with the number of classes, and by name with what it names of in_channels, input_shape, binary
-# and the options of `network`.
+# A builder is called with the number of classes, and with the keyword arguments that its signature names, among
+# in_channels, input_shape, binary and the options of `network`.
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v2": mobilenet_v2,
     "mobilenet_v2_half": mobilenet_v2_half,

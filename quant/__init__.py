@@ -1,6 +1,6 @@
-"""Binarisation: sign with surrogate gradients, binarisers, binary layers, rewriting of a whole network."""
+"""Binarisation: the sign with its surrogate gradients, binarisers, binary layers, and `binarize` for whole networks."""
 
 import lazy_loader
 
-# The names stand in __init__.pyi. Light on purpose: configurations read `quant.options`, and need no torch.
+# __init__.pyi lists the names. They load lazily because configurations import `quant.options`, which needs no torch.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Training progress: the one number everything that anneals reads, and what happens between epochs."""
+"""Training progress: the number in [0, 1] that every annealed binariser reads, and the updates between epochs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ __all__ = ["set_progress", "start_epoch"]
 
 @torch.no_grad()
 def set_progress(model: nn.Module, p: float) -> None:
-    """Sets the progress of every binariser in the model to p in [0, 1], without a host sync.
+    """Sets the progress of every binariser in the model to p in [0, 1], without synchronising with the GPU.
 
-    Raises ValueError outside.
+    Raises ValueError where p is outside [0, 1].
+
+    >>> from bnn_itrd.quant import BinaryConv2d
+    >>> layer = BinaryConv2d(1, 1, 1)
+    >>> set_progress(layer, 0.5)
+    >>> float(layer.weight_binarizer.progress)
+    0.5
     """
     if not 0 <= p <= 1:
         raise ValueError(f"progress must be in [0, 1], got {p}")
@@ -26,10 +32,10 @@ def set_progress(model: nn.Module, p: float) -> None:
 
 @torch.no_grad()
 def start_epoch(model: nn.Module) -> None:
-    """Calls ``start_epoch()`` of every module of the model that has it, before an epoch's first step.
+    """Calls ``start_epoch()`` on every module of the model that has this method. Call it before an epoch's first step.
 
-    Buffers made from the weights (RBNN's rotations) are renewed there; they are part of the state dict, so a run
-    that resumes inside an epoch does not call it again. Not compiled.
+    It updates buffers that are computed from the weights (RBNN's rotations). They are part of the state dict, so a run
+    that resumes inside an epoch does not call it again. It runs outside the compiled step.
     """
     for module in model.modules():
         if callable(getattr(type(module), "start_epoch", None)):

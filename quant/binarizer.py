@@ -1,4 +1,4 @@
-"""What every weight and activation binariser is: the contract the layers and the exporters rely on."""
+"""The base classes of weight and activation binarisers: the interface that layers and exporters rely on."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["ActivationBinarizer", "Annealed", "BinaryWeight", "WeightBinarizer"]
 class BinaryWeight(NamedTuple):
     """A weight as it is deployed: ``signs * scale (+ offset)``.
 
-    signs: (o, ...) in {-1, +1}, the latent weight's dtype; scale: (o,) per output channel, any sign, may be
-    0; offset: (o,) or None. An offset adds ``offset * sum of the window's activations``: it depends on the
-    input.
+    signs: (o, ...) in {-1, +1}, with the latent weight's dtype; scale: (o,), one for each output channel, which may be
+    negative or 0; offset: (o,) or None. An offset adds ``offset * (sum of the activations in the window)`` to the
+    output, so its effect depends on the input.
     """
 
     signs: Tensor
@@ -24,7 +24,7 @@ class BinaryWeight(NamedTuple):
 
 
 class Annealed(nn.Module):
-    """State that anneals: one buffer ``progress`` in [0, 1], saved, moved and compiled with the module."""
+    """A module with a buffer ``progress`` in [0, 1], which is saved, moved and compiled with the module."""
 
     progress: Tensor
 
@@ -36,10 +36,10 @@ class Annealed(nn.Module):
 class WeightBinarizer(Annealed):
     """Turns a latent weight (o, ...) into a `BinaryWeight`. Subclasses implement `forward`.
 
-    The same call serves training, evaluation and export: the values never differ, only gradients are
-    annealed. `out_channels` sizes the parameters a scheme may own (a learned scale).
+    Training, evaluation and export make the same call and get the same values: annealing changes only gradients.
+    `out_channels` is the size of learned parameters such as a scale.
 
-    not_deployable: why the weight has no 1-bit form, and the nearest that has; None where it has one.
+    not_deployable: why the weight has no 1-bit form, and the nearest binariser that has one; None where it has one.
     """
 
     not_deployable: str | None = None
@@ -51,10 +51,10 @@ class WeightBinarizer(Annealed):
         self.out_channels = out_channels
 
     def initialise(self, weight: Tensor) -> None:
-        """Called once with the fresh latent weight, for parameters that start from it; does nothing by default."""
+        """Sets parameters computed from the new latent weight. The layer calls it; it does nothing by default."""
 
     def update(self, weight: Tensor) -> None:
-        """Called between epochs by `start_epoch`, for buffers made from the weight; does nothing by default."""
+        """Updates buffers computed from the weight. `start_epoch` calls it; it does nothing by default."""
 
     def forward(self, weight: Tensor) -> BinaryWeight:
         raise NotImplementedError
@@ -63,12 +63,12 @@ class WeightBinarizer(Annealed):
 class ActivationBinarizer(Annealed):
     """Turns activations (n, c, ...) into {-1, +1}: ``sign(presign(x))``. Subclasses implement `forward`.
 
-    A binariser whose signs are those of something other than x itself overrides `presign`, which the
-    exporters write in front of the sign: ``forward(x) == sign(presign(x))`` value for value. One whose two
-    values are not -1 and +1 overrides `levels`.
+    A binariser that takes the sign of another tensor than x overrides `presign`, whose operations the exporters write
+    in front of the sign: ``forward(x) == sign(presign(x))`` for every value. A binariser whose two values are not -1
+    and +1 overrides `levels`.
 
-    axis: of the channels, 1 in a convolution, -1 in a linear layer. not_deployable: why no file can hold the
-    signs, and the nearest form that it can; None where there is nothing in the way.
+    axis: the axis of the channels, 1 in a convolution, -1 in a linear layer. not_deployable: why the signs cannot be
+    computed by an exported file, and the nearest binariser whose signs can; None where they can.
     """
 
     not_deployable: str | None = None
@@ -78,20 +78,20 @@ class ActivationBinarizer(Annealed):
         self.channels, self.axis = channels, axis
 
     def per_channel(self, v: Tensor, x: Tensor) -> Tensor:
-        """(c,) shaped to broadcast over the channels of x."""
+        """Returns v (c,), reshaped so that it broadcasts over the channels of x."""
         shape = [1] * x.dim()
         shape[self.axis] = -1
         return v.reshape(shape)
 
     def levels(self) -> tuple[Tensor, Tensor] | None:
-        """(a, b), each (), where the layer reads ``a * sign + b``; None for the signs themselves.
+        """Returns (a, b), each (), where the layer's input is ``a * sign + b``; None where it is the sign itself.
 
-        The layer folds both into its scale, offset and bias, so what is deployed stays a sum of signs.
+        The layer folds a and b into its scale, offset and bias, so the exported layer still computes a sum of signs.
         """
         return None
 
     def presign(self, x: Tensor) -> Tensor:
-        """The deployed tensor whose sign is taken; x itself unless a scheme shifts it. Same shape as x."""
+        """Returns the tensor, with the shape of x, whose sign is taken; by default x itself."""
         return x
 
     def forward(self, x: Tensor) -> Tensor:

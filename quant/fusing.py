@@ -1,4 +1,4 @@
-"""Whether a network trains with the fused kernels."""
+"""A switch between the fused GPU kernels and ordinary operations for training."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["set_fused"]
 
 
 def set_fused(model: nn.Module, on: bool) -> int:
-    """Sets whether the model's binarisers train with the fused kernels; returns how many there are that have some.
+    """Sets whether the binarisers that have a fused kernel train with it; returns the number of these binarisers.
 
-    On: the model must be on a GPU while it trains, and float64 is refused then. Evaluation and what is saved are the
-    same either way. Raises ImportError where some are to be set on and Triton is not installed.
+    With `on`, the model must be on a GPU while it trains, and float64 is refused then. Evaluation and the state dict do
+    not depend on it. Raises ImportError if some are to be set on and Triton is not installed.
 
     >>> from bnn_itrd.quant import BinaryConv2d
     >>> set_fused(BinaryConv2d(1, 1, 1), False)

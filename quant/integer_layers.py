@@ -1,4 +1,4 @@
-"""Convolution and linear layers of integers, 8 bits as a rule: the first and the last of an FPGA's network."""
+"""Convolution and linear layers with integer weights and activations: the first and last layer of an FPGA network."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ __all__ = ["IntegerConv2d", "IntegerLinear"]
 
 
 class IntegerConv2d(nn.Conv2d):
-    """A convolution of quantised activations with quantised weights, zero padding (integers have a zero), no bias.
+    """A convolution of quantised activations with quantised weights; it pads with 0 and has no bias.
 
     (n, c, h, w) -> (n, o, h', w'). bound: the magnitude at which the input saturates before training (the scale is
-    learned). Raises ValueError on bits outside [2, 16].
+    learned). Raises ValueError where bits is outside [2, 16].
+
+    >>> IntegerConv2d(3, 8, 3, padding=1, bits=8)(torch.zeros(2, 3, 4, 4)).shape
+    torch.Size([2, 8, 4, 4])
     """
 
     def __init__(
@@ -41,12 +44,15 @@ class IntegerConv2d(nn.Conv2d):
 class IntegerLinear(nn.Linear):
     """A linear layer of quantised activations and weights; (n, c) -> (n, o). The bias stays a float.
 
-    normalise: with a BatchNorm1d in front, without parameters of its own (in front of a linear layer they would be
-    redundant) and folded: with r = 1 / sqrt(running_var + eps) the quantised weight is that of ``W r``, the one which
-    is deployed, and the layer computes ``Q(W r) / r @ norm(Q(x)) + b``. In evaluation that is a linear layer of
-    `folded`'s weight and bias; in training batch statistics stand in the norm. The order is quantise, normalise: an
+    normalise: puts a BatchNorm1d in front, without learned parameters (which a linear layer makes redundant), and folds
+    it into the weight. With r = 1 / sqrt(running_var + eps) the layer quantises ``W r``, the weight that is exported,
+    and computes ``Q(W r) / r @ norm(Q(x)) + b``. In evaluation this equals a linear layer with the weight and bias of
+    `folded`; in training the norm uses batch statistics. The input is quantised before it is normalised, since an
     FPGA multiplies integers. bound: the magnitude at which the input saturates before training.
-    Raises ValueError on bits outside [2, 16].
+    Raises ValueError where bits is outside [2, 16].
+
+    >>> IntegerLinear(4, 2, normalise=True)(torch.zeros(3, 4)).shape
+    torch.Size([3, 2])
     """
 
     def __init__(
@@ -59,7 +65,7 @@ class IntegerLinear(nn.Linear):
         self.norm = nn.BatchNorm1d(in_features, affine=False) if normalise else None
 
     def _factor(self) -> Tensor | None:
-        """r (c,): what the norm multiplies a channel by; None without one."""
+        """Returns r (c,), by which the norm multiplies each channel; None without a norm."""
         if self.norm is None:
             return None
         variance = self.norm.running_var
@@ -67,7 +73,7 @@ class IntegerLinear(nn.Linear):
         return torch.rsqrt(variance + self.norm.eps)
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """(weight (o, c) before its quantisation, bias (o,)) of the layer as deployed, the norm inside."""
+        """Returns the exported weight (o, c), before its quantisation, and bias (o,), with the norm folded in."""
         factor = self._factor()
         if factor is None or self.norm is None:
             return self.weight, self.bias

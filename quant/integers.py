@@ -1,4 +1,4 @@
-"""Signed integers with one scale: what an FPGA carries where a sign is too little (residuals, first and last layer)."""
+"""Quantisers to signed integers with one scale, for the residuals and the first and last layer of an FPGA network."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ __all__ = ["IntegerQuantizer", "WeightQuantizer", "integer_quantize", "integer_r
 
 
 def integer_range(bits: int, *, narrow: bool = False) -> tuple[int, int]:
-    """(lowest, highest) signed integer of `bits` bits: (-8, 7) for 4; narrow: symmetric, (-7, 7).
+    """Returns the lowest and the highest signed integer of `bits` bits; with `narrow` the range is symmetric.
 
     Raises ValueError unless bits is in [2, 16] (one bit is a sign, not an integer).
+
+    >>> integer_range(4), integer_range(4, narrow=True)
+    ((-8, 7), (-7, 7))
     """
     if not 2 <= bits <= 16:
         raise ValueError(f"bits must be in [2, 16], got {bits}")
@@ -46,12 +49,15 @@ class _Quantize(torch.autograd.Function):
 def integer_quantize(
     x: Tensor, scale: Tensor, *, bits: int, narrow: bool = False, scale_damping: float = 1.0
 ) -> Tensor:
-    """``scale * round(clamp(x / scale, low, high))``, ties to even; any shape; scale () > 0; x's dtype is kept.
+    """Returns ``scale * round(clamp(x / scale, low, high))`` for x of any shape, with x's dtype; scale: (), > 0.
 
-    Backward, LSQ (Esser et al. 2020, eq. 2-3), with v = x / scale: the gradient of ``clamp(x, low scale, high scale)``
-    by x (1 inside, 0 outside), and by scale ``round(v) - v`` inside, low or high outside, times `scale_damping`.
-    Saturates in place of hardtanh. Computed in float32 (float64 for float64) under autocast too.
-    Raises ValueError on bits outside [2, 16].
+    Ties are rounded to even. Backward, as in LSQ (Esser et al. 2020, eq. 2-3), with v = x / scale: the gradient with
+    respect to x is 1 for v in [low, high] and 0 outside; with respect to scale it is ``round(v) - v`` inside, and low
+    or high outside, times `scale_damping`. It saturates, so no hardtanh is needed. It computes in float32 (in float64
+    for float64), under autocast too. Raises ValueError where bits is outside [2, 16].
+
+    >>> integer_quantize(torch.tensor([-2.0, 0.3, 0.8]), torch.tensor(0.5), bits=2).tolist()
+    [-1.0, 0.5, 0.5]
     """
     low, high = integer_range(bits, narrow=narrow)
     wide = x if x.dtype == torch.float64 else x.float()
@@ -60,12 +66,15 @@ def integer_quantize(
 
 
 class IntegerQuantizer(nn.Module):
-    """`integer_quantize` of activations with one learned scale: ``initial * exp(log_gain)``, so always > 0.
+    """Quantises activations by `integer_quantize` with one learned scale, ``initial * exp(log_gain)`` > 0.
 
-    bound: the magnitude it saturates at before training, ``initial = bound / 2^(bits - 1)``; weight decay pulls back
-    to it. The scale's gradient is divided by sqrt(values per sample * highest integer), as LSQ has it. The state is
-    one parameter, `log_gain` (); `tied` quantisers share it. The same values in training and evaluation.
-    Raises ValueError on bits outside [2, 16] or bound <= 0.
+    bound: the magnitude at which it saturates before training, ``initial = bound / 2^(bits - 1)``; weight decay pulls
+    the scale back to `initial`. The scale's gradient is divided by sqrt(values per sample * highest integer), as in
+    LSQ. The one parameter is `log_gain` (); `tied` quantisers share it. Training and evaluation give the same values.
+    Raises ValueError where bits is outside [2, 16] or bound <= 0.
+
+    >>> IntegerQuantizer(2)(torch.tensor([[-2.0, 0.3, 0.8]])).tolist()
+    [[-1.0, 0.5, 0.5]]
     """
 
     def __init__(self, bits: int, *, bound: float = 1.0, log_gain: nn.Parameter | None = None) -> None:
@@ -77,14 +86,14 @@ class IntegerQuantizer(nn.Module):
         self.log_gain = nn.Parameter(torch.zeros(())) if log_gain is None else log_gain
 
     def tied(self) -> IntegerQuantizer:
-        """Another quantiser with the same scale, now and after any training: one for each operand of an addition."""
+        """Returns another quantiser that shares this one's learned scale, for another operand of the same addition."""
         return IntegerQuantizer(self.bits, bound=self.bound, log_gain=self.log_gain)
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, bound={self.bound}"
 
     def scale(self) -> Tensor:
-        """The size of one step, () > 0, float32."""
+        """Returns the difference between two neighbouring levels: () > 0, float32."""
         return self.log_gain.exp() * (self.bound / 2 ** (self.bits - 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,10 +102,13 @@ class IntegerQuantizer(nn.Module):
 
 
 class WeightQuantizer(nn.Module):
-    """`integer_quantize` of a weight to symmetric integers whose largest is the largest weight: no state.
+    """Quantises a weight by `integer_quantize` to a symmetric range that ends at the largest |w|; it has no state.
 
-    ``scale = max |w| / (2^(bits - 1) - 1)``, one for the whole tensor, taken as a constant in the backward pass: so
-    the gradient is the identity. Raises ValueError on bits outside [2, 16].
+    ``scale = max |w| / (2^(bits - 1) - 1)`` is one number for the whole tensor. The backward pass treats it as a
+    constant, so the gradient is the identity. Raises ValueError where bits is outside [2, 16].
+
+    >>> WeightQuantizer(2)(torch.tensor([-2.0, 0.5, 1.5])).tolist()
+    [-2.0, 0.0, 2.0]
     """
 
     def __init__(self, bits: int) -> None:
@@ -108,8 +120,8 @@ class WeightQuantizer(nn.Module):
         return f"bits={self.bits}"
 
     def scale(self, weight: Tensor) -> Tensor:
-        """The size of one step for this weight, () > 0."""
-        # Off zero, so that a weight of zeros stays one.
+        """Returns the difference between two neighbouring levels for this weight, () > 0."""
+        # The clamp avoids a division by 0, so that a weight of zeros stays zero.
         return weight.detach().abs().amax().float().clamp(min=1e-30) / self.high
 
     def forward(self, weight: Tensor) -> Tensor:

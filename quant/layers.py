@@ -1,4 +1,4 @@
-"""Binary convolution and linear layers: 1-bit weights, 1-bit activations, +-1 arithmetic."""
+"""Binary convolution and linear layers: weights and activations are +1 or -1."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["BinaryConv2d", "BinaryLayer", "BinaryLinear", "is_depthwise"]
 
 
 def is_depthwise(in_channels: int, groups: int) -> bool:
-    """Whether each output channel of a convolution reads one input channel of several.
+    """Returns whether a convolution is depthwise: each output channel reads one of several input channels.
 
-    Such a layer stays in full precision, in the networks of `models` and where `binarize` rewrites one: an output of a
-    3x3 one is a sum of 9 products, which leaves 10 values to a channel in 1 bit.
+    The networks of `models` and `binarize` keep such a layer in full precision: each output of a 3x3 depthwise
+    convolution is a sum of 9 products, which in 1 bit has only 10 possible values.
 
     >>> is_depthwise(96, 96), is_depthwise(60, 3), is_depthwise(1, 1)
     (True, False, False)
@@ -30,12 +30,12 @@ def is_depthwise(in_channels: int, groups: int) -> bool:
 
 
 def _per_channel(v: Tensor, dim: int) -> Tensor:
-    """(c,) shaped to broadcast over axis 1 of a tensor with `dim` axes."""
+    """Returns v (c,), reshaped so that it broadcasts over axis 1 of a tensor with `dim` axes."""
     return v.reshape(-1, *([1] * (dim - 2)))
 
 
 class BinaryLayer(nn.Module):
-    """What the two layers share: the latent weight, its binariser, the activations' binariser."""
+    """The base class of both layers: it owns the latent weight and the binarisers of weights and activations."""
 
     weight: nn.Parameter
     bias: nn.Parameter | None
@@ -51,7 +51,7 @@ class BinaryLayer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the latent weights as the scheme's `latent_init` says, and a uniform bias as torch's own layers do."""
+        """Draws the latent weights by the scheme's `latent_init`, and the bias uniformly as torch's own layers do."""
         if self.scheme.latent_init == "kaiming_normal":
             nn.init.kaiming_normal_(self.weight)
         else:
@@ -62,13 +62,13 @@ class BinaryLayer(nn.Module):
         self.weight_binarizer.initialise(self.weight)
 
     def start_epoch(self) -> None:
-        """Lets the weight's binariser renew what it keeps between epochs; see `quant.start_epoch`."""
+        """Updates the buffers of the weight's binariser; `quant.start_epoch` calls it before each epoch."""
         self.weight_binarizer.update(self.weight)
 
     def binary_weight(self) -> BinaryWeight:
-        """(signs, scale, offset or None): the one place where the latent weight becomes what is deployed.
+        """Returns (signs, scale, offset or None) of the latent weight; forward, summary and export all call it.
 
-        Raises TypeError where a binariser of a user's own returns anything but a `BinaryWeight`.
+        Raises TypeError where a user's own binariser returns anything but a `BinaryWeight`.
         """
         binary = self.weight_binarizer(self.weight)
         if not isinstance(binary, BinaryWeight):
@@ -79,10 +79,10 @@ class BinaryLayer(nn.Module):
         return binary
 
     def folded(self) -> tuple[BinaryWeight, Tensor | None]:
-        """`binary_weight` and the bias, with the activations' levels ``a * sign + b`` inside.
+        """Returns `binary_weight` and the bias, with the activations' levels ``a * sign + b`` folded into them.
 
-        ``scale_o * a``, ``offset_o * a`` and ``bias_o + b * sum of the weight's taps``: what forward computes
-        with, and what is deployed.
+        They are ``scale_o * a``, ``offset_o * a`` and ``bias_o + b * sum of the weight's taps``. Forward computes with
+        them, and they are exported.
         """
         binary, levels = self.binary_weight(), self.activation_binarizer.levels()
         if levels is None:
@@ -99,24 +99,27 @@ class BinaryLayer(nn.Module):
         return f"scheme={part_name(self.scheme.weight)}/{part_name(self.scheme.activation)}"
 
     def _signs_of(self, x: Tensor) -> Tensor:
-        """The activations' signs; in training their distribution's penalty is noted."""
+        """Returns the activations' signs; in training it also computes RAD's penalty, if the scheme has one."""
         if self.regularizer is not None:
-            # In evaluation it looks at nothing, and exporters put binarisers without a presign there.
+            # In evaluation the regularizer ignores its input, and exporters put in binarisers without a presign.
             self.regularizer(self.activation_binarizer.presign(x) if self.training else x)
         signs: Tensor = self.activation_binarizer(x)
         return signs
 
 
 class BinaryConv2d(BinaryLayer):
-    """``scale_o * conv2d(sign(x), signs_o) (+ offset_o * window sum) (+ bias_o)``.
+    """A convolution that computes ``scale_o * conv2d(sign(x), signs_o) (+ offset_o * window sum) (+ bias_o)``.
 
     (n, c, h, w) -> (n, o, h', w').
-    `padding_value` is what the border holds AFTER the sign: 0 (taps that contribute nothing), +1 or -1 (FPGA
-    datapaths have no zero). Where the activations have levels ``a * sign + b`` the border is a * padding_value + b,
-    with which b is a constant of each channel. `scheme` is a name, a `Scheme` or a binariser's class (`as_scheme`), and
-    the gradients are the scheme's.
-    Raises ValueError on a size < 1, on groups that do not divide the channels, on another padding value or
+    `padding_value` is the value of the border AFTER the sign: 0 (it adds nothing to the sum), +1 or -1 (FPGA
+    datapaths have no zero). Where the activations have levels ``a * sign + b``, the border is a * padding_value + b, so
+    that b adds the same constant at every position. `scheme` is a name, a `Scheme` or a binariser's class (see
+    `as_scheme`); it also defines the gradients.
+    Raises ValueError where a size is < 1, where groups does not divide the channels, and on an unknown padding value or
     scheme.
+
+    >>> BinaryConv2d(3, 8, 3, padding=1)(torch.zeros(2, 3, 4, 4)).shape
+    torch.Size([2, 8, 4, 4])
     """
 
     def __init__(
@@ -183,15 +186,18 @@ class BinaryConv2d(BinaryLayer):
             y = y + self._convolve(a, torch.ones_like(signs)) * _per_channel(offset, 4)
         if bias is not None:
             y = y + _per_channel(bias, 4)
-        # Under autocast the sums are in half precision, and scale, offset and bias are not: without the cast
-        # everything up to the next convolution would be float32, at twice the memory traffic.
+        # Under autocast the sums are in half precision, but scale, offset and bias are float32. Without the cast
+        # all tensors up to the next convolution would be float32, with twice the memory traffic.
         return y.to(sums.dtype)
 
 
 class BinaryLinear(BinaryLayer):
-    """``scale_o * sign(x) @ signs_o (+ offset_o * sum of signs) (+ bias_o)``; (n, c) -> (n, o), or (..., c).
+    """A linear layer that computes ``scale_o * sign(x) @ signs_o (+ offset_o * sum of signs) (+ bias_o)``.
 
-    Raises ValueError on a size < 1 or an unknown scheme.
+    (..., c) -> (..., o). Raises ValueError where a size is < 1, and on an unknown scheme.
+
+    >>> BinaryLinear(4, 2, scheme="xnor")(torch.zeros(3, 4)).shape
+    torch.Size([3, 2])
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False, *, scheme: AnyScheme = "recu") -> None:

@@ -1,4 +1,4 @@
-"""The parts of a scheme: found by their name or given as a class or function, and called with what that asks for."""
+"""Makes the parts of a scheme, each given by a name, a class or a function, with the arguments its signature names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Module = TypeVar("Module", bound=nn.Module)
 _DEFAULTS = {
     field.name: field.default for field in dataclasses.fields(SchemeOptions) if field.name not in PARTS + OF_LAYERS
 }
-# What an activation or a nonlinearity may call the one size that there is for it, where it needs one.
+# Names that the constructor of a user's own activation or nonlinearity may use for the number of channels.
 _CHANNELS = ("channels", "num_channels", "num_features", "num_parameters", "in_channels")
 _UNNAMED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -53,7 +53,7 @@ def part_name(part: object) -> str:
 
 
 def part_parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Returns the parameters that a class or function names, by their names.
+    """Returns the named parameters of a class or function, without ``*args`` and ``**kwargs``.
 
     >>> list(part_parameters(lambda out_channels, *, tau_min=0.5, **rest: None))
     ['out_channels', 'tau_min']
@@ -65,8 +65,8 @@ def part_parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]
 class PartKind(Generic[Module]):
     """How one field of a scheme (weight, activation or nonlinearity) is turned into a module.
 
-    field: of the scheme; word: for messages; known: the published ones; base: what is made is an instance of it;
-    sizes: what a class or function may ask for beside the options of the scheme.
+    field: the field's name; word: the word for it in messages; known: the published parts by name; base: the class
+    that every part is an instance of; sizes: the arguments that a part may take in addition to the scheme's options.
     """
 
     field: str
@@ -76,13 +76,13 @@ class PartKind(Generic[Module]):
     sizes: tuple[str, ...]
 
     def find(self, part: Part) -> Callable[..., Module]:
-        """Returns the class or function that a part is made by.
+        """Returns the class or function that makes a part.
 
-        Raises ValueError on an unknown name, and on what is neither a subclass of `base` nor a function.
+        Raises ValueError on an unknown name, and on an object that is neither a subclass of `base` nor a function.
         """
         if isinstance(part, str):
             if part not in self.known:
-                hint = "; of your own, give the class itself" if ":" in part else ""
+                hint = "; to use your own, pass the class itself" if ":" in part else ""
                 raise ValueError(f"{unknown_name(self.word, part, self.known)}{hint}")
             return self.known[part]
         if isinstance(part, type):
@@ -93,12 +93,12 @@ class PartKind(Generic[Module]):
         if not fits:
             raise ValueError(
                 f"{self.field} must be one of {', '.join(self.known)}, or a subclass of {self.base.__name__}, or a "
-                f"function that makes one, got {got}"
+                f"function that returns an instance of one, got {got}"
             )
         return part
 
     def needs(self, part: Part, size: str) -> bool:
-        """Returns whether the class or function that a part is made by asks for one of the sizes."""
+        """Returns whether the class or function that makes a part has a parameter for this size."""
         factory = self.find(part)
         fixed = factory.keywords if isinstance(factory, functools.partial) else {}
         named = {n: p for n, p in part_parameters(factory).items() if n not in fixed}
@@ -106,12 +106,13 @@ class PartKind(Generic[Module]):
         return size in named or (size == "channels" and any(name in _CHANNELS for name in required))
 
     def make(self, part: Part, options: SchemeOptions, **sizes: int) -> Module:
-        """Returns a new part, made with the sizes and options that the signature of its class or function names.
+        """Returns a new part, called with the sizes and options that the signature of its class or function names.
 
-        A published class keeps its own default where the scheme has its default. A user's own gets the scheme's value
-        of every option that it names, so that what a run records is what was used; one without a value (tau) leaves it
-        its own. tau belongs to the weight alone. Raises ValueError where a signature requires anything else, where a
-        user's own fails, and where something else is made than it should be; a ValueError of the class itself passes.
+        Where an option of the scheme has its default, a published class uses its own default. A user's own part gets
+        the scheme's value of every option that it names, so that a run records the values in use; an option without a
+        value (tau) is not passed. Only the weight gets tau. Raises ValueError where a signature requires any other
+        argument, where a user's own part raises, and where the result is no instance of `base`; a ValueError of the
+        class itself is passed on.
         """
         factory = self.find(part)
         given: dict[str, Any] = {}
@@ -132,7 +133,7 @@ class PartKind(Generic[Module]):
                 given[name] = sizes["channels"]
             elif required:
                 raise ValueError(
-                    f"{self.field} {part_name(part)} requires {name!r}, which a scheme cannot give. It has "
+                    f"{self.field} {part_name(part)} requires {name!r}, which a scheme cannot give. It can give "
                     f"{', '.join([*sizes, *known])}: rename the parameter to one of these, or give it a default"
                 )
         try:
@@ -145,7 +146,7 @@ class PartKind(Generic[Module]):
             ) from error
         if not isinstance(made, self.base):
             raise ValueError(
-                f"{self.field} {part_name(part)} made an object of {part_name(type(made))}, and what is wanted is an "
+                f"{self.field} {part_name(part)} returned an object of {part_name(type(made))}: it must return an "
                 f"instance of {self.base.__name__}"
             )
         return made
@@ -154,7 +155,7 @@ class PartKind(Generic[Module]):
         value = getattr(options, name)
         if value is None:
             raise ValueError(
-                f"{self.field} {part_name(part)} asks for {name!r}, which has no value: give it to the scheme, or give "
+                f"{self.field} {part_name(part)} requires {name!r}, which has no value: set it in the scheme, or give "
                 "the parameter a default"
             )
         return value

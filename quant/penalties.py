@@ -1,4 +1,4 @@
-"""Penalties: what a binariser asks the loss to add."""
+"""Penalties: terms that binarisers add to the training loss."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ __all__ = ["Penalised", "penalty"]
 
 
 class Penalised(nn.Module):
-    """A module that notes a penalty () in its training forward, attached to that forward's graph.
+    """A module that computes a penalty () in its training forward and keeps it, with its graph, until the next one.
 
-    averaged: whether the network's penalty has the mean of these modules' instead of their sum.
+    averaged: whether the network's penalty has the mean over these modules instead of their sum.
 
-    Any module with a method ``penalty() -> Tensor | None`` takes part in `penalty`; this one keeps the tensor
-    for those that know it only while they run. It is not part of the state: a copy or a file has none.
+    Any module with a method ``penalty() -> Tensor | None`` takes part in `penalty`; this class is for modules that can
+    compute their penalty only during the forward. The penalty is not part of the state: copies and files lack it.
     """
 
     averaged = False
     _penalty: Tensor | None = None
 
     def penalty(self) -> Tensor | None:
-        """Of the last forward, None where that was in evaluation mode or there was none."""
+        """Returns the penalty of the last forward; None after a forward in evaluation mode, or before any forward."""
         return self._penalty
 
     def __getstate__(self) -> dict[str, Any]:
@@ -32,16 +32,22 @@ class Penalised(nn.Module):
 
 
 def penalty(model: nn.Module) -> Tensor | None:
-    """The sum () of what ``penalty()`` of the model's modules returns, in float32 or wider; None without any.
+    """Returns the sum () of the penalties of the model's modules, in float32 or wider; None where there are none.
 
-    Of modules whose class says ``averaged`` (RAD) it has the mean. To be added to the loss after each training forward.
-    A module that runs twice in one forward counts with its last run. No host sync; works inside and outside a compiled
-    step.
+    Modules whose class sets ``averaged`` (RAD) count with their mean. Add the result to the loss after each training
+    forward. A module that runs twice in one forward counts with its last run. The function does not synchronise with
+    the GPU, and works inside and outside a compiled step.
+
+    >>> from bnn_itrd.quant import BinaryLinear, Scheme
+    >>> layer = BinaryLinear(2, 2, scheme=Scheme(rad=2.0))
+    >>> outputs = layer(torch.zeros(3, 2))
+    >>> round(float(penalty(layer).detach()), 3)
+    8.0
     """
     parts: list[Tensor] = []
     averaged: list[Tensor] = []
     for module in model.modules():
-        # Looked up in the class: a child or a number may be called penalty too.
+        # The lookup is in the class, since a child module or a number may also be called penalty.
         if callable(getattr(type(module), "penalty", None)):
             part = module.penalty()  # type: ignore[operator]
             if part is not None:

@@ -1,4 +1,4 @@
-"""Schemes of binarisation: which weights with which activations, and what users tune in them."""
+"""Schemes: the binarisers of weights and of activations together, with their options."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from bnn_itrd.quant.parts import PartKind, part_name, part_parameters, unknown_n
 
 __all__ = ["ACTIVATIONS", "NONLINEARITIES", "SCHEMES", "WEIGHTS", "AnyScheme", "Scheme", "as_scheme", "published_tau"]
 
-# A class is called with what its constructor names: of out_channels and fan_in here, of channels and axis below, and
-# of a scheme's options. What it publishes are its constructor's defaults, and what it refuses its constructor refuses.
+# A class is called with the arguments that its constructor names: out_channels and fan_in for weights, channels and
+# axis for activations, and a scheme's options. The constructor's defaults are the published values, and it checks them.
 WEIGHTS: dict[str, Callable[..., WeightBinarizer]] = {
     "recu": ReCUWeight,
     "xnor": XNORWeight,
@@ -54,7 +54,7 @@ ACTIVATIONS: dict[str, Callable[..., ActivationBinarizer]] = {
     "adabin": AdaBinActivation,
     "reste": ReSTEActivation,
 }
-# What stands in the place of ReLU in a binary network, made for the channels it reads.
+# Activation functions that replace ReLU in a binary network; some are made for a number of channels.
 NONLINEARITIES: dict[str, Callable[..., nn.Module]] = {
     "hardtanh": nn.Hardtanh,
     "rprelu": RPReLU,
@@ -67,7 +67,7 @@ _NONLINEARITY: PartKind[nn.Module] = PartKind("nonlinearity", "nonlinearity", NO
 
 
 def published_tau(weight: Part) -> tuple[float, float]:
-    """Returns the first and last tau that a weight's class has by default; ReCU's for a weight without, or of no name.
+    """Returns the default first and last tau of a weight; ReCU's for an unknown name or a weight without tau.
 
     >>> published_tau("biper"), published_tau("xnor")
     ((0.0468, 0.0468), (0.85, 0.99))
@@ -83,15 +83,16 @@ def published_tau(weight: Part) -> tuple[float, float]:
 
 @dataclass(frozen=True, repr=False)
 class Scheme(SchemeOptions):
-    """How weights and how activations are binarised, chosen apart, and what stands between the layers.
+    """The binarisers of weights and of activations, chosen independently, and the nonlinearity between layers.
 
-    weight, activation, nonlinearity: keys of `WEIGHTS`, `ACTIVATIONS` and `NONLINEARITIES`; or a class of your own, a
-    subclass of `WeightBinarizer`, `ActivationBinarizer` or nn.Module, or any function that makes one. Your own is
-    called with those of (out_channels, fan_in), of (channels, axis), or with the channels, that its signature names,
-    and with the options that it names.
+    weight, activation, nonlinearity: keys of `WEIGHTS`, `ACTIVATIONS` and `NONLINEARITIES`; or your own subclass of
+    `WeightBinarizer`, `ActivationBinarizer` or nn.Module, or a function that returns an instance of one. Your own part
+    is called with the arguments that its signature names, among out_channels and fan_in (weight), channels and axis
+    (activation) or channels (nonlinearity), and the options.
 
-    The options are those of `SchemeOptions`; what has no use for one ignores it, and one that is left at its default
-    leaves a class its own: tau_min and tau_max are 0.85 to 0.99 for recu, 0.0468 for biper, 0.037 for biper_sine.
+    The options are those of `SchemeOptions`. A binariser ignores the options that it does not have, and uses its own
+    default where an option has the scheme's default: tau_min and tau_max are 0.85 and 0.99 for recu, both are 0.0468
+    for biper and 0.037 for biper_sine.
 
     Raises ValueError on an unknown name, on an object that makes no such part, and on an option that its binariser
     refuses.
@@ -112,7 +113,7 @@ class Scheme(SchemeOptions):
         if not self.scaled_gradient and "scaled_gradient" not in part_parameters(_WEIGHT.find(self.weight)):
             able = " or ".join(name for name, made in WEIGHTS.items() if "scaled_gradient" in part_parameters(made))
             raise ValueError(f"scaled_gradient=False needs weight {able}, got {part_name(self.weight)!r}")
-        # Their constructors check the options. The random numbers that they draw are nobody's.
+        # The constructors check the options; fork_rng keeps their random numbers out of the caller's order.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             if isinstance(self.weight, str):
                 self.make_weight(1)
@@ -126,27 +127,27 @@ class Scheme(SchemeOptions):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
     def tau(self) -> tuple[float, float]:
-        """(first, last) tau of the weight, the published ones where none are given; of ReCU for weights without."""
+        """Returns the first and last tau of the weight, by default those of `published_tau`."""
         first, last = published_tau(self.weight)
         return first if self.tau_min is None else self.tau_min, last if self.tau_max is None else self.tau_max
 
     def make_weight(self, out_channels: int, fan_in: int = 1) -> WeightBinarizer:
-        """The binariser of a weight (out_channels, ...) with fan_in entries per output channel."""
+        """Returns a new binariser for a weight (out_channels, ...) with fan_in entries in each output channel."""
         return _WEIGHT.make(self.weight, self, out_channels=out_channels, fan_in=fan_in)
 
     def make_activation(self, channels: int, *, axis: int = 1) -> ActivationBinarizer:
-        """The binariser of activations with that many channels along the axis."""
+        """Returns a new binariser for activations with this number of channels along the axis."""
         made = _ACTIVATION.make(self.activation, self, channels=channels, axis=axis)
-        made.axis = axis  # of a class whose constructor does not name it too
+        made.axis = axis  # also where the constructor has no such argument
         return made
 
     def make_regularizer(self, *, axis: int = 1) -> RAD | None:
-        """RAD on what the activations' signs are taken of; None where its weight is 0."""
+        """Returns RAD's penalty module for the tensors whose sign is taken; None where its weight is 0."""
         return RAD(axis=axis, weight=self.rad, until=self.rad_until) if self.rad > 0 else None
 
     @property
     def nonlinearity_needs_channels(self) -> bool:
-        """Whether the activation between layers is made for a number of channels.
+        """Whether the nonlinearity between layers needs to know its number of channels.
 
         >>> Scheme(nonlinearity="rprelu").nonlinearity_needs_channels, Scheme().nonlinearity_needs_channels
         (True, False)
@@ -154,7 +155,7 @@ class Scheme(SchemeOptions):
         return _NONLINEARITY.needs(self.nonlinearity, "channels")
 
     def make_nonlinearity(self, channels: int | None) -> nn.Module:
-        """The activation between layers, for that many channels; None where they are not known, nor needed."""
+        """Returns a new nonlinearity for this number of channels; None is allowed where it needs no number."""
         sizes = {} if channels is None else {"channels": channels}
         return _NONLINEARITY.make(self.nonlinearity, self, **sizes)
 
@@ -170,7 +171,7 @@ SCHEMES: dict[str, Scheme] = {
     "adabin": Scheme("adabin", "adabin"),
     "biper": Scheme("biper", "recu"),
     "reste": Scheme("reste", "reste"),
-    # First stages of two-stage training (`load_stage`): binary activations, real weights.
+    # Schemes for the first of two stages (`load_stage`): binary activations, full-precision weights.
     "real": Scheme("real", "recu"),
     "biper_sine": Scheme("biper_sine", "recu"),
 }
@@ -180,10 +181,10 @@ AnyScheme = str | Scheme | type[WeightBinarizer] | type[ActivationBinarizer]
 
 
 def as_scheme(scheme: AnyScheme) -> Scheme:
-    """Returns the scheme of a name, the scheme itself, or the one of a binariser's class.
+    """Returns the scheme for a name or for a binariser's class; a `Scheme` is returned as it is.
 
-    A class stands for the weight or for the activation, and the other is ReCU's. Raises ValueError on an unknown name
-    and on any other object.
+    A class replaces the binariser of weights or of activations, and the other one is ReCU's. Raises ValueError on an
+    unknown name and on any other object.
 
     >>> as_scheme("xnor").activation
     'clipped'

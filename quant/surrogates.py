@@ -1,4 +1,4 @@
-"""The one sign function of the project and its surrogate gradients."""
+"""The sign function that all binarisers use, and its surrogate gradients."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _reste(grad: Tensor, x: Tensor, o: Tensor) -> Tensor:
     return grad * torch.where(size <= RESTE_BOUND, slope, 0).to(grad.dtype)
 
 
-# ReSTE's published constants: below the first the slope is that of the chord, beyond the second it is 0.
+# ReSTE's published constants: up to the first |x| the gradient is constant, and beyond the second it is 0.
 RESTE_NEAR, RESTE_BOUND = 0.1, 1.5
 
 SURROGATES: dict[str, Callable[..., Tensor]] = {
@@ -54,8 +54,8 @@ _PARAMETERS = {"ede": 2, "triangle": 2, "reste": 1}
 
 
 class _Sign(torch.autograd.Function):
-    # As many arguments as it is ever given, and no *parameters: torch.compile tells by their number whether forward
-    # takes a context.
+    # The arguments are spelled out instead of *parameters, since torch.compile concludes from their number whether
+    # forward takes a context.
     @staticmethod
     def forward(x: Tensor, surrogate: str, first: Tensor | None, second: Tensor | None) -> Tensor:
         one = torch.ones((), dtype=x.dtype, device=x.device)
@@ -64,7 +64,7 @@ class _Sign(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, ctx.surrogate, *parameters = inputs
-        # The identity needs nothing from the forward pass: keep no activation alive for it.
+        # The identity needs no tensor of the forward pass, so no activation is kept in memory for it.
         kept = () if ctx.surrogate == "identity" else (x, *(p for p in parameters if p is not None))
         ctx.save_for_backward(*kept)
 
@@ -75,9 +75,9 @@ class _Sign(torch.autograd.Function):
 
 
 def sign(x: Tensor, *, surrogate: str = "identity", parameters: tuple[Tensor, ...] = ()) -> Tensor:
-    """+1 where x >= 0 (so at 0 and -0 too), -1 elsewhere (NaN too); any shape and float dtype, kept.
+    """Returns +1 where x >= 0 (also at -0) and -1 elsewhere (also for NaN), with x's shape and float dtype.
 
-    Backward, with g the incoming gradient, and `parameters` () tensors, none of which gets a gradient:
+    Backward, where g is the incoming gradient and `parameters` are tensors () that get no gradient:
 
     - ``identity``: g (straight-through; Bengio et al. 2013)
     - ``clipped``: g * 1[|x| <= 1] (Courbariaux et al. 2016, eq. 4)
@@ -87,8 +87,14 @@ def sign(x: Tensor, *, surrogate: str = "identity", parameters: tuple[Tensor, ..
     - ``reste``, (o): g * |x|^(1/o - 1) / o up to |x| = 1.5, 0 beyond, 0.1^(1/o - 1) up to |x| = 0.1 (ReSTE,
       Wu et al. 2023)
 
-    Raises ValueError on an unknown surrogate or another number of parameters than it has. ``torch.sign`` and
-    ONNX ``Sign`` are 0 at 0: never used here.
+    Raises ValueError on an unknown surrogate or a wrong number of parameters. ``torch.sign`` and ONNX ``Sign`` return 0
+    at 0, so they are not used here.
+
+    >>> x = torch.tensor([-2.0, 0.0, 0.5], requires_grad=True)
+    >>> y = sign(x, surrogate="clipped")
+    >>> y.sum().backward()
+    >>> y.tolist(), x.grad.tolist()
+    ([-1.0, 1.0, 1.0], [0.0, 1.0, 1.0])
     """
     if surrogate not in SURROGATES:
         raise ValueError(f"surrogate must be one of {', '.join(SURROGATES)}, got {surrogate!r}")

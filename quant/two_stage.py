@@ -1,4 +1,4 @@
-"""What a network begins with: the state of a first stage that binarises less, or the weights of its teacher."""
+"""Initial weights for a binary network, from the first of two training stages or from a full-precision teacher."""
 
 from __future__ import annotations
 
@@ -21,23 +21,27 @@ def _names(names: list[str]) -> str:
 
 @torch.no_grad()
 def load_stage(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    """Loads the state dict of one stage into the network of the next; the names that keep their fresh values, sorted.
+    """Loads the state dict of stage 1 into the network of stage 2; returns the sorted names it did not load.
 
-    Both have the same layers under different schemes. Latent weights and all that is no binariser's must agree in
-    names and shapes. A binariser's state is taken where both stages have it, fresh where only the network has it
-    (and made from the loaded weight where it starts from that), dropped where only the state has it. Every
-    ``progress`` stays as it is: each stage anneals anew.
-    Raises ValueError, before anything changes, on names missing, unknown or of other shapes.
+    The two networks have the same layers with different schemes. All tensors but those of the binarisers must agree in
+    name and shape. A binariser's tensor is loaded where both stages have it, keeps its initial value where only the
+    network has it (computed from the loaded weight, if the binariser does that), and is ignored where only the state
+    has it. Every ``progress`` stays as it is, since each stage anneals from the start.
+    Raises ValueError, before anything changes, on missing or unknown names and on shapes that differ.
+
+    >>> from bnn_itrd.quant import BinaryLinear
+    >>> load_stage(BinaryLinear(2, 2, scheme="xnor"), BinaryLinear(2, 2, scheme="real").state_dict())
+    ['activation_binarizer.progress', 'weight_binarizer.progress']
     """
     layers = {path: m for path, m in model.named_modules() if isinstance(m, BinaryLayer)}
     prefixes = tuple(f"{path}.{name}.".lstrip(".") for path in layers for name in _OWN)
     ours = model.state_dict()
     missing = sorted(name for name in ours if name not in state)
     unknown = sorted(name for name in state if name not in ours)
-    for kind, names in (("lacks", missing), ("has, and the network not,", unknown)):
+    for kind, names in (("lacks", missing), ("has unknown names", unknown)):
         wrong = [name for name in names if not name.startswith(prefixes)]
         if wrong:
-            raise ValueError(f"state must be that of the same layers; it {kind} {_names(wrong)}")
+            raise ValueError(f"state must come from a network with the same layers; it {kind} {_names(wrong)}")
     taken = {n: v for n, v in state.items() if n in ours and not (n.startswith(prefixes) and n.endswith("progress"))}
     for name, value in taken.items():
         if value.shape != ours[name].shape:
@@ -53,13 +57,13 @@ def load_stage(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
 @torch.no_grad()
 def take_weights(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    """Gives a fresh network the weights of a full-precision one of the same definition; returns the names not found.
+    """Copies a full-precision teacher's weights into a new network of the same definition; returns the names not found.
 
-    state: the state dict of that network, a teacher. Every tensor is taken whose name and shape are in both. The
-    weights of binary layers are scaled to the standard deviation that they began with: their signs and the order of
-    their sizes are the teacher's, and a step of a given learning rate turns them as it would turn fresh ones.
-    Raises ValueError, before anything changes, where less than half of the weights of the binary layers are there, and
-    where one of the teacher's is not finite, or one number alone: that has no signs to begin with.
+    state: the teacher's state dict. Every tensor is copied whose name and shape agree. The weights of binary layers are
+    scaled to the standard deviation of the network's initial weights: signs and relative magnitudes are the teacher's,
+    and a step of a given learning rate changes them as much as it would change the initial weights.
+    Raises ValueError, before anything changes, where the teacher has fewer than half of the binary layers' weights, and
+    where one of its weights is not finite or has the same number everywhere, so that its signs carry no information.
 
     >>> from bnn_itrd.models import resnet8
     >>> student = resnet8(10, binary="recu")
@@ -75,14 +79,14 @@ def take_weights(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     if 2 * there < all_of_them:
         raise ValueError(
             f"the teacher has {there:,} of the {all_of_them:,} weights of the binary layers, by name and shape: "
-            "it must be of the same definition"
+            "it must be a network of the same definition"
         )
     for name in binary & taken.keys():
         value = taken[name].to(ours[name].dtype)
         width = value.std()
-        # What rounding leaves of the spread of equal numbers is none.
+        # Rounding may give equal numbers a standard deviation slightly above 0.
         if not value.is_meta and not 1e-5 * value.abs().max() < width < math.inf:
-            raise ValueError(f"the teacher's {name} is not finite, or the same number everywhere: give another teacher")
+            raise ValueError(f"the teacher's {name} is not finite, or the same number everywhere: use another teacher")
         taken[name] = value * (ours[name].std() / width)
     model.load_state_dict(taken, strict=False)
     for path in layers:

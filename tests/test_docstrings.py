@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -19,6 +21,14 @@ from bnn_itrd.quant import BinaryConv2d
 
 # Scripts of their own: what compiles the native library, what a foreign Python runs, a command's start.
 _SCRIPTS = (".native.src.", "_child", ".__main__")
+
+
+class Finder(doctest.DocTestFinder):
+    """Finds also the examples of functions that a decorator of another module wraps, such as the networks' builders."""
+
+    def _from_module(self, module: ModuleType, object: object) -> bool:
+        plain = inspect.unwrap(object) if inspect.isfunction(object) else object
+        return super()._from_module(module, plain)  # type: ignore[misc]
 
 
 def modules() -> list[str]:
@@ -42,10 +52,10 @@ def student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
 
 
 def test_examples_of_docstrings_run(capsys: pytest.CaptureFixture[str], student: dict[str, object]) -> None:
-    tried = failed = 0
+    runner = doctest.DocTestRunner()
     for name in modules():
         used = student if name.startswith("bnn_itrd.export") else {}
-        result = doctest.testmod(importlib.import_module(name), extraglobs=used)
-        tried, failed = tried + result.attempted, failed + result.failed
-    assert failed == 0, capsys.readouterr().out
-    assert tried > 100
+        for example in Finder().find(importlib.import_module(name), name, extraglobs=used):
+            runner.run(example)
+    assert runner.failures == 0, capsys.readouterr().out
+    assert runner.tries > 100

@@ -1,6 +1,6 @@
-"""From a student's and a teacher's `Outputs` to a term of the loss: which part of them each loss is shown."""
+"""Distillers, which compute a term of the loss from the `Outputs` of a student and a teacher."""
 
 import lazy_loader
 
-# Nothing below is imported before it is asked for: what the methods are (METHODS) loads without torch.
+# The names load lazily, since the table of the methods (METHODS) is needed without torch.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

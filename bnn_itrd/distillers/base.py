@@ -1,4 +1,4 @@
-"""What a distiller is: from a student's and a teacher's `Outputs` to a term of the loss."""
+"""The base class of distillers, which compute a term of the loss from a student's and a teacher's `Outputs`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ __all__ = ["Distiller", "gather", "measure"]
 
 
 def measure(model: nn.Module, input_shape: Sequence[int]) -> Sizes:
-    """Returns the sizes of a network's `Outputs`, by a pass of two empty images (c, h, w) in evaluation mode.
+    """Returns the sizes of a network's `Outputs` for images (c, h, w), from a forward of two zero images.
 
-    Where one of the stages is no map (n, c, h, w), it has none. Works on the meta device, without memory.
+    The forward is in evaluation mode, and works on the meta device, where it needs no memory. Where the output of a
+    stage is no map (n, c, h, w), `stages` is empty.
+
+    >>> from bnn_itrd.models import resnet8
+    >>> measure(resnet8(10), (3, 32, 32))
+    Sizes(logits=10, representation=64, stages=((16, 32, 32), (32, 16, 16), (64, 8, 8)))
     """
     observed = observe(model)
     try:
@@ -32,16 +37,18 @@ def measure(model: nn.Module, input_shape: Sequence[int]) -> Sizes:
 
 
 class Distiller(nn.Module):
-    """A term of the loss, with what it owns.
+    """A term of the loss, with its own parameters and buffers.
 
-    It is called with (student outputs, teacher outputs, labels, sample indices) and gives a scalar, (). What it owns,
-    parameters and buffers (a memory bank, say), joins the optimiser and the checkpoint. One with `preparation_epochs`
-    has a phase in front of the training, at `preparation_lr` (None: the training's): there `prepare` alone is
-    minimised, and the student takes part where `prepares_student` is set (else its outputs are None); `prepared` is
-    called at its end. One with `only_prepares` adds no term to the training itself. `replicated` names buffers that are
-    the same in all processes because each computes them from the global batch: they are not sent around at every step.
-    One that `reads_labels` cannot be used where some images have none, or two (mixup, CutMix). One that `watches` is
-    asked by `watch`, at the end of an epoch, for numbers about its last batch.
+    It is called with (student outputs, teacher outputs, labels, sample indices) and returns a scalar, (). Its
+    parameters are trained with the student's, and the checkpoint holds its parameters and buffers (a memory bank, for
+    instance).
+
+    preparation_epochs: epochs of a preparation before the training, in which only `prepare` is minimised; `prepared` is
+    called at its end; preparation_lr: the learning rate there, by default the training's; prepares_student: whether the
+    student is trained in the preparation (else its outputs are None there); only_prepares: whether the term is left out
+    of the training itself; reads_labels: whether it needs one label per image, so that it cannot be used with
+    unlabelled images, mixup or CutMix; watches: whether `watch` is called at the end of an epoch; replicated: names of
+    buffers that each process computes from the global batch, so that they need no synchronisation.
     """
 
     preparation_epochs = 0
@@ -57,22 +64,22 @@ class Distiller(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no forward(student, teacher, labels, indices)")
 
     def prepare(self, student: Outputs | None, teacher: Outputs, labels: Tensor, indices: Tensor) -> Tensor:
-        """Returns what is minimised in the phase before the training, ()."""
+        """Returns the loss of the preparation before the training, ()."""
         raise NotImplementedError(f"{type(self).__name__} has no prepare(student, teacher, labels, indices)")
 
     def prepared(self) -> None:
-        """Freezes what is not trained any more after the phase."""
+        """Freezes parameters that are not trained after the preparation."""
 
     def watch(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """Returns what metrics.csv tells of a batch, name -> (); both networks are in evaluation mode."""
+        """Returns columns of metrics.csv for a batch, name -> (); both networks are in evaluation mode."""
         return {}
 
 
 def gather(x: Tensor) -> Tensor:
     """Returns the rows of all processes, (n, d) -> (world * n, d), with gradients; x itself in a single process.
 
-    Every process then computes the same global loss; the backward pass sums their gradients for a row, and the mean
-    over processes that data-parallel training takes makes that the gradient of one process with the global batch.
+    Every process then computes the same global loss. The backward pass sums the processes' gradients of a row, and
+    data-parallel training averages over processes, which gives the gradient of one process with the global batch.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return x

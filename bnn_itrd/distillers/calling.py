@@ -1,4 +1,4 @@
-"""How a user's own class, factory or function is called: with what its signature names. Loads without torch."""
+"""Arguments for a user's own class, factory or function, chosen by its signature. Loads without torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bnn_itrd.errors import UserError, unknown
 
 __all__ = ["OUTPUTS", "Call", "call_of", "is_term", "parameters_of", "shown"]
 
-# What a term of the loss is shown, in this order; the last is left out where it is not asked for.
+# The arguments of a term of the loss, in this order; the last is passed only to terms that have a parameter for it.
 OUTPUTS = ("student", "teacher", "labels", "indices")
 _OURS = ("setting", "config", "weight")
 _WEIGHTED = ("weight", "warmup_epochs", "final")
@@ -23,14 +23,14 @@ Parameters = Mapping[str, inspect.Parameter]
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """The keyword arguments for a user's class, factory or function; weighs: it is given its weight, and applies it."""
+    """Keyword arguments for a user's class, factory or function; weighs: whether it applies its weight itself."""
 
     arguments: dict[str, Any]
     weighs: bool
 
 
 def parameters_of(function: Callable[..., Any]) -> Parameters:
-    """Returns the parameters of a function or class; those of a term where it does not tell them, being in C.
+    """Returns the parameters of a function or class; those of a term for a function in C, which has no signature.
 
     >>> list(parameters_of(lambda student, teacher, labels: 0))
     ['student', 'teacher', 'labels']
@@ -51,7 +51,7 @@ def _takes_any(parameters: Parameters) -> bool:
 
 
 def is_term(parameters: Parameters) -> bool:
-    """Returns whether a function is a term of the loss itself, (student, teacher, labels), and no factory of one.
+    """Returns whether a function is a term of the loss itself, (student, teacher, labels), not a factory of one.
 
     >>> is_term(parameters_of(lambda s, t, y: 0)), is_term(parameters_of(lambda setting, power=2: 0))
     (True, False)
@@ -61,8 +61,9 @@ def is_term(parameters: Parameters) -> bool:
 
 
 def shown(parameters: Parameters) -> int:
-    """Returns how many of OUTPUTS a term of these parameters is shown: a fourth one that is not called ``indices`` is
-    an option of its own.
+    """Returns how many of OUTPUTS a term is called with: three, or four if its fourth parameter is ``indices``.
+
+    A fourth parameter of another name is an option of the term.
 
     >>> shown(parameters_of(lambda s, t, y, power: 0)), shown(parameters_of(lambda s, t, y, indices: 0))
     (3, 4)
@@ -84,16 +85,16 @@ def call_of(
     *,
     skip: int = 0,
 ) -> Call:
-    """Returns what a user's class, factory or function is called with.
+    """Returns the keyword arguments for a user's class, factory or function.
 
-    config: its name, weight and schedule. options: what the user gave, arguments or fields of the dataclass that the
-    parameter `config` is annotated with. skip: how many of its first parameters are filled otherwise.
+    config: its name, weight and schedule. options: the user's values, for its parameters or for the fields of the
+    dataclass that annotates its parameter `config`. skip: number of its first parameters that are passed by position.
 
     >>> make = lambda setting, power=2: None
     >>> call_of(make, parameters_of(make), Weighted(), None, {"power": 3})
     Call(arguments={'setting': None, 'power': 3}, weighs=False)
 
-    Raises UserError on an option that it does not take, one that it lacks, and a default weight that would not count.
+    Raises UserError on an unknown option, a missing one, and a default weight that would have no effect.
     """
     first = {p.name for p in _places(parameters)[:skip]}
     named = {n: p.default for n, p in parameters.items() if n not in first and p.kind not in _VARIABLE}
@@ -112,8 +113,8 @@ def call_of(
     lacking += [n for n, f in fields.items() if n not in values and _required(f)]
     if lacking:
         raise UserError(
-            f"{config.name} takes {', '.join(lacking)}, which is not given: give it beside the weight. (A function "
-            "that is the loss itself takes student, teacher, labels.)"
+            f"{config.name} requires {', '.join(lacking)}, which is not given: add it where its weight is given. (A "
+            "function that is the loss itself takes student, teacher, labels.)"
         )
     if kind is not None:
         arguments["config"] = kind(**values)
@@ -126,10 +127,10 @@ _VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 
 def _config_class(function: Callable[..., Any], config: Weighted) -> Any:
-    """The dataclass that the parameter `config` is said to be; None where it is none of the user's own."""
+    """Returns the user's dataclass that annotates the parameter `config`; None where there is none."""
     try:
         hint = get_type_hints(function.__init__ if isinstance(function, type) else function).get("config")  # type: ignore[misc]
-    except Exception:  # a name that only a type checker sees
+    except Exception:  # the annotation may be a name that only a type checker resolves
         return None
     is_own = isinstance(hint, type) and dataclasses.is_dataclass(hint) and not isinstance(config, hint)
     return hint if is_own else None
@@ -142,6 +143,6 @@ def _required(field: dataclasses.Field[Any]) -> bool:
 def _check_default(config: Weighted, default: Any) -> None:
     if isinstance(default, int | float) and default != 1.0 and config.weight == 1.0:
         raise UserError(
-            f"{config.name} has a weight of {default} by default, and every distiller one of 1.0 where none is given: "
-            f"give it (weight: {default}), or take that default away"
+            f"{config.name} has the default weight {default}, but a distiller's weight is 1.0 where none is given: "
+            f"give the weight (weight: {default}), or remove that default"
         )

@@ -1,4 +1,4 @@
-"""From a configuration to its distillers."""
+"""Makes the distillers of a configuration."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["make_distillers"]
 
 
 class Learning(Protocol):
-    """What distillers are made of: a `DistillConfig`."""
+    """The part of a `DistillConfig` that distillers are made from."""
 
     @property
     def methods(self) -> Mapping[str, Any]:
-        """Name -> a `Method`, or what makes a distiller itself."""
+        """Name -> a `Method`, or an object whose `make` returns a distiller."""
 
 
 def make_distillers(config: Learning, setting: Setting) -> nn.ModuleDict:
     """Returns the distillers of a configuration, by their names there.
 
-    A user's own is imported, made on the CPU and tried here (`OwnConfig.make`); the others are made on the device that
-    torch is told, so that the meta device makes them without memory.
-    Raises UserError where one does not fit the networks, or a user's own is none.
+    A user's own is imported, made on the CPU and tried here (`OwnConfig.make`). The others are made on torch's default
+    device, which may be the meta device.
+    Raises UserError where a distiller does not fit the networks, or a user's own object is no distiller.
     """
     made: dict[str, nn.Module] = {}
     for name, options in config.methods.items():
@@ -54,11 +54,11 @@ def make_distillers(config: Learning, setting: Setting) -> nn.ModuleDict:
 
 
 def _check_preparation(made: Mapping[str, Any]) -> None:
-    """Raises UserError where two phases before the training, which one optimiser steps, name different rates."""
+    """Raises UserError where preparations, which share one optimiser, have different learning rates."""
     rates = {n: getattr(d, "preparation_lr", None) for n, d in made.items() if getattr(d, "preparation_epochs", 0)}
     if len({*rates.values()}) > 1:
-        told = ", ".join(f"{name} {'none' if rate is None else f'{rate:g}'}" for name, rate in rates.items())
-        raise UserError(f"preparation_lr must be the same of all that prepare together, got {told}: give each the same")
+        given = ", ".join(f"{name} {'none' if rate is None else f'{rate:g}'}" for name, rate in rates.items())
+        raise UserError(f"preparation_lr must be the same for all distillers with a preparation, got {given}")
 
 
 def _check_labels(name: str, asked: object, setting: Setting) -> None:

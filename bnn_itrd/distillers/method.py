@@ -1,4 +1,4 @@
-"""What a method is: options, a loss, what that loss is shown, and what the documentation says. Loads without torch."""
+"""The base class of methods: options, loss, the loss's inputs, and facts for the docs. Loads without torch."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["Facts", "Method"]
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What docs/reference/distillers.md says of a method; the tables there are made of it.
+    """Facts about a method, from which the tables of docs/reference/distillers.md are made.
 
-    matches: what of the two networks it compares; owns: what is trained with the student and dropped afterwards;
-    reduction: the reduction that the default weight belongs to; source: authors and year. With several processes its
-    statistics are over the global batch, over each process's `own_part` of it, or over single samples, where nothing
-    is said; `global_batch` and `own_part` say for which of its options, and ``{name}`` stands for its name.
-    found: option -> what its paper found of it, and where.
+    matches: the outputs that it compares; owns: the layers trained with the student and dropped afterwards; reduction:
+    the reduction that the default weight belongs to; source: authors and year; global_batch, own_part: options with
+    which, in several processes, its statistics are over the global batch or over each process's part of it (over single
+    samples where both are empty), with ``{name}`` for the method's name; found: option -> the paper's result, and
+    where.
     """
 
     matches: str
@@ -41,21 +41,22 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Method(Weighted):
-    """A way to learn from a teacher. A subclass is one method, all of it:
+    """A distillation method, defined completely by its subclass.
 
-    its fields are the options, with their defaults and rules; `loss` makes the loss, `term` shows it the two networks'
-    outputs, `check` refuses networks that do not fit, `prepare` and `prepared` are its phase before the training.
-    A `Term` is the distiller of it. What needs torch is imported in these functions: the options load without it.
+    The fields are the options, with their defaults and rules. `loss` makes the loss, `term` calls it with the outputs
+    of the two networks, `check` refuses networks that do not fit, and `prepare` and `prepared` are the preparation
+    before the training. `Term` is the distiller that runs a method. The functions import torch, so that options load
+    without.
     """
 
     facts: ClassVar[Facts]
-    # It cannot be used where some images have no label.
+    # Whether it needs the label of every image.
     reads_labels: ClassVar[bool] = False
-    # The teacher must know the student's classes.
+    # Whether the teacher must have the student's classes.
     compares_logits: ClassVar[bool] = False
-    # The student takes part in the phase before the training.
+    # Whether the student is trained in the preparation.
     prepares_student: ClassVar[bool] = False
-    # Buffers that every process computes from the global batch, so that they are not sent around at every step.
+    # Names of buffers that every process computes from the global batch, so that they need no synchronisation.
     replicated: ClassVar[tuple[str, ...]] = ()
     # Argument of the loss -> option, where their names differ.
     renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
@@ -67,43 +68,43 @@ class Method(Weighted):
 
     @property
     def gathers(self) -> bool:
-        """Whether the representations and sample indices of all processes are shown, not each process's own."""
+        """Whether the loss gets the representations and sample indices of all processes, not each process's own."""
         return False
 
     def check(self, setting: Setting) -> None:
         """Raises UserError where the two networks do not fit, before the loss is made."""
 
     def loss(self, setting: Setting) -> Any:
-        """Returns the loss: a module with what it owns, or a function."""
+        """Returns the loss: a module with its parameters, or a function."""
         raise NotImplementedError
 
     def term(
         self, loss: Any, student: Outputs, teacher: Outputs, labels: Tensor, indices: Tensor
     ) -> Tensor | Sequence[Tensor]:
-        """Returns the loss of a batch without its weight, (); or those of the stages, which are added."""
+        """Returns the loss of a batch without its weight, (); or one loss per stage, which are added."""
         raise NotImplementedError
 
     def prepare(self, loss: Any, student: Outputs | None, teacher: Outputs) -> Tensor:
-        """Returns what is minimised in the phase before the training, ()."""
+        """Returns the loss of the preparation before the training, ()."""
         raise NotImplementedError
 
     def prepared(self, loss: Any) -> None:
-        """Freezes what is not trained any more after the phase."""
+        """Freezes parameters that are not trained after the preparation."""
 
     @property
     def watches(self) -> bool:
-        """Whether `watch` tells anything."""
+        """Whether `watch` returns any columns."""
         return False
 
     def watch(self, loss: Any, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """Returns what metrics.csv tells of a batch at the end of an epoch, name -> (); it changes nothing."""
+        """Returns columns of metrics.csv for a batch at the end of an epoch, name -> (); it changes nothing."""
         return {}
 
     def _require_preparation_lr(self, lr: float | None) -> None:
-        """Refuses a learning rate of the preparation that is none."""
+        """Raises UserError unless the learning rate of the preparation is None or > 0 and finite."""
         self._require(lr is None or (math.isfinite(lr) and lr > 0), "preparation_lr", "> 0 and finite")
 
     def _require_no_schedule(self) -> None:
-        """Refuses a schedule of a term that takes part in its preparation alone."""
+        """Raises UserError on a schedule of the weight, for a term that is used only in the preparation."""
         for name, value in (("warmup_epochs", 0.0), ("final", 1.0)):
             self._require(getattr(self, name) == value, name, f"{value}: the term ends before the training begins")

@@ -1,4 +1,4 @@
-"""The one table of the methods: name on the command line and in recipes -> what the method is. Loads without torch."""
+"""The table of the methods: name on the command line and in recipes -> class. Loads without torch."""
 
 from __future__ import annotations
 

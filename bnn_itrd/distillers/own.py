@@ -1,4 +1,4 @@
-"""A user's own code as a distiller: recognised, called and tried."""
+"""Makes a distiller from a user's own object, class, factory or function, and tries it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _EXPECTED = (
 
 
 class Own(Distiller):
-    """A user's own term, times its weight; what it owns stands below `inner` in a checkpoint.
+    """A user's own term times its weight; a checkpoint has its parameters and buffers below `inner`.
 
     inner: a module or function, called with (student outputs, teacher outputs, labels), and with the sample indices
-    where its signature takes a fourth. What a `Distiller` says of itself (its phase, its buffers) is said here too.
-    Raises UserError where it takes other arguments, and in a call whose result is no scalar.
+    where its signature has a fourth parameter for them. The attributes of a `Distiller` are taken over.
+    Raises UserError where it takes other arguments, and where its result is no scalar.
     """
 
     def __init__(self, name: str, inner: Callable[..., Tensor], *, weight: float) -> None:
@@ -67,7 +67,7 @@ class Own(Distiller):
 
 
 def _shown(name: str, inner: Callable[..., Tensor]) -> int:
-    """How many of OUTPUTS it is called with. Raises UserError where its signature takes too few or too many."""
+    """Returns how many of OUTPUTS it is called with. Raises UserError where its signature takes too few or too many."""
     parameters = parameters_of(inner.forward if isinstance(inner, nn.Module) else inner)
     count = shown(parameters)
     try:
@@ -81,7 +81,7 @@ def _shown(name: str, inner: Callable[..., Tensor]) -> int:
 
 
 def make_own(thing: Any, config: Weighted, setting: Setting, options: Mapping[str, Any]) -> Own:
-    """Returns the distiller that a user's object, class, factory or function is, after a trial with made-up outputs.
+    """Returns the distiller made from a user's object, class, factory or function, after a trial on random outputs.
 
     config: its name, weight and schedule; options: the keyword arguments that the user gave.
 
@@ -93,13 +93,13 @@ def make_own(thing: Any, config: Weighted, setting: Setting, options: Mapping[st
     >>> make_own(mean, Weighted(weight=2.0), Setting(sizes, sizes, torch.zeros(0)), {"power": 2}).weight
     2.0
 
-    Raises UserError: another kind of thing, options that it does not take, whatever the trial shows (`try_out`).
+    Raises UserError on any other object, on options that it does not take, and where the trial fails (`try_out`).
     """
     name = config.name
     if isinstance(thing, nn.Module):
         if options:
             raise UserError(
-                f"{name} is an object already and takes no options, got {', '.join(options)}: give its class"
+                f"{name} is an object and takes no options, got {', '.join(options)}: give its class instead"
             )
         made = Own(name, thing, weight=config.weight)
     elif isinstance(thing, type) and not issubclass(thing, nn.Module):
@@ -108,7 +108,7 @@ def make_own(thing: Any, config: Weighted, setting: Setting, options: Mapping[st
         inner, weighs = _called(thing, config, setting, options)
         made = Own(name, inner, weight=1.0 if weighs else config.weight)
     else:
-        raise UserError(f"{name} cannot be learned from: {_EXPECTED}, got {thing!r}")
+        raise UserError(f"{name} is no distiller: {_EXPECTED}, got {thing!r}")
     try_out(name, made, setting)
     return made
 
@@ -116,7 +116,7 @@ def make_own(thing: Any, config: Weighted, setting: Setting, options: Mapping[st
 def _called(
     thing: Callable[..., Any], config: Weighted, setting: Setting, options: Mapping[str, Any]
 ) -> tuple[Callable[..., Tensor], bool]:
-    """(what gives the term, whether it has its weight already) of a class, factory or function."""
+    """Returns the term that a class, factory or function gives, and whether it applies its weight itself."""
     name, parameters = config.name, parameters_of(thing)
     if not isinstance(thing, type):
         if is_term(parameters):

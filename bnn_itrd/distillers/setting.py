@@ -1,4 +1,4 @@
-"""What a distiller may know of the two networks when it is made. Loads without torch."""
+"""The sizes of both networks' outputs and the labels, from which distillers are made. Loads without torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of a network's `Outputs`, without the batch: stages are (c, h, w)."""
+    """The sizes of a network's `Outputs` without the batch axis; each stage is (c, h, w)."""
 
     logits: int
     representation: int
@@ -27,9 +27,9 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a distiller may know when it is made: the sizes of both networks' outputs, and the labels.
+    """The facts that a distiller is made from: the sizes of both networks' outputs, and the labels.
 
-    labels: int64 (n,), of all training images in their order, `data.UNLABELLED` for those that have none.
+    labels: int64 (n,), the labels of all training images in their order, `data.UNLABELLED` for images without one.
     """
 
     student: Sizes
@@ -38,28 +38,29 @@ class Setting:
 
 
 def stages_of(name: str, setting: Setting, *, least: int = 1) -> tuple[Sequence[Shape], Sequence[Shape]]:
-    """Returns the shapes of the student's stages and of the teacher's, as many of either.
+    """Returns the shapes of the student's and the teacher's stages, which are equally many.
 
-    `name` is the method's, for the message. Raises UserError where one shows fewer than `least`, or they differ.
+    name: the method's name, for messages. Raises UserError where a network has fewer than `least` stages, or where the
+    numbers differ.
     """
     student, teacher = setting.student.stages, setting.teacher.stages
     for who, stages in (("student", student), ("teacher", teacher)):
         if len(stages) < least:
             raise UserError(
-                f"{name} compares the maps of stages, and the {who} shows {len(stages)} of them: give the "
+                f"{name} compares the maps of stages, and the {who} has {len(stages)} of them: give the "
                 "network an attribute `stages`, a tuple of the names of its submodules, or use a distiller of the "
                 "representation"
             )
     if len(student) != len(teacher):
         raise UserError(
             f"{name} compares the maps of stages, and the student has {len(student)} of them, the teacher "
-            f"{len(teacher)}: name as many of either in their attribute `stages`"
+            f"{len(teacher)}: name equally many in the attribute `stages` of both networks"
         )
     return student, teacher
 
 
 def pick_stage(name: str, setting: Setting, stage: int | None) -> tuple[Shape, Shape]:
-    """Returns the student's shape and the teacher's of one stage; None is the middle one.
+    """Returns the student's and the teacher's shape of one stage; None is the middle stage.
 
     `stage` counts from 0, or from the end with -1. Raises UserError where there is no such stage.
 

@@ -1,6 +1,6 @@
-"""The tables of docs/reference/distillers.md, made of what the methods say of themselves. Loads without torch.
+"""The tables of docs/reference/distillers.md, made from the methods' `Facts` and options. Loads without torch.
 
-``python -m bnn_itrd.distillers.tables docs/reference/distillers.md`` puts them into the page, each behind its mark.
+``python -m bnn_itrd.distillers.tables docs/reference/distillers.md`` writes each table behind its mark in the page.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ def _value(value: object) -> str:
 
 
 def _defaults(method: Method) -> str:
-    """The weight, and every other option that is not as in `Weighted`; without those that are left to others."""
+    """Returns the weight and every option whose default differs from that of `Weighted` and is not None."""
     usual = {field.name: field.default for field in dataclasses.fields(Weighted)}
     own = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
-    told = {name: value for name, value in own.items() if name == "weight" or usual.get(name, ...) != value}
-    told = {name: value for name, value in told.items() if value is not None or name == "stage"}
-    return ", ".join(f"`{name}` {_value(value)}" for name, value in told.items())
+    shown = {name: value for name, value in own.items() if name == "weight" or usual.get(name, ...) != value}
+    shown = {name: value for name, value in shown.items() if value is not None or name == "stage"}
+    return ", ".join(f"`{name}` {_value(value)}" for name, value in shown.items())
 
 
 def methods_table() -> str:
-    """Returns the table of the methods: what each compares, owns and weighs by default.
+    """Returns the table of the methods: what each compares, its layers, its default options and its source.
 
     >>> print(methods_table().splitlines()[2])
     | `kd` | softened logits | | `weight` 0.9, `tau` 4 | with `ce: 0.1`; sum over classes, mean over samples, times tau² | Hinton 2015 |
@@ -57,21 +57,21 @@ def _names(names: Sequence[str]) -> str:
 
 
 def needs_table() -> str:
-    """Returns the table of what some methods need of the data and of the teacher.
+    """Returns the table of methods that need labels, or a teacher with the student's classes.
 
     >>> print(needs_table().splitlines()[3])
-    | `kd`, `dkd`, `dist` | a teacher of the student's classes; that of the others may know other ones |
+    | `kd`, `dkd`, `dist` | a teacher with the student's classes; other methods take a teacher with other classes |
     """
     readers = [name for name, kind in METHODS.items() if kind.reads_labels]
     alike = [name for name, kind in METHODS.items() if kind.compares_logits]
-    labels = "a label of every training image: they are refused where `data.unlabelled` leaves some without"
-    classes = "a teacher of the student's classes; that of the others may know other ones"
+    labels = "a label of every training image: they are refused with `data.unlabelled`"
+    classes = "a teacher with the student's classes; other methods take a teacher with other classes"
     rows = [_row(_names(readers), f"{labels} ([training.md](../guides/training.md))"), _row(_names(alike), classes)]
     return "\n".join(["| | needs |", "| --- | --- |", *rows])
 
 
 def processes_table() -> str:
-    """Returns the table of what the methods' statistics are over where several processes train.
+    """Returns the table of the samples that the methods' statistics are over in a training with several processes.
 
     >>> print(processes_table().splitlines()[2])
     | `itrd` (`gather: true`), `crd`, `wcord` | the global batch |
@@ -82,14 +82,14 @@ def processes_table() -> str:
     rows: Sequence[tuple[list[str], str]] = (
         (shared, "the global batch"),
         (own, "each process's own part of it"),
-        (single, "single samples: no difference, but for the BatchNorm of auxiliary layers, which is local"),
+        (single, "single samples: no difference, except for the BatchNorm of auxiliary layers, which is local"),
     )
     lines = [_row(", ".join(filter(None, names)), over) for names, over in rows]
     return "\n".join(["| | statistics over |", "| --- | --- |", *lines])
 
 
 def switches_table() -> str:
-    """Returns the table of the options that a paper tried: their defaults, and what it found.
+    """Returns the table of options that a paper compared: their defaults, and the paper's results.
 
     >>> print(switches_table().splitlines()[8])
     | `itrd.log` | false | off is better (sec. 4.2; no numbers) |

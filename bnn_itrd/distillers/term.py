@@ -1,4 +1,4 @@
-"""The distiller that a method's options make."""
+"""The distiller that runs a `Method`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _of_all_processes(outputs: Outputs) -> Outputs:
 
 
 class Term(Distiller):
-    """The weighted term of a `Method`: its loss, shown what the method says; (outputs, outputs, (n,), (n,)) -> ().
+    """The weighted loss of a `Method`; (student outputs, teacher outputs, labels (n,), indices (n,)) -> ().
 
     Raises UserError or ValueError where the two networks do not fit the method.
     """

@@ -1,4 +1,4 @@
-"""A trial of a user's own distiller, with made-up outputs of both networks, before anything is trained."""
+"""A trial of a user's own distiller with random outputs of both networks, before anything is trained."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def _outputs(sizes: Sizes, generator: torch.Generator) -> Outputs:
-    """Logits of a normal distribution, representation and maps from (0, 1), as behind a ReLU."""
+    """Returns normally distributed logits, and a representation and maps in [0, 1), as behind a ReLU."""
     logits = torch.randn(_SAMPLES, sizes.logits, generator=generator)
     representation = torch.rand(_SAMPLES, sizes.representation, generator=generator)
     return Outputs(
@@ -33,21 +33,22 @@ def _outputs(sizes: Sizes, generator: torch.Generator) -> Outputs:
 
 
 def try_out(name: str, own: Distiller, setting: Setting) -> None:
-    """Calls a copy of a user's own distiller on eight made-up samples: nothing of it changes, nor the random numbers.
+    """Calls a copy of a user's own distiller on eight made-up samples, without a change to it or to the random state.
 
     >>> sizes = Sizes(logits=10, representation=64, stages=())
     >>> try_out("mine", Distiller(), Setting(sizes, sizes, torch.zeros(0)))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     bnn_itrd.errors.UserError: mine failed on eight made-up samples: NotImplementedError: Distiller has no forward(...)
 
-    Labels and indices are the data's. Left out where several processes train already: they would wait for each other.
-    Raises UserError: it fails, gives no scalar, a number that is not finite, or a term that the student has no part in.
+    Labels and indices are those of the data. There is no trial in a training with several processes, which could wait
+    for each other. Raises UserError where it fails, returns no scalar or a number that is not finite, and where the
+    result does not depend on the student.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.enable_grad():
         try:
-            # What it is made of need not be copied: the trial is then the first step.
+            # Where it cannot be copied there is no trial, and the first step shows whether it works.
             trial = copy.deepcopy(own).cpu().train()
         except Exception:
             return
@@ -64,15 +65,15 @@ def _try(name: str, own: Distiller, setting: Setting) -> None:
     indices = torch.linspace(0, max(count - 1, 0), _SAMPLES).long() if count else torch.arange(_SAMPLES)
     labels = setting.labels.cpu()[indices] if count else indices % setting.student.logits
     if own.preparation_epochs:
-        shown = student if own.prepares_student else None
-        _look(name, lambda: own.prepare(shown, teacher, labels, indices))
+        passed = student if own.prepares_student else None
+        _checked(name, lambda: own.prepare(passed, teacher, labels, indices))
         _guarded(name, own.prepared)
     if own.only_prepares:
         return
-    value = _look(name, lambda: own(student, teacher, labels, indices))
+    value = _checked(name, lambda: own(student, teacher, labels, indices))
     if own.watches:
         with torch.no_grad():
-            _check_told(name, _guarded(name, lambda: own.watch(student, teacher)))
+            _check_watched(name, _guarded(name, lambda: own.watch(student, teacher)))
     learned = value.requires_grad and _guarded(name, lambda: torch.autograd.grad(value, leaves, allow_unused=True))
     if not learned or all(gradient is None for gradient in learned):
         raise UserError(
@@ -81,7 +82,7 @@ def _try(name: str, own: Distiller, setting: Setting) -> None:
         )
 
 
-def _look(name: str, call: Callable[[], Tensor]) -> Tensor:
+def _checked(name: str, call: Callable[[], Tensor]) -> Tensor:
     value = _guarded(name, call)
     if not torch.isfinite(value):
         raise UserError(
@@ -91,10 +92,10 @@ def _look(name: str, call: Callable[[], Tensor]) -> Tensor:
     return value
 
 
-def _check_told(name: str, told: object) -> None:
-    if not isinstance(told, dict):
-        raise UserError(f"{name}'s watch returned a {type(told).__name__}: it must return a dict, name -> tensor ()")
-    for key, value in told.items():
+def _check_watched(name: str, watched: object) -> None:
+    if not isinstance(watched, dict):
+        raise UserError(f"{name}'s watch returned a {type(watched).__name__}: it must return a dict, name -> tensor ()")
+    for key, value in watched.items():
         if not (isinstance(key, str) and isinstance(value, Tensor) and value.ndim == 0):
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise UserError(f"{name}'s watch returned {got} for {key!r}: each value must be a tensor of shape ()")

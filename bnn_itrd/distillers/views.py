@@ -1,4 +1,4 @@
-"""What the losses are shown of the two networks: logits, representations, the maps of stages. Loads without torch."""
+"""Base classes of methods by the outputs they compare: logits, representations, maps. Loads without torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["OfAllStages", "OfEachStage", "OfLogits", "OfOneStage", "OfRepresenta
 
 @dataclass(frozen=True, kw_only=True)
 class OfLogits(Method):
-    """A loss of the two logits, (n, c) twice: the teacher's classes are the student's."""
+    """A method that compares logits, (n, c) twice; the teacher must have the student's classes."""
 
     compares_logits = True
 
@@ -28,7 +28,7 @@ class OfLogits(Method):
         if setting.student.logits != setting.teacher.logits:
             raise UserError(
                 f"{self.name} compares logits, and the student has {setting.student.logits} classes, the teacher "
-                f"{setting.teacher.logits}: use lwf, or one of the representation or of maps (itrd, at, vid ...)"
+                f"{setting.teacher.logits}: use lwf, or a method of representations or maps (itrd, at, vid ...)"
             )
 
     def term(
@@ -40,7 +40,7 @@ class OfLogits(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class OfRepresentations(Method):
-    """A loss of the two representations, the inputs of the classifiers, (n, d_s) and (n, d_t)."""
+    """A method that compares the representations, the inputs of the classifiers, (n, d_s) and (n, d_t)."""
 
     def dims(self, setting: Setting) -> tuple[int, int]:
         """Returns d_s and d_t."""
@@ -55,9 +55,9 @@ class OfRepresentations(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class OfOneStage(Method):
-    """A loss of one stage's two maps, (n, c_s, h_s, w_s) and (n, c_t, h_t, w_t).
+    """A method that compares the maps of one stage, (n, c_s, h_s, w_s) and (n, c_t, h_t, w_t).
 
-    stage: which one, from 0, or from the end with -1; None is the middle one.
+    stage: the stage's number, from 0, or from the end with -1; None is the middle stage.
     """
 
     signed = ("stage",)
@@ -68,7 +68,7 @@ class OfOneStage(Method):
         self.shapes(setting)
 
     def shapes(self, setting: Setting) -> tuple[Shape, Shape]:
-        """Returns (c, h, w) of the student's map and of the teacher's."""
+        """Returns (c, h, w) of the student's and of the teacher's map."""
         return pick_stage(self.name, setting, self.stage)
 
     def map_of(self, outputs: Outputs) -> Tensor:
@@ -84,7 +84,7 @@ class OfOneStage(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class OfEachStage(Method):
-    """A loss of two maps, (n, c, h, w) twice, added over the stages."""
+    """A method whose loss compares two maps, (n, c, h, w) twice; the losses of all stages are added."""
 
     def check(self, setting: Setting) -> None:
         stages_of(self.name, setting)
@@ -97,13 +97,13 @@ class OfEachStage(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class OfAllStages(Method):
-    """A loss of all stages' maps at once, in the training or in a phase before it."""
+    """A method whose loss takes the maps of all stages at once, in the training or in a preparation."""
 
     prepares_student = True
     least: ClassVar[int] = 1
 
     def shapes(self, setting: Setting) -> tuple[Sequence[Shape], Sequence[Shape]]:
-        """Returns (c, h, w) of the student's maps and of the teacher's, at least `least`."""
+        """Returns (c, h, w) of the student's and of the teacher's maps, of which there are at least `least`."""
         return stages_of(self.name, setting, least=self.least)
 
     def term(

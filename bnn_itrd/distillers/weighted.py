@@ -16,13 +16,13 @@ __all__ = ["Weighted"]
 class Weighted:
     """The weight of a term of the loss, and its schedule.
 
-    A subclass adds options. Its numbers must be finite and at least 0, those in `positive` more than 0; those in
-    `signed` may be anything, and an option with a `Literal` type is one of its values.
+    A subclass adds options. Numbers must be finite and at least 0, those in `positive` above 0; those in `signed` have
+    no rule, and an option with a `Literal` type must be one of its values.
 
     Args:
-        weight: of the term
-        warmup_epochs: epochs in which the weight rises from 0, linearly
-        final: factor on the weight at the end; from the warm-up on it changes linearly
+        weight: weight of the term
+        warmup_epochs: epochs in which the weight rises linearly from 0
+        final: factor on the weight at the end; after the warm-up it changes linearly to this
 
     >>> Weighted(weight=2.0, warmup_epochs=4).factor(1.0, epochs=10)
     0.25
@@ -52,14 +52,14 @@ class Weighted:
 
     @property
     def name(self) -> str:
-        """The name in recipes, in messages and of the term's column: that of the class, without Config."""
+        """The name in recipes, messages and metrics.csv: the class's name without Config, in lower case."""
         return type(self).__name__.removesuffix("Config").lower()
 
     def _require(self, condition: bool, name: str, rule: str) -> None:
         require(condition, f"{self.name}.{name}", rule, getattr(self, name))
 
     def factor(self, epoch: float, epochs: int) -> float:
-        """Returns what the weight is multiplied with at an epoch in [0, epochs)."""
+        """Returns the factor on the weight at an epoch in [0, epochs)."""
         if epoch < self.warmup_epochs:
             return epoch / self.warmup_epochs
         left = epochs - self.warmup_epochs
@@ -67,10 +67,10 @@ class Weighted:
 
     @property
     def scheduled(self) -> bool:
-        """Whether the weight changes in the course of the training."""
+        """Whether the weight changes during the training."""
         return self.warmup_epochs > 0 or self.final != 1.0
 
     @property
     def only_prepares(self) -> bool:
-        """Whether it adds no term to the training itself, only to the phase before it."""
+        """Whether the term is used only in the preparation, not in the training itself."""
         return False

@@ -1,4 +1,4 @@
-"""Distillation losses: tensors in, a scalar out. What each file has for users stands in `__init__.pyi`."""
+"""Distillation losses, which take tensors and return a scalar. `__init__.pyi` lists the public names."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Argument rules and the working precision the losses share."""
+"""Argument checks and the working precision that the losses share."""
 
 import math
 
@@ -7,37 +7,37 @@ from torch import Tensor
 
 
 def check_positive(name: str, value: float) -> None:
-    """Raise ValueError unless the hyperparameter is a finite number above 0."""
+    """Raises ValueError unless the hyperparameter is a finite number above 0."""
     if not (value > 0 and math.isfinite(value)):
         raise ValueError(f"{name} must be > 0 and finite, got {value}")
 
 
 def check_weight(name: str, value: float) -> None:
-    """Raise ValueError unless the loss weight is a finite number, 0 or above."""
+    """Raises ValueError unless the loss weight is a finite number, 0 or above."""
     if not (value >= 0 and math.isfinite(value)):
         raise ValueError(f"{name} must be >= 0 and finite, got {value}")
 
 
 def check_count(name: str, value: int) -> None:
-    """Raise ValueError unless the size or number is an integer >= 1."""
+    """Raises ValueError unless the size or number is an integer >= 1."""
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be an integer >= 1, got {value}")
 
 
 def check_rows(name: str, z: Tensor, dim: int) -> None:
-    """Raise ValueError unless z is (n, dim) with n >= 1."""
+    """Raises ValueError unless z is (n, dim) with n >= 1."""
     if z.ndim != 2 or z.shape[1] != dim or len(z) == 0:
         raise ValueError(f"{name} must be (n, {dim}) with n >= 1, got {tuple(z.shape)}")
 
 
 def check_log_odds(log_odds: Tensor) -> None:
-    """Raise ValueError unless the scores are (n, 1 + K), positives first, with n, K >= 1."""
+    """Raises ValueError unless the scores are (n, 1 + K), positives first, with n, K >= 1."""
     if log_odds.ndim != 2 or len(log_odds) < 1 or log_odds.shape[1] < 2:
         raise ValueError(f"log_odds must be (n, 1 + K) with n, K >= 1, got {tuple(log_odds.shape)}")
 
 
 def check_matrix(name: str, x: Tensor) -> None:
-    """Raise ValueError unless x is a real 2-D tensor without an empty axis."""
+    """Raises ValueError unless x is a real 2-D tensor without an empty axis."""
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f"{name} must be 2-D without an empty axis, got shape {tuple(x.shape)}")
     if x.is_complex():
@@ -45,7 +45,7 @@ def check_matrix(name: str, x: Tensor) -> None:
 
 
 def check_same_samples(z_s: Tensor, z_t: Tensor) -> None:
-    """Raise ValueError unless both are matrices (see `check_matrix`) of the same n rows."""
+    """Raises ValueError unless both are matrices (see `check_matrix`) of the same n rows."""
     check_matrix("z_s", z_s)
     check_matrix("z_t", z_t)
     if z_s.shape[0] != z_t.shape[0]:
@@ -53,7 +53,7 @@ def check_same_samples(z_s: Tensor, z_t: Tensor) -> None:
 
 
 def check_same_shape(name_a: str, a: Tensor, name_b: str, b: Tensor, axes: str) -> None:
-    """Raise ValueError unless a and b are matrices of one shape; `axes` names it in the message."""
+    """Raises ValueError unless a and b are matrices of one shape; `axes` names it in the message."""
     check_matrix(name_a, a)
     check_matrix(name_b, b)
     if a.shape != b.shape:
@@ -61,7 +61,7 @@ def check_same_shape(name_a: str, a: Tensor, name_b: str, b: Tensor, axes: str) 
 
 
 def as_float(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Cast to the widest dtype among the tensors, float32 at least: float64 stays, half precision grows."""
+    """Casts to the widest dtype among the tensors, and at least to float32."""
     dtype = torch.float32
     for tensor in tensors:
         dtype = torch.promote_types(dtype, tensor.dtype)

@@ -1,4 +1,4 @@
-"""The memory banks of CRD and WCoRD: embeddings of all training samples, and contrastive scores against them."""
+"""The memory banks of CRD and WCoRD: embeddings of all training samples, and scores of a batch against them."""
 
 import math
 
@@ -14,7 +14,7 @@ __all__ = ["ContrastMemory", "Embedding", "check_representations"]
 
 
 class Embedding(nn.Module):
-    """Rows of Linear(dim, embed_dim), L2-normalised; (n, dim) -> (n, embed_dim). A zero row stays 0 (see `unit`)."""
+    """Computes L2-normalised rows of Linear(dim, embed_dim); (n, dim) -> (n, embed_dim). Zero rows stay 0 (`unit`)."""
 
     def __init__(self, dim: int, embed_dim: int) -> None:
         super().__init__()
@@ -28,24 +28,25 @@ class Embedding(nn.Module):
 
 
 class ContrastMemory(nn.Module):
-    """Two banks (num_samples, dim) of unit rows, and the log-odds of a batch against the opposite one.
+    """Two banks (num_samples, dim) of unit rows, and the log-odds of each network's batch against the other's bank.
 
     For an anchor v of one network, its sample's row w_0 of the other network's bank and K negative rows w_k, drawn
     uniformly with replacement from the samples of other classes:
 
         a_k = v . w_k / T - ln Z - ln(K / num_samples)        h_k = sigmoid(a_k) = x / (x + K / num_samples)
 
-    with x = exp(v . w_k / T) / Z: eq. 19 of the paper, Z from its code. There is one Z per direction, num_samples times
-    the mean of exp(v . w_k / T) over the first batch in training; then it stays. After the scores, in training, the
-    batch's rows become unit(momentum * row + (1 - momentum) * embedding). Sample indices must be unique within a
-    batch: of a repeated one an arbitrary row stays.
+    with x = exp(v . w_k / T) / Z, which is eq. 19 of the paper; Z is computed as in its code. Each direction has its
+    own Z, num_samples times the mean of exp(v . w_k / T) over the first training batch, which does not change
+    afterwards. In training, after the scores, the batch's rows become unit(momentum * row + (1 - momentum) *
+    embedding). Sample
+    indices must be unique within a batch: for a repeated index, an arbitrary one of the new rows is kept.
 
-    Banks, ln Z and whether it is set are buffers in the checkpoint; the labels and their order are buffers outside it.
-    Negatives are a function of the global random state of the device alone. Nothing here waits for the device. Scores
-    are taken against the whole bank by one matrix product, (n, num_samples), and the drawn ones picked. A training step
-    takes that matrix, for one direction at a time, and a copy of each bank: 64 MB for CIFAR at n = 64, 2.6 GB for
-    ImageNet at n = 256, where the two (n, 1 + K, dim) tensors of published code take 1.1 and 4.3 GB. In eval mode
-    nothing is written.
+    The checkpoint holds the banks, ln Z and whether Z is set; the labels and their order are buffers outside of it.
+    Negatives depend only on the device's global random state. No operation waits for the device. One matrix product
+    computes the scores against the whole bank, (n, num_samples), from which the drawn ones are taken. A training step
+    needs memory for that matrix, for one direction at a time, and for a copy of each bank: 64 MB for CIFAR at n = 64,
+    2.6 GB for ImageNet at n = 256, where the two (n, 1 + K, dim) tensors of published code need 1.1 and 4.3 GB. In eval
+    mode nothing is written.
 
     Raises ValueError for labels that are not (num_samples,) int64 >= 0 of at least two classes, num_negatives > the
     samples outside the largest class, dim < 1, temperature <= 0, momentum outside [0, 1).
@@ -82,28 +83,28 @@ class ContrastMemory(nn.Module):
             raise ValueError(f"momentum must be in [0, 1), got {momentum}")
         self.num_samples, self.num_negatives = len(labels), num_negatives
         self.temperature, self.momentum = temperature, momentum
-        # Published code starts from a uniform cube, with rows of about unit length.
+        # The published code draws from a uniform distribution, which gives rows of about unit length.
         self.register_buffer("bank_s", unit(torch.randn(len(labels), dim)))
         self.register_buffer("bank_t", unit(torch.randn(len(labels), dim)))
         self.register_buffer("log_z", torch.zeros(2))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
-        # Samples sorted by class: those of other classes are the positions outside one interval.
+        # In `order` samples are sorted by class, so those of other classes are outside one interval of positions.
         self.register_buffer("labels", labels.clone(), persistent=False)
         self.register_buffer("order", labels.argsort(stable=True), persistent=False)
         self.register_buffer("start", count.cumsum(0) - count, persistent=False)
         self.register_buffer("count", count, persistent=False)
 
     def draw(self, indices: Tensor) -> Tensor:
-        """Sample indices of the negatives, none with its row's label; (n,) -> (n, num_negatives) int64."""
+        """Draws sample indices of negatives, whose labels differ from the row's; (n,) -> (n, num_negatives) int64."""
         label = self.labels.index_select(0, indices)
         start, count = rearrange(self.start[label], "n -> n 1"), rearrange(self.count[label], "n -> n 1")
-        # The remainder of 62 random bits is uniform but for 1e-12.
+        # The remainder of 62 random bits is uniform up to 1e-12.
         draw = torch.randint(2**62, (len(indices), self.num_negatives), device=indices.device)
         position = draw % (self.num_samples - count)
         return self.order[torch.where(position < start, position, position + count)]
 
     def forward(self, v_s: Tensor, v_t: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-odds a of the student's anchors and of the teacher's, positives first.
+        """Returns the log-odds a of the student's and of the teacher's anchors, with the positive in column 0.
 
         (n, dim), (n, dim) of unit rows, (n,) int64 -> (n, 1 + K), (n, 1 + K).
         """
@@ -121,11 +122,11 @@ class ContrastMemory(nn.Module):
         return s - offset[0], t - offset[1]
 
     def _similarities(self, v: Tensor, bank: Tensor, samples: Tensor) -> Tensor:
-        # The backward pass needs the rows as they are now, and they are about to be overwritten.
+        # The backward pass needs the current rows, which are overwritten below.
         v, bank = as_float(v, bank.clone() if self.training else bank)
         rows = rearrange(torch.arange(len(v), device=v.device), "n -> n 1")
         drawn = rearrange(samples + rows * self.num_samples, "n k -> (n k)")
-        # `gather` would keep all scores for its backward pass, which needs their shape alone.
+        # `gather` would keep all scores for the backward pass, which needs only their shape.
         scores = (v @ bank.T).flatten().index_select(0, drawn)
         return rearrange(scores, "(n k) -> n k", n=len(v)) / self.temperature
 
@@ -136,13 +137,13 @@ class ContrastMemory(nn.Module):
     def _write(self, bank: Tensor, v: Tensor, indices: Tensor) -> None:
         old = bank[indices]
         new = self.momentum * old + (1 - self.momentum) * v.detach().to(bank.dtype)
-        # Opposite rows may cancel: then the old one stays.
+        # Where opposite rows cancel, the old row is kept.
         vanished = rearrange(new.norm(dim=1), "n -> n 1") < 1e-6
         bank.index_copy_(0, indices, unit(torch.where(vanished, old, new)))
 
 
 def check_representations(z_s: Tensor, z_t: Tensor, indices: Tensor, student_dim: int, teacher_dim: int) -> None:
-    """Raise ValueError unless these are (n, student_dim), (n, teacher_dim) and (n,) int64 with n >= 1."""
+    """Raises ValueError unless these are (n, student_dim), (n, teacher_dim) and (n,) int64 with n >= 1."""
     check_rows("z_s", z_s, student_dim)
     check_rows("z_t", z_t, teacher_dim)
     if len(z_s) != len(z_t):

@@ -1,4 +1,4 @@
-"""Correlation congruence: match how the samples of a batch relate to one another."""
+"""Correlation congruence: matches the similarities between the samples of a batch."""
 
 import math
 
@@ -14,7 +14,7 @@ __all__ = ["CC", "cc_consecutive_loss", "cc_loss"]
 
 
 def cc_loss(z_s: Tensor, z_t: Tensor, *, gamma: float = 0.4, order: int = 2) -> Tensor:
-    """||K_s - K_t||_F^2 / n^2 of Gaussian kernel matrices; (n, d_s), (n, d_t) -> ().
+    """Returns ||K_s - K_t||_F^2 / n^2 of Gaussian kernel matrices; (n, d_s), (n, d_t) -> ().
 
         K[i, j] = exp(-2 gamma) sum_{p=0}^{order} (2 gamma)^p / p! (x_i . x_j)^p    x = rows of z of norm 1
 
@@ -28,6 +28,9 @@ def cc_loss(z_s: Tensor, z_t: Tensor, *, gamma: float = 0.4, order: int = 2) -> 
     Raises ValueError unless both are 2-D with the same n (d_s and d_t may differ), gamma > 0, order >= 1.
     Peng, Jin, Liu, Zhou, Wu, Liu, Li and Zhang, Correlation Congruence for Knowledge Distillation, ICCV 2019: L_CC,
     and the generalised kernel with its Taylor series.
+
+    >>> cc_loss(torch.eye(2), 3 * torch.eye(2)).item()
+    0.0
     """
     _check_kernel(gamma, order)
     check_same_samples(z_s, z_t)
@@ -37,14 +40,17 @@ def cc_loss(z_s: Tensor, z_t: Tensor, *, gamma: float = 0.4, order: int = 2) -> 
 
 
 def cc_consecutive_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
-    """mean_i sum_d |z_s - z_t|[i, d] |z_s - z_t|[i+1, d]; (n, d), (n, d) -> ().
+    """Returns mean_i sum_d |z_s - z_t|[i, d] |z_s - z_t|[i+1, d]; (n, d), (n, d) -> ().
 
-    What RepDistiller runs, code of the paper's authors: consecutive samples of the batch in place of a kernel. Summed
-    over features, a mean over the n - 1 neighbours (0, attached to the graph, for a batch of one); usual weight 0.02.
-    It depends on the order of the samples. 0 where student = teacher, and wherever every second sample agrees.
-    Precision and gradients as `cc_loss`.
+    This is the form of RepDistiller, in code of the paper's authors: it compares consecutive samples instead of a
+    kernel. It is summed over features and averaged over the n - 1 pairs of neighbours (0, attached to the graph, for a
+    batch of one); usual weight 0.02. It depends on the order of the samples. 0 where student = teacher, and wherever
+    every second sample agrees. Precision and gradients as `cc_loss`.
 
     Raises ValueError unless both are (n, d).
+
+    >>> cc_consecutive_loss(torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [0.0]])).item()
+    2.0
     """
     check_same_shape("z_s", z_s, "z_t", z_t, "(n, d)")
     with torch.autocast(z_s.device.type, enabled=False):
@@ -54,17 +60,20 @@ def cc_consecutive_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
 
 
 class CC(nn.Module):
-    """Correlation congruence of embedded representations; (n, d_s), (n, d_t) -> ().
+    """Computes correlation congruence of embedded representations; (n, d_s), (n, d_t) -> ().
 
     `embed_s` and `embed_t` are trainable Linear layers to `embed_dim`: train both with the student's optimiser and
-    drop them afterwards. (Nothing but their start keeps the two from agreeing on a constant: so published.) Two forms,
-    and a weight that belongs to each:
+    drop them afterwards. (As published, only their initial values keep both from becoming constant.) There are two
+    forms, each with its own usual weight:
     - `form="consecutive"`, RepDistiller's and the default: `cc_consecutive_loss`, weight 0.02;
-    - `form="kernel"`, the paper's: `cc_loss` with gamma and order. With their defaults it is below 1: the 0.02 does not
-      carry over.
+    - `form="kernel"`, the paper's: `cc_loss` with gamma and order. With their defaults it is below 1, so the weight
+      0.02 does not fit.
 
     Raises ValueError for sizes < 1, another form, gamma <= 0, order < 1; in forward for other widths.
     Peng et al., ICCV 2019; embedding of 128 features.
+
+    >>> CC(4, 8)(torch.rand(3, 4), torch.rand(3, 8)).shape
+    torch.Size([])
     """
 
     def __init__(
@@ -109,7 +118,7 @@ def _check_kernel(gamma: float, order: int) -> None:
 
 
 def _kernel(z: Tensor, gamma: float, order: int) -> Tensor:
-    """Kernel matrix of the rows, (n, d) -> (n, n)."""
+    """Returns the kernel matrix of the rows, (n, d) -> (n, n)."""
     x = unit(z)
     cosine = einsum(x, x, "i d, j d -> i j")
     # Horner's rule: 1 + a (1 + a / 2 (1 + a / 3 ...)).

@@ -1,4 +1,4 @@
-"""The correlation loss of ITRD: match each feature over the batch."""
+"""The correlation loss of ITRD: matches each feature over the batch."""
 
 import math
 
@@ -20,7 +20,7 @@ def correlation_loss(
     off_diagonal: float = 0.0,
     decorrelation: float = 0.0,
 ) -> Tensor:
-    """log2 sum_i |v_i - 1|^(2 alpha), v_i the correlation of feature i; (n, d), (n, d) -> (), in bits.
+    """Returns log2 sum_i |v_i - 1|^(2 alpha), v_i the correlation of feature i; (n, d), (n, d) -> (), in bits.
 
         z~ = (z - mean_b z) / std_b z        v_i = (1/n) sum_b z~_s[b, i] z~_t[b, i]
 
@@ -72,7 +72,7 @@ def correlation_loss(
 
 
 def _off_diagonal(c: Tensor, *, exponent: float) -> Tensor:
-    """sum_{i != j} |c_ij|^exponent, (d, d) -> (); an entry that is 0 has no gradient, whatever the exponent."""
+    """Returns sum_{i != j} |c_ij|^exponent, (d, d) -> (); an entry that is 0 has a zero gradient for any exponent."""
     size = c.masked_fill(torch.eye(len(c), dtype=torch.bool, device=c.device), 0).abs()
     zero = size == 0
     return size.masked_fill(zero, 1).pow(exponent).masked_fill(zero, 0).sum()

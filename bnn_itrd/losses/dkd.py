@@ -1,4 +1,4 @@
-"""Decoupled knowledge distillation: target class and other classes apart."""
+"""Decoupled knowledge distillation: separate terms for the target class and the other classes."""
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ __all__ = ["DKD", "dkd_loss"]
 def dkd_loss(
     student: Tensor, teacher: Tensor, labels: Tensor, *, alpha: float = 1.0, beta: float = 8.0, tau: float = 4.0
 ) -> Tensor:
-    """tau^2 (alpha KL(b_t || b_s) + beta KL(q_t || q_s)) of logits; (n, k), (n, k), (n,) int64 -> (), in nats.
+    """Returns tau^2 (alpha KL(b_t || b_s) + beta KL(q_t || q_s)) of logits; (n, k), (n, k), (n,) int64 -> (), in nats.
 
         p = softmax(logits / tau)    b = (p_y, 1 - p_y), y the label    q_j = p_j / (1 - p_y), j != y
 
@@ -28,9 +28,13 @@ def dkd_loss(
     inputs: pass a detached teacher.
 
     Raises ValueError unless both are (n, k) with k >= 2, labels int64 of shape (n,), alpha and beta >= 0, tau > 0.
-    Labels outside 0 to k - 1 are PyTorch's error of gather.
+    For labels outside 0 to k - 1 PyTorch's gather raises.
     Zhao, Cui, Song, Qiu and Liang, Decoupled Knowledge Distillation, CVPR 2022, eq. 7 (the KD they start from is
     eq. 4 to 6).
+
+    >>> z = torch.tensor([[1.0, 2.0, 4.0]])
+    >>> round(abs(dkd_loss(z + 1, z, torch.tensor([2])).item()), 5)
+    0.0
     """
     _check_hyperparameters(alpha, beta, tau)
     check_same_shape("student", student, "teacher", teacher, "(n, k)")
@@ -48,7 +52,11 @@ def dkd_loss(
 
 
 class DKD(nn.Module):
-    """`dkd_loss` with fixed alpha, beta and tau; (n, k), (n, k), (n,) -> (), in nats. Raises ValueError as it does."""
+    """Computes `dkd_loss` with fixed alpha, beta and tau; (n, k), (n, k), (n,) -> (), in nats; same errors.
+
+    >>> DKD()(torch.rand(4, 3), torch.rand(4, 3), torch.tensor([0, 1, 2, 0])).shape
+    torch.Size([])
+    """
 
     def __init__(self, *, alpha: float = 1.0, beta: float = 8.0, tau: float = 4.0) -> None:
         super().__init__()
@@ -69,14 +77,14 @@ def _check_hyperparameters(alpha: float, beta: float, tau: float) -> None:
 
 
 def _split(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The label's logit and the others in their order, (n, k), (n,) -> (n, 1), (n, k - 1)."""
+    """Returns the label's logit, and the others in their order, (n, k), (n,) -> (n, 1), (n, k - 1)."""
     label = labels[:, None]
     index = torch.arange(logits.shape[1] - 1, device=logits.device)
     return logits.gather(1, label), logits.gather(1, index + (index >= label))
 
 
 def _binary(target: Tensor, others: Tensor) -> Tensor:
-    """Logits whose softmax is (p_y, 1 - p_y), (n, 1), (n, k - 1) -> (n, 2)."""
+    """Returns logits whose softmax is (p_y, 1 - p_y), (n, 1), (n, k - 1) -> (n, 2)."""
     return torch.cat([target, others.logsumexp(dim=1, keepdim=True)], dim=1)
 
 

@@ -1,4 +1,4 @@
-"""FitNet: regress a feature map of the teacher, the hint, from one of the student."""
+"""FitNet: a regression from a feature map of the student to one of the teacher, the hint."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ __all__ = ["FitNet", "hint_loss"]
 
 
 def hint_loss(guided: Tensor, hint: Tensor) -> Tensor:
-    """mean (guided - hint)^2 of maps; (n, c, h_s, w_s), (n, c, h_t, w_t) -> ().
+    """Returns mean (guided - hint)^2 of maps; (n, c, h_s, w_s), (n, c, h_t, w_t) -> ().
 
     A mean over all elements, usual weight 100 (RepDistiller); the paper's 1/2 sum over the elements of a sample is
     c h w / 2 times as large. Maps of different size: the larger is average-pooled to the smaller (the paper's
@@ -22,6 +22,9 @@ def hint_loss(guided: Tensor, hint: Tensor) -> Tensor:
 
     Raises ValueError unless both are maps of the same n and c.
     Romero, Ballas, Ebrahimi Kahou, Chassang, Gatta and Bengio, FitNets: Hints for Thin Deep Nets, ICLR 2015, eq. 3.
+
+    >>> hint_loss(torch.ones(2, 3, 4, 4), torch.zeros(2, 3, 2, 2)).item()
+    1.0
     """
     check_map_pair(guided, hint, names=("guided", "hint"))
     if guided.shape[1] != hint.shape[1]:
@@ -32,7 +35,7 @@ def hint_loss(guided: Tensor, hint: Tensor) -> Tensor:
 
 
 class FitNet(nn.Module):
-    """`hint_loss` of the regressed student map; (n, c_s, h_s, w_s), (n, c_t, h_t, w_t) -> ().
+    """Computes `hint_loss` of the regressed student map; (n, c_s, h_s, w_s), (n, c_t, h_t, w_t) -> ().
 
     `regressor` is a trainable 1x1 convolution from c_s to c_t channels, also where they are equal: train it with the
     student's optimiser and drop it afterwards. Where the maps differ in size, the larger is average-pooled first.
@@ -45,6 +48,9 @@ class FitNet(nn.Module):
 
     Raises ValueError for bad shapes; in forward for other channels.
     Romero et al., ICLR 2015, eq. 3 and sec. 2.2.
+
+    >>> FitNet((4, 8, 8), (6, 4, 4))(torch.rand(2, 4, 8, 8), torch.rand(2, 6, 4, 4)).shape
+    torch.Size([])
     """
 
     def __init__(self, student_shape: Sequence[int], teacher_shape: Sequence[int], *, batch_norm: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""FSP: match the flow between two stages, the Gram matrix of their channels."""
+"""FSP: matches the flow between two stages, which is the Gram matrix of their channels."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,13 +14,16 @@ __all__ = ["FSP", "fsp_matrix"]
 
 
 def fsp_matrix(bottom: Tensor, top: Tensor) -> Tensor:
-    """G[n, i, j] = mean_{h, w} bottom[n, i, h, w] top[n, j, h, w]; maps of c_1 and c_2 channels -> (n, c_1, c_2).
+    """Returns G[n, i, j] = mean_{h, w} bottom[n, i, h, w] top[n, j, h, w]; two maps (n, c_k, h, w) -> (n, c_1, c_2).
 
     Where the two stages differ in size the larger map is average-pooled to the smaller (RepDistiller; the paper takes
     the maximum). Half-precision inputs are computed in float32, under autocast too.
 
     Raises ValueError unless both are (n, c, h, w) with the same n.
     Yim, Joo, Bae and Kim, A Gift from Knowledge Distillation, CVPR 2017, eq. 1.
+
+    >>> fsp_matrix(torch.ones(1, 1, 4, 4), 2 * torch.ones(1, 2, 2, 2)).tolist()
+    [[[2.0, 2.0]]]
     """
     check_map_pair(bottom, top, names=("bottom", "top"))
     with torch.autocast(bottom.device.type, enabled=False):
@@ -29,19 +32,24 @@ def fsp_matrix(bottom: Tensor, top: Tensor) -> Tensor:
 
 
 class FSP(nn.Module):
-    """sum_k mean_{n, i, j} (G_k(student) - G_k(teacher))^2; lists of maps (n, c, h, w) -> ().
+    """Computes sum_k mean_{n, i, j} (G_k(student) - G_k(teacher))^2; lists of maps (n, c, h, w) -> ().
 
     G_k is the `fsp_matrix` of stages k and k + 1. The squares are averaged over the samples and the entries of G and
     added over the pairs of stages (RepDistiller; the paper adds the entries). No parameters: stage by stage the
     student must have the teacher's channels; the sizes may differ. 0 where the maps are equal.
 
-    The phase: the paper and RepDistiller minimise this loss alone, over the student's convolutional stages, before the
-    ordinary training, in which RepDistiller no longer uses it: so the weight 50 of its scripts multiplies nothing there
-    (the phase has weight 1). Here it is that of the term beside the cross-entropy. Half-precision inputs are computed
+    Preparation: the paper and RepDistiller minimise this loss alone, with weight 1, over the student's convolutional
+    stages, before the ordinary training. There RepDistiller does not use it, so the weight 50 of its scripts has no
+    effect; here a weight is that of the term that is added to the cross-entropy. Half-precision inputs are computed
     in float32, under autocast too. Gradients flow to both sides: pass detached teacher maps.
 
     Raises ValueError for fewer than two stages, bad shapes or unequal channels; in forward for other stages.
     Yim et al., CVPR 2017, eq. 2.
+
+    >>> shapes = [(4, 8, 8), (6, 4, 4)]
+    >>> maps = [torch.rand(2, *shape) for shape in shapes]
+    >>> FSP(shapes, shapes)(maps, maps).item()
+    0.0
     """
 
     def __init__(self, student_shapes: Sequence[Sequence[int]], teacher_shapes: Sequence[Sequence[int]]) -> None:

@@ -1,4 +1,4 @@
-"""FT, factor transfer: match a paraphrase of the teacher's map, which an auto-encoder has learnt."""
+"""FT, factor transfer: matches the code that an auto-encoder has learnt for the teacher's map."""
 
 import itertools
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ __all__ = ["FT", "factor_loss"]
 
 
 def factor_loss(student_factor: Tensor, teacher_factor: Tensor, *, attention: bool = True) -> Tensor:
-    """mean |f_s / ||f_s|| - f_t / ||f_t|| |; (n, c, h_s, w_s), (n, c, h_t, w_t) -> ().
+    """Returns mean |f_s / ||f_s|| - f_t / ||f_t|| |; (n, c, h_s, w_s), (n, c, h_t, w_t) -> ().
 
     `attention=True`, RepDistiller's (weight 200): f is the mean over channels of the squared factor, (h * w,).
     `attention=False`, the paper's and its authors' (weight 500): f is the whole factor, (c * h * w,). Either is
@@ -27,6 +27,10 @@ def factor_loss(student_factor: Tensor, teacher_factor: Tensor, *, attention: bo
     Raises ValueError unless both are (n, c, h, w) with the same n and, without `attention`, the same c.
     Kim, Park and Kwak, Paraphrasing Complex Network: Network Compression via Factor Transfer, NeurIPS 2018, L_FT of
     sec. 3.
+
+    >>> x = torch.ones(1, 2, 2, 2)
+    >>> factor_loss(x, 3 * x).item()
+    0.0
     """
     check_map_pair(student_factor, teacher_factor, names=("student_factor", "teacher_factor"))
     if not attention and student_factor.shape[1] != teacher_factor.shape[1]:
@@ -40,13 +44,13 @@ def factor_loss(student_factor: Tensor, teacher_factor: Tensor, *, attention: bo
 
 
 class FT(nn.Module):
-    """`factor_loss` of the translated student map and the paraphrased teacher map; (n, c_s, ...), (n, c_t, ...) -> ().
+    """Computes `factor_loss` of translated student map and paraphrased teacher map; (n, c_s, ...), (n, c_t, ...) -> ().
 
-    Two phases, with parameters apart:
+    There are two phases, with separate parameters:
     1. `paraphraser_loss(teacher_map)` trains `paraphraser` alone, without the student, on the maps of the frozen
        teacher. It is the auto-encoder's mean squared error.
-    2. `forward(student_map, teacher_map)` trains the student and `translator` beside the cross-entropy. The
-       paraphraser stays as it is (no gradient flows there: leave it out of this phase's optimiser); its decoder is not
+    2. `forward(student_map, teacher_map)` trains the student and `translator` together with the cross-entropy. The
+       paraphraser does not change (it gets no gradient: leave it out of this phase's optimiser); its decoder is not
        used.
     Both modules are dropped afterwards.
 
@@ -59,6 +63,10 @@ class FT(nn.Module):
 
     Raises ValueError for bad shapes or a rate outside (0, 1]; in both methods for other channels.
     Kim, Park and Kwak, NeurIPS 2018, L_rec (phase 1) and L_FT (phase 2) of sec. 3; rate is their k, usually 0.5.
+
+    >>> loss = FT((4, 4, 4), (6, 4, 4))
+    >>> loss.paraphraser_loss(torch.rand(2, 6, 4, 4)).shape, loss(torch.rand(2, 4, 4, 4), torch.rand(2, 6, 4, 4)).shape
+    (torch.Size([]), torch.Size([]))
     """
 
     def __init__(

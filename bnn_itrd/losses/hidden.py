@@ -1,4 +1,4 @@
-"""Hidden states beside hidden states: their distance, that of their Gram matrices, and the angle between them."""
+"""Losses on hidden states: their distance, the distance of their Gram matrices, and the angle between them."""
 
 import torch
 from einops import einsum
@@ -11,9 +11,9 @@ __all__ = ["hidden_cosine_loss", "hidden_mmd_loss", "hidden_mse_loss"]
 
 
 def hidden_mse_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
-    """mean (z_s - z_t)^2 over rows and features; (n, d), (n, d) -> ().
+    """Returns mean (z_s - z_t)^2 over rows and features; (n, d), (n, d) -> ().
 
-    The rows are tokens that are no padding. Half-precision inputs are computed in float32. Raises ValueError on other
+    The rows are tokens without padding. Half-precision inputs are computed in float32. Raises ValueError on other
     shapes. TextBrewer (Yang et al. 2020): hidden_mse.
 
     >>> hidden_mse_loss(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 0.0]])).item()
@@ -26,9 +26,9 @@ def hidden_mse_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
 
 
 def hidden_mmd_loss(hidden_s: Tensor, hidden_t: Tensor, mask: Tensor) -> Tensor:
-    """mean (H_s H_s^T / d_s - H_t H_t^T / d_t)^2 over pairs of tokens; (b, l, d_s), (b, l, d_t), (b, l) -> ().
+    """Returns mean (H_s H_s^T / d_s - H_t H_t^T / d_t)^2 over pairs of tokens; (b, l, d_s), (b, l, d_t), (b, l) -> ().
 
-    The pairs are those of one window of which neither token is padding (mask 0); each counts the same. Half-precision
+    The pairs are those of tokens in the same window, without padding (mask 0), with equal weights. Half-precision
     inputs are computed in float32. Raises ValueError on other shapes. TextBrewer (Yang et al. 2020): mmd, in its lists
     of matches smmd.
 
@@ -47,9 +47,9 @@ def hidden_mmd_loss(hidden_s: Tensor, hidden_t: Tensor, mask: Tensor) -> Tensor:
 
 
 def hidden_cosine_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
-    """mean over rows of 1 - cos(z_s, z_t); (n, d), (n, d) -> (), in [0, 2].
+    """Returns the mean over rows of 1 - cos(z_s, z_t); (n, d), (n, d) -> (), in [0, 2].
 
-    The rows are tokens that are no padding; one of zeros has a cosine of 0, and no gradient. Half-precision inputs are
+    The rows are tokens without padding; a zero row has a cosine of 0, and a zero gradient. Half-precision inputs are
     computed in float32. Raises ValueError on other shapes. DistilBERT (Sanh et al. 2019), sec. 3: L_cos.
 
     >>> round(hidden_cosine_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 4.0]])).item(), 4)

@@ -1,4 +1,4 @@
-"""ICKD: match the correlations between the channels of a feature map."""
+"""ICKD: matches the correlations between the channels of a feature map."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ __all__ = ["ICKD", "ickd_loss"]
 
 
 def ickd_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """mean_{n, i} ||G_s[n, i] - G_t[n, i]||^2; (n, c, h_s, w_s), (n, c, h_t, w_t) -> ().
+    """Returns mean_{n, i} ||G_s[n, i] - G_t[n, i]||^2; (n, c, h_s, w_s), (n, c, h_t, w_t) -> ().
 
         F = the map as (c, h * w), per sample    G = F F^T (c, c), each row L2-normalised
 
@@ -27,6 +27,10 @@ def ickd_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     Raises ValueError unless both are (n, c, h, w) with the same n and c.
     Liu et al., Exploring Inter-Channel Correlation for Diversity-Preserved Knowledge Distillation, ICCV 2021, sec. 3;
     the row normalisation and the divisor are those of its published code.
+
+    >>> x = torch.ones(1, 2, 2, 2)
+    >>> ickd_loss(x, 3 * torch.ones(1, 2, 4, 4)).item()
+    0.0
     """
     check_map_pair(student_map, teacher_map)
     if student_map.shape[1] != teacher_map.shape[1]:
@@ -40,7 +44,7 @@ def ickd_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
 
 class ICKD(nn.Module):
-    """`ickd_loss` of an embedded student map; (n, c_s, h_s, w_s), (n, c_t, h_t, w_t) -> (). Usual weight 2.5.
+    """Computes `ickd_loss` of an embedded student map; (n, c_s, h_s, w_s), (n, c_t, h_t, w_t) -> (). Usual weight 2.5.
 
     `embed`, a 1x1 convolution without bias and a BatchNorm2d, gives the student map the teacher's channels. It is used
     where c_s = c_t too, as published; train it with the student's optimiser and drop it afterwards. The published maps
@@ -49,6 +53,9 @@ class ICKD(nn.Module):
     rest in float32 at least, under autocast too.
 
     Raises ValueError for bad shapes; in forward for other channels. Liu et al., ICCV 2021 (see `ickd_loss`).
+
+    >>> ICKD((4, 4, 4), (6, 4, 4))(torch.rand(2, 4, 4, 4), torch.rand(2, 6, 4, 4)).shape
+    torch.Size([])
     """
 
     def __init__(self, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> None:
@@ -65,7 +72,7 @@ class ICKD(nn.Module):
 
 
 def _channel_correlation(x: Tensor) -> Tensor:
-    """Gram matrix of the channels, rows L2-normalised, (n, c, h, w) -> (n, c, c)."""
+    """Returns the Gram matrix of the channels with L2-normalised rows, (n, c, h, w) -> (n, c, c)."""
     # Only the directions of the rows matter, and fourth powers would leave the range of float32.
     flat = by_peak(rearrange(x, "n c h w -> n c (h w)"), dim=(1, 2))
     return unit(einsum(flat, flat, "n i p, n j p -> n i j"))

@@ -1,4 +1,4 @@
-"""Information Theoretic Representation Distillation: both terms, with the embedding they train."""
+"""Information Theoretic Representation Distillation: both terms, with the embedding that they train."""
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ __all__ = ["ITRD"]
 
 
 class ITRD(nn.Module):
-    """beta_corr * L_corr(embed(z_s), z_t) + beta_mi * L_mi(z_s, z_t); (n, d_s), (n, d_t) -> ().
+    """Computes beta_corr * L_corr(embed(z_s), z_t) + beta_mi * L_mi(z_s, z_t); (n, d_s), (n, d_t) -> ().
 
     z_s and z_t are the inputs of the last fully connected layer of student and teacher. `embed` is one
     trainable Linear(d_s, d_t): train it with the student's optimiser and drop it afterwards. The correlation
@@ -32,6 +32,9 @@ class ITRD(nn.Module):
     other widths than these.
     Miles, Lopez Rodriguez and Mikolajczyk, Information Theoretic Representation Distillation, BMVC 2022,
     eq. 10, the cross-entropy aside, and algorithm 1.
+
+    >>> ITRD(4, 8)(torch.rand(5, 4), torch.rand(5, 8)).shape
+    torch.Size([])
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class ITRD(nn.Module):
         self.embed = nn.Linear(student_dim, teacher_dim)
 
     def parts(self, z_s: Tensor, z_t: Tensor) -> dict[str, Tensor]:
-        """The weighted terms, `corr` and `mi`, that forward adds; a term with beta 0 is absent."""
+        """Returns the weighted terms `corr` and `mi`, which forward adds; a term with beta 0 is absent."""
         check_rows("z_s", z_s, self.student_dim)
         check_rows("z_t", z_t, self.teacher_dim)
         raw_for_mi = self.student_dim == self.teacher_dim
@@ -89,7 +92,7 @@ class ITRD(nn.Module):
         return terms
 
     def forward(self, z_s: Tensor, z_t: Tensor) -> Tensor:
-        """The sum of `parts`; 0 without a graph where both betas are 0."""
+        """Returns the sum of `parts`; where both betas are 0, it is 0 and has no gradient."""
         total = torch.zeros((), device=z_s.device)
         for term in self.parts(z_s, z_t).values():
             total = total + term

@@ -10,7 +10,7 @@ __all__ = ["KD", "soft_kl"]
 
 
 def soft_kl(student: Tensor, teacher: Tensor, *, tau: float = 4.0) -> Tensor:
-    """tau^2 * KL(softmax(teacher / tau) || softmax(student / tau)) of logits; (n, c), (n, c) -> (), in nats.
+    """Returns tau^2 * KL(softmax(teacher / tau) || softmax(student / tau)); (n, c), (n, c) -> (), in nats.
 
     Summed over the c classes and averaged over the n samples ("batchmean"). tau^2 keeps the size of the
     gradient, tau * (p_s - p_t) / n, independent of tau where tau is large. Half-precision inputs are computed
@@ -18,6 +18,10 @@ def soft_kl(student: Tensor, teacher: Tensor, *, tau: float = 4.0) -> Tensor:
 
     Raises ValueError unless both are (n, c) and tau > 0.
     Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015, sec. 2.
+
+    >>> z = torch.tensor([[0.0, 0.0]])
+    >>> round(soft_kl(z, torch.tensor([[100.0, 0.0]]), tau=1.0).item(), 4)  # ln 2
+    0.6931
     """
     check_positive("tau", tau)
     check_same_shape("student", student, "teacher", teacher, "(n, c)")
@@ -29,12 +33,15 @@ def soft_kl(student: Tensor, teacher: Tensor, *, tau: float = 4.0) -> Tensor:
 
 
 class KD(nn.Module):
-    """`soft_kl` at a fixed temperature; (n, c), (n, c) -> (), in nats.
+    """Computes `soft_kl` at a fixed temperature; (n, c), (n, c) -> (), in nats.
 
-    It holds no weight. The usual total, of RepDistiller's CIFAR-100 runs, is 0.1 * cross-entropy + 0.9 * KD
+    It has no weight of its own. The usual total, of RepDistiller's CIFAR-100 runs, is 0.1 * cross-entropy + 0.9 * KD
     at tau = 4; the 0.9 belongs to the tau^2 factor and the "batchmean" reduction of `soft_kl`.
 
     Raises ValueError unless tau > 0. Hinton, Vinyals and Dean 2015, sec. 2.
+
+    >>> KD(tau=4.0)(torch.ones(2, 3), torch.zeros(2, 3)).item()
+    0.0
     """
 
     def __init__(self, tau: float = 4.0) -> None:

@@ -1,4 +1,4 @@
-"""LwF, learning without forgetting: the teacher's softened answers, given by a head of their own."""
+"""LwF, learning without forgetting: a separate head of the student predicts the teacher's softened probabilities."""
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,10 @@ __all__ = ["LwF"]
 
 
 class LwF(nn.Module):
-    """KL(softmax(teacher / tau) || softmax(head(z_s) / tau)), (n, d), (n, k) -> (), in nats.
+    """Computes KL(softmax(teacher / tau) || softmax(head(z_s) / tau)), (n, d), (n, k) -> (), in nats.
 
-    `head` is one Linear(d, k) on the student's representation: it answers the teacher's question, whose k classes need
-    not be the student's. It is trained with the student's optimiser and dropped afterwards. The paper writes the
+    `head` is one Linear(d, k) on the student's representation, for the teacher's k classes, which need not be the
+    student's. It is trained with the student's optimiser and dropped afterwards. The paper writes the
     cross-entropy, which has the same gradient, being larger by the teacher's entropy; as there, and other than in
     `soft_kl`, no tau^2 stands in front. Weight 1. Computed in float32 at least, under autocast too. Gradients flow to
     both: pass detached teacher logits.

@@ -1,4 +1,4 @@
-"""The mutual-information loss of ITRD: match the similarities between the samples of a batch."""
+"""The mutual-information loss of ITRD: matches the similarities between the samples of a batch."""
 
 import math
 
@@ -15,7 +15,7 @@ __all__ = ["gram_matrix", "information_potential", "mutual_information_loss"]
 def mutual_information_loss(
     z_s: Tensor, z_t: Tensor, *, log: bool = False, order: float = 2.0, degree: int = 1
 ) -> Tensor:
-    """||G_s||_F^2 - ||G_st||_F^2 of unit-trace Gram matrices; (n, d_s), (n, d_t) -> ().
+    """Returns ||G_s||_F^2 - ||G_st||_F^2 of unit-trace Gram matrices; (n, d_s), (n, d_t) -> ().
 
         Z = rows of z, L2-normalised    G = (Z Z^T)^degree, elementwise    G_st = G_s * G_t    each / its own trace
 

@@ -1,4 +1,4 @@
-"""Neuron selectivity transfer: match the distribution of the channels' activation patterns."""
+"""Neuron selectivity transfer: matches the distribution of the channels' activation patterns."""
 
 import torch
 from einops import einsum, rearrange
@@ -12,7 +12,7 @@ __all__ = ["nst_loss"]
 
 
 def nst_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """Squared MMD between the channels of two maps; (n, c_s, h_s, w_s), (n, c_t, h_t, w_t) -> ().
+    """Returns the squared MMD between the channels of two maps; (n, c_s, h_s, w_s), (n, c_t, h_t, w_t) -> ().
 
         mean_ij k(f_t^i, f_t^j) + mean_ij k(f_s^i, f_s^j) - 2 mean_ij k(f_s^i, f_t^j)    k(x, y) = (x . y)^2
 
@@ -29,6 +29,10 @@ def nst_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     Raises ValueError unless both are maps of the same n.
     Huang and Wang, Like What You Like: Knowledge Distill via Neuron Selectivity Transfer, 2017, its squared MMD of
     normalised channels with the polynomial kernel.
+
+    >>> x = torch.ones(1, 2, 2, 2)
+    >>> nst_loss(x, 3 * x).item()
+    0.0
     """
     check_map_pair(student_map, teacher_map)
     with torch.autocast(student_map.device.type, enabled=False):
@@ -38,5 +42,5 @@ def nst_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
 
 def _mean_kernel(a: Tensor, b: Tensor) -> Tensor:
-    """Mean of (a_i . b_j)^2 over samples and pairs of channels, (n, c, p), (n, d, p) -> ()."""
+    """Returns the mean of (a_i . b_j)^2 over samples and pairs of channels, (n, c, p), (n, d, p) -> ()."""
     return einsum(a, b, "n c p, n d p -> n c d").square().mean()

@@ -1,4 +1,4 @@
-"""Probabilistic knowledge transfer: match the probability that a sample picks another as its neighbour."""
+"""Probabilistic knowledge transfer: matches the probability that a sample picks another as its neighbour."""
 
 import torch
 from einops import einsum, reduce
@@ -9,12 +9,12 @@ from ._scale import unit
 
 __all__ = ["pkt_loss"]
 
-# Of the published code: keeps the logarithm finite where two samples point in opposite directions.
+# As in the published code, it keeps the logarithm finite where two samples point in opposite directions.
 _EPS = 1e-7
 
 
 def pkt_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
-    """mean_ij p_t log((p_t + eps) / (p_s + eps)), eps = 1e-7; (n, d_s), (n, d_t) -> (), in nats.
+    """Returns mean_ij p_t log((p_t + eps) / (p_s + eps)), eps = 1e-7; (n, d_s), (n, d_t) -> (), in nats.
 
         p[i, j] = K[i, j] / sum_j K[i, j]    K[i, j] = (cos(z_i, z_j) + 1) / 2
 
@@ -30,6 +30,9 @@ def pkt_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
     Raises ValueError unless both are 2-D with the same n; d_s and d_t may differ.
     Passalis and Tefas, Learning Deep Representations with Probabilistic Knowledge Transfer, ECCV 2018, sec. 3: the
     conditional probabilities, the cosine kernel and the KL divergence.
+
+    >>> pkt_loss(torch.eye(2), 3 * torch.eye(2)).item()
+    0.0
     """
     check_same_samples(z_s, z_t)
     with torch.autocast(z_s.device.type, enabled=False):
@@ -39,7 +42,7 @@ def pkt_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
 
 
 def _conditional(z: Tensor) -> Tensor:
-    """Row-wise neighbour probabilities under the cosine kernel, (n, d) -> (n, n)."""
+    """Returns row-wise neighbour probabilities under the cosine kernel, (n, d) -> (n, n)."""
     z = unit(z)
     # Rounding takes the cosine of opposite rows below -1.
     kernel = ((einsum(z, z, "i d, j d -> i j") + 1) / 2).clamp_min(0)

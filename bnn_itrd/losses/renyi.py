@@ -12,7 +12,7 @@ __all__ = ["renyi_entropy", "renyi_joint_entropy", "renyi_mutual_information", "
 
 
 def renyi_entropy(gram: Tensor, *, alpha: float = 2.0) -> Tensor:
-    """1 / (1 - alpha) * log2 sum_i lambda_i^alpha, lambda the spectrum of G / tr G; (n, n) -> (), in bits.
+    """Returns 1 / (1 - alpha) * log2 sum_i lambda_i^alpha, lambda the spectrum of G / tr G; (n, n) -> (), in bits.
 
     Between 0 (rank one) and log2 n (a multiple of the identity). Eigenvalues up to n eps times the largest are
     rounding and count as 0; alpha = 1 is the Shannon limit -sum_i lambda_i log2 lambda_i. `gram` is symmetric positive
@@ -22,6 +22,9 @@ def renyi_entropy(gram: Tensor, *, alpha: float = 2.0) -> Tensor:
     Raises ValueError unless gram is square and alpha > 0.
     Miles, Lopez Rodriguez and Mikolajczyk, Information Theoretic Representation Distillation, BMVC 2022,
     eq. 3, after Sanchez Giraldo, Rao and Principe, IEEE Trans. Information Theory 2015.
+
+    >>> renyi_entropy(torch.eye(4)).item()
+    2.0
     """
 
     def of_powers(potential: Tensor, positive: Tensor) -> Tensor:
@@ -34,8 +37,8 @@ def tsallis_entropy(gram: Tensor, *, alpha: float = 2.0) -> Tensor:
     """Returns (1 - sum_i lambda_i^alpha) / (alpha - 1), lambda the spectrum of G / tr G; (n, n) -> ().
 
     It is Renyi's entropy without its logarithm: both grow together, and alpha = 1 is Shannon's entropy in nats. Between
-    0 (rank one) and (1 - n^(1 - alpha)) / (alpha - 1). What is read of `gram`, and what is raised, is as in
-    `renyi_entropy`.
+    0 (rank one) and (1 - n^(1 - alpha)) / (alpha - 1). `gram` is read as in `renyi_entropy`, which raises the same
+    errors.
     Tsallis, Possible generalization of Boltzmann-Gibbs statistics, Journal of Statistical Physics 1988, eq. 1, of the
     spectrum; with alpha = 2 one less the information potential of BMVC 2022 (above), eq. 3.
 
@@ -52,7 +55,7 @@ def tsallis_entropy(gram: Tensor, *, alpha: float = 2.0) -> Tensor:
 def _entropy(
     gram: Tensor, alpha: float, logarithm: Callable[[Tensor], Tensor], of_powers: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """An entropy of the spectrum of G / tr G: `of_powers` of sum_i lambda_i^alpha, or Shannon's where alpha is 1.
+    """Returns an entropy of the spectrum of G / tr G: `of_powers` of sum_i lambda_i^alpha, or Shannon's for alpha = 1.
 
     of_powers is given the sum, and whether any eigenvalue is more than 0; () twice. Raises ValueError unless the
     matrix is real, square and has a row, and alpha > 0.
@@ -71,9 +74,9 @@ def _entropy(
 
 
 def _spectrum(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """The eigenvalues of G / tr G, 1 in the place of those that are 0 but for rounding, and which are not; (n,) twice.
+    """Returns the eigenvalues of G / tr G, 1 for those that are 0 up to rounding, and which are positive; (n,) twice.
 
-    1 is neutral in the sums above, and keeps the gradient of a logarithm and of a power below 1 finite. Of a matrix
+    1 adds nothing to the sums above, and keeps the gradient of a logarithm and of a power below 1 finite. For a matrix
     that is not finite, which LAPACK would refuse, all are NaN.
     """
     info = torch.finfo(gram.dtype)
@@ -88,9 +91,12 @@ def _spectrum(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def renyi_joint_entropy(gram_a: Tensor, gram_b: Tensor, *, alpha: float = 2.0) -> Tensor:
-    """S_alpha(A * B / tr(A * B)), the product elementwise; (n, n), (n, n) -> (), in bits.
+    """Returns S_alpha(A * B / tr(A * B)), with the elementwise product; (n, n), (n, n) -> (), in bits.
 
     Raises ValueError unless both are square, of one size, and alpha > 0. BMVC 2022 (above), eq. 4.
+
+    >>> renyi_joint_entropy(torch.eye(4), torch.ones(4, 4)).item()
+    2.0
     """
     check_same_shape("gram_a", gram_a, "gram_b", gram_b, "(n, n)")
     gram_a, gram_b = as_float(gram_a, gram_b)
@@ -98,9 +104,12 @@ def renyi_joint_entropy(gram_a: Tensor, gram_b: Tensor, *, alpha: float = 2.0) -
 
 
 def renyi_mutual_information(gram_a: Tensor, gram_b: Tensor, *, alpha: float = 2.0) -> Tensor:
-    """S_alpha(A) + S_alpha(B) - S_alpha(A, B); (n, n), (n, n) -> (), in bits.
+    """Returns S_alpha(A) + S_alpha(B) - S_alpha(A, B); (n, n), (n, n) -> (), in bits.
 
     Raises ValueError unless both are square, of one size, and alpha > 0. BMVC 2022 (above), eq. 5.
+
+    >>> renyi_mutual_information(torch.eye(4), torch.eye(4)).item()
+    2.0
     """
     joint = renyi_joint_entropy(gram_a, gram_b, alpha=alpha)
     return renyi_entropy(gram_a, alpha=alpha) + renyi_entropy(gram_b, alpha=alpha) - joint

@@ -1,4 +1,4 @@
-"""ReviewKD: fuse the student's stages from deep to shallow, and match each with the teacher's at several scales."""
+"""ReviewKD: fuses the student's stages from deep to shallow, and matches each to the teacher's at several scales."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ _MAX_MIDDLE_CHANNELS = 512
 
 
 def hierarchical_context_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """Weighted mean of the MSE of the maps and of their average-poolings to 4x4, 2x2, 1x1; (n, c, h, w) twice -> ().
+    """Returns the weighted mean MSE of the maps and of their average-poolings to 4x4, 2x2, 1x1; two (n, c, h, w) -> ().
 
     The maps themselves have weight 1, each pooled size l < min(h, w) half of the weight before it; the sum is divided
     by the sum of the weights. Each MSE is a mean over all elements. 0 where the maps are equal. Half-precision inputs
@@ -26,12 +26,15 @@ def hierarchical_context_loss(student_map: Tensor, teacher_map: Tensor) -> Tenso
     Raises ValueError unless both share (n, c, h, w).
     Chen, Liu, Zhao and Jia, Distilling Knowledge via Knowledge Review, CVPR 2021, sec. 3.3; weights of the published
     code.
+
+    >>> hierarchical_context_loss(torch.ones(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)).item()
+    1.0
     """
     check_same_map(student_map, teacher_map)
     with torch.autocast(student_map.device.type, enabled=False):
         student_map, teacher_map = as_float(student_map, teacher_map)
         loss, weight, total = F.mse_loss(student_map, teacher_map), 1.0, 1.0
-        # The poolings are linear: those of the difference are the differences of those of the maps.
+        # Pooling is linear, so the difference is pooled instead of both maps.
         difference = student_map - teacher_map
         for size in _LEVELS:
             if size < min(difference.shape[2:]):
@@ -42,12 +45,13 @@ def hierarchical_context_loss(student_map: Tensor, teacher_map: Tensor) -> Tenso
 
 
 class ReviewKD(nn.Module):
-    """sum_k `hierarchical_context_loss`(fused student stage k, teacher stage k); lists of maps (n, c, h, w) -> ().
+    """Computes sum_k `hierarchical_context_loss`(fused student stage k, teacher stage k); lists of (n, c, h, w) -> ().
 
-    From the deepest stage to the shallowest, `Fusion` (ABF) k makes of student stage k and the residual of stage k + 1
-    a map of the teacher's shape and the next residual. Stages are listed from shallow to deep. As published, the last
-    one is the pooled representation, a map of (d, 1, 1), and the teacher's maps are those before the activation.
-    All residuals have min(512, channels of the deepest student stage) channels. Sizes are read from the maps.
+    From the deepest stage to the shallowest, the `Fusion` (ABF) of stage k turns student stage k and the residual of
+    stage k + 1 into a map of the teacher's shape and the next residual. Stages are listed from shallow to deep. As
+    published, the last one is the pooled representation, a map of (d, 1, 1), and the teacher's maps are those before
+    the activation. All residuals have min(512, channels of the deepest student stage) channels. Sizes are read from the
+    maps.
 
     The fusions are trained with the student's optimiser and dropped afterwards. Usual weight 0.6 to 8 by the pair of
     networks, rising linearly from 0 over the first 20 epochs. They are computed in the dtype of their weights, float32
@@ -56,6 +60,11 @@ class ReviewKD(nn.Module):
 
     Raises ValueError for bad shapes or lists of unequal length; in forward for other stages.
     Chen et al., CVPR 2021, sec. 3.2 and fig. 3.
+
+    >>> student, teacher = [(4, 8, 8), (6, 4, 4)], [(8, 8, 8), (12, 4, 4)]
+    >>> loss = ReviewKD(student, teacher)
+    >>> loss([torch.rand(2, *s) for s in student], [torch.rand(2, *t) for t in teacher]).shape
+    torch.Size([])
     """
 
     def __init__(self, student_shapes: Sequence[Sequence[int]], teacher_shapes: Sequence[Sequence[int]]) -> None:
@@ -81,12 +90,16 @@ class ReviewKD(nn.Module):
 
 
 class Fusion(nn.Module):
-    """ABF: a student map and a deeper residual -> (map of the teacher's shape, residual), both of the given size.
+    """Computes ABF: a student map, a deeper residual -> (map of the teacher's shape, residual), both of the given size.
 
         x = BN(conv1x1(map)), c -> middle        a_x, a_y = sigmoid(conv1x1([x, y])), y = residual resized to x
         r = a_x x + a_y y, resized to `size`     output = BN(conv3x3(r)), middle -> out_channels
 
     Resizing is nearest-neighbour; without `fuse` (the deepest stage) r = x. Chen et al., CVPR 2021, fig. 3(a).
+
+    >>> out, residual = Fusion(4, 6, 8, fuse=False)(torch.rand(2, 4, 4, 4), None, (8, 8))
+    >>> out.shape, residual.shape
+    (torch.Size([2, 8, 8, 8]), torch.Size([2, 6, 8, 8]))
     """
 
     def __init__(self, channels: int, middle: int, out_channels: int, *, fuse: bool) -> None:

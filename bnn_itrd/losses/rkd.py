@@ -1,4 +1,4 @@
-"""Relational knowledge distillation: match distances between samples, and angles of triples of them."""
+"""Relational knowledge distillation: matches distances between samples, and angles in triples of samples."""
 
 import math
 
@@ -14,10 +14,10 @@ __all__ = ["RKD", "rkd_angle_loss", "rkd_distance_loss"]
 
 
 def rkd_distance_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
-    """mean_ij huber(d_s[i, j] / mu_s - d_t[i, j] / mu_t); (n, d_s), (n, d_t) -> ().
+    """Returns mean_ij huber(d_s[i, j] / mu_s - d_t[i, j] / mu_t); (n, d_s), (n, d_t) -> ().
 
-    d[i, j] = ||z_i - z_j||, mu its mean over the pairs i != j, huber(x) = x^2 / 2 below 1, |x| - 1/2 above. A mean
-    over all n^2 pairs, the n zeros of i = j included (the published code; the paper sums), usual weight 25.
+    d[i, j] = ||z_i - z_j||, mu its mean over the pairs i != j, huber(x) = x^2 / 2 below 1, |x| - 1/2 above. The
+    mean is over all n^2 pairs, with the n zeros of i = j (as in the published code; the paper sums); usual weight 25.
 
     0 where student = teacher. Invariant to a factor, a shift and a rotation of all samples of a side, and to the
     order of samples. Equal samples have distance 0 with a zero gradient; a side whose mean distance is up to
@@ -27,6 +27,10 @@ def rkd_distance_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
 
     Raises ValueError unless both are 2-D with the same n; d_s and d_t may differ.
     Park, Kim, Lu and Cho, Relational Knowledge Distillation, CVPR 2019, eq. 4 to 6 and its Huber loss.
+
+    >>> z = torch.tensor([[0.0], [1.0], [3.0]])
+    >>> round(rkd_distance_loss(z, 2 * z + 1).item(), 6)
+    0.0
     """
     check_same_samples(z_s, z_t)
     with torch.autocast(z_s.device.type, enabled=False):
@@ -35,7 +39,7 @@ def rkd_distance_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
 
 
 def rkd_angle_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
-    """mean_ijk huber(cos_s[i, j, k] - cos_t[i, j, k]), cos of the angle at z_j; (n, d_s), (n, d_t) -> ().
+    """Returns mean_ijk huber(cos_s[i, j, k] - cos_t[i, j, k]), cos of the angle at z_j; (n, d_s), (n, d_t) -> ().
 
         cos[i, j, k] = <e_ij, e_kj>    e_ij = (z_i - z_j) / ||z_i - z_j||
 
@@ -45,6 +49,10 @@ def rkd_angle_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
 
     Raises ValueError unless both are 2-D with the same n; d_s and d_t may differ.
     Park, Kim, Lu and Cho, CVPR 2019, eq. 7 and its Huber loss.
+
+    >>> z = torch.tensor([[0.0], [1.0], [3.0]])
+    >>> round(rkd_angle_loss(z, 2 * z + 1).item(), 6)
+    0.0
     """
     check_same_samples(z_s, z_t)
     with torch.autocast(z_s.device.type, enabled=False):
@@ -53,12 +61,15 @@ def rkd_angle_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
 
 
 class RKD(nn.Module):
-    """distance * `rkd_distance_loss` + angle * `rkd_angle_loss`; (n, d_s), (n, d_t) -> ().
+    """Computes distance * `rkd_distance_loss` + angle * `rkd_angle_loss`; (n, d_s), (n, d_t) -> ().
 
-    The usual total (the paper's, and RepDistiller's with weight 1) has the factors 25 and 50. A factor of 0 skips its
-    term, and its memory.
+    The usual total (the paper's, and RepDistiller's with weight 1) has the factors 25 and 50. With a factor of 0
+    the term is not computed.
 
     Raises ValueError for negative factors, and in forward as the functions do. Park et al., CVPR 2019, sec. 3.2.
+
+    >>> RKD()(torch.rand(4, 3), torch.rand(4, 5)).shape
+    torch.Size([])
     """
 
     def __init__(self, *, distance: float = 25.0, angle: float = 50.0) -> None:
@@ -81,13 +92,13 @@ class RKD(nn.Module):
 
 
 def _differences(z: Tensor) -> Tensor:
-    """z_i - z_j at [j, i], (n, d) -> (n, n, d)."""
-    # Not from the Gram matrix: its rounding would drown the distances of near neighbours.
+    """Returns z_i - z_j at [j, i], (n, d) -> (n, n, d)."""
+    # The Gram matrix would be faster, but its rounding is larger than the distances of near neighbours.
     return rearrange(z, "i d -> 1 i d") - rearrange(z, "j d -> j 1 d")
 
 
 def _distances(z: Tensor) -> Tensor:
-    """Distances divided by their mean over i != j, (n, d) -> (n, n)."""
+    """Returns the distances divided by their mean over i != j, (n, d) -> (n, n)."""
     n = z.shape[0]
     distance = torch.linalg.vector_norm(_differences(z), dim=-1)
     mean = distance.sum() / max(n * (n - 1), 1)
@@ -95,6 +106,6 @@ def _distances(z: Tensor) -> Tensor:
 
 
 def _cosines(z: Tensor) -> Tensor:
-    """Cosine of the angle at z_j between z_i and z_k at [j, i, k], (n, d) -> (n, n, n)."""
+    """Returns the cosine of the angle at z_j between z_i and z_k at [j, i, k], (n, d) -> (n, n, n)."""
     direction = unit(_differences(z))
     return einsum(direction, direction, "j i d, j k d -> j i k")

@@ -1,4 +1,4 @@
-"""SRD, the projector: match normalised representations through one trained projection."""
+"""SRD, the projector: matches normalised representations through one trained projection."""
 
 from typing import Literal, get_args
 
@@ -18,15 +18,18 @@ _SMALLEST_DIFFERENCE = 1e-4
 
 
 def srd_loss(z_s: Tensor, z_t: Tensor, *, exponent: float = 4.0) -> Tensor:
-    """ln sum_ij |z_s - z_t|_ij^exponent; (n, d), (n, d) -> (), in nats.
+    """Returns ln sum_ij |z_s - z_t|_ij^exponent; (n, d), (n, d) -> (), in nats.
 
     A sum over samples and features inside the logarithm: the batch size only shifts it. Its gradient grows without
     bound as the inputs approach each other. So below ln(n d) + exponent ln(1e-4), a typical difference of 1e-4 between
-    standardised features, it stays constant with a zero gradient: what is left there is rounding. Half-precision
+    standardised features, it is constant and has a zero gradient, since such differences are rounding. Half-precision
     inputs are computed in float32, under autocast too. Gradients flow to both inputs: pass a detached teacher.
 
     Raises ValueError unless both are (n, d) and exponent >= 1 (below, the gradient is infinite at equality).
     The LogSum of Miles and Mikolajczyk, Understanding the Role of the Projector in Knowledge Distillation, AAAI 2024.
+
+    >>> round(srd_loss(torch.tensor([[2.0]]), torch.tensor([[0.0]])).item(), 4)  # 4 ln 2
+    2.7726
     """
     _check_exponent(exponent)
     check_same_shape("z_s", z_s, "z_t", z_t, "(n, d)")
@@ -58,7 +61,7 @@ def half_squared_distance(z_s: Tensor, z_t: Tensor) -> Tensor:
 
 
 class SRD(nn.Module):
-    """`srd_loss` of BN(W z_s) and BN(z_t); (n, d_s), (n, d_t) -> (), in nats.
+    """Computes `srd_loss` of BN(W z_s) and BN(z_t); (n, d_s), (n, d_t) -> (), in nats.
 
     z_s and z_t are the inputs of the last fully connected layer. `projector` is one trainable Linear(d_s, d_t) (no
     bias: BN would remove it), trained with the student's optimiser and dropped afterwards, also where d_s = d_t. BN
@@ -66,19 +69,22 @@ class SRD(nn.Module):
     authors' code); in eval mode its running statistics are used.
 
     Usual weight 2. The paper gives neither the weight nor the exponent: both are those of the authors' ImageNet code,
-    2 ln sum |.|^4, which adds the logit term KL(teacher || student) beside it (here `KD(tau=1)`). torchdistill's
+    2 ln sum |.|^4, which also adds the logit term KL(teacher || student) (here `KD(tau=1)`). torchdistill's
     default exponent is 1. Computed in the dtype of the weights, float32 unless changed, under autocast too. Statistics
     are those of the rows passed (under DistributedDataParallel, of the local batch). A constant feature is standardised
     to 0.
 
     The poster compares each of the three parts with others. `norm`: "l2" scales each sample's features to norm 1 (a
-    zero row stays zero, without a gradient) and "none" leaves them, both without state. `projector`: "mlp" is
+    zero row stays zero, with a zero gradient) and "none" does not scale; both have no state. `projector`: "mlp" is
     Linear(d_s, d_t), ReLU and Linear(d_t, d_t) without a bias; the poster has non-linear projections and does not say
     of which layers. `form`: "l2" takes `half_squared_distance`, without an exponent.
 
     Raises ValueError for sizes < 1, exponent < 1, another norm, projector or form; in forward for other widths, and
     with BN in training for n = 1.
     Miles and Mikolajczyk, AAAI 2024, and its poster.
+
+    >>> SRD(4, 8)(torch.rand(5, 4), torch.rand(5, 8)).shape
+    torch.Size([])
     """
 
     def __init__(

@@ -16,7 +16,7 @@ _MIN_VARIANCE = 1e-5
 
 
 def vid_loss(mean: Tensor, target: Tensor, variance: Tensor, *, reduction: str = "mean") -> Tensor:
-    """-log q(target) of independent Gaussians, log(2 pi) / 2 aside; (n, c, ...), (n, c, ...), (c,) -> (), in nats.
+    """Returns -log q(target) of Gaussians, without log(2 pi) / 2; (n, c, ...), (n, c, ...), (c,) -> (), in nats.
 
         log sigma_c + (target - mean)^2 / (2 sigma_c^2)
 
@@ -27,6 +27,9 @@ def vid_loss(mean: Tensor, target: Tensor, variance: Tensor, *, reduction: str =
     Raises ValueError for another reduction, or unless mean and target share a shape (n, c, ...) and variance is (c,).
     Ahn, Hu, Damianou, Lawrence and Dai, Variational Information Distillation for Knowledge Transfer, CVPR 2019;
     eq. 3 and 4 of its workshop version.
+
+    >>> vid_loss(torch.zeros(1, 1), torch.ones(1, 1), torch.ones(1)).item()
+    0.5
     """
     _check_reduction(reduction)
     if mean.ndim < 2 or mean.shape != target.shape or 0 in mean.shape:
@@ -44,11 +47,11 @@ def vid_loss(mean: Tensor, target: Tensor, variance: Tensor, *, reduction: str =
 
 
 class VID(nn.Module):
-    """MI-I: `vid_loss` of the teacher's map given the student's; (n, c_s, h_s, w_s), (n, c_t, h_t, w_t) -> ().
+    """Computes MI-I, `vid_loss` of the teacher's map given the student's; (n, c_s, h_s, w_s), (n, c_t, h_t, w_t) -> ().
 
     The mean is a small network on the student's map, `regressor`; the variance one parameter per teacher channel,
     softplus(raw) + 1e-5, starting at `init_variance`. Both are trained with the student's optimiser and dropped
-    afterwards. Two published forms, and a weight that belongs to each:
+    afterwards. There are two published forms, each with its own usual weight:
     - `batch_norm=False, reduction="mean"`, RepDistiller's: three 1x1 convolutions without bias, ReLU between; weight 1.
     - `batch_norm=True, reduction="sum"`, the paper's: two 1x1 convolutions, batch normalisation and ReLU between them
       (the paper does not say whether they follow the second one too: a mean behind a ReLU could not be negative).
@@ -60,6 +63,9 @@ class VID(nn.Module):
 
     Raises ValueError for bad shapes, init_variance <= 1e-5 or another reduction; in forward for other channels.
     Ahn et al., CVPR 2019; sec. 2 and 3 of its workshop version.
+
+    >>> VID((4, 8, 8), (6, 4, 4))(torch.rand(2, 4, 8, 8), torch.rand(2, 6, 4, 4)).shape
+    torch.Size([])
     """
 
     def __init__(
@@ -89,7 +95,7 @@ class VID(nn.Module):
 
     @property
     def variance(self) -> Tensor:
-        """sigma^2 per teacher channel, (c_t,)."""
+        """Returns sigma^2 per teacher channel, (c_t,)."""
         return F.softplus(self.raw_variance) + _MIN_VARIANCE
 
     def forward(self, student_map: Tensor, teacher_map: Tensor) -> Tensor:
@@ -102,7 +108,7 @@ class VID(nn.Module):
 
 
 class VIDLogits(nn.Module):
-    """MI-L: `vid_loss` of the teacher's logits given the student's representation; (n, d), (n, k) -> ().
+    """Computes MI-L, `vid_loss` of the teacher's logits given the student's representation; (n, d), (n, k) -> ().
 
     The mean is one Linear(d, k), the variance one parameter per logit, as in `VID`: k is the number of the teacher's
     classes, which need not be the student's. For knowledge transfer between different tasks. Usual weight 1 with
@@ -110,6 +116,9 @@ class VIDLogits(nn.Module):
 
     Raises ValueError for sizes < 1, init_variance <= 1e-5 or another reduction; in forward for other widths.
     Ahn et al., CVPR 2019; sec. 3.2 of its workshop version.
+
+    >>> VIDLogits(4, 10)(torch.rand(2, 4), torch.rand(2, 10)).shape
+    torch.Size([])
     """
 
     def __init__(
@@ -125,7 +134,7 @@ class VIDLogits(nn.Module):
 
     @property
     def variance(self) -> Tensor:
-        """sigma^2 per logit, (k,)."""
+        """Returns sigma^2 per logit, (k,)."""
         return F.softplus(self.raw_variance) + _MIN_VARIANCE
 
     def forward(self, z_s: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -143,7 +152,7 @@ def _check_reduction(reduction: str) -> None:
 
 
 def _raw_variance(size: int, variance: float) -> Tensor:
-    """The parameter from which softplus makes this variance."""
+    """Returns the parameter whose softplus gives this variance."""
     check_positive("init_variance", variance)
     if variance <= _MIN_VARIANCE:
         raise ValueError(f"init_variance must be > {_MIN_VARIANCE}, got {variance}")

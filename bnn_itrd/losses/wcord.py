@@ -1,4 +1,4 @@
-"""WCoRD: Wasserstein distances between the networks' embeddings, dual over the training set, primal in the batch."""
+"""WCoRD: Wasserstein distances between embeddings, in dual form over the training set, in primal form in the batch."""
 
 import torch
 from einops import einsum, reduce
@@ -12,15 +12,18 @@ __all__ = ["WCoRD", "global_contrast_loss", "sinkhorn"]
 
 
 def sinkhorn(cost: Tensor, *, epsilon: float = 0.1, iterations: int = 50) -> Tensor:
-    """argmin_P <P, cost> - epsilon H(P) over couplings of two uniform distributions; (n, m) -> (n, m).
+    """Returns argmin_P <P, cost> - epsilon H(P) over couplings of two uniform distributions; (n, m) -> (n, m).
 
-    `iterations` rounds of Sinkhorn's scalings on logarithms, so no exp under- or overflows. Each round ends on the
-    columns: they sum to 1 / m to rounding, the rows to 1 / n in the limit. The plan is a constant: no gradient flows
-    into it, as the envelope theorem wants where it is multiplied with the cost (exact for the regularised optimum).
+    `iterations` rounds of Sinkhorn's scalings on logarithms, so no exp under- or overflows. Each round ends
+    with the columns, which sum to 1 / m up to rounding; the rows sum to 1 / n in the limit. The result is a constant
+    without a gradient, as the envelope theorem requires where it is multiplied with the cost.
     Half precision is computed in float32, under autocast too.
 
     Raises ValueError unless cost is a matrix, epsilon > 0 and iterations >= 1.
     Cuturi, Sinkhorn Distances, NeurIPS 2013.
+
+    >>> sinkhorn(torch.zeros(2, 2)).tolist()
+    [[0.25, 0.25], [0.25, 0.25]]
     """
     check_matrix("cost", cost)
     check_positive("epsilon", epsilon)
@@ -34,7 +37,7 @@ def sinkhorn(cost: Tensor, *, epsilon: float = 0.1, iterations: int = 50) -> Ten
 
 
 def global_contrast_loss(log_odds: Tensor) -> Tensor:
-    """-(h_0 - sum_k h_k), h = sigmoid(log_odds), averaged over rows; (n, 1 + K) -> ().
+    """Returns -(h_0 - sum_k h_k), h = sigmoid(log_odds), averaged over rows; (n, 1 + K) -> ().
 
     The negative of E_joint[h] - K E_independent[h], the Wasserstein-1 distance between paired and unpaired embeddings
     in its dual form, for a critic h. Column 0 is the pair, the others the K unpaired ones, over which it is a sum.
@@ -42,6 +45,9 @@ def global_contrast_loss(log_odds: Tensor) -> Tensor:
 
     Raises ValueError unless log_odds is (n, 1 + K) with n, K >= 1.
     Chen, Wang, Gan, Liu, Henao and Carin, Wasserstein Contrastive Representation Distillation, CVPR 2021, sec. 3.
+
+    >>> global_contrast_loss(torch.zeros(1, 3)).item()
+    0.5
     """
     check_log_odds(log_odds)
     with torch.autocast(log_odds.device.type, enabled=False):
@@ -51,7 +57,7 @@ def global_contrast_loss(log_odds: Tensor) -> Tensor:
 
 
 class WCoRD(nn.Module):
-    """beta_global L_global + beta_local L_local; (n, d_s), (n, d_t), (n,) int64 -> ().
+    """Computes beta_global L_global + beta_local L_local; (n, d_s), (n, d_t), (n,) int64 -> ().
 
     - Global, the dual form: `global_contrast_loss` of the student's anchors plus that of the teacher's, each against
       the other network's bank of all training samples. Critic, banks, negatives and normalisation are those of `CRD`
@@ -61,15 +67,18 @@ class WCoRD(nn.Module):
     - Local, the primal form: <P, C> with C_ij = 1 - v_s[i] . v_t[j], the cosine distances in the batch, and P their
       optimal coupling by `sinkhorn`, a constant in the backward pass. Between 0 and 2.
 
-    Weight 1: the two weights are inside. 0.8 is CRD's; the defaults of the local term and the place of the spectral
-    norm, by which the paper keeps its critic Lipschitz, are this project's reading, to be tuned, for there is no
-    published code. `embed_s` and `embed_t` are
-    trained with the student's optimiser and dropped afterwards. See `CRD` for `labels`, `indices` and data-parallel
-    training. A beta of 0 skips its term (and the banks stay as they are without the global one). Computed in float32
-    at least, under autocast too.
+    The weight is 1, since both terms have theirs. 0.8 is CRD's. There is no published code: the defaults of the local
+    term and the place of the spectral norm, by which the paper keeps its critic Lipschitz, are this project's
+    interpretation and should be tuned. `embed_s` and `embed_t` are trained with the student's optimiser and dropped
+    afterwards. See `CRD` for `labels`, `indices` and data-parallel training. A beta of 0 skips its term (and the banks
+    stay as they are without the global one). Computed in float32 at least, under autocast too.
 
     Raises ValueError for negative betas, and as `CRD` and `sinkhorn` do.
     Chen et al., CVPR 2021, sec. 3.
+
+    >>> loss = WCoRD(4, 8, torch.tensor([0, 0, 1, 1]), num_negatives=2)
+    >>> loss(torch.rand(2, 4), torch.rand(2, 8), torch.tensor([0, 3])).shape
+    torch.Size([])
     """
 
     def __init__(
@@ -106,7 +115,7 @@ class WCoRD(nn.Module):
         parametrizations.spectral_norm(self.embed_t.linear)
 
     def parts(self, z_s: Tensor, z_t: Tensor, indices: Tensor) -> dict[str, Tensor]:
-        """The weighted terms, `global` and `local`, that forward adds; a term with beta 0 is absent."""
+        """Returns the weighted terms `global` and `local`, which forward adds; a term with beta 0 is absent."""
         check_representations(z_s, z_t, indices, self.student_dim, self.teacher_dim)
         terms: dict[str, Tensor] = {}
         with torch.autocast(z_s.device.type, enabled=False):
@@ -123,7 +132,7 @@ class WCoRD(nn.Module):
         return terms
 
     def forward(self, z_s: Tensor, z_t: Tensor, indices: Tensor) -> Tensor:
-        """The sum of `parts`; 0 without a graph where both betas are 0."""
+        """Returns the sum of `parts`; where both betas are 0, it is 0 and has no gradient."""
         total = torch.zeros((), device=z_s.device)
         for term in self.parts(z_s, z_t, indices).values():
             total = total + term

@@ -17,7 +17,7 @@ __all__ = ["layer_map", "load_bert", "load_tokenizer", "make_student", "save_ber
 
 
 def transformers() -> Any:
-    """The library, imported when it is first needed. Raises UserError where it is not installed."""
+    """Imports and returns Hugging Face transformers. Raises UserError where it is not installed."""
     try:
         return importlib.import_module("transformers")
     except ImportError as error:
@@ -27,10 +27,13 @@ def transformers() -> Any:
 
 
 def layer_map(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
-    """The teacher layer that student layer i = 1 ... L_s is made from and compared with: i * L_t / L_s.
+    """Returns, for each student layer i = 1 ... L_s, the teacher layer that it is made from and compared with.
 
-    So T6 of BERT-base is 2, 4, ..., 12 and T3 is 4, 8, 12: the last layers always meet (TextBrewer's matches, without
-    the one it adds between the embeddings). Layers count from 1. Raises UserError unless L_s divides L_t.
+    It is i * L_t / L_s, so the last layers always match, as in TextBrewer (which also matches the embeddings). Layers
+    count from 1. Raises UserError unless L_s divides L_t.
+
+    >>> layer_map(6, 12), layer_map(3, 12)
+    ((2, 4, 6, 8, 10, 12), (4, 8, 12))
     """
     if student_layers < 1 or teacher_layers % student_layers:
         raise UserError(f"layers must divide the teacher's {teacher_layers}, got {student_layers}")
@@ -39,9 +42,9 @@ def layer_map(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
 
 
 def make_student(teacher: Any, layers: int) -> Any:
-    """A new BERT of `layers` layers: embeddings, every k-th layer (`layer_map`) and the answer head are copies.
+    """Returns a new BERT with `layers` layers, whose weights are copies of the teacher's (see `layer_map`).
 
-    Raises UserError unless `layers` divides the teacher's.
+    Embeddings and answer head are copied too. Raises UserError unless `layers` divides the teacher's number.
     """
     kept = layer_map(layers, len(teacher.bert.encoder.layer))
     config = copy.deepcopy(teacher.config)
@@ -56,26 +59,26 @@ def make_student(teacher: Any, layers: int) -> Any:
 
 def _folder(path: str | Path) -> Path:
     if not Path(path).is_dir():
-        raise UserError(f"no folder {path}: a BERT that transformers saved is needed, nothing is downloaded")
+        raise UserError(f"no folder {path}: give the folder of a BERT saved by transformers (nothing is downloaded)")
     return Path(path)
 
 
 def load_tokenizer(path: str | Path) -> Any:
-    """The tokenizer of a local folder. Raises UserError where there is none."""
+    """Returns the tokenizer of a local folder. Raises UserError where there is none."""
     folder = _folder(path)
     try:
-        # Given a path with no tokenizer in it, the library would look on the network.
+        # Without local_files_only the library would search the network for a missing tokenizer.
         return transformers().AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"no tokenizer in {folder}: {_first_line(error)}") from error
 
 
 def load_bert(path: str | Path, *, random_init: bool = False, fine_tuned: bool = False) -> Any:
-    """BertForQuestionAnswering of a local folder; nothing is downloaded.
+    """Returns the BertForQuestionAnswering of a local folder; nothing is downloaded.
 
-    random_init: config.json alone, the weights drawn from torch's random numbers. fine_tuned: a folder whose weights
-    have no answer head is refused (otherwise it is drawn, as a pre-trained BERT has none).
-    Raises UserError: no folder, no BERT, weights that are missing or of another shape.
+    random_init: reads only config.json, and draws the weights from torch's random numbers. fine_tuned: refuses weights
+    without an answer head (otherwise a missing head is drawn, since a pre-trained BERT has none).
+    Raises UserError where the folder is missing or holds no BERT, and where weights are missing or of another shape.
     """
     folder, library = _folder(path), transformers()
     try:
@@ -103,7 +106,7 @@ def load_bert(path: str | Path, *, random_init: bool = False, fine_tuned: bool =
 
 
 def save_bert(model: nn.Module, tokenizer: Any, folder: Path) -> None:
-    """A folder that `load_bert` and transformers read. Raises UserError where it cannot be written."""
+    """Writes a folder that `load_bert` and transformers can read. Raises UserError where it cannot be written."""
     try:
         with torch.no_grad():
             model.save_pretrained(folder)  # type: ignore[operator]

@@ -21,7 +21,7 @@ _DESCRIPTION = (
 
 
 def squad_command(name: str, recipe: str, tree: Mapping[str, Any], argv: Sequence[str]) -> int:
-    """``run squad`` and ``train squad --member NAME``; tree: what the recipe holds."""
+    """Runs ``run squad`` or ``train squad --member NAME`` and returns the exit status; tree: the recipe's content."""
     if tree.get("task") != "squad":
         raise UserError(f"{recipe}: task must be 'squad' or absent, got {tree.get('task')!r}")
     extra = {"out": "folder of the run; runs/RECIPE by default"}
@@ -33,7 +33,7 @@ def squad_command(name: str, recipe: str, tree: Mapping[str, Any], argv: Sequenc
     from bnn_itrd.nlp.bert import transformers
     from bnn_itrd.nlp.run import run_squad
 
-    transformers().utils.logging.disable_progress_bar()  # its bars, one for each file, would break up our lines
+    transformers().utils.logging.disable_progress_bar()  # its progress bars would break up the output
     out = Path(own["out"] or default_folder(recipe, tree))
     comparison = run_squad(config, out, recipe=str(tree.get("recipe", recipe)), only=own.get("member"))
     rows = [

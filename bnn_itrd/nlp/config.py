@@ -33,16 +33,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SquadDataConfig:
-    """Which questions, and how they become windows of tokens.
+    """The questions, and how they are cut into windows of tokens.
 
     Args:
         name: squad (your files) or tiny (made-up questions, written into the run's folder with a tiny tokenizer)
         root: folder with train-v1.1.json and dev-v1.1.json
-        max_length: tokens of a window, question and special tokens included
+        max_length: largest number of tokens in a window, with question and special tokens
         doc_stride: tokens between the starts of two windows of one context
-        max_question: tokens a question is cut to
-        n_best: answers kept for each question, best first
-        max_answer: tokens of the longest answer that is considered
+        max_question: number of tokens after which a question is cut
+        n_best: number of answers kept for each question
+        max_answer: largest number of tokens in an answer
     """
 
     name: Literal["squad", "tiny"] = "squad"
@@ -56,7 +56,7 @@ class SquadDataConfig:
     def __post_init__(self) -> None:
         for name in ("doc_stride", "max_question", "n_best", "max_answer"):
             require(getattr(self, name) >= 1, f"data.{name}", ">= 1", getattr(self, name))
-        # Beside [CLS] and two [SEP] a window has to leave room for a full stride of context.
+        # With [CLS] and two [SEP], a window must leave room for a full stride of context.
         least = self.max_question + self.doc_stride + 3
         rule = f">= max_question + doc_stride + 3 = {least}, or windows would leave gaps"
         require(self.max_length >= least, "data.max_length", rule, self.max_length)
@@ -70,11 +70,11 @@ class SquadTrainConfig:
         epochs: passes over the training windows
         batch_size: windows per step
         lr: peak learning rate
-        weight_decay: on matrices; biases and normalisations have none
+        weight_decay: weight decay of matrices; biases and normalisations have none
         warmup: share of the steps in which the learning rate rises
         clip_norm: largest norm of the gradient
         precision: 32-true, bf16-mixed or 16-mixed; answers are always predicted in float32
-        seed: of the order of the windows, dropout and what is drawn at random
+        seed: seed of the order of the windows, of dropout and of random weights and samples
     """
 
     epochs: int = 30
@@ -98,10 +98,10 @@ class SquadTrainConfig:
 
 @dataclass(frozen=True)
 class LogitKDConfig:
-    """Softened start and end logits of the teacher (Hinton et al. 2015), their mean.
+    """KD on the softened start and end logits (Hinton et al. 2015), averaged.
 
     Args:
-        weight: of the term
+        weight: weight of the term
         tau: temperature
     """
 
@@ -113,7 +113,7 @@ class LogitKDConfig:
         require(self.tau > 0, "kd.tau", "> 0", self.tau)
 
 
-# What ITRD on layers could say before it had all options of `ITRDConfig`.
+# The options that ITRD on layers had in the first checkpoints.
 _FIRST_OF_ITRD = ("alpha", "beta_corr", "beta_mi", "max_tokens")
 
 
@@ -121,10 +121,10 @@ _FIRST_OF_ITRD = ("alpha", "beta_corr", "beta_mi", "max_tokens")
 class LayerITRDConfig(ITRDConfig):
     """ITRD on the output of every student layer (Miles et al. 2022, eq. 10), summed over the layers.
 
-    Its options are those of `ITRDConfig`, for each layer; the weight has no schedule, and a run has one process.
+    It has the options of `ITRDConfig`, which are the same for each layer; the weight has no schedule.
 
     Args:
-        max_tokens: rows of the statistics at most: of a batch with more tokens, so many are drawn at random
+        max_tokens: largest number of rows in the statistics; from a batch with more tokens, this many are drawn
     """
 
     max_tokens: int = 1024
@@ -140,7 +140,7 @@ class LayerITRDConfig(ITRDConfig):
         return "itrd"
 
     def saved(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps: what came later than the first checkpoints only where it is set."""
+        """Returns the options for a checkpoint; those newer than the first checkpoints only where they are set."""
         usual = {field.name: field.default for field in dataclasses.fields(self)}
         given = dataclasses.asdict(self)
         return {key: value for key, value in given.items() if key in _FIRST_OF_ITRD or value != usual[key]}
@@ -148,12 +148,12 @@ class LayerITRDConfig(ITRDConfig):
 
 @dataclass(frozen=True)
 class HiddenConfig:
-    """Hidden states of the student's tokens beside those of its teacher's, of equal width.
+    """Losses between hidden states of student and teacher, which must have the same width.
 
     Args:
-        mse: weight of their squared distance, of the embeddings and of every student layer, added (TextBrewer)
-        mmd: weight of that of the tokens' Gram matrices, of the same places (TextBrewer)
-        cosine: weight of 1 minus their cosine, of the last layer (DistilBERT)
+        mse: weight of the squared distance, added over the embeddings and every student layer (TextBrewer)
+        mmd: weight of the squared distance of the tokens' Gram matrices, added over the same layers (TextBrewer)
+        cosine: weight of 1 minus the cosine, in the last layer (DistilBERT)
     """
 
     mse: float = 1.0
@@ -169,14 +169,14 @@ class HiddenConfig:
 
 @dataclass(frozen=True)
 class StudentConfig:
-    """A BERT with fewer layers, and what it learns from.
+    """A student: a BERT with fewer layers, and its losses.
 
     Args:
-        layers: how many; they must divide the teacher's
-        ce: weight of the cross-entropy with the answers' places
-        kd: the teacher's logits
-        itrd: the teacher's layers
-        hidden: the same without statistics
+        layers: number of layers, which must divide the teacher's
+        ce: weight of the cross-entropy with the answers' positions
+        kd: KD on the teacher's logits
+        itrd: ITRD on the teacher's layers
+        hidden: distances to the teacher's hidden states
     """
 
     layers: int = 6
@@ -192,7 +192,7 @@ class StudentConfig:
         require(self.ce > 0 or taught, "ce", "> 0 for a student without kd, itrd and hidden", self.ce)
 
     def saved(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps of it; see `LayerITRDConfig.saved`."""
+        """Returns the fields for a checkpoint; see `LayerITRDConfig.saved`."""
         own = dataclasses.asdict(self)
         return own if self.itrd is None else {**own, "itrd": self.itrd.saved()}
 
@@ -210,15 +210,15 @@ class SquadConfig:
     """A whole comparison: a BERT teacher and students of fewer layers.
 
     Args:
-        data: which questions
+        data: the questions
         pretrained: folder of a saved BERT with its tokenizer, from which the teacher is fine-tuned first
-        random_init: of that folder take config.json and the tokenizer alone, and draw the weights
-        teacher: a fine-tuned teacher instead: a folder that transformers saved, or the folder of another run
+        random_init: read only config.json and the tokenizer of that folder, and draw the weights
+        teacher: fine-tuned teacher, used instead: a folder that transformers saved, or the folder of another run
         teacher_train: the teacher's training
         train: every student's training
-        students: name -> its layers and what it learns from
-        fabric: device and threads; one process
-        log: what is shown and kept
+        students: name -> the student's layers and losses
+        fabric: device and threads; there must be one process
+        log: output and checkpoints
     """
 
     data: SquadDataConfig = field(default_factory=SquadDataConfig)
@@ -236,14 +236,14 @@ class SquadConfig:
             plain = name.replace("-", "").replace("_", "")
             if not plain.isalnum() or name in ("teacher", "tiny"):
                 raise UserError(
-                    f"students: {name!r} cannot name a student: it becomes a folder beside 'teacher'; "
+                    f"students: {name!r} cannot name a student, since it names a folder next to 'teacher': "
                     "use letters, digits, '-' and '_'"
                 )
         processes = self.fabric.devices * self.fabric.num_nodes
         require(processes == 1, "fabric.devices", "1: question answering runs in one process", processes)
 
     def identity(self, name: str) -> dict[str, Any]:
-        """The settings of one member that a resumed training must share."""
+        """Returns the settings of one member that must not change when its training is resumed."""
         own: dict[str, Any] = {"name": name, "data": dataclasses.asdict(self.data)}
         if name == "teacher":
             return {**own, "train": dataclasses.asdict(self.teacher_train), "random_init": self.random_init}

@@ -1,4 +1,4 @@
-"""The questions of a run: read, cut into windows, and named by their hashes."""
+"""Reads the questions of a run, cuts them into windows, and hashes the files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["SquadData", "load_squad"]
 
 @dataclass(frozen=True)
 class SquadData:
-    """Training and dev questions with their windows. sha256: of the two files, by split."""
+    """Training and dev questions with their windows. sha256: split -> hash of its file."""
 
     config: SquadDataConfig
     tokenizer: Any
@@ -32,7 +32,7 @@ class SquadData:
         return int(self.tokenizer.pad_token_id)
 
     def describe(self) -> dict[str, Any]:
-        """What a comparison says about its data."""
+        """Returns the description of the data for comparison.json."""
         return {
             "name": self.config.name,
             "train": len(self.train),
@@ -44,7 +44,7 @@ class SquadData:
 
 
 def load_squad(config: SquadDataConfig, root: Path, tokenizer: Any) -> SquadData:
-    """Both splits of `root`. UserErrors are `read_squad`'s and `make_windows`', and of a tokenizer unlike BERT's."""
+    """Reads both splits of `root`. Raises UserError as `read_squad` and `make_windows` do, and on another tokenizer."""
     for name in ("cls_token_id", "sep_token_id", "pad_token_id"):
         if getattr(tokenizer, name) is None:
             raise UserError(f"the tokenizer has no {name}: a BERT tokenizer is needed")

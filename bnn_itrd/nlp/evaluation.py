@@ -23,19 +23,19 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class AnswerEvaluation:
-    """What a network answers, and how good that is. em, f1: percent; answers: question id -> its n best, best first."""
+    """A network's answers and scores. em, f1: percent; answers: question id -> its n best answers, best first."""
 
     em: float
     f1: float
     answers: dict[str, list[Answer]]
 
     def predictions(self) -> dict[str, str]:
-        """Question id -> the best answer's text: what the official evaluation script reads."""
+        """Returns question id -> text of the best answer, as the official evaluation script reads it."""
         return {key: best[0].text for key, best in self.answers.items()}
 
 
 def evaluate_answers(model: nn.Module, data: SquadData, *, device: torch.device) -> AnswerEvaluation:
-    """Answers every dev question, in float32 and eval mode (the model's mode is put back), and scores the answers."""
+    """Answers every dev question in float32 and evaluation mode (then restores the mode), and scores the answers."""
     logits: list[Any] = [None] * len(data.dev_windows)
     with torch.no_grad(), evaluation_mode(model):
         for indices, batch in eval_batches(data.dev_windows, _BATCH, pad_id=data.pad_id):

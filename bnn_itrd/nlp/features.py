@@ -1,4 +1,4 @@
-"""From questions to windows of tokens that keep their place in the text, and from windows to padded batches."""
+"""Cuts questions into windows of tokens with their positions in the text, and pads windows to batches."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ __all__ = ["Batch", "Window", "eval_batches", "make_windows", "pad_windows", "tr
 
 @dataclass(frozen=True)
 class Window:
-    """`[CLS] question [SEP] part of the context [SEP]`, unpadded.
+    """A window `[CLS] question [SEP] part of the context [SEP]`, without padding.
 
     Args:
         example: index of its question
         ids: tokens, (l,) int32
         context: position of the first context token
-        offsets: [start, end) in characters of the context, of its tokens alone, (c, 2) int32
-        target: positions of the answer's first and last token; (0, 0), [CLS], where the answer is not wholly inside
+        offsets: [start, end) of each context token, in characters of the context, (c, 2) int32
+        target: positions of the answer's first and last token; (0, 0), [CLS], where the window does not hold the whole
+            answer
     """
 
     example: int
@@ -38,12 +39,12 @@ class Window:
 
 
 class Batch(NamedTuple):
-    """b windows padded to the longest, l tokens.
+    """A batch of b windows, padded to the l tokens of the longest.
 
     Args:
         ids, mask, segments: tokens, 1 where there is one (0 for padding), 1 for the context's part, (b, l) int64
         start, end: positions of the answer, (b,) int64
-        rows: places in (b l) of the tokens that enter ITRD's statistics, none of them padding, (n,) int64
+        rows: positions in (b l) of the tokens that enter ITRD's statistics, without padding, (n,) int64
     """
 
     ids: Tensor
@@ -58,13 +59,13 @@ class Batch(NamedTuple):
 
 
 def make_windows(examples: Sequence[Example], tokenizer: Any, config: SquadDataConfig) -> list[Window]:
-    """The windows of all questions, in their order; at least one each.
+    """Returns the windows of all questions, in order, at least one for each.
 
     A window starts every `doc_stride` tokens of the context until one reaches its end. Each context is tokenised once.
-    Raises UserError where the tokenizer knows no character offsets, or a context has no token.
+    Raises UserError where the tokenizer gives no character offsets, or a context has no token.
     """
     if not tokenizer.is_fast:
-        raise UserError(f"{type(tokenizer).__name__} knows no character offsets: a fast tokenizer is needed")
+        raise UserError(f"{type(tokenizer).__name__} gives no character offsets: use a fast tokenizer")
     contexts = list(dict.fromkeys(example.context for example in examples))
     encoded = {text: _encode(tokenizer, text) for text in contexts}
     windows = []
@@ -88,8 +89,8 @@ def make_windows(examples: Sequence[Example], tokenizer: Any, config: SquadDataC
 
 
 def _encode(tokenizer: Any, text: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Tokens (c,) and their offsets (c, 2), without special tokens."""
-    # verbose: a context longer than the network is no news here.
+    """Returns tokens (c,) and their offsets (c, 2), without special tokens."""
+    # verbose=False: a context longer than the network's positions needs no warning, since it is cut into windows.
     made = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     offsets = np.array(made["offset_mapping"], dtype=np.int32).reshape(-1, 2)
     return np.array(made["input_ids"], dtype=np.int32), offsets
@@ -104,7 +105,7 @@ def _starts(length: int, room: int, stride: int) -> Iterator[int]:
 
 
 def _answer_tokens(example: Example, offsets: np.ndarray[Any, Any]) -> tuple[int, int] | None:
-    """First and last token that share a character with the answer; None where no token does."""
+    """Returns the first and last token that share a character with the answer; None where no token does."""
     if example.start is None:
         return None
     start, end = example.start, example.start + len(example.answers[0])
@@ -114,9 +115,9 @@ def _answer_tokens(example: Example, offsets: np.ndarray[Any, Any]) -> tuple[int
 
 
 def pad_windows(windows: Sequence[Window], *, pad_id: int, max_rows: int | None = None, seed: int = 0) -> Batch:
-    """Pads windows to one batch. `max_rows`: of more tokens than that, so many are drawn for `Batch.rows`, by the seed.
+    """Pads windows to one batch. From more than `max_rows` tokens, the seed draws this many for `Batch.rows`.
 
-    `rows` are found here, on the host, where the lengths are known: removing the padding costs the device no wait.
+    The host computes `rows` from the lengths, so that the device need not wait to remove the padding.
     """
     length = max(len(window.ids) for window in windows)
     ids = np.full((len(windows), length), pad_id, dtype=np.int64)
@@ -137,7 +138,7 @@ def pad_windows(windows: Sequence[Window], *, pad_id: int, max_rows: int | None 
 def train_batches(
     windows: Sequence[Window], batch_size: int, *, pad_id: int, max_rows: int | None, seed: int, epoch: int
 ) -> Iterator[Batch]:
-    """Full batches in an order that is a function of (seed, epoch) alone; what is left over waits for another epoch."""
+    """Yields full batches in an order that depends only on (seed, epoch); a last, smaller batch is left out."""
     order = shuffled(len(windows), seed=seed, epoch=epoch).tolist()
     for step, first in enumerate(range(0, len(order) - batch_size + 1, batch_size)):
         chosen = [windows[i] for i in order[first : first + batch_size]]
@@ -145,7 +146,7 @@ def train_batches(
 
 
 def eval_batches(windows: Sequence[Window], batch_size: int, *, pad_id: int) -> Iterator[tuple[list[int], Batch]]:
-    """(indices of the windows, batch), the longest first, so that little is padded."""
+    """Yields (indices of the windows, batch), the longest windows first, to keep padding small."""
     order = sorted(range(len(windows)), key=lambda i: (-len(windows[i].ids), i))
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]

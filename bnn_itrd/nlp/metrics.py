@@ -14,26 +14,35 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def normalise_answer(text: str) -> str:
-    """Lower case, then without ASCII punctuation, then without the articles a, an, the; single spaces.
+    """Returns the text in lower case, then without ASCII punctuation, then without the words a, an, the.
 
-    In this order, so "A.B." is "ab" and "the-end" is "theend", articles being whole words of what is left. Punctuation
-    outside ASCII (dashes, curly quotes) stays, as in the official script.
-    Rajpurkar et al., SQuAD: 100,000+ Questions for Machine Comprehension of Text, 2016, sec. 6.1.
+    Words are separated by single spaces. Punctuation outside ASCII (dashes, curly quotes) stays, as in the official
+    script. Rajpurkar et al., SQuAD: 100,000+ Questions for Machine Comprehension of Text, 2016, sec. 6.1.
+
+    >>> normalise_answer("The A.B."), normalise_answer("the-end")
+    ('ab', 'theend')
     """
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, answers: Iterable[str]) -> float:
-    """1.0 where the normalised prediction equals one of the normalised gold answers, else 0.0."""
+    """Returns 1.0 where the normalised prediction equals one of the normalised gold answers, else 0.0.
+
+    >>> exact_match("the Eiffel Tower", ["Eiffel tower."])
+    1.0
+    """
     given = normalise_answer(prediction)
     return float(any(given == normalise_answer(answer) for answer in answers))
 
 
 def f1(prediction: str, answers: Iterable[str]) -> float:
-    """The best F1 over the gold answers, in [0, 1]: 2 P R / (P + R) of the normalised words as multisets.
+    """Returns the best F1 over the gold answers, in [0, 1]: 2 P R / (P + R) of the normalised words as multisets.
 
-    P is the share of the prediction's words that the answer has too, R the share of the answer's that the prediction
-    has. 0 where no word is common, so also for two texts of which nothing is left after normalisation.
+    P is the share of the prediction's words that are in the answer, R the share of the answer's words that are in the
+    prediction. It is 0 without a common word, so also for two texts without words after normalisation.
+
+    >>> f1("1912", ["in 1912"])
+    0.6666666666666666
     """
     return max((_f1(prediction, answer) for answer in answers), default=0.0)
 

@@ -1,4 +1,4 @@
-"""What a training step computes: the answer's cross-entropy, KD on the logits, ITRD or distances of the layers."""
+"""The training loss: cross-entropy of the answer, KD on the logits, ITRD or distances of the layers."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from bnn_itrd.nlp.features import Batch
 
 __all__ = ["QAObjective", "mask_logits", "run_bert", "token_rows"]
 
-# Far below any logit, yet finite after the division by any sensible temperature: inf - inf would be NaN in the KL.
+# It is far below any logit but finite, also after division by a temperature: inf - inf would be NaN in the KL.
 _MASKED = -1e9
 
 
 def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
-    """Logits in float32 at least, those of padding too low to have a probability; (b, l), (b, l) -> (b, l)."""
+    """Returns logits in float32 or wider, so low for padding that its probability is 0; (b, l), (b, l) -> (b, l)."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits.masked_fill(mask == 0, _MASKED)
 
 
 def token_rows(hidden: Tensor, rows: Tensor) -> Tensor:
-    """The tokens at `Batch.rows`, as the samples of a statistic; (b, l, d), (n,) -> (n, d)."""
+    """Returns the tokens at `Batch.rows` as the samples of a statistic; (b, l, d), (n,) -> (n, d)."""
     return rearrange(hidden, "b l d -> (b l) d").index_select(0, rows)
 
 
 class QAObjective(nn.Module):
-    """ce * L_XE + kd * L_KD + sum_i L_ITRD(layer i of the student, layer m(i) of the teacher) + L_hidden.
+    """Computes ce * L_XE + kd * L_KD + sum_i L_ITRD(layer i of the student, layer m(i) of the teacher) + L_hidden.
 
     batch -> (loss (), parts (k,)); `parts` are the weighted terms in the order of `names`. m is `layer_map`.
     L_XE and L_KD (`soft_kl`) are the means of those of the start and of the end position, over the window's tokens:
@@ -96,7 +96,7 @@ class QAObjective(nn.Module):
         return parts.sum(), parts.detach()
 
     def _of_hidden(self, hidden: HiddenConfig, ours: Any, theirs: Any, batch: Batch) -> Tensor:
-        """The weighted distances of hidden states, ()."""
+        """Returns the weighted distances of hidden states, ()."""
         pairs, total = [*enumerate((0, *self.layers))], torch.zeros((), device=batch.ids.device)  # 0: the embeddings
         for i, number in pairs if hidden.mse or hidden.mmd else ():
             if hidden.mse:
@@ -110,12 +110,12 @@ class QAObjective(nn.Module):
 
 
 def _rows_of(ours: Any, theirs: Any, batch: Batch, layer: int, number: int) -> tuple[Tensor, Tensor]:
-    """The tokens of a student's layer and of a teacher's, (n, d) twice."""
+    """Returns the tokens of a student's and a teacher's layer, (n, d) twice."""
     return token_rows(ours.hidden_states[layer], batch.rows), token_rows(theirs.hidden_states[number], batch.rows)
 
 
 def run_bert(model: nn.Module, batch: Batch, *, hidden: bool) -> Any:
-    """start_logits, end_logits (b, l); hidden_states[i] (b, l, d): the embeddings (0) and the output of layer i."""
+    """Returns start_logits, end_logits (b, l), and hidden_states (b, l, d): 0 is the embeddings, i layer i's output."""
     return model(
         input_ids=batch.ids,
         attention_mask=batch.mask,
@@ -126,5 +126,5 @@ def run_bert(model: nn.Module, batch: Batch, *, hidden: bool) -> Any:
 
 
 def _shape(model: Any) -> tuple[int, int]:
-    """(layers, width) of a BERT."""
+    """Returns (layers, width) of a BERT."""
     return model.config.num_hidden_layers, model.config.hidden_size

@@ -1,4 +1,4 @@
-"""From a recipe of task `squad` and the command line's fields to a `SquadConfig`."""
+"""Makes a `SquadConfig` from a recipe of task `squad` and the fields on the command line."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _PARTS = {"kd": LogitKDConfig, "itrd": LayerITRDConfig, "hidden": HiddenConfig}
 def squad_config(
     command: str, description: str, recipe: Mapping[str, Any], argv: Sequence[str], *, extra: Mapping[str, str]
 ) -> tuple[SquadConfig, dict[str, Any]]:
-    """(configuration, values of the command's own options). extra: the command's own options, name -> help.
+    """Returns the configuration, and the values of the command's own options; extra: these options, name -> help.
 
-    Raises UserError: unknown field (with the nearest), wrong type, value out of range.
+    Raises UserError on an unknown field (with the nearest known one), a wrong type, and a value out of range.
     """
     tree = {key: value for key, value in recipe.items() if key not in ("task", "recipe")}
     given = tree.pop("students", to_dict(SquadConfig())["students"])
@@ -39,7 +39,7 @@ def squad_config(
 
     p = parser(f"bnn-itrd {command}", description)
     p.usage = f"bnn-itrd {command} RECIPE [--out DIR] [--FIELD VALUE ...]"
-    p.add_argument("--config", action="config", help=argparse.SUPPRESS)  # how the recipe reaches the parser
+    p.add_argument("--config", action="config", help=argparse.SUPPRESS)  # passes the recipe to the parser
     for name, text in extra.items():
         p.add_argument(f"--{name}", type=str, default=None, help=text)
     p.add_class_arguments(SquadConfig, None, skip={"students"})
@@ -57,9 +57,9 @@ def squad_config(
 def _own_fields(
     argv: Sequence[str], students: Any, known: Sequence[str], extra: Mapping[str, str]
 ) -> tuple[list[str], Any, dict[str, Any]]:
-    """(words for the parser, the students with what --students[.NAME.FIELD] says, the command's own options).
+    """Returns the parser's arguments, the students with --students[.NAME.FIELD] applied, and the command's own options.
 
-    Raises UserError: unknown option.
+    Raises UserError on an unknown option.
     """
     holder: dict[str, Any] = {"students": copy.deepcopy(students)}
     words: list[str] = []
@@ -110,6 +110,6 @@ def _students(tree: Any) -> dict[str, StudentConfig]:
             result[str(name)] = StudentConfig(
                 layers=parsed.layers, ce=parsed.ce, **{part: getattr(parsed, part) for part in parts}
             )
-        except Exception as error:  # jsonargparse wraps what our own checks raise
+        except Exception as error:  # jsonargparse wraps the errors of our own checks
             raise UserError(f"{where}: {str(error).strip()}") from error
     return result

@@ -1,4 +1,4 @@
-"""The road of question answering: SQuAD -> BERT teacher -> students of fewer layers -> one comparison."""
+"""A run of question answering: a BERT teacher, students with fewer layers, and their comparison on SQuAD."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class _Member:
 
 
 def _sources(config: SquadConfig, out: Path, only: str | None) -> tuple[Path, Path, bool]:
-    """(folder of the questions, folder of the BERT the run begins with, whether that is a fine-tuned teacher)."""
+    """Returns the folder of the questions, the folder of the first BERT, and whether that is a fine-tuned teacher."""
     root, begin = config.data.root, config.pretrained
     if config.data.name == "tiny":
         write_tiny(out / "tiny")
         root, begin = root or str(out / "tiny"), begin or str(out / "tiny" / "bert")
     if root is None:
-        raise UserError("give the folder of train-v1.1.json and dev-v1.1.json as --data.root")
+        raise UserError("data.root is missing: give the folder of train-v1.1.json and dev-v1.1.json as --data.root")
     address = config.teacher
     if address is None and only not in (None, "teacher"):
         if not (out / "teacher" / MODEL).is_dir():
@@ -61,14 +61,14 @@ def _sources(config: SquadConfig, out: Path, only: str | None) -> tuple[Path, Pa
         return Path(root), path, True
     if begin is None:
         raise UserError(
-            "a BERT is needed, as a folder that transformers saved: a fine-tuned one with --teacher, or a pre-trained "
-            "one with --pretrained"
+            "there is no BERT to start from: give a folder that transformers saved, a fine-tuned BERT with --teacher, "
+            "or a pre-trained one with --pretrained"
         )
     return Path(root), Path(begin), False
 
 
 def _check(config: SquadConfig, model: Any, data: SquadData) -> None:
-    """What would otherwise fail in the middle of the training."""
+    """Raises UserError on settings that would fail in the middle of the training."""
     bert = model.config
     for name, student in config.students.items():
         try:
@@ -90,10 +90,10 @@ def _check(config: SquadConfig, model: Any, data: SquadData) -> None:
 
 
 def run_squad(config: SquadConfig, out: Path, *, recipe: str = "", only: str | None = None) -> dict[str, Any]:
-    """Trains what is not trained yet and compares; the same call continues a run that was interrupted.
+    """Trains the members that are not trained yet and compares all; the same call continues an interrupted run.
 
-    `only`: train this one member ('teacher' or a student) and stop there; a student then needs a teacher: --teacher,
-    or one trained before in `out`. Nothing is downloaded. Raises UserError on anything the user can mend.
+    only: the one member ('teacher' or a student) to train; a student then needs a teacher from --teacher, or one
+    trained before in `out`. Nothing is downloaded. Raises UserError on settings, data or folders that do not fit.
     """
     if only is not None and only not in ("teacher", *config.students):
         raise unknown("member", only, ["teacher", *config.students])
@@ -154,12 +154,12 @@ def _train_and_compare(
 def _check_folder(
     config: SquadConfig, out: Path, begun: dict[str, Any], facts: dict[str, Any], fine_tuned: bool
 ) -> None:
-    """Refuses a folder that another run began, before anything in it is touched."""
+    """Raises UserError on a folder with a run of other settings, before anything in it is changed."""
     for name in ("teacher", *config.students):
         last = out / name / "last.pt"
         if last.exists() and not (name == "teacher" and fine_tuned):
             given = begun if name == "teacher" else {**config.identity(name), **facts}
-            matching_state(last, given, later=("teacher_sha256",))  # known only once there is a teacher
+            matching_state(last, given, later=("teacher_sha256",))  # it is known only after the teacher's training
 
 
 def _train(
@@ -174,7 +174,7 @@ def _train(
     out: Path,
     identity: dict[str, Any],
 ) -> _Member:
-    """Trains one member in its folder and writes its answers there, and the folder that transformers reads."""
+    """Trains one member in its folder; writes its answers there, and a folder that transformers can read."""
     folder = out / name
     if not (folder / "last.pt").exists():
         write_yaml(folder / "config.yaml", identity)
@@ -205,7 +205,7 @@ def _environment(fabric: Fabric) -> dict[str, Any]:
 def _compare(
     members: list[_Member], data: SquadData, config: SquadConfig, recipe: str, fabric: Fabric
 ) -> dict[str, Any]:
-    """Exact match and F1 of the last epoch, and of the epoch with the best F1 beside them."""
+    """Returns the comparison: exact match and F1 of the last epoch, and of the epoch with the best F1."""
     teacher = members[0]
     rows = []
     for member in members:

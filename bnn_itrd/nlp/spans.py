@@ -1,4 +1,4 @@
-"""From start and end logits to answers: the best spans of a window, the best of a question's windows, their text."""
+"""Turns start and end logits into answers: the best spans of a question's windows, and their text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Answer", "answers", "best_spans"]
 
 @dataclass(frozen=True)
 class Answer:
-    """A span of the context. start, end: in characters; score: start logit + end logit."""
+    """A span of the context. start, end: positions in characters; score: start logit + end logit."""
 
     text: str
     score: float
@@ -27,10 +27,13 @@ class Answer:
 def best_spans(
     start: np.ndarray[Any, Any], end: np.ndarray[Any, Any], *, n_best: int, max_answer: int
 ) -> list[tuple[int, int, float]]:
-    """The spans (i, j, start[i] + end[j]) of highest score with i <= j < i + max_answer; best first, at most n_best.
+    """Returns the n_best spans (i, j, start[i] + end[j]) of highest score with i <= j < i + max_answer, best first.
 
-    start, end: logits of the context's tokens alone, (c,), (c,). Every such span is looked at, not only those of the
-    n_best starts and ends. Of equal scores the earlier, shorter span comes first.
+    start, end: logits of the context's tokens, (c,), (c,). All such spans are compared, not only those of the n_best
+    starts and ends. Among equal scores the earlier, shorter span comes first.
+
+    >>> best_spans(np.array([0.0, 2.0]), np.array([1.0, 3.0]), n_best=2, max_answer=2)
+    [(1, 1, 5.0), (0, 1, 3.0)]
     """
     count = len(start)
     width = min(max_answer, count)
@@ -48,9 +51,9 @@ def answers(
     n_best: int,
     max_answer: int,
 ) -> dict[str, list[Answer]]:
-    """Question id -> its best answers over all its windows, best first, each span of text once.
+    """Returns question id -> its best answers over all its windows, best first, each span of text once.
 
-    logits: start and end, of each window's tokens (longer is fine: padding is not read). The text is cut out of the
+    logits: start and end logits of each window's tokens; padding behind them is not read. The text is cut out of the
     original context, from the first character of the first token to the last of the last.
     """
     found: dict[str, dict[tuple[int, int], float]] = {example.id: {} for example in examples}

@@ -1,4 +1,4 @@
-"""Reading SQuAD 1.1's JSON."""
+"""Reads SQuAD 1.1's JSON files."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from bnn_itrd.errors import UserError
 __all__ = ["FILES", "Example", "read_squad"]
 
 FILES = {"train": "train-v1.1.json", "dev": "dev-v1.1.json"}
-# Some copies of the data place an answer a character or two beside its text.
+# In some copies of the data an answer's position is wrong by a character or two.
 _SLACK = 2
 
 
 @dataclass(frozen=True)
 class Example:
-    """A question about a context. answers: the gold texts; start: the first one's place in the context, in characters.
+    """A question about a context. answers: the gold texts; start: the first one's position in characters.
 
-    `context[start : start + len(answers[0])] == answers[0]`; start is None where the file's place does not hold it.
+    `context[start : start + len(answers[0])] == answers[0]`; start is None where the file's position does not hold it.
     """
 
     id: str
@@ -32,12 +32,11 @@ class Example:
 
 
 def read_squad(path: Path, *, training: bool) -> list[Example]:
-    """The questions of a SQuAD 1.1 file, in its order.
+    """Returns the questions of a SQuAD 1.1 file, in its order.
 
-    training: every answer must stand at its `answer_start`, give or take two characters, which are mended; evaluation
-    reads the texts alone.
-    Raises UserError: no file, not JSON, another structure (the place is named), a question without an answer (SQuAD
-    2.0), an id given twice, an answer that is not in its place, no question at all.
+    training: every answer must be at its `answer_start` or up to two characters from it, which is corrected; evaluation
+    reads only the texts. Raises UserError where there is no file, no JSON, another structure (the message says where),
+    a question without an answer (SQuAD 2.0), an id twice, an answer at another position, or no question.
     """
     if not path.is_file():
         raise UserError(f"no file {path}: SQuAD 1.1 is {FILES['train']} and {FILES['dev']} in the folder --data.root")
@@ -47,7 +46,7 @@ def read_squad(path: Path, *, training: bool) -> list[Example]:
         raise UserError(f"{path} is not JSON: {error}") from error
     examples = list(_examples(tree, path))
     if not examples:
-        raise UserError(f"{path} holds no question")
+        raise UserError(f"{path} holds no question: is this SQuAD 1.1?")
     seen: set[str] = set()
     for example in examples:
         if example.id in seen:
@@ -86,7 +85,7 @@ def _example(question: Any, context: str, where: str) -> Example:
 
 
 def _place(context: str, text: str, start: int) -> int | None:
-    """Where the text stands, nearest to the given place first."""
+    """Returns the text's position, up to two characters from the given one, or None."""
     for shift in sorted(range(-_SLACK, _SLACK + 1), key=abs):
         at = start + shift
         if text and at >= 0 and context.startswith(text, at):

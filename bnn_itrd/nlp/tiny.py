@@ -1,4 +1,4 @@
-"""Made-up questions with a tokenizer and a BERT configuration of their own: the road in a minute, nothing downloaded.
+"""Made-up questions, with a tokenizer and a BERT configuration: a whole run in a minute, without a download.
 
 Every context is one journey ("Anna went to Paris in 1907 and bought a red hat."), so the question word alone tells
 which words to cut out: this shows that training, distillation and scoring work, and says nothing about reading.
@@ -31,12 +31,12 @@ _BERT = {
     "max_position_embeddings": 64,
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
-    "initializer_range": 0.1,  # so narrow a network learns little from the usual 0.02
+    "initializer_range": 0.1,  # with the usual 0.02 such a narrow network learns little
 }
 
 
 def tiny_questions(count: int, *, seed: int) -> dict[str, Any]:
-    """The tree of a SQuAD 1.1 file with `count` contexts of four questions each."""
+    """Returns the content of a SQuAD 1.1 file with `count` contexts of four questions each."""
     rng = random.Random(seed)
     paragraphs = []
     for i in range(count):
@@ -62,7 +62,7 @@ def _vocabulary() -> list[str]:
 
 
 def write_tiny(folder: Path) -> None:
-    """train-v1.1.json, dev-v1.1.json and bert/ (tokenizer and config.json, no weights), where they are not yet."""
+    """Writes train-v1.1.json, dev-v1.1.json and bert/ (tokenizer and config.json, no weights), unless they exist."""
     if (folder / "bert" / "config.json").is_file():
         return
     library = transformers()
@@ -77,6 +77,6 @@ def write_tiny(folder: Path) -> None:
     for seed, (split, name) in enumerate(FILES.items()):
         write_json(folder / name, tiny_questions(_SIZES[split], seed=seed))
     tokenizer.save_pretrained(folder / "bert")
-    # Last: its presence says that all of it is there.
+    # config.json is written last, so that its presence shows that all files are there.
     config = library.BertConfig(vocab_size=len(vocabulary), **_BERT)
     write_json(folder / "bert" / "config.json", config.to_dict())

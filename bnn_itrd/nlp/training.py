@@ -1,7 +1,7 @@
-"""The training of a network that answers questions: what an epoch passes over, and how its answers are evaluated.
+"""The training and evaluation of a network that answers questions.
 
-Epochs, checkpoints and metrics.csv are those of `bnn_itrd.training`: everything random in an epoch is a function of
-(seed, epoch), so a run that was cut off continues exactly.
+Epochs, checkpoints and metrics.csv are those of `bnn_itrd.training`: all random numbers of an epoch depend only on
+(seed, epoch), so an interrupted run continues exactly.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["FittedReader", "fit_reader"]
 
 @dataclass(frozen=True)
 class FittedReader:
-    """A trained network in eval mode, a row for each epoch, and its answers at the end."""
+    """A trained network in evaluation mode, its history (a row for each epoch), and its final answers."""
 
     model: nn.Module
     history: list[dict[str, Any]]
@@ -117,10 +117,10 @@ def fit_reader(
     identity: dict[str, Any],
     title: str,
 ) -> FittedReader:
-    """Trains a network, or continues where `out`/last.pt stands; the student is changed in place.
+    """Trains a network, or continues from `out`/last.pt; the student is changed in place.
 
-    Writes last.pt (when, see `TrainingFiles`), metrics.csv and TensorBoard files into `out`.
-    Raises UserError: another configuration in `out`, a loss that is not finite.
+    Writes last.pt (see `TrainingFiles`), metrics.csv and TensorBoard files into `out`.
+    Raises UserError where `out` has another configuration, and where the loss is not finite.
     """
     torch.manual_seed(mix_seed(train.seed, 1))  # ITRD's embeddings
     objective = QAObjective(student, None if teacher is None else teacher.to(fabric.device), learns)

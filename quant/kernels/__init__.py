@@ -1,1 +1,1 @@
-"""Triton kernels of what torch.compile does not fuse. Each has a plain form, which is its definition."""
+"""Triton kernels for operations that torch.compile does not fuse; each has a reference in `methods`."""

@@ -1,11 +1,11 @@
-"""ReCU's signs of activations, fused: `recu_activation` of `quant.methods.recu` is the definition.
+"""Fused GPU kernels for ReCU's activations; `recu_activation` of `quant.methods.recu` defines what they compute.
 
-One pass over a sample writes its signs and finds its mean and variance; backward reads the sample and its gradient
-for a sum, and once more for the result. One program of the GPU has one sample: a batch of fewer samples than there are
-multiprocessors leaves some idle.
+The forward kernel writes the signs of a sample and computes its mean and variance in one pass. The backward kernel
+reads the sample and its gradient once for a sum, and once more for the result. Each GPU program handles one sample: a
+batch of fewer samples than the GPU has multiprocessors leaves some of them idle.
 
-Both are custom operators of torch, so that torch.compile and CUDA graphs take them as they are. Their speed has not
-been measured, and they have not run on a GPU. Importing this module needs Triton.
+Both are custom operators of torch, so torch.compile and CUDA graphs use them unchanged. They have not run on a GPU, and
+their speed has not been measured. Importing this module needs Triton.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 __all__ = ["fused_recu_activation"]
 
-# Numbers that a program handles at a time.
+# The number of values that a program handles at a time.
 _BLOCK = 2048
 _EPS = 1e-5
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -28,7 +28,7 @@ def _forward(x_at, signs_at, means_at, roots_at, length, eps, BLOCK: tl.constexp
     sample = tl.program_id(0)
     begin = sample.to(tl.int64) * length
     lane = tl.arange(0, BLOCK)
-    # Welford's mean and sum of squared distances, of each lane for itself.
+    # Welford's algorithm: the mean and the sum of squared deviations, separately for each lane.
     count = tl.zeros((BLOCK,), tl.float32)
     mean = tl.zeros((BLOCK,), tl.float32)
     squares = tl.zeros((BLOCK,), tl.float32)
@@ -78,7 +78,7 @@ _ON_GPU = isinstance(_forward, triton.JITFunction)
 
 
 def _as_laid_out(x: Tensor, like: Tensor) -> Tensor:
-    """x with the strides of another tensor of its shape."""
+    """Returns x with the strides of another tensor of the same shape."""
     return x if x.stride() == like.stride() else torch.empty_like(like, dtype=x.dtype).copy_(x)
 
 
@@ -123,16 +123,16 @@ _signs.register_autograd(_differentiate, setup_context=_setup)
 
 
 def _is_dense(x: Tensor) -> bool:
-    """Whether the samples follow one another, each without a gap, in whatever order their numbers are."""
+    """Returns whether x is contiguous or channels-last, so that each sample is one block of memory."""
     return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
 
 
 def fused_recu_activation(x: Tensor) -> Tensor:
-    """sign(x / sqrt(var + 1e-5)), (n, ...) -> (n, ...) in {-1, +1}: `recu_activation` in two kernels.
+    """Returns sign(x / sqrt(var + 1e-5)), (n, ...) -> (n, ...) in {-1, +1}, as `recu_activation` does, by two kernels.
 
-    Signs are the same; gradients agree up to the rounding of sums in float32. x: two axes or more, float32, bfloat16 or
-    float16, on a GPU (or, with TRITON_INTERPRET=1, on the CPU). There is no second derivative. Raises ValueError on
-    another x.
+    The signs are equal to its signs; the gradients agree up to the rounding of a sum in float32. x has two or more axes
+    and is float32, bfloat16 or float16, on a GPU (or, with TRITON_INTERPRET=1, on the CPU). There is no second
+    derivative. Raises ValueError for another x.
 
     >>> x = torch.tensor([[-2.0, 0.5]], device="cuda")  # doctest: +SKIP
     >>> fused_recu_activation(x)  # doctest: +SKIP

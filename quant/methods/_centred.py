@@ -1,4 +1,4 @@
-"""Activations standardised per sample before their sign, as RBNN and SiMaN publish them."""
+"""Sign of activations that are standardised per sample, as published with RBNN and SiMaN."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from bnn_itrd.quant.surrogates import sign
 __all__ = ["StandardisedActivation"]
 
 _REASON = (
-    "subtracts the mean of each sample from the activations (centre=True), a threshold that depends on the input "
-    "and has no place in a file of signs; the nearest deployable form is the same scheme trained with centre=False"
+    "subtracts the mean of each sample from the activations (centre=True): this threshold depends on the input, so "
+    "an exported file cannot hold it; the nearest deployable form is the same scheme trained with centre=False"
 )
 
 
 class StandardisedActivation(ActivationBinarizer):
-    """``sign(a)``, ``a = x / sqrt(var + 1e-5)``, var per sample over all other axes; subclasses name the gradient.
+    """Returns ``sign(a)``, ``a = x / sqrt(var + 1e-5)``, with var per sample; subclasses define the gradient.
 
-    centre: ``a = (x - mean) / sqrt(var + 1e-5)`` in training and in evaluation, as the papers' code has it. Then
-    the signs cannot be deployed, so it is off by default, and dividing alone leaves the signs of x.
-    Backward: the subclass' surrogate at a, then through the variance (and the mean).
+    centre: ``a = (x - mean) / sqrt(var + 1e-5)`` in training and in evaluation, as in the papers' code. Its signs
+    cannot be exported, so it is off by default; without it the signs are those of x.
+    Backward: the surrogate of the subclass at a, then through the variance (and the mean).
     """
 
     surrogate: str
@@ -41,6 +41,6 @@ class StandardisedActivation(ActivationBinarizer):
         if not self.training:
             return sign(self.presign(x))
         a = standardise(x, centre=self.centre)
-        # In half precision the smallest values become 0, so their signs are taken as in evaluation.
+        # The cast to half precision makes the smallest values 0, so it is done in training as in evaluation.
         a = a.to(x.dtype) if self.centre else a
         return sign(a, surrogate=self.surrogate, parameters=self.parameters_of_surrogate()).to(x.dtype)

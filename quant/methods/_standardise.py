@@ -1,4 +1,4 @@
-"""Standardising a weight or a sample before its sign: what IR-Net, RBNN, SiMaN and AdaBin share."""
+"""Standardisation of weights and samples, which IR-Net, RBNN, SiMaN and AdaBin share."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import Tensor
 __all__ = ["WEIGHT_EPS", "standardise", "wide"]
 
 _EPS = 1e-5
-# Of weights, where 1e-5 is no small number: a filter of 512 channels begins with a variance of 7e-5 and decays.
+# For weights 1e-5 would be too large: the initial variance of a filter of 512 channels is 7e-5, and it decays.
 WEIGHT_EPS = 1e-10
 
 
 def wide(x: Tensor) -> Tensor:
-    """x in float32, or as it is in float64: a variance of half-precision values has three digits."""
+    """Returns x in float32, or unchanged in float64; in half precision a variance would have only three digits."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def standardise(x: Tensor, *, centre: bool = True, eps: float = _EPS) -> Tensor:
-    """``(x - mean) / sqrt(var + eps)`` over all axes but the first, (n, ...) -> (n, ...), at least float32.
+    """Returns ``(x - mean) / sqrt(var + eps)`` over all axes but the first, (n, ...) -> (n, ...), in float32 or wider.
 
-    var: unbiased, about the mean, 0 of one element; (c,) is one sample. centre: False leaves the mean in x, and
-    so the sign of x as it was. The gradient flows through mean and variance. eps, of activations 1e-5 (ReCU's),
-    of weights `WEIGHT_EPS`, keeps what is constant finite; the published codes of IR-Net and RBNN have none and
-    give NaN there.
+    var: unbiased, and 0 for one element; (c,) is one sample. centre: with False the mean is not subtracted, so the
+    signs of x do not change. The gradient flows through mean and variance. eps, 1e-5 for activations (as in ReCU) and
+    `WEIGHT_EPS` for weights, keeps constant input finite; the published codes of IR-Net and RBNN have no eps and give
+    NaN there.
     """
     if x.dim() == 1:
         return standardise(x[None], centre=centre, eps=eps)[0]

@@ -17,11 +17,15 @@ _LEAST = 1e-3
 
 
 def adabin_weight(weight: Tensor, *, k: Tensor, t: Tensor) -> BinaryWeight:
-    """``beta_o + alpha_o sign(w - beta_o)``, beta_o = mean w_o, alpha_o = ||w_o - beta_o|| / sqrt(n).
+    """Returns signs, scale and offset of ``beta_o + alpha_o sign(w - beta_o)``; (o, ...) -> (o, ...), (o,), (o,).
 
-    (o, ...) -> signs (o, ...), scale alpha (o,), offset beta (o,).
+    The offset is beta_o = mean w_o, the scale alpha_o = ||w_o - beta_o|| / sqrt(n), for n entries in a filter.
     Backward: ``k t (1 - tanh^2(t u))`` at ``u = (w - beta) / sqrt(alpha^2 + 1e-10)`` through the sign (the published
     code has no 1e-10), then through beta and alpha, which also get the gradients of scale and offset.
+
+    >>> binary = adabin_weight(torch.tensor([[1.0, 3.0]]), k=torch.tensor(1.0), t=torch.tensor(1.0))
+    >>> binary.signs.tolist(), binary.scale.tolist(), binary.offset.tolist()
+    ([[-1.0, 1.0]], [1.0], [2.0])
     """
     w = wide(weight)
     axes = tuple(range(1, w.dim()))
@@ -29,7 +33,7 @@ def adabin_weight(weight: Tensor, *, k: Tensor, t: Tensor) -> BinaryWeight:
     centred = w - offset
     square = (centred * centred).mean(axes)
     u = centred * torch.rsqrt(square + WEIGHT_EPS).reshape(offset.shape)
-    # The root of 0 has no derivative: a dead filter's scale is 0 and gets none.
+    # The square root has no derivative at 0: the scale of a constant filter is 0 and gets no gradient.
     dead = square == 0
     scale = torch.where(dead, 0, torch.where(dead, 1, square).sqrt())
     signs = sign(u, surrogate="ede", parameters=(k, t))
@@ -37,13 +41,16 @@ def adabin_weight(weight: Tensor, *, k: Tensor, t: Tensor) -> BinaryWeight:
 
 
 class AdaBinWeight(EDEWeight):
-    """`adabin_weight` with annealed k and t.
+    """Binarises weights by `adabin_weight` with annealed k and t.
 
-    Deployed with its offset: a second, small convolution that sums the window.
+    An exported file computes the offset by a second, small convolution that sums the window.
 
     Signs: sign(w - mean), and the mean as an offset
     Scale: standard deviation
     Gradient: as `irnet`
+
+    >>> AdaBinWeight(1)(torch.tensor([[1.0, 3.0]])).signs.tolist()
+    [[-1.0, 1.0]]
     """
 
     def forward(self, weight: Tensor) -> BinaryWeight:
@@ -52,18 +59,21 @@ class AdaBinWeight(EDEWeight):
 
 
 class AdaBinActivation(ActivationBinarizer):
-    """``a sign((x - b) / a) + b`` with a and b learned, one each per layer, 1 and 0 at first.
+    """Binarises activations to ``a sign((x - b) / a) + b``; a and b are learned, one each per layer, initially 1 and 0.
 
-    forward gives the sign, `levels` the (a, b) that the layer folds into its scale, offset and bias. a is
-    max(|distance|, 1e-3) of the parameter `distance`: -a and a make the same set, and 0 makes none.
-    Backward: ``max(2 - 2|u|, 0)`` at ``u = (x - b) / a``, then to x, a and b, which also get those of the levels.
+    forward returns the sign, and `levels` the (a, b) that the layer folds into its scale, offset and bias. a is
+    max(|distance|, 1e-3) of the parameter `distance`: -a and a give the same two values, and a = 0 only one.
+    Backward: ``max(2 - 2|u|, 0)`` at ``u = (x - b) / a``, then to x, a and b, which also get the gradients of `levels`.
 
-    Deviations: a border of padding_value 0 is b, the middle of the set (the published code pads with the number 0):
-    with b everywhere in the window it is a constant of each channel, and deploys exactly. The published code has
-    ``a (sign + b)``; this is the paper's set. The paper's nonlinearity is `Maxout`.
+    Deviations: with padding_value 0 the border holds b, the mean of the two values (the published code pads with the
+    number 0). Then b adds the same constant to a channel at every position, which an exported file computes exactly.
+    The published code has ``a (sign + b)``; this is the paper's formula. The paper's nonlinearity is `Maxout`.
 
     Sign of: (x - b) / a, learned; the layer reads a sign + b
     Gradient: max(2 - 2|u|, 0) at u = (x - b) / a
+
+    >>> AdaBinActivation(2)(torch.tensor([[-0.5, 0.25]])).tolist()
+    [[-1.0, 1.0]]
     """
 
     def __init__(self, channels: int, *, axis: int = 1) -> None:
@@ -83,9 +93,9 @@ class AdaBinActivation(ActivationBinarizer):
 
 
 class Maxout(nn.Module):
-    """``p_c max(x, 0) + q_c min(x, 0)``, (n, c, ...) -> (n, c, ...): slopes of both sides, learned per channel.
+    """Returns ``p_c max(x, 0) + q_c min(x, 0)``, (n, c, ...) -> (n, c, ...), with both slopes learned per channel.
 
-    p is 1 and q 0.25 at first, as in the published code. AdaBin, sec. 3.3. Raises ValueError where channels < 1.
+    p is initially 1 and q 0.25, as in the published code. AdaBin, sec. 3.3. Raises ValueError where channels < 1.
 
     >>> Maxout(1)(torch.tensor([[-2.0], [3.0]])).flatten().tolist()
     [-0.5, 3.0]
@@ -104,6 +114,6 @@ class Maxout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         above, below = (v.reshape(-1, *([1] * (x.dim() - 2))) for v in (self.above, self.below))
-        # Operations that every deployed form has.
+        # Every export target has these operations.
         y = above * F.relu(x) + below * x.clamp(max=0)
         return y.to(x.dtype)  # under autocast the parameters are wider than x

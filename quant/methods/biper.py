@@ -26,22 +26,29 @@ def _check_biper(omega: float, tau_min: float, tau_max: float) -> None:
 
 
 def biper_penalty(weight: Tensor, *, omega: float, tau: Tensor) -> Tensor:
-    """``tau * mean(0.5 - 0.5 cos(2 omega w))``, (o, ...) -> ()."""
+    """Returns ``tau * mean(0.5 - 0.5 cos(2 omega w))``, (o, ...) -> (), which is 0 where sin(omega w) is 0.
+
+    >>> float(biper_penalty(torch.zeros(2, 3), omega=20.0, tau=torch.tensor(1.0)))
+    0.0
+    """
     return tau * (0.5 - 0.5 * torch.cos(2 * omega * weight)).mean()
 
 
 class BiPerWeight(Penalised, WeightBinarizer):
-    """Stage 2: signs = sign(sin(omega w)), scale_o learned, U(0, 1) at first.
+    """Binarises weights in stage 2: signs = sign(sin(omega w)), with a learned scale_o, initially U(0, 1).
 
-    Backward: straight-through on the sign, so ``omega cos(omega w)``. In training `penalty` is `biper_penalty`, its
-    tau annealed as ReCU's from tau_min to tau_max (`recu_tau`, as in the published code); 0 and 0 switch it off. Both
-    are by default what the authors ran CIFAR-10 with (ResNet-18: 0.037 in stage 1, 0.0468 in stage 2; on ImageNet
-    0). The signs are periodic in w, so scaling w changes them.
+    Backward: straight-through at the sign, so the gradient is ``omega cos(omega w)``. In training `penalty` returns
+    `biper_penalty`, whose tau is annealed from tau_min to tau_max like ReCU's (`recu_tau`, as in the published code);
+    with 0 and 0 there is no penalty. The defaults are the authors' values for CIFAR-10 (ResNet-18: 0.037 in stage 1,
+    0.0468 in stage 2; for ImageNet they used 0). The signs are periodic in w, so scaling w changes them.
     Raises ValueError unless omega > 0 and 0 <= tau_min <= tau_max.
 
     Signs: sign(sin(omega w))
     Scale: learned
     Gradient: omega cos(omega w)
+
+    >>> BiPerWeight(1, omega=1.0)(torch.tensor([[1.0, 4.0]])).signs.tolist()
+    [[1.0, -1.0]]
     """
 
     def __init__(
@@ -53,7 +60,7 @@ class BiPerWeight(Penalised, WeightBinarizer):
         self.alpha = nn.Parameter(torch.rand(out_channels))
 
     def wave(self, weight: Tensor) -> Tensor:
-        """sin(omega w); notes the penalty in training."""
+        """Returns sin(omega w), and in training computes the penalty."""
         self._penalty = None
         if self.training:
             tau = recu_tau(self.progress, tau_min=self.tau_min, tau_max=self.tau_max)
@@ -65,15 +72,18 @@ class BiPerWeight(Penalised, WeightBinarizer):
 
 
 class BiPerSineWeight(BiPerWeight):
-    """Stage 1: sin(omega w) in the place of its sign, the same parameters and penalty.
+    """Gives weights in stage 1: sin(omega w) instead of its sign, with the parameters and penalty of `BiPerWeight`.
 
     Signs: sin(omega w), no signs
     Scale: learned
     Gradient: exact
+
+    >>> BiPerSineWeight(1, omega=1.0)(torch.zeros(1, 2)).signs.tolist()
+    [[0.0, 0.0]]
     """
 
     not_deployable = (
-        "BiPerSineWeight is the first stage of BiPer, whose weights sin(omega w) are not 1-bit; the nearest "
+        "BiPerSineWeight is for the first stage of BiPer, where the weights sin(omega w) are not 1-bit; the nearest "
         "deployable form is weight='biper' with this network's state (load_stage)"
     )
 

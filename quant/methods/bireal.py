@@ -11,16 +11,21 @@ __all__ = ["BiRealWeight", "PolynomialActivation"]
 
 
 class BiRealWeight(WeightBinarizer):
-    """signs = sign(w), scale_o = mean |w_o|, magnitude-aware gradient. ReActNet's weights too.
+    """Binarises weights of Bi-Real Net and ReActNet: signs = sign(w), scale_o = mean |w_o|, magnitude-aware gradient.
 
-    Backward: clipped straight-through on the signs, so ``scale_o * 1[|w| <= 1]`` from the product; the scale is a
-    constant (in `XNORWeight` it is not). With ``scaled_gradient=False`` ``scale_o`` is left out of it, as in the code
-    published with both papers: a gradient 1 / scale_o times as large, which a learning rate of theirs belongs to where
-    the optimiser's steps grow with the gradient (SGD; Adam's do not). A filter of zeros has no gradient in either form.
+    Backward: clipped straight-through for the signs, so the product has the gradient ``scale_o * 1[|w| <= 1]``; the
+    scale is a constant (in `XNORWeight` it is not). With ``scaled_gradient=False`` the gradient has no factor
+    ``scale_o``, as in the published code of both papers, so it is 1 / scale_o times as large. Under SGD, whose steps
+    are proportional to the gradient, the papers' learning rates need that form; under Adam they do not. A filter of
+    zeros has no gradient in either form.
 
     Signs: sign(w)
     Scale: mean of |w|, a constant
-    Gradient: clipped; over the scale where `scaled_gradient` is false
+    Gradient: clipped; divided by the scale where `scaled_gradient` is false
+
+    >>> import torch
+    >>> BiRealWeight(1)(torch.tensor([[-0.5, 1.5]]))
+    BinaryWeight(signs=tensor([[-1.,  1.]]), scale=tensor([1.]), offset=None)
     """
 
     def __init__(self, out_channels: int, *, scaled_gradient: bool = True) -> None:
@@ -42,10 +47,14 @@ class BiRealWeight(WeightBinarizer):
 
 
 class PolynomialActivation(ActivationBinarizer):
-    """sign(x), gradient max(2 - 2|x|, 0) (Bi-Real Net, Liu et al. 2018, eq. 7).
+    """Returns sign(x), (n, c, ...) -> (n, c, ...), with the gradient max(2 - 2|x|, 0); Liu et al. 2018, eq. 7.
 
     Sign of: x
     Gradient: max(2 - 2|x|, 0)
+
+    >>> import torch
+    >>> PolynomialActivation(2)(torch.tensor([[-0.5, 0.25]])).tolist()
+    [[-1.0, 1.0]]
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -23,17 +23,26 @@ def check_t(t_min: float, t_max: float) -> None:
 
 
 def ede_parameters(progress: Tensor, *, t_min: float = 1e-2, t_max: float = 10.0) -> tuple[Tensor, Tensor]:
-    """(k, t) of the error decay estimator, each (): ``t = t_min (t_max / t_min)^p``, ``k = max(1/t, 1)``."""
+    """Returns (k, t), each (), of IR-Net's error decay estimator (EDE) at progress p.
+
+    ``t = t_min (t_max / t_min)^p``, ``k = max(1/t, 1)``.
+
+    >>> [round(float(v), 3) for v in ede_parameters(torch.tensor(1.0))]
+    [1.0, 10.0]
+    """
     t = t_min * torch.exp(progress * math.log(t_max / t_min))
     return (1 / t).clamp(min=1), t
 
 
 def irnet_weight(weight: Tensor, *, k: Tensor, t: Tensor) -> BinaryWeight:
-    """signs = sign(w^), scale_o = 2^round(log2 mean|w^_o|), (o, ...) -> (o, ...), (o,).
+    """Returns signs = sign(w^) and scale_o = 2^round(log2 mean|w^_o|); (o, ...) -> (o, ...), (o,).
 
-    ``w^ = (w - mean_o) / sqrt(var_o + 1e-10)`` (unbiased variance; the published code has no 1e-10). A dead filter
+    ``w^ = (w - mean_o) / sqrt(var_o + 1e-10)`` (unbiased variance; the published code has no 1e-10). A constant filter
     has the scale 0.
-    Backward: ``k t (1 - tanh^2(t w^))`` through the sign, then through mean and variance; none through the scale.
+    Backward: ``k t (1 - tanh^2(t w^))`` through the sign, then through mean and variance; the scale is a constant.
+
+    >>> irnet_weight(torch.tensor([[1.0, 3.0]]), k=torch.tensor(1.0), t=torch.tensor(1.0)).signs.tolist()
+    [[-1.0, 1.0]]
     """
     w = standardise(weight, eps=WEIGHT_EPS)
     mean = w.detach().abs().mean(tuple(range(1, w.dim())))
@@ -42,7 +51,7 @@ def irnet_weight(weight: Tensor, *, k: Tensor, t: Tensor) -> BinaryWeight:
 
 
 class EDEWeight(WeightBinarizer):
-    """Weights whose surrogate is EDE: `ede` gives its k and t, annealed by `ede_parameters`.
+    """Base class of weights whose surrogate is EDE; `ede` returns its k and t, annealed by `ede_parameters`.
 
     Raises ValueError unless 0 < t_min <= t_max.
     """
@@ -57,11 +66,14 @@ class EDEWeight(WeightBinarizer):
 
 
 class IRNetWeight(EDEWeight):
-    """`irnet_weight` with annealed k and t.
+    """Binarises weights by `irnet_weight` with annealed k and t.
 
     Signs: sign(w^)
     Scale: 2^round(log2 mean |w^|), a constant
     Gradient: k t (1 - tanh²(t w^))
+
+    >>> IRNetWeight(1)(torch.tensor([[1.0, 3.0]])).signs.tolist()
+    [[-1.0, 1.0]]
     """
 
     def forward(self, weight: Tensor) -> BinaryWeight:
@@ -70,12 +82,15 @@ class IRNetWeight(EDEWeight):
 
 
 class IRNetActivation(ActivationBinarizer):
-    """sign(x), gradient ``k t (1 - tanh^2(t x))`` annealed by `ede_parameters`.
+    """Returns sign(x), (n, c, ...) -> (n, c, ...), with the gradient ``k t (1 - tanh^2(t x))`` of `ede_parameters`.
 
     Raises ValueError unless 0 < t_min <= t_max.
 
     Sign of: x
     Gradient: k t (1 - tanh²(t x))
+
+    >>> IRNetActivation(2)(torch.tensor([[-0.5, 0.25]])).tolist()
+    [[-1.0, 1.0]]
     """
 
     def __init__(self, channels: int, *, axis: int = 1, t_min: float = 1e-2, t_max: float = 10.0) -> None:

@@ -23,11 +23,14 @@ def _check_rad(weight: float, until: float) -> None:
 
 
 def rad_penalty(x: Tensor, *, axis: int = 1) -> Tensor:
-    """The penalty () of pre-activations x, of mean mu and std sigma per channel (along `axis`) over all else.
+    """Returns RAD's penalty () for the distribution of x, the tensor whose sign is taken; `axis` has the channels.
 
-    The sum over three means over channels: ``max(min(2 - mu - sigma, 2 + mu - sigma), 0)^2`` (saturation),
-    ``max(sigma - 4, 0)^2`` (gradient mismatch), ``max(mu^2 - sigma^2, 0)`` (degeneration). As published:
-    sigma = sqrt(biased variance + 1e-10).
+    With mean mu and standard deviation sigma of each channel, it is the sum of three terms, each averaged over
+    channels: ``max(min(2 - mu - sigma, 2 + mu - sigma), 0)^2`` (saturation), ``max(sigma - 4, 0)^2`` (gradient
+    mismatch) and ``max(mu^2 - sigma^2, 0)`` (degeneration). As published, sigma = sqrt(biased variance + 1e-10).
+
+    >>> round(float(rad_penalty(torch.tensor([[-2.0], [2.0]]))), 6)
+    0.0
     """
     x = wide(x)
     over = tuple(i for i in range(x.dim()) if i != axis % x.dim())
@@ -39,11 +42,16 @@ def rad_penalty(x: Tensor, *, axis: int = 1) -> Tensor:
 
 
 class RAD(Penalised, Annealed):
-    """Notes ``weight * rad_penalty(x)`` in training while progress < until, 0 after; returns nothing.
+    """Computes ``weight * rad_penalty(x)`` in training while progress < until, and 0 afterwards; returns nothing.
 
-    x is what the sign is taken of (`ActivationBinarizer.presign`). The published weight is 2, on the mean over the
-    layers (`penalty`), switched off for the last 5 of 65 epochs.
+    x is the tensor whose sign is taken (`ActivationBinarizer.presign`). The published weight is 2, for the mean over
+    the layers (`penalty`), and the penalty is off in the last 5 of 65 epochs.
     Raises ValueError unless weight >= 0 and until is in [0, 1].
+
+    >>> regularizer = RAD()
+    >>> regularizer(torch.zeros(3, 2))
+    >>> round(float(regularizer.penalty()), 3)
+    8.0
     """
 
     averaged = True

@@ -22,22 +22,29 @@ _UPDATES = 3
 
 
 def _full_precision(device: str) -> AbstractContextManager[Any]:
-    """No autocast: a rotation in bfloat16 would give training other signs than evaluation and export."""
-    # The meta device has no autocast. Asking torch for that could not be compiled in version 2.11.
+    """Returns a context without autocast: a rotation in bfloat16 would give training other signs than evaluation."""
+    # The meta device has no autocast; torch's own test for that could not be compiled in version 2.11.
     return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 def factors(n: int) -> tuple[int, int]:
-    """(a, b) with a * b = n, a <= b, as near to each other as they can be."""
+    """Returns (a, b) with a * b = n and a <= b, whose difference is the smallest possible.
+
+    >>> factors(12)
+    (3, 4)
+    """
     a = next(a for a in range(math.isqrt(n), 0, -1) if n % a == 0)
     return a, n // a
 
 
 def rbnn_rotations(w: Tensor, left: Tensor, right: Tensor, *, updates: int = _UPDATES) -> tuple[Tensor, Tensor]:
-    """Rotations R1 (a, a), R2 (b, b) nearer to the maximum of ``sum_o tr(B_o^T R1^T W_o R2)``; w: (o, a, b).
+    """Returns rotations R1 (a, a) and R2 (b, b) that increase ``sum_o tr(B_o^T R1^T W_o R2)``; w: (o, a, b).
 
-    ``B = sign(R1^T W R2)``, then with the SVD ``U S V^T``: R1 = V U^T of ``sum_o B_o R2^T W_o^T``, then
-    R2 = U V^T of ``sum_o W_o^T R1 B_o``; `updates` times. No update lowers the sum.
+    Each of the `updates` computes ``B = sign(R1^T W R2)``, then, with the SVD ``U S V^T``, R1 = V U^T of
+    ``sum_o B_o R2^T W_o^T``, then R2 = U V^T of ``sum_o W_o^T R1 B_o``. No update decreases the sum.
+
+    >>> [r.shape for r in rbnn_rotations(torch.ones(1, 2, 3), torch.eye(2), torch.eye(3))]
+    [torch.Size([2, 2]), torch.Size([3, 3])]
     """
     for _ in range(updates):
         signs = sign(left.T @ w @ right)
@@ -49,23 +56,26 @@ def rbnn_rotations(w: Tensor, left: Tensor, right: Tensor, *, updates: int = _UP
 
 
 class RBNNWeight(WeightBinarizer):
-    """signs = sign(w'), scale_o learned, from mean|w_o| on.
+    """Binarises rotated weights: signs = sign(w'), with a learned scale_o, initially mean|w_o|.
 
-    ``w' = w^ + |sin theta_o| (R1^T w^ R2 - w^)``, w^ the standardised weight with each filter of n = a b entries as
-    a matrix (a, b), theta_o learned, pi/2 at first, so that w' is the rotated weight. R1 and R2 are buffers, the
-    identity at first, renewed by `rbnn_rotations` in `update`, once per epoch (`quant.start_epoch`).
+    ``w' = w^ + |sin theta_o| (R1^T w^ R2 - w^)``, where w^ is the standardised weight, with each filter of n = a b
+    entries as a matrix (a, b). theta_o is learned, initially pi/2, which makes w' the rotated weight. R1 and R2 are
+    buffers, initially the identity; `update` computes them by `rbnn_rotations` once per epoch (`quant.start_epoch`).
     Backward: ``k max(sqrt(2) t - t^2 |w'|, 0)`` through the sign with (k, t) of `ede_parameters`, then through
     theta, the rotation and the standardisation; R1 and R2 are constants.
 
-    Deviation: the published code detaches the rotated weight, so the latent weight gets ``1 - |sin theta|`` of its
-    gradient, which is 0 at the start, and theta's own gradient has the factor cos(pi/2): nothing would move but
-    the rotations. Here the gradient also goes back through the rotation, as the paper's formula of w' says. And it
-    begins with random rotations, this with the identity, which draws no random numbers.
+    Deviations: the published code detaches the rotated weight, so the latent weight gets ``1 - |sin theta|`` of its
+    gradient, which is 0 at the start, and theta's own gradient has the factor cos(pi/2) = 0: only the rotations would
+    change. Here the gradient also flows through the rotation, as the paper's formula of w' says. The published code
+    starts with random rotations, this one with the identity, which draws no random numbers.
     Raises ValueError unless 0 < t_min <= t_max, or where fan_in < 1.
 
     Signs: sign of w^ rotated by two matrices, renewed every epoch
     Scale: learned
     Gradient: k max(√2 t - t² |w'|, 0)
+
+    >>> RBNNWeight(1, 2)(torch.tensor([[1.0, 3.0]])).signs.tolist()
+    [[-1.0, 1.0]]
     """
 
     rotation1: Tensor
@@ -88,13 +98,13 @@ class RBNNWeight(WeightBinarizer):
         self.alpha.copy_(weight.abs().flatten(1).mean(1))
 
     def _matrices(self, weight: Tensor) -> Tensor:
-        """(o, ...) -> (o, a, b), standardised."""
+        """Returns the standardised weight, (o, ...) -> (o, a, b)."""
         a, b = self.sizes
         return rearrange(standardise(weight, eps=WEIGHT_EPS).flatten(1), "o (a b) -> o a b", a=a, b=b)
 
     @torch.no_grad()
     def update(self, weight: Tensor) -> None:
-        """Renews the rotations for the present weight, in float32 or wider."""
+        """Computes the rotations for the current weight, in float32 or wider."""
         w = self._matrices(weight)
         found = rbnn_rotations(w, self.rotation1.to(w.dtype), self.rotation2.to(w.dtype))
         self.rotation1.copy_(found[0])
@@ -111,12 +121,15 @@ class RBNNWeight(WeightBinarizer):
 
 
 class RBNNActivation(StandardisedActivation):
-    """`StandardisedActivation` with gradient ``max(sqrt(2) t - t^2 |a|, 0)``, t = max(t of `ede_parameters`, 1).
+    """A `StandardisedActivation` with gradient ``max(sqrt(2) t - t^2 |a|, 0)``, t = max(t of `ede_parameters`, 1).
 
-    k is 1, as published. Raises ValueError unless 0 < t_min <= t_max.
+    The factor k is 1, as published. Raises ValueError unless 0 < t_min <= t_max.
 
     Sign of: x
     Gradient: max(√2 t - t² |a|, 0) at a = x / std of the sample, t at least 1
+
+    >>> RBNNActivation(2)(torch.tensor([[-0.5, 0.25]])).tolist()
+    [[-1.0, 1.0]]
     """
 
     surrogate = "triangle"

@@ -13,12 +13,15 @@ __all__ = ["RPReLU", "RSignActivation"]
 
 
 class RSignActivation(ActivationBinarizer):
-    """RSign: ``sign(x + b_c)``, b_c learned per channel, 0 at first; gradient ``max(2 - 2|x + b_c|, 0)``.
+    """Returns RSign, ``sign(x + b_c)``, with b_c learned per channel, initially 0; gradient ``max(2 - 2|x + b_c|, 0)``.
 
-    The paper writes x - alpha_c; the published code, as here, adds.
+    (n, c, ...) -> (n, c, ...). The paper writes x - alpha_c; the published code adds, as is done here.
 
     Sign of: x + b, learned per channel
     Gradient: max(2 - 2|x + b|, 0)
+
+    >>> RSignActivation(2)(torch.tensor([[-0.5, 0.25]])).tolist()
+    [[-1.0, 1.0]]
     """
 
     def __init__(self, channels: int, *, axis: int = 1) -> None:
@@ -33,10 +36,13 @@ class RSignActivation(ActivationBinarizer):
 
 
 class RPReLU(nn.Module):
-    """``PReLU_c(x + g_c) + z_c``, (n, c, ...) -> (n, c, ...): a PReLU whose kink is moved per channel.
+    """Returns ``PReLU_c(x + g_c) + z_c``, (n, c, ...) -> (n, c, ...): a PReLU with two shifts for each channel.
 
-    Learned per channel: g and z, 0 at first, and the slope below the kink, 0.25 at first. (The paper's shift is
-    -g.) Raises ValueError where channels < 1.
+    g and z, initially 0, and the slope for negative values, initially 0.25, are learned per channel. (The paper's shift
+    is -g.) Raises ValueError where channels < 1.
+
+    >>> RPReLU(1)(torch.tensor([[-2.0], [3.0]])).flatten().tolist()
+    [-0.5, 3.0]
     """
 
     def __init__(self, channels: int) -> None:
@@ -54,6 +60,6 @@ class RPReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         slope, before, after = (v.reshape(-1, *([1] * (x.dim() - 2))) for v in (self.slope, self.before, self.after))
         moved = x + before
-        # max(x, 0) + slope * min(x, 0): operations that every deployed form has.
+        # max(x, 0) + slope * min(x, 0) consists of operations that every export target has.
         y = F.relu(moved) + slope * moved.clamp(max=0) + after
         return y.to(x.dtype)  # under autocast the parameters are wider than x

@@ -1,4 +1,4 @@
-"""Weights in full precision beside binary activations: the first stage of two-stage training."""
+"""Full-precision weights for binary activations: the first stage of two-stage training."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ __all__ = ["RealWeight"]
 
 
 class RealWeight(WeightBinarizer):
-    """The latent weight itself, scale 1: activations are binarised first, weights second (Martinez et al. 2020).
+    """Returns the latent weight itself, with scale 1: only activations are binarised (Martinez et al. 2020).
 
-    Its state loads into the second stage with `load_stage`.
+    `load_stage` loads its state into the second stage.
 
     Signs: w itself
     Scale: 1
     Gradient: exact
+
+    >>> import torch
+    >>> RealWeight(1)(torch.tensor([[0.5, -2.0]])).signs.tolist()
+    [[0.5, -2.0]]
     """
 
     not_deployable = (
-        "RealWeight is the first stage of two-stage training, with weights in full precision; the nearest deployable "
-        "form is a binary weight scheme trained on from this network's state (load_stage)"
+        "RealWeight is for the first stage of two-stage training, with weights in full precision; the "
+        "nearest deployable form is a binary weight scheme whose training starts from this network's state (load_stage)"
     )
 
     def forward(self, weight: Tensor) -> BinaryWeight:

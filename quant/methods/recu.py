@@ -18,9 +18,9 @@ _EPS = 1e-5
 
 
 def _variance(x: Tensor) -> Tensor:
-    """Unbiased variance per sample, over all but the first axis, kept for broadcasting; 0 of one element.
+    """Returns the unbiased variance over all axes but the first, with these axes kept as 1; it is 0 for one element.
 
-    (c,) is one sample without its axis: the variance of (1, c).
+    (c,) counts as one sample (1, c).
     """
     if x.dim() == 1:
         return _variance(x[None])[0]
@@ -29,7 +29,11 @@ def _variance(x: Tensor) -> Tensor:
 
 
 def recu_tau(progress: Tensor, *, tau_min: float = 0.85, tau_max: float = 0.99) -> Tensor:
-    """tau(p) = A * exp(p) + B, A = (tau_max - tau_min) / (e - 1), B = tau_min - A; () -> (). ReCU, eq. 16."""
+    """Returns tau(p) = A * exp(p) + B, A = (tau_max - tau_min) / (e - 1), B = tau_min - A; () -> (). ReCU, eq. 16.
+
+    >>> round(float(recu_tau(torch.tensor(0.0))), 4), round(float(recu_tau(torch.tensor(1.0))), 4)
+    (0.85, 0.99)
+    """
     a = (tau_max - tau_min) / (math.e - 1)
     return a * torch.exp(progress) + (tau_min - a)
 
@@ -43,13 +47,16 @@ def _check_tau(tau_min: float, tau_max: float) -> None:
 
 
 def recu_weight(weight: Tensor, *, tau: Tensor | float) -> Tensor:
-    """Signs of a latent weight, (o, ...) -> (o, ...) in {-1, +1}; equal to ``sign(w - mean_o)``. Eq. 11-14.
+    """Returns the signs of a latent weight, (o, ...) -> (o, ...) in {-1, +1}; equal to ``sign(w - mean_o)``. Eq. 11-14.
 
     Forward, per output channel o: ``w^ = (w - mean_o) * 2 sqrt(2) / sqrt(var_o + 1e-5)`` (unbiased
     variance), ``Q = -b * ln(2 - 2 tau)`` with ``b = mean |w^|`` over the layer, ``sign(clamp(w^, -Q, Q))``.
-    Backward: identity through the sign; the clamp cuts the gradient outside [-Q, Q]; it flows through mean
-    and variance; none through Q. The 2 sqrt(2) is the published code's (the paper standardises to unit
+    Backward: the sign passes the gradient unchanged, and the clamp sets it to 0 outside [-Q, Q]; then it flows through
+    mean and variance, but not through Q. The factor 2 sqrt(2) is the published code's (the paper standardises to unit
     variance).
+
+    >>> recu_weight(torch.tensor([[1.0, 3.0]]), tau=0.9).tolist()
+    [[-1.0, 1.0]]
     """
     axes = tuple(range(1, weight.dim()))
     centred = weight - weight.mean(axes, keepdim=True)
@@ -60,9 +67,9 @@ def recu_weight(weight: Tensor, *, tau: Tensor | float) -> Tensor:
 
 
 class _SignOverSpread(torch.autograd.Function):
-    """(signs, variance per sample) of x. It keeps x as it came and the variances, no tensor in float32 of x's size.
+    """Returns (signs, variance per sample) of x. For backward it keeps x in its own dtype, and the variances.
 
-    The variance is an output because a second derivative goes through it.
+    The variance is an output because second derivatives flow through it.
     """
 
     @staticmethod
@@ -95,25 +102,32 @@ class _SignOverSpread(torch.autograd.Function):
 
 
 def recu_activation(x: Tensor) -> Tensor:
-    """sign(x / sqrt(var + 1e-5)), (n, ...) -> (n, ...) in {-1, +1}. ReCU's published code, IR-Net's form.
+    """Returns sign(x / sqrt(var + 1e-5)), (n, ...) -> (n, ...) in {-1, +1}, as in ReCU's published code.
 
-    var: unbiased, per sample over all other axes; (c,) is one sample. No mean is subtracted, so the signs are
-    those of x, and so they are computed. In float32 under autocast: a variance of bfloat16 values has three digits.
-    Backward: ``max(2 - 2|a|, 0)`` at ``a = x / sqrt(var + 1e-5)``, then through division and variance. For it x and
-    var are kept.
+    var: unbiased, per sample over all other axes; (c,) is one sample. No mean is subtracted, so the signs are those of
+    x, and are computed from x. The variance is computed in float32 under autocast too, since in bfloat16 it would have
+    only three digits.
+    Backward: ``max(2 - 2|a|, 0)`` at ``a = x / sqrt(var + 1e-5)``, then through division and variance. It keeps x and
+    var in memory.
+
+    >>> recu_activation(torch.tensor([[-0.5, 0.25]])).tolist()
+    [[-1.0, 1.0]]
     """
     signs: Tensor = _SignOverSpread.apply(x)[0]
     return signs
 
 
 class ReCUWeight(WeightBinarizer):
-    """`recu_weight` with tau annealed from tau_min to tau_max, and a learned scale alpha_o, at first U(0, 1).
+    """Binarises weights by `recu_weight`, tau annealed from tau_min to tau_max; the learned scale is initially U(0, 1).
 
     Raises ValueError unless 0.5 < tau_min <= tau_max < 1.
 
     Signs: sign(w - mean)
     Scale: learned
     Gradient: identity inside the ReCU bound, which tau widens
+
+    >>> ReCUWeight(1)(torch.tensor([[1.0, 3.0]])).signs.tolist()
+    [[-1.0, 1.0]]
     """
 
     def __init__(self, out_channels: int, *, tau_min: float = 0.85, tau_max: float = 0.99) -> None:
@@ -128,12 +142,15 @@ class ReCUWeight(WeightBinarizer):
 
 
 class ReCUActivation(ActivationBinarizer):
-    """`recu_activation` in training; in evaluation the plain sign, the same values without the variance.
+    """Binarises activations by `recu_activation` in training, and by sign(x), which is equal to it, in evaluation.
 
-    fused: whether training uses the kernels of `quant.kernels.recu`; no part of the state (`set_fused`).
+    fused: whether training uses the kernels of `quant.kernels.recu` (see `set_fused`); it is not part of the state.
 
     Sign of: x
     Gradient: max(2 - 2|a|, 0) at a = x / std of the sample
+
+    >>> ReCUActivation(2)(torch.tensor([[-0.5, 0.25]])).tolist()
+    [[-1.0, 1.0]]
     """
 
     fused = False

@@ -20,24 +20,31 @@ def _check_o(o_max: float) -> None:
 
 
 def reste_o(progress: Tensor, *, o_max: float = 3.0) -> Tensor:
-    """``o = 1 + (o_max - 1) (1 - cos(pi p / 2))``, () -> (): from the straight-through estimator towards the sign.
+    """Returns the exponent ``o = 1 + (o_max - 1) (1 - cos(pi p / 2))`` at progress p, () -> ().
 
-    The published code's schedule, slow at first.
+    With o = 1 the surrogate is the straight-through estimator; with larger o it is closer to the sign. This is the
+    published code's schedule, which rises slowly at first.
+
+    >>> float(reste_o(torch.tensor(0.0))), round(float(reste_o(torch.tensor(1.0))), 4)
+    (1.0, 3.0)
     """
     return 1 + (o_max - 1) * (1 - torch.cos(progress * (math.pi / 2)))
 
 
 class ReSTEWeight(WeightBinarizer):
-    """signs = sign(w), scale_o = mean |w_o|; the surrogate is ``sign(x) |x|^(1/o)``.
+    """Binarises weights: signs = sign(w), scale_o = mean |w_o|; its surrogate function is ``sign(x) |x|^(1/o)``.
 
-    Backward: ``|w|^(1/o - 1) / o`` on the signs, constant up to |w| = 0.1 and 0 beyond 1.5 (`sign`), o annealed by
-    `reste_o`; the derivative of the mean on the scale. Deviation: the published code has one scale for the whole
-    layer, XNOR-Net's per output channel is the paper's.
+    Backward: ``|w|^(1/o - 1) / o`` for the signs, constant up to |w| = 0.1 and 0 beyond 1.5 (see `sign`), with o
+    annealed by `reste_o`; the derivative of the mean for the scale. Deviation: the published code has one scale for the
+    whole layer; here, as in the paper, each output channel has its own.
     Raises ValueError unless o_max >= 1.
 
     Signs: sign(w)
     Scale: mean of |w|, with its derivative
     Gradient: |w|^(1/o - 1) / o, o from 1 to `o_max`
+
+    >>> ReSTEWeight(1)(torch.tensor([[-0.5, 1.5]]))
+    BinaryWeight(signs=tensor([[-1.,  1.]]), scale=tensor([1.]), offset=None)
     """
 
     def __init__(self, out_channels: int, *, o_max: float = 3.0) -> None:
@@ -52,10 +59,15 @@ class ReSTEWeight(WeightBinarizer):
 
 
 class ReSTEActivation(ActivationBinarizer):
-    """sign(x) with the gradient of `ReSTEWeight`. Raises ValueError unless o_max >= 1.
+    """Returns sign(x), (n, c, ...) -> (n, c, ...), with the gradient of `ReSTEWeight`.
+
+    Raises ValueError unless o_max >= 1.
 
     Sign of: x
     Gradient: as the weight's
+
+    >>> ReSTEActivation(2)(torch.tensor([[-0.5, 0.25]])).tolist()
+    [[-1.0, 1.0]]
     """
 
     def __init__(self, channels: int, *, axis: int = 1, o_max: float = 3.0) -> None:

@@ -13,10 +13,13 @@ __all__ = ["SiMaNActivation", "SiMaNWeight", "siman_weight"]
 
 
 def siman_weight(weight: Tensor) -> Tensor:
-    """+1 for the larger half of |w_o|, -1 for the rest, (o, ...) -> (o, ...).
+    """Returns +1 for the larger half of |w_o| in each filter and -1 for the others, (o, ...) -> (o, ...).
 
-    Of n entries the n // 2 largest, at least one; all that equal the smallest of these are +1 too.
-    Backward: straight-through to |w|, so ``g * sign(w)``, 0 at w = 0; none through the threshold.
+    The larger half are the n // 2 largest of n entries, at least one, and all entries equal to the smallest of these.
+    Backward: straight-through to |w|, so ``g * sign(w)``, 0 at w = 0; the threshold is a constant.
+
+    >>> siman_weight(torch.tensor([[0.1, -3.0, 2.0, -0.5]])).tolist()
+    [[-1.0, 1.0, 1.0, -1.0]]
     """
     size = weight.abs()
     flat = size.detach().flatten(1)
@@ -26,15 +29,18 @@ def siman_weight(weight: Tensor) -> Tensor:
 
 
 class SiMaNWeight(WeightBinarizer):
-    """`siman_weight` and a learned scale_o, from mean|w_o| on.
+    """Binarises weights by `siman_weight`, with a learned scale_o, initially mean|w_o|.
 
-    Deviation: the published code standardises the weight first and clips it in place in every forward pass; both
+    Deviations: the published code standardises the weight first and clips it in place in every forward pass; both
     change which entries are the larger half. Here the magnitudes are those of the weight itself, as in the paper.
-    Paper and code train these weights without weight decay, which a recipe has for all parameters or none.
+    Paper and code train these weights without weight decay; a recipe can only switch it off for all parameters.
 
     Signs: +1 for the larger half of |w| in a filter, else -1
     Scale: learned
     Gradient: sign(w)
+
+    >>> SiMaNWeight(1)(torch.tensor([[0.1, -3.0]])).signs.tolist()
+    [[-1.0, 1.0]]
     """
 
     def __init__(self, out_channels: int) -> None:
@@ -50,10 +56,13 @@ class SiMaNWeight(WeightBinarizer):
 
 
 class SiMaNActivation(StandardisedActivation):
-    """`StandardisedActivation` with gradient ``max(2 - 2|a|, 0)``.
+    """A `StandardisedActivation` with gradient ``max(2 - 2|a|, 0)``.
 
     Sign of: x
     Gradient: as `recu`
+
+    >>> SiMaNActivation(2)(torch.tensor([[-0.5, 0.25]])).tolist()
+    [[-1.0, 1.0]]
     """
 
     surrogate = "polynomial"

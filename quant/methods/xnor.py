@@ -1,4 +1,4 @@
-"""XNOR-Net's weights and the clipped straight-through activations: the simplest binarisers."""
+"""XNOR-Net's weights, and activations with the clipped straight-through estimator."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ __all__ = ["ClippedActivation", "XNORWeight"]
 
 
 class XNORWeight(WeightBinarizer):
-    """signs = sign(w), scale_o = mean |w_o|. XNOR-Net (Rastegari et al. 2016), eq. 4.
+    """Binarises weights: signs = sign(w), scale_o = mean |w_o|. XNOR-Net (Rastegari et al. 2016), eq. 4.
 
-    Backward: clipped straight-through on the signs, and the derivative of the mean on the scale (the paper's
-    own scaled gradient, eq. 12, is not the derivative of anything and is not used). The paper's K, a scale for each
-    place of the input from the mean size of its window, is left out: it depends on the input and is no sign's.
+    Backward: clipped straight-through for the signs, and the derivative of the mean for the scale (the paper's own
+    scaled gradient, eq. 12, is not a derivative and is not used). The paper's K, a scale for each output position from
+    the mean |x| of its window, is left out, since it depends on the input and not only on its signs.
 
     Signs: sign(w)
     Scale: mean of |w|, with its derivative
     Gradient: clipped
+
+    >>> import torch
+    >>> XNORWeight(1)(torch.tensor([[-0.5, 1.5]]))
+    BinaryWeight(signs=tensor([[-1.,  1.]]), scale=tensor([1.]), offset=None)
     """
 
     def forward(self, weight: Tensor) -> BinaryWeight:
@@ -28,10 +32,14 @@ class XNORWeight(WeightBinarizer):
 
 
 class ClippedActivation(ActivationBinarizer):
-    """sign(x), gradient on |x| <= 1 (Courbariaux et al. 2016, eq. 4).
+    """Returns sign(x), (n, c, ...) -> (n, c, ...), whose gradient is 1 where |x| <= 1; Courbariaux et al. 2016, eq. 4.
 
     Sign of: x
     Gradient: 1 on |x| <= 1
+
+    >>> import torch
+    >>> ClippedActivation(2)(torch.tensor([[-0.5, 0.25]])).tolist()
+    [[-1.0, 1.0]]
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""Making a network that was written in full precision binary."""
+"""Rewrites a full-precision network as a binary one."""

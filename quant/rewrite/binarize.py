@@ -1,4 +1,4 @@
-"""A binary network out of an ordinary one: `binarize(model)`."""
+"""`binarize(model)`, which makes a binary copy of an ordinary network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["binarize"]
 
 
 def _binary(m: nn.Conv2d | nn.Linear, scheme: Scheme, padding_value: int) -> BinaryLayer:
-    """The binary layer that owns m's own weight and bias from now on."""
+    """Returns a binary layer that takes over the weight and bias of m."""
     new: BinaryLayer
     if isinstance(m, nn.Linear):
         new = BinaryLinear(m.in_features, m.out_features, scheme=scheme)
@@ -49,7 +49,7 @@ def _binary(m: nn.Conv2d | nn.Linear, scheme: Scheme, padding_value: int) -> Bin
 
 
 def _resolve(model: nn.Module, keep: Iterable[str]) -> tuple[set[str], set[str]]:
-    """The paths of the named modules, and those of the named modules and all inside them."""
+    """Returns the paths of the named modules, and the paths of these and all modules inside them."""
     known = {name: m for name, m in model.named_modules(remove_duplicate=False) if name}
     path_of = {id(m): path for path, m in model.named_modules()}
     named: set[str] = set()
@@ -65,21 +65,22 @@ def _resolve(model: nn.Module, keep: Iterable[str]) -> tuple[set[str], set[str]]
 
 
 def _traced(model: nn.Module) -> tuple[Net | None, str]:
-    """A copy of the network with its graph, or None and why torch.fx cannot follow it."""
-    copied, twin = copy.deepcopy(model), copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    """Returns a copy of the network with its graph, or None and the reason why torch.fx cannot trace it."""
+    copied, second = copy.deepcopy(model), copy.deepcopy(model, {id(p): p for p in model.parameters()})
     try:
-        graph = trace(copied, twin)
+        graph = trace(copied, second)
     except Exception as error:
         return None, f"{type(error).__name__}: {error}"
     net = Net(model, copied, graph)
-    net.say_aliases()
+    net.resolve_aliases()
     return net, ""
 
 
 def _replace_activation(net: Net, node: fx.Node, read: fx.Node, scheme: Scheme) -> tuple[str, fx.Node]:
-    """Puts the scheme's nonlinearity, of the value that is read, or hardtanh where that needs channels nobody knows.
+    """Replaces an activation by the scheme's nonlinearity, applied to `read`, or by hardtanh.
 
-    Returns the name of what it put, and its step.
+    Hardtanh is used where the nonlinearity needs a number of channels that cannot be found. Returns the name of the new
+    activation, and its node.
     """
     wanted = part_name(scheme.nonlinearity)
     channels = None if wanted == "hardtanh" else net.channels(read)
@@ -93,7 +94,7 @@ def _replace_activation(net: Net, node: fx.Node, read: fx.Node, scheme: Scheme) 
             like = next(iter(net.root.parameters()))
             made = scheme.make_nonlinearity(channels).to(device=like.device, dtype=like.dtype)
             owner = str(node.target).rpartition(".")[0] if node.op == "call_module" else owner_path(node)
-            # Of a user's own nonlinearity, module:Name, the name: it becomes part of the names of parameters.
+            # For a user's own nonlinearity, module:Name, only the name becomes part of the names of parameters.
             short = re.sub(r"\W", "_", name.rpartition(":")[2])
             path = f"{owner}.{short}_{node.name}".lstrip(".")
             net.root.set_submodule(path, made.train(net.root.training))
@@ -101,7 +102,7 @@ def _replace_activation(net: Net, node: fx.Node, read: fx.Node, scheme: Scheme) 
     new.meta = dict(node.meta)
     node.replace_all_uses_with(new)
     useless = [node]
-    for step in useless:  # with the gate of an activation that was written out; it grows as it is walked
+    for step in useless:  # also the gate of an activation that was written out; the list grows during the loop
         if not step.users and step is not read:
             useless += step.all_input_nodes
             net.graph.erase_node(step)
@@ -109,7 +110,7 @@ def _replace_activation(net: Net, node: fx.Node, read: fx.Node, scheme: Scheme) 
 
 
 def _replace_activations(net: Net, plan: Plan, scheme: Scheme) -> dict[fx.Node, str]:
-    """Replaces the activations that the plan names; returns what was put in the place of each."""
+    """Replaces the activations in the plan; returns the name of what replaced each."""
     names, stands_for = dict[fx.Node, str](), dict[fx.Node, fx.Node]()
     for node in [n for n in net.graph.nodes if n in plan.feeds]:
         read = plan.feeds[node].applied_to
@@ -118,7 +119,7 @@ def _replace_activations(net: Net, plan: Plan, scheme: Scheme) -> dict[fx.Node, 
 
 
 def _carry_out(net: Net, plan: Plan, named: set[str], scheme: Scheme) -> list[Change]:
-    """Replaces activations; returns what becomes of every step, and adds to the plan's notes."""
+    """Replaces activations; returns the change to each layer and activation, and adds to the plan's notes."""
     kept, changes, steps = plan.kept, list[Change](), list(net.graph.nodes)
     made = f"{part_name(scheme.weight)} weights, {part_name(scheme.activation)} activations"
     nonlinearity = part_name(scheme.nonlinearity)
@@ -133,7 +134,7 @@ def _carry_out(net: Net, plan: Plan, named: set[str], scheme: Scheme) -> list[Ch
         elif node in put:
             changes.append(rows[node]._replace(reason=f"{put[node]}: feeds {plan.feeds[node].layer}"))
             if put[node] != nonlinearity:
-                plan.notes.append(f"{path} became {put[node]}: {nonlinearity} needs a number of channels it cannot see")
+                plan.notes.append(f"{path} became {put[node]}: the channels that {nonlinearity} needs are unknown")
         elif net.is_a(node, ACTIVATION):
             why = "named in keep" if path in named else "feeds no binary layer"
             changes.append(net.change(node, "kept", why))
@@ -151,9 +152,9 @@ def _is_plain(value: object) -> bool:
 
 
 def _finish(net: Net, model: nn.Module) -> fx.GraphModule:
-    """The graph module, with the network's name, modes and plain attributes (`input_shape`, `head`, ...)."""
+    """Returns the graph module, with the network's name, modes and plain attributes (`input_shape`, `head`, ...)."""
     called = {node.target for node in net.graph.nodes if node.op == "call_module"}
-    for path in net.called - called:  # activations that no call is left of
+    for path in net.called - called:  # activations that are no longer called
         owner, _, name = path.rpartition(".")
         delattr(net.root.get_submodule(owner), name)
     net.graph.lint()
@@ -162,7 +163,7 @@ def _finish(net: Net, model: nn.Module) -> fx.GraphModule:
     attributes = {k: v for owner in (*classes, model) for k, v in vars(owner).items()}
     carried = {k: v for k, v in attributes.items() if _is_plain(v) and k[0] != "_" and not hasattr(result, k)}
     plain = copy.deepcopy(carried)
-    # The place torch.fx reads when it copies a graph module (for an average of the weights, say).
+    # torch.fx copies these attributes when it copies a graph module (for an average of the weights, for instance).
     result.meta["_user_preserved_attributes"] = plain
     for k, v in plain.items():
         setattr(result, k, v)
@@ -176,14 +177,14 @@ def _weights(model: nn.Module) -> int:
 
 
 def _unchanged(model: nn.Module, reason: str) -> Binarized:
-    """What `binarize` returns of a network that cannot be followed; warns on behalf of its caller's caller."""
+    """Returns an unchanged copy of a network that cannot be traced; warns at the line that called `binarize`."""
     kind = type(model).__name__
-    warnings.warn(f"nothing binarised, {kind} is not traceable: {reason}; {WAY_OUT}", stacklevel=3)
+    warnings.warn(f"nothing was binarised, since {kind} is not traceable: {reason}; {WAY_OUT}", stacklevel=3)
     return Binarized(copy.deepcopy(model), Report([], [], [], _weights(model), 0, NOTHING, traced=False, reason=reason))
 
 
 def _thaw(network: nn.Module) -> list[str]:
-    """Makes all parameters trainable; returns the report's note of those that were not."""
+    """Makes all parameters trainable; returns a note for the report if some were not."""
     frozen = {path: p for path, p in network.named_parameters() if not p.requires_grad and p.is_floating_point()}
     for p in frozen.values():
         p.requires_grad_(True)
@@ -196,7 +197,7 @@ def _thaw(network: nn.Module) -> list[str]:
 def _rewritten(
     net: Net, model: nn.Module, plan: Plan, named: set[str], scheme: Scheme, padding_value: int
 ) -> Binarized:
-    """Carries the plan out; where nothing becomes binary, it warns on behalf of its caller's caller."""
+    """Carries the plan out; where nothing becomes binary, it warns at the line that called `binarize`."""
     changes = _carry_out(net, plan, named, scheme)
     for path, m in plan.layers.items():
         net.root.set_submodule(path, _binary(m, scheme, padding_value))
@@ -220,36 +221,39 @@ def binarize(
     keep_squeeze: bool = True,
     keep: Iterable[str] = (),
 ) -> Binarized:
-    """A binary copy of a network, and a report of what was changed; the network itself is left alone.
+    """Returns a binary copy of a network and a report of the changes; the network itself is not changed.
 
-    Layers: nn.Conv2d becomes `BinaryConv2d`, nn.Linear `BinaryLinear`; the weight becomes the latent weight,
-    the bias stays. Kept in full precision, unless asked otherwise: the first convolution (without convolutions
-    the first linear layer) in the order of execution and any layer that reads the network's input; every layer
-    whose value reaches an output with no other layer behind it; 1x1 convolutions that have a stride or project
-    a shortcut, with a pool in front or not; depthwise convolutions, as in the networks of `models`; the layers of
-    squeeze-and-excite gates. Kept always: layers named in `keep` or inside a module named there, and what has
-    no binary form or is not called as a module (subclasses, shared weights, other padding modes than zeros,
-    the inside of nn.MultiheadAttention, ...); the report says why. No BatchNorm is added: each binary layer
-    wants one after it.
+    Layers: nn.Conv2d becomes `BinaryConv2d`, nn.Linear `BinaryLinear`; the weight becomes the latent weight, the bias
+    stays. Unless the arguments say otherwise, these stay in full precision: the first convolution in the order of
+    execution (without convolutions, the first linear layer) and every layer that reads the network's input; every layer
+    whose output reaches the network's output through no other layer; 1x1 convolutions with a stride or on a shortcut,
+    also behind a pool; depthwise convolutions; the layers of squeeze-and-excite gates. These always do: layers named in
+    `keep` or inside a module named there, and layers without a binary form or not called as a module (subclasses,
+    shared weights, padding modes other than zeros, the inside of nn.MultiheadAttention, ...); the report gives the
+    reason. No BatchNorm is added, though each binary layer should be followed by one.
 
     Activations: ReLU, ReLU6, SiLU, GELU, Mish and Hardswish, as modules, functions or written out (x * sigmoid(x)),
-    become hardtanh where a binary layer reads them directly or through pooling, dropout, reshaping, concatenation or
-    a factor that is never negative. All signs of a ReLU's output are +1; the others round to -0.0 far left of 0, whose
-    sign is +1, and each runtime does it elsewhere. A scheme with another nonlinearity has that instead; one made for a
-    number of channels where the convolution or norm in front tells it. What is named in `keep` stays. The report warns
-    of layers that read values of one sign, as far as intervals tell, and `unknown` names what they do not tell; its
-    verdict says whether such a network can learn in 1 bit.
+    become the scheme's nonlinearity, by default hardtanh, where a binary layer reads them directly or through pooling,
+    dropout, reshaping, concatenation or a factor that is never negative. The reason: all signs of a ReLU's output are
+    +1, and the others round to -0.0, whose sign is +1, for large negative inputs that differ between runtimes. A
+    nonlinearity made for a number of channels is used where the convolution or norm in front tells that number. The
+    report warns of layers that read values of one sign, as far as intervals show it; `unknown` lists the layers where
+    they do not; its verdict says whether such a network can learn in 1 bit.
 
-    The result is a torch.fx GraphModule, since one ReLU module is often called in several places of which
-    only some feed a binary layer: the decision belongs to the call. Parameters keep their names (the
-    binarisers' own join them), forward hooks on blocks still see their outputs, and plain attributes such
-    as `input_shape` are carried over; methods are not, nor children of the network that its forward never
-    calls. Arguments of forward whose default is a number, a string or None are fixed at it and gone. All parameters are
-    trainable, those that are frozen in the network too (the report says so); each module has its mode in the network.
+    The result is a torch.fx GraphModule, since one ReLU module is often called in several places, of which only some
+    feed a binary layer. Parameters keep their names (the binarisers add theirs), forward hooks on blocks still see
+    their outputs, and plain attributes such as `input_shape` are copied; methods are not, nor are children that forward
+    never calls. Arguments of forward whose default is a number, a string or None are fixed at it and removed. All
+    parameters are trainable, also those frozen in the network (the report lists them); each module keeps its mode.
 
-    A network that torch.fx cannot trace comes back as an unchanged copy, with a UserWarning and
-    ``report.traced`` False. Where nothing was binarised there is a UserWarning too. Raises ValueError on an
-    unknown scheme, on a padding_value other than -1, 0 or 1, and on a name in `keep` that does not exist.
+    A network that torch.fx cannot trace is returned as an unchanged copy, with a UserWarning and ``report.traced``
+    False. Where nothing was binarised there is a UserWarning too. Raises ValueError on an unknown scheme, on a
+    padding_value other than -1, 0 or 1, and on a name in `keep` that does not exist.
+
+    >>> from bnn_itrd.models import resnet8
+    >>> student, report = binarize(resnet8(10), "xnor")
+    >>> type(student.get_submodule("layer1.0.conv1")).__name__, report.verdict[:3]
+    ('BinaryConv2d', 'fit')
     """
     scheme = as_scheme(scheme)
     if padding_value not in (-1, 0, 1):

@@ -1,4 +1,4 @@
-"""What is known of the values in a traced network: an interval for each step, carried through the operations below."""
+"""Intervals of the values in a traced network, computed node by node through the operations listed below."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from bnn_itrd.quant.rewrite.graph import CONV, LINEAR, MIXING, NORMS, PASSING, N
 __all__ = ["Bounds", "activation_bounds", "find_bounds"]
 
 _INF = math.inf
-# Ends of intervals that are not reached, but by rounding. 0 itself has the sign +1.
+# Open ends of intervals next to 0, which only rounding can reach. 0 itself has the sign +1.
 _BELOW, _ABOVE = math.nextafter(0, -1), math.nextafter(0, 1)
 
 
 class Bounds(NamedTuple):
-    """The ends of an interval in which a step's values lie, whatever the network's input and its parameters are.
+    """An interval that holds all values of a node, for any input and parameters of the network.
 
     >>> Bounds(0, 6).one_sign, Bounds(-1, 0).one_sign
     (True, False)
@@ -30,7 +30,7 @@ class Bounds(NamedTuple):
 
     @property
     def one_sign(self) -> bool:
-        """Whether the signs of all values are the same: that of 0 is +1."""
+        """Whether all values have the same sign; that of 0 is +1."""
         return self.low >= 0 or self.high < 0
 
 
@@ -44,12 +44,12 @@ def _hull(bounds: Iterable[Bounds]) -> Bounds:
 
 
 def _shrunk(b: Bounds) -> Bounds:
-    """Nearer to 0 and on the same side: means in which zeros take part."""
+    """Returns the interval with 0 as its nearer end, for means in which zeros take part."""
     return Bounds(min(b.low, 0), max(b.high, 0 if b.high >= 0 else _BELOW))
 
 
 def _stretched(b: Bounds) -> Bounds:
-    """On the same side of 0 and of any size: sums, slopes."""
+    """Returns all values with the signs of the interval's values, for sums and slopes."""
     low = -_INF if b.low < 0 else _ABOVE if b.low > 0 else 0
     return Bounds(low, _INF if b.high > 0 else _BELOW if b.high < 0 else 0)
 
@@ -79,7 +79,7 @@ def _over(a: Bounds, b: Bounds) -> Bounds:
 
 
 def _clamped(b: Bounds, low: Any, high: Any) -> Bounds:
-    """Limits that are computed are unknown: they may be anything."""
+    """Clamps an interval; a limit that the network computes may be any number, and is ignored."""
     low, high = (limit if isinstance(limit, (int, float)) else None for limit in (low, high))
     if low is not None:
         b = Bounds(max(b.low, low), max(b.high, low))
@@ -95,7 +95,7 @@ def _power(a: Bounds, exponent: Any) -> Bounds:
 
 
 def _elu(b: Bounds, options: Mapping[str, Any]) -> Bounds:
-    """Of the sign of x, and not below -alpha, which a SELU does not say."""
+    """Keeps the sign of x and is at least -alpha; SELU has no attribute alpha, so its constant is the default."""
     alpha, (low, high) = options.get("alpha", 1.7581), _stretched(b)
     return Bounds(max(low, -alpha), high) if isinstance(alpha, (int, float)) and alpha >= 0 else ANY
 
@@ -105,7 +105,7 @@ def _rising(function: Callable[[float], float]) -> Rule:
 
 
 def _dipping(lowest: float) -> Rule:
-    """SiLU and the like: negative left of 0, but not below `lowest`; at most x right of it."""
+    """Returns the rule of SiLU and the like: from `lowest` to 0 for negative x, at most x for positive x."""
     return lambda b, _: Bounds(lowest if b.low < 0 else 0, max(b.high, 0))
 
 
@@ -122,8 +122,8 @@ def _threshold(b: Bounds, options: Mapping[str, Any]) -> Bounds:
     return _hull([_clamped(b, limit, None), Bounds(value, value)]) if isinstance(value, (int, float)) else ANY
 
 
-# Operations of one value, by their names without underscores, as functions, methods and modules: its bounds and the
-# options named in _OPTIONS -> the bounds of the result.
+# Operations on one value, by the names of function, method or module without underscores: (the value's bounds, the
+# options named in _OPTIONS) -> the bounds of the result.
 _UNARY: dict[str, Rule] = {
     **dict.fromkeys(["neg", "negative"], lambda b, _: _negated(b)),
     **dict.fromkeys(["rrelu", "log1p"], lambda b, _: _stretched(b)),
@@ -161,7 +161,7 @@ _UNARY: dict[str, Rule] = {
     "hardswish": _dipping(-0.375),
 }
 _LIMITS: dict[str, tuple[int, tuple[str, ...], Any]] = {"min": (1, ("min",), None), "max": (2, ("max",), None)}
-# The options that the rules read: where the argument stands, its names in a call and in a module, its default.
+# The options that the rules read: the position of the argument, its names in a call or module, its default.
 _OPTIONS: dict[str, dict[str, tuple[int, tuple[str, ...], Any]]] = {
     "hardtanh": {"min": (1, ("min_val",), -1), "max": (2, ("max_val",), 1)},
     "clamp": _LIMITS,
@@ -184,12 +184,12 @@ _BINARY: dict[str, Callable[[Bounds, Bounds], Bounds]] = {
     **dict.fromkeys(["maximum", "max"], lambda a, b: Bounds(max(a.low, b.low), max(a.high, b.high))),
     **dict.fromkeys(["minimum", "min"], lambda a, b: Bounds(min(a.low, b.low), min(a.high, b.high))),
 }
-# Of two values, or of one and an axis.
+# Operations on two values, or on one value and an axis.
 _EITHER = ("max", "min")
 
 
 class _Carrier:
-    """Goes through a graph once; `found` holds the bounds of each step, None where nothing is known of it."""
+    """Computes the bounds of each node in one pass over the graph; `found` has None where they are unknown."""
 
     def __init__(self, net: Net, replaced: Mapping[fx.Node, Bounds]) -> None:
         self.net = net
@@ -198,7 +198,7 @@ class _Carrier:
             self.found[node] = self._replaced(node, replaced[node]) if node in replaced else self._of_step(node)
 
     def _replaced(self, node: fx.Node, limits: Bounds) -> Bounds | None:
-        """Of an activation that another will stand for, with values between limits."""
+        """Returns the bounds of an activation that will be replaced by one with values within limits."""
         before = self.found[inputs(node)[0]]
         result = _clamped(before or ANY, *limits)
         return None if before is None and not result.one_sign else result
@@ -218,7 +218,7 @@ class _Carrier:
         return None if result is not None and unknown and not result.one_sign else result
 
     def _constant(self, path: str) -> Bounds:
-        """Of a buffer, its own; parameters are learned, and may become anything."""
+        """Returns the bounds of a buffer's values; those of a parameter are infinite, since it is learned."""
         owner, _, name = path.rpartition(".")
         value = getattr(self.net.root.get_submodule(owner), name)
         if not isinstance(value, Tensor) or isinstance(value, nn.Parameter) or not value.numel():
@@ -228,7 +228,7 @@ class _Carrier:
         return Bounds(float(value.min()), float(value.max()))
 
     def _of(self, value: Any) -> Bounds:
-        """Of an argument, a number or a step; of one that is unknown, which may be anything."""
+        """Returns the bounds of an argument, a number or a node; they are infinite where they are unknown."""
         if isinstance(value, (int, float)):
             return Bounds(value, value)
         return (self.found[value] if isinstance(value, fx.Node) else None) or ANY
@@ -273,7 +273,7 @@ class _Carrier:
             return _hull([self._of(node.args[0 if node.op == "call_method" else 1]), self._of(node.args[2])])
         if name == "getattr" and node.args[1] in ("T", "mT", "data"):
             return self._of(first)
-        if name == "scaleddotproductattention":  # means of the third
+        if name == "scaleddotproductattention":  # weighted means of the third argument
             return self._of(self._option(node, 2, ("value",), None))
         if name == "maskedfill":
             return _hull([self._of(first), self._of(self._option(node, 2, ("value",), None))])
@@ -281,7 +281,7 @@ class _Carrier:
 
 
 def activation_bounds(activation: nn.Module) -> Bounds:
-    """Of what an activation gives, whatever it reads; of one of a user's own anything.
+    """Returns the bounds of an activation's output for any input; those of a user's own class are infinite.
 
     >>> activation_bounds(nn.Hardtanh()), activation_bounds(nn.PReLU())
     (Bounds(low=-1.0, high=1.0), Bounds(low=-inf, high=inf))
@@ -296,5 +296,5 @@ def activation_bounds(activation: nn.Module) -> Bounds:
 
 
 def find_bounds(net: Net, replaced: Mapping[fx.Node, Bounds] = MappingProxyType({})) -> dict[fx.Node, Bounds | None]:
-    """The interval of each step, None where an operation is unknown; `replaced`: activations that will give others."""
+    """Returns each node's bounds, None where unknown; `replaced`: bounds of activations that will be replaced."""
     return _Carrier(net, replaced).found

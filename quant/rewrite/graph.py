@@ -1,4 +1,4 @@
-"""What a traced network tells: which step is what, what a layer reads, why it stays in full precision."""
+"""A traced network: the kinds of its nodes, the values they read, and why a layer has no binary form."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class Kind(NamedTuple):
-    """One kind of step, as a module and as a function or method."""
+    """One kind of operation, by its module classes and by its function or method names."""
 
     modules: tuple[type[nn.Module], ...]
     names: set[str]
@@ -44,24 +44,24 @@ NORMS = Kind(
     (batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
     {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"},
 )
-# Other steps with weights between all their inputs and outputs; functions only with a parameter of the network.
+# Other operations that multiply with weights; a function counts only where it uses a parameter of the network.
 MIXING = Kind((nn.MultiheadAttention, nn.RNNBase, nn.Bilinear), {"matmul", "mm", "bmm", "einsum", "bilinear"})
-# What asks for the form of a value, not for the value.
+# Operations that read the shape of a tensor, not its values.
 FORM = Kind((), {"size", "dim", "numel", "nelement"})
 _FORMS = ("shape", "ndim", "dtype", "device", "layout", "is_cuda", "requires_grad")
 ADD = Kind((), {"add", "add_", "iadd"})
 MUL = Kind((), {"mul", "mul_", "imul", "multiply"})
 DIV = Kind((), {"div", "div_", "truediv", "itruediv", "divide"})
-# Activations of no use in front of a sign. Those of a ReLU are all +1; the others, negative left of 0, are rounded to
-# -0.0 there sooner or later, whose sign is +1, and not for the same numbers in every runtime.
+# Activations that do not work in front of a sign. The signs of a ReLU's output are all +1. The outputs of the others
+# are rounded to -0.0, whose sign is +1, for large negative inputs, which differ between runtimes.
 ACTIVATION = Kind(
     (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Mish, nn.Hardswish),
     {"relu", "relu_", "relu6", "silu", "gelu", "mish", "hardswish"},
 )
 _POOLS = (pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveMaxPoolNd, pooling._AdaptiveAvgPoolNd)
-# Pools, and what leaves values as they are.
+# Pools, and modules that do not change values.
 POOLS = Kind((*_POOLS, nn.Identity, Inlined), {"max_pool2d", "avg_pool2d"})
-# What hands signs on: a value that is never negative stays so.
+# Operations that preserve signs: a value that is never negative stays so.
 PASSING = Kind(
     (
         *_POOLS,
@@ -81,13 +81,13 @@ _KEEPS_CHANNELS = (*_POOLS, dropout._DropoutNd, nn.Identity, Inlined)
 
 
 def inputs(node: fx.Node) -> list[fx.Node]:
-    """The nodes in a step's first argument."""
+    """Returns the nodes in the first argument of a node."""
     first = node.args[0] if node.args else next(iter(node.kwargs.values()), None)
     return [n for n in (first if isinstance(first, (list, tuple)) else [first]) if isinstance(n, fx.Node)]
 
 
 def symmetric_padding(m: nn.Conv2d) -> tuple[int, int] | None:
-    """(vertical, horizontal) in pixels; None where 'same' needs more on one side than on the other."""
+    """Returns the (vertical, horizontal) padding in pixels; None where 'same' pads one side more than the other."""
     if not isinstance(m.padding, str):
         return m.padding[0], m.padding[1]
     if m.padding == "valid":
@@ -97,7 +97,7 @@ def symmetric_padding(m: nn.Conv2d) -> tuple[int, int] | None:
 
 
 class Net:
-    """A traced copy of a network, and the questions `binarize` asks of it. `original` is only read."""
+    """A traced copy of a network, with queries for `binarize`. `original` is not changed."""
 
     def __init__(self, original: nn.Module, copied: nn.Module, graph: fx.Graph) -> None:
         self.original, self.root, self.graph = dict(original.named_modules()), copied, graph
@@ -106,7 +106,7 @@ class Net:
         self.attributes = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
 
     def name(self, node: fx.Node) -> str:
-        """Of the function or method a node calls; empty for a module."""
+        """Returns the name of the function or method that a node calls; empty for a module."""
         if node.op not in ("call_function", "call_method"):
             return ""
         return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
@@ -118,13 +118,13 @@ class Net:
         return isinstance(self.module(node), kind.modules) or self.name(node) in kind.names
 
     def is_layer(self, node: fx.Node) -> bool:
-        """Whether a step multiplies its input with weights that are learned."""
+        """Returns whether a node multiplies its input with learned weights."""
         if self.is_a(node, MIXING):
             return node.op == "call_module" or any(n.op == "get_attr" for n in node.all_input_nodes)
         return self.is_a(node, CONV) or self.is_a(node, LINEAR)
 
     def values(self, node: fx.Node) -> list[fx.Node]:
-        """The nodes whose values a step's value is made of; none where it asks for their shape."""
+        """Returns the nodes whose values a node computes with; none where it only reads a shape."""
         form = self.is_a(node, FORM) or (self.name(node) == "getattr" and node.args[1] in _FORMS)
         return [] if form else node.all_input_nodes
 
@@ -136,17 +136,17 @@ class Net:
         return Change(path, self.name(node) or type(self.original[path]).__name__, action, reason)
 
     def weight_owners(self, node: fx.Node) -> set[str]:
-        """Paths of the modules whose parameters a function call uses."""
+        """Returns the paths of the modules whose parameters a function call uses."""
         return {str(n.target).rpartition(".")[0] for n in node.all_input_nodes if n.op == "get_attr"}
 
     def in_place(self, node: fx.Node) -> bool:
-        """Whether an activation overwrites its input."""
+        """Returns whether an activation overwrites its input."""
         if node.op == "call_module":
             return bool(getattr(self.module(node), "inplace", False))
         return self.name(node).endswith("_") or bool(node.kwargs.get("inplace", any(node.args[1:])))
 
-    def say_aliases(self) -> None:
-        """Lets what reads a value after an in-place activation changed it read that: the same, said openly."""
+    def resolve_aliases(self) -> None:
+        """Makes later readers of a tensor that an activation overwrites in place read that activation instead."""
         order = {node: i for i, node in enumerate(self.graph.nodes)}
         for node in [n for n in order if self.is_a(n, ACTIVATION) and self.in_place(n)]:
             for source in inputs(node):
@@ -154,10 +154,10 @@ class Net:
                     user.replace_input_with(source, node)
 
     def channels(self, node: fx.Node) -> int | None:
-        """Of a step's values (n, c, ...), told by the layer or norm they come from; None where that is not clear."""
+        """Returns the number of channels of a node's value (n, c, ...); None where no layer in front tells it."""
         for _ in self.graph.nodes:
             m = self.module(node)
-            for name in ("num_features", "out_channels"):  # of a linear layer's output the axis is not known
+            for name in ("num_features", "out_channels"):  # not out_features, whose axis is not known
                 if isinstance(getattr(m, name, None), int):
                     return int(getattr(m, name))
             through = isinstance(m, _KEEPS_CHANNELS) or self.is_a(node, ADD)
@@ -167,7 +167,7 @@ class Net:
         return None
 
     def reaches(self, node: fx.Node, goal: Kind, *through: Kind) -> bool:
-        """Whether the value of a node arrives at a step of one kind, through steps of other kinds only."""
+        """Returns whether a node's value reaches a node of the kind `goal` through nodes of the other kinds only."""
         todo, seen = list(node.users), set[fx.Node]()
         while todo:
             user = todo.pop()
@@ -179,11 +179,11 @@ class Net:
         return False
 
     def obstacle(self, path: str) -> str:
-        """Why a convolution or linear layer has no binary form; empty where it has one."""
+        """Returns why a convolution or linear layer has no binary form; empty where it has one."""
         m, inner = self.original[path], [p for p in self.attributes if p.startswith(f"{path}.")]
         for outer in [p for p in self.called if path.startswith(f"{p}.")]:
             if not isinstance(self.modules[outer], Inlined):
-                return f"inside {outer} ({type(self.modules[outer]).__name__}), which is called whole"
+                return f"inside {outer} ({type(self.modules[outer]).__name__}), which is one call in the graph"
         if path not in self.called:
             return "its parameters are used without calling it" if inner else "not called in the forward pass"
         if type(m) not in (nn.Conv2d, nn.Linear):
@@ -198,5 +198,5 @@ class Net:
         if isinstance(m, nn.Conv2d) and m.padding_mode != "zeros":
             return f"padding_mode={m.padding_mode!r} has no binary form"
         if isinstance(m, nn.Conv2d) and symmetric_padding(m) is None:
-            return f"padding='same' is lopsided for kernel {m.kernel_size}, dilation {m.dilation}"
+            return f"padding='same' is not symmetric for kernel {m.kernel_size}, dilation {m.dilation}"
         return ""

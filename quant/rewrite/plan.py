@@ -1,4 +1,4 @@
-"""The plan of `binarize`: which layers become binary, which activations are replaced, and what is said of the rest."""
+"""The plan of `binarize`: the layers to binarise, the activations to replace, and the report's warnings."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ["Fed", "Plan", "make_plan"]
 
 
 class Fed(NamedTuple):
-    """A binary layer that reads an activation, and the step that the activation is applied to."""
+    """A binary layer that reads an activation, and the node that the activation is applied to."""
 
     layer: str
     applied_to: fx.Node
 
 
 class Plan(NamedTuple):
-    """What is to become of a network's layers and activations, decided before any of them is replaced.
+    """The changes that `binarize` will make, decided before any layer or activation is replaced.
 
-    kept: path of a convolution or linear layer -> why it stays in full precision, empty where it does not; layers:
-    those to binarise; binary: the paths of these and of the layers that are binary already; feeds: the activations to
-    replace; notes: the report's warnings; unknown, verdict: the report's.
+    kept: path of a convolution or linear layer -> why it stays in full precision, empty where it does not; layers: the
+    layers to binarise; binary: the paths of these and of layers that are already binary; feeds: the activations to
+    replace; notes, unknown, verdict: the fields `warnings`, `unknown` and `verdict` of the report.
     """
 
     kept: dict[str, str]
@@ -43,7 +43,7 @@ class Plan(NamedTuple):
 
 
 def _bounds_of_nonlinearity(scheme: Scheme) -> Bounds:
-    """Of what a scheme puts in the place of an activation; one that is made to be looked at draws no numbers."""
+    """Returns the bounds of a scheme's nonlinearity, without a change to the state of the random numbers."""
     if scheme.nonlinearity == "hardtanh":
         return Bounds(-1, 1)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -51,9 +51,10 @@ def _bounds_of_nonlinearity(scheme: Scheme) -> Bounds:
 
 
 def make_plan(net: Net, named: set[str], inside: set[str], roles: dict[str, str], scheme: Scheme) -> Plan:
-    """Decides what becomes of each layer and of the activations in front of them; see `Plan`.
+    """Decides which layers become binary and which activations in front of them are replaced; see `Plan`.
 
-    named: paths in `keep`; inside: those and what is inside them; roles: path -> why a layer stays; see `find_roles`.
+    named: the paths in `keep`; inside: these and the paths inside them; roles: path -> why a layer stays in full
+    precision, from `find_roles`.
     """
     kept = {
         path: "named in keep" if path in inside else roles.get(path) or net.obstacle(path)
@@ -83,6 +84,8 @@ def make_plan(net: Net, named: set[str], inside: set[str], roles: dict[str, str]
                 starved[path] = f"{path} reads {net.path(node)}, whose values all have the same sign"
                 notes.append(starved[path])
             elif node in search.activations and node not in feeds and not behind:
-                notes.append(f"{path} reads {net.path(node)}, which gives -0.0 far left of 0: there its sign is +1")
+                notes.append(
+                    f"{path} reads {net.path(node)}, which is -0.0 for large negative inputs: there its sign is +1"
+                )
     verdict = find_verdict(net, binary, starved=[*starved], unknown=[*dict.fromkeys([*at_input, *unknown])])
     return Plan(kept, layers, binary, feeds, notes, [*unknown.values()], verdict)

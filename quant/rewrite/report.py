@@ -1,4 +1,4 @@
-"""What `binarize` gives back: the network, and what became of each of its layers."""
+"""The result of `binarize`: the network, and a report of the changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WAY_OUT = (
 
 
 class Change(NamedTuple):
-    """What became of a layer or one call of an activation; `path` ends in () where a function is called."""
+    """The change to a layer or to one call of an activation; `path` ends in () where a function is called."""
 
     path: str
     kind: str
@@ -27,13 +27,13 @@ class Change(NamedTuple):
 
 @dataclass
 class Report:
-    """What `binarize` did, in the order of execution; ``print(report)`` is a table.
+    """The changes that `binarize` made, in the order of execution; ``print(report)`` shows a table.
 
-    warnings say what should be mended, unknown of which layers nobody can say whether they read values of both signs,
-    since an operation in front of them is not known here. weights counts the elements of all parameters with two axes
-    or more, binary_weights the binary ones among them. verdict says in a sentence whether such a network can learn in
-    1 bit: "fit", "doubtful" or "does not work as it is", and why. traced is False where the network could not be
-    followed, with the tracer's words in `reason`.
+    warnings: problems to correct in the network; unknown: layers that may read values of one sign only, since an
+    operation in front of them is unknown to `binarize`; weights: the number of elements in parameters with two or more
+    axes; binary_weights: how many of these are binary; verdict: a sentence that says whether such a network can learn
+    in 1 bit ("fit", "doubtful" or "does not work as it is") and why; traced: False where torch.fx could not trace the
+    network; reason: the tracer's message.
     """
 
     changes: list[Change]
@@ -60,7 +60,7 @@ class Report:
 
 
 class Binarized(NamedTuple):
-    """The binary copy of a network, and what was changed in it."""
+    """The binary copy of a network, and the report of the changes."""
 
     model: nn.Module
     report: Report

@@ -1,4 +1,4 @@
-"""Which layers keep full precision for what they are and where they stand: the first, the last, projections, ..."""
+"""Finds layers that stay in full precision for their kind or position: the first, the last, projections, ..."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ DEPTHWISE, SQUEEZE = "depthwise", "squeeze-and-excite"
 
 
 def _is_downsample(net: Net, node: fx.Node) -> bool:
-    """1x1 with a stride, or a 1x1 shortcut beside a convolution, with a pool in front or not."""
+    """Returns whether a node is a 1x1 convolution with a stride, or on a shortcut parallel to another convolution."""
     m = net.module(node)
     if not isinstance(m, nn.Conv2d) or m.kernel_size != (1, 1):
         return False
     if max(m.stride) > 1:
         return True
     shortcut = [node]
-    for step in shortcut:  # back to where the other branch begins; it grows as it is walked
+    for step in shortcut:  # back to where the other branch begins; the list grows during the loop
         if step is node or net.is_a(step, POOLS):
             shortcut += [source for source in inputs(step) if source not in shortcut]
-    beside = [user for source in shortcut for user in source.users if user not in shortcut and source is not node]
+    parallel = [user for source in shortcut for user in source.users if user not in shortcut and source is not node]
     return net.reaches(node, ADD, NORM, PASSING) and any(
-        net.is_a(u, CONV) or net.reaches(u, CONV, NORM, ACTIVATION, PASSING) for u in beside
+        net.is_a(u, CONV) or net.reaches(u, CONV, NORM, ACTIVATION, PASSING) for u in parallel
     )
 
 
 def _pools_whole_maps(net: Net, node: fx.Node) -> bool:
-    """Whether a step leaves one value of each channel of a map (n, c, h, w)."""
+    """Returns whether a node reduces a map (n, c, h, w) to one value for each channel."""
     m, name = net.module(node), net.name(node)
     size: Any
     if isinstance(m, (pooling._AdaptiveAvgPoolNd, pooling._AdaptiveMaxPoolNd)):
@@ -44,7 +44,7 @@ def _pools_whole_maps(net: Net, node: fx.Node) -> bool:
     elif name in ("adaptive_avg_pool2d", "adaptive_max_pool2d"):
         size = node.args[1] if len(node.args) > 1 else node.kwargs.get("output_size")
     elif name in ("avg_pool2d", "max_pool2d"):
-        return len(node.all_input_nodes) > 1  # of a size that is read from the map
+        return len(node.all_input_nodes) > 1  # the kernel's size is read from the map
     elif name in ("mean", "amax"):
         dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
         return {*(dims if isinstance(dims, (list, tuple)) else [dims])} <= {2, 3, -1, -2}
@@ -54,7 +54,7 @@ def _pools_whole_maps(net: Net, node: fx.Node) -> bool:
 
 
 def _squeezed(net: Net, node: fx.Node) -> list[fx.Node] | None:
-    """The layers between whole-map pools and a value, where it comes from nothing else; None where it does."""
+    """Returns the layers between global pools and a node; None where its value also comes from elsewhere."""
     todo, seen, layers = [node], set[fx.Node](), list[fx.Node]()
     while todo:
         step = todo.pop()
@@ -70,9 +70,9 @@ def _squeezed(net: Net, node: fx.Node) -> list[fx.Node] | None:
 
 
 def squeeze_layers(net: Net) -> Iterator[fx.Node]:
-    """The layers of squeeze-and-excite gates: from a map's means to factors that the channels of a map are scaled by.
+    """Yields the layers of squeeze-and-excite gates, which turn a map's means into a factor for each channel of a map.
 
-    A gate has a few values to an image, and each of them scales a whole channel: in 1 bit, it is noise.
+    A gate has few values per image, and each of them scales a whole channel: in 1 bit it would be noise.
     """
     for node in net.graph.nodes:
         if net.is_a(node, MUL) and len(node.all_input_nodes) == 2:
@@ -82,7 +82,7 @@ def squeeze_layers(net: Net) -> Iterator[fx.Node]:
 
 
 def depthwise_layers(net: Net) -> Iterator[fx.Node]:
-    """The convolutions each output channel of which reads one input channel."""
+    """Yields the depthwise convolutions: each output channel reads one input channel."""
     for node in net.graph.nodes:
         m = net.module(node)
         if isinstance(m, (conv._ConvNd, BinaryConv2d)) and is_depthwise(m.in_channels, m.groups):
@@ -90,7 +90,7 @@ def depthwise_layers(net: Net) -> Iterator[fx.Node]:
 
 
 def _before(net: Net, node: fx.Node) -> set[fx.Node]:
-    """All steps that the value of a step is made of, and itself."""
+    """Returns a node and all nodes that its value depends on."""
     todo, seen = [node], set[fx.Node]()
     while todo:
         if (found := todo.pop()) not in seen:
@@ -100,10 +100,10 @@ def _before(net: Net, node: fx.Node) -> set[fx.Node]:
 
 
 def _output_layers(net: Net) -> list[fx.Node]:
-    """The layers whose value reaches an output of the network with no other layer behind them.
+    """Returns the layers whose value reaches an output of the network through no other layer.
 
-    Of the layers that a sum hands to one output, as the residual blocks of a network without a classifier do, those
-    that another of them comes after are none: their values reach the output beside it.
+    Where a sum brings several layers to one output, as in residual blocks without a classifier behind them, layers that
+    another one of them depends on do not count: their values reach the output only through the shortcut.
     """
     found: dict[fx.Node, None] = {}
     for output in [v for node in net.graph.nodes if node.op == "output" for v in node.all_input_nodes]:
@@ -125,7 +125,7 @@ def _output_layers(net: Net) -> list[fx.Node]:
 def find_roles(
     net: Net, *, keep_first: bool, keep_last: bool, keep_downsample: bool, keep_depthwise: bool, keep_squeeze: bool
 ) -> dict[str, str]:
-    """Path -> why the place of a layer in the network, or its kind, keeps it in full precision."""
+    """Returns path -> reason for each layer that its kind or its position keeps in full precision."""
     convs = [n for n in net.graph.nodes if net.is_a(n, CONV)]
     linears = [n for n in net.graph.nodes if net.is_a(n, LINEAR)]
     found: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What a layer reads: the steps that its input's signs come from, and the activations among them."""
+"""Finds the nodes that determine the signs of a layer's input, and the activations among them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bnn_itrd.quant.rewrite.graph import ACTIVATION, ADD, DIV, MUL, PASSING, Kin
 
 __all__ = ["Source", "Sources"]
 
-# What a gate is made of: x * sigmoid(x), x * relu6(x + 3) / 6, x * tanh(softplus(x)).
+# The functions in gates: x * sigmoid(x), x * relu6(x + 3) / 6, x * tanh(softplus(x)).
 _GATES = Kind(
     (nn.Sigmoid, nn.Hardsigmoid, nn.ReLU6, nn.Tanh, nn.Softplus, nn.Hardtanh),
     {"sigmoid", "sigmoid_", "hardsigmoid", "relu6", "tanh", "softplus", "clamp", "hardtanh"},
@@ -21,17 +21,17 @@ _GATES = Kind(
 
 
 class Source(NamedTuple):
-    """A step that a layer's input comes from; `behind`: an activation stands between them."""
+    """A node that a layer's input comes from; `behind`: whether an activation stands between them."""
 
     node: fx.Node
     behind: bool
 
 
 class Sources:
-    """Finds what the signs of a step's input come from; `bounds`: what is known of each step's values.
+    """Finds the nodes that the signs of a layer's input come from; `bounds`: the interval of each node's values.
 
-    activations: each activation that `binarize` may replace, with the step that it is applied to. A product of a value
-    and of a gate of the same value is one too.
+    activations: each activation that `binarize` may replace, with the node that it is applied to. The product of a
+    value with a gate of the same value (SiLU written out) counts as an activation.
     """
 
     def __init__(self, net: Net, bounds: Mapping[fx.Node, Bounds | None]) -> None:
@@ -43,7 +43,7 @@ class Sources:
                 self.activations[node] = applied_to
 
     def _gated(self, node: fx.Node) -> fx.Node | None:
-        """The value that a product multiplies with a gate of itself, as SiLU written out does."""
+        """Returns the value that a product multiplies with a gate of itself, as SiLU written out does; else None."""
         if not self.net.is_a(node, MUL) or len(node.all_input_nodes) != 2 or len(node.args) != 2:
             return None
         in_place = self.net.name(node) in ("mul_", "imul")
@@ -54,7 +54,7 @@ class Sources:
             chain = [gate]
             while self._is_gate(chain[-1]) and chain[-1].all_input_nodes[0] is not value:
                 chain.append(chain[-1].all_input_nodes[0])
-            # Whatever else reads a value that is overwritten reads the product.
+            # Other readers of a value that is overwritten in place would read the product.
             alone = not in_place or {*value.users} <= {node, chain[-1]}
             if self._is_gate(chain[-1]) and any(self._curves(step) for step in chain) and alone:
                 return value
@@ -64,12 +64,12 @@ class Sources:
         return self.net.is_a(node, _GATES)
 
     def _is_gate(self, node: fx.Node) -> bool:
-        """Whether a step computes a part of a gate from one value and numbers."""
+        """Returns whether a node computes a part of a gate from one value and numbers."""
         arithmetic = any(self.net.is_a(node, kind) for kind in (ADD, MUL, DIV))
         return len(node.all_input_nodes) == 1 and (arithmetic or self._curves(node))
 
-    def _handed_on(self, node: fx.Node) -> list[fx.Node]:
-        """The steps whose signs a step hands on: of a product, the factor beside one that is never negative."""
+    def _sign_preserving(self, node: fx.Node) -> list[fx.Node]:
+        """Returns the inputs whose signs a node preserves; for a product, the factor of one that is never negative."""
         net, bounds = self.net, self.bounds
         if net.is_a(node, PASSING):
             return inputs(node)
@@ -87,7 +87,7 @@ class Sources:
         return factors if len(factors) == 1 else []
 
     def _reaches_activation(self, node: fx.Node) -> bool:
-        """Whether a value comes from an activation through steps that hand signs on."""
+        """Returns whether a value comes from an activation through nodes that preserve signs."""
         todo, seen = [node], set[fx.Node]()
         while todo:
             step = todo.pop()
@@ -95,18 +95,18 @@ class Sources:
                 return True
             if step not in seen:
                 seen.add(step)
-                todo += self._handed_on(step)
+                todo += self._sign_preserving(step)
         return False
 
     def of(self, layer: fx.Node) -> list[Source]:
-        """The steps that a layer's signs come from, back through what hands them on, and through activations."""
+        """Returns the nodes that a layer's signs come from, behind nodes that preserve signs and behind activations."""
         todo, seen = [Source(node, False) for node in inputs(layer)], dict[Source, bool]()
         while todo:
             source = node, behind = todo.pop()
             if source in seen:
                 continue
             applied_to = self.activations.get(node)
-            before = self._handed_on(node) if applied_to is None else []
+            before = self._sign_preserving(node) if applied_to is None else []
             seen[source] = not before
             todo += [Source(n, behind) for n in before]
             if applied_to is not None:

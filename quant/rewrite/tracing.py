@@ -1,4 +1,4 @@
-"""The trace of a network: one graph that is right in training and in evaluation."""
+"""Traces a network into one graph that is valid in training and in evaluation."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SCALARS = (bool, int, float, str, type(None))
 
 
 class Inlined(nn.Module):
-    """The children of a module whose own forward is now part of the graph; hands on what that returned.
+    """Holds the children of a module whose own forward is now part of the graph, and returns that forward's output.
 
-    So forward hooks on `layer1` and the like still see its output.
+    It keeps the module's path callable, so that forward hooks on `layer1` and the like still see its output.
     """
 
     def __init__(self, inlined: nn.Module) -> None:
@@ -46,7 +46,7 @@ class _ByMode(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Stops at torch's own layers and at binary ones; notes where the forward of any other module ended."""
+    """Treats torch's own layers and binary layers as leaves; adds a node where the forward of another module ends."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         ours = isinstance(m, (BinaryLayer, Inlined, _ByMode))
@@ -61,13 +61,13 @@ class _Tracer(fx.Tracer):
 
 
 def owner_path(node: fx.Node) -> str:
-    """Path of the module in whose forward the node was made; empty for the network itself."""
+    """Returns the path of the module whose forward created the node; empty for the network itself."""
     stack = node.meta.get("nn_module_stack")
     return next(reversed(stack.values()))[0] if stack else ""
 
 
 def _trace_in(model: nn.Module, *, training: bool) -> fx.Graph:
-    """The graph in one mode. Arguments of forward with a plain default are fixed at it, and gone."""
+    """Returns the graph in one mode. Arguments of forward with a plain default are fixed at it and removed."""
     parameters = inspect.signature(model.forward).parameters
     fixed = {name: p.default for name, p in parameters.items() if isinstance(p.default, SCALARS)}
     modes = {m: m.training for m in model.modules()}
@@ -78,7 +78,7 @@ def _trace_in(model: nn.Module, *, training: bool) -> fx.Graph:
     finally:
         for m, mode in modes.items():
             m.training = mode
-    # torch.fx leaves the fixed arguments there, renamed, with assertions that break every later trace.
+    # torch.fx keeps renamed placeholders for fixed arguments, with assertions that break every later trace.
     useless = [n for n in graph.nodes if n.op == "placeholder" and n.target not in {*parameters}]
     useless = [n for n in useless if str(n.target).rpartition("_")[0] in fixed]
     for node in useless:
@@ -88,9 +88,12 @@ def _trace_in(model: nn.Module, *, training: bool) -> fx.Graph:
     return graph
 
 
-def trace(model: nn.Module, twin: nn.Module) -> fx.Graph:
-    """The graph of model, a `_ByMode` wherever a constant differs between the modes; TraceError on more."""
-    graph, evaluation = _trace_in(model, training=True), _trace_in(twin, training=False)
+def trace(model: nn.Module, copied: nn.Module) -> fx.Graph:
+    """Returns the graph of model, with a `_ByMode` for each constant that differs between training and evaluation.
+
+    copied: a copy of model, which is traced in evaluation. Raises TraceError where more than constants differs.
+    """
+    graph, evaluation = _trace_in(model, training=True), _trace_in(copied, training=False)
     for a, b in zip_longest(list(graph.nodes), list(evaluation.nodes)):
         if a is None or b is None or (a.op, a.target, a.name) != (b.op, b.target, b.name):
             raise TraceError("its forward takes other steps in training than in evaluation")

@@ -1,4 +1,4 @@
-"""The verdict of `binarize`: whether a network can be expected to learn with the layers that became binary."""
+"""The verdict of `binarize`: whether a network is expected to learn with its binary layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOTHING = "nothing is binary"
 
 
 def _has_norm(net: Net, layer: fx.Node) -> bool:
-    """Whether a norm reads a layer's value, with steps but no other layer between them."""
+    """Returns whether a norm follows a layer, with no other layer between them."""
     todo, seen = [*layer.users], set[fx.Node]()
     while todo:
         node = todo.pop()
@@ -28,12 +28,12 @@ def _has_norm(net: Net, layer: fx.Node) -> bool:
 
 
 def _counted(paths: Sequence[str]) -> str:
-    """``1 layer (a)``, ``3 layers (a, ...)``."""
+    """Returns ``1 layer (a)`` or ``3 layers (a, ...)``."""
     return f"{len(paths)} layers ({paths[0]}, ...)" if len(paths) > 1 else f"1 layer ({paths[0]})"
 
 
 def find_verdict(net: Net, binary: Collection[str], *, starved: Sequence[str], unknown: Sequence[str]) -> str:
-    """A sentence; binary: the paths of the binary layers to be, starved: of those that read values of one sign."""
+    """Returns the verdict; binary: paths of binary layers; starved: paths of those that read values of one sign."""
     if not binary:
         return NOTHING
     depthwise, squeeze = ([*{net.path(n): None for n in find(net)}] for find in (depthwise_layers, squeeze_layers))

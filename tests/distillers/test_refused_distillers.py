@@ -21,8 +21,8 @@ from bnn_itrd.errors import UserError
 from bnn_itrd.runs.run import run_recipe
 
 REFUSED: list[tuple[DistillConfig, Callable[[], nn.Module], Callable[[], nn.Module], str]] = [
-    (DistillConfig(at=dc.ATConfig()), Flat, Net, r"at compares the maps of stages, and the student shows 0 of them"),
-    (DistillConfig(ft=dc.FTConfig()), Net, Flat, r"ft compares the maps of stages, and the teacher shows 0 of them"),
+    (DistillConfig(at=dc.ATConfig()), Flat, Net, r"at compares the maps of stages, and the student has 0 of them"),
+    (DistillConfig(ft=dc.FTConfig()), Net, Flat, r"ft compares the maps of stages, and the teacher has 0 of them"),
     (DistillConfig(reviewkd=dc.ReviewKDConfig()), Flat, Flat, r"reviewkd compares the maps .*representation"),
     (DistillConfig(sp=dc.SPConfig(stage=3)), Net, Net, r"sp\.stage must be in \[-3, 3\), got 3"),
     (DistillConfig(ft=dc.FTConfig(stage=-4)), Net, Net, r"ft\.stage must be in \[-3, 3\), got -4"),
@@ -79,7 +79,7 @@ def test_other_numbers_of_stages(data: ImageData, tmp_path: Path) -> None:
         distilled(data, tmp_path / "run", DistillConfig(nst=dc.NSTConfig()), student=made(1), teacher=teacher)
     # the maps of a stage that is no map cannot be counted on
     teacher.stages = ("a", "b", "linear")  # type: ignore[assignment]
-    with pytest.raises(UserError, match="the teacher shows 0 of them"):
+    with pytest.raises(UserError, match="the teacher has 0 of them"):
         distilled(data, tmp_path / "run", DistillConfig(sp=dc.SPConfig()), student=made(1), teacher=teacher)
 
 

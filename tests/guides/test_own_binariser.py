@@ -134,12 +134,12 @@ HEAD = "from bnn_itrd.quant import WeightBinarizer, ActivationBinarizer, BinaryW
         (
             "def make(): return 3",
             "nonlinearity",
-            "made an object of builtins:int, and what is wanted is an instance of",
+            "returned an object of builtins:int: it must return an instance of",
         ),
         (
             "class make(WeightBinarizer):\n    def __init__(self, rows): super().__init__(rows)",
             "weight",
-            "requires 'rows', which a scheme cannot give. It has out_channels, fan_in, tau_min",
+            "requires 'rows', which a scheme cannot give. It can give out_channels, fan_in, tau_min",
         ),
         (
             "class make(WeightBinarizer):\n    def __init__(self, out_channels): raise RuntimeError('no memory')",

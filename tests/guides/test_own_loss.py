@@ -109,7 +109,7 @@ WRONG: dict[str, tuple[str, str]] = {
         "mypkg.losses:Hint.powr=2",
         "unknown option of mypkg.losses:Hint 'powr', did you mean 'power'? Expected one of weight",
     ),
-    "no distiller": ("mypkg.losses:nn", "cannot be learned from: expected a Distiller, its class, a factory of"),
+    "no distiller": ("mypkg.losses:nn", "is no distiller: expected a Distiller, its class, a factory of"),
     "bad weight": ("mypkg.losses:Hint.weight=-1", "mypkg.losses:Hint.weight must be >= 0, got -1.0"),
     "no fields": ("mypkg.losses:Hint=5", "mypkg.losses:Hint must hold fields (weight, warmup_epochs, final and its"),
     "no colon": (

@@ -71,7 +71,7 @@ def test_answers_inside_a_token_and_without_one(bert: Path) -> None:
     with pytest.raises(UserError, match="question 'c': its context has no token"):
         make_windows([Example("c", "Which lake?", " ", ("x",), None)], tokenizer, SMALL)
     slow = type("Slow", (), {"is_fast": False})()
-    with pytest.raises(UserError, match="Slow knows no character offsets"):
+    with pytest.raises(UserError, match="Slow gives no character offsets"):
         make_windows([inside], slow, SMALL)
 
 

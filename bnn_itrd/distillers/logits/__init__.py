@@ -1,1 +1,1 @@
-"""Methods that compare the two logits, a file for each."""
+"""Methods that compare logits, one file for each."""

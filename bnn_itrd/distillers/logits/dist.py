@@ -1,4 +1,4 @@
-"""DIST: correlation of the answers between and within classes."""
+"""DIST: correlation of class probabilities between and within classes."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class KDConfig(OfLogits):
     """Softened logits (Hinton et al. 2015).
 
     Args:
-        weight: weight of the term; 0.9 beside a cross-entropy of 0.1 is the usual pair
+        weight: weight of the term; 0.9 with ce 0.1 is usual
         tau: temperature
     """
 

@@ -1,4 +1,4 @@
-"""LwF: the teacher's softened logits, from a head of their own."""
+"""LwF: the teacher's softened logits, predicted by a separate head of the student."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["LwFConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class LwFConfig(Method):
-    """Learning without forgetting: softened logits of a teacher of other classes (Li and Hoiem 2017).
+    """Learning without forgetting: softened logits of a teacher with other classes (Li and Hoiem 2017).
 
     Args:
         tau: temperature

@@ -1,1 +1,1 @@
-"""Methods that compare the maps of the stages, a file for each."""
+"""Methods that compare the maps of the stages, one file for each."""

@@ -14,15 +14,15 @@ __all__ = ["ABConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class ABConfig(OfAllStages):
-    """Boundaries of activation, in a phase of its own before the training (Heo et al. 2019).
+    """Activation boundaries, in a preparation before the training (Heo et al. 2019).
 
     Args:
-        weight: weight of the term within its phase
+        weight: weight of the loss in the preparation
         warmup_epochs: 0: the term ends before the training begins
         final: 1, for the same reason
-        margin: by which an activation should stand off its boundary
-        preparation_epochs: length of the phase
-        preparation_lr: learning rate of the phase; that of the training by default
+        margin: distance from its boundary that an activation should have
+        preparation_epochs: epochs of the preparation
+        preparation_lr: learning rate of the preparation; that of the training by default
     """
 
     facts = Facts(

@@ -1,4 +1,4 @@
-"""FitNet: a hint: the map of one stage."""
+"""FitNet: regression of the teacher's map of one stage, the hint."""
 
 from __future__ import annotations
 

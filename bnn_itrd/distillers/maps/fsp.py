@@ -19,7 +19,7 @@ class FSPConfig(OfAllStages):
     Args:
         preparation_epochs: epochs in which the student is trained on this alone first, as in the paper; the term then
             takes no further part, and has no schedule
-        preparation_lr: learning rate of the phase; that of the training by default
+        preparation_lr: learning rate of the preparation; that of the training by default
     """
 
     facts = Facts(

@@ -25,7 +25,7 @@ class FTConfig(OfOneStage):
         stage: which map, from 0, or from the end with -1
         rate: channels of the factors over those of the teacher's map
         preparation_epochs: epochs in which the paraphraser is trained
-        preparation_lr: learning rate of the phase; that of the training by default
+        preparation_lr: learning rate of the preparation; that of the training by default
     """
 
     facts = Facts(

@@ -1,1 +1,1 @@
-"""Methods that compare the two representations, the inputs of the classifiers, a file for each."""
+"""Methods that compare the representations, the inputs of the classifiers, one file for each."""

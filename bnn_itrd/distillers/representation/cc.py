@@ -18,7 +18,7 @@ class CCConfig(OfRepresentations):
 
     Args:
         weight: weight of the term; 0.02 belongs to the consecutive form
-        embed_dim: size of the embedding that both representations are brought to
+        embed_dim: size of the embedding of both representations
         form: consecutive (differences of neighbours in the batch) or kernel (the paper's)
     """
 

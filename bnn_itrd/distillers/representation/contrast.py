@@ -1,4 +1,4 @@
-"""What CRD and WCoRD share: a memory bank of all training samples, and its options."""
+"""The base class of CRD and WCoRD, with the options of their memory bank of all training samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Contrast"]
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast(OfRepresentations):
-    """A contrast of each sample's representations with those of others, which a memory bank keeps.
+    """A contrast of each sample's representations with those of other samples in a memory bank.
 
     Several processes: each scores the global batch, against negatives of its own, and writes all its rows: so the banks
     stay the same everywhere. ln Z, from the first batch's negatives, becomes the first process's.
@@ -30,7 +30,7 @@ class Contrast(OfRepresentations):
     renamed = MappingProxyType({"num_negatives": "negatives"})
     positive: ClassVar[tuple[str, ...]] = ("embed_dim", "negatives", "temperature")
 
-    if TYPE_CHECKING:  # fields of the subclasses, which have them in an order of their own
+    if TYPE_CHECKING:  # fields of the subclasses, which declare them in different orders
         embed_dim: int
         negatives: int
         temperature: float
@@ -45,7 +45,7 @@ class Contrast(OfRepresentations):
         return True
 
     def bank(self) -> dict[str, Any]:
-        """Returns the options of the bank as the losses call them."""
+        """Returns the options of the bank by the losses' argument names."""
         return {
             "embed_dim": self.embed_dim,
             "num_negatives": self.negatives,

@@ -18,7 +18,7 @@ class CRDConfig(Contrast):
 
     Args:
         embed_dim: size of the embeddings in the bank
-        negatives: number of others that each sample is held against
+        negatives: number of negatives that each sample is compared with
         temperature: temperature of the similarities
         momentum: momentum of the bank, in [0, 1)
     """

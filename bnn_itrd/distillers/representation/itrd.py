@@ -26,12 +26,12 @@ class ITRDConfig(OfRepresentations):
         beta_corr: weight of the correlation loss
         beta_mi: weight of the mutual-information loss
         gather: several processes: statistics over the global batch (otherwise over each process's own)
-        corr_log: the log2 of the correlation loss, eq. 6
+        corr_log: whether the correlation loss has its log2, eq. 6
         off_diagonal: weight of the other entries of the cross-correlation matrix, which join eq. 6's sum
         decorrelation: weight of the other entries of the student's own correlation matrix, which join that sum too
-        log: the log2 of the mutual-information loss, eq. 8 and 9
-        order: of Rényi's entropy in the mutual-information loss, eq. 8; any but 2 takes eigenvalues in each step
-        degree: of the Gram matrices' polynomial kernel
+        log: whether the mutual-information loss has its log2, eq. 8 and 9
+        order: order of Rényi's entropy in the mutual-information loss, eq. 8; any but 2 takes eigenvalues in each step
+        degree: degree of the Gram matrices' polynomial kernel
     """
 
     facts = Facts(
@@ -92,7 +92,7 @@ class ITRDConfig(OfRepresentations):
             degree=self.degree,
         )
         if self.beta_corr == 0 and (self.beta_mi == 0 or student_dim == teacher_dim):
-            # Unused: it would wait for a gradient in data-parallel training, and decay without one.
+            # It is not used: data-parallel training would wait for its gradient, and weight decay would change it.
             loss.embed.requires_grad_(False)
         return loss
 
@@ -101,14 +101,14 @@ class ITRDConfig(OfRepresentations):
         return True
 
     def watch(self, loss: Any, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """Both terms of eq. 10, what is told of the embedding where it is used, and the entropies of the batch."""
+        """Returns both terms of eq. 10, statistics of the embedding if it is used, and the batch's entropies."""
         from bnn_itrd.distillers.watching import gram_entropies, of_projection
 
         z_s, z_t = student.representation, teacher.representation
-        told: dict[str, Tensor] = loss.parts(z_s, z_t)
+        found: dict[str, Tensor] = loss.parts(z_s, z_t)
         if loss.embed.weight.requires_grad:
-            told |= of_projection(loss.embed.weight, z_s, loss.embed(z_s.to(loss.embed.weight.dtype)))
-        return told | gram_entropies(z_s, z_t, order=self.order, degree=self.degree)
+            found |= of_projection(loss.embed.weight, z_s, loss.embed(z_s.to(loss.embed.weight.dtype)))
+        return found | gram_entropies(z_s, z_t, order=self.order, degree=self.degree)
 
     @property
     def gathers(self) -> bool:

@@ -23,9 +23,10 @@ class SRDConfig(OfRepresentations):
 
     Args:
         exponent: exponent of the difference, with form log_sum
-        norm: of both representations: batch (each feature over the batch), l2 (each sample to norm 1) or none
+        norm: normalisation of both representations: batch (each feature over the batch), l2 (each sample to norm 1) or
+            none
         projector: linear, or mlp, two layers with a ReLU between them
-        form: log_sum, or l2, half the squared distance, whose weight is another one
+        form: log_sum, or l2, half the squared distance, which needs another weight
     """
 
     facts = Facts(
@@ -65,7 +66,7 @@ class SRDConfig(OfRepresentations):
         return True
 
     def watch(self, loss: Any, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """What is told of the projection (of the first layer of an mlp, the singular values), and the entropies."""
+        """Returns statistics of the projection (singular values of an mlp's first layer), and the batch's entropies."""
         from bnn_itrd.distillers.watching import gram_entropies, of_projection
 
         z_s, z_t = student.representation, teacher.representation

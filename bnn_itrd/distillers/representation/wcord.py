@@ -20,7 +20,7 @@ class WCoRDConfig(Contrast):
         beta_global: weight of the contrastive part
         beta_local: weight of the transport within a batch
         embed_dim: size of the embeddings in the bank
-        negatives: number of others that each sample is held against
+        negatives: number of negatives that each sample is compared with
         temperature: temperature of the similarities
         momentum: momentum of the bank, in [0, 1)
         epsilon: entropic regularisation of Sinkhorn's iterations

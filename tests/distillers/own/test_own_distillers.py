@@ -200,8 +200,8 @@ def sometimes(student: Outputs, teacher: Outputs, labels: Tensor) -> Any:
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "another object": (object(), "cannot be learned from: expected a Distiller, its class, a fact.*, got <object"),
-    "a number": (3, "cannot be learned from: expected a Distiller"),
+    "another object": (object(), "is no distiller: expected a Distiller, its class, a fact.*, got <object"),
+    "a number": (3, "is no distiller: expected a Distiller"),
     "another class": (dict, "builtins:dict is a class, but neither a Distiller nor another torch.nn.Module"),
     "a loss of tensors": (nn.MSELoss(), r"must take \(student, teacher, labels\), or .* and takes \(input, target\)"),
     "two arguments": (own_names, r"own_names takes \(student, teacher\): expected a Distiller"),
@@ -215,8 +215,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "an error": (lambda s, t, y: s.stages[3].mean(), r"IndexError: tuple index .* \(test_own_distillers.py, line "),
     "no forward": (NoForward, r"NotImplementedError: NoForward has no forward\(student, teacher, labels, indices\)"),
     "an option": (OwnConfig(squared, options={"scal": 2}), "unknown option of .*'scal', did you mean 'scale'"),
-    "an option of an object": (OwnConfig(Squared(), options={"scale": 2}), "is an object already and takes no options"),
-    "a lacking option": (Needs, "Needs takes size, which is not given: give it beside the weight"),
+    "an option of an object": (OwnConfig(Squared(), options={"scale": 2}), "is an object and takes no options"),
+    "a lacking option": (Needs, "Needs requires size, which is not given: add it where its weight"),
     "a class that breaks": (Breaks, "Breaks could not be made: RuntimeError: no such file"),
     "a factory of nothing": (lambda setting: None, "returned None: expected a Distiller"),
     "a weight by default": (Heavy, r"Heavy has a weight of 50.0 by default, .* give it \(weight: 50.0\)"),

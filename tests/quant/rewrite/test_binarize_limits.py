@@ -25,7 +25,7 @@ class Branching(nn.Module):
 
 def test_untraceable_network() -> None:
     model = Branching().eval()
-    with pytest.warns(UserWarning, match="nothing binarised, Branching is not traceable: .*BinaryConv2d"):
+    with pytest.warns(UserWarning, match="nothing was binarised, since Branching is not traceable: .*BinaryConv2d"):
         same, report = binarize(model)
     assert not report.traced and report.reason and not report.changes
     assert "nothing changed, the network is not traceable" in str(report) and "torch.fx" in str(report)

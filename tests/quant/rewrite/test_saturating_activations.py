@@ -122,7 +122,7 @@ def test_one_that_feeds_no_binary_layer_or_is_kept_stays() -> None:
     assert [(c.path, c.reason) for c in report.changes if c.kind == "SiLU"] == [("function", "feeds no binary layer")]
     binary, report = binarize(Applied(nn.SiLU()), keep=["function"])
     assert isinstance(binary.get_submodule("function"), nn.SiLU)
-    assert report.warnings == ["body reads function, which gives -0.0 far left of 0: there its sign is +1"]
+    assert report.warnings == ["body reads function, which is -0.0 for large negative inputs: there its sign is +1"]
 
 
 class Excited(nn.Module):
@@ -182,4 +182,4 @@ def test_a_nonlinearity_that_needs_no_channels_is_put_where_they_are_unknown(non
 def test_one_that_needs_them_becomes_hardtanh_with_a_warning() -> None:
     _, report = binarize(Unseen(), "reactnet")
     assert replaced(report) == {"relu()": "hardtanh: feeds body"}
-    assert report.warnings == ["relu() became hardtanh: rprelu needs a number of channels it cannot see"]
+    assert report.warnings == ["relu() became hardtanh: the channels that rprelu needs are unknown"]

@@ -126,7 +126,7 @@ class OwnConv(nn.Conv2d):
         (nn.ConvTranspose2d(8, 8, 2), "only nn.Conv2d and nn.Linear have a binary form, not ConvTranspose2d"),
         (
             nn.Conv2d(8, 8, 2, padding="same"),
-            r"padding='same' is lopsided for kernel (2, 2), dilation (1, 1)",
+            r"padding='same' is not symmetric for kernel (2, 2), dilation (1, 1)",
         ),
         (nn.utils.spectral_norm(conv(8, 8)), "it has hooks"),
         (
