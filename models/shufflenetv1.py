@@ -19,7 +19,7 @@ _STAGES = ((240, 4), (480, 8), (960, 4))
 
 
 class ShuffleUnit(nn.Module):
-    """Grouped 1x1, shuffle, depthwise 3x3, grouped 1x1; (n, c, h, w) -> (n, o, h/s, w/s).
+    """Computes grouped 1x1, shuffle, depthwise 3x3, grouped 1x1 convolutions; (n, c, h, w) -> (n, o, h/s, w/s).
 
     ``act(bn3(conv3(act(bn2(depthwise(shuffle(act(bn1(conv1(x))))))))) + x)`` or, with stride 2, the concatenation with
     a 3x3 average pool of x, which brings c of the o channels. RepDistiller's form, where an activation also follows

@@ -155,7 +155,10 @@ class Scheme(SchemeOptions):
         return _NONLINEARITY.needs(self.nonlinearity, "channels")
 
     def make_nonlinearity(self, channels: int | None) -> nn.Module:
-        """Returns a new nonlinearity for this number of channels; None is allowed where it needs no number."""
+        """Returns a new nonlinearity for this number of channels.
+
+        channels: may be None for a nonlinearity that has nothing per channel (`nonlinearity_needs_channels`).
+        """
         sizes = {} if channels is None else {"channels": channels}
         return _NONLINEARITY.make(self.nonlinearity, self, **sizes)
 

@@ -120,7 +120,10 @@ def own_config(key: str, value: Any) -> OwnConfig:
         weighted = {field.name: value[field.name] for field in fields(Weighted) if field.name in value}
         return OwnConfig(key, **weighted, options={k: v for k, v in value.items() if k not in weighted})
     if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z_][\w-]*", key):
-        raise UserError(f"a distiller of your own must be named with letters, digits, '_' and '-', got {key!r}")
+        raise UserError(
+            "the name of a distiller of your own must begin with a letter or '_' and have only letters, digits, '_' "
+            f"and '-', got {key!r}"
+        )
     return value if isinstance(value, OwnConfig) else OwnConfig(value)
 
 

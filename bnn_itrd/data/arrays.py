@@ -149,7 +149,8 @@ def _load_npz(path: Path) -> Arrays:
 def load_cifar(config: DataConfig) -> ImageData:
     """Loads CIFAR-10 or CIFAR-100 from an .npz or from torchvision's layout.
 
-    Raises UserError: no such file or folder, one that is damaged, arrays of another form, labels out of range.
+    Raises UserError if the file or folder is missing or damaged, if the arrays have a wrong shape or dtype, or if a
+    label is out of range.
     """
     from torchvision.datasets import CIFAR10, CIFAR100
 

@@ -45,7 +45,8 @@ class Samples:
         """Reads one sample: its image as uint8 (c, h, w), and its label.
 
         The global generators of torch, NumPy and Python are set to `seed` (see `kept_generators`), so that random
-        transforms that draw from them repeat. Raises UserError, naming the index, on a sample of another form.
+        transforms that draw from them repeat. Raises UserError, naming the index, on a sample that is not
+        (image, label) as `to_pixels` takes it.
         """
         where = f"{self.name}[{index}]"
         try:

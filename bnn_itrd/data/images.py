@@ -49,7 +49,7 @@ def to_pixels(
     the nearest of 256 levels. If both the first and the last axis could be the channels, it is the last one of an array
     and the first one of a tensor. normalised_with: (mean, std) per channel if the floats are ``(x - mean) / std`` of
     values x from 0 to 1.
-    Raises ValueError on an image of another form.
+    Raises ValueError on an image that is none of these.
 
     >>> to_pixels(torch.tensor([[[0.0, 1.0]]])).tolist()
     [[[0], [255]]]

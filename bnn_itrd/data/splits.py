@@ -137,7 +137,7 @@ class ImageData:
             workers: number of processes that read ahead; by default the DataLoader's, or 0: this process reads
             name: the data set's name in reports and files
 
-        Raises UserError: a Dataset without length or images, an image or label of another form (the index is named),
+        Raises UserError: a Dataset without length or images, an unusable image or label (the index is named),
         images that differ in size or channels, labels out of range, floats outside 0..1 without `normalised`, a
         DataLoader with its own sampler, batch sampler or collate function.
 

@@ -28,8 +28,8 @@ def classify_photos(
 
     top: the number of classes for each image. python: an interpreter that has the target's runtime. skipped: a function
     that is called with the error of an image that cannot be used, which is then left out. Raises UserError on such an
-    image without `skipped`, and on a file of no target; ExportError, which says how to get the runtime, if the file or
-    its runtime cannot be used.
+    image without `skipped`, and on a file that `export --to` does not write; ExportError, which says how to get the
+    runtime, if the file or its runtime cannot be used.
     """
     opened = open_file(file, python=python)
     try:

@@ -201,9 +201,10 @@ def write_target(
 
 
 def open_file(path: Path, *, threads: int = 1, native: bool | None = None, python: str | None = None) -> OpenFile:
-    """Opens a file in its runtime. native: see `export.session`; python: an interpreter that has the target's runtime.
+    """Opens an exported file with the runtime of its target. native: see `export.session`.
 
-    Raises UserError on a file of no target, FileNotFoundError, ExportError if it or its runtime cannot be used.
+    python: an interpreter in whose environment that runtime is installed. Raises UserError if the file is of no kind
+    that `export --to` writes, FileNotFoundError, ExportError if it or its runtime cannot be used.
     """
     target = target_of(path)
     if target.name == "lce":

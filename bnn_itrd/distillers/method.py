@@ -45,8 +45,8 @@ class Method(Weighted):
 
     The fields are the options, with their defaults and rules. `loss` makes the loss, `term` calls it with the outputs
     of the two networks, `check` refuses networks that do not fit, and `prepare` and `prepared` are the preparation
-    before the training. `Term` is the distiller that runs a method. The functions import torch, so that options load
-    without.
+    before the training. `Term` is the distiller that runs a method. Torch is imported inside the functions only, so
+    that the options load without it.
     """
 
     facts: ClassVar[Facts]
@@ -85,7 +85,7 @@ class Method(Weighted):
         raise NotImplementedError
 
     def prepare(self, loss: Any, student: Outputs | None, teacher: Outputs) -> Tensor:
-        """Returns the loss of the preparation before the training, ()."""
+        """Returns the loss, (), of a batch of the preparation, which are epochs before the training."""
         raise NotImplementedError
 
     def prepared(self, loss: Any) -> None:

@@ -79,7 +79,8 @@ def method_statistics(results: Sequence[Mapping[str, Any]], reference: str) -> l
 
     results: mappings with row, student, fields (without the seed), seed, and top1, which is None before the end of the
     training. A row has row, student, fields, seeds, top1 (a list), mean, std (of the sample, n - 1; None with fewer
-    than two values), and the comparison with the reference: difference (of the means), t, df, p, verdict, or None.
+    than two values), and the comparison with the row of the reference, a student or a row by name: difference (of the
+    means), t, df, p, verdict; each is None if it cannot be computed.
     """
     rows: dict[str, dict[str, Any]] = {}
     for result in results:

@@ -49,7 +49,7 @@ def check_same_samples(z_s: Tensor, z_t: Tensor) -> None:
     check_matrix("z_s", z_s)
     check_matrix("z_t", z_t)
     if z_s.shape[0] != z_t.shape[0]:
-        raise ValueError(f"z_s and z_t must share n, got {tuple(z_s.shape)} and {tuple(z_t.shape)}")
+        raise ValueError(f"z_s and z_t must have the same batch size, got {tuple(z_s.shape)} and {tuple(z_t.shape)}")
 
 
 def check_same_shape(name_a: str, a: Tensor, name_b: str, b: Tensor, axes: str) -> None:

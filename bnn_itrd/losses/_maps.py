@@ -62,7 +62,9 @@ def check_map_pair(
     check_map(names[0], student, student_channels)
     check_map(names[1], teacher, teacher_channels)
     if student.shape[0] != teacher.shape[0]:
-        raise ValueError(f"{names[0]} and {names[1]} must share n, got {student.shape[0]} and {teacher.shape[0]}")
+        raise ValueError(
+            f"{names[0]} and {names[1]} must have the same batch size, got {student.shape[0]} and {teacher.shape[0]}"
+        )
 
 
 def check_same_map(student: Tensor, teacher: Tensor) -> None:

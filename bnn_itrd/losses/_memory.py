@@ -143,10 +143,10 @@ class ContrastMemory(nn.Module):
 
 
 def check_representations(z_s: Tensor, z_t: Tensor, indices: Tensor, student_dim: int, teacher_dim: int) -> None:
-    """Raises ValueError unless these are (n, student_dim), (n, teacher_dim) and (n,) int64 with n >= 1."""
+    """Raises ValueError unless z_s is (n, student_dim), z_t (n, teacher_dim) and indices (n,) int64, with n >= 1."""
     check_rows("z_s", z_s, student_dim)
     check_rows("z_t", z_t, teacher_dim)
     if len(z_s) != len(z_t):
-        raise ValueError(f"z_s and z_t must share n, got {len(z_s)} and {len(z_t)}")
+        raise ValueError(f"z_s and z_t must have the same batch size, got {len(z_s)} and {len(z_t)}")
     if indices.shape != z_s.shape[:1] or indices.dtype != torch.int64:
         raise ValueError(f"indices must be ({len(z_s)},) int64, got {tuple(indices.shape)} {indices.dtype}")

@@ -69,7 +69,7 @@ class CC(nn.Module):
     - `form="kernel"`, the paper's: `cc_loss` with gamma and order. With their defaults it is below 1, so the weight
       0.02 does not fit.
 
-    Raises ValueError for sizes < 1, another form, gamma <= 0, order < 1; in forward for other widths.
+    Raises ValueError if a size is < 1, `form` is unknown, gamma <= 0 or order < 1; in forward, if d_s or d_t differs.
     Peng et al., ICCV 2019; embedding of 128 features.
 
     >>> CC(4, 8)(torch.rand(3, 4), torch.rand(3, 8)).shape

@@ -36,7 +36,9 @@ def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
                 f"{name} must be real and (n, ...) without an empty axis, got {x.dtype} of shape {tuple(x.shape)}"
             )
     if student.shape[0] != teacher.shape[0]:
-        raise ValueError(f"student and teacher must share n, got {student.shape[0]} and {teacher.shape[0]}")
+        raise ValueError(
+            f"student and teacher must have the same batch size, got {student.shape[0]} and {teacher.shape[0]}"
+        )
     with torch.autocast(student.device.type, enabled=False):
         student, teacher = as_float(student, teacher)
         return (_similarities(student) - _similarities(teacher)).square().mean()

@@ -46,7 +46,10 @@ _BORDERS = {
 
 
 def _of_network(standard: ir.Model, name: str, step: float) -> str:
-    """Returns the name of a value as the network has it; a Mul by the step is added where that is not 1."""
+    """Returns the name of `step` times the graph's value `name`; unless step is 1, a Mul is added to compute it.
+
+    That is the value in the PyTorch network: the graph holds integers, in units of the quantiser's step.
+    """
     import onnx_ir as ir
 
     from bnn_itrd.export.graph import add_scalar

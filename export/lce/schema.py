@@ -33,10 +33,10 @@ def _in_environment_of(python: Path | None) -> Path | None:
 
 
 def load_schema(python: str | os.PathLike[str] | None = None) -> ModuleType:
-    """Returns the module ``tflite_schema`` of this Python's larq-compute-engine, or else of the runtime's environment.
+    """Returns larq-compute-engine's module ``tflite_schema``, which stands for the .tflite format.
 
-    python: the interpreter of that environment, by default the one of `runtimes.setup`. Raises ExportError, with how to
-    install it, where neither has it.
+    It is that of this Python, or else of the environment whose interpreter is `python`; by default the environment that
+    `bnn-itrd validate --setup lce` makes. Raises ExportError, with how to install it, where neither has it.
     """
     file = _in_this_python()
     if file is None:

@@ -27,7 +27,7 @@ _ELSEWHERE = {3, 13, 14}  # the data are a segment of a larger constant, or in a
 
 
 def _constant_bytes(tensor: Constant) -> bytes:
-    """Returns the constant's data, little-endian. Raises ValueError if they are not in the file or of another type."""
+    """Returns the constant's data, little-endian. Raises ValueError if they do not fit its type or shape."""
     if tensor.data_type not in _TYPES or tensor.fields.keys() & _ELSEWHERE:
         raise ValueError("its type does not occur in a body")
     kind = np.dtype(_TYPES[tensor.data_type])
@@ -40,7 +40,7 @@ def _constant_bytes(tensor: Constant) -> bytes:
         numbers = np.array(read_floats(values) if place == _FLOATS else read_ints(values))
         data = numbers.astype(kind).tobytes()
     else:
-        raise ValueError("its data are in a field of another type")
+        raise ValueError("its data are in a field that does not belong to its type")
     if len(data) != kind.itemsize * math.prod(tensor.dims):
         raise ValueError("its data do not fit its shape")
     return data

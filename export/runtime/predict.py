@@ -107,7 +107,7 @@ def _is_number(value: object) -> bool:
 
 
 def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
-    """Raises ExportError where an entry of the metadata about the images has another form than this package writes.
+    """Raises ExportError if an entry of the metadata about the images is not what this package writes there.
 
     >>> check_metadata(Path("a.onnx"), {"classes": "cat"})
     Traceback (most recent call last):

@@ -146,7 +146,7 @@ class Net:
         return self.name(node).endswith("_") or bool(node.kwargs.get("inplace", any(node.args[1:])))
 
     def resolve_aliases(self) -> None:
-        """Makes later readers of a tensor that an activation overwrites in place read that activation instead."""
+        """Gives later nodes the output of an in-place activation, where they read the tensor that it overwrites."""
         order = {node: i for i, node in enumerate(self.graph.nodes)}
         for node in [n for n in order if self.is_a(n, ACTIVATION) and self.in_place(n)]:
             for source in inputs(node):

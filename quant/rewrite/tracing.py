@@ -102,7 +102,7 @@ def trace(model: nn.Module, copied: nn.Module) -> fx.Graph:
         differing = [i for i, (x, y) in enumerate(zip(ours, theirs, strict=False)) if str(x) != str(y)]
         values = [v[i] for i in differing for v in (ours, theirs)]
         if spec != other or any(isinstance(v, (fx.Node, slice)) for v in values):
-            raise TraceError(f"the arguments of {a.name} differ between training and evaluation")
+            raise TraceError(f"its forward calls {a.name} with other arguments in training than in evaluation")
         for i in differing:
             owner, name = model.get_submodule(owner_path(a)), f"by_mode_{a.name}_{i}"
             owner.add_module(name, _ByMode(ours[i], theirs[i]).train(owner.training))

@@ -294,7 +294,7 @@ def test_bad_maps(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     for s, t, message in (
         (_z(2, 3, 4), _z(2, 3, 4, 4), r"student_map must be \(n, c, h, w\) .*, got \(2, 3, 4\)"),
         (_z(2, 3, 4, 4), _z(2, 3), r"teacher_map must be \(n, c, h, w\) .*, got \(2, 3\)"),
-        (_z(2, 3, 4, 4), _z(3, 3, 4, 4), r"student_map and teacher_map must share n, got 2 and 3"),
+        (_z(2, 3, 4, 4), _z(3, 3, 4, 4), r"student_map and teacher_map must have the same batch size, got 2 and 3"),
         (_z(2, 0, 4, 4), _z(2, 3, 4, 4), r"student_map must be .* without an empty axis, got \(2, 0, 4, 4\)"),
         (_z(2, 3, 4, 4).to(torch.cfloat), _z(2, 3, 4, 4), r"student_map must be real, got torch.complex64"),
     ):
@@ -307,7 +307,7 @@ def test_bad_representations(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     for s, t, message in (
         (_z(8), _z(8, 3), r"z_s must be 2-D without an empty axis, got shape \(8,\)"),
         (_z(8, 3), _z(8, 3, 1), r"z_t must be 2-D .*, got shape \(8, 3, 1\)"),
-        (_z(8, 3), _z(7, 3), r"z_s and z_t must share n, got \(8, 3\) and \(7, 3\)"),
+        (_z(8, 3), _z(7, 3), r"z_s and z_t must have the same batch size, got \(8, 3\) and \(7, 3\)"),
         (_z(0, 3), _z(0, 3), r"z_s must be 2-D without an empty axis, got shape \(0, 3\)"),
         (_z(8, 3), _z(8, 3).to(torch.cfloat), r"z_t must be real, got torch.complex64"),
     ):
@@ -326,11 +326,11 @@ _LABELS = torch.zeros(8, dtype=torch.int64)
         (lambda: AT(math.nan), r"p must be >= 1 and finite, got nan"),
         (lambda: sp_loss(_z(8), _z(8, 3)), r"student must be real and \(n, ...\) .* of shape \(8,\)"),
         (lambda: sp_loss(_z(8, 3), _z(8, 0)), r"teacher must be real .* empty axis, .* of shape \(8, 0\)"),
-        (lambda: sp_loss(_z(8, 3), _z(7, 3)), r"student and teacher must share n, got 8 and 7"),
+        (lambda: sp_loss(_z(8, 3), _z(7, 3)), r"student and teacher must have the same batch size, got 8 and 7"),
         (lambda: sp_loss(_z(8, 3).to(torch.cfloat), _z(8, 3)), r"student must be real .* got torch.complex64"),
         (lambda: hint_loss(_z(2, 3, 4), _z(2, 3, 4, 4)), r"guided must be \(n, c, h, w\) .*, got \(2, 3, 4\)"),
         (lambda: hint_loss(_z(2, 3, 4, 4), _z(2, 5, 4, 4)), r"guided and hint must share c, got 3 and 5"),
-        (lambda: hint_loss(_z(2, 3, 4, 4), _z(1, 3, 4, 4)), r"guided and hint must share n, got 2 and 1"),
+        (lambda: hint_loss(_z(2, 3, 4, 4), _z(1, 3, 4, 4)), r"hint must have the same batch size, got 2 and 1"),
         (lambda: FitNet((3, 4), (5, 4, 4)), r"student_shape must be \(c, h, w\) with integers >= 1, got \(3, 4\)"),
         (lambda: FitNet((3, 4, 4), (0, 4, 4)), r"teacher_shape must be \(c, h, w\) .*, got \(0, 4, 4\)"),
         (

@@ -117,7 +117,7 @@ def _z(*shape: int) -> Tensor:
             lambda: correlation_loss(_z(8, 4), _z(8, 4), alpha=math.nan),
             r"alpha must be > 0 and finite, got nan",
         ),
-        (lambda: mutual_information_loss(_z(8, 4), _z(9, 4)), r"must share n, got \(8, 4\) and \(9, 4\)"),
+        (lambda: mutual_information_loss(_z(8, 4), _z(9, 4)), r"the same batch size, got \(8, 4\) and \(9, 4\)"),
         (lambda: mutual_information_loss(_z(8), _z(8, 4)), r"z_s must be 2-D .*, got shape \(8,\)"),
         (lambda: mutual_information_loss(_z(8, 4), _z(8, 0)), r"z_t must be 2-D .*, got shape \(8, 0\)"),
         (lambda: ITRD(0, 4), r"student_dim must be an integer >= 1, got 0"),

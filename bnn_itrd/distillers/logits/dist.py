@@ -14,7 +14,7 @@ __all__ = ["DISTConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class DISTConfig(OfLogits):
-    """Pearson correlation between and within classes (Huang et al. 2022).
+    """Correlates softened class probabilities, by image and by class (Pearson; Huang et al. 2022).
 
     Args:
         beta: weight of the part between classes

@@ -20,7 +20,7 @@ __all__ = ["DKDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class DKDConfig(OfLogits):
-    """Decoupled target and non-target parts of softened logits (Zhao et al. 2022).
+    """Compares softened logits, the label's class and the other classes apart (Zhao et al. 2022).
 
     Args:
         warmup_epochs: epochs in which the weight rises from 0; 20 of 240 in the paper

@@ -14,7 +14,7 @@ __all__ = ["KDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class KDConfig(OfLogits):
-    """Softened logits (Hinton et al. 2015).
+    """Compares softened logits (Hinton et al. 2015).
 
     Args:
         weight: weight of the term; 0.9 with ce 0.1 is usual

@@ -18,7 +18,7 @@ __all__ = ["LwFConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class LwFConfig(Method):
-    """Learning without forgetting: softened logits of a teacher with other classes (Li and Hoiem 2017).
+    """Learns softened logits of a teacher that may have other classes, in a head of their own (Li and Hoiem 2017).
 
     Args:
         tau: temperature

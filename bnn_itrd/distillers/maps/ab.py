@@ -14,7 +14,7 @@ __all__ = ["ABConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class ABConfig(OfAllStages):
-    """Activation boundaries, in a preparation before the training (Heo et al. 2019).
+    """Trains the student's maps to have the teacher's signs, in a preparation before the training (Heo et al. 2019).
 
     Args:
         weight: weight of the loss in the preparation

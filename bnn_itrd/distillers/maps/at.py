@@ -14,7 +14,7 @@ __all__ = ["ATConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class ATConfig(OfEachStage):
-    """Spatial attention maps, summed over the stages (Zagoruyko and Komodakis 2017).
+    """Compares spatial attention maps, summed over the stages (Zagoruyko and Komodakis 2017).
 
     Args:
         p: power of the activations

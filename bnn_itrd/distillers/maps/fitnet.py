@@ -14,7 +14,7 @@ __all__ = ["FitNetConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class FitNetConfig(OfOneStage):
-    """A hint through a 1x1 convolution (Romero et al. 2015).
+    """Compares the maps of one stage, the student's through a learned 1x1 convolution (Romero et al. 2015).
 
     Args:
         stage: which map, from 0, or from the end with -1; the middle one by default

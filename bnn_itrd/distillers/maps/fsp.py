@@ -14,7 +14,7 @@ __all__ = ["FSPConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class FSPConfig(OfAllStages):
-    """Gram matrices between neighbouring stages (Yim et al. 2017).
+    """Compares Gram matrices between neighbouring stages (Yim et al. 2017).
 
     Args:
         preparation_epochs: epochs in which the student is trained on this alone first, as in the paper; the term then

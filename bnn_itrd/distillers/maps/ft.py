@@ -19,7 +19,7 @@ __all__ = ["FTConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class FTConfig(OfOneStage):
-    """Factors of a paraphraser that is trained first (Kim et al. 2018).
+    """Compares codes of a map, called factors; the teacher's coder is trained first (Kim et al. 2018).
 
     Args:
         stage: which map, from 0, or from the end with -1

@@ -14,7 +14,7 @@ __all__ = ["ICKDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class ICKDConfig(OfOneStage):
-    """Correlation between channels (Liu et al. 2021).
+    """Compares the correlations between channels (Liu et al. 2021).
 
     Args:
         stage: which map, from 0, or from the end with -1

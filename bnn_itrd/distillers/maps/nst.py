@@ -14,7 +14,7 @@ __all__ = ["NSTConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class NSTConfig(OfEachStage):
-    """Maximum mean discrepancy of channels, summed over the stages (Huang and Wang 2017)."""
+    """Compares the channels by their maximum mean discrepancy, summed over the stages (Huang and Wang 2017)."""
 
     facts = Facts(
         matches="second moments of the channels of all stages",

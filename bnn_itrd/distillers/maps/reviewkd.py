@@ -21,17 +21,17 @@ __all__ = ["ReviewKDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewKDConfig(Method):
-    """Fusion of later into earlier stages (Chen et al. 2021).
+    """Compares the maps of all stages, after each of the student's is fused with the deeper ones (Chen et al. 2021).
 
     Args:
-        weight: weight of the term; 0.6 to 8 by the pair of networks
+        weight: weight of the term; the paper has 0.6 to 8, another for each pair of networks
         warmup_epochs: epochs in which the weight rises from 0; 20 of 240 in the paper
     """
 
     facts = Facts(
         matches="all stages, each fused with the deeper ones",
         owns="a fusion per stage",
-        reduction="0.6 to 8 by the pair; mean over elements, sum over stages",
+        reduction="0.6 to 8, by the pair of networks; mean over elements, sum over stages",
         source="Chen, Liu 2021",
     )
 

@@ -14,7 +14,7 @@ __all__ = ["SPConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class SPConfig(OfOneStage):
-    """Similarities between the samples of a batch (Tung and Mori 2019).
+    """Compares the similarities between the samples of a batch (Tung and Mori 2019).
 
     Args:
         stage: which map, from 0, or from the end with -1

@@ -20,7 +20,7 @@ __all__ = ["VIDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class VIDConfig(OfEachStage):
-    """Variational lower bound of the mutual information (Ahn et al. 2019).
+    """Maximises a lower bound of the mutual information with the teacher (variational; Ahn et al. 2019).
 
     Args:
         form: maps (MI-I, every stage), logits (MI-L: the student's representation and the teacher's logits) or both

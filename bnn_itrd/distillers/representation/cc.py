@@ -14,7 +14,7 @@ __all__ = ["CCConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class CCConfig(OfRepresentations):
-    """Correlation congruence (Peng et al. 2019).
+    """Compares the similarities between samples: correlation congruence (Peng et al. 2019).
 
     Args:
         weight: weight of the term; 0.02 belongs to the consecutive form

@@ -19,7 +19,7 @@ __all__ = ["Contrast"]
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast(OfRepresentations):
-    """A contrast of each sample's representations with those of other samples in a memory bank.
+    """Contrasts each sample's representations with those of other samples in a memory bank.
 
     Several processes: each scores the global batch, against negatives of its own, and writes all its rows: so the banks
     stay the same everywhere. ln Z, from the first batch's negatives, becomes the first process's.

@@ -14,7 +14,7 @@ __all__ = ["CRDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class CRDConfig(Contrast):
-    """Contrastive, with a memory bank (Tian et al. 2020).
+    """Contrasts the two representations of a sample with those of others in a memory bank (Tian et al. 2020).
 
     Args:
         embed_dim: size of the embeddings in the bank

@@ -19,7 +19,7 @@ __all__ = ["ITRDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class ITRDConfig(OfRepresentations):
-    """Information Theoretic Representation Distillation (Miles et al. 2022), eq. 10.
+    """Adds a correlation and a mutual-information loss of the representations (Miles et al. 2022, eq. 10).
 
     Args:
         alpha: exponent of the correlation loss: 1.01 for one architecture, 1.5 across architectures

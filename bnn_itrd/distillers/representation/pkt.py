@@ -14,7 +14,7 @@ __all__ = ["PKTConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class PKTConfig(OfRepresentations):
-    """Conditional probabilities of a cosine kernel (Passalis and Tefas 2018)."""
+    """Compares conditional probabilities that a cosine kernel gives (Passalis and Tefas 2018)."""
 
     facts = Facts(
         matches="probabilities of a cosine kernel",

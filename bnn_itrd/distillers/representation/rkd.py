@@ -14,7 +14,7 @@ __all__ = ["RKDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class RKDConfig(OfRepresentations):
-    """Distances and angles between samples (Park et al. 2019).
+    """Compares distances and angles between samples (Park et al. 2019).
 
     Args:
         distance: weight of the distances

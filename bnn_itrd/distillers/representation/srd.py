@@ -19,7 +19,7 @@ __all__ = ["SRDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class SRDConfig(OfRepresentations):
-    """Linear projection, BatchNorm on both, logarithm of a power (Miles and Mikolajczyk).
+    """Compares normalised representations through a linear projection, by a log-sum of powers (Miles and Mikolajczyk).
 
     Args:
         exponent: exponent of the difference, with form log_sum

@@ -14,7 +14,7 @@ __all__ = ["WCoRDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class WCoRDConfig(Contrast):
-    """Wasserstein contrastive: a global dual and a local primal part (Chen et al. 2021).
+    """Contrasts representations by Wasserstein distances: a global dual and a local primal part (Chen et al. 2021).
 
     Args:
         beta_global: weight of the contrastive part

@@ -244,7 +244,7 @@ def test_what_is_no_distiller_is_told_before_anything_is_written(data: ImageData
             {"a:Mine": {}, "b:Mine": {}},
             "b:Mine would be the column Mine of metrics.csv, which 'a:Mine' is already: give it an",
         ),
-        ({"my loss": squared}, "must be named with letters, digits, '_' and '-', got 'my loss'"),
+        ({"my loss": squared}, "and have only letters, digits, '_' and '-', got 'my loss'"),
         ({"a:Mine": 5}, r"a:Mine must hold fields \(weight, warmup_epochs, final and its own options\), got 5"),
         ({"a:Mine": {"weight": "much"}}, r"a:Mine\.weight must be float, got 'much'"),
         ({"a:Mine": {"weight": -1}}, r"a:Mine\.weight must be >= 0, got -1\.0"),
