@@ -32,7 +32,7 @@ def command(argv: Sequence[str]) -> int:
     add_python(p, "fpga")
     args = parse(p, argv)
     if args.top < 1:
-        raise UserError(f"top must be >= 1, got {args.top}")
+        raise UserError(f"--top must be >= 1, got {args.top}")
     from bnn_itrd.export.runtime.errors import ImageError
     from bnn_itrd.export.runtime.images import photo_files
 

@@ -58,7 +58,10 @@ def _check_preparation(made: Mapping[str, Any]) -> None:
     rates = {n: getattr(d, "preparation_lr", None) for n, d in made.items() if getattr(d, "preparation_epochs", 0)}
     if len({*rates.values()}) > 1:
         given = ", ".join(f"{name} {'none' if rate is None else f'{rate:g}'}" for name, rate in rates.items())
-        raise UserError(f"preparation_lr must be the same for all distillers with a preparation, got {given}")
+        raise UserError(
+            f"preparation_lr must be the same for all distillers with a preparation, got {given}: give each of them "
+            "the same rate"
+        )
 
 
 def _check_labels(name: str, asked: object, setting: Setting) -> None:

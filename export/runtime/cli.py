@@ -81,7 +81,7 @@ def _predict(args: argparse.Namespace) -> None:
     from .predict import classify_images
 
     if args.top < 1:
-        raise ValueError(f"top must be >= 1, got {args.top}")
+        raise ValueError(f"--top must be >= 1, got {args.top}")
     unusable: list[ImageError] = []
     photos = photo_files(args.images, say=_say)
     for result in classify_images(args.file, photos, top=args.top, threads=args.threads, skipped=unusable.append):

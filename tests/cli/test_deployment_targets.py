@@ -150,6 +150,8 @@ def test_bench(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     assert "1.00x" in capsys.readouterr().out
     assert main([*arguments, "--threads", "0"]) == 2
     assert "must be >= 1" in capsys.readouterr().err
+    for name in ("a.qonnx.onnx", "a.tflite"):
+        (tmp_path / name).write_bytes(b"what it is, its name says")
     assert main(["bench", str(tmp_path / "a.qonnx.onnx")]) == 2
     assert "node by node" in capsys.readouterr().err
     assert main(["bench", student, str(tmp_path / "a.tflite"), "--batch", "32"]) == 2

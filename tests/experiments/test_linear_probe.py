@@ -182,7 +182,7 @@ def test_command(name: str, trained: Path, other: Path, capsys: pytest.CaptureFi
     assert 0 <= values["top1"] <= values["train_top1"] <= 100
     assert main([*arguments, "--best", "--max_iterations", "1"]) == 0
     shown = capsys.readouterr().out
-    assert "of cifar100 (4 classes)" in shown and "did not converge in 1 iterations" in shown
+    assert "of cifar100 (4 classes)" in shown and "did not converge in 1 iteration:" in shown
 
 
 def test_its_own_images_need_no_root(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -113,7 +113,7 @@ def test_summary_counts_vgg8_and_a_wide_network_by_hand() -> None:
         (lambda: wrn_16_1(shortcut="none"), "shortcut must be one of projection, pad"),
         (
             lambda: wrn_16_1(binary="recu", float_downsample=True, shortcut="projection"),
-            "either shortcut='projection' or float_downsample=True",
+            "shortcut='projection' and float_downsample=True exclude each other",
         ),
         (lambda: vgg8(input_shape=(3, 7, 32)), "at least 8 pixels on each side, got 7 x 32"),
         (lambda: vgg8(padding_value=1), "needs a binary network"),

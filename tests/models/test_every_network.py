@@ -83,7 +83,10 @@ def test_options_reach_the_layers() -> None:
         ({"num_classes": 0}, "num_classes must be >= 1, got 0"),
         ({"shortcut": "pool"}, "shortcut must be one of projection, pad, avgpool"),
         ({"width": 0}, "width must be > 0"),
-        ({"binary": "recu", "float_downsample": True, "shortcut": "pad"}, "either shortcut='pad' or float_downsample"),
+        (
+            {"binary": "recu", "float_downsample": True, "shortcut": "pad"},
+            "float_downsample=True exclude each other",
+        ),
     ],
 )
 def test_bad_arguments(options: dict, message: str) -> None:

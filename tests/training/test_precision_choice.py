@@ -45,7 +45,11 @@ def test_a_processor(
     processor(monkeypatch, *features, bfloat16=bfloat16)
     choice = precision.choose_precision(CPU)
     assert choice.precision == expected
-    said = f"takes {bfloat16:.2f} of the time" if len(features) and "avx512f" not in features else "no bfloat16 instruc"
+    said = (
+        f"takes {bfloat16:.2f} of float32's time"
+        if len(features) and "avx512f" not in features
+        else "no bfloat16 instruc"
+    )
     assert said in choice.why
 
 

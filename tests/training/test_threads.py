@@ -85,7 +85,7 @@ def test_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (5.2, 1.0, 1.0))
     said = busy_note(2)
     assert said is not None and said.startswith(
-        "5 processes are running on the 2 processors of this machine: 2 threads"
+        "5 processes are at work on the 2 processors of this machine: 2 threads"
     )
     assert busy_note(1) is None
     monkeypatch.setattr(os, "getloadavg", lambda: (2.0, 9.0, 9.0))

@@ -80,8 +80,8 @@ def test_training_and_evaluation_compute_the_same(name: str) -> None:
 @pytest.mark.parametrize(
     ("scheme", "message"),
     [
-        (Scheme("real"), "3: RealWeight is the first stage.*nearest deployable form is a binary weight"),
-        (Scheme("biper_sine"), "3: BiPerSineWeight is the first stage.*nearest deployable form is weight='biper'"),
+        (Scheme("real"), "3: RealWeight is for the first stage.*nearest deployable form is a binary weight"),
+        (Scheme("biper_sine"), "3: BiPerSineWeight is for the first stage.*nearest deployable form is weight='biper'"),
         (Scheme("rbnn", "rbnn", centre=True), "3: RBNNActivation subtracts the mean.*trained with centre=False"),
         (Scheme("siman", "siman", centre=True), "3: SiMaNActivation subtracts the mean.*trained with centre=False"),
     ],

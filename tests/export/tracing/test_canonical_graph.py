@@ -94,7 +94,7 @@ def test_the_network_is_left_as_it_was(capfd: pytest.CaptureFixture[str]) -> Non
 def test_foreign_network_without_input_shape() -> None:
     with pytest.raises(ValueError, match=r"Linear has no input_shape: pass input_shape=\(c, h, w\)"):
         canonical(nn.Linear(3, 3))
-    with pytest.raises(ValueError, match="sizes >= 1"):
+    with pytest.raises(ValueError, match="the sizes of one image, each >= 1"):
         canonical(nn.Linear(3, 3), input_shape=(0,))
 
 
