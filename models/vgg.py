@@ -12,11 +12,28 @@ from bnn_itrd.models.blocks import Style
 from bnn_itrd.models.builder import prelude, remembered, scaled
 from bnn_itrd.quant.scheme import AnyScheme
 
-__all__ = ["VGG", "VGGBuilder", "vgg8", "vgg11", "vgg13", "vgg16", "vgg19"]
+__all__ = ["VGG", "VGGBuilder", "initialise", "vgg8", "vgg11", "vgg13", "vgg16", "vgg19"]
 
 _WIDTHS = (64, 128, 256, 512, 512)
 # Above this height a fourth pool keeps the last maps small, as RepDistiller does for 64 x 64.
 _FOUR_POOLS = 64
+
+
+def initialise(network: nn.Module, classifier: nn.Linear) -> None:
+    """Draws first weights for a VGG's classifier and full-precision convolutions as torchvision and RepDistiller do.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+    >>> initialise(network, network[2])
+    >>> network[0].bias.sum().item()
+    0.0
+    """
+    nn.init.normal_(classifier.weight, std=0.01)
+    nn.init.zeros_(classifier.bias)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 class VGG(nn.Module):
@@ -58,13 +75,7 @@ class VGG(nn.Module):
             setattr(self, f"pool{i + 1}", self._pool(channels, style) if i < pools else nn.Identity())
         self.average = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(channels, num_classes)
-        nn.init.normal_(self.linear.weight, std=0.01)
-        nn.init.zeros_(self.linear.bias)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise(self, self.linear)
 
     @staticmethod
     def _pool(channels: int, style: Style) -> nn.Module:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bnn_itrd.models.blocks import Style
 from bnn_itrd.models.builder import prelude, remembered, scaled
+from bnn_itrd.models.vgg import initialise
 from bnn_itrd.quant.scheme import AnyScheme
 
 __all__ = ["VGG9", "vgg9"]
@@ -55,13 +56,7 @@ class VGG9(nn.Module):
         self.stages = tuple(ends[1:])
         self.average = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(channels, num_classes)
-        nn.init.normal_(self.linear.weight, std=0.01)
-        nn.init.zeros_(self.linear.bias)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise(self, self.linear)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.linear(torch.flatten(self.average(self.features(x)), 1))
