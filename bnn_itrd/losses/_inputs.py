@@ -3,7 +3,8 @@
 import math
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 def check_positive(name: str, value: float) -> None:
@@ -66,3 +67,11 @@ def as_float(*tensors: Tensor) -> tuple[Tensor, ...]:
     for tensor in tensors:
         dtype = torch.promote_types(dtype, tensor.dtype)
     return tuple(tensor.to(dtype) for tensor in tensors)
+
+
+def apply_linear(layer: nn.Linear, z: Tensor) -> Tensor:
+    """Applies a linear layer with bias to rows, (n, d) -> (n, k), in the widest dtype of both, at least float32.
+
+    The caller disables autocast.
+    """
+    return F.linear(*as_float(z, layer.weight, layer.bias))

@@ -3,11 +3,18 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from einops import einsum
 from torch import Tensor, nn
 
-from ._inputs import as_float, check_count, check_positive, check_rows, check_same_samples, check_same_shape
+from ._inputs import (
+    apply_linear,
+    as_float,
+    check_count,
+    check_positive,
+    check_rows,
+    check_same_samples,
+    check_same_shape,
+)
 from ._scale import unit
 
 __all__ = ["CC", "cc_consecutive_loss", "cc_loss"]
@@ -102,8 +109,8 @@ class CC(nn.Module):
         check_rows("z_s", z_s, self.student_dim)
         check_rows("z_t", z_t, self.teacher_dim)
         with torch.autocast(z_s.device.type, enabled=False):
-            z_s = F.linear(*as_float(z_s, self.embed_s.weight, self.embed_s.bias))
-            z_t = F.linear(*as_float(z_t, self.embed_t.weight, self.embed_t.bias))
+            z_s = apply_linear(self.embed_s, z_s)
+            z_t = apply_linear(self.embed_t, z_t)
             if self.form == "kernel":
                 return cc_loss(z_s, z_t, gamma=self.gamma, order=self.order)
             return cc_consecutive_loss(z_s, z_t)

@@ -1,10 +1,9 @@
 """Information Theoretic Representation Distillation: both terms, with the embedding that they train."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._inputs import as_float, check_count, check_positive, check_rows, check_weight
+from ._inputs import apply_linear, check_count, check_positive, check_rows, check_weight
 from .correlation import correlation_loss
 from .mutual_information import mutual_information_loss
 
@@ -103,4 +102,4 @@ class ITRD(nn.Module):
 
     def _embed(self, z_s: Tensor) -> Tensor:
         with torch.autocast(z_s.device.type, enabled=False):
-            return F.linear(*as_float(z_s, self.embed.weight, self.embed.bias))
+            return apply_linear(self.embed, z_s)

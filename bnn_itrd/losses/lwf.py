@@ -1,10 +1,9 @@
 """LwF, learning without forgetting: a separate head of the student predicts the teacher's softened probabilities."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._inputs import as_float, check_count, check_positive, check_rows, check_same_shape
+from ._inputs import apply_linear, check_count, check_positive, check_rows, check_same_shape
 from .kd import soft_kl
 
 __all__ = ["LwF"]
@@ -41,7 +40,7 @@ class LwF(nn.Module):
         check_rows("z_s", z_s, self.student_dim)
         check_rows("teacher_logits", teacher_logits, self.teacher_classes)
         with torch.autocast(z_s.device.type, enabled=False):
-            answers = F.linear(*as_float(z_s, self.head.weight, self.head.bias))
+            answers = apply_linear(self.head, z_s)
             check_same_shape("the head's answers", answers, "teacher_logits", teacher_logits, "(n, k)")
             return soft_kl(answers, teacher_logits, tau=self.tau) / self.tau**2
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._inputs import as_float, check_count, check_positive, check_rows, check_same_shape
+from ._inputs import apply_linear, as_float, check_count, check_positive, check_rows, check_same_shape
 from ._maps import check_map_pair, check_shape, pool_to_smaller, run_auxiliary
 
 __all__ = ["VID", "VIDLogits", "vid_loss"]
@@ -141,7 +141,7 @@ class VIDLogits(nn.Module):
         check_rows("z_s", z_s, self.student_dim)
         check_rows("teacher_logits", teacher_logits, self.teacher_dim)
         with torch.autocast(z_s.device.type, enabled=False):
-            mean = F.linear(*as_float(z_s, self.regressor.weight, self.regressor.bias))
+            mean = apply_linear(self.regressor, z_s)
             check_same_shape("the mean of z_s", mean, "teacher_logits", teacher_logits, "(n, k)")
             return vid_loss(mean, teacher_logits, self.variance, reduction=self.reduction)
 
