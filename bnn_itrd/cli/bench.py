@@ -69,10 +69,7 @@ def _exported(path: Path) -> Path:
         return path
     from bnn_itrd.runs.finished.exported import find_exported
 
-    file, told = find_exported(path)
-    if told:
-        say_note(told)
-    return file
+    return find_exported(path, say=say_note)
 
 
 def _reference(path: Path) -> Path:

@@ -60,9 +60,7 @@ def _predictions(path: Path, photos: list[Path], args: Any, skipped: Callable[[E
     from bnn_itrd.deploy.targets import target_of
     from bnn_itrd.runs.finished.exported import find_exported
 
-    file, told = find_exported(path)
-    if told:
-        say_note(told)
+    file = find_exported(path, say=say_note)
     runtime = target_of(file).runtime
     check_pythons(args, [runtime])
     return classify_photos(file, photos, top=args.top, python=python_of(args, runtime), skipped=skipped)

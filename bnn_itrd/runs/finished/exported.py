@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from bnn_itrd.deploy.targets import TARGETS
@@ -14,26 +15,27 @@ from bnn_itrd.runs.load import no_such_path
 __all__ = ["find_exported"]
 
 
-def find_exported(path: Path) -> tuple[Path, str]:
-    """Returns the exported file for a path, and a line about the choice if there were several networks.
+def find_exported(path: Path, *, say: Callable[[str], None]) -> Path:
+    """Returns the exported file for a path; say: is called with a line if the file was chosen for the user.
 
     path: the file itself, the checkpoint that it was exported from, a network's folder, or a run's: of several
     students the one with the highest top-1 in its comparison.json. Raises UserError where there is none, or nothing
     says which.
 
-    >>> find_exported(Path("runs/digits"))  # doctest: +SKIP
-    (PosixPath('runs/digits/recu/student.onnx'), 'runs/digits holds recu, recu-itrd, teacher: taken is recu, ...')
+    >>> find_exported(Path("runs/digits"), say=print)  # doctest: +SKIP
+    runs/digits holds recu, recu-itrd, teacher: taken is recu, the student with the highest top-1 (97.80 %)
+    PosixPath('runs/digits/recu/student.onnx')
     """
     if path.is_file():
-        return _of_checkpoint(path) if path.suffix == ".pt" else (path, "")
+        return _of_checkpoint(path, say=say) if path.suffix == ".pt" else path
     if not path.is_dir():
         raise no_such_path(path)
     if (file := _file_in(path)) is not None:
-        return file, ""
+        return file
     found = {folder.name: file for folder in sorted(path.iterdir()) if (file := _file_in(folder)) is not None}
     students = {name: file for name, file in found.items() if name != "teacher"} or found
     if len(students) == 1:
-        return next(iter(students.values())), ""
+        return next(iter(students.values()))
     if not found:
         trained = any(path.glob("last.pt")) or any(path.glob("*/last.pt"))
         hint = f": bnn-itrd export {path} writes one of a trained network" if trained else ""
@@ -41,14 +43,16 @@ def find_exported(path: Path) -> tuple[Path, str]:
     best, told = best_of_run(path, list(found))
     if best is None:
         raise UserError(f"{path} holds {', '.join(found)}: name one, {path / list(students)[-1]}")
-    return found[best], told
+    say(told)
+    return found[best]
 
 
-def _of_checkpoint(path: Path) -> tuple[Path, str]:
+def _of_checkpoint(path: Path, *, say: Callable[[str], None]) -> Path:
     """The file beside a checkpoint, where it was exported from this state of it. Raises UserError where it was not."""
     file = _file_in(path.parent)
     if file is not None and file.suffix == ".onnx" and read_metadata(file).get("source_sha256") == file_hash(path):
-        return file, f"{path} is a checkpoint: taken is {file}, which was exported from it"
+        say(f"{path} is a checkpoint: taken is {file}, which was exported from it")
+        return file
     raise UserError(f"{path} is a checkpoint, not an exported file: bnn-itrd export {path} writes one")
 
 
