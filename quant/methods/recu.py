@@ -18,14 +18,16 @@ _EPS = 1e-5
 
 
 def _variance(x: Tensor) -> Tensor:
-    """Returns the unbiased variance over all axes but the first, with these axes kept as 1; it is 0 for one element.
+    """Returns the unbiased variance over all axes but the first, with these axes kept as 1; it is 0 for one element."""
+    axes, size = _sample(x)
+    return x.var(axes, correction=1 if size > 1 else 0, keepdim=True)
 
-    (c,) counts as one sample (1, c).
-    """
+
+def _sample(x: Tensor) -> tuple[tuple[int, ...], int]:
+    """Returns the axes and the number of elements of a sample: all but the first axis; (c,) counts as one sample."""
     if x.dim() == 1:
-        return _variance(x[None])[0]
-    axes = tuple(range(1, x.dim()))
-    return x.var(axes, correction=1 if math.prod(x.shape[1:]) > 1 else 0, keepdim=True)
+        return (0,), len(x)
+    return tuple(range(1, x.dim())), math.prod(x.shape[1:])
 
 
 def recu_tau(progress: Tensor, *, tau_min: float = 0.85, tau_max: float = 0.99) -> Tensor:
@@ -95,9 +97,8 @@ class _SignOverSpread(torch.autograd.Function):
             of_variance = division if of_variance is None else of_variance + division
         if of_variance is None:  # nothing came in
             return None
-        axes = tuple(range(1, x.dim())) if x.dim() > 1 else (0,)
-        others = max(math.prod(x.shape[1:] if x.dim() > 1 else x.shape) - 1, 1)
-        through_variance = (2.0 / others) * of_variance * (x - x.mean(axes, keepdim=True))
+        axes, size = _sample(x)
+        through_variance = (2.0 / max(size - 1, 1)) * of_variance * (x - x.mean(axes, keepdim=True))
         return (through_variance + through_division).to(narrow.dtype)
 
 
