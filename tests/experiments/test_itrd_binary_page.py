@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from helpers.sweeps import difference_on_page, table_of_page
+
 from bnn_itrd.experiments.statistics import method_statistics
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_its_table_is_that_of_the_sweep() -> None:
-    page = (ROOT / "docs" / "research" / "itrd-for-binary-students.md").read_text()
-    text = page.partition("<!-- itrd-binary -->\n")[2].partition("\n\n")[0]
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+    lines = table_of_page(ROOT / "docs" / "research" / "itrd-for-binary-students.md", "itrd-binary")
     record = json.loads((ROOT / "results" / "itrd-binary" / "sweep.json").read_text())
     over = {name: method_statistics(record["points"], name) for name in ("plain", "itrd")}
     plain, itrd = ({row["student"]: row for row in rows} for rows in over.values())
@@ -22,6 +22,4 @@ def test_its_table_is_that_of_the_sweep() -> None:
         name = words.rpartition("(`")[2].removesuffix("`)")
         assert top1 == f"{plain[name]['mean']:.2f} ± {plain[name]['std']:.2f}"
         for cell, row in zip(differences, (plain[name], itrd[name]), strict=True):
-            larger = (row["verdict"] or "").startswith("larger")
-            difference = "" if row["difference"] is None else f"{row['difference']:+.2f}"
-            assert cell == (f"**{difference}**" if larger else difference)
+            assert cell == difference_on_page(row)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
+from helpers.sweeps import difference_on_page, table_of_page
 
 from bnn_itrd.distillers import METHODS
 from bnn_itrd.experiments.statistics import method_statistics, std_interval, table_cells, table_notes, welch
@@ -119,12 +120,9 @@ def test_the_methods_table_is_that_of_the_results(folder: str, column: int) -> N
     by_student = {row["student"]: row for row in made}
     assert by_student.keys() <= {"plain", *METHODS} and len(by_student) > 20
     assert all(len(row["seeds"]) == 3 for row in made), "every seed of every method"
-    text = (root / "docs" / "guides" / "sweep.md").read_text().partition("<!-- methods -->\n")[2].partition("\n\n")[0]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+    rows = table_of_page(root / "docs" / "guides" / "sweep.md", "methods")
     assert {row[0].strip("`") for row in rows} == by_student.keys()
     for name, *cells in rows:
         row = by_student[name.strip("`")]
         assert cells[column - 1] == f"{row['mean']:.2f} ± {row['std']:.2f}"
-        larger = (row["verdict"] or "").startswith("larger")
-        difference = "" if row["difference"] is None else f"{row['difference']:+.2f}"
-        assert cells[column] == (f"**{difference}**" if larger else difference)
+        assert cells[column] == difference_on_page(row)

@@ -1,8 +1,10 @@
-"""The command of a sweep of two methods with two seeds, on small images."""
+"""The command of a sweep of two methods with two seeds, on small images, and the cells of a page's table of one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bnn_itrd.cli import main
 from helpers import TINY
@@ -21,3 +23,15 @@ GRID = ["--methods", "kd", "--grid", "train.seed=0,1"]
 
 def sweep(root: Path, out: Path, *arguments: str, grid: list[str] = GRID) -> int:
     return main(["sweep", "digits", *SMALL, f"--data.root={root}", f"--out={out}", *grid, *arguments])
+
+
+def table_of_page(page: Path, mark: str) -> list[list[str]]:
+    """Returns the cells of the table that follows ``<!-- mark -->`` in a page, without its header."""
+    text = page.read_text().partition(f"<!-- {mark} -->\n")[2].partition("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+
+
+def difference_on_page(row: Mapping[str, Any]) -> str:
+    """Returns how a page shows a row of `method_statistics`: the difference, bold if it is larger than the spread."""
+    difference = "" if row["difference"] is None else f"{row['difference']:+.2f}"
+    return f"**{difference}**" if (row["verdict"] or "").startswith("larger") else difference

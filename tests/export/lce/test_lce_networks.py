@@ -14,8 +14,9 @@ import torch.nn.functional as F
 import torchvision
 from helpers.exported import images, randomised
 from helpers.lce import assert_same_function, count
+from helpers.networks import Mixed
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import nn
 
 from bnn_itrd.export import agreement, predict_model
 from bnn_itrd.export.lce import run_lce, time_lce, to_lce
@@ -25,7 +26,7 @@ from bnn_itrd.export.lce.reader import read_lce_model
 from bnn_itrd.export.lce.schema import load_schema
 from bnn_itrd.models import resnet18, resnet20, vgg_small
 from bnn_itrd.models.resnet import ResNetBuilder
-from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Scheme, binarize
+from bnn_itrd.quant import BinaryConv2d, Scheme, binarize
 
 pytestmark = pytest.mark.skipif(
     sys.version_info >= (3, 13) or sys.platform != "linux", reason="larq-compute-engine has no wheels here"
@@ -130,28 +131,6 @@ def test_torchvision_network_binarised(folder: Path, lce: Path) -> None:
     binary = sum(isinstance(module, BinaryConv2d) for module in model.modules())
     assert count(file)["LceBconv2d"] == binary >= 8
     assert count(file)["MAX_POOL_2D"] == 1
-
-
-class Mixed(nn.Module):
-    """A user's own network: two branches, concatenation, pooling, float and binary layers, one layer used twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8))
-        self.left = nn.Sequential(nn.Hardtanh(), BinaryConv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8))
-        self.right = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.MaxPool2d(3, 1, 1))
-        self.again = BinaryConv2d(16, 16, 1, groups=2, scheme="xnor")
-        self.hidden = BinaryLinear(16, 12)
-        self.norm = nn.BatchNorm1d(12)
-        self.head = nn.Linear(12, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        x = torch.cat([self.left(x), self.right(x)], dim=1)
-        x = self.again(F.max_pool2d(x, 2))
-        x = self.again(x=F.hardtanh(x)) + x
-        logits: Tensor = self.head(self.norm(self.hidden(x.mean((2, 3)))))
-        return logits
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,15 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 import torch
-import torch.nn.functional as F
 import torchvision
 from helpers.exported import SMALL, assert_same_function, images, randomised
+from helpers.networks import Mixed
 from torch import Tensor, nn
 
 from bnn_itrd.export import session, to_onnx, validate
 from bnn_itrd.export.graph import nodes_of
 from bnn_itrd.models import resnet20, vgg_small
-from bnn_itrd.quant import BinaryConv2d, BinaryLinear, Scheme, binarize
+from bnn_itrd.quant import BinaryConv2d, Scheme, binarize
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "resnet20": (lambda: resnet20(binary="recu", input_shape=SMALL), SMALL),
@@ -85,31 +85,17 @@ def test_sums_on_a_threshold_keep_their_bit(folder: Path) -> None:
     assert validate(model, file, x).max_difference < 1e-5
 
 
-class Mixed(nn.Module):
-    """A user's own network: two branches, concat, pooling, float and binary layers, one layer used twice."""
+class Answers(Mixed):
+    """Its logits next to something else, as in transformers' models."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8))
-        self.left = nn.Sequential(nn.Hardtanh(), BinaryConv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8))
-        self.right = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.MaxPool2d(3, 1, 1))
-        self.again = BinaryConv2d(16, 16, 1, groups=2, scheme="xnor")
-        self.hidden = BinaryLinear(16, 12)
-        self.norm = nn.BatchNorm1d(12)
-        self.head = nn.Linear(12, 4)
-
-    def forward(self, x: Tensor) -> dict[str, Any]:
-        x = self.stem(x)
-        x = torch.cat([self.left(x), self.right(x)], dim=1)
-        x = self.again(F.max_pool2d(x, 2))
-        x = self.again(x=F.hardtanh(x)) + x
-        return {"loss": None, "logits": self.head(self.norm(self.hidden(x.mean((2, 3)))))}
+    def forward(self, x: Tensor) -> dict[str, Any]:  # type: ignore[override]
+        return {"loss": None, "logits": super().forward(x)}
 
 
 @pytest.mark.compiles
 def test_users_own_network(folder: Path) -> None:
     torch.manual_seed(6)
-    model = randomised(Mixed())
+    model = randomised(Answers())
     file = to_onnx(model, folder / "mixed.onnx", input_shape=(3, 8, 8))
     assert len(session(file).get_outputs()) == 1
     assert_same_function(model, file, (3, 8, 8))
