@@ -188,8 +188,12 @@ class StudentConfig:
     def __post_init__(self) -> None:
         require(self.layers >= 1, "layers", ">= 1", self.layers)
         require(self.ce >= 0, "ce", ">= 0", self.ce)
-        taught = any(part is not None for part in (self.kd, self.itrd, self.hidden))
-        require(self.ce > 0 or taught, "ce", "> 0 for a student without kd, itrd and hidden", self.ce)
+        require(self.ce > 0 or self.needs_teacher, "ce", "> 0 for a student without kd, itrd and hidden", self.ce)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a loss compares the student with the teacher."""
+        return any(part is not None for part in (self.kd, self.itrd, self.hidden))
 
     def saved(self) -> dict[str, Any]:
         """Returns the fields for a checkpoint; see `LayerITRDConfig.saved`."""

@@ -60,7 +60,7 @@ class QAObjective(nn.Module):
         self._teacher: tuple[nn.Module, ...] = ()  # in a tuple: not a part of this module
         parts = (("ce", config.ce > 0), ("kd", config.kd), ("itrd", config.itrd), ("hidden", config.hidden))
         self.names = tuple(name for name, on in parts if on)
-        if config.kd is None and config.itrd is None and config.hidden is None:
+        if not config.needs_teacher:
             return
         if teacher is None:
             raise ValueError("kd, itrd and hidden need a teacher, got None")

@@ -71,8 +71,7 @@ def _wanted(member: str, words: tuple[str, ...]) -> tuple[dict[str, Any], str | 
     config = squad_config("table", "", recipes.read(SQUAD), words, extra={})[0]
     learns = None if member == "teacher" else config.students[member]
     tree = reader_tree(config.identity(member), layers=_LAYERS if learns is None else learns.layers, width=_WIDTH)
-    taught = learns is not None and any((learns.kd, learns.itrd, learns.hidden))
-    return tree, f"bert-{_LAYERS}" if taught else None
+    return tree, f"bert-{_LAYERS}" if learns is not None and learns.needs_teacher else None
 
 
 def wanted_reader(member: str, words: Sequence[str]) -> tuple[dict[str, Any], str | None]:
