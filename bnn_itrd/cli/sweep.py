@@ -14,7 +14,7 @@ from bnn_itrd.cli.recipe import fitted_config, line_printer, no_recipe
 from bnn_itrd.config.help import wants_help
 from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.tokens import given_options
-from bnn_itrd.config.trees import flatten, to_dict
+from bnn_itrd.config.trees import changed, to_dict
 from bnn_itrd.console import print_record, print_table, print_text
 from bnn_itrd.errors import UserError
 from bnn_itrd.words import counted
@@ -123,5 +123,4 @@ def command(argv: Sequence[str]) -> int:
 
 def _changed(before: RunConfig, after: RunConfig) -> list[str]:
     """The fields in which a configuration was changed, as options that set them."""
-    old, new = (flatten({k: v for k, v in to_dict(c).items() if k != "students"}) for c in (before, after))
-    return [f"--{field}={value}" for field, value in new.items() if value != old[field]]
+    return [f"--{field}={value}" for field, (_, value) in changed(to_dict(before), to_dict(after)).items()]

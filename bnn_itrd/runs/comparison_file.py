@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,8 @@ def best_student(models: Sequence[Mapping[str, Any]]) -> str:
     return str(max(students, key=lambda model: model["top1_last"])["name"])
 
 
-def best_of_run(run: Path, names: Collection[str]) -> tuple[str | None, str]:
-    """Returns which of the networks in a run's folder is meant by the folder, and a line that says so.
+def best_of_run(run: Path, names: Collection[str], *, say: Callable[[str], None]) -> str | None:
+    """Returns the network that a run's folder stands for; say: is called with a line that names it.
 
     It is `best_student` of those in its comparison.json; None where that has none of them.
     """
@@ -61,11 +61,12 @@ def best_of_run(run: Path, names: Collection[str]) -> tuple[str | None, str]:
     rows = read_comparison(record)["models"] if record.is_file() else []
     known = {row["name"]: row for row in rows if row["name"] in names}
     if not known:
-        return None, ""
+        return None
     best = best_student(list(known.values()))
     top1 = known[best]["top1_last"]
-    told = f"{run} holds {', '.join(names)}: taken is {best}"
-    return best, told if best == "teacher" else f"{told}, the student with the highest top-1 ({top1:.2f} %)"
+    why = "" if best == "teacher" else f", the student with the highest top-1 ({top1:.2f} %)"
+    say(f"{run} holds {', '.join(names)}: taken is {best}{why}")
+    return best
 
 
 def _is_number(value: object) -> bool:

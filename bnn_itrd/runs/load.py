@@ -136,9 +136,8 @@ def find_checkpoint(path: Path, *, prefer: str = "last.pt", say: Callable[[str],
         return path / students[0] / prefer
     if not members:
         raise UserError(f"no {prefer} in {path}")
-    best, told = (None, "") if say is None else best_of_run(path, members)
-    if say is not None and best is not None:
-        say(told)
+    best = None if say is None else best_of_run(path, members, say=say)
+    if best is not None:
         return path / best / prefer
     raise UserError(
         f"no {prefer} in {path}: it holds the networks {', '.join(members)}: name one, {path / students[-1]}"

@@ -40,10 +40,9 @@ def find_exported(path: Path, *, say: Callable[[str], None]) -> Path:
         trained = any(path.glob("last.pt")) or any(path.glob("*/last.pt"))
         hint = f": bnn-itrd export {path} writes one of a trained network" if trained else ""
         raise UserError(f"{path} holds no exported file{hint}")
-    best, told = best_of_run(path, list(found))
+    best = best_of_run(path, list(found), say=say)
     if best is None:
         raise UserError(f"{path} holds {', '.join(found)}: name one, {path / list(students)[-1]}")
-    say(told)
     return found[best]
 
 

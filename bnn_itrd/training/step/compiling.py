@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -72,9 +71,11 @@ def use_fused_kernels(
     if device != "cuda":
         say(f"train.fused_kernels has no effect on {device}: ReCU's activations are computed as without it")
         return
-    if importlib.util.find_spec("triton") is None:
-        raise UserError("train.fused_kernels needs Triton, which is not installed: pip install triton, or set false")
-    set_fused(student, True)
+    try:
+        set_fused(student, True)
+    except ImportError as error:
+        why = "train.fused_kernels needs Triton, which is not installed: pip install triton, or set false"
+        raise UserError(why) from error
 
 
 class CompiledForms:
