@@ -1,4 +1,4 @@
-"""What tells tensors from others, wherever they lie."""
+"""A hash of tensors, by which a checkpoint recognises weights and images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["tensors_hash"]
 
 
 def tensors_hash(named: Mapping[str, Tensor]) -> str:
-    """Returns the SHA-256, in hex, over names and values of tensors in their order, on whatever device they are.
+    """Returns the SHA-256, in hex, of the names and values of tensors in their order; they may be on any device.
 
-    Shapes and number types do not count.
+    Their shapes and number types are not part of it.
 
     >>> tensors_hash({"bias": torch.zeros(2)}) == tensors_hash({"bias": torch.tensor([0.0, 1.0])})
     False

@@ -64,7 +64,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _exported(path: Path) -> Path:
-    """The file that a path means: a folder or a checkpoint, as of `predict`."""
+    """Returns the exported file for a path, which may be a run's folder or a checkpoint, as in `predict`."""
     if path.is_file() and path.suffix != ".pt":
         return path
     from bnn_itrd.runs.finished.exported import find_exported
@@ -73,6 +73,6 @@ def _exported(path: Path) -> Path:
 
 
 def _reference(path: Path) -> Path:
-    """The file that a reference means: of a run that of its teacher, where it has one."""
+    """Returns the file to compare with; for a run's folder, the file of its teacher if there is one."""
     teacher = path / "teacher" / "teacher.onnx"
     return teacher if teacher.is_file() else _exported(path)

@@ -89,16 +89,16 @@ def check_unused(args: Any, names: Iterable[str], path: str, kind: str) -> None:
 
 
 def check_together(args: Any, first: str, others: Iterable[str], why: str) -> None:
-    """Raises UserError where an option was given with another one beside which it does nothing.
+    """Raises UserError if an option was given that has no effect with another given one.
 
     >>> import argparse
     >>> check_together(argparse.Namespace(json=True, markdown=True), "json", ["markdown"], "prints all as JSON")
     Traceback (most recent call last):
-    bnn_itrd.errors.UserError: --markdown does nothing beside --json, which prints all as JSON: leave one of them out
+    bnn_itrd.errors.UserError: --markdown has no effect with --json, which prints all as JSON: leave one of them out
     """
     for other in others if getattr(args, first) else ():
         if getattr(args, other):
-            raise UserError(f"--{other} does nothing beside --{first}, which {why}: leave one of them out")
+            raise UserError(f"--{other} has no effect with --{first}, which {why}: leave one of them out")
 
 
 def add_python(p: ArgumentParser, runtime: str) -> None:
@@ -108,7 +108,7 @@ def add_python(p: ArgumentParser, runtime: str) -> None:
 
 
 def say_note(line: str) -> None:
-    """Tells what was chosen for the user, beside the answer: on the standard error."""
+    """Prints a line on standard error about a choice that was made for the user."""
     print(f"note: {line}", file=sys.stderr)
 
 

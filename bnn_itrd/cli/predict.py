@@ -49,7 +49,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _predictions(path: Path, photos: list[Path], args: Any, skipped: Callable[[Exception], None]) -> list[Prediction]:
-    """What the file that a path means says of image files; skipped: is told of those it cannot use."""
+    """Classifies image files with the exported file for a path; skipped: is called with each unusable image's error."""
     if _is_plain(path):
         # They need no torch, whose import takes longer than all the rest.
         from bnn_itrd.export import classify_images

@@ -91,7 +91,7 @@ def command(argv: Sequence[str]) -> int:
     name = argv[0]
     own = _own_options(argv[1:])
     recipe = recipe_files.read(name)
-    # A word that is no option is told first.
+    # An unknown option is reported before anything else.
     config, _ = run_config("sweep", "", recipe, own.fields, extra=_OPTIONS, flags=_FLAGS)
     if not own.grid and own.methods is None:
         raise UserError("the grid is empty: give --grid FIELD=VALUE,VALUE (train.seed=0,1,2), or --methods NAME...")

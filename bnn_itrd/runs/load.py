@@ -117,7 +117,7 @@ def no_such_path(path: Path) -> UserError:
 def find_checkpoint(path: Path, *, prefer: str = "last.pt", say: Callable[[str], None] | None = None) -> Path:
     """The checkpoint meant by a path: the file itself, a member's folder, or a run's folder with one student in it.
 
-    say: is told which student is taken of a run with several, the one with the highest top-1 in its comparison.json.
+    say: is called with a line if a run has several students; the one with the highest top-1 is then loaded.
     Raises UserError where there is none, or nothing says which.
     """
     if path.is_file():

@@ -125,7 +125,7 @@ def foreign(
     """
     model = untrained_network(address, num_classes=num_classes)
     if weights is None:
-        how = f", which is had with: {how_to_save(address)}"
+        how = f"; this makes the file: {how_to_save(address)}"
         raise UserError(f"teacher {address!r} is untrained: give its state dict with --teacher_weights FILE{how}")
     path = state_file(weights, field="teacher_weights", network=address)
     state = read_state(path, of=f"{address} with {num_classes} classes")

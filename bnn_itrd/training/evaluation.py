@@ -59,18 +59,18 @@ def score(logits: Tensor, labels: Tensor) -> Evaluation:
 
 
 def evaluated(model: nn.Module, split: Split) -> str | None:
-    """Returns a hash, in hex, of what an evaluation is of: the network's state, images, labels, normalisation.
+    """Returns a hash, in hex, of all that an evaluation depends on: the network's state, images, labels, normalisation.
 
-    None where a split does not tell its images from others (`Split.fingerprint`).
+    It is None if the split has no fingerprint (`Split.fingerprint`).
     """
     images = split.fingerprint()
     return None if images is None else tensors_hash({images: torch.zeros(0), **model.state_dict()})
 
 
 def to_keep(evaluation: Evaluation, model: nn.Module, split: Split) -> dict[str, Any] | None:
-    """Returns what a checkpoint keeps of an evaluation of a network on a split, which is then not made again.
+    """Returns the part of an evaluation that a checkpoint keeps, so that a later command need not repeat it.
 
-    None where it is too large, or where it could not be told later whether the images are the same.
+    It is None if the logits are too many, or if the split has no fingerprint to recognise its images by.
     """
     if evaluation.logits.numel() > _MOST_KEPT or (of := evaluated(model, split)) is None:
         return None
@@ -78,9 +78,9 @@ def to_keep(evaluation: Evaluation, model: nn.Module, split: Split) -> dict[str,
 
 
 def kept_evaluation(kept: object, model: nn.Module, split: Split) -> Evaluation | None:
-    """Returns the evaluation of which a checkpoint keeps this; None where it was of another network or other images.
+    """Returns the evaluation that a checkpoint keeps (`to_keep`), or None if it keeps none.
 
-    None, too, where a checkpoint keeps none, or something else.
+    It is also None if the kept evaluation was made with other weights, images, labels or normalisation.
     """
     if not isinstance(kept, dict) or not isinstance(kept.get("of"), str):
         return None
@@ -112,7 +112,7 @@ def evaluate(
     batch_size: int | None = None,
     channels_last: bool = False,
 ) -> Evaluation:
-    """The network on every image of a split, in order, in eval mode and float32; its modules' modes are restored.
+    """Evaluates a network on every image of a split, in order, in eval mode and float32; restores its modules' modes.
 
     batch_size: by default 500, and 100 on a CPU: a quarter less time (ResNet-18 on an AMD EPYC, timed once).
     """

@@ -45,7 +45,7 @@ def is_rest(name: str) -> bool:
 
 
 def images_of(root: Path, *, say: Callable[[str], None] | None = None) -> list[Path]:
-    """Returns the images in a folder at any depth, in sorted order; say: is told of files of formats not read.
+    """Returns the images in a folder at any depth, in sorted order; say: is called about files in other formats.
 
     >>> images_of(Path("photos"))  # doctest: +SKIP
     [PosixPath('photos/cat.png')]
@@ -58,7 +58,7 @@ def images_of(root: Path, *, say: Callable[[str], None] | None = None) -> list[P
 
 
 def photo_files(paths: Sequence[Path], *, say: Callable[[str], None] | None = None) -> list[Path]:
-    """Returns the image files that are meant: files as they are, of a folder all at any depth (`images_of`).
+    """Returns the image files for a list of paths: files as they are, and of a folder all, at any depth (`images_of`).
 
     Raises ImageError on a path that is not there, and on a folder without an image.
 

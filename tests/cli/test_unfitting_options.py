@@ -44,8 +44,8 @@ def test_nothing_is_near(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "message"),
     [
         (["table", "--json"], "--json is for one table: name it"),
-        (["table", "itrd-1", "--missing", "--json"], "--json does nothing beside --missing, which prints commands"),
-        (["compare", "runs", "--json", "--markdown"], "--markdown does nothing beside --json"),
+        (["table", "itrd-1", "--missing", "--json"], "--json has no effect with --missing, which prints commands"),
+        (["compare", "runs", "--json", "--markdown"], "--markdown has no effect with --json"),
         (["validate", "x.tflite", "--stock"], "--stock is for .onnx files that onnxruntime runs"),
         (["validate", "x.onnx", "--lce_python=python3"], "--lce_python is for .tflite files, and none is given"),
         (["evaluate", "x.onnx", "--fpga_python=python3"], "--fpga_python is for .qonnx.onnx and .finn.onnx files"),

@@ -137,7 +137,7 @@ def test_a_file_must_have_the_network_and_no_more(tmp_path: Path) -> None:
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
     refused("less", r"does not fit resnet8: it has no layer1\.0\.conv1\.weight \(1 of ")
-    refused("more", r"it has layer1\.7\.conv1\.weight too, which that has not \(1 names\)")
+    refused("more", r"it also has layer1\.7\.conv1\.weight, which the network does not have \(1 such name\)")
     refused("nan", r"layer1\.0\.conv1\.weight is not finite")
     torch.save([1, 2], path)
     with pytest.raises(UserError, match=r"is not the state dict of resnet8: it must map names to tensors"):

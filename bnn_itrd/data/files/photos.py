@@ -31,7 +31,7 @@ def fit_to_photos(
     The image size, for a network of this package, which are made for small images: see
     `fitting_size`. The epochs, with `budget` and on a CPU: so many that a training sees about 12,000
     photos (a teacher 8,000), at least 10 and at most the recipe's. A run that is continued in `out` keeps its own.
-    given: the fields that the user set; say: is told in a line what was chosen and how to choose otherwise.
+    given: the fields that the user set; say: is called with a line about each choice and how to choose otherwise.
     Raises UserError where the folder does not hold one folder of images for each class.
     """
     root = config.data.root

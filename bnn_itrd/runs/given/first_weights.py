@@ -12,11 +12,12 @@ from bnn_itrd.errors import UserError
 from bnn_itrd.files import file_hash
 from bnn_itrd.models import find_head
 from bnn_itrd.runs.given.state_files import how_to_save, read_state, state_file
+from bnn_itrd.words import counted
 
 __all__ = ["begin_with_weights"]
 
 _FIELD = "network.weights"
-# What a network counts by itself; older files do not have it.
+# A count that a BatchNorm keeps; older files do not have it.
 _COUNT = "num_batches_tracked"
 
 
@@ -39,7 +40,7 @@ def begin_with_weights(model: nn.Module, network: NetworkConfig) -> dict[str, An
     problem = _problem(own, state, taken, head=head)
     if problem is not None:
         how = how_to_save(network.name)
-        said = f". Weights of it are had with: {how}" if how else ""
+        said = f". This makes a file that fits: {how}" if how else ""
         raise UserError(f"{_FIELD}: {path} does not fit {network.name}: {problem}{said}")
     model.load_state_dict(taken, strict=False)
     return {"weights_sha256": file_hash(path)}
@@ -56,7 +57,7 @@ def _problem(
     parts = {name.partition(".")[0] for name in own}
     other = [name for name in state if name not in own and name.partition(".")[0] in parts]
     if other:
-        return f"it has {other[0]} too, which that has not ({len(other)} names)"
+        return f"it also has {other[0]}, which the network does not have ({counted(len(other), 'such name')})"
     for name, value in taken.items():
         if value.shape != own[name].shape:
             return f"{name} is {tuple(value.shape)} there, {tuple(own[name].shape)} here"

@@ -1,4 +1,4 @@
-"""The state dict of a network in a file of the user's: read, and how to get one of a library."""
+"""A reader of state dicts in a user's files, and the command that saves a library's weights as such a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FITTING = {"vgg9": "torchvision:vgg11_bn"}
 
 
 def how_to_save(network: str) -> str:
-    """Returns how a file of trained weights is had, where a library has some for the network; else an empty text.
+    """Returns the command that saves a library's trained weights for the network; an empty text if there are none.
 
     >>> how_to_save("torchvision:resnet18")[:70]
     'python -c "import torch, torchvision; torch.save(torchvision.models.ge'
@@ -36,19 +36,19 @@ def how_to_save(network: str) -> str:
 
 
 def state_file(path: str, *, field: str, network: str) -> Path:
-    """Returns the path of a file that a field names. Raises UserError where there is none, or a damaged one."""
+    """Returns the path of a file that a field names. Raises UserError if the file is missing or damaged."""
     if not Path(path).is_file():
         how = how_to_save(network)
-        said = f"; one is had with: {how}" if how else ""
+        said = f"; this makes one: {how}" if how else ""
         raise UserError(f"no file {path} for --{field}{said}")
     check_undamaged(Path(path))
     return Path(path)
 
 
 def read_state(path: Path, *, of: str) -> Mapping[str, Tensor]:
-    """Returns the state dict in a file, on the CPU; of: whose it should be, for the message.
+    """Returns the state dict in a file, on the CPU; of: the network that it should belong to, for the message.
 
-    Raises UserError where it holds none.
+    Raises UserError if the file contains none.
     """
     try:
         if path.suffix == ".safetensors":

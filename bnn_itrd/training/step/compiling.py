@@ -56,10 +56,10 @@ def forms(config: TrainConfig, *, device: str, processes: int) -> tuple[Form, ..
 def use_fused_kernels(
     student: nn.Module, config: TrainConfig, *, device: str, say: Callable[[str], object] = print
 ) -> None:
-    """Lets a student train with the kernels of `bnn_itrd.quant.kernels`, where the configuration asks for them.
+    """Switches a student's activations to the kernels of `bnn_itrd.quant.kernels` if the configuration asks for them.
 
-    They run on a device of kind cuda; `say` is told where the student has activations for them and another device.
-    Raises UserError where Triton is missing.
+    They run on CUDA devices. On another device the activations stay as they are, and `say` is called with a line that
+    says so. Raises UserError if Triton is not installed.
 
     >>> from bnn_itrd.quant import BinaryConv2d
     >>> use_fused_kernels(BinaryConv2d(1, 1, 1), TrainConfig(fused_kernels=True), device="cpu")

@@ -1,4 +1,4 @@
-"""What a student is taught with: the teacher on the training's device, and the distillers that fit both networks."""
+"""The teacher on the training's device, and the distillers that fit teacher and student."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def make_teaching(
     device: torch.device,
     labels: Tensor | None,
 ) -> tuple[nn.Module | None, nn.ModuleDict]:
-    """Returns the teacher, in evaluation mode on the device, and the distillers; without distillation as it was, none.
+    """Returns the teacher, on the device and in evaluation mode, and the distillers.
 
-    Raises UserError where distillation has no teacher, or one whose weights are not finite.
+    Without distillation it returns the teacher unchanged and no distillers. Raises UserError if distillation has no
+    teacher, or a teacher with weights that are not finite.
     """
     if not distill.needs_teacher:
         return teacher, nn.ModuleDict()
