@@ -153,12 +153,12 @@ def test_points_of_a_grid() -> None:
 
 def test_a_module_is_imported_on_the_cpu_whoever_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Members are checked on the meta device, where a module's own tensors would stay empty for good."""
-    (tmp_path / "kernels.py").write_text(
+    (tmp_path / "kernel_of_mine.py").write_text(
         "import torch\nKERNEL = torch.ones(3)\n\n\n"
         "def loss(student, teacher, labels):\n    return (student.logits * KERNEL).sum()\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     with torch.device("meta"):
-        made = make_distillers(DistillConfig(kd=KDConfig(), own={"kernels:loss": {}}), SETTING)
-    assert list(made) == ["kd", "loss"] and sys.modules["kernels"].KERNEL.device.type == "cpu"
+        made = make_distillers(DistillConfig(kd=KDConfig(), own={"kernel_of_mine:loss": {}}), SETTING)
+    assert list(made) == ["kd", "loss"] and sys.modules["kernel_of_mine"].KERNEL.device.type == "cpu"
