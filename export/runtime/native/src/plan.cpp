@@ -140,21 +140,31 @@ void Plan::clear(const Layer& layer, uint32_t* planes) const {
 
 namespace {
 
+// Copies `count` words that are `step` bytes apart, to 32 bits each.
+template <typename Word>
+void copy_words(const uint8_t* from, int64_t count, int64_t step, uint32_t* to) {
+    const auto copy = [&](int64_t apart) {
+        for (int64_t i = 0; i < count; ++i) {
+            Word word;
+            std::memcpy(&word, from + i * apart, sizeof word);
+            to[i] = word;
+        }
+    };
+    // The compiler makes vector loops of the first three, because the distance is known.
+    if (step == sizeof(Word)) return copy(sizeof(Word));
+    if (step == 2 * sizeof(Word)) return copy(2 * sizeof(Word));
+    if (step == 4 * sizeof(Word)) return copy(4 * sizeof(Word));
+    copy(step);
+}
+
 // Writes one word of each of `width` pixels that have `bytes` bytes; the word begins at a whole byte.
 template <typename Word>
 void spread_row(const uint8_t* from, int64_t width, int64_t bytes, int64_t padding, int64_t phases, int64_t phase_size,
                 uint32_t* to) {
-    int64_t phase = padding % phases, column = padding / phases;
-    if (phases == 1) to += padding;
-    for (int64_t x = 0; x < width; ++x) {
-        Word word;
-        std::memcpy(&word, from + x * bytes, sizeof word);
-        if (phases == 1) {
-            to[x] = word;
-            continue;
-        }
-        to[phase * phase_size + column] = word;
-        if (++phase == phases) phase = 0, ++column;
+    for (int64_t x = 0; x < std::min(width, phases); ++x) {
+        const int64_t phase = (x + padding) % phases, column = (x + padding) / phases;
+        copy_words<Word>(from + x * bytes, ceil_div(width - x, phases), bytes * phases,
+                         to + phase * phase_size + column);
     }
 }
 
