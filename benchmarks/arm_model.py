@@ -97,7 +97,7 @@ def join_pages(blocks: Counter[tuple[int, int]]) -> None:
 
     blocks: (address, number of instructions) -> how often the block ran.
     """
-    starts = {address: size for address, size in blocks}
+    starts: dict[int, int] = dict(blocks)
     for address, size in list(blocks):
         end = address + 4 * size
         if end % 4096 == 0 and end in starts:
