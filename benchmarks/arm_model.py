@@ -92,12 +92,28 @@ def cycles(mca: str, core: str, loop: Iterable[str], *, iterations: int = 100) -
     return int(found[1]) / iterations
 
 
+def join_pages(blocks: Counter[tuple[int, int]]) -> None:
+    """Joins blocks of instructions that qemu cut at the border of a page, so that a loop across it is one block again.
+
+    blocks: (address, number of instructions) -> how often the block ran.
+    """
+    starts: dict[int, int] = dict(blocks)
+    for address, size in list(blocks):
+        end = address + 4 * size
+        if end % 4096 == 0 and end in starts:
+            both = min(blocks[address, size], blocks[end, starts[end]])
+            blocks[address, size] -= both
+            blocks[end, starts[end]] -= both
+            blocks[address, size + starts[end]] += both
+
+
 def modelled(counts: Path, modules: Modules, mca: str) -> dict[str, Any]:
     """Of what ran between two calls of umask: instructions, cycles of each core, and the hot loops."""
     blocks: Counter[tuple[int, int]] = Counter()
     for line in counts.read_text().splitlines():
         address, size, times = map(int, line.split())
         blocks[address, size] += times
+    join_pages(blocks)
     total = sum(size * times for (_, size), times in blocks.items())
     result: dict[str, float] = dict.fromkeys(CORES, 0.0)
     loops = []

@@ -222,7 +222,8 @@ def binary_layers(file: Path) -> list[tuple[int, int, int, int]]:
             continue
         have = {item.name: list(item.ints) or item.i for item in node.attribute}
         height, width, _, outputs = shapes[node.input[1]]
-        words = height * width * -(-(have["channels"] // have["group"]) // 32)
+        channels, taps = have["channels"] // have["group"], height * width
+        words = -(-taps // 2) if channels <= 16 else taps * -(-channels // 32)  # two taps of 16 channels share a word
         sides = [
             (have["input_size"][i] + have["pads"][i] + have["pads"][i + 2] - have["dilations"][i] * (k - 1) - 1)
             // have["strides"][i]

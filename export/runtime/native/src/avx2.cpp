@@ -238,8 +238,9 @@ INLINE void finish(const Tile tile, const __m256i* mismatch, bool full) {
 // Computes `tiles` tiles, at most kStrip, of `n` pixels, a compile-time constant.
 template <int n>
 INLINE void compute_strip(const bnn_job& job, int64_t pixel, int64_t block, int64_t tiles) {
-    if (job.kind == 2) {
-        // Prefetches what `finish` reads and writes, which is not in the L1 cache.
+    if (job.kind == 2 && job.stride > 16) {
+        // Prefetches what `finish` reads and writes, which is not in the L1 cache. The processor does so by itself where
+        // a pixel has a single block, so that these follow each other in memory.
         for (int64_t i = 0; i < n * tiles; ++i) {
             const int64_t at = (pixel + i) * job.stride + block * 16;
             if (job.add) __builtin_prefetch(job.residual + at);

@@ -51,7 +51,7 @@ void spread_task(void* data, size_t image) {
 void gather(const Run& run, int64_t image, int64_t group, int64_t first, int64_t last, uint32_t* windows) {
     const Plan& plan = run.space.plan;
     const Layer& layer = run.layer();
-    const uint32_t* planes = run.scratch.planes.get() + image * plan.plane_size + group * layer.words * plan.word_size;
+    const uint32_t* planes = run.scratch.planes.get() + image * plan.plane_size + group * layer.planes * plan.word_size;
     for (int64_t pixel = first; pixel < last;) {
         const int64_t y = pixel / plan.out_width, x = pixel % plan.out_width;
         const int64_t count = std::min(plan.out_width - x, last - pixel);

@@ -33,7 +33,8 @@ Layer::Layer(const Attributes& given, const Epilogue& what, const uint8_t* raw, 
     group_channels = given.channels / given.group;
     group_outputs = outputs / given.group;
     words = rounded_up(group_channels, 32);
-    pairs = rounded_up(given.kernel[0] * given.kernel[1] * words, 2);
+    list_words();
+    pairs = rounded_up(int64_t(window.size()), 2);
     blocks = rounded_up(group_outputs, kLanes);
     lanes = given.group * blocks * kLanes;
     bits.assign(raw, raw + shape[0] * shape[1] * shape[2] * shape[3]);
@@ -96,24 +97,51 @@ int Layer::weight(int64_t output, int64_t tap, int64_t channel) const {
     return bits[size_t((tap * bytes + channel / 8) * outputs + output)] >> (channel % 8) & 1;
 }
 
-// A window is a list of words x0, x1, x2, ...: the kernel positions in order, and for each the words of its channels.
-// For the pair (x2j, x2j+1) a kernel reads the words x2j and x0 ^ ... ^ x2j+1 (see avx512.cpp for the reason).
+// Without pairs of taps the words are the taps in order, and for each its channels. With them, two taps side by side
+// share a word, then two taps of the last column, one below the other; a single tap may be left.
+void Layer::list_words() {
+    const int64_t height = attributes.kernel[0], width = attributes.kernel[1];
+    planes = words;
+    if (group_channels > 16 || height * width == 1) {
+        for (int64_t k = 0; k < height * width * words; ++k) {
+            window.push_back({k / words, -1, k % words * 32, k % words});
+        }
+        return;
+    }
+    planes = 3;
+    for (int64_t y = 0; y < height; ++y) {
+        for (int64_t x = 0; x + 1 < width; x += 2) window.push_back({y * width + x, y * width + x + 1, 0, kAcross});
+    }
+    if (width % 2 == 0) return;
+    for (int64_t y = 0; y + 1 < height; y += 2) {
+        window.push_back({(y + 1) * width - 1, (y + 2) * width - 1, 0, kDown});
+    }
+    if (height % 2) window.push_back({height * width - 1, -1, 0, kSingle});
+}
+
+// Returns the weight bits of an output and a tap: up to 32 channels from `channel`, a multiple of 32, on.
+uint32_t Layer::channel_bits(int64_t output, int64_t tap, int64_t channel) const {
+    const int64_t bytes = rounded_up(group_channels, 8), first = channel / 8;
+    uint32_t value = 0;
+    for (int64_t byte = first; byte < first + 4 && byte < bytes; ++byte) {
+        value |= uint32_t(bits[size_t((tap * bytes + byte) * outputs + output)]) << ((byte - first) * 8);
+    }
+    const int64_t used = group_channels - channel;
+    return used < 32 ? value & ((uint32_t(1) << used) - 1) : value;
+}
+
+// Of the pair (x2j, x2j+1) of a window's words x0, x1, x2, ... a kernel reads x2j and x0 ^ ... ^ x2j+1 (see avx512.cpp
+// for the reason).
 void Layer::repack() {
-    const int64_t taps = attributes.kernel[0] * attributes.kernel[1];
-    const int64_t bytes = rounded_up(group_channels, 8);
     weights = Aligned<uint32_t>(attributes.group * blocks * pairs * 2 * kLanes);
     for (int64_t o = 0; o < outputs; ++o) {
         const int64_t group = o / group_outputs, within = o % group_outputs;
         uint32_t* to = &weights[(group * blocks + within / kLanes) * pairs * 2 * kLanes + within % kLanes];
         uint32_t parity = 0;
-        for (int64_t k = 0; k < taps * words; ++k) {
-            const int64_t tap = k / words, word = k % words;
-            uint32_t value = 0;
-            for (int64_t byte = word * 4; byte < word * 4 + 4 && byte < bytes; ++byte) {
-                value |= uint32_t(bits[size_t((tap * bytes + byte) * outputs + o)]) << (byte % 4 * 8);
-            }
-            const int64_t used = group_channels - word * 32;
-            if (used < 32) value &= (uint32_t(1) << used) - 1;
+        for (int64_t k = 0; k < int64_t(window.size()); ++k) {
+            const Word& word = window[size_t(k)];
+            uint32_t value = channel_bits(o, word.tap, word.channel);
+            if (word.second >= 0) value |= channel_bits(o, word.second, word.channel) << 16;
             parity ^= value;
             if (k % 2 == 0) to[k * kLanes] = value;
             to[(k | 1) * kLanes] = parity;

@@ -19,6 +19,10 @@ struct Error : std::runtime_error {
 // Number of outputs that a kernel computes at once: the 32-bit lanes of the widest register.
 constexpr int64_t kLanes = 16;
 
+// The planes of a group in which two taps share a word: a pixel alone; with the pixel `dilations` columns further; with
+// the pixel `dilations` rows further.
+enum Plane : int64_t { kSingle, kAcross, kDown };
+
 struct Attributes {
     int64_t channels = 0, group = 1, padding_value = 0;
     int64_t kernel[2] = {1, 1}, strides[2] = {1, 1}, dilations[2] = {1, 1};
@@ -47,11 +51,20 @@ struct Constants {
     const float* level = nullptr;                                       // of the sign
 };
 
+// A word of a window: up to 32 channels of one tap, or up to 16 channels of two taps (the second in the upper half).
+struct Word {
+    int64_t tap, second;  // second: -1 if there is none
+    int64_t channel;      // the first channel
+    int64_t plane;        // the plane that has this word at the position of `tap`, see Plan
+};
+
 struct Layer {
     Attributes attributes;
     Epilogue epilogue;
     int64_t outputs, group_channels, group_outputs;
     int64_t words;   // 32-bit words of a group's channels
+    int64_t planes;  // planes of a group: `words`, or 3 if two taps share a word
+    std::vector<Word> window;  // the words of a group's window
     int64_t pairs;   // pairs of words of a group's window; the last may have a word 0 at its end
     int64_t blocks;  // blocks of kLanes outputs in a group
     int64_t lanes;   // outputs, with each group rounded up to whole blocks
@@ -73,6 +86,8 @@ struct Layer {
     // Bytes of a pixel of the input and of the output.
     int64_t input_bytes() const { return (attributes.channels + 7) / 8; }
     int64_t output_bytes() const { return (outputs + 7) / 8; }
+    // Whether two taps share a word.
+    bool taps_share() const { return planes > words; }
     // Returns the weight bit of an output, a kernel position and a channel of the output's group.
     int weight(int64_t output, int64_t tap, int64_t channel) const;
 
@@ -82,6 +97,8 @@ struct Layer {
 
   private:
     void check(const std::vector<int64_t>& shape) const;
+    void list_words();
+    uint32_t channel_bits(int64_t output, int64_t tap, int64_t channel) const;
     void repack();
     void sum_taps();
 };

@@ -45,15 +45,12 @@ Plan::Plan(const Layer& layer, int64_t h, int64_t w) : height(h), width(w) {
     const int64_t phases = a.strides[1], padded = w + a.pads[1] + a.pads[3];
     phase_size = padded / phases + 1;
     word_size = product(phase_size, phases);
-    row_size = product(product(word_size, layer.words), a.group);
+    row_size = product(product(word_size, layer.planes), a.group);
     rows = h + a.pads[0] + a.pads[2];
     plane_size = product(row_size, rows) + kSlack;
-    const int64_t taps = a.kernel[0] * a.kernel[1];
-    offsets.resize(size_t(taps * layer.words));
-    for (int64_t k = 0; k < taps * layer.words; ++k) {
-        const int64_t tap = k / layer.words, word = k % layer.words;
-        const int64_t y = tap / a.kernel[1] * a.dilations[0], x = tap % a.kernel[1] * a.dilations[1];
-        offsets[size_t(k)] = y * row_size + word * word_size + x % phases * phase_size + x / phases;
+    for (const Word& word : layer.window) {
+        const int64_t y = word.tap / a.kernel[1] * a.dilations[0], x = word.tap % a.kernel[1] * a.dilations[1];
+        offsets.push_back(y * row_size + word.plane * word_size + x % phases * phase_size + x / phases);
     }
     classify(layer);
 }
@@ -129,10 +126,12 @@ void Plan::clear(const Layer& layer, uint32_t* planes) const {
         return;
     }
     for (int64_t row = 0; row < rows; ++row) {
-        for (int64_t word = 0; word < a.group * layer.words; ++word) {
-            const int64_t used = layer.group_channels - word % layer.words * 32;
-            const uint32_t value = used < 32 ? (uint32_t(1) << used) - 1 : ~uint32_t(0);
-            uint32_t* const to = planes + row * row_size + word * word_size;
+        for (int64_t plane = 0; plane < a.group * layer.planes; ++plane) {
+            const int64_t which = plane % layer.planes;
+            const int64_t used = layer.group_channels - (layer.taps_share() ? 0 : which * 32);
+            uint32_t value = used < 32 ? (uint32_t(1) << used) - 1 : ~uint32_t(0);
+            if (layer.taps_share() && which != kSingle) value |= value << 16;
+            uint32_t* const to = planes + row * row_size + plane * word_size;
             std::fill(to, to + word_size, value);
         }
     }
@@ -141,22 +140,37 @@ void Plan::clear(const Layer& layer, uint32_t* planes) const {
 
 namespace {
 
+// Copies `count` words that are `step` bytes apart, to 32 bits each.
+template <typename Word>
+void copy_words(const uint8_t* from, int64_t count, int64_t step, uint32_t* to) {
+    const auto copy = [&](int64_t apart) {
+        for (int64_t i = 0; i < count; ++i) {
+            Word word;
+            std::memcpy(&word, from + i * apart, sizeof word);
+            to[i] = word;
+        }
+    };
+    // The compiler makes vector loops of the first three, because the distance is known.
+    if (step == sizeof(Word)) return copy(sizeof(Word));
+    if (step == 2 * sizeof(Word)) return copy(2 * sizeof(Word));
+    if (step == 4 * sizeof(Word)) return copy(4 * sizeof(Word));
+    copy(step);
+}
+
 // Writes one word of each of `width` pixels that have `bytes` bytes; the word begins at a whole byte.
 template <typename Word>
 void spread_row(const uint8_t* from, int64_t width, int64_t bytes, int64_t padding, int64_t phases, int64_t phase_size,
                 uint32_t* to) {
-    int64_t phase = padding % phases, column = padding / phases;
-    if (phases == 1) to += padding;
-    for (int64_t x = 0; x < width; ++x) {
-        Word word;
-        std::memcpy(&word, from + x * bytes, sizeof word);
-        if (phases == 1) {
-            to[x] = word;
-            continue;
-        }
-        to[phase * phase_size + column] = word;
-        if (++phase == phases) phase = 0, ++column;
+    for (int64_t x = 0; x < std::min(width, phases); ++x) {
+        const int64_t phase = (x + padding) % phases, column = (x + padding) / phases;
+        copy_words<Word>(from + x * bytes, ceil_div(width - x, phases), bytes * phases,
+                         to + phase * phase_size + column);
     }
+}
+
+// Writes two words of 16 bits side by side.
+void join(const uint32_t* low, const uint32_t* high, int64_t count, uint32_t* to) {
+    for (int64_t i = 0; i < count; ++i) to[i] = low[i] | high[i] << 16;
 }
 
 }  // namespace
@@ -168,7 +182,7 @@ void Plan::spread(const Layer& layer, const uint8_t* image, uint32_t* planes) co
         const uint8_t* const row = image + y * width * bytes;
         for (int64_t group = 0; group < a.group; ++group) {
             for (int64_t word = 0; word < layer.words; ++word) {
-                uint32_t* const to = planes + (y + a.pads[0]) * row_size + (group * layer.words + word) * word_size;
+                uint32_t* const to = planes + (y + a.pads[0]) * row_size + (group * layer.planes + word) * word_size;
                 const int64_t first = group * layer.group_channels + word * 32;
                 const int64_t used = std::min<int64_t>(32, layer.group_channels - word * 32);
                 // 32 bits that begin at any bit are in up to five bytes; bytes behind the pixel are not read.
@@ -189,6 +203,28 @@ void Plan::spread(const Layer& layer, const uint8_t* image, uint32_t* planes) co
                     to[padded % phases * phase_size + padded / phases] = uint32_t(value >> (first % 8)) & mask;
                 }
             }
+        }
+    }
+    if (layer.taps_share()) join_taps(layer, planes);
+}
+
+// Fills the planes in which a word has two taps, from the plane of single pixels.
+void Plan::join_taps(const Layer& layer, uint32_t* planes) const {
+    const Attributes& a = layer.attributes;
+    const int64_t phases = a.strides[1], down = a.dilations[0];
+    for (int64_t group = 0; group < a.group; ++group) {
+        uint32_t* const first = planes + group * layer.planes * word_size;
+        for (int64_t y = a.pads[0]; a.kernel[1] > 1 && y < a.pads[0] + height; ++y) {
+            uint32_t *const from = first + y * row_size, *const to = from + kAcross * word_size;
+            for (int64_t phase = 0; phase < phases; ++phase) {
+                const int64_t other = phase + a.dilations[1], further = other / phases;
+                join(from + phase * phase_size, from + other % phases * phase_size + further,
+                     phase_size - further, to + phase * phase_size);
+            }
+        }
+        for (int64_t y = 0; a.kernel[1] % 2 && y + down < rows; ++y) {
+            uint32_t* const from = first + y * row_size;
+            join(from, from + down * row_size, word_size, from + kDown * word_size);
         }
     }
 }

@@ -11,7 +11,7 @@ struct Plan {
     int64_t out_height, out_width;  // of the output
     int64_t pixels;                 // of the output
 
-    // An image's input as planes of words, (row, word, phase, column), with padding. Column x of a row is column
+    // An image's input as planes of words, (row, group, plane, phase, column), with padding. Column x of a row is column
     // x / stride of phase x % stride, so that neighbours in the output are neighbours here.
     int64_t rows, row_size, word_size, phase_size, plane_size;
     std::vector<int64_t> offsets;  // of each word of a window, from the beginning of the window
@@ -30,6 +30,7 @@ struct Plan {
     void spread(const Layer&, const uint8_t* image, uint32_t* planes) const;
 
   private:
+    void join_taps(const Layer&, uint32_t* planes) const;
     struct Range {
         int64_t first, last;  // taps inside the image: first <= tap < last
     };

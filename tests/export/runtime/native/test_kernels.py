@@ -29,7 +29,7 @@ def convolutions(draw: st.DrawFn) -> dict[str, Any]:
     spans = [dilations[i] * (kernel_shape[i] - 1) + 1 - pads[i] - pads[i + 2] for i in range(2)]
     return {
         "group": group,
-        "group_channels": draw(st.one_of(st.integers(1, 70), st.sampled_from([32, 64, 128]))),
+        "group_channels": draw(st.one_of(st.integers(1, 70), st.sampled_from([4, 16, 32, 64, 128]))),
         "group_outputs": draw(st.one_of(st.integers(1, 40), st.sampled_from([16, 32, 64]))),
         "kernel_shape": kernel_shape,
         "strides": draw(st.one_of(st.just((1, 1)), st.tuples(st.integers(1, 4), st.integers(1, 4)))),
