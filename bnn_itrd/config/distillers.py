@@ -19,7 +19,10 @@ _TAKEN = ("ce", "penalty")
 
 
 class _Learning:
-    """The base class of `DistillConfig`, with its checks and properties; the fields are added below, from METHODS."""
+    """The base class of `DistillConfig`, with its checks and properties.
+
+    Its fields, one for each distiller of the package (a key of METHODS), are added where `DistillConfig` is made.
+    """
 
     ce: float
     own: tuple[tuple[str, OwnConfig], ...]
@@ -111,7 +114,7 @@ _DOC = """The settings of what a network learns from: labels, and any number of 
 if TYPE_CHECKING:
 
     class DistillConfig(_Learning):
-        """What type checkers see of the class below: a frozen dataclass with `ce`, the names of METHODS, and `own`."""
+        """What type checkers see of the class: a frozen dataclass with `ce`, a field per distiller, and `own`."""
 
         __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 

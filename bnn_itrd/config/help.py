@@ -130,7 +130,7 @@ def option_names(p: ArgumentParser) -> list[str]:
 def show_page(
     p: ArgumentParser, sections: Mapping[str, Sequence[argparse.Action]], epilog: str = "", *, defaults: bool = True
 ) -> NoReturn:
-    """Raises the `HelpPage` of a command: its usage, its description, and its options in sections.
+    """Ends a command by raising `HelpPage`, which prints its usage, its description, and its options in sections.
 
     sections: title -> options. epilog: text below the options. defaults: whether options are shown with their defaults.
     """
@@ -186,7 +186,7 @@ def show_fields(
     methods: Mapping[str, type],
     whole: bool,
 ) -> NoReturn:
-    """Raises the `HelpPage` of a command that takes a recipe, whose fields are options.
+    """Ends a command that takes a recipe by raising its `HelpPage`, in which the recipe's fields are options.
 
     own, flags: names of the command's own options with and without a value. methods: distillers, name -> class of their
     options. whole: whether every field is shown, or only the most used ones.
@@ -219,7 +219,7 @@ def _described(methods: Mapping[str, type]) -> str:
 
 
 def show_data(p: ArgumentParser, *, whole: bool) -> NoReturn:
-    """Raises the `HelpPage` of a command that takes ``--data.*`` fields; whole: whether all or only two are shown."""
+    """Ends a command that takes ``--data.*`` fields by raising its `HelpPage`; whole: show all of them, else two."""
     fields = ArgumentParser()
     fields.add_class_arguments(DataConfig, "data")
     listed = {action.option_strings[-1]: action for action in fields._actions if action.dest.startswith("data.")}

@@ -32,13 +32,13 @@ class NetworkConfig:
         per_conv: students: one shortcut around each convolution, instead of one around each block; as in the network's
             paper by default
         float_downsample: students: average pool and a full-precision 1x1 convolution where the shape changes
-        stem_activation: students: an activation after the BatchNorm of the first convolution; as in the network's paper
-            by default (residual networks except wide ones)
+        stem_activation: students, in residual networks but wide ones: an activation after the first convolution and its
+            BatchNorm; as in the network's paper by default
         padding_value: students: value of the padding of a binary convolution's input: 0, +1 or -1
-        shortcut: students: shortcut where the shape changes: projection, pad, avgpool or binary; the network's own by
-            default (residual networks)
-        teacher_shortcut: teacher: shortcut where the shape changes: pad, projection or avgpool; the network's own by
-            default (residual networks). In config.yaml of one full-precision network: that network's shortcut
+        shortcut: students, in residual networks: shortcut where the shape changes: projection, pad, avgpool or binary;
+            the network's own by default
+        teacher_shortcut: teacher, in residual networks: shortcut where the shape changes: pad, projection or avgpool;
+            the network's own by default. In config.yaml of one full-precision network: that network's shortcut
         weights: students in full precision: file of trained weights from which all layers but the classifier start. It
             holds the state dict of the same network (.pth or .safetensors), or for vgg9 that of torchvision's vgg11_bn
         residual_bits: students: round what the residual blocks add up to integers of so many bits, 2 to 8; floats by

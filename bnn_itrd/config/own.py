@@ -115,8 +115,8 @@ class OwnConfig(Weighted):
 def own_config(key: str, value: Any) -> OwnConfig:
     """Returns the settings of a user's own distiller from its entry in a recipe or in `DistillConfig.own`.
 
-    key: an address or a name. value: for an address a dict with weight, schedule and options; for a name an `OwnConfig`
-    or the distiller itself.
+    key: an address, ``package.module:Name``, or a name. value: for an address, a dict with weight, schedule and
+    options; for a name, an `OwnConfig` or the distiller itself.
 
     >>> own_config("mypkg.losses:Mine", {"weight": 2.0, "power": 3}).options
     (('power', 3),)

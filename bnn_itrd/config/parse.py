@@ -39,7 +39,7 @@ def parser(prog: str, description: str) -> ArgumentParser:
 
 
 def parse(p: ArgumentParser, argv: Sequence[str], *, defaults: bool = True, more: Collection[str] = ()) -> Any:
-    """Returns the parsed arguments of a command as a namespace; defaults: also options that were not given.
+    """Returns the parsed arguments of a command as a namespace; defaults: whether it has options that were not given.
 
     more: options that were taken out of `argv` before, to be listed in the message on an unknown option.
     Raises UserError if an argument is unknown or its value does not fit; `HelpPage` if help is asked for.
@@ -103,7 +103,7 @@ def _check_known(tree: Mapping[str, Any], where: str) -> None:
 def _own_fields(
     argv: Sequence[str], extra: Collection[str], flags: Collection[str]
 ) -> tuple[list[str], list[Given], dict[str, Any]]:
-    """Splits a command's arguments: (words for jsonargparse, options of students, the command's own options by name).
+    """Splits a command's arguments; returns (words for jsonargparse, options of students, own options by name).
 
     extra, flags: names of the command's own options with and without a value. ``--seed N`` sets the seeds of the
     teacher's and the students' training. Raises UserError if an option is unknown or lacks its value.
@@ -136,7 +136,7 @@ def _own_fields(
 
 @cache
 def _student_parser(methods: tuple[str, ...]) -> ArgumentParser:
-    """Returns the parser of a student's fields; it is cached because making it is most of the time to read a recipe."""
+    """Returns the parser of a student's fields; it is cached, because making one for each student takes long."""
     p = parser("students", "")
     p.add_argument("--ce", type=float, default=DistillConfig().ce)
     for part in methods:
@@ -189,7 +189,7 @@ def run_config(
     flags: Mapping[str, str] = MappingProxyType({}),
     say: Callable[[str], None] | None = None,
 ) -> tuple[RunConfig, dict[str, Any]]:
-    """Returns (configuration, own options): a recipe with the fields that `argv` changes, and name -> value.
+    """Returns a recipe's configuration, with the fields in `argv` applied, and the command's own options as a dict.
 
     recipe: its nested dict. extra, flags: the command's own options with and without a value, name -> help. say is
     called with a line of text for each warm-up or list of milestones that was too long for `argv`'s fewer epochs.
@@ -219,7 +219,7 @@ def run_config(
 
 @cache
 def _kept_parser(command: str, extra: tuple[str, ...], flags: tuple[str, ...]) -> ArgumentParser:
-    """Returns the parser of fields without help texts; it is cached because a sweep parses many configurations."""
+    """Returns the parser of a recipe's fields, without help texts; it is cached because a sweep uses it many times."""
     return _field_parser(command, "", dict.fromkeys(extra, ""), dict.fromkeys(flags, ""))
 
 
@@ -252,22 +252,22 @@ def _field_parser(command: str, description: str, extra: Mapping[str, str], flag
 
 
 def _configuration(values: Mapping[str, Any], students: dict[str, DistillConfig]) -> RunConfig:
-    """Returns the configuration of parsed values, field or group -> value; raises FieldError if one does not fit."""
+    """Returns the `RunConfig` that is made from parsed values and students; raises FieldError if one does not fit."""
     groups = make_groups(RunConfig, values)
     try:
         config = RunConfig(students=students, **groups)
     except FieldError as error:
-        # An error about several groups, or about a field outside groups: it already names the field in full.
+        # The error is about several groups, or about a field that is in no group, and names that field in full.
         raise error.at(error.field.rpartition(".")[0]) from error
     # This comes last because it imports torch, and an error before it should be shown quickly.
     return dataclasses.replace(config, scheme=config.scheme.resolved())
 
 
 def data_config(p: ArgumentParser, argv: Sequence[str]) -> tuple[Any, dict[str, Any]]:
-    """Returns (namespace, fields) of a command that takes ``--data.*``: its other options, and field -> given value.
+    """Parses the arguments of a command that takes ``--data.*``; returns (its other options, the given data fields).
 
-    The names of fields are without ``data.``. Raises UserError if a field is unknown, or is `data.unlabelled`, because
-    these commands need every label.
+    The fields are a dict, name without ``data.`` -> value. Raises UserError if a field is unknown, or `unlabelled` is
+    given, because these commands need every label.
     """
     if wants_help(argv):
         show_data(p, whole=all_pages(argv))
@@ -296,5 +296,5 @@ def data_config(p: ArgumentParser, argv: Sequence[str]) -> tuple[Any, dict[str, 
     typed = parse(checker, [f"--{k}={v}" for k, v in flat.items()])
     values = {k.removeprefix("data."): getattr(typed.data, k.removeprefix("data.")) for k in flat}
     if values.get("unlabelled"):
-        raise UserError("data.unlabelled is for training: this command reads the labels of all its images")
+        raise UserError("data.unlabelled is for training, but this command needs the label of each image: leave it out")
     return parse(p, rest, more=["--data", "--data.root"]), values

@@ -45,10 +45,10 @@ class SchemeConfig(SchemeOptions):
         require(self.first_stage_epochs >= 0, "scheme.first_stage_epochs", ">= 0", self.first_stage_epochs)
 
     def resolved(self) -> SchemeConfig:
-        """Returns the settings with the weight binariser's published tau in place of None.
+        """Returns the settings with the weight binariser's published tau_min and tau_max in place of None.
 
         So the numbers are saved with the run, and a later version of the package cannot change them. The tau of a
-        user's own binariser is not known here and stays None. Importing torch is needed only if a number is missing.
+        user's own binariser is not known here and stays None. Torch is imported only if a number is missing.
         """
         if is_address(self.weight) or None not in (self.tau_min, self.tau_max):
             return self

@@ -125,12 +125,12 @@ class TrainConfig:
 
     @property
     def warmup(self) -> float:
-        """The epochs of warm-up: `warmup_epochs`, or its default."""
+        """The length of the warm-up in epochs: `warmup_epochs` or, if that is None, a tenth of all, 5 at the most."""
         return min(5.0, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
 
     @property
     def mixes(self) -> bool:
-        """Whether a step mixes images and labels in pairs."""
+        """Whether training mixes images and labels in pairs, by mixup or cutmix."""
         return self.mixup > 0 or self.cutmix > 0
 
     def of_first_stage(self, epochs: int) -> TrainConfig:

@@ -73,7 +73,7 @@ _GROUPS = {"data": DataConfig, "network": NetworkConfig, "scheme": SchemeConfig,
 
 
 def _defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults for fields that an older saved configuration does not have yet."""
+    """Returns defaults, by dotted name, for fields that an older saved configuration may not have yet."""
     groups = {group: to_dict(kind()) for group, kind in _GROUPS.items() if isinstance(saved.get(group), Mapping)}
     distill = saved.get("distill")
     if isinstance(distill, Mapping):

@@ -187,7 +187,7 @@ def test_a_command_that_reads_labels_refuses_unlabelled_images(
 ) -> None:
     given = [f"--data.root={tiny_npz}", "--data.per_class=4", "--data.unlabelled=true"]
     assert main(["probe", str(road / "recu"), "--data=cifar10", *given]) == 2
-    assert "data.unlabelled is for training: this command reads the labels" in capsys.readouterr().err
+    assert "data.unlabelled is for training, but this command needs the label of each image" in capsys.readouterr().err
 
 
 def test_bad_files_for_predict_and_validate(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
