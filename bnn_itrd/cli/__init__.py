@@ -1,4 +1,4 @@
-"""The command line: `bnn-itrd COMMAND ...`."""
+"""The command line: `main` runs ``bnn-itrd COMMAND ...``, and the package has one module for each command."""
 
 from __future__ import annotations
 
@@ -14,52 +14,57 @@ from bnn_itrd.errors import LostProcess, Unfinished, UserError, remedy, unknown
 
 __all__ = ["COMMANDS", "main"]
 
-# Name -> (its module, its arguments, one line of help): the module's `command` gets the arguments after the name.
-# What stands in place of a command.
+# What may be given instead of a command.
 _OPTIONS = ("--help", "--version")
+# Name -> (its module, its arguments, one line of help). The module's function `command` gets the arguments after the
+# name and returns the exit status.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": (
         "bnn_itrd.cli.run",
         "RECIPE",
         "train a teacher and its binary students, export, validate and compare them",
     ),
-    "train": ("bnn_itrd.cli.train", "RECIPE", "train one member of a recipe"),
+    "train": ("bnn_itrd.cli.train", "RECIPE", "train one network of a recipe: the teacher or a student"),
     "evaluate": (
         "bnn_itrd.cli.evaluate",
         "PATH",
-        "accuracy of a trained network or an exported file on the test images",
+        "print the accuracy of a trained network or an exported file on the test images",
     ),
-    "export": ("bnn_itrd.cli.export", "PATH", "a trained network to files: ONNX, Larq Compute Engine, QONNX"),
+    "export": ("bnn_itrd.cli.export", "PATH", "write a trained network as files: ONNX, Larq Compute Engine, QONNX"),
     "validate": (
         "bnn_itrd.cli.validate",
         "FILE...",
         "compare files with the network they came from, on the test images",
     ),
-    "bench": ("bnn_itrd.cli.bench", "FILE...", "milliseconds per image, and how much faster than a reference"),
+    "bench": (
+        "bnn_itrd.cli.bench",
+        "FILE...",
+        "time files: milliseconds per image, and how much faster they are than a reference",
+    ),
     "predict": (
         "bnn_itrd.cli.predict",
         "FILE IMAGE...",
-        "class names and probabilities of images, or folders of them",
+        "classify images or folders of images: class names and probabilities",
     ),
     "summary": (
         "bnn_itrd.cli.summary",
         "WHAT",
-        "layers, bits, MACs and bytes of a recipe's networks or of a trained one",
+        "print layers, bits, MACs and bytes of a recipe's networks or of a trained one",
     ),
-    "compare": ("bnn_itrd.cli.compare", "DIR...", "one table of several runs"),
-    "table": ("bnn_itrd.cli.table", "NAME", "a paper's table, and the runs that fill its cells"),
+    "compare": ("bnn_itrd.cli.compare", "DIR...", "print one table of several runs"),
+    "table": ("bnn_itrd.cli.table", "NAME", "print a paper's table with the results of your runs in its cells"),
     "sweep": (
         "bnn_itrd.cli.sweep",
         "RECIPE",
-        "a grid of trainings (methods x seeds, any fields): means, spreads, and which differences are significant",
+        "train a grid (methods x seeds, any fields): means, spreads, and which differences are significant",
     ),
     "probe": (
         "bnn_itrd.cli.probe",
         "PATH",
-        "a linear classifier on a trained network's representation of another data set",
+        "train a linear classifier on a trained network's representation of another data set",
     ),
-    "recipes": ("bnn_itrd.cli.recipes", "", "the recipes that come with the package"),
-    "completion": ("bnn_itrd.cli.completion", "SHELL", "a script that completes these commands in bash or zsh"),
+    "recipes": ("bnn_itrd.cli.recipes", "", "list the recipes that come with the package"),
+    "completion": ("bnn_itrd.cli.completion", "SHELL", "print a script that completes these commands in bash or zsh"),
 }
 
 
@@ -71,8 +76,8 @@ def _help() -> str:
         lines += [f"  {f'{name} {takes}'.ljust(22)}  {first}", *(" " * 26 + text for text in more)]
     return "\n".join(
         [
-            "bnn-itrd: from a full-precision vision network to a 1-bit one, as a file that",
-            "is proven to run.",
+            "bnn-itrd turns a full-precision vision network into a 1-bit one, exports it, and",
+            "compares the exported file with the network.",
             "",
             "usage: bnn-itrd COMMAND ...",
             "       bnn-itrd COMMAND --help      its most used options",
@@ -87,7 +92,7 @@ def _help() -> str:
 
 
 def _run(command: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
-    """Runs a command; prints its help if the command ends by asking for that."""
+    """Runs a command with its arguments and returns its exit status; prints its help if it raises `HelpPage`."""
     try:
         return command(words)
     except SystemExit as ended:
@@ -97,11 +102,11 @@ def _run(command: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit status.
+    """Runs the command line and returns its exit status; argv: the arguments, by default those of the process.
 
-    0: success, or ``train.max_seconds`` ended a training, as a line of output and status.json then say. 1: a stated
-    limit was exceeded. 2: wrong input. 3: one of several processes has ended. 128 + the signal's number: a signal ended
-    the command (Ctrl-C 130, SIGTERM 143).
+    0: success, or a training that ``train.max_seconds`` ended, about which a line is printed. 1: a part of the work
+    failed: a file of `validate` or `export`, or a point of `sweep`. 2: wrong input. 3: another of several training
+    processes has ended. 128 + the signal's number: a signal ended the command (Ctrl-C 130, SIGTERM 143).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -123,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"bnn-itrd: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of the output has closed it (| head)
+    except BrokenPipeError:  # the program that reads the output has ended, as in `bnn-itrd ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the rest of the output is discarded
         return 128 + signal.SIGPIPE
     except OSError as error:
@@ -140,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bnn-itrd: {lost}", file=sys.stderr)
         return lost.status
     except RuntimeError as error:
-        # It is imported here and not at the top, so that the command line starts without torch.
+        # This import is not at the top of the file, because it loads torch, and the command line should start quickly.
         from bnn_itrd.export import ExportError
 
         if not isinstance(error, ExportError):

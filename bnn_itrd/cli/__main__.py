@@ -1,4 +1,4 @@
-"""`python -m bnn_itrd.cli` runs the command `bnn-itrd`."""
+"""The script that ``python -m bnn_itrd.cli`` runs; it is the same as the command ``bnn-itrd``."""
 
 from __future__ import annotations
 

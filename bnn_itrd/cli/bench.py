@@ -1,4 +1,4 @@
-"""``bnn-itrd bench`` measures the latency of exported files."""
+"""The command ``bnn-itrd bench``, which measures the latency of exported files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """Runs ``bench FILE... --threads 1 2 --batch 1 32 --against FILE``, which times files in turns in one process."""
+    """Runs ``bench FILE... --threads 1 2 --batch 1 32 --against FILE``, which times exported files; returns 0."""
     p = parser(
         "bnn-itrd bench",
-        "Milliseconds per image of exported files, timed in turns in one process, and ratios to a reference: the first "
-        "file, or --against. An .onnx file of a binary network is timed with the native library, if that is built, and "
-        "with stock onnxruntime. A .tflite runs in LCE's own process, at batch 1.",
+        "Time exported files: print milliseconds per image, and the ratio to a reference, which is the first file or "
+        "--against. The files take turns in one process, so that a busy machine slows all alike. An .onnx file of a "
+        "binary network is timed with this package's native library, if that is built, and with stock onnxruntime. A "
+        ".tflite runs in a process of Larq Compute Engine, at batch 1.",
     )
     p.usage = "bnn-itrd bench FILE... [--against FILE] [--threads N...] [--batch N...] [--repeats N] [--json]"
     p.add_argument("files", nargs="+", help="files written by bnn-itrd, or folders of runs or of their networks")
@@ -29,11 +30,11 @@ def command(argv: Sequence[str]) -> int:
         type=str,
         default=None,
         metavar="FILE",
-        help="the reference, a teacher's .onnx file or the run with the teacher",
+        help="the reference: an .onnx file, such as the teacher's, or a run folder that has a teacher",
     )
     add_threads(p, several=True)
     p.add_argument("--batch", type=int, metavar="N", nargs="+", default=[1], help="images per call")
-    p.add_argument("--repeats", type=int, default=40, help="number of turns")
+    p.add_argument("--repeats", type=int, default=40, help="how many times each file is timed")
     add_python(p, "lce")
     add_json(p)
     args = parse(p, argv)
@@ -64,7 +65,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _exported(path: Path) -> Path:
-    """Returns the exported file for a path, which may be a run's folder or a checkpoint, as in `predict`."""
+    """Returns the exported file for a path, which is a file, the folder of a run or network, or a checkpoint."""
     if path.is_file() and path.suffix != ".pt":
         return path
     from bnn_itrd.runs.finished.exported import find_exported
@@ -73,6 +74,9 @@ def _exported(path: Path) -> Path:
 
 
 def _reference(path: Path) -> Path:
-    """Returns the file to compare with; for a run's folder, the file of its teacher if there is one."""
+    """Returns the exported file with which the others are compared, from the path that the user gave as --against.
+
+    For the folder of a run it is the teacher's file, if there is one, and else the student's.
+    """
     teacher = path / "teacher" / "teacher.onnx"
     return teacher if teacher.is_file() else _exported(path)

@@ -1,4 +1,4 @@
-"""``bnn-itrd compare`` prints one table of several runs."""
+"""The command ``bnn-itrd compare``, which prints one table of several runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """Runs ``compare DIR...``, which prints one table of several runs."""
-    p = parser("bnn-itrd compare", "Print one table of several runs: folders with a comparison.json.")
+    """Runs ``compare DIR...``, which prints one table of several runs; returns 0."""
+    p = parser("bnn-itrd compare", "Print one table of several finished runs, from the comparison.json in each folder.")
     p.add_argument("folders", nargs="+", help="run folders")
     add_json(p)
     p.add_argument("--markdown", action="store_true", help="print a Markdown table")

@@ -1,4 +1,4 @@
-"""``bnn-itrd completion`` prints a script with which a shell completes commands, options and recipes."""
+"""The command ``bnn-itrd completion``, which prints a script for a shell to complete commands, options and recipes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from bnn_itrd.errors import UserError, unknown
 __all__ = ["command"]
 
 _SHELLS = ("bash", "zsh")
-# Arguments and options whose value is a path.
+# Names of arguments and options whose value is a path, for which the shell offers files.
 _PATHS = {"file", "files", "path", "folders", "images", "what"}
 _PATH_OPTIONS = {"--out", "--data.root", "--checkpoint", "--against", "--teacher", "--lce_python", "--fpga_python"}
 
 
 def command(argv: Sequence[str]) -> int:
-    """Runs ``completion SHELL``, which prints the script."""
+    """Runs ``completion SHELL``, which prints the script; returns 0."""
     p = parser(
         "bnn-itrd completion",
         "Print a script with which a shell completes the commands, their options and the recipes. For bash: "
-        "bnn-itrd completion bash > ~/.local/share/bash-completion/completions/bnn-itrd; for zsh: "
-        "bnn-itrd completion zsh > a folder of $fpath/_bnn-itrd. It works in shells that are opened afterwards.",
+        "bnn-itrd completion bash > ~/.local/share/bash-completion/completions/bnn-itrd; for zsh, with a FOLDER that "
+        "$fpath names: bnn-itrd completion zsh > FOLDER/_bnn-itrd. It works in shells that are opened afterwards.",
     )
     p.usage = "bnn-itrd completion SHELL"
     p.add_argument("shell", help="bash or zsh")
@@ -41,7 +41,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _tree() -> argparse.ArgumentParser:
-    """Returns all commands as one parser, each with the options of its ``--help all``."""
+    """Returns an argparse parser with all commands, each with every option; shtab makes the script from it."""
     from bnn_itrd.cli import COMMANDS
 
     tree = argparse.ArgumentParser(prog="bnn-itrd")
@@ -57,7 +57,7 @@ def _tree() -> argparse.ArgumentParser:
 
 
 def _complete(action: argparse.Action) -> None:
-    """Sets the values that a shell offers for an option."""
+    """Sets what a shell offers as the value of an option or argument: recipes, file names, or its choices."""
     import shtab
 
     if action.dest == RECIPE:

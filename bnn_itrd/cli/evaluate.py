@@ -1,4 +1,4 @@
-"""``bnn-itrd evaluate`` prints the accuracy of a trained network or an exported file."""
+"""The command ``bnn-itrd evaluate``, which prints the accuracy of a trained network or an exported file."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """Runs ``evaluate PATH [--data ...]``, which prints the accuracy on the test images, in float32."""
+    """Runs ``evaluate PATH [--data ...]``, which prints the accuracy on the test images in float32; returns 0."""
     p = parser(
-        "bnn-itrd evaluate", "Print the accuracy of a trained network (run folder, checkpoint) or exported file."
+        "bnn-itrd evaluate",
+        "Print the accuracy of a trained network (run folder or checkpoint), or of an exported file, on the test "
+        "images.",
     )
     p.usage = "bnn-itrd evaluate PATH [--best] [--data NAME] [--data.root ROOT] [--json]"
     p.add_argument("path", help="run folder, checkpoint or exported file")

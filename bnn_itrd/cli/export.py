@@ -1,4 +1,4 @@
-"""``bnn-itrd export`` writes a trained network as files for deployment."""
+"""The command ``bnn-itrd export``, which writes a trained network as files for deployment."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """Runs ``export PATH --to TARGET... --out DIR``, which writes a trained network as files."""
+    """Runs ``export PATH --to TARGET... --out DIR``, which writes a trained network as files.
+
+    Returns 0, or 1 if the network could not be written for one of several targets.
+    """
     p = parser(
         "bnn-itrd export",
-        "Write a trained network as files: onnx (one file that runs everywhere, 1 bit per binary weight), onnx-plain "
-        "(the same without functions: OpenVINO, converters), lce (.tflite for Larq Compute Engine: ARM phones and "
-        "boards), qonnx (FPGA flows), finn (QONNX with the padding that FINN needs).",
+        "Write a trained network as files. The targets are onnx (one file that runs in every onnxruntime, with 1 bit "
+        "per binary weight), onnx-plain (the same without ONNX functions, for OpenVINO and converters), lce (a .tflite "
+        "for Larq Compute Engine on ARM phones and boards), qonnx (for FPGA tools) and finn (QONNX with the padding "
+        "that FINN needs).",
     )
     p.usage = "bnn-itrd export PATH [--to TARGET...] [--out FILE_OR_DIR] [--uint8] [--data NAME] [--data.root ROOT]"
     p.add_argument("path", help="run folder or checkpoint")
@@ -35,7 +39,7 @@ def command(argv: Sequence[str]) -> int:
         nargs="+",
         default=["onnx"],
         metavar="TARGET",
-        help="onnx, onnx-plain, lce, qonnx, finn",
+        help="one or more of onnx, onnx-plain, lce, qonnx, finn",
     )
     p.add_argument(
         "--out",
@@ -46,7 +50,7 @@ def command(argv: Sequence[str]) -> int:
     )
     add_best(p)
     add_own_network(p)
-    p.add_argument("--uint8", action="store_true", help="ONNX files that take uint8 images and normalise them")
+    p.add_argument("--uint8", action="store_true", help="write ONNX files that take uint8 images and normalise them")
     add_python(p, "lce")
     add_json(p)
     args, given = data_config(p, argv)
@@ -88,10 +92,11 @@ def _write_files(
     uint8: bool,
     python: str | None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Writes the network as a file of each target; returns a row for each file, and a line for each that failed.
+    """Writes the network as a file for each target; returns (rows, errors).
 
-    out: a folder, or the file if there is one target. python: an interpreter with LCE. Raises ExportError if the only
-    target cannot represent the network.
+    names: the targets. member: the network's name in its run. out: a folder, or the file if there is one target.
+    python: a Python interpreter with larq-compute-engine. rows: target, file and bytes of each file that was written.
+    errors: a line of text for each target that failed. Raises ExportError if there is one target and it failed.
     """
     from bnn_itrd.deploy.targets import TARGETS, write_target
     from bnn_itrd.export import ExportError, traced_once
@@ -111,6 +116,6 @@ def _write_files(
             except ExportError as error:
                 if len(names) == 1:
                     raise
-                # The other targets are still written.
+                # The other targets are written all the same.
                 failed.append(f"{name}: {error}")
     return rows, failed

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Functions that add and check the options that several commands share."""
 
 from __future__ import annotations
 
@@ -30,20 +30,22 @@ __all__ = [
 # The option of `run` and `train` that names the run's folder.
 OUT = {"out": "folder of the run; runs/RECIPE by default"}
 
-# Their option to train without export and comparison.
-REPORT = {"report": "false: only train; the same command without it exports and compares"}
+# The option of `run` and `train` to train without export and comparison.
+REPORT = {"report": "false: only train; without this option the same command then exports and compares"}
 
-# The flag without which no command imports a user's own code that only a run's folder names.
-TRUST = {"trust": "run the code of your own that this run or file names"}
+# The flag that allows a command to import a user's own code that is named in a run's folder or an exported file.
+TRUST = {"trust": "import and run your own code that this run or file names"}
 
-# A file's runtime (`deploy.targets.Target.runtime`) -> the package that its Python needs.
+# Name of a runtime that needs a Python of its own (`deploy.targets.Target.runtime`) -> the package that is in it.
 _PYTHONS = {"lce": "larq-compute-engine", "fpga": "qonnx"}
-# The same -> the files that run in it.
+# Name of the runtime -> the files that run in it.
 _FILES = {"lce": ".tflite", "fpga": ".qonnx.onnx and .finn.onnx"}
 
 
 def reported(own: Mapping[str, Any]) -> bool:
-    """Returns the value of --report, True if it was not given.
+    """Returns whether a run is to be exported and compared, as --report says; True if that was not given.
+
+    own: the command's own options by name. Raises UserError if the value is neither true nor false.
 
     >>> reported({"report": None}), reported({"report": "false"})
     (True, False)
@@ -60,12 +62,12 @@ def add_json(p: ArgumentParser) -> None:
 
 
 def add_best(p: ArgumentParser) -> None:
-    """Adds --best, which loads best.pt instead of last.pt."""
-    p.add_argument("--best", action="store_true", help="load the epoch with the best top-1, not the last")
+    """Adds --best, which loads the checkpoint of the best epoch, best.pt, instead of the last one, last.pt."""
+    p.add_argument("--best", action="store_true", help="load the weights of the best epoch (best.pt), not of the last")
 
 
 def add_own_network(p: ArgumentParser) -> None:
-    """Adds --model and --trust, with which a run of a user's own network is loaded."""
+    """Adds --model and --trust, with which a run that has a network of the user's own can be loaded."""
     p.add_argument(
         "--model",
         type=str,
@@ -77,7 +79,9 @@ def add_own_network(p: ArgumentParser) -> None:
 
 
 def check_unused(args: Any, names: Iterable[str], path: str, kind: str) -> None:
-    """Raises UserError if an option was given that does not apply to a path of this kind.
+    """Raises UserError if one of the options `names` was given, which apply only to a run's folder or a checkpoint.
+
+    path: what the user gave instead of these. kind: what that is, in words for the message.
 
     >>> import argparse
     >>> check_unused(argparse.Namespace(model="mynets:make"), ["model"], "digits", "a recipe")
@@ -89,7 +93,9 @@ def check_unused(args: Any, names: Iterable[str], path: str, kind: str) -> None:
 
 
 def check_together(args: Any, first: str, others: Iterable[str], why: str) -> None:
-    """Raises UserError if an option was given that has no effect with another given one.
+    """Raises UserError if the option `first` was given together with one of `others`, which have no effect with it.
+
+    why: the reason, for the message.
 
     >>> import argparse
     >>> check_together(argparse.Namespace(json=True, markdown=True), "json", ["markdown"], "prints all as JSON")
@@ -102,18 +108,20 @@ def check_together(args: Any, first: str, others: Iterable[str], why: str) -> No
 
 
 def add_python(p: ArgumentParser, runtime: str) -> None:
-    """Adds --lce_python or --fpga_python, which names an interpreter that has the runtime."""
+    """Adds --lce_python or --fpga_python, which names a Python interpreter that has the runtime ('lce' or 'fpga')."""
     names = f"--{runtime}_python", f"--{runtime}-python"
     p.add_argument(*names, type=str, default=None, metavar="PYTHON", help=f"a python with {_PYTHONS[runtime]}")
 
 
 def say_note(line: str) -> None:
-    """Prints a line on standard error about a choice that was made for the user."""
+    """Prints a note on standard error, about a choice that the command made because the user did not."""
     print(f"note: {line}", file=sys.stderr)
 
 
 def python_of(args: Any, runtime: str | None) -> str | None:
-    """Returns the interpreter that the options name for a runtime, or None.
+    """Returns the Python interpreter that the user named for a runtime, or None.
+
+    runtime: 'lce' or 'fpga'; None for a file that onnxruntime runs, which needs no other interpreter.
 
     >>> import argparse
     >>> python_of(argparse.Namespace(lce_python="/opt/lce/bin/python"), "lce")
@@ -124,7 +132,9 @@ def python_of(args: Any, runtime: str | None) -> str | None:
 
 
 def check_pythons(args: Any, runtimes: Collection[str | None]) -> None:
-    """Raises UserError where an interpreter is named for a runtime that none of the files runs in.
+    """Raises UserError if --lce_python or --fpga_python was given, but no file runs in that runtime.
+
+    runtimes: the runtime of each file; None stands for onnxruntime.
 
     >>> import argparse
     >>> check_pythons(argparse.Namespace(lce_python="/opt/lce/bin/python", fpga_python=None), [None, "fpga"])
@@ -137,8 +147,8 @@ def check_pythons(args: Any, runtimes: Collection[str | None]) -> None:
 
 
 def add_threads(p: ArgumentParser, *, several: bool = False) -> None:
-    """Adds --threads, a file's number of threads; several: a list of numbers to try in turn."""
+    """Adds --threads, the number of threads that run a file; several: more than one number may be given."""
     if several:
-        p.add_argument("--threads", type=int, nargs="+", default=[1], metavar="N", help="threads of the runtime")
+        p.add_argument("--threads", type=int, nargs="+", default=[1], metavar="N", help="threads that run a file")
     else:
-        p.add_argument("--threads", type=int, default=1, help="threads of the runtime")
+        p.add_argument("--threads", type=int, default=1, help="threads that run a file")

@@ -1,4 +1,4 @@
-"""``bnn-itrd predict`` classifies image files with an exported file."""
+"""The command ``bnn-itrd predict``, which classifies image files with an exported file."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """Runs ``predict FILE_OR_RUN IMAGE...``, which prints class names and probabilities."""
+    """Runs ``predict FILE_OR_RUN IMAGE...``, which prints class names and probabilities; returns 0."""
     p = parser(
         "bnn-itrd predict",
-        "Classify images with a file written by bnn-itrd, or with the file in a run's folder. Images are brought to "
-        "the size, and normalised, as the file records. A .tflite runs in Larq Compute Engine's own interpreter and a "
-        ".qonnx.onnx in qonnx (bnn-itrd validate --setup lce, or fpga).",
+        "Classify images with a file written by bnn-itrd, or with the file in a run's folder. The file records the "
+        "size to which images are scaled, and how they are normalised. A .tflite runs in the interpreter of Larq "
+        "Compute Engine (bnn-itrd validate --setup lce installs it), and a .qonnx.onnx in qonnx (--setup fpga).",
     )
     p.usage = "bnn-itrd predict FILE_OR_RUN IMAGE_OR_FOLDER... [--top N]"
     p.add_argument("file", help="a file, the folder of a run, or of one of its networks")
-    p.add_argument("images", nargs="+", help="image files, or folders of them")
+    p.add_argument("images", nargs="+", help="image files, or folders of image files")
     p.add_argument("--top", type=int, default=3, help="number of classes to show")
     add_python(p, "lce")
     add_python(p, "fpga")
@@ -49,9 +49,12 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _predictions(path: Path, photos: list[Path], args: Any, skipped: Callable[[Exception], None]) -> list[Prediction]:
-    """Classifies image files with the exported file for a path; skipped: is called with each unusable image's error."""
+    """Classifies image files with an exported file, or with the one in the folder of a run.
+
+    args: the parsed options. skipped: a function that is called with the error of each image that cannot be used.
+    """
     if _is_plain(path):
-        # They need no torch, whose import takes longer than all the rest.
+        # An .onnx file runs without torch, whose import would take longer than all the rest.
         from bnn_itrd.export import classify_images
 
         check_pythons(args, [])
@@ -67,5 +70,5 @@ def _predictions(path: Path, photos: list[Path], args: Any, skipped: Callable[[E
 
 
 def _is_plain(path: Path) -> bool:
-    """Returns whether a path is a file that onnxruntime runs."""
+    """Returns whether a path is a file that onnxruntime runs, and not the folder of a run or another target's file."""
     return path.is_file() and path.suffix == ".onnx" and not path.name.endswith((".qonnx.onnx", ".finn.onnx"))

@@ -1,4 +1,4 @@
-"""``bnn-itrd probe`` trains a linear classifier on a trained network's representation."""
+"""The command ``bnn-itrd probe``, which trains a linear classifier on a trained network's representation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """Runs ``probe CHECKPOINT --data NAME``, which prints a linear classifier's accuracy on the representation."""
+    """Runs ``probe PATH --data NAME``, a linear probe; returns 0.
+
+    It trains a linear classifier on the features of a trained network and prints the classifier's accuracy.
+    """
     p = parser(
         "bnn-itrd probe",
-        "Linear probe: train a linear classifier on the representation that a trained network, teacher or student, has "
-        "of another data set's images, and print its top-1 on the test images.",
+        "Train a linear probe: a linear classifier on the representation (the features before the classifier) that a "
+        "trained teacher or student gives for the images of another data set. Print the probe's top-1 on that data "
+        "set's test images.",
     )
     p.usage = "bnn-itrd probe PATH --data NAME [--data.root ROOT] [--c C] [--best] [--json]"
     p.add_argument("path", help="run folder or checkpoint")
@@ -43,8 +47,8 @@ def command(argv: Sequence[str]) -> int:
     else:
         print_record(
             f"{path}: top-1 {result['top1']:.2f} % on {counted(result['test'], 'test image')} of {data.name} "
-            f"({result['classes']} classes), a linear classifier on {counted(result['dimensions'], 'feature')} of "
-            f"{counted(result['train'], 'training image')} ({result['train_top1']:.2f} % of these)"
+            f"({result['classes']} classes), by a linear classifier on {counted(result['dimensions'], 'feature')} that "
+            f"was trained on {counted(result['train'], 'training image')} (top-1 of these {result['train_top1']:.2f} %)"
         )
         if not result["converged"]:
             done = counted(args.max_iterations, "iteration")

@@ -1,4 +1,4 @@
-"""Functions of the commands that take a recipe: they read it, its options and its folder."""
+"""Functions for the commands that take a recipe, such as `run`: they read the recipe and the options after it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["fitted_config", "line_printer", "no_recipe", "recipe_config", "run_t
 def recipe_config(
     command: str, description: str, argv: Sequence[str], extra: dict[str, str]
 ) -> tuple[str, RunConfig, dict[str, Any]]:
-    """Reads a recipe and the fields after it; returns (its name, the configuration, values of the command's options).
+    """Reads the recipe and the fields in a command's arguments; returns (recipe's name, configuration, own options).
 
-    extra: the command's own options, name -> help; --trust is added. The value of `out`, if the command has it, is the
-    run's folder, by default `recipes.default_folder`. Raises UserError if no recipe is given, and as `recipes.read` and
-    `run_config` do.
+    extra: the command's own options, name -> help; --trust is added to them. The own options are a dict name -> value,
+    in which `out`, if the command has it, is the run's folder, by default `recipes.default_folder`. Raises UserError if
+    no recipe is given, and as `recipes.read` and `run_config` do.
     """
     if argv and not argv[0].startswith("-"):
         name, rest = argv[0], list(argv[1:])
@@ -48,7 +48,11 @@ def recipe_config(
 def fitted_config(
     name: str, config: RunConfig, out: Path, *, given: Collection[str], say: Callable[[str], None]
 ) -> RunConfig:
-    """Returns the configuration of a recipe with what fits the photos of a folder: see `fit_to_photos`."""
+    """Returns the configuration with settings that suit the photos in a user's folder, if its data set is ``folder``.
+
+    name: the recipe. out: the run's folder. given: names of the fields that the user gave, which are not changed. say:
+    a function that is called with a line of text for each change. See `fit_to_photos`.
+    """
     if config.data.name != "folder":
         return config
     import torch
@@ -66,9 +70,10 @@ def no_recipe(command: str) -> UserError:
 
 
 def line_printer(*, quiet: bool = False) -> Callable[[str], None]:
-    """Returns a function that prints each different line once; of several processes only the first prints.
+    """Returns a function that prints a line of text, unless it has printed the same line before.
 
-    quiet: print to standard error, since standard output is for JSON.
+    Of several training processes, only the first prints. quiet: print to standard error, because standard output is for
+    JSON.
     """
     printed: set[str] = set()
 
@@ -81,7 +86,10 @@ def line_printer(*, quiet: bool = False) -> Callable[[str], None]:
 
 
 def run_text_task(command: str, argv: Sequence[str]) -> int | None:
-    """Runs a recipe with a `task` (question answering); returns None for a recipe of images."""
+    """Runs a command for a recipe of question answering, which has the key `task`, and returns the exit status.
+
+    command: 'run' or 'train'. Returns None if the recipe is one for images, which the caller then runs.
+    """
     if not argv or argv[0].startswith("-"):
         return None
     tree = recipe_files.read(argv[0])

@@ -1,4 +1,4 @@
-"""``bnn-itrd recipes`` lists the recipes that come with the package."""
+"""The command ``bnn-itrd recipes``, which lists the recipes that come with the package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from bnn_itrd.console import print_text
 
 __all__ = ["command"]
 
-# A recipe belongs to the first group that lists its name or a beginning of it.
+# Title of a group -> names of recipes, or beginnings of names (those that end in "-"). A recipe belongs to the first
+# group that fits.
 _GROUPS = (
     ("Start here", ("digits", "folder", "cifar10-resnet20", "cifar10")),
     ("CIFAR-10, papers and their schedules", ("cifar10-",)),
@@ -21,7 +22,7 @@ _MORE = "Others"
 
 
 def command(argv: Sequence[str]) -> int:
-    """Runs ``recipes``, which prints names and purposes in groups, in the width of the terminal."""
+    """Runs ``recipes``, which prints the recipes in groups, each with what it is for; returns 0."""
     if argv:
         from bnn_itrd.config.parse import parse, parser
 
@@ -37,7 +38,9 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _grouped(names: Sequence[str]) -> dict[str, list[str]]:
-    """Returns the names by group, in the order of the group's list, or else sorted.
+    """Returns the names of recipes by their group's title: first those that the group lists, in its order.
+
+    The others keep the order of `names`. Names that belong to no group come last, under 'Others'.
 
     >>> _grouped(["cifar10", "digits", "mine", "cifar10-rad"])
     {'Start here': ['digits', 'cifar10'], 'CIFAR-10, papers and their schedules': ['cifar10-rad'], 'Others': ['mine']}

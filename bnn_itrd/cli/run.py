@@ -1,4 +1,4 @@
-"""``bnn-itrd run`` trains a recipe's networks, exports, validates and compares them."""
+"""The command ``bnn-itrd run``, which trains a recipe's networks, exports, validates and compares them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _print_agreement(comparison: dict[str, Any]) -> None:
-    """Prints the test images to which a file and its network give different classes."""
+    """Prints which test images are classified differently by an exported file and by its network in PyTorch.
+
+    comparison: the content of comparison.json.
+    """
     for model in comparison["models"]:
         for artefact in model["artefacts"]:
             odd = artefact.get("disagreements")

@@ -1,4 +1,4 @@
-"""Handlers of the signals that end a command: Ctrl-C, and those of SLURM, Kubernetes and a closed terminal."""
+"""Handlers for signals that end a command: Ctrl-C, and those that SLURM, Kubernetes or a closed terminal send."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from bnn_itrd.console import say_at_the_end
 __all__ = ["Stopped", "stoppable"]
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
-# The main thread has this time to handle a signal: Python does so between two of its instructions, and one step of a
-# large network may take longer.
+# How long the main thread may take to notice a signal. Python calls a handler only between two of its instructions,
+# and a step of a large network, which is one call of PyTorch's code, may take longer.
 _PATIENCE = 1.5  # seconds
-# Ending the command, which writes the last finished epoch, may take this time. SLURM and Kubernetes kill after 30 s.
+# How long the command may then take to write the last finished epoch and end. SLURM and Kubernetes kill after 30 s.
 _GRACE = 20.0  # seconds
 
-# The former handlers of the signals that `stoppable` handles.
+# Number of a signal -> its handler before `stoppable` replaced it.
 _handlers: dict[int, Any] = {}
 
 
 def _leave_to_the_parent() -> None:
-    """Restores the former handlers in a forked worker, so that a signal to it does not end its parent."""
+    """Restores the former signal handlers in a forked worker process.
+
+    Python calls it after a fork. Without it, a signal to a worker would be written into the pipe that it shares with
+    its parent, and end the parent.
+    """
     if _handlers:
         signal.set_wakeup_fd(-1)
         for number, handler in _handlers.items():
@@ -39,7 +43,9 @@ if hasattr(os, "register_at_fork"):
 
 
 class Stopped(KeyboardInterrupt):
-    """The exception of a signal that ends the command; it is handled like Ctrl-C, whose exception it extends.
+    """The exception that a signal raises to end the command, as Ctrl-C raises KeyboardInterrupt.
+
+    number: the signal. `status` is the exit status of the command, 128 + number.
 
     >>> Stopped(signal.SIGTERM).status
     143
@@ -50,18 +56,18 @@ class Stopped(KeyboardInterrupt):
         self.status = 128 + number
 
     def message(self) -> str:
-        """Returns the message for the user."""
+        """Returns the line that tells the user which signal ended the command, and how to continue."""
         by = "" if self.status == 128 + signal.SIGINT else f" by {self}"
         return f"\nbnn-itrd: stopped{by}; the same command continues from the last finished epoch"
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Makes signals raise `Stopped` inside a ``with`` block, and ends the process if that has no effect.
+    """Returns a context manager in which signals such as SIGTERM raise `Stopped`, so that a command saves its work.
 
-    If the main thread does not react within two seconds, finished epochs are written to disk and the process ends. A
-    signal that is ignored (nohup) stays ignored. Outside the main thread, where Python allows no handlers, nothing is
-    changed.
+    If the main thread does not react within two seconds, another thread writes the finished epochs to disk and ends the
+    process. A signal that is ignored (as under nohup) stays ignored. Called outside the main thread, it does nothing,
+    because Python allows signal handlers only there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -74,7 +80,7 @@ def stoppable() -> Iterator[None]:
     noticed, over = threading.Event(), threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for own in before:  # further signals must not interrupt the ending
+        for own in before:  # another signal must not interrupt the writing of the last epoch
             signal.signal(own, signal.SIG_IGN)
         noticed.set()
         raise Stopped(number)
@@ -99,7 +105,12 @@ def stoppable() -> Iterator[None]:
 
 
 def _watch(reader: int, numbers: Collection[int], noticed: threading.Event, over: threading.Event) -> None:
-    """Ends the process if the main thread does not do so in time after a signal; returns when the pipe is closed."""
+    """Waits for signals in a thread, and ends the process if the main thread does not do so in time.
+
+    reader: the end of a pipe to which Python writes the number of each signal; the function returns when the pipe is
+    closed. numbers: the signals that count. noticed: is set when the main thread has raised `Stopped`. over: is set
+    when the block of `stoppable` is left.
+    """
     while data := os.read(reader, 1):
         if data[0] not in numbers:
             continue
@@ -115,7 +126,7 @@ def _watch(reader: int, numbers: Collection[int], noticed: threading.Event, over
 
 
 def _save() -> None:
-    """Writes the finished epochs that a training, if there is one, has in memory."""
+    """Writes the checkpoint of the last finished epoch, if a training has one in memory that is not yet on disk."""
     writer = sys.modules.get("bnn_itrd.training.writer")
     if writer is not None:
         with contextlib.suppress(Exception):  # for example a full disk; the last checkpoint is then unchanged

@@ -1,4 +1,4 @@
-"""``bnn-itrd summary`` prints layers, bits, MACs and bytes of networks."""
+"""The command ``bnn-itrd summary``, which prints layers, bits, MACs and bytes of networks."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _CLASSES = 10
-_OPTIONS = {"classes": "a recipe's number of classes", "model": ""}
+_OPTIONS = {"classes": "number of classes for the networks of a recipe", "model": ""}
 
 
 def command(argv: Sequence[str]) -> int:
-    """``summary WHAT [--FIELD VALUE ...]``: a recipe's teacher and student, or a trained network."""
+    """Runs ``summary WHAT [--FIELD VALUE ...]``, which prints the layers and costs of networks; returns 0.
+
+    WHAT is a recipe, for whose teacher and first student a table is printed, or a trained network.
+    """
     if argv and not argv[0].startswith("-") and not wants_help(argv) and _is_recipe(argv[0]):
         return _of_recipe(argv[0], argv[1:])
     p = parser(
         "bnn-itrd summary",
-        "Layers, shapes, bits, MACs and bytes: a recipe's teacher and student, with any field of it set otherwise "
-        "(--network.name vgg_small), or a trained run.",
+        "Print layers, shapes, bits, MACs and bytes of a recipe's teacher and student, or of a trained network. Any "
+        "field of the recipe may be changed (--network.name vgg_small).",
     )
     p.usage = "bnn-itrd summary WHAT [--classes N] [--FIELD VALUE ...]"
     p.add_argument("what", help="recipe, run folder or checkpoint")
@@ -40,11 +43,11 @@ def command(argv: Sequence[str]) -> int:
     if not wants_help(argv):
         _check_no_field(argv)
     args = parse(p, argv)
-    if _is_recipe(args.what):  # its options stand in front of it
+    if _is_recipe(args.what):  # the user gave the options first and the recipe behind them
         i = list(argv).index(args.what)
         return _of_recipe(args.what, [*argv[:i], *argv[i + 1 :]])
     if args.classes != _CLASSES:
-        raise UserError(f"--classes is for a recipe, and {args.what} knows its own: leave it out")
+        raise UserError(f"--classes is for a recipe, but {args.what} has its own number of classes: leave it out")
     from bnn_itrd.models import summary as describe
     from bnn_itrd.runs.load import load_member
 
@@ -53,7 +56,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _check_no_field(argv: Sequence[str]) -> None:
-    """Raises UserError on a recipe's field where no recipe stands in front of it."""
+    """Raises UserError if the arguments set a field of a recipe (``--train.epochs``) but do not begin with a recipe."""
     from bnn_itrd.config.run import RunConfig
 
     fields = {field.name for field in dataclasses.fields(RunConfig)}
@@ -62,18 +65,21 @@ def _check_no_field(argv: Sequence[str]) -> None:
             continue
         if argv[0].startswith("-"):
             raise UserError(
-                f"{option} is a field of a recipe, which stands first: bnn-itrd summary RECIPE {option} VALUE"
+                f"{option} is a field of a recipe, which must come first: bnn-itrd summary RECIPE {option} VALUE"
             )
         raise UserError(f"{option} is for a recipe, and {argv[0]} is not one: leave it out")
 
 
 def _is_recipe(what: str) -> bool:
-    """Whether a word means a recipe: a file of one, or a name of which there is no file or folder."""
+    """Returns whether an argument means a recipe: it ends in .yaml or .yml, or no file or folder has that name."""
     return what.endswith((".yaml", ".yml")) or not Path(what).exists()
 
 
 def _of_recipe(what: str, words: Sequence[str]) -> int:
-    """Prints a recipe's teacher and first student, as the fields behind it say. Raises UserError as `run_config`."""
+    """Prints the layers of a recipe's teacher and first student, with the fields in `words` changed; returns 0.
+
+    what: the recipe's name or file. Raises UserError as `run_config` does.
+    """
     if not what.endswith((".yaml", ".yml")) and Path(what).name != what:
         from bnn_itrd.runs.load import no_such_path
 
@@ -105,6 +111,7 @@ def _of_recipe(what: str, words: Sequence[str]) -> int:
 
 
 def _number_of_classes(text: str | None) -> int:
+    """Returns the value of --classes; raises UserError if it is no whole number >= 1."""
     if text is None:
         return _CLASSES
     if not text.isdecimal() or int(text) < 1:

@@ -1,4 +1,4 @@
-"""``bnn-itrd sweep`` trains a grid of methods, seeds and fields, and compares them."""
+"""The command ``bnn-itrd sweep``, which trains a grid of methods, seeds and fields, and compares the results."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ __all__ = ["command"]
 
 
 _SWEEP = (
-    "Train every point of a grid, methods x seeds or any fields, each in a folder of its own below --out, and compare: "
-    "mean and spread over the seeds, and whether a difference is larger than the spread. The same command continues a "
-    "sweep that was interrupted and skips finished points; a larger grid in the same folder trains only the new ones. "
-    "The exit status is 1 if a point failed."
+    "Train a grid. Each combination of methods, seeds and values of fields is a point, which is trained in its own "
+    "folder below --out. Print means and spreads over the seeds, and whether differences are larger than the spread. "
+    "The same command continues a sweep that was interrupted and skips finished points. A larger grid in the same "
+    "folder trains only the new points. The exit status is 1 if a point failed."
 )
 _OPTIONS = {
-    "grid": "FIELD=VALUE,VALUE...: an axis (train.seed=0,1,2; scheme.weight=recu,xnor; students.NAME.kd.tau=2,4); "
+    "grid": "a field and the values it takes (train.seed=0,1,2; scheme.weight=recu,xnor; students.NAME.kd.tau=2,4); "
     "may be given several times",
-    "methods": "NAME...: students, one per distiller with its default options, and a plain one; all: every distiller; "
-    "a distiller of your own is package.module:Name",
+    "methods": "distillers, one or more: train a student with each of them, at its default options, and a plain "
+    "student without any; all: every distiller; package.module:Name: a distiller of your own",
     "out": "folder of the sweep; sweeps/RECIPE by default",
     "reference": "the student, or the row of the table, with which the others are compared; the plain student by "
     "default",
 }
 _FLAGS = {
-    "teacher_per_seed": "train a teacher for each seed; by default one, with teacher_train.seed, for all seeds",
+    "teacher_per_seed": "train a teacher for each seed; by default a single one, with teacher_train.seed",
     "json": "print JSON",
     **TRUST,
 }
@@ -49,7 +49,7 @@ _FLAGS = {
 
 @dataclasses.dataclass
 class _Own:
-    """The command's own options, and the fields of the recipe as arguments."""
+    """The arguments of `sweep`: the values of its own options, and in `fields` the options that set recipe fields."""
 
     grid: list[str] = dataclasses.field(default_factory=list)
     methods: list[str] | None = None
@@ -62,7 +62,10 @@ class _Own:
 
 
 def _own_options(argv: Sequence[str]) -> _Own:
-    """Separates the command's own options from the recipe's fields. Raises UserError on a missing or extra value."""
+    """Separates the options of `sweep` itself from those that set fields of the recipe.
+
+    Raises UserError if an option lacks its value, or has one that it does not take.
+    """
     own = _Own()
     for option in given_options(argv):
         if option.key in _FLAGS:
@@ -72,7 +75,7 @@ def _own_options(argv: Sequence[str]) -> _Own:
             setattr(own, option.key, option.value())
         elif option.key == "grid":
             if not option.values:
-                raise UserError("--grid needs an axis: --grid train.seed=0,1,2")
+                raise UserError("--grid needs a field and its values: --grid train.seed=0,1,2")
             own.grid += option.values
         elif option.key == "methods":
             names = [name for text in option.values for name in text.split(",") if name]
@@ -83,7 +86,10 @@ def _own_options(argv: Sequence[str]) -> _Own:
 
 
 def command(argv: Sequence[str]) -> int:
-    """Runs ``sweep RECIPE --grid FIELD=A,B --methods NAME... --out DIR``; returns 0, or 1 if a point failed."""
+    """Runs ``sweep RECIPE --grid FIELD=A,B --methods NAME... --out DIR``, which trains a grid and prints its table.
+
+    Returns 0, or 1 if a point of the grid, which is one training, failed.
+    """
     if wants_help(argv):
         run_config("sweep", _SWEEP, {}, argv, extra=_OPTIONS, flags=_FLAGS)
     if not argv or argv[0].startswith("-"):
@@ -122,5 +128,5 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _changed(before: RunConfig, after: RunConfig) -> list[str]:
-    """The fields in which a configuration was changed, as options that set them."""
+    """Returns the fields that differ between two configurations, as options that set them: ``--train.epochs=20``."""
     return [f"--{field}={value}" for field, (_, value) in changed(to_dict(before), to_dict(after)).items()]

@@ -1,4 +1,4 @@
-"""``bnn-itrd table`` prints a paper's table with the runs that fill its cells, or commands for the empty cells."""
+"""The command ``bnn-itrd table``, which prints a paper's table with your results, or commands for its empty cells."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _TABLE = (
-    "Print a published table, and next to it the results of your runs: mean and spread over seeds, epochs, and the "
-    "differences from the published setting. The config.yaml of a run decides which cell it fills: by data, network, "
-    "method."
+    "Print a published table, and next to its numbers the results of your runs: mean and spread over seeds, epochs, "
+    "and how a run's settings differ from the published ones. A run fills the cell that has the data set, network and "
+    "method of its config.yaml."
 )
 
 
 def command(argv: Sequence[str]) -> int:
-    """Runs ``table NAME --runs DIR``, which prints the table, or without a name a list of all tables."""
+    """Runs ``table NAME --runs DIR``, which prints the table, or without a name a list of all tables; returns 0."""
     p = parser("bnn-itrd table", _TABLE)
     p.add_argument(
         "name", nargs="?", default=None, help="itrd-1, vid-1, srd-3, ...; without a name all tables are listed"
@@ -37,10 +37,10 @@ def command(argv: Sequence[str]) -> int:
         "--runs",
         action="append",
         default=None,
-        help="a folder of runs; may be given several times; by default results and sweeps",
+        help="a folder with runs in it; may be given several times; by default the folders results and sweeps",
     )
-    p.add_argument("--missing", action="store_true", help="print the commands of the empty cells, with expected hours")
-    p.add_argument("--scale", default="paper", help="paper, or small: a version that two cores train in a night")
+    p.add_argument("--missing", action="store_true", help="print commands that fill the empty cells, and their hours")
+    p.add_argument("--scale", default="paper", help="paper, or small: a version that two CPU cores train in a night")
     add_json(p)
     p.add_argument("--markdown", action="store_true", help="print a Markdown table")
     args = parse(p, argv)
@@ -50,7 +50,7 @@ def command(argv: Sequence[str]) -> int:
     check_together(args, "json", ["markdown"], "prints all as JSON")
     if args.name is None:
         if unfit := [name for name in ("runs", "missing", "json", "markdown") if getattr(args, name)]:
-            raise UserError(f"--{unfit[0]} is for one table: name it (bnn-itrd table lists them)")
+            raise UserError(f"--{unfit[0]} is for one table: name it (bnn-itrd table lists the names)")
         _list_tables()
         return 0
     from bnn_itrd.experiments.papers.published import published_table, table_names, tables_named
@@ -59,7 +59,7 @@ def command(argv: Sequence[str]) -> int:
     tables, small = tables_named(args.name), args.scale == "small"
     if small and (without := [table.name for table in tables if table.small is None]):
         having = [name for name in table_names() if published_table(name).small is not None]
-        raise UserError(f"{without[0]} has no small version: {', '.join(having)} have one")
+        raise UserError(f"{without[0]} has no small version: leave --scale out; {', '.join(having)} have one")
     given = None if args.runs is None else [Path(folder) for folder in args.runs]
     usual = [Path(folder) for folder in ("results", "sweeps") if Path(folder).is_dir()]
     runs = find_runs(usual if given is None else given)
@@ -81,6 +81,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _list_tables() -> None:
+    """Prints the name, title and source of every table."""
     from bnn_itrd.experiments.papers.published import published_table, table_names
 
     for name in table_names():
@@ -90,16 +91,19 @@ def _list_tables() -> None:
         print_text(f"{table.title}\n{table.source}{small}", indent="    ")
 
 
-# What a reader's shell has to know, of files: nothing is downloaded.
+# Shell variables in the printed commands, which the user sets to files of his own, because nothing is downloaded.
 _GIVEN = {
-    "WEIGHTS": "the file of the teacher's weights (a missing one tells how it is had)",
-    "STUDENT": "the file of the weights that the student begins with",
-    "BERT": "the folder of a BERT that transformers saved",
+    "WEIGHTS": "the file of the teacher's weights (without it, the command says where to get it)",
+    "STUDENT": "the file of the weights that the student starts from",
+    "BERT": "the folder of a BERT model that the library transformers has saved",
 }
 
 
 def _missing(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool) -> list[str]:
-    """Returns the commands for the empty cells as lines for a shell, with notes as # comments."""
+    """Returns the commands that fill the empty cells of a paper's table, as lines of a shell script with comments.
+
+    runs: the runs that were found, which fill the other cells. small: whether the commands are for the small version.
+    """
     from bnn_itrd.experiments.papers.commands import missing_tasks, small_sweep
     from bnn_itrd.experiments.papers.hours import Expected, speed_notes
 
@@ -109,11 +113,14 @@ def _missing(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool) ->
     else:
         tasks = missing_tasks(table, runs)
     if not tasks:
-        return [f"# {table.name}: no cell is empty that this package can train"]
+        return [f"# {table.name}: every cell that this package can train is filled"]
     total = Expected(0.0, 0.0)
     for task in tasks:
         total += task.hours
-    lines = [f"# {table.name}: {counted(len(tasks), 'command')}, {_hours(total)}", "# DATA: where the images lie"]
+    lines = [
+        f"# {table.name}: {counted(len(tasks), 'command')}, {_hours(total)}",
+        "# DATA: the folder or file of the images",
+    ]
     commands = " ".join(task.command for task in tasks)
     lines += [f"# {name}: {what}" for name, what in _GIVEN.items() if f'"${name}"' in commands]
     lines += [line for note in speed_notes() for line in broken_lines(note, indent="# ")]
@@ -123,6 +130,8 @@ def _missing(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool) ->
 
 
 def _hours(hours: Expected) -> str:
+    """Returns expected hours in words, on an H100 GPU and on two CPU cores."""
+
     def text(value: float | None) -> str:
         return "unknown hours" if value is None else f"{value:,.1f} h" if value < 100 else f"{value:,.0f} h"
 

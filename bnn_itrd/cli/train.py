@@ -1,4 +1,4 @@
-"""``bnn-itrd train`` trains one network of a recipe."""
+"""The command ``bnn-itrd train``, which trains one network of a recipe."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def command(argv: Sequence[str]) -> int:
         return status
     name, config, own = recipe_config(
         "train",
-        "Train one network of a recipe in the folder DIR/MEMBER: 'teacher', or a student. A student takes its teacher "
-        "from --teacher PATH, or from DIR/teacher if that was trained before.",
+        "Train one network of a recipe, its teacher or a student, in the folder DIR/NAME. A student's teacher is that "
+        "of --teacher PATH, or the one in DIR/teacher if that was trained before.",
         argv,
-        {**OUT, **REPORT, "member": "teacher, or the name of a student"},
+        {**OUT, **REPORT, "member": "which network: teacher, or the name of a student"},
     )
     from bnn_itrd.config.addresses import named_addresses
     from bnn_itrd.config.trees import to_dict

@@ -1,4 +1,4 @@
-"""``bnn-itrd validate`` compares exported files with the network that they came from."""
+"""The command ``bnn-itrd validate``, which compares exported files with the network from which they were exported."""
 
 from __future__ import annotations
 
@@ -25,26 +25,31 @@ __all__ = ["command"]
 
 
 def command(argv: Sequence[str]) -> int:
-    """Runs ``validate FILE... --data ...``, which compares files with their network; returns 1 beyond the limits."""
+    """Runs ``validate FILE... --data ...``, which compares exported files with the network they were exported from.
+
+    Returns 0, or 1 if a file differs from the network by more than the limits, or cannot be used.
+    """
     p = parser(
         "bnn-itrd validate",
-        "Run exported files and the network they came from on the test images and compare them. Without the network, "
-        "the file's accuracy is compared with that in comparison.json in its folder. A .tflite runs in Larq Compute "
-        "Engine's own interpreter and a .qonnx.onnx in qonnx, each in an environment of its own that --setup installs.",
+        "Run exported files, and the network they were exported from, on the test images and compare them. Without the "
+        "network, the file's accuracy is compared with the one in comparison.json in its folder. A .tflite runs in "
+        "Larq Compute Engine's interpreter and a .qonnx.onnx in qonnx; --setup installs these.",
     )
     p.usage = "bnn-itrd validate FILE... [--checkpoint PATH] [--data NAME] [--data.root ROOT] [--min_agreement PERCENT]"
     p.add_argument("files", nargs="*", help="files written by bnn-itrd")
     p.add_argument(
-        "--setup", nargs="+", default=[], metavar="RUNTIME", help="first install a runtime's environment: lce, fpga"
+        "--setup", nargs="+", default=[], metavar="RUNTIME", help="first install the environment of lce, fpga or both"
     )
     p.add_argument(
         "--checkpoint", type=str, default=None, metavar="PATH", help="the network; by default last.pt next to the file"
     )
     add_own_network(p)
     p.add_argument(
-        "--min_agreement", type=float, default=None, help="least percent of equal classes; 99.9 (lce: 99) or one image"
+        "--min_agreement", type=float, default=None, help="least percent of images with the same class; 99.9 or lce 99"
     )
-    p.add_argument("--max_difference", type=float, default=None, help="largest difference of a logit; any by default")
+    p.add_argument(
+        "--max_difference", type=float, default=None, help="largest difference allowed in a logit; no limit by default"
+    )
     add_threads(p)
     p.add_argument(
         "--images",
@@ -52,7 +57,7 @@ def command(argv: Sequence[str]) -> int:
         default=None,
         help="number of test images; by default 200 for qonnx, 1000 for onnx-plain, else all",
     )
-    p.add_argument("--stock", action="store_true", help="run without the native library")
+    p.add_argument("--stock", action="store_true", help="run .onnx files without this package's native library")
     add_python(p, "lce")
     add_python(p, "fpga")
     add_json(p)
@@ -82,12 +87,12 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _check_options(args: Any) -> None:
-    """Raises UserError on an option that does nothing for these files."""
+    """Raises UserError if an option was given that has no effect on any of these files."""
     from bnn_itrd.deploy.targets import target_of
 
     runtimes = []
     for file in args.files:
-        with contextlib.suppress(UserError):  # told where the file is opened
+        with contextlib.suppress(UserError):  # the same error is raised again where the file is opened
             runtimes.append(target_of(Path(file)).runtime)
     check_pythons(args, runtimes)
     if args.stock and args.files and None not in runtimes:
@@ -95,7 +100,7 @@ def _check_options(args: Any) -> None:
 
 
 def _set_up(names: Sequence[str], *, quiet: bool) -> None:
-    """Installs the environments; quiet: print to standard error, since standard output is for JSON."""
+    """Installs the environments of runtimes, 'lce' or 'fpga'; quiet: print to standard error, as JSON follows."""
     from bnn_itrd.export.runtimes import environments
 
     out = sys.stderr if quiet else sys.stdout
@@ -106,8 +111,9 @@ def _set_up(names: Sequence[str], *, quiet: bool) -> None:
         print(f"{name}: {environments.setup(name, report=lambda line: print(line, file=out))}", file=out)
 
 
-# The number of single images that are printed for a file.
+# The largest number of differing images that are printed for each file.
 _SHOWN = 10
+# Name of a value, which is a column of the table -> its format.
 _COLUMNS = {
     "images": ",",
     "top1_pytorch": ".2f",
@@ -120,11 +126,16 @@ _COLUMNS = {
 
 
 def _cell(key: str, value: float | None) -> str:
+    """Returns a value as text in the format of its column, '-' for None."""
     return "-" if value is None else format(value, _COLUMNS[key])
 
 
 def _validated(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Calls `_validate_one`; if there are several files, one that cannot be used becomes a row with its error."""
+    """Compares one file, as `_validate_one` does, and returns the same.
+
+    If it is one of several files and cannot be used, its error is returned as a failure instead of raised, so that the
+    other files are still compared.
+    """
     from bnn_itrd.export import ExportError
 
     try:
@@ -136,7 +147,10 @@ def _validated(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[str, 
 
 
 def _validate_one(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Returns the results of one file as (values, lines of text)."""
+    """Compares one file with its network, or with its recorded accuracy; returns (values, lines of text to print).
+
+    args: the parsed options. given: the fields of ``--data.*`` that the user gave.
+    """
     from bnn_itrd.deploy.agreement import check_fits
     from bnn_itrd.deploy.targets import metadata_of, open_file, target_of
     from bnn_itrd.runs.load import load_member
@@ -149,7 +163,7 @@ def _validate_one(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[st
     member = None
     if args.checkpoint or checkpoint.is_file():
         member = load_member(checkpoint, model=args.model, trust=args.trust)
-    # The settings of the data are those of the run's config.yaml, or else of the checkpoint.
+    # The data set is that of the run's config.yaml or, if there is none, of the checkpoint.
     data = validation_data(known, recorded(path) or (member[1] if member else {}), given, trust=args.trust)
     check_fits(path, known, data)
     limit = args.images or target.images
@@ -166,18 +180,22 @@ def _validate_one(path: Path, args: Any, given: dict[str, Any]) -> tuple[dict[st
 
 
 def _check_source(path: Path, known: dict[str, Any], checkpoint: Path) -> None:
-    """Prints a note if the file was exported from another state of the checkpoint with which it is compared."""
+    """Prints a note if the file was exported from another checkpoint, by the hash in the file's metadata, `known`."""
     from bnn_itrd.files import file_hash
 
     source = known.get("source_sha256")
     if source and checkpoint.is_file() and file_hash(checkpoint) != source:
-        print(f"note: {path} was exported from another state of {checkpoint}", file=sys.stderr)
+        print(f"note: {path} was not exported from {checkpoint} as it is now: their hashes differ", file=sys.stderr)
 
 
 def _against_network(
     model: Any, opened: OpenFile, data: ImageData, limit: int | None, least: float | None, most: float | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Compares a file with its network on the same images; returns (values, lines about single images)."""
+    """Compares a file with its network on the same images; returns (values, lines of text about images that differ).
+
+    least: the least percentage of equal classes, None for the target's own. most: the largest difference of a logit
+    that is allowed, None for no limit.
+    """
     from bnn_itrd.deploy.agreement import compare_split
     from bnn_itrd.deploy.targets import judge
     from bnn_itrd.export import agreement
@@ -187,7 +205,7 @@ def _against_network(
     share = 100 * result.argmax_agreement
     reason = judge(opened.target, share, result.images, result.median_difference, min_agreement=least)
     failed = [reason] if reason else []
-    # `not <=`, and not `>`, so that NaN fails too.
+    # It is written `not <=` instead of `>`, so that NaN fails too.
     if most is not None and not result.max_difference <= most:
         failed.append(f"largest difference {result.max_difference:.3g} is above {most:.3g}")
     values = {
@@ -204,7 +222,7 @@ def _against_network(
     }
     lines = [
         f"image {d.image}: PyTorch says {data.classes[d.model_class]}, the file {data.classes[d.file_class]} "
-        f"(PyTorch's margin {d.margin:.2e})"
+        f"(PyTorch's two largest logits differ by {d.margin:.2e})"
         for d in result.disagreements[:_SHOWN]
     ]
     if compared.outliers is not None:
@@ -213,30 +231,36 @@ def _against_network(
             for o in compared.outliers
         ]
         lines += [
-            f"image {o.image}: logits differ by {o.difference:.2e}, {counted(o.differing, 'value')} first at "
-            f"{o.layer or 'no layer'}"
+            f"image {o.image}: logits differ by {o.difference:.2e}; the first layer with other signs or integers is "
+            f"{o.layer or 'none'} ({counted(o.differing, 'value')})"
             for o in compared.outliers[:_SHOWN]
         ]
         if len(compared.outliers) > _SHOWN:
             more = counted(len(compared.outliers) - _SHOWN, "more image")
-            lines.append(f"{more} with other logits: --json lists them")
+            lines.append(f"{more} with different logits: --json lists them")
     return values, lines
 
 
 def _cost(path: Path, python: str | None) -> tuple[dict[str, Any], str]:
-    """Returns the inference cost that qonnx computes, as values and as a line of text."""
+    """Returns the inference cost of a QONNX file, which qonnx computes: (values, a line of text).
+
+    python: a Python interpreter with qonnx. The cost is in bit operations (BOPs) and bits of weights.
+    """
     from bnn_itrd.export.fpga import inference_cost
 
     cost = inference_cost(path, python=python)
     line = (
-        f"by qonnx's inference_cost: {cost['total_bops'] / 1e9:.4g} G BOPs, "
+        f"qonnx's inference_cost: {cost['total_bops'] / 1e9:.4g} G bit operations (BOPs), "
         f"{cost['total_mem_w_bits'] / 1e6:.4g} Mbit of weights"
     )
     return dict(cost), line
 
 
 def _against_record(opened: OpenFile, data: ImageData, limit: int | None) -> tuple[dict[str, Any], list[str]]:
-    """Compares a file's accuracy with the one recorded in comparison.json; returns (values, lines of text)."""
+    """Compares a file's top-1 with the one that comparison.json in its folder records; returns (values, lines of text).
+
+    It is used if there is no checkpoint next to the file. A difference above 0.1 % is a failure.
+    """
     import torch
 
     from bnn_itrd.deploy.agreement import run_split
@@ -257,13 +281,14 @@ def _against_record(opened: OpenFile, data: ImageData, limit: int | None) -> tup
         "top1_recorded": known,
         "failed": failed,
     }
-    lines = ["no checkpoint in the file's folder: its network was not run (--checkpoint PATH names one)"]
+    lines = ["there is no checkpoint in the file's folder, so its network was not run: name one with --checkpoint PATH"]
     if known is not None and not whole:
-        lines.append("not all test images: the recorded top-1 is shown, not compared")
+        lines.append("not all test images were used, so the recorded top-1 is shown but not compared")
     return values, lines
 
 
 def _recorded_top1(path: Path) -> float | None:
+    """Returns the top-1 of an exported file in percent, from comparison.json in its folder; None without a record."""
     record = path.parent / "comparison.json"
     if not record.is_file():
         return None

@@ -1,4 +1,7 @@
-"""Every setting of the command line, recipes and run folders, as frozen dataclasses; they load without torch."""
+"""Frozen dataclasses with every setting of the command line, of recipes and of run folders.
+
+Importing them does not import torch, so that ``bnn-itrd COMMAND --help`` starts quickly.
+"""
 
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.distillers import DistillConfig

@@ -1,4 +1,4 @@
-"""Addresses of a user's own code, ``package.module:Name``, written as in Python's entry points."""
+"""Functions for addresses, which name a user's own code as ``package.module:Name``, as Python's entry points do."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from bnn_itrd.errors import UserError
 
 __all__ = ["LIBRARIES", "address_of", "call_named", "check_trusted", "import_address", "is_address", "named_addresses"]
 
-# The names before the colon that mean a library's network (torchvision:resnet18), not a user's module.
+# A name with one of these before the colon means a network of that library (torchvision:resnet18). It is no address.
 LIBRARIES = ("torchvision", "timm")
 
 _ADDRESS = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
 
 
 def is_address(text: object) -> bool:
-    """Returns whether a text is the address of a user's own object.
+    """Returns whether `text` is the address of a user's own object, ``package.module:Name``.
+
+    A library's network, such as ``torchvision:resnet18``, is no address.
 
     >>> is_address("mypkg.losses:MyLoss"), is_address("recu"), is_address("torchvision:resnet18")
     (True, False, False)
@@ -31,10 +33,10 @@ def is_address(text: object) -> bool:
 
 
 def import_address(address: str, *, what: str) -> Any:
-    """Imports the module of an address and returns the object it names; this runs the user's code.
+    """Imports the module of an address and returns the object that it names; importing runs the user's code.
 
-    The module is looked for where Python looks and in the current folder. `what` names the option or field that holds
-    the address, for the message. Raises UserError where the module cannot be imported or has no such name.
+    The module is looked for on Python's search path and in the current folder. `what` is the option or field that holds
+    the address, for the message. Raises UserError if the module cannot be imported, or has no such name.
 
     >>> import_address("math:sqrt", what="example")(9.0)
     3.0
@@ -42,8 +44,8 @@ def import_address(address: str, *, what: str) -> Any:
     module_name, _, names = address.partition(":")
     folder = os.getcwd()
     if folder not in sys.path and "" not in sys.path:
-        # A console script's sys.path has the script's folder, not the current one. It is appended last, so that a file
-        # in it never hides an installed module.
+        # The command `bnn-itrd` finds its own folder on sys.path, but not the current one. The current folder comes
+        # last, so that a file in it never hides an installed module.
         sys.path.append(folder)
     try:
         found: Any = importlib.import_module(module_name)
@@ -62,12 +64,13 @@ def import_address(address: str, *, what: str) -> Any:
 
 
 def _parents(module_name: str) -> list[str]:
+    """Returns a module's name after those of its packages: ``a.b`` gives ``["a", "a.b"]``."""
     parts = module_name.split(".")
     return [".".join(parts[:i]) for i in range(1, len(parts) + 1)]
 
 
 def address_of(thing: Any) -> str:
-    """Returns the qualified name of a class or function, or of an object's class, in the form of an address.
+    """Returns the address, ``module:Name``, of a class or function; for another object, that of its class.
 
     >>> from collections import OrderedDict
     >>> address_of(OrderedDict), address_of(OrderedDict())
@@ -78,9 +81,11 @@ def address_of(thing: Any) -> str:
 
 
 def call_named(make: Callable[..., Any], offered: Mapping[str, Any], *, what: str) -> Any:
-    """Calls a user's class or function with the offered arguments that its signature names.
+    """Calls a user's class or function with those arguments of `offered` that its signature has; returns the result.
 
-    Raises UserError if it needs an argument that is not offered. Exceptions of the call itself pass through.
+    So a user's function takes only the arguments that it uses. `what` is the option or field that names the function,
+    for the message. Raises UserError if the function needs an argument that is not in `offered`. Errors that the
+    function raises itself are not caught.
 
     >>> call_named(lambda num_classes: num_classes + 1, {"num_classes": 10, "input_shape": (3, 32, 32)}, what="example")
     11
@@ -95,8 +100,8 @@ def call_named(make: Callable[..., Any], offered: Mapping[str, Any], *, what: st
     if missing or positional:
         name = (missing or [p.name for p in positional])[0]
         raise UserError(
-            f"{what}: {getattr(make, '__name__', make)} needs the argument {name!r}, but it is called only with those "
-            f"of {', '.join(offered)} that it names: give {name!r} a default"
+            f"{what}: {getattr(make, '__name__', make)} needs the argument {name!r}, but the only arguments that it "
+            f"can have are {', '.join(offered)}: give {name!r} a default"
         )
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return make(**offered)
@@ -105,7 +110,9 @@ def call_named(make: Callable[..., Any], offered: Mapping[str, Any], *, what: st
 
 
 def named_addresses(tree: Any) -> frozenset[str]:
-    """Returns all addresses among the keys and texts of nested plain values, such as a configuration as a dict.
+    """Returns all addresses (``package.module:Name``) among the keys and values of nested dicts and lists.
+
+    It finds the user's own code in a saved configuration, before any of it is imported.
 
     >>> sorted(named_addresses({"network": {"name": "mypkg.nets:make"}, "students": {"s": {"mypkg:Loss": None}}}))
     ['mypkg.nets:make', 'mypkg:Loss']
@@ -124,10 +131,11 @@ def check_trusted(
     where: str,
     instead: str = "pass the network as model=...",
 ) -> None:
-    """Raises UserError unless the user trusts an address that a file contains, since importing it runs code.
+    """Raises UserError unless the user trusts an address that stands in a file.
 
-    trust: True, or the addresses that the user gave. where: the file, for the message. instead: what else the user can
-    do.
+    It is called before the address is imported, because importing runs code that the file's author may have chosen.
+    trust: True (every address), or the addresses that the user gave himself. where: the file, for the message. instead:
+    what else the user can do, for the message.
 
     >>> check_trusted("mypkg:make", {"mypkg:make"}, where="config.yaml")
     """

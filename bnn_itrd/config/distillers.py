@@ -1,4 +1,4 @@
-"""The settings of what a student learns from: labels, the distillers of METHODS, and the user's own."""
+"""The settings of what a network learns from: labels, this package's distillers, and distillers of the user's own."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from bnn_itrd.errors import UserError, require
 
 __all__ = ["DistillConfig"]
 
-# Names of the other terms of the loss, which a user's distiller cannot have.
+# Names of the loss's other terms: the cross-entropy and the binarisers' penalty. A user's distiller cannot have them.
 _TAKEN = ("ce", "penalty")
 
 
 class _Learning:
-    """The methods of `DistillConfig`, whose fields are made from METHODS below."""
+    """The base class of `DistillConfig`, with its checks and properties.
+
+    Its fields, one for each distiller of the package (a key of METHODS), are added where `DistillConfig` is made.
+    """
 
     ce: float
     own: tuple[tuple[str, OwnConfig], ...]
@@ -35,24 +38,27 @@ class _Learning:
             other = column_of(key) if column_of(key) in (*METHODS, *_TAKEN) else columns.get(column_of(key))
             if other is not None:
                 raise UserError(
-                    f"{key} would be the column {column_of(key)} of metrics.csv, which {other!r} is already: give it "
-                    "another name"
+                    f"the loss of {key} would be the column loss_{column_of(key)} of metrics.csv, which {other!r} has "
+                    "already: give this distiller another name"
                 )
             columns[column_of(key)] = key
 
     @property
     def methods(self) -> dict[str, Any]:
-        """The distillers that are used, name -> options: first those of METHODS in its order, then the user's own."""
+        """The distillers that are used, as a dict name -> options: first this package's, then the user's own."""
         ours = {name: getattr(self, name) for name in METHODS if getattr(self, name) is not None}
         return ours | {column_of(key): options for key, options in self.own}
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the student learns from anything but labels."""
+        """Whether the student learns from a teacher, which is so if any distiller is used."""
         return bool(self.methods)
 
     def check_learns(self) -> None:
-        """Raises UserError if every term of the loss has the weight 0."""
+        """Raises UserError if every term of the training's loss has the weight 0, so that nothing would be learned.
+
+        Distillers that are used only in the preparation, before the training, do not count.
+        """
         if self.ce == 0 and not any(m.weight > 0 and not m.only_prepares for m in self.methods.values()):
             raise UserError(
                 "ce is 0 and no distiller has a weight in the training itself, so nothing would be learned: give ce or "
@@ -61,11 +67,14 @@ class _Learning:
 
     @property
     def compares_logits(self) -> bool:
-        """Whether a distiller compares logits, so that the teacher must have the same classes."""
+        """Whether a distiller compares logits; if so, the teacher must have been trained on the same classes."""
         return any(METHODS[name].compares_logits for name in self.methods if name in METHODS)
 
     def with_own(self, distillers: Mapping[str, Any]) -> DistillConfig:
-        """Returns the configuration with a user's own distillers added, name -> an `OwnConfig` or its `distiller`.
+        """Returns this configuration with distillers of the user's own added.
+
+        distillers: name -> the distiller (a function, class or object; see `OwnConfig`), or an `OwnConfig` with its
+        weight and options.
 
         >>> mine = DistillConfig().with_own({"mine": lambda student, teacher, labels: student.logits.mean()})
         >>> list(mine.methods)
@@ -76,10 +85,10 @@ class _Learning:
         return made
 
     def tree(self) -> dict[str, Any]:
-        """Returns the configuration as plain values, as files and checkpoints hold it.
+        """Returns the configuration as nested dicts of plain values, as it is written to files and checkpoints.
 
-        A user's own distiller is an entry like the methods, under its address or, with the address inside, its name:
-        ``{"mine": {"distiller": "mypkg.losses:Mine", "weight": 1.0}}``.
+        A user's own distiller has an entry like the package's. Its key is the distiller's address, or a name; then the
+        entry has the address: ``{"mine": {"distiller": "mypkg.losses:Mine", "weight": 1.0}}``.
         """
         ours = {name: getattr(self, name) for name in METHODS}
         tree = {"ce": self.ce} | {n: None if o is None else dataclasses.asdict(o) for n, o in ours.items()}
@@ -88,13 +97,14 @@ class _Learning:
         return tree
 
 
-_DOC = """The settings of what a student learns from: labels, and any distillers of METHODS.
+_DOC = """The settings of what a network learns from: labels, and any number of distillers.
 
-    ce: weight of the cross-entropy with the labels. Every method is a field with its options, or None if it is not
-    used. own: the user's own distillers, name -> `OwnConfig` (or its `distiller`), or address -> a mapping of its
-    weight, schedule and options.
+    ce: weight of the cross-entropy with the labels. Every distiller of this package is a field that holds its options,
+    or None if it is not used. own: the user's own distillers: name -> `OwnConfig` (or the distiller itself), or
+    address -> dict of weight, schedule and options.
 
-    Raises UserError: a weight that is negative or not finite, options of another method, two terms of the same name.
+    Raises UserError if a weight is negative or not finite, a field holds another distiller's options, or two terms of
+    the loss have the same name.
 
     >>> from bnn_itrd.distillers.logits.kd import KDConfig
     >>> list(DistillConfig(ce=0.1, kd=KDConfig(tau=2.0)).methods)
@@ -104,7 +114,7 @@ _DOC = """The settings of what a student learns from: labels, and any distillers
 if TYPE_CHECKING:
 
     class DistillConfig(_Learning):
-        """A frozen dataclass whose fields are `ce`, the names of METHODS, and `own`."""
+        """What type checkers see of the class: a frozen dataclass with `ce`, a field per distiller, and `own`."""
 
         __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 

@@ -1,4 +1,7 @@
-"""Functions that make a group's dataclass from its fields; their errors name the field in full."""
+"""Functions that make the dataclass of a group of fields, such as `train`, from a dict of their values.
+
+Their errors name a field in full, as it stands in a recipe: ``teacher_train.epochs``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ T = TypeVar("T")
 
 
 def make_groups(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those fields of the dataclass `kind` that have values, with each group of fields as its dataclass.
+    """Returns `values` with each group of fields, which is a dict, turned into its dataclass.
+
+    kind: the dataclass of the whole configuration, whose type hints say which fields are groups. values: field ->
+    value, or group -> dict of its fields' values.
 
     >>> from bnn_itrd.config.run import RunConfig
     >>> make_groups(RunConfig, {"network": {"name": "resnet8"}, "teacher": None})["network"].name
@@ -39,8 +45,8 @@ def make_group(kind: type[T], where: str, values: Mapping[str, Any]) -> T:
     Traceback (most recent call last):
     bnn_itrd.errors.FieldError: teacher_train.epochs must be >= 1 (--teacher_train.epochs 60), got 0
 
-    Raises FieldError on a value that is not allowed, with an option that is: the field's default, or a flag's other
-    value.
+    Raises FieldError on a value that is not allowed. The message suggests an allowed one, if there is one: the field's
+    default or, for a field that is true or false, the other value.
     """
     try:
         _check_values(kind, values)
@@ -50,7 +56,7 @@ def make_group(kind: type[T], where: str, values: Mapping[str, Any]) -> T:
 
 
 def _check_values(kind: type[Any], values: Mapping[str, Any]) -> None:
-    """Raises FieldError if a field has no value (``epochs:`` in YAML) but needs one."""
+    """Raises FieldError if a value is None (as from ``epochs:`` in YAML) but the field's type does not allow that."""
     hints = get_type_hints(kind)
     for name, value in values.items():
         if value is None and name in hints and type(None) not in get_args(hints[name]):
@@ -58,7 +64,11 @@ def _check_values(kind: type[Any], values: Mapping[str, Any]) -> None:
 
 
 def _fitting(kind: type[Any], values: Mapping[str, Any], error: FieldError) -> Any:
-    """Returns a value of the field with which the group can be made; None if neither error nor default has one."""
+    """Returns a value that the field of the error may have, to be suggested in its message; None if none is known.
+
+    It is the value that the error itself suggests, or else the field's default (for a bool, its other value), if the
+    group can be made with that.
+    """
     field = error.field.rpartition(".")[2]
     defaults = {f.name: f.default for f in dataclasses.fields(kind)}
     if error.fits is not None or defaults.get(field) in (None, dataclasses.MISSING):

@@ -1,4 +1,4 @@
-"""The help of a command: a page with its most used options, and with ``--help all`` all of them."""
+"""Functions that make a command's help: a page with its most used options or, with ``--help all``, every option."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = [
     "wants_help",
 ]
 
-# The name of a command's first argument.
+# The placeholder for a recipe, the first argument of several commands.
 RECIPE = "RECIPE"
 
-# The fields of a recipe that the page of `run`, `train` and `sweep` shows, in its order.
+# The fields of a recipe that the short help of `run`, `train` and `sweep` shows, in this order.
 MOST_USED = (
     "data",
     "data.root",
@@ -58,7 +58,7 @@ def wants_help(argv: Sequence[str]) -> bool:
 
 
 def all_pages(argv: Sequence[str]) -> bool:
-    """Returns whether the arguments of a command ask for its whole help.
+    """Returns whether the arguments of a command ask for its help with every option, ``--help all``.
 
     >>> all_pages(["digits", "--help", "all"]), all_pages(["--help"])
     (True, False)
@@ -67,7 +67,9 @@ def all_pages(argv: Sequence[str]) -> bool:
 
 
 def metavar_of(action: argparse.Action) -> str | tuple[str, ...] | None:
-    """Returns the placeholder of an option's value in the help: the option's own metavar, else one for its type.
+    """Returns the placeholder of an option's value in the help, such as N in ``--top N``.
+
+    It is the option's own metavar, or else one for its type (``N`` for int, ``{a,b}`` for a choice), or else its name.
 
     >>> p = argparse.ArgumentParser()
     >>> metavar_of(p.add_argument("--top", type=int)), metavar_of(p.add_argument("--data.root", type=str))
@@ -88,7 +90,7 @@ def _is_optional(kind: Any) -> bool:
 
 
 class HelpPage(SystemExit):
-    """Ends a command whose help was asked for; page: the parser whose help is printed."""
+    """An exception that ends a command whose help was asked for; page: the parser whose help is then printed."""
 
     def __init__(self, page: argparse.ArgumentParser) -> None:
         super().__init__(0)
@@ -96,7 +98,7 @@ class HelpPage(SystemExit):
 
 
 class _Whole(argparse.HelpFormatter):
-    """Breaks lines only between words, so that an option or a path can be copied."""
+    """A formatter of argparse's help that breaks lines only between words, so that options and paths can be copied."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return textwrap.indent("\n".join(self._split_lines(text, width - len(indent))), indent)
@@ -112,7 +114,9 @@ def options_of(p: ArgumentParser) -> list[argparse.Action]:
 
 
 def option_names(p: ArgumentParser) -> list[str]:
-    """Returns the options of a command, one name of each; jsonargparse adds one of its own where shtab is there.
+    """Returns one name of each option of a command, for messages that list them.
+
+    The options that jsonargparse adds itself (``--print_shtab``, ``--print_config``) are left out.
 
     >>> p = ArgumentParser()
     >>> action = p.add_argument("--lce_python", "--lce-python")
@@ -126,7 +130,10 @@ def option_names(p: ArgumentParser) -> list[str]:
 def show_page(
     p: ArgumentParser, sections: Mapping[str, Sequence[argparse.Action]], epilog: str = "", *, defaults: bool = True
 ) -> NoReturn:
-    """Raises the help page of a command: its usage, its description, and its options in sections, title -> options."""
+    """Ends a command by raising `HelpPage`, which prints its usage, its description, and its options in sections.
+
+    sections: title -> options. epilog: text below the options. defaults: whether options are shown with their defaults.
+    """
     page = argparse.ArgumentParser(
         prog=p.prog,
         usage=_folded(p.usage),
@@ -143,10 +150,10 @@ def show_page(
 
 
 def _folded(usage: str | None) -> str | None:
-    """Returns a usage broken into lines of the terminal's width."""
+    """Returns a command's usage broken into lines of the terminal's width; None if there is no usage."""
     if usage is None:
         return None
-    # The lines behind the first stand as far in as its own words.
+    # Later lines are indented so that their text begins below the first line's, which follows "usage: ".
     width = max(20, shutil.get_terminal_size().columns - 2)
     lines = textwrap.wrap(
         f"usage: {usage}", width, subsequent_indent=" " * 7, break_long_words=False, break_on_hyphens=False
@@ -179,15 +186,16 @@ def show_fields(
     methods: Mapping[str, type],
     whole: bool,
 ) -> NoReturn:
-    """Raises the help page of a command that takes a recipe: the most used fields, or with `whole` all of them.
+    """Ends a command that takes a recipe by raising its `HelpPage`, in which the recipe's fields are options.
 
-    own, flags: names of the command's own options with and without a value; methods: distillers, name -> options.
+    own, flags: names of the command's own options with and without a value. methods: distillers, name -> class of their
+    options. whole: whether every field is shown, or only the most used ones.
     """
     actions = {action.option_strings[-1].lstrip("-"): action for action in options_of(p)}
     for name, action in actions.items():
         if any(other.startswith(f"{name}.") for other in actions):
-            action.help, action.metavar = f"the fields of {name} together", "{FIELD: VALUE}"
-    if methods:  # a command for images; recipes of texts have no distillers here
+            action.help, action.metavar = f"several fields of {name} at once", "{FIELD: VALUE}"
+    if methods:  # a command for images; question answering passes no distillers
         actions["data"].help = "data set, short for --data.name: digits, cifar10, folder (your own images), ..."
         actions["data"].metavar = "NAME"
     recipe = argparse.Action([], RECIPE, help="a name of `bnn-itrd recipes`, or a .yaml file")
@@ -202,7 +210,7 @@ def show_fields(
 
 
 def _described(methods: Mapping[str, type]) -> str:
-    """Returns a text of every distiller with its fields and their defaults."""
+    """Returns a text that lists every distiller: name, first line of its docstring, fields with their defaults."""
     lines = []
     for name, kind in methods.items():
         fields = ", ".join(f"{field} {value}" for field, value in to_dict(kind()).items())
@@ -211,7 +219,7 @@ def _described(methods: Mapping[str, type]) -> str:
 
 
 def show_data(p: ArgumentParser, *, whole: bool) -> NoReturn:
-    """Raises the help page of a command that takes ``--data.*`` fields: two of them, or with `whole` all."""
+    """Ends a command that takes ``--data.*`` fields by raising its `HelpPage`; whole: show all of them, else two."""
     fields = ArgumentParser()
     fields.add_class_arguments(DataConfig, "data")
     listed = {action.option_strings[-1]: action for action in fields._actions if action.dest.startswith("data.")}

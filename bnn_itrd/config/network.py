@@ -9,12 +9,14 @@ from bnn_itrd.errors import UserError, require
 
 __all__ = ["NetworkConfig"]
 
-_WIDEST = 64  # a factor on the published width; `build` limits the number of weights as well
+_WIDEST = 64  # the largest factor on the published width; `build` limits the number of weights as well
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The settings of the network that a teacher and its students share; some concern students or teacher alone.
+    """The settings of the network of a teacher and its students.
+
+    A field whose text begins with "students" or "teacher" applies to these alone.
 
     >>> NetworkConfig(name="resnet20", teacher="resnet56").of_teacher().name
     'resnet56'
@@ -24,20 +26,23 @@ class NetworkConfig:
     Args:
         name: resnet18, 34, 50; resnet8, 14, 20, 32, 44, 56, 110; resnet8x4, resnet32x4; wrn_16_1, 16_2, 40_1, 40_2;
             vgg8, 9, 11, 13, 16, 19; vgg_small; mobilenet_v2, mobilenet_v2_half; shufflenet_v1, shufflenet_v2;
-            torchvision:NAME or timm:NAME: that library's, untrained, made binary by `quant.binarize`
+            torchvision:NAME or timm:NAME: that library's network with random weights, made binary for the students
         teacher: the teacher's network if it is a different one; only `width` then applies to both
         width: a factor on the number of channels of teacher and students (not of vgg_small and shufflenet_v1)
-        per_conv: students: one shortcut per convolution; the network's published form by default
+        per_conv: students: one shortcut around each convolution, instead of one around each block; as in the network's
+            paper by default
         float_downsample: students: average pool and a full-precision 1x1 convolution where the shape changes
-        stem_activation: students: an activation after the stem's BatchNorm; the published form by default (residual
-            networks except wide ones)
+        stem_activation: students, in residual networks but wide ones: an activation after the first convolution and its
+            BatchNorm; as in the network's paper by default
         padding_value: students: value of the padding of a binary convolution's input: 0, +1 or -1
-        shortcut: students: projection, pad, avgpool or binary; the network's own by default (residual networks)
-        teacher_shortcut: teacher: pad, projection or avgpool; the network's own by default (residual networks). In the
-            folder of a full-precision member: that network's shortcut
-        weights: students in full precision: a file of trained weights, all but the classifier, from which they start:
-            the state dict of the same network (.pth or .safetensors), or for vgg9 that of torchvision's vgg11_bn
-        residual_bits: students: bits of the residual stream's integers, 2 to 8; floats by default
+        shortcut: students, in residual networks: shortcut where the shape changes: projection, pad, avgpool or binary;
+            the network's own by default
+        teacher_shortcut: teacher, in residual networks: shortcut where the shape changes: pad, projection or avgpool;
+            the network's own by default. In config.yaml of one full-precision network: that network's shortcut
+        weights: students in full precision: file of trained weights from which all layers but the classifier start. It
+            holds the state dict of the same network (.pth or .safetensors), or for vgg9 that of torchvision's vgg11_bn
+        residual_bits: students: round what the residual blocks add up to integers of so many bits, 2 to 8; floats by
+            default
         first_last_bits: students: bits of the first convolution and the classifier, 2 to 8; floats by default
         norm_before_pool: students: BatchNorm before the MaxPool instead of after it (vgg_small), as FPGAs need it
     """
@@ -64,18 +69,18 @@ class NetworkConfig:
             require(bits is None or 2 <= bits <= 8, f"network.{name}", "in [2, 8]", bits)
 
     def of_teacher(self) -> NetworkConfig:
-        """Returns the settings of the teacher's network alone."""
+        """Returns the settings with which the teacher's network alone is built."""
         if self.teacher is None:
             return dataclasses.replace(self, weights=None)
         return NetworkConfig(name=self.teacher, width=self.width, teacher_shortcut=self.teacher_shortcut)
 
     def of_students(self, *, binary: bool) -> NetworkConfig:
-        """Returns the settings of the students' network alone; binary: whether students are binary.
+        """Returns the settings with which the students' network alone is built; binary: whether students are binary.
 
-        Raises UserError if full-precision students have an option of binary ones.
+        Raises UserError if full-precision students have an option for binary ones, or binary ones have `weights`.
         """
         if binary:
-            rule = "none with scheme.binary true; binary students begin with their teacher's: scheme.from_teacher"
+            rule = "left out: only full-precision students start from a file (binary ones: --scheme.from_teacher true)"
             require(self.weights is None, "network.weights", rule, self.weights)
             return self if self.teacher is None else dataclasses.replace(self, teacher=None, teacher_shortcut=None)
         alone = NetworkConfig(name=self.name, width=self.width, teacher_shortcut=self.shortcut, weights=self.weights)

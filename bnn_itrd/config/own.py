@@ -1,4 +1,4 @@
-"""The settings of a user's own distiller: an object or its address, weight and options. It loads without torch."""
+"""The settings of a distiller that the user wrote: the object or its address, its weight and its options."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 def _value(where: str, value: Any) -> Any:
-    """Returns a plain, hashable value. Raises UserError on anything that a YAML file cannot hold."""
+    """Returns an option's value with tuples in place of lists and numbers in place of texts such as ``1e-3``.
+
+    Raises UserError if a YAML file could not hold the value; `where` is the option's name for the message.
+    """
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         return float(value)
     if isinstance(value, list | tuple):
@@ -38,7 +41,7 @@ def _value(where: str, value: Any) -> Any:
 
 @dataclass(frozen=True)
 class OwnConfig(Weighted):
-    """A user's own distiller with its weight, schedule and options.
+    """The settings of a distiller that the user wrote, with its weight, the weight's schedule, and its options.
 
     Args:
         distiller: a `Distiller`, its class, a factory that returns one, a function (student, teacher, labels) -> loss,
@@ -50,7 +53,8 @@ class OwnConfig(Weighted):
     >>> OwnConfig(squared, weight=0.5, options={"power": 3.0}).tree()["power"]
     3.0
 
-    Raises UserError: a text that is no address, options that a YAML file cannot hold, a weight that is negative.
+    Raises UserError if `distiller` is a text but no address, a YAML file could not hold an option, or the weight is
+    negative.
     """
 
     distiller: Any
@@ -61,7 +65,9 @@ class OwnConfig(Weighted):
         options = dict(self.options)
         while isinstance(distiller, functools.partial):
             if distiller.args:
-                raise UserError(f"{address_of(distiller.func)}: give a partial's arguments by their names")
+                raise UserError(
+                    f"{address_of(distiller.func)}: functools.partial has arguments without names: give all by name"
+                )
             options = {**distiller.keywords, **options}
             distiller = distiller.func
         if isinstance(distiller, str) and not is_address(distiller):
@@ -72,31 +78,33 @@ class OwnConfig(Weighted):
         for field in fields(Weighted):
             value = _value(f"{self.name}.{field.name}", getattr(self, field.name))
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise UserError(f"{self.name}.{field.name} must be float, got {value!r}")
+                raise UserError(f"{self.name}.{field.name} must be a number, got {value!r}")
             object.__setattr__(self, field.name, float(value))
         super().__post_init__()
 
     @property
     def name(self) -> str:
-        """The address of the distiller, by which a resumed run recognises it."""
+        """The distiller's address, ``package.module:Name``, by which a resumed run sees whether it is the same one."""
         return self.distiller if isinstance(self.distiller, str) else address_of(self.distiller)
 
     def tree(self) -> dict[str, Any]:
-        """Returns weight, schedule and options as plain values."""
+        """Returns a dict of the weight, its schedule and the options, with lists in place of tuples, as for YAML."""
         weighted = {field.name: getattr(self, field.name) for field in fields(Weighted)}
         return weighted | {name: list(v) if isinstance(v, tuple) else v for name, v in dict(self.options).items()}
 
     def make(self, setting: Setting) -> Distiller:
-        """Returns the distiller, imported if it is an address, made on the CPU and tried on made-up outputs.
+        """Returns the distiller, made on the CPU; an address is imported first.
 
-        Raises UserError: no such module or name, an object that is no distiller, options that it does not take, a
-        trial that fails (see `try_out`).
+        setting: the sizes of the networks' outputs, and the labels. Before it is returned, the distiller is called once
+        on random outputs of these sizes. Raises UserError if the address leads to nothing, the object is no distiller,
+        it does not take the options, or the trial call fails.
         """
         import torch
 
         from bnn_itrd.distillers.own import make_own
 
-        # The caller may have set the meta device; a user's module must not be imported under it.
+        # The caller may have set the meta device, on which tensors have no values. A user's module must not be
+        # imported under it, because tensors that the module makes would have no values either.
         with torch.device("cpu"):
             thing = self.distiller
             if isinstance(thing, str):
@@ -105,12 +113,15 @@ class OwnConfig(Weighted):
 
 
 def own_config(key: str, value: Any) -> OwnConfig:
-    """Returns the configuration of an entry of `DistillConfig.own`; key: a name or an address.
+    """Returns the settings of a user's own distiller from its entry in a recipe or in `DistillConfig.own`.
+
+    key: an address, ``package.module:Name``, or a name. value: for an address, a dict with weight, schedule and
+    options; for a name, an `OwnConfig` or the distiller itself.
 
     >>> own_config("mypkg.losses:Mine", {"weight": 2.0, "power": 3}).options
     (('power', 3),)
 
-    Raises UserError if the name cannot be that of a column of metrics.csv, and as `OwnConfig` does.
+    Raises UserError if the name cannot be part of a column's name in metrics.csv, and as `OwnConfig` does.
     """
     if is_address(key):
         if isinstance(value, OwnConfig) and value.distiller == key:
@@ -128,7 +139,7 @@ def own_config(key: str, value: Any) -> OwnConfig:
 
 
 def column_of(key: str) -> str:
-    """Returns the name of a user's distiller in metrics.csv, where it follows ``loss_``.
+    """Returns the short name of a user's distiller, from its name or address; its column is ``loss_`` and this name.
 
     >>> column_of("mine"), column_of("mypkg.losses:Mine")
     ('mine', 'Mine')

@@ -1,4 +1,4 @@
-"""A parser that makes a `RunConfig` from a recipe and the command line, with jsonargparse over `config`'s classes."""
+"""Functions that make a `RunConfig` from a recipe and the command line; jsonargparse reads fields from dataclasses."""
 
 from __future__ import annotations
 
@@ -32,26 +32,27 @@ __all__ = ["data_config", "parse", "parser", "run_config"]
 
 def parser(prog: str, description: str) -> ArgumentParser:
     """Returns an argument parser that raises errors instead of ending the program."""
-    # jsonargparse's --print_config would omit the students; config.yaml in the run's folder has everything.
+    # jsonargparse's --print_config would leave out the students; config.yaml in the run's folder has everything.
     return ArgumentParser(
         prog=prog, description=description, exit_on_error=False, allow_abbrev=False, print_config=None
     )
 
 
 def parse(p: ArgumentParser, argv: Sequence[str], *, defaults: bool = True, more: Collection[str] = ()) -> Any:
-    """The parsed namespace; defaults: with what was not given. Raises UserError on what does not fit.
+    """Returns the parsed arguments of a command as a namespace; defaults: whether it has options that were not given.
 
-    more: options of the command that were taken out of the words. Where help is asked for, it raises its `HelpPage`.
+    more: options that were taken out of `argv` before, to be listed in the message on an unknown option.
+    Raises UserError if an argument is unknown or its value does not fit; `HelpPage` if help is asked for.
     """
     if wants_help(argv):
         show_page(p, {"options": options_of(p)})
     try:
         return p.parse_args(list(argv), defaults=defaults)
     except Exception as error:
-        for word in argv[: [*argv, "--"].index("--")]:  # no word after a bare -- is an option
+        for word in argv[: [*argv, "--"].index("--")]:  # after the argument -- there are no more options
             if word.startswith("--") and (option := word.partition("=")[0]) not in p._option_string_actions:
                 raise unknown("option", option, [*option_names(p), *more]) from error
-        raise UserError(_plain(str(error))) from error  # jsonargparse wraps what our own checks raise
+        raise UserError(_plain(str(error))) from error  # jsonargparse wraps the errors of our own checks as well
 
 
 # jsonargparse's message on a field of type "int | None" lists the error of each of the two types.
@@ -63,7 +64,7 @@ _TYPE_ERROR = re.compile(r'Parser key "([^"]+)":\s+Expected an? (.+?)\. Got valu
 
 
 def _plain(message: str, where: str = "") -> str:
-    """Rewrites jsonargparse's type error, ``train.epochs must be int, got many``; where: the fields' prefix."""
+    """Returns jsonargparse's message in short: ``train.epochs must be int, got many``; where: text before the field."""
     if (optional := _OPTIONAL_ERROR.search(message)) is not None:
         field, kind, value = (part.strip() for part in optional.groups())
         return f"{where}{field} must be {kind} or null, got {value}"
@@ -87,7 +88,7 @@ _NO_FIELDS = ("students", "recipe")
 
 
 def _check_known(tree: Mapping[str, Any], where: str) -> None:
-    """Raises UserError on a field that does not exist, with the most similar one that does."""
+    """Raises UserError if a recipe, `tree`, has a field that does not exist, and suggests the most similar one."""
     known = _fields()
     groups = {name.split(".")[0] for name in known if "." in name} | {"students"}
     for key, value in flatten({k: v for k, v in tree.items() if k not in _NO_FIELDS}).items():
@@ -102,10 +103,10 @@ def _check_known(tree: Mapping[str, Any], where: str) -> None:
 def _own_fields(
     argv: Sequence[str], extra: Collection[str], flags: Collection[str]
 ) -> tuple[list[str], list[Given], dict[str, Any]]:
-    """Returns the arguments for the parser, the students' fields, and the values of the command's own options.
+    """Splits a command's arguments; returns (words for jsonargparse, options of students, own options by name).
 
-    ``--seed N`` sets the seeds of the teacher's and of the students' training. Raises UserError on an unknown option,
-    with the most similar one, and on an option without its value.
+    extra, flags: names of the command's own options with and without a value. ``--seed N`` sets the seeds of the
+    teacher's and the students' training. Raises UserError if an option is unknown or lacks its value.
     """
     known = _fields()
     groups = {name.split(".")[0] for name in known if "." in name}
@@ -135,7 +136,7 @@ def _own_fields(
 
 @cache
 def _student_parser(methods: tuple[str, ...]) -> ArgumentParser:
-    """Returns the parser of a student's fields, cached: making it takes most of the time of reading a recipe."""
+    """Returns the parser of a student's fields; it is cached, because making one for each student takes long."""
     p = parser("students", "")
     p.add_argument("--ce", type=float, default=DistillConfig().ce)
     for part in methods:
@@ -145,7 +146,7 @@ def _student_parser(methods: tuple[str, ...]) -> ArgumentParser:
 
 def _students(tree: Any) -> dict[str, DistillConfig]:
     if not isinstance(tree, Mapping):
-        raise UserError(f"students must map names to what they learn from, got {tree!r}")
+        raise UserError(f"students must hold names with what they learn from, {{NAME: {{kd: {{}}}}}}, got {tree!r}")
     result = {}
     for name, fields in tree.items():
         check_student_name(name)
@@ -188,16 +189,14 @@ def run_config(
     flags: Mapping[str, str] = MappingProxyType({}),
     say: Callable[[str], None] | None = None,
 ) -> tuple[RunConfig, dict[str, Any]]:
-    """Returns the configuration of a recipe and the fields given after it, and the values of the command's own options.
+    """Returns a recipe's configuration, with the fields in `argv` applied, and the command's own options as a dict.
 
-    recipe: its nested dict. extra, flags: the command's own options with and without a value, name -> help. say: a
-    function that is called with a line of text for each warm-up or list of milestones that had to be shortened,
-    because the fields ask for fewer epochs than the recipe has.
-    Raises UserError on an unknown field (with the most similar one), a wrong type, a value out of range; `HelpPage` if
-    the arguments ask for help.
+    recipe: its nested dict. extra, flags: the command's own options with and without a value, name -> help. say is
+    called with a line of text for each warm-up or list of milestones that was too long for `argv`'s fewer epochs.
+    Raises UserError if a field is unknown, has a wrong type or is out of its range; `HelpPage` if help is asked for.
     """
     if "task" in recipe:
-        raise UserError(f"bnn-itrd {command} takes recipes of images; run and train take this one ({recipe['task']})")
+        raise UserError(f"bnn-itrd {command} takes recipes for images: use bnn-itrd run for this ({recipe['task']})")
     _check_known(recipe, "the recipe")
     if wants_help(argv):
         p = _field_parser(command, description, extra, flags)
@@ -220,7 +219,7 @@ def run_config(
 
 @cache
 def _kept_parser(command: str, extra: tuple[str, ...], flags: tuple[str, ...]) -> ArgumentParser:
-    """Returns the parser of fields, without help texts, cached: a sweep parses many configurations."""
+    """Returns the parser of a recipe's fields, without help texts; it is cached because a sweep uses it many times."""
     return _field_parser(command, "", dict.fromkeys(extra, ""), dict.fromkeys(flags, ""))
 
 
@@ -237,7 +236,7 @@ _METAVARS = {
 
 
 def _field_parser(command: str, description: str, extra: Mapping[str, str], flags: Mapping[str, str]) -> ArgumentParser:
-    """Returns the parser of a command that takes the fields of a recipe; see `run_config`."""
+    """Returns the parser of a command that takes the fields of a recipe as options; arguments as of `run_config`."""
     p = parser(f"bnn-itrd {command}", description)
     own = "".join(
         f" --{name} {_METAVARS[name]}" if name == "member" else f" [--{name} {_METAVARS[name]}]" for name in extra
@@ -253,21 +252,22 @@ def _field_parser(command: str, description: str, extra: Mapping[str, str], flag
 
 
 def _configuration(values: Mapping[str, Any], students: dict[str, DistillConfig]) -> RunConfig:
-    """Returns the configuration of parsed values: groups of fields, and single fields. Raises FieldError."""
+    """Returns the `RunConfig` that is made from parsed values and students; raises FieldError if one does not fit."""
     groups = make_groups(RunConfig, values)
     try:
         config = RunConfig(students=students, **groups)
     except FieldError as error:
-        # An error about several groups, or about a field outside groups: it already names the field in full.
+        # The error is about several groups, or about a field that is in no group, and names that field in full.
         raise error.at(error.field.rpartition(".")[0]) from error
-    # This comes last, since it loads torch.
+    # This comes last because it imports torch, and an error before it should be shown quickly.
     return dataclasses.replace(config, scheme=config.scheme.resolved())
 
 
 def data_config(p: ArgumentParser, argv: Sequence[str]) -> tuple[Any, dict[str, Any]]:
-    """Parses the arguments of a command that takes ``--data.*`` fields; returns the namespace and the given fields.
+    """Parses the arguments of a command that takes ``--data.*``; returns (its other options, the given data fields).
 
-    Raises UserError on an unknown field, and on `data.unlabelled`, since these commands need every label.
+    The fields are a dict, name without ``data.`` -> value. Raises UserError if a field is unknown, or `unlabelled` is
+    given, because these commands need every label.
     """
     if wants_help(argv):
         show_data(p, whole=all_pages(argv))
@@ -296,5 +296,5 @@ def data_config(p: ArgumentParser, argv: Sequence[str]) -> tuple[Any, dict[str, 
     typed = parse(checker, [f"--{k}={v}" for k, v in flat.items()])
     values = {k.removeprefix("data."): getattr(typed.data, k.removeprefix("data.")) for k in flat}
     if values.get("unlabelled"):
-        raise UserError("data.unlabelled is for training: this command reads the labels of all its images")
+        raise UserError("data.unlabelled is for training, but this command needs the label of each image: leave it out")
     return parse(p, rest, more=["--data", "--data.root"]), values

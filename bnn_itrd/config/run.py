@@ -1,4 +1,4 @@
-"""The settings of a whole run, and of one network of it."""
+"""The settings of a whole run (a teacher and its students), and those of a single network of a run."""
 
 from __future__ import annotations
 
@@ -21,40 +21,43 @@ def _default_students() -> dict[str, DistillConfig]:
 
 
 def check_student_name(name: object) -> None:
-    """Raises UserError unless a student can have this name; YAML reads an unquoted 1, null or true as no text."""
+    """Raises UserError if a student cannot have this name.
+
+    The name may be no text, because YAML reads an unquoted 1, null or true as another type.
+    """
     if not isinstance(name, str):
         raise UserError(f"students: the name {name!r} is no text: put it in quotes, or use letters")
     plain = name.replace("-", "").replace("_", "").replace(".", "")
     if not plain.isalnum() or name == "teacher":
         raise UserError(
-            f"students: {name!r} cannot be a student's name, which is also that of its folder: use letters, digits, "
-            "'-', '_' and '.', and not 'teacher'"
+            f"students: {name!r} cannot be a student's name, because its folder gets the same name: use letters, "
+            "digits, '-', '_' and '.', and not 'teacher'"
         )
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The settings of a whole run: a teacher, and students of the same network that learn in different ways.
+    """The settings of a whole run: a teacher, and students that share one network and learn from different distillers.
 
     >>> run = RunConfig(train=TrainConfig(epochs=20, max_seconds=600.0))
     >>> list(run.students), run.max_seconds
     (['recu', 'recu-itrd'], 600.0)
 
-    Raises UserError: a student's name that no folder can have, fields that do not fit each other.
+    Raises UserError if no folder can have a student's name, or if two fields do not fit each other.
 
     Args:
         data: the images
         network: the network of teacher and students
         scheme: how the students are binarised
         teacher_train: the teacher's training
-        train: every student's training
+        train: the training of each student
         students: name -> what that student learns from
         teacher: reuse a trained teacher: a run folder, torchvision:NAME or timm:NAME
         teacher_weights: file with the state dict of a torchvision or timm teacher
-        teacher_normalization: normalise the teacher's images with the mean and std of its own training (own), or with
-            those of the data (data)
+        teacher_normalization: mean and std with which the teacher's images are normalised: those of its own training
+            (own), or those of the data set (data)
         fabric: devices and processes
-        log: progress and event files
+        log: progress bar and TensorBoard's event files
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -75,7 +78,7 @@ class RunConfig:
         self.network.of_students(binary=self.scheme.binary)
         if self.students and self.scheme.first_stage_epochs:
             self.train.of_first_stage(self.scheme.first_stage_epochs)
-        rule = "given with a teacher, torchvision:NAME or timm:NAME"
+        rule = "given together with teacher, which is torchvision:NAME or timm:NAME"
         require(self.teacher_weights is None or self.teacher is not None, "teacher_weights", rule, self.teacher_weights)
         of_teacher = self.teacher_normalization
         require(of_teacher in ("own", "data"), "teacher_normalization", "own or data", of_teacher)
@@ -83,13 +86,16 @@ class RunConfig:
 
     @property
     def max_seconds(self) -> float | None:
-        """The time limit of the whole command in seconds: the shorter of the trainings' limits, or None."""
+        """The time limit of the whole command in seconds, the lower one of teacher and students; None: no limit."""
         return min((t.max_seconds for t in (self.teacher_train, self.train) if t.max_seconds is not None), default=None)
 
 
 @dataclass(frozen=True)
 class MemberConfig:
-    """The settings of one network of a run, as in config.yaml of its folder; `scheme` is None for full precision.
+    """The settings of one network of a run, the teacher or a student, as config.yaml in its folder has them.
+
+    name: 'teacher' or the student's name. scheme: how it is binarised, or None for full precision. distill: what it
+    learns from. The other fields are those of `RunConfig`.
 
     >>> member_config(RunConfig(), "recu-itrd").needs_teacher
     True
@@ -106,13 +112,13 @@ class MemberConfig:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the network learns from a teacher, or begins with a teacher's weights."""
+        """Whether the network learns from a teacher, or starts from a teacher's weights."""
         return self.distill.needs_teacher or (self.scheme is not None and self.scheme.from_teacher)
 
     def of_first_stage(self) -> MemberConfig | None:
-        """Returns the settings of the first of two training stages; None if there is one stage.
+        """Returns the settings of the first of two training stages; None if the training has a single stage.
 
-        Raises UserError if the warm-up is longer than the first stage.
+        Raises UserError if the warm-up is not shorter than the first stage.
         """
         if self.scheme is None or not self.scheme.first_stage_epochs:
             return None

@@ -1,4 +1,4 @@
-"""Functions that fit a recipe's warm-up and milestones into a training of fewer epochs than the recipe's."""
+"""Functions that shorten a recipe's warm-up and milestones when the user asks for fewer epochs than the recipe has."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ _TRAININGS = ("teacher_train", "train")
 
 
 def too_long(tree: Mapping[str, Any]) -> list[str]:
-    """Returns the warm-ups and milestones that are longer than their training; tree: the groups of fields.
+    """Returns the names of the warm-up and milestone fields that do not fit into their training's epochs.
+
+    tree: nested dict of a configuration's fields.
 
     >>> train = {"epochs": 2, "warmup_epochs": 2.0, "schedule": "cosine", "milestones": (150,)}
     >>> too_long({"teacher_train": train, "train": {**train, "epochs": 5}, "scheme": {"first_stage_epochs": 0}})
@@ -33,11 +35,14 @@ def too_long(tree: Mapping[str, Any]) -> list[str]:
 def shorten_schedules(
     tree: dict[str, Any], recipe: Mapping[str, Any], given: Collection[str], say: Callable[[str], None]
 ) -> None:
-    """Shortens the fields that are `too_long` for the epochs the user asked for, in proportion to the recipe's epochs.
+    """Shortens warm-ups and milestones that are `too_long`, in proportion to the recipe's epochs.
 
-    tree: all groups of fields, changed in place; recipe: the same groups without the fields that the user gave, whose
-    names are `given` (``train.epochs``). A field that the user gave is not changed, nor is one that is too long in the
-    recipe already: the configuration refuses those later. say: a function that is called with a line per change.
+    tree: nested dict of the configuration, which is changed in place. recipe: the same before the user's options were
+    applied. given: names of the fields that the user gave (``train.epochs``). say: a function that is called with a
+    line of text for each change.
+
+    A field that the user gave stays as it is, and so does one that is too long in the recipe itself, because
+    `RunConfig` refuses those later.
     """
     for field in too_long(tree):
         where, _, name = field.partition(".")
@@ -54,7 +59,10 @@ def shorten_schedules(
 
 
 def _shortest(tree: Mapping[str, Any], where: str) -> int:
-    """Returns the epochs of a training; for students with two stages those of the shorter, since both warm up alike."""
+    """Returns the number of epochs into which the warm-up of a training must fit; where: the training's group.
+
+    For students with two stages these are the epochs of the shorter stage, because both stages have the same warm-up.
+    """
     first: int = tree["scheme"]["first_stage_epochs"] if where == "train" else 0
     epochs: int = tree[where]["epochs"]
     return min(epochs, first) if first > 0 else epochs

@@ -1,4 +1,4 @@
-"""The settings of how students are binarised."""
+"""The settings that say how students are binarised."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ __all__ = ["SchemeConfig"]
 
 @dataclass(frozen=True)
 class SchemeConfig(SchemeOptions):
-    """The settings of how students are binarised: the binarisers of weights and activations, and their options.
+    """The settings that say how students are binarised: the binarisers of weights and activations, and their options.
 
     >>> SchemeConfig(weight="irnet", activation="irnet").binary
     True
 
-    Raises FieldError on an option that needs `binary`, or is out of its range.
+    Raises FieldError if an option needs `binary`, or is out of its range.
 
     Args:
         binary: false: students in full precision, to which no other field of scheme applies
-        from_teacher: begin with the teacher's weights; those of binary layers are scaled as `latent_init` says
-        first_stage: real or biper_sine: binariser of the weights in a first training stage, from whose network the
-            second stage starts
-        first_stage_epochs: length of the first stage; 0: one stage only
+        from_teacher: start from the teacher's weights; those of binary layers are scaled as `latent_init` says
+        first_stage: weights in the first of two training stages: real (floats) or biper_sine; the second stage starts
+            from the network of the first
+        first_stage_epochs: epochs of the first stage; 0: one stage only
     """
 
-    # Here a binariser is a name or an address; a `Scheme` of quant may also hold a user's own as an object.
+    # Here a binariser is a name or an address, since YAML holds texts. `quant.Scheme` also takes classes and functions.
     weight: str = "recu"
     activation: str = "recu"
     nonlinearity: str = "hardtanh"
@@ -45,9 +45,10 @@ class SchemeConfig(SchemeOptions):
         require(self.first_stage_epochs >= 0, "scheme.first_stage_epochs", ">= 0", self.first_stage_epochs)
 
     def resolved(self) -> SchemeConfig:
-        """Returns the settings with the published tau in place of None, so that a later version cannot change a run.
+        """Returns the settings with the weight binariser's published tau_min and tau_max in place of None.
 
-        A user's own binariser has a tau of its own, which is not known here. Loads torch if a number is missing.
+        So the numbers are saved with the run, and a later version of the package cannot change them. The tau of a
+        user's own binariser is not known here and stays None. Torch is imported only if a number is missing.
         """
         if is_address(self.weight) or None not in (self.tau_min, self.tau_max):
             return self
@@ -58,11 +59,12 @@ class SchemeConfig(SchemeOptions):
         return dataclasses.replace(self, tau_min=tau_min, tau_max=last if self.tau_max is None else self.tau_max)
 
     def of_first_stage(self) -> SchemeConfig:
-        """Returns the settings of the first of two stages: these activations, with the weights of `first_stage`.
+        """Returns the settings of the first of two training stages.
 
-        Its weights get their own published tau, unless the tau here was changed from the published one.
+        Activations are as in the second stage; the weights are what `first_stage` names. They get their own published
+        tau, unless the user changed the second stage's tau.
         """
         ours = dataclasses.replace(self, tau_min=None, tau_max=None)
         made = ours if self == ours.resolved() else self
-        # scaled_gradient=False is an option of binary weights alone, which a first stage's weights refuse.
+        # scaled_gradient=False is an option for binary weights, and the weights of a first stage would refuse it.
         return dataclasses.replace(made, weight=self.first_stage, first_stage_epochs=0, scaled_gradient=True).resolved()

@@ -1,4 +1,4 @@
-"""The arguments of a command as options with their values."""
+"""Functions that split the arguments of a command into options with their values, and set fields by dotted names."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ __all__ = ["Given", "given_options", "set_field"]
 
 @dataclass(frozen=True)
 class Given:
-    """An option as it was written: ``--KEY=VALUE``, ``--KEY VALUE VALUE`` or a flag, ``--KEY``."""
+    """An option of the command line: its key, and its values as texts.
+
+    It is written ``--KEY=VALUE``, ``--KEY VALUE VALUE`` or, for a flag, ``--KEY``.
+    """
 
     key: str
     values: tuple[str, ...]
 
     @property
     def words(self) -> list[str]:
-        """The arguments that give this option again."""
+        """The option as a list of command-line arguments."""
         return [f"--{self.key}={self.values[0]}"] if len(self.values) == 1 else [f"--{self.key}", *self.values]
 
     def value(self) -> str:
@@ -32,18 +35,18 @@ class Given:
         return self.values[0]
 
     def check_flag(self) -> None:
-        """Raises UserError if the option, a flag, was given a value."""
+        """Raises UserError if the option has a value; it is called for flags, which take none."""
         if self.values:
             raise UserError(f"--{self.key} takes no value, got {self.values[0]!r}")
 
 
 def given_options(argv: Sequence[str]) -> list[Given]:
-    """Returns the arguments of a command as options; -h and --help are left out.
+    """Returns the options among the arguments of a command, with their values; -h and --help are left out.
 
     >>> given_options(["--train.lr=0.1", "--grid", "train.seed=0,1", "data.flip=true", "--json"])[1:]
     [Given(key='grid', values=('train.seed=0,1', 'data.flip=true')), Given(key='json', values=())]
 
-    Raises UserError on an argument that belongs to no option.
+    Raises UserError if an argument belongs to no option.
     """
     options: list[tuple[str, list[str], bool]] = []
     for word in argv:
@@ -60,9 +63,10 @@ def given_options(argv: Sequence[str]) -> list[Given]:
 
 
 def set_field(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Sets a field of nested dicts by its dotted name; a value where a group is needed is replaced by the group.
+    """Sets a field of nested dicts by its dotted name, such as ``train.epochs``.
 
-    The address of a user's own code (``package.module:Name``) is a single part of the name.
+    Dicts that are missing are made; a value that stands in the place of a dict is replaced. The address of a user's own
+    code (``package.module:Name``) is a single part of the name.
 
     >>> tree = {}
     >>> set_field(tree, "students.mine.pkg.losses:Mine.weight", 2)
@@ -79,7 +83,7 @@ def set_field(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _parts(key: str) -> list[str]:
-    """Returns the parts of a field's name; an address after ``students.NAME`` keeps the dots of its module."""
+    """Returns a field's dotted name as a list of keys; an address after ``students.NAME`` is a single key."""
     before, colon, behind = key.partition(":")
     if not colon:
         return key.split(".")

@@ -1,4 +1,4 @@
-"""The settings of one training, of the devices it runs on, and of its logs."""
+"""The settings of a training, of the devices that it runs on, and of its logs."""
 
 from __future__ import annotations
 
@@ -19,47 +19,49 @@ _MOST_PROCESSES = 4096
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The settings of one training.
+    """The settings of a training: its epochs, optimiser, learning rate, augmentation and precision.
 
     >>> TrainConfig(epochs=200, lr=0.05).warmup
     5.0
 
-    Raises FieldError on a value that is out of its range, or does not fit the others.
+    Raises FieldError if a value is out of its range, or does not fit the others.
 
     Args:
         epochs: passes over the training images
         batch_size: images per step, over all processes together
         optimizer: sgd or adamw
         lr: peak learning rate, reached after the warm-up
-        schedule: learning rate after the warm-up: cosine to 0, or step, where each milestone multiplies it by `decay`
+        schedule: learning rate after the warm-up: cosine, which falls to 0, or step, which multiplies it by `decay` at
+            each milestone
         milestones: with step: the epochs after which the learning rate falls
         decay: with step: the factor on the learning rate, in (0, 1]
         momentum: momentum of sgd
         nesterov: use Nesterov's momentum with sgd
         weight_decay: factor of the L2 penalty
-        weight_decay_of: the parameters that decay: all, as in the published recipes, or the weights of convolutions
-            and linear layers alone, not BatchNorm, biases, scales and thresholds
+        weight_decay_of: parameters that have weight decay: all, as in the published recipes, or weights, which means
+            those of convolutions and linear layers, without BatchNorm, biases, scales and thresholds
         warmup_epochs: epochs of linear warm-up; by default a tenth of all, 5 at the most
         label_smoothing: label smoothing of the cross-entropy, in [0, 1)
         trivial_augment: apply TrivialAugment before cutout, mixup and cutmix: one random operation for each image
         cutout: side in pixels of a square of each image that is set to the mean; 16 is published for CIFAR-10
-        mixup: mix images and labels in pairs: both parameters of the Beta distribution of their shares; 0: none
-        cutmix: the same, where a box of one image is filled from the other; with mixup too, each step does one of them
-        ema: decay of an exponential moving average of the weights, which is then the network that is kept
-        clip_norm: largest norm of the gradient
-        precision: 32-true, bf16-mixed, 16-mixed, or auto: chosen for the device; accuracy is always evaluated in
-            float32
-        compile: torch.compile the training step
-        compile_mode: of torch.compile: reduce-overhead (which replays CUDA graphs), max-autotune, or null for its own;
-            auto: reduce-overhead on a CUDA device, and what works where that fails
-        fused_kernels: on a CUDA device, ReCU's activations in Triton kernels (values as without them, to rounding); on
-            others a line says that it has no effect
-        channels_last: memory format of images and convolutions
+        mixup: alpha of mixup, which mixes images and labels in pairs by shares from Beta(alpha, alpha); 0: no mixup
+        cutmix: alpha of cutmix, which fills a box of one image from another; with mixup too, each step does one of the
+            two; 0: no cutmix
+        ema: decay of an exponential moving average of the weights; the averaged network is then the one that is saved
+        clip_norm: largest norm of the gradient; no limit by default
+        precision: 32-true, bf16-mixed, 16-mixed, or auto, which chooses for the device; accuracy is always evaluated
+            in float32
+        compile: compile the training step with torch.compile
+        compile_mode: mode of torch.compile: reduce-overhead (which replays CUDA graphs), max-autotune, or null for
+            torch's default; auto: reduce-overhead on one CUDA device, and torch's default elsewhere or where that fails
+        fused_kernels: compute ReCU's activations in Triton kernels on a CUDA device, with the same values to rounding;
+            no effect on other devices
+        channels_last: use the memory format channels_last for images and convolutions
         eval_every: epochs between evaluations; the last epoch is always evaluated
-        checkpoint_seconds: least time between two checkpoints; one is also written after the first epoch, at the end,
-            and when a signal ends the training
-        max_seconds: time limit of the whole command, for teacher and students together: it ends before an epoch that
-            would not finish in time, and the same command continues. No limit by default
+        checkpoint_seconds: least number of seconds between two checkpoints; one is also written after the first epoch,
+            at the end, and when a signal ends the training
+        max_seconds: time limit in seconds of the whole command, for teacher and students together. It ends before an
+            epoch that would not finish in time, and the same command continues later. No limit by default
         seed: seed of the initial weights, the order of the images and their augmentation
     """
 
@@ -123,21 +125,21 @@ class TrainConfig:
 
     @property
     def warmup(self) -> float:
-        """The epochs of warm-up: `warmup_epochs`, or its default."""
+        """The length of the warm-up in epochs: `warmup_epochs` or, if that is None, a tenth of all, 5 at the most."""
         return min(5.0, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
 
     @property
     def mixes(self) -> bool:
-        """Whether a step mixes images and labels in pairs."""
+        """Whether training mixes images and labels in pairs, by mixup or cutmix."""
         return self.mixup > 0 or self.cutmix > 0
 
     def of_first_stage(self, epochs: int) -> TrainConfig:
-        """Returns the settings of a first stage of so many epochs, with the milestones in proportion.
+        """Returns the settings of the first of two training stages, which has `epochs` epochs and scaled milestones.
 
         >>> TrainConfig(epochs=240, schedule="step").of_first_stage(80).milestones
         (50, 60, 70)
 
-        Raises FieldError if the warm-up, which both stages share, is too long for it.
+        Raises FieldError if `warmup_epochs` is set, which applies to both stages, and is too long for the first.
         """
         if self.warmup_epochs is not None:
             check_warmup(self.warmup_epochs, epochs, "first stage")
@@ -146,7 +148,7 @@ class TrainConfig:
 
 
 def scaled_milestones(milestones: tuple[int, ...], epochs: int, of: int) -> tuple[int, ...]:
-    """Returns the milestones of a training of `of` epochs in proportion for one of `epochs`, without those at 0.
+    """Returns the milestones of a training of `of` epochs, scaled to one of `epochs`; those that become 0 are left out.
 
     >>> scaled_milestones((1, 150, 180), 20, 200)
     (15, 18)
@@ -155,7 +157,7 @@ def scaled_milestones(milestones: tuple[int, ...], epochs: int, of: int) -> tupl
 
 
 def check_warmup(warmup: float, epochs: int, what: str) -> None:
-    """Raises FieldError unless a warm-up is shorter than a training of so many epochs; what: the training's name."""
+    """Raises FieldError if a warm-up is not shorter than its training of `epochs` epochs; what: the training's name."""
     if warmup >= epochs:
         problem = f"is {warmup:g} but the {what} has {counted(epochs, 'epoch')}: it must be shorter"
         raise FieldError("train.warmup_epochs", problem, fits=epochs // 2 if epochs > 1 else 0.5)
@@ -163,19 +165,19 @@ def check_warmup(warmup: float, epochs: int, what: str) -> None:
 
 @dataclass(frozen=True)
 class FabricConfig:
-    """The devices and processes of a training, as Lightning Fabric's settings of the same names.
+    """The settings of devices and processes; all but `threads` are passed to Lightning Fabric under the same names.
 
     >>> FabricConfig(accelerator="cpu", threads=2).devices
     1
 
-    Raises FieldError on a number that is out of its range.
+    Raises FieldError if a number is out of its range.
 
     Args:
         accelerator: cpu, cuda, mps or auto
         devices: number of processes (devices) on each machine
         num_nodes: number of machines
-        strategy: auto, ddp, ...
-        threads: CPU threads per process; by default one for each core, or for each CPU of the control group's quota
+        strategy: how several processes train one network: auto, ddp, or another strategy of Lightning Fabric
+        threads: CPU threads per process; by default one for each core, or for each CPU that the container may use
     """
 
     accelerator: str = "auto"
@@ -193,7 +195,7 @@ class FabricConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """The logs of a training, besides metrics.csv.
+    """The settings of a training's logs; metrics.csv is always written.
 
     >>> LogConfig(progress=False).tensorboard
     True

@@ -1,4 +1,4 @@
-"""Configurations as nested plain values, for files and for comparison."""
+"""Functions that turn configurations into nested dicts, to be saved and compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["changed", "differences", "flatten", "to_dict"]
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Returns a configuration as a nested dict of plain values, as it is written to YAML and into checkpoints.
+    """Returns a configuration as a nested dict of plain values, as it is written to YAML files and checkpoints.
 
     >>> from bnn_itrd.config.train import LogConfig
     >>> to_dict(LogConfig())
@@ -37,7 +37,7 @@ def _plain(value: Any) -> Any:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested mappings as one dict with dotted names; an empty mapping stays as a value.
+    """Returns a nested dict as a single one with dotted names as keys; an empty dict stays as a value.
 
     >>> flatten({"a": {"b": 1}, "c": {}})
     {'a.b': 1, 'c': {}}
@@ -48,7 +48,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping) and value:
             flat.update(flatten(value, f"{name}."))
         else:
-            # A tuple that was saved is read as a list.
+            # YAML and JSON files hold a tuple as a list, so that only lists can be compared.
             flat[name] = list(value) if isinstance(value, tuple) else value
     return flat
 
@@ -73,7 +73,7 @@ _GROUPS = {"data": DataConfig, "network": NetworkConfig, "scheme": SchemeConfig,
 
 
 def _defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults for fields that an older saved configuration does not have yet."""
+    """Returns defaults, by dotted name, for fields that an older saved configuration may not have yet."""
     groups = {group: to_dict(kind()) for group, kind in _GROUPS.items() if isinstance(saved.get(group), Mapping)}
     distill = saved.get("distill")
     if isinstance(distill, Mapping):
@@ -83,9 +83,10 @@ def _defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changed(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Returns the fields of two configurations that differ and affect the results, field -> (saved, given).
+    """Returns the fields that differ between two configurations and affect a run's results, field -> (saved, given).
 
-    A field that an older saved configuration does not have yet counts as its default, or as 'absent' without one.
+    A field that an older saved configuration does not have yet counts as its default. A field without a default counts
+    as 'absent'.
 
     >>> changed({"train": {"lr": 0.1}}, {"train": {"lr": 0.2}})
     {'train.lr': (0.1, 0.2)}
@@ -98,7 +99,7 @@ def changed(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tup
 
 
 def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Returns a line for each field of two configurations that differs and affects the results.
+    """Returns a line of text for each field that differs between two configurations and affects a run's results.
 
     >>> differences({"train": {"lr": 0.1}}, {"train": {"lr": 0.2}})
     ['train.lr: 0.1 there, 0.2 given']

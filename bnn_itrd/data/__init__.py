@@ -1,4 +1,7 @@
-"""Data sets of images, by name, from folders, or a user's own; their splits yield batches."""
+"""Data sets of images: published ones by name, folders of images, and the user's own Datasets.
+
+Each is an `ImageData`, whose splits (training, held-out and test images) yield batches.
+"""
 
 from bnn_itrd.data.batches import UNLABELLED, Batch
 from bnn_itrd.data.datasets import DATASETS, as_image_data, load_data

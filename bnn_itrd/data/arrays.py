@@ -1,4 +1,4 @@
-"""Data sets that are arrays: the embedded digits, CIFAR-10 and CIFAR-100, .npz files."""
+"""Functions that load data sets of small images as arrays: scikit-learn's digits, CIFAR-10, CIFAR-100, .npz files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ __all__ = ["Arrays", "from_arrays", "load_cifar", "load_digits"]
 
 @dataclass(frozen=True)
 class Arrays:
-    """Training and test images, uint8 (n, h, w, c), their labels, int64 (n,) from 0, and the names of the classes."""
+    """A data set as NumPy arrays, before it is split and normalised.
+
+    x_train, x_test: images, uint8 (n, h, w, c); y_train, y_test: labels from 0, int64 (n,); classes: their names.
+    """
 
     x_train: np.ndarray[Any, Any]
     y_train: np.ndarray[Any, Any]
@@ -33,9 +36,10 @@ class Arrays:
 
 
 def from_arrays(config: DataConfig, arrays: Arrays) -> ImageData:
-    """Makes a data set from arrays in memory, normalised with mean and std of the images that are trained on.
+    """Returns the data set that is made from arrays, normalised with mean and std of the images that are trained on.
 
-    Raises UserError as `subset.choose` does.
+    config: image size, augmentation, and which training images are used or held out. Raises UserError as
+    `subset.choose` does, if there are too few images for that.
     """
     x, y = scale_whole(arrays.x_train, config.image_size), arrays.y_train
     x_test = scale_whole(arrays.x_test, config.image_size)
@@ -67,7 +71,10 @@ def from_arrays(config: DataConfig, arrays: Arrays) -> ImageData:
 
 
 def load_digits(config: DataConfig) -> ImageData:
-    """Loads scikit-learn's 1,797 handwritten digits, 8x8, 16 grey levels; every fifth of each class is for testing."""
+    """Returns the data set of scikit-learn's 1,797 handwritten digits, 8x8 pixels with 17 grey levels.
+
+    Every fifth image of each class is a test image.
+    """
     from sklearn import datasets
 
     bunch = datasets.load_digits()
@@ -81,7 +88,10 @@ def load_digits(config: DataConfig) -> ImageData:
 
 
 def _check_images(where: str, key: str, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> None:
-    """Raises UserError unless the arrays x_`key` and y_`key` are images and a whole number for each."""
+    """Raises UserError unless the arrays are uint8 images and one whole number for each of them.
+
+    where: the file, for the message. key: 'train' or 'test', which the arrays are named after, such as x_train.
+    """
     if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in (1, 3):
         raise UserError(
             f"{where}: x_{key} must be uint8 images (n, height, width, 1 or 3), "
@@ -97,14 +107,18 @@ def _check_images(where: str, key: str, images: np.ndarray[Any, Any], labels: np
 
 
 def _array(path: Path, key: str, found: object) -> np.ndarray[Any, Any]:
-    """Returns a part of an archive. Raises UserError if it is no array: NumPy then returns its bytes."""
+    """Returns `found`, an entry of an .npz file; raises UserError if it is no array but bytes, as of another file."""
     if not isinstance(found, np.ndarray):
         raise UserError(f"{path}: {key} in it is not a NumPy array: write the file again with numpy.savez")
     return found
 
 
 def _load_npz(path: Path) -> Arrays:
-    """Reads an .npz of x_train, x_test uint8 (n, h, w, c), y_train, y_test (n,), and if it has it classes (k,)."""
+    """Reads the arrays of an .npz file, and checks their dtypes, shapes and labels.
+
+    x_train, x_test: uint8 (n, h, w, c); y_train, y_test: whole numbers (n,); classes, if present: names (k,). Raises
+    UserError if the file cannot be read, or an array is missing or unusable.
+    """
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -121,7 +135,8 @@ def _load_npz(path: Path) -> Arrays:
         _check_images(str(path), split, arrays[f"x_{split}"], arrays[f"y_{split}"])
     if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
         raise UserError(
-            f"{path}: x_train has images of {arrays['x_train'].shape[1:]}, x_test of {arrays['x_test'].shape[1:]}"
+            f"{path}: x_train has images of {arrays['x_train'].shape[1:]}, x_test of {arrays['x_test'].shape[1:]}: all "
+            "must have the same height, width and channels"
         )
     if classes is None:
         present = {*arrays["y_train"].tolist(), *arrays["y_test"].tolist()}
@@ -147,7 +162,7 @@ def _load_npz(path: Path) -> Arrays:
 
 
 def load_cifar(config: DataConfig) -> ImageData:
-    """Loads CIFAR-10 or CIFAR-100 from an .npz or from torchvision's layout.
+    """Returns CIFAR-10 or CIFAR-100, read from an .npz file or from the folder that torchvision downloads.
 
     Raises UserError if the file or folder is missing or damaged, if the arrays have a wrong shape or dtype, or if a
     label is out of range.

@@ -1,4 +1,4 @@
-"""Augmentation of a batch of small images on their device: random crop with padding and flip in one gather."""
+"""Augmentation and normalisation of a batch of images on their device: random crop with padding, flip, mean and std."""
 
 from __future__ import annotations
 
@@ -11,16 +11,28 @@ __all__ = ["crop_and_flip", "draw", "normalise"]
 
 
 def draw(n: int, *, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Draws (row, column, mirrored) for n images, (n, 3) int64: offsets in [0, 2 * padding], mirrored in {0, 1}."""
+    """Draws a random crop and flip for each of n images, for `crop_and_flip`; returns int64 (n, 3).
+
+    A row has the crop's row and column in the padded image, in [0, 2 * padding], and 1 if the image is mirrored, else
+    0. The numbers are drawn on the CPU.
+
+    >>> draw(5, padding=4, flip=True, generator=torch.Generator()).shape
+    torch.Size([5, 3])
+    """
     offsets = torch.randint(0, 2 * padding + 1, (n, 2), generator=generator)
     mirrored = torch.randint(0, 2, (n, 1), generator=generator) if flip else torch.zeros(n, 1, dtype=torch.long)
     return torch.cat([offsets, mirrored], dim=1)
 
 
 def crop_and_flip(images: Tensor, choice: Tensor, *, padding: int) -> Tensor:
-    """Pads each image with zeros, crops it to its old size at its own offset, and mirrors it if chosen.
+    """Returns the images, each padded with zeros, cropped to its old size at its own place, and mirrored if chosen.
 
-    images (n, c, h, w) of any dtype, choice (n, 3) from `draw` on the same device -> (n, c, h, w).
+    images: (n, c, h, w) of any dtype. choice: (n, 3) from `draw`, on the same device. The result has the shape of
+    `images`.
+
+    >>> images = torch.arange(4).reshape(1, 1, 2, 2)
+    >>> crop_and_flip(images, torch.tensor([[1, 1, 1]]), padding=1).tolist()  # cropped in the middle, and mirrored
+    [[[[1, 0], [3, 2]]]]
     """
     n, c, h, w = images.shape
     if padding:

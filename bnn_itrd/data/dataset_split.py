@@ -1,4 +1,4 @@
-"""A split that reads a user's own torch Dataset, one sample at a time."""
+"""A split (such as the training images) that reads a user's own torch Dataset, one sample at a time."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["DatasetSplit", "SampleReader", "Samples"]
 
 @dataclass(frozen=True)
 class Samples:
-    """A map-style Dataset of (image, label), and how its images are read.
+    """A user's map-style Dataset of (image, label), and how its images are read.
 
-    name: its name in messages; shape: the (c, h, w) that every image must have, any by default; image_size, resize:
-    the side to which images are brought before that, and how, 'scale' or 'centre'; normalised_with: see
-    `images.to_pixels`.
+    name: its name in messages. shape: the (c, h, w) that every image must have; any by default. image_size: height and
+    width to which images are resized before their shape is checked. resize: how; 'scale' the whole image, or crop its
+    'centre'. normalised_with: see `images.to_pixels`.
     """
 
     name: str
@@ -42,17 +42,17 @@ class Samples:
         return len(self.dataset)
 
     def read(self, index: int, *, seed: int) -> tuple[Tensor, int]:
-        """Reads one sample: its image as uint8 (c, h, w), and its label.
+        """Returns one sample of the Dataset: its image as uint8 (c, h, w), and its label.
 
-        The global generators of torch, NumPy and Python are set to `seed` (see `kept_generators`), so that random
-        transforms that draw from them repeat. Raises UserError, naming the index, on a sample that is not
-        (image, label) as `to_pixels` takes it.
+        The global random generators of torch, NumPy and Python are seeded with `seed` before, so that the Dataset's
+        random transforms give the same image again. Raises UserError, which names the index, if the sample is not
+        (image, label) or `to_pixels` does not take the image.
         """
         where = f"{self.name}[{index}]"
         try:
             seed_all(seed)
             sample = self.dataset[index]
-        except Exception as error:  # whatever a user's code raises
+        except Exception as error:  # the user's code may raise anything
             first = (str(error).splitlines() or [""])[0]
             raise UserError(f"{where} cannot be read: {type(error).__name__}: {first}") from error
         if not isinstance(sample, (tuple, list)) or len(sample) != 2:
@@ -82,18 +82,22 @@ def _described(sample: object) -> str:
 
 
 def _whole(label: object, where: str) -> int:
-    """Returns a label as an int. Raises UserError if it is not a whole number."""
+    """Returns a label as an int; raises UserError if it is no whole number. where: the sample, for the message."""
     value = label
     if isinstance(label, (Tensor, np.ndarray, np.generic)) and label.reshape(-1).shape[0] == 1:
         value = label.reshape(-1)[0].item()
     if not isinstance(value, int):
-        line = " ".join(repr(label).split())  # one line, since `read_batches` keeps only the last of a message
+        # The message must be one line, because `read_batches` keeps only the last line of an error in a worker.
+        line = " ".join(repr(label).split())
         raise UserError(f"{where} must have a whole number as its label, got {line[:80]}")
     return int(value)
 
 
 class SampleReader(Dataset[Sample]):
-    """Reads samples of a user's Dataset; their random transforms depend on (*seeds, index in that Dataset) alone."""
+    """A Dataset of chosen samples of a user's Dataset, for DataLoader, with random transforms that can be repeated.
+
+    indices: the samples' indices in the user's Dataset. seeds: with the index, they seed a sample's random transforms.
+    """
 
     def __init__(self, samples: Samples, indices: Sequence[int], seeds: tuple[int, ...] = ()) -> None:
         self.samples, self.indices, self.seeds = samples, indices, seeds
@@ -115,13 +119,14 @@ class SampleReader(Dataset[Sample]):
 
 
 class DatasetSplit:
-    """Images of a user's Dataset, read in every epoch, so that its random transforms run; normalised on the device.
+    """A split whose images come from a user's Dataset; they are read again in every epoch, with its random transforms.
 
-    Random transforms depend on (seed, epoch, index) in training, and on the index alone in evaluation. Crop and flip
-    come after the user's transforms, and are drawn for the global batch as in `TensorSplit`.
+    The Dataset's random transforms are seeded by (seed, epoch, index) in training, and by the index alone in
+    evaluation. Crop and flip come after them. With several processes, crop and flip are drawn for the batch of all
+    processes, so that they do not depend on the number of processes. Images are normalised on the device.
 
-    indices: the samples of the Dataset that belong to the split, (n,); labels: their labels, (n,); workers: number of
-    processes that read ahead.
+    indices: the samples of the Dataset that belong to the split, (n,); labels: their labels, (n,); mean, std: (c,) on
+    the 0..1 scale; workers: number of processes that read ahead.
     """
 
     def __init__(
@@ -144,7 +149,7 @@ class DatasetSplit:
         return len(self.labels)
 
     def take(self, places: Tensor) -> DatasetSplit:
-        """Returns the split of the images at these places, (m,) int64."""
+        """Returns a split with some of the images; places: their indices in this split, (m,) int64."""
         return DatasetSplit(
             self.samples,
             self.indices[places],
@@ -159,7 +164,7 @@ class DatasetSplit:
     def _read(
         self, order: Sequence[int], batch_size: int, seeds: tuple[int, ...], device: torch.device
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields (uint8 images, their places in this split)."""
+        """Yields batches of (uint8 images, their indices in this split), read in `order`; seeds: see `SampleReader`."""
         reader = SampleReader(self.samples, self.indices.tolist(), seeds)
         for pixels, _, place in read_batches(reader, order, batch_size=batch_size, workers=self.workers, device=device):
             yield pixels, place
@@ -188,4 +193,4 @@ class DatasetSplit:
         return rearrange(pixels, "c h w -> h w c").numpy()
 
     def fingerprint(self) -> None:
-        """None: what the user's Dataset gives is known when it is read."""
+        """Returns None in place of a hash of the images, which are not known before the user's Dataset is read."""

@@ -1,4 +1,4 @@
-"""Functions that make a data set from its name, from the address of a user's own, or from objects."""
+"""Functions that make a data set from its name, from the address of the user's own code, or from a user's objects."""
 
 from __future__ import annotations
 
@@ -43,9 +43,11 @@ DATASETS: dict[str, Callable[[DataConfig], ImageData]] = {
 
 
 def load_data(config: DataConfig) -> ImageData:
-    """Loads the data set of a configuration; an address as its name, ``package.module:make``, runs the user's code.
+    """Returns the data set of a configuration, with its splits.
 
-    Raises UserError: an unknown name, missing or damaged files, bad labels, an option that a user's data set lacks.
+    If its name is an address, ``package.module:make``, the user's code is imported and makes the data set. Raises
+    UserError if the name is unknown, files are missing or damaged, labels are out of range, or an option does not
+    apply to the user's data set.
 
     >>> data = load_data(DataConfig(name="digits", val_fraction=0.1))
     >>> len(data.classes), data.input_shape
@@ -62,11 +64,12 @@ def load_data(config: DataConfig) -> ImageData:
 
 
 def as_image_data(data: Any) -> tuple[ImageData, dict[str, Any] | None]:
-    """Returns a data set, and its configuration as a dict; None if it was given as an object.
+    """Returns (data set, its configuration as a dict) for what a user passed as data to a function of the package.
 
     data: a name or an address, a `DataConfig`, `ImageData`, a torch Dataset or DataLoader, a pair of these (train,
-    test), or a mapping of them with the keys train, test and val. Raises UserError as `load_data` and
-    `ImageData.from_datasets` do, and on an object of another type.
+    test), or a mapping of them with the keys train, test and val. The configuration is None unless data is a name, an
+    address or a `DataConfig`. Raises UserError as `load_data` and `ImageData.from_datasets` do, and if data has another
+    type.
 
     >>> as_image_data("digits")[1]["name"]
     'digits'
@@ -85,7 +88,10 @@ _EXPECTED = (
 
 
 def _of_object(data: Any, *, image_size: int | None, workers: int | None) -> ImageData:
-    """Returns ImageData unchanged, or makes it from a Dataset, a pair or a mapping. Raises UserError."""
+    """Returns `data` if it is ImageData, or else makes ImageData from a Dataset, a pair or a mapping of Datasets.
+
+    image_size, workers: see `ImageData.from_datasets`. Raises UserError if `data` is something else.
+    """
     if isinstance(data, ImageData):
         _check_labels(data)
         return data
@@ -110,7 +116,7 @@ def _of_object(data: Any, *, image_size: int | None, workers: int | None) -> Ima
 
 
 def _check_labels(data: ImageData) -> None:
-    """Raises UserError if a label of a split is not a whole number, or out of the classes' range."""
+    """Raises UserError if the labels of a split are no whole numbers, or one is not the number of a class."""
     classes = len(data.classes)
     for name, split in (("train", data.train), ("val", data.val), ("test", data.test)):
         labels = None if split is None else split.labels
@@ -131,15 +137,19 @@ def _check_labels(data: ImageData) -> None:
             )
 
 
-# ---- a user's own data set, by its address
+# ---- a data set that is made by a user's own function or object, which is named by its address
 
 _DEFAULTS = DataConfig()
-# The fields that choose the training images: a user's function takes all of them or none.
+# The fields that choose the training images. A user's function that takes one of them must apply all three.
 _FEW = {"per_class", "per_class_seed", "unlabelled"}
 
 
 def _load_own(config: DataConfig) -> ImageData:
-    """Calls the user's function with the fields that its signature names, and applies the other fields here."""
+    """Returns the data set that the user's function at the address ``config.name`` makes.
+
+    The function gets the fields that its signature names. The other fields are applied to its result here, or refused
+    with a UserError if that is not possible.
+    """
     made, taken = _make(config)
     if taken & _FEW:
         taken |= _FEW
@@ -159,13 +169,17 @@ def _load_own(config: DataConfig) -> ImageData:
         )
     keeps = isinstance(made, ImageData)
     data = replace(data, name=config.name, train=_augmented(data.train, config, taken, keeps=keeps))
-    # The user's function applies the fields that it takes.
+    # The user's function has applied the fields that it takes, so they are not applied a second time.
     rest = replace(config, **{name: getattr(_DEFAULTS, name) for name in taken - {"name"}})
     return _chosen(data, rest) if rest.val_fraction or rest.per_class is not None else data
 
 
 def _make(config: DataConfig) -> tuple[Any, set[str]]:
-    """Returns the object at the address, or its result if it is callable, and the fields it takes. Raises UserError."""
+    """Returns (what the user's address gives, the names of the fields that it takes).
+
+    It gives the object at the address or, if that is callable, the result of calling it. Raises UserError if the import
+    or the call fails.
+    """
     what = f"data.name: {config.name}"
     make = import_address(config.name, what="data.name")
     if not callable(make):
@@ -183,16 +197,16 @@ def _make(config: DataConfig) -> tuple[Any, set[str]]:
 
 
 def _augmented(split: Split, config: DataConfig, taken: set[str], *, keeps: bool) -> Split:
-    """Returns the training split with those of `crop_padding` and `flip` that the user's code does not take.
+    """Returns a copy of the training split with the configuration's `crop_padding` and `flip`.
 
-    keeps: the split keeps its own values, unless the configuration has others than the defaults. Raises UserError on a
-    split of the user's own class.
+    taken: the fields that the user's code takes, which are not changed here. keeps: whether the split keeps its own
+    values where the configuration has the defaults. Raises UserError if the split has a class of the user's own.
     """
     wanted = {name: getattr(config, name) for name in ("crop_padding", "flip") if name not in taken}
     if keeps:
         wanted = {name: value for name, value in wanted.items() if value != getattr(_DEFAULTS, name)}
     if isinstance(split, FolderSplit):
-        wanted.pop("crop_padding", None)  # large images get a random resized crop instead
+        wanted.pop("crop_padding", None)  # images that are read from disk get a random resized crop instead
     elif wanted and not isinstance(split, (TensorSplit, DatasetSplit)):
         raise UserError(
             f"{config.name} gives a training split of its own, {type(split).__name__}: it must take data.crop_padding "
@@ -205,9 +219,11 @@ def _augmented(split: Split, config: DataConfig, taken: set[str], *, keeps: bool
 
 
 def _chosen(data: ImageData, config: DataConfig) -> ImageData:
-    """Returns the data with `val_fraction` held out, `per_class` images taken, other labels hidden; same normalisation.
+    """Returns the data set with only the training images that the configuration chooses; its normalisation stays.
 
-    Raises UserError if the data has held-out images already, or a training split of the user's own class.
+    `val_fraction` of the images is held out, `per_class` of each class are kept, and with `unlabelled` the others are
+    kept without labels. Raises UserError if the data set has held-out images already, or its training split has a class
+    of the user's own.
     """
     split = data.train
     if not isinstance(split, (TensorSplit, DatasetSplit)):

@@ -1,4 +1,4 @@
-"""Functions for images as uint8 pixels: reading, scaling, mean and standard deviation."""
+"""Functions for images as uint8 arrays: they read and scale images, and compute mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -28,12 +28,16 @@ __all__ = [
     "to_pixels",
 ]
 
-# ImageNet's statistics: what large images are normalised with by every published network.
+# Mean and standard deviation of ImageNet, with which published networks normalise large images.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def read_image(path: Path) -> np.ndarray[Any, Any]:
-    """Reads an image file as RGB, uint8 (h, w, 3). Raises UserError, naming the file, if it cannot be read."""
+    """Returns an image file's pixels as RGB, uint8 (h, w, 3). Raises UserError, which names the file, if it fails.
+
+    >>> read_image(Path("cat.jpg")).shape  # doctest: +SKIP
+    (480, 640, 3)
+    """
     try:
         return picture_of_file(path)
     except ImageError as error:
@@ -45,11 +49,11 @@ def to_pixels(
 ) -> np.ndarray[Any, Any]:
     """Returns an image as uint8 pixels (h, w, c), c = 1 or 3.
 
-    image: a Pillow picture, or uint8 or floats from 0 to 1 as (h, w), (h, w, c) or (c, h, w); floats are rounded to
-    the nearest of 256 levels. If both the first and the last axis could be the channels, it is the last one of an array
-    and the first one of a tensor. normalised_with: (mean, std) per channel if the floats are ``(x - mean) / std`` of
-    values x from 0 to 1.
-    Raises ValueError on an image that is none of these.
+    image: a Pillow picture, or an array or tensor of uint8 or of floats from 0 to 1, with the shape (h, w), (h, w, c)
+    or (c, h, w). Floats are rounded to the nearest of 256 levels. If both the first and the last axis could be the
+    channels, it is the last one of an array and the first one of a tensor. normalised_with: (mean, std) per channel if
+    the floats are ``(x - mean) / std`` of values x from 0 to 1.
+    Raises ValueError if the image is none of these.
 
     >>> to_pixels(torch.tensor([[[0.0, 1.0]]])).tolist()
     [[[0], [255]]]
@@ -79,7 +83,10 @@ def to_pixels(
 
 
 def _levels(array: Tensor, normalised_with: tuple[Sequence[float], Sequence[float]] | None) -> np.ndarray[Any, Any]:
-    """Returns uint8 or floats (h, w, c) as uint8. Raises ValueError on other types and values out of range."""
+    """Returns an image of uint8 or floats, (h, w, c), as uint8; normalised_with: see `to_pixels`.
+
+    Raises ValueError if its values have another type or are out of range.
+    """
     if array.dtype == torch.uint8:
         if normalised_with is not None:
             raise ValueError("it is uint8, but normalised=True says that the images are normalised floats")
@@ -91,7 +98,8 @@ def _levels(array: Tensor, normalised_with: tuple[Sequence[float], Sequence[floa
         mean, std = (torch.tensor(v, dtype=torch.float32) for v in normalised_with)
         values = values * std + mean
     low, high = float(values.min()), float(values.max())
-    # Half a level on either side is allowed as rounding. `not (... >= ...)`, and not `<`, so that NaN is refused too.
+    # Half a level on either side is allowed, as an error of rounding. It is written `not (... >= ...)` instead of `<`,
+    # so that NaN is refused too.
     if not (low >= -0.5 / 255 and high <= 1 + 0.5 / 255):
         found = f"its values go from {float(array.min()):.4g} to {float(array.max()):.4g}"
         if normalised_with is not None:
@@ -107,22 +115,26 @@ def _levels(array: Tensor, normalised_with: tuple[Sequence[float], Sequence[floa
 
 
 def _name(array: Tensor) -> str:
+    """Returns the name of a tensor's dtype, such as 'int64'."""
     return str(array.dtype).removeprefix("torch.")
 
 
 def _check_memory(images: int, size: int, channels: int) -> None:
-    """Raises UserError if images of this size, as floats, do not fit into the memory of this machine."""
+    """Raises UserError if so many float32 images of size x size pixels do not fit into the memory of this machine."""
     needed = 4 * images * channels * size**2
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else needed
     if needed > there:
         raise UserError(
-            f"data.image_size {size}: {images} images of {size}x{size} take {needed / 2**30:,.0f} GiB, and this "
-            f"machine has {there / 2**30:,.0f}: choose a smaller one"
+            f"data.image_size {size}: {images} images of {size}x{size} take {needed / 2**30:,.0f} GiB, but this "
+            f"machine has {there / 2**30:,.0f} GiB of memory: choose a smaller size"
         )
 
 
 def scale_whole(images: np.ndarray[Any, Any], size: int | None) -> np.ndarray[Any, Any]:
-    """Scales uint8 images (n, h, w, c) to (n, size, size, c), bilinear; returns them unchanged if size is None."""
+    """Returns uint8 images (n, h, w, c) scaled to (n, size, size, c) by bilinear interpolation.
+
+    Images that are not square are stretched. With size None the images are returned unchanged.
+    """
     if size is None or images.shape[1:3] == (size, size):
         return images
     _check_memory(len(images), size, images.shape[3])
@@ -132,17 +144,22 @@ def scale_whole(images: np.ndarray[Any, Any], size: int | None) -> np.ndarray[An
 
 
 def channel_sums(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Returns the sums of values and of squared values per image and channel, (n, 2, c), of uint8 images (n, h, w, c).
+    """Returns the sum of the values, and of their squares, for each image and channel, as `statistics` needs them.
 
-    They are whole numbers in float64, so their sum is exact in any order.
+    images: uint8 (n, h, w, c). The result is float64 (n, 2, c): entry 0 is the sum of values, entry 1 that of squares.
+    They are whole numbers, so that adding them up is exact in any order.
+
+    >>> channel_sums(np.array([3, 4], dtype=np.uint8).reshape(1, 1, 2, 1)).tolist()
+    [[[7.0], [25.0]]]
     """
     values = images.astype(np.float64)
     return np.stack([values.sum((1, 2)), np.square(values).sum((1, 2))], axis=1)
 
 
 def statistics(sums: np.ndarray[Any, Any], pixels: int) -> tuple[Tensor, Tensor]:
-    """Returns mean and standard deviation per channel, (c,) float32 on the 0..1 scale, from sums (2, c) over pixels.
+    """Returns mean and standard deviation per channel, each float32 (c,) on the 0..1 scale.
 
+    sums: the sum of the values and of their squares, (2, c), as of `channel_sums`. pixels: their number per channel.
     The standard deviation is at least 0.001, so that a channel without contrast can be divided by it.
     """
     mean = sums[0] / pixels
@@ -152,7 +169,11 @@ def statistics(sums: np.ndarray[Any, Any], pixels: int) -> tuple[Tensor, Tensor]
 
 
 def channel_statistics(images: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
-    """Returns mean and standard deviation per channel of uint8 images (n, h, w, c), as `statistics` does."""
-    # The images are summed in chunks, since a float64 copy takes eight times their memory.
+    """Returns mean and standard deviation per channel of uint8 images (n, h, w, c); both float32 (c,), 0..1 scale.
+
+    >>> channel_statistics(np.array([0, 255], dtype=np.uint8).reshape(1, 1, 2, 1))
+    (tensor([0.5000]), tensor([0.5000]))
+    """
+    # The images are summed in chunks, because a float64 copy of all takes eight times their memory.
     sums = [channel_sums(images[start : start + 2048]).sum(0) for start in range(0, len(images), 2048)]
     return statistics(np.sum(sums, axis=0), images.size // images.shape[3])

@@ -1,4 +1,4 @@
-"""A data set made from a user's own torch Datasets, which are read once for labels, classes, mean and std."""
+"""Functions that make a data set from a user's torch Datasets, which they read once to check images and labels."""
 
 from __future__ import annotations
 
@@ -31,13 +31,12 @@ from bnn_itrd.words import counted
 
 __all__ = ["OwnData", "OwnOptions", "is_own", "read_own"]
 
-# Pixels that are read at a time: 256 images of 128x128.
-_CHUNK_PIXELS = 2**22
+_CHUNK_PIXELS = 2**22  # the pixels that are read at a time, as of 256 images of 128x128
 
 
 @dataclass(frozen=True)
 class OwnOptions:
-    """The options of `ImageData.from_datasets`, which describes them."""
+    """The options of `ImageData.from_datasets`, whose docstring says what each of them means."""
 
     classes: Sequence[str] | int | None = None
     mean: Sequence[float] | None = None
@@ -66,12 +65,13 @@ class OwnOptions:
 
     @property
     def normalised_with(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """The (mean, std) with which the user's images are normalised already; None if they are not normalised."""
         if not self.normalised or self.mean is None or self.std is None:
             return None
         return tuple(map(float, self.mean)), tuple(map(float, self.std))
 
     def check_channels(self, channels: int) -> None:
-        """Raises UserError if mean or std are given but not for this number of channels, or not on the 0..1 scale."""
+        """Raises UserError if mean or std has not one number for each channel, or a number not on the 0..1 scale."""
         for name, values, low in (("mean", self.mean, 0.0), ("std", self.std, 1e-6)):
             if values is None:
                 continue
@@ -82,7 +82,7 @@ class OwnOptions:
 
 @dataclass(frozen=True)
 class OwnData:
-    """The fields of an `ImageData`, which describes them, without its name and `resize`."""
+    """The result of `read_own`: the fields of `ImageData`, as described there, without its name and `resize`."""
 
     classes: tuple[str, ...]
     mean: tuple[float, ...]
@@ -95,9 +95,10 @@ class OwnData:
 
 @dataclass(frozen=True)
 class _Scanned:
-    """The results of reading a Dataset once.
+    """What is known of a user's Dataset after reading it once.
 
-    labels: (n,); sums: (n, 2, c), see `channel_sums`; images: uint8 (n, c, h, w) if they are kept in memory, else None.
+    samples, workers: the Dataset and the number of processes that read it. labels: (n,). sums: (n, 2, c), of the pixel
+    values and their squares (see `channel_sums`). images: uint8 (n, c, h, w) if they are kept in memory, else None.
     """
 
     samples: Samples
@@ -108,17 +109,17 @@ class _Scanned:
 
 
 def is_own(given: object) -> bool:
-    """Returns whether an object could be a user's Dataset or DataLoader; `read_own` may still refuse it."""
+    """Returns whether an object could be a Dataset or DataLoader of (image, label); `read_own` may still refuse it."""
     if isinstance(given, (str, bytes, dict, Tensor, np.ndarray)):
         return False
     return isinstance(given, (DataLoader, IterableDataset)) or hasattr(given, "__getitem__")
 
 
 def read_own(train: Any, test: Any, val: Any, options: OwnOptions) -> OwnData:
-    """Reads every image of the Datasets or DataLoaders once and makes their splits; `test` and `val` may be None.
+    """Returns the splits of a user's Datasets or DataLoaders, with classes, mean and std; every image is read once.
 
-    Without `test`, a fifth of each class's training images is used for it. Raises UserError, naming the Dataset and the
-    index, as `ImageData.from_datasets` says.
+    test, val: may be None. Without `test`, a fifth of each class's training images is taken for it. Raises UserError
+    as `ImageData.from_datasets` does; the message names the Dataset and the index.
     """
     given = {"train": train} | {name: one for name, one in (("test", test), ("val", val)) if one is not None}
     sets = {name: _dataset(name, one, options) for name, one in given.items()}
@@ -147,7 +148,7 @@ def read_own(train: Any, test: Any, val: Any, options: OwnOptions) -> OwnData:
 
 
 def _dataset(name: str, given: Any, options: OwnOptions) -> tuple[Samples, int]:
-    """Returns the Dataset of a Dataset or DataLoader, and the number of processes that read it. Raises UserError."""
+    """Returns the Dataset of a Dataset or DataLoader, and the number of processes to read it; or raises UserError."""
     workers = options.workers
     dataset = given
     if isinstance(given, DataLoader):
@@ -156,7 +157,7 @@ def _dataset(name: str, given: Any, options: OwnOptions) -> tuple[Samples, int]:
         workers = given.num_workers if workers is None else workers
     if isinstance(dataset, IterableDataset):
         raise UserError(
-            f"{name} is an IterableDataset, which has no order to shuffle: give a Dataset with __len__ and __getitem__"
+            f"{name} is an IterableDataset, which cannot be shuffled: give a Dataset with __len__ and __getitem__"
         )
     if not is_own(dataset) or not hasattr(dataset, "__len__"):
         raise UserError(
@@ -174,7 +175,7 @@ def _is_array(given: object) -> bool:
 
 
 def _check_loader(name: str, loader: DataLoader[Any]) -> None:
-    """Raises UserError if a loader does more than batch and shuffle its Dataset, since only the Dataset is used."""
+    """Raises UserError if a DataLoader does more than batch and shuffle, because only its Dataset is used."""
     if isinstance(loader.dataset, IterableDataset):
         return  # `_dataset` refuses it
     loader_use = f"{name} is a DataLoader, of which only the Dataset is used"
@@ -202,7 +203,7 @@ def _check_loader(name: str, loader: DataLoader[Any]) -> None:
 
 
 def _scan(samples: Samples, workers: int, *, keep: bool) -> _Scanned:
-    """Reads a Dataset once, as in an evaluation; keep: hold the images in memory."""
+    """Reads a Dataset once and returns its labels and sums; keep: the images too, which are then held in memory."""
     assert samples.shape is not None
     n, (channels, height, width) = len(samples), samples.shape
     labels = torch.zeros(n, dtype=torch.int64)
@@ -221,10 +222,7 @@ def _scan(samples: Samples, workers: int, *, keep: bool) -> _Scanned:
 
 
 def _classes(scans: dict[str, _Scanned], options: OwnOptions) -> tuple[str, ...]:
-    """Returns the names of the classes: those given, else the Datasets' own, else the labels as text.
-
-    Raises UserError on a label without a class, and on fewer than two classes.
-    """
+    """Returns the class names: the options', else the Datasets', else the labels as texts; or raises UserError."""
     given = options.classes
     if given is not None:
         names = tuple(map(str, range(given) if isinstance(given, int) else given))
@@ -251,7 +249,7 @@ def _classes(scans: dict[str, _Scanned], options: OwnOptions) -> tuple[str, ...]
 
 
 def _named(dataset: Any) -> tuple[str, ...] | None:
-    """Returns the attribute `classes` of a Dataset, which torchvision's have, or of the Dataset inside a Subset."""
+    """Returns the class names in the attribute `classes` of a Dataset, or of that inside a Subset; None without it."""
     while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
         dataset = dataset.dataset
     found = getattr(dataset, "classes", None)
@@ -262,6 +260,7 @@ def _named(dataset: Any) -> tuple[str, ...] | None:
 
 
 def _numbers(scans: dict[str, _Scanned]) -> tuple[str, ...]:
+
     present = set(torch.cat([scan.labels for scan in scans.values()]).tolist())
     return numbered_classes(present, instead="give classes= (names, or how many)")
 
@@ -272,7 +271,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _fifth(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the places to train on and those to test on if no test images are given; prints a note about it."""
+    """Returns (indices to train on, indices to test on), a fifth of each class; prints a note about the choice."""
     train, test = hold_out_fifth(labels.numpy(), "train")
     kept = f"{len(test)} of the {len(labels)} training images, a fifth of each class, are kept for testing"
     print(f"note: no test images are given: {kept}", file=sys.stderr)
@@ -280,7 +279,7 @@ def _fifth(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _statistics(scan: _Scanned, places: Tensor, options: OwnOptions) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns the mean and standard deviation of the options, or else those of the images at these places."""
+    """Returns (mean, std), per channel: those of the options, or else of the images with the indices `places`."""
     if options.mean is not None and options.std is not None:
         return tuple(map(float, options.mean)), tuple(map(float, options.std))
     assert scan.samples.shape is not None

@@ -1,4 +1,7 @@
-"""Random numbers that depend on (seed, epoch, ...) alone, so that an epoch can be repeated without earlier ones."""
+"""Functions for random numbers that depend on (seed, epoch, ...) alone.
+
+So a resumed training continues exactly, because an epoch's random numbers do not depend on the epochs before it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ __all__ = ["kept_generators", "mix_seed", "seed_all", "shuffled"]
 
 
 def mix_seed(*parts: int) -> int:
-    """Returns one seed in [0, 2^63) from several numbers: the run's seed, the epoch, a number for its purpose.
+    """Returns a single seed, in [0, 2^63), that is mixed from several numbers: a run's seed, the epoch, a purpose.
+
+    The order of the numbers matters. Different numbers give unrelated seeds.
 
     >>> mix_seed(0, 3) == mix_seed(0, 3), mix_seed(0, 3) == mix_seed(3, 0)
     (True, False)
@@ -23,13 +28,21 @@ def mix_seed(*parts: int) -> int:
 
 
 def shuffled(n: int, *, seed: int, epoch: int) -> Tensor:
-    """Returns the order of the images in an epoch, a permutation (n,) int64 that depends on (seed, epoch) alone."""
+    """Returns the order of n images in an epoch: a permutation, int64 (n,), that depends on (seed, epoch) alone.
+
+    >>> torch.equal(shuffled(10, seed=0, epoch=3), shuffled(10, seed=0, epoch=3))
+    True
+    """
     generator = torch.Generator().manual_seed(mix_seed(seed, epoch, 0))
     return torch.randperm(n, generator=generator)
 
 
 def seed_all(seed: int) -> None:
-    """Seeds the global generators of torch (the CPU's), NumPy and Python."""
+    """Seeds the global random generators of torch (on the CPU), NumPy and Python, for code that draws from them.
+
+    >>> with kept_generators():
+    ...     seed_all(7)
+    """
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
@@ -37,7 +50,7 @@ def seed_all(seed: int) -> None:
 
 @contextmanager
 def kept_generators() -> Iterator[None]:
-    """Restores the states that `seed_all` changes at the end of a ``with`` block.
+    """Returns a context manager that restores the global random generators, those of `seed_all`, at its end.
 
     >>> with kept_generators():
     ...     seed_all(7)

@@ -1,4 +1,4 @@
-"""A data set: splits that yield batches, class names, normalisation."""
+"""The classes of a data set: `ImageData`, which has the splits, class names and normalisation, and what a split is."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ __all__ = ["ImageData", "ImageFacts", "Split"]
 
 
 class Split(Protocol):
-    """A set of images that yields batches of (images float32 normalised, labels, sample indices).
+    """The interface of a split: a set of images, such as the training images, that yields batches.
 
-    labels: int64 (n,), `UNLABELLED` for images without a label; mean, std: (c,) on the 0..1 scale. Small images are
-    held in memory (`TensorSplit`); files and a user's own Dataset are read as needed (`FolderSplit`, `DatasetSplit`).
+    A batch is (normalised float32 images, labels, indices of the images in the split). labels: int64 (n,), `UNLABELLED`
+    (-1) for images without a label; mean, std: (c,) on the 0..1 scale. `TensorSplit` holds small images in memory;
+    `FolderSplit` reads files, and `DatasetSplit` reads a user's own Dataset.
     """
 
     labels: Tensor
@@ -34,25 +35,32 @@ class Split(Protocol):
     def train_batches(
         self, batch_size: int, *, seed: int, epoch: int, device: torch.device, rank: int = 0, world: int = 1
     ) -> Iterator[Batch]:
-        """Yields shuffled and augmented batches of this process; only full ones, of batch_size / world images each."""
+        """Yields an epoch's shuffled and augmented batches (images, labels, indices); a last short one is left out.
+
+        batch_size: images per step, over all processes. rank, world: number of this process, and how many there are;
+        each process gets batch_size / world images.
+        """
         ...
 
     def eval_batches(self, batch_size: int, *, device: torch.device) -> Iterator[Batch]:
-        """Yields batches in order, not augmented; the last one may be short."""
+        """Yields batches (images, labels, indices) in order, without augmentation; the last one may be short."""
         ...
 
     def raw(self, index: int) -> np.ndarray[Any, Any]:
-        """Returns an image as in an evaluation, before normalisation: uint8 (h, w, c)."""
+        """Returns a single image as in evaluation, but before normalisation: uint8 (h, w, c)."""
         ...
 
     def fingerprint(self) -> str | None:
-        """Returns a hash of all that `eval_batches` yields, in hex; None where only reading every image would tell."""
+        """Returns a hash, in hex, of the images and labels of `eval_batches`, by which equal splits are recognised.
+
+        Returns None if the hash is not known without reading every image.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What an exported file records of its images: the fields of `ImageData`, which describes them, without splits."""
+    """What an exported file records about its images: the fields of `ImageData`, as described there, without splits."""
 
     name: str
     classes: tuple[str, ...]
@@ -64,10 +72,12 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set: splits, class names, and the normalisation (mean, std per channel on the 0..1 scale).
+    """A data set: its splits, class names and normalisation.
 
-    input_shape: (channels, height, width) of every image; val: the held-out images, or None; resize: how an image of
-    another size is brought to input_shape: 'scale' it whole, or take its 'centre'.
+    classes: the names, in the order of the labels. mean, std: the normalisation, per channel on the 0..1 scale.
+    input_shape: (channels, height, width) of every image. train, val, test: the splits; val holds training images that
+    are held out, or is None. resize: how an image of another size gets input_shape: 'scale' the whole image, or crop
+    its 'centre'.
     """
 
     name: str
@@ -82,13 +92,13 @@ class ImageData:
 
     @property
     def held(self) -> Split:
-        """The images that a training is evaluated on: those that are held out, or the test images where none are."""
+        """The split on which a training is evaluated: the held-out images, or the test images if none are held out."""
         return self.test if self.val is None else self.val
 
     def check_crops(self) -> None:
-        """Raises UserError if the padding is so wide that a random crop may contain nothing of the image.
+        """Raises UserError if `crop_padding` is so wide that a random crop may contain padding alone.
 
-        A batch of such crops has no variance, so BatchNorm would divide by almost 0.
+        A batch of such crops has no variance, so that BatchNorm would divide by almost 0.
         """
         _, height, width = self.input_shape
         padding, side = getattr(self.train, "crop_padding", 0), min(height, width)
@@ -117,12 +127,13 @@ class ImageData:
         workers: int | None = None,
         name: str = "own",
     ) -> ImageData:
-        """Makes a data set from torch Datasets whose samples are (image, label); every sample is read once and checked.
+        """Returns a data set made from torch Datasets whose samples are (image, label).
 
-        An image is a Pillow picture, uint8 (h, w), (h, w, c) or (c, h, w), or the same as floats from 0 to 1, with 1 or
-        3 channels; floats are rounded to 256 levels, as in a file. A label is a whole number from 0. The training
-        Dataset is read again in every epoch, so its random transforms run; the global generators of torch, NumPy and
-        Python are seeded with (seed, epoch, index) before each sample, so a run that is resumed continues exactly.
+        Every sample is read once and checked. An image is a Pillow picture, or an array or tensor with 1 or 3 channels,
+        (h, w), (h, w, c) or (c, h, w), of uint8 or of floats from 0 to 1, which are rounded to 256 levels. A label is a
+        whole number from 0. The training Dataset is read again in every epoch, so its random transforms run. Before
+        each sample, the global random generators of torch, NumPy and Python are seeded with (seed, epoch, index), so
+        that a resumed run continues exactly.
 
         Args:
             train, test, val: Datasets, or DataLoaders, of which the Dataset and num_workers are used; without `test`, a
@@ -130,16 +141,16 @@ class ImageData:
             classes: names, or their number; by default the Dataset's `classes`, as torchvision's have, or the labels
             mean, std: per channel on the 0..1 scale; by default those of the training images, without augmentation
             normalised: the images are floats that are already normalised with mean and std
-            image_size: height and width to which images are brought; by default all must have the same size
-            resize: how that is done, here and by an exported file: 'scale' the whole image, or take its 'centre'
+            image_size: height and width to which images are resized; by default all must have the same size
+            resize: how that is done, here and by an exported file: 'scale' the whole image, or crop its 'centre'
             crop_padding, flip: zero padding before a random crop, mirroring at random; after the Dataset's transforms
             in_memory: keep the images in memory after the first reading; the Dataset's random transforms then run once
             workers: number of processes that read ahead; by default the DataLoader's, or 0: this process reads
             name: the data set's name in reports and files
 
-        Raises UserError: a Dataset without length or images, an unusable image or label (the index is named),
-        images that differ in size or channels, labels out of range, floats outside 0..1 without `normalised`, a
-        DataLoader with its own sampler, batch sampler or collate function.
+        Raises UserError if a Dataset has no length or no images, an image or label cannot be used (the index is named),
+        images differ in size or channels, labels are out of range, floats are outside 0..1 without `normalised`, or a
+        DataLoader has its own sampler, batch sampler or collate function.
 
         >>> from torch.utils.data import TensorDataset
         >>> images, labels = torch.rand(20, 3, 8, 8), torch.arange(20) % 2
@@ -151,7 +162,10 @@ class ImageData:
         return cls(name, **vars(read_own(train, test, val, options)), resize=resize)
 
     def normalised_with(self, mean: Sequence[float], std: Sequence[float]) -> ImageData:
-        """Returns the same images, not copied, normalised with this mean and std per channel (0..1 scale)."""
+        """Returns the same data set, normalised with another mean and std per channel (0..1 scale).
+
+        The images are shared with this data set, not copied.
+        """
 
         def under(split: Split) -> Split:
             changed = copy.copy(split)

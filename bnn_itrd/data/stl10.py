@@ -1,4 +1,4 @@
-"""A reader of STL-10 (Coates et al. 2011) from its published binary files."""
+"""Functions that load STL-10 (Coates et al. 2011) from its published binary files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ _SIDE = 96
 
 
 def _split(folder: Path, split: str, classes: int) -> tuple[_Array, _Array]:
-    """Reads images uint8 (n, 96, 96, 3) and labels from 0; in the files columns come first, and labels begin at 1."""
+    """Reads the images, uint8 (n, 96, 96, 3), and labels (n,) from 0 of a split, 'train' or 'test'.
+
+    In the files an image is stored column by column, and labels begin at 1. Raises UserError if the files have another
+    size, or a label is no class.
+    """
     x, y = (np.fromfile(folder / f"{split}_{part}.bin", dtype=np.uint8) for part in ("X", "y"))
     image = 3 * _SIDE**2
     if len(x) == 0 or len(x) % image:
@@ -36,10 +40,10 @@ def _split(folder: Path, split: str, classes: int) -> tuple[_Array, _Array]:
 
 
 def load_stl10(config: DataConfig) -> ImageData:
-    """Loads the 5,000 training and 8,000 test images, 96x96, from the binary files that torchvision downloads.
+    """Returns STL-10: 5,000 training and 8,000 test images of 96x96, read from the files that torchvision downloads.
 
-    The unlabelled images are not read.
-    Raises UserError: no folder, a missing file, a file of another size, labels out of range.
+    Its unlabelled images are not read. Raises UserError if the folder or a file is missing, a file has another size, or
+    a label is out of range.
     """
     files = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "class_names.txt")
     remedies = (

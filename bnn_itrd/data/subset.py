@@ -1,4 +1,4 @@
-"""The choice of the training images: those that are trained on, held out, or used without their labels."""
+"""Functions that choose which training images are trained on, held out, or used without their labels."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _TEST_SHARE = 0.2
 
 
 def _hold_out(labels: np.ndarray[Any, Any], fraction: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Returns the indices to train on and those held out, the same share of each class, the same for every seed.
+    """Returns (indices to train on, held-out indices) of images with these labels, (n,).
 
-    labels: (n,). Raises UserError if no image is left to train on.
+    The share `fraction` of each class is held out. The choice does not depend on a run's seed. Raises UserError if no
+    image is left to train on.
     """
     held = np.zeros(len(labels), dtype=bool)
     rng = np.random.default_rng(0)
@@ -30,14 +31,19 @@ def _hold_out(labels: np.ndarray[Any, Any], fraction: float) -> tuple[np.ndarray
         members = np.flatnonzero(labels == c)
         held[rng.permutation(members)[: round(fraction * len(members))]] = True
     if held.all():
-        raise UserError(f"data.val_fraction {fraction} leaves no image to train on")
+        raise UserError(f"data.val_fraction {fraction} leaves no image to train on: give a smaller share")
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def hold_out_fifth(labels: np.ndarray[Any, Any], where: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Returns the indices to train on and those of a fifth of each class to test on, for data without test images.
+    """Returns (indices to train on, indices to test on) for a data set without test images: a fifth of each class.
 
-    labels: (n,); where: the data's name in messages. Raises UserError on a class of fewer than 3 images.
+    labels: those of its images, (n,). where: the data set's name in messages. Raises UserError if a class has fewer
+    than 3 images.
+
+    >>> train, test = hold_out_fifth(np.array([0] * 5 + [1] * 5), "mine")
+    >>> len(train), len(test)
+    (8, 2)
     """
     train, test = _hold_out(labels, _TEST_SHARE)
     if len(np.unique(labels[test])) < len(np.unique(labels)):
@@ -46,10 +52,10 @@ def hold_out_fifth(labels: np.ndarray[Any, Any], where: str) -> tuple[np.ndarray
 
 
 def numbered_classes(present: Collection[int], *, instead: str) -> tuple[str, ...]:
-    """Returns the names of classes without names: "0" to the largest label.
+    """Returns the numbers from 0 to the largest label as texts, for classes that have no names.
 
     present: the labels that occur. instead: what else the user can do, for the message. Raises UserError if a number
-    from 0 to the largest is missing; then no list of names is made, so a huge label takes no memory.
+    from 0 to the largest is missing, before names are made, so that a huge label takes no memory.
 
     >>> numbered_classes({0, 1, 2}, instead="name them")
     ('0', '1', '2')
@@ -66,18 +72,24 @@ def numbered_classes(present: Collection[int], *, instead: str) -> tuple[str, ..
 def choose(
     config: DataConfig, labels: np.ndarray[Any, Any], classes: Sequence[str]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Returns the indices to train on and those held out, for labels (n,).
+    """Returns (indices to train on, held-out indices) for training images with these labels, (n,).
 
-    First `val_fraction` is held out, then `per_class` images of each class are taken from the rest; with `unlabelled`
-    all of the rest is taken, and `hide_labels` hides the other labels. The choice depends on the configuration alone,
-    so every network of a run gets the same images. The held-out images do not depend on `per_class`, and a smaller
-    `per_class` chooses a part of a larger one's images (Ahn et al. 2019 train on few images per class).
-    Raises UserError if a class has fewer images, or `val_fraction` is less than one image.
+    First `val_fraction` of the images is held out. Then `per_class` images of each class are taken from the rest. With
+    `unlabelled`, all of the rest is taken; `hide_labels` then hides the labels of the others. The choice depends on the
+    configuration alone, so every network of a run gets the same images. The held-out images do not depend on
+    `per_class`, and a smaller `per_class` chooses a part of the images of a larger one. Ahn et al. 2019 train on so few
+    images per class.
+    Raises UserError if a class has too few images, or `val_fraction` is less than one image.
+
+    >>> keep, held = choose(DataConfig(val_fraction=0.5), np.array([0, 0, 1, 1]), ["a", "b"])
+    >>> len(keep), len(held)
+    (2, 2)
     """
     keep, held = _hold_out(labels, config.val_fraction)
     if config.val_fraction and not len(held):
         raise UserError(
-            f"data.val_fraction {config.val_fraction} of the {counted(len(labels), 'training image')} holds out none"
+            f"data.val_fraction {config.val_fraction} of the {counted(len(labels), 'training image')} holds out none: "
+            "give a larger share"
         )
     if config.per_class is None:
         return keep, held
@@ -93,7 +105,10 @@ def choose(
 
 
 def _few_of_each(config: DataConfig, labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Returns the places of `per_class` images of each class, in order; labels: (n,), of the images not held out."""
+    """Returns the indices of `per_class` images of each class, in rising order.
+
+    labels: those of the images that are not held out, (n,), to which the indices refer.
+    """
     few = []
     for c in np.unique(labels):
         rng = np.random.default_rng([config.per_class_seed, int(c)])
@@ -102,7 +117,13 @@ def _few_of_each(config: DataConfig, labels: np.ndarray[Any, Any]) -> np.ndarray
 
 
 def hide_labels(config: DataConfig, labels: Tensor) -> None:
-    """Sets all but `per_class` labels of each class to `UNLABELLED`, in place; labels: (n,)."""
+    """Sets the labels of all but `per_class` images of each class to `UNLABELLED`, in place; labels: (n,).
+
+    >>> labels = torch.tensor([0, 0, 1, 1])
+    >>> hide_labels(DataConfig(per_class=1), labels)
+    >>> (labels == UNLABELLED).sum().item()
+    2
+    """
     hidden = torch.ones(len(labels), dtype=torch.bool)
     hidden[torch.from_numpy(_few_of_each(config, labels.numpy()))] = False
     labels[hidden] = UNLABELLED

@@ -1,4 +1,4 @@
-"""A split of small images that are held in memory as one tensor."""
+"""A split (such as the training images) of small images that are held in memory as one tensor."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ __all__ = ["TensorSplit"]
 
 
 class TensorSplit:
-    """Small images as one uint8 tensor (n, c, h, w), moved to the device once and augmented there in batches.
+    """A split of small images in one uint8 tensor, which is moved to the device once and augmented there in batches.
 
-    Every process draws the same global batch and takes its share, so N processes train on the same batches as one.
+    With several processes, each one draws the random order and crops of all processes and takes its share of them. So N
+    processes train on the same batches as a single one.
+
+    images: (n, c, h, w); labels: (n,); mean, std: (c,) on the 0..1 scale; crop_padding, flip: as in `DataConfig`.
 
     >>> images, half = torch.zeros(6, 3, 8, 8, dtype=torch.uint8), torch.full((3,), 0.5)
     >>> split = TensorSplit(images, torch.arange(6), half, half, crop_padding=1, flip=True)
@@ -41,7 +44,7 @@ class TensorSplit:
         return len(self.labels)
 
     def take(self, places: Tensor) -> TensorSplit:
-        """Returns the split of the images at these places, (m,) int64."""
+        """Returns a split with some of the images; places: their indices in this split, (m,) int64."""
         places = places.to(self.images.device)
         return TensorSplit(
             self.images[places],
@@ -53,6 +56,7 @@ class TensorSplit:
         )
 
     def _to(self, device: torch.device) -> None:
+        """Moves images, labels, mean and std to a device, unless they are there already."""
         if self.images.device != device:
             self.images, self.labels = self.images.to(device), self.labels.to(device)
             self.mean, self.std = self.mean.to(device), self.std.to(device)
@@ -63,7 +67,8 @@ class TensorSplit:
         self._to(device)
         n = len(self)
         generator = torch.Generator().manual_seed(mix_seed(seed, epoch, 1))
-        # An epoch's random numbers are copied to the device at once, so that no step has to wait for a copy.
+        # All random numbers of an epoch are copied to the device before its first step, so that no step waits for a
+        # copy.
         order = shuffled(n, seed=seed, epoch=epoch).to(device)
         choices = draw(n, padding=self.crop_padding, flip=self.flip, generator=generator).to(device)
         for start in range(rank, n // batch_size * batch_size, batch_size):

@@ -1,6 +1,7 @@
-"""TrivialAugment for a batch of small images on their device: each image gets one random operation.
+"""Functions that apply TrivialAugment to a batch of images on their device: each image gets one random operation.
 
-Müller and Hutter, TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation, ICCV 2021, in its wide form.
+The method is that of Müller and Hutter, TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation, ICCV 2021,
+with its wide ranges of magnitudes.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from torchvision.transforms.v2 import functional as tv
 
 __all__ = ["OPERATIONS", "TrivialChoices", "draw_trivial", "trivial_augment"]
 
+# The number of magnitudes of an operation, evenly spaced from 0 to the largest.
 _BINS = 31
-# The largest magnitude of each operation, and whether its sign is drawn too. The magnitudes of posterize and solarize
-# are subtracted: from 8 bits down to 2, from the threshold 255 down to 0.
+# Operation -> (its largest magnitude, whether its sign is random too). The magnitude of posterize is subtracted from 8
+# bits, which leaves at least 2; that of solarize is subtracted from the threshold 255.
 _STRONGEST: dict[str, tuple[float, bool]] = {
     "identity": (0.0, False),
     "shear_x": (0.99, True),
@@ -41,10 +43,10 @@ _GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 
 @dataclass(frozen=True)
 class TrivialChoices:
-    """The random operations of n images, drawn on the CPU and sorted by operation.
+    """The random operations for n images, sorted by operation, so that each operation runs on all its images at once.
 
-    order: (n,) int64, the places of the images; counts: the number of images for each of `OPERATIONS`; magnitudes:
-    (n,) float32, in the order of `order`.
+    order: int64 (n,), the images' indices in the batch, sorted. counts: how many of them, from the front, get each of
+    `OPERATIONS`. magnitudes: float32 (n,), in the same order.
     """
 
     order: Tensor
@@ -53,7 +55,7 @@ class TrivialChoices:
 
 
 def draw_trivial(n: int, random: np.random.Generator) -> TrivialChoices:
-    """Draws for each of n images an operation, one of 31 magnitudes, and a sign if the operation has one.
+    """Draws an operation for each of n images, with one of its 31 magnitudes, and a sign if the operation has one.
 
     >>> choices = draw_trivial(100, np.random.default_rng(0))
     >>> sum(choices.counts), len(choices.counts), choices.order.shape
@@ -73,9 +75,14 @@ def draw_trivial(n: int, random: np.random.Generator) -> TrivialChoices:
 
 
 def trivial_augment(images: Tensor, choices: TrivialChoices) -> Tensor:
-    """Returns the images, (n, c, h, w) uint8 with 1 or 3 channels, each after its own operation; same shape and type.
+    """Returns the images after each has undergone its own operation, in the same shape and dtype.
 
-    The operations give torchvision's values, except for a few pixels of ``colour`` that differ by one level.
+    images: uint8 (n, c, h, w) with 1 or 3 channels. choices: from `draw_trivial`, on the same device. The operations
+    give the same values as torchvision's, except for a few pixels of ``colour`` that differ by one level.
+
+    >>> images = torch.zeros(5, 3, 8, 8, dtype=torch.uint8)
+    >>> trivial_augment(images, draw_trivial(5, np.random.default_rng(0))).shape
+    torch.Size([5, 3, 8, 8])
     """
     sorted_images = images[choices.order]
     parts, start = [], 0
@@ -90,7 +97,7 @@ def trivial_augment(images: Tensor, choices: TrivialChoices) -> Tensor:
 
 
 def _apply(operation: str, images: Tensor, magnitude: Tensor) -> Tensor:
-    """Applies one operation to images (n, c, h, w) uint8, with a magnitude for each image, (n,)."""
+    """Returns uint8 images (n, c, h, w) after one operation, with a magnitude for each image, (n,)."""
     if operation in _GEOMETRIC:
         return _warp(images, *_sources(operation, images.shape[2:], magnitude))
     size = magnitude.reshape(-1, 1, 1, 1)
@@ -112,7 +119,10 @@ def _apply(operation: str, images: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def _pole(operation: str, pixels: Tensor) -> Tensor:
-    """Returns the image that a blend gives at the magnitude -1: black, grey, the mean grey, or blurred."""
+    """Returns the images with which an operation blends the given ones: black, grey, of the mean grey, or blurred.
+
+    operation: brightness, colour, contrast or sharpness. A magnitude of -1 gives these images, and 0 the given ones.
+    """
     if operation == "brightness":
         return torch.zeros_like(pixels)
     if operation == "sharpness":
@@ -124,10 +134,10 @@ def _pole(operation: str, pixels: Tensor) -> Tensor:
 
 
 def _blurred(pixels: Tensor) -> Tensor:
-    """Returns the pixels smoothed with 3x3 weights, 5/13 in the middle and 1/13 around it; the border is kept."""
+    """Returns the images smoothed by a 3x3 filter, 5/13 in the middle and 1/13 around it; border pixels stay."""
     if min(pixels.shape[2:]) < 3:
         return pixels
-    # This is not a convolution, since a GPU would round its inputs to TF32's ten bits.
+    # A convolution is not used, because a GPU may round its inputs to the ten bits of TF32.
     nine = 9 * F.avg_pool2d(pixels, 3, stride=1)
     blurred = pixels.clone()
     blurred[:, :, 1:-1, 1:-1] = ((nine + 4 * pixels[:, :, 1:-1, 1:-1]) / 13).round()
@@ -135,7 +145,10 @@ def _blurred(pixels: Tensor) -> Tensor:
 
 
 def _sources(operation: str, size: torch.Size, magnitude: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns where each pixel of the result is taken from: x and y, (n, h, w), from the middle of the image."""
+    """Returns the coordinates (x, y) from which a geometric operation takes each pixel of its result.
+
+    size: (h, w). magnitude: (n,). x, y: (n, h, w), in pixels from the middle of the image.
+    """
     height, width = size
     m = magnitude[:, None, None]
     y = (torch.arange(height, device=m.device) + 0.5 - height / 2)[:, None].expand(len(m), height, width)
@@ -154,7 +167,10 @@ def _sources(operation: str, size: torch.Size, magnitude: Tensor) -> tuple[Tenso
 
 
 def _warp(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Returns the nearest pixel of each place, and 0 outside the image; x, y: (n, h, w)."""
+    """Returns images whose pixels are the nearest ones to the coordinates x, y, and 0 outside the image.
+
+    x, y: (n, h, w), in pixels from the middle of the image, as `_sources` gives them.
+    """
     height, width = images.shape[2:]
     grid = torch.stack([2 * x / width, 2 * y / height], dim=3)
     made: Tensor = F.grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)

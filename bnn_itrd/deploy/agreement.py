@@ -1,4 +1,4 @@
-"""A comparison of a network and its exported file on the same images."""
+"""Functions that run a network and its exported file on the same test images and compare their outputs."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Compared", "check_fits", "compare_split", "run_split"]
 
-# The number of pixels in a chunk: 1,000 images of 32x32, 20 of 224x224.
+# The number of pixels that are run at a time: those of 1,000 images of 32x32, or of 20 of 224x224.
 _CHUNK_PIXELS = 1_024_000
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The outputs of a network and its file on the same images.
+    """The outputs of a network and of its exported file on the same n images with k classes.
 
-    theirs, ours: logits (n, k) of the network and of the file; labels: (n,); outliers: the images whose logits differ,
-    largest difference first, each with the first layer in which a sign or an integer differs; None if the file's
-    runtime does not give the values of layers.
+    theirs: the network's logits, (n, k). ours: the file's logits, (n, k). labels: (n,). outliers: the images whose
+    logits differ, largest difference first, each with the first layer in which a sign or an integer differs. It is None
+    if the file's runtime does not give the values inside the network.
     """
 
     theirs: np.ndarray[Any, Any]
@@ -41,7 +41,15 @@ class Compared:
 
 
 def check_fits(what: Path, known: dict[str, Any], data: ImageData | ImageFacts) -> None:
-    """Raises UserError if a file's metadata, or a checkpoint's identity, has other classes or another image shape."""
+    """Raises UserError if a file or checkpoint is for other classes or another image shape than the data set has.
+
+    what: the file or checkpoint, for the message. known: the file's metadata or the checkpoint's configuration, in
+    which `input_shape` and `classes` are compared if present.
+
+    >>> from bnn_itrd.config import DataConfig
+    >>> from bnn_itrd.data import load_data
+    >>> check_fits(Path("student.onnx"), {"input_shape": [1, 8, 8]}, load_data(DataConfig()))
+    """
     for key, have in (("input_shape", list(data.input_shape)), ("classes", list(data.classes))):
         want = known.get(key)
         if want is not None and list(want) != have:
@@ -49,7 +57,10 @@ def check_fits(what: Path, known: dict[str, Any], data: ImageData | ImageFacts) 
 
 
 def _chunks(data: ImageData, limit: int | None) -> Iterator[tuple[Tensor, Tensor, range]]:
-    """Yields the preprocessed test images in chunks that fit in memory: (images, labels, indices)."""
+    """Yields the normalised test images in chunks that fit in memory: (images, labels, indices).
+
+    limit: the largest number of images in all; None: all test images.
+    """
     _, height, width = data.input_shape
     size = max(1, _CHUNK_PIXELS // (height * width))
     start = 0
@@ -68,10 +79,10 @@ def run_split(
     *,
     limit: int | None = None,
 ) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None, np.ndarray[Any, Any]]:
-    """Returns logits of the network and of the file on the test images, and labels: (n, k), (n, k), (n,).
+    """Returns (the network's logits, the file's logits, labels) for the test images: (n, k), (n, k), (n,).
 
-    It computes on the CPU in float32, a chunk at a time; a file that takes uint8 images gets uint8. The logits of a
-    network or file that is None are None. limit: use only that many images.
+    It computes on the CPU in float32. model, opened: the network and the file; if one is None, so are its logits.
+    A file that takes uint8 images gets them before normalisation. limit: use only so many images; all by default.
     """
     raw = opened is not None and opened.takes_raw
     theirs, ours, truth = [], [], []
@@ -90,9 +101,10 @@ def run_split(
 
 
 def compare_split(model: nn.Module, opened: OpenFile, data: ImageData, *, limit: int | None = None) -> Compared:
-    """Runs a network and its file on the test images; see `Compared`.
+    """Runs a network and its exported file on the test images and returns the outputs of both.
 
-    A file whose runtime gives the values of its layers runs once for logits and values.
+    If the file's runtime gives the values inside the network, these are compared too, and the result lists the images
+    whose logits differ. limit: use only so many images; all by default. Raises UserError if there are no test images.
     """
     if opened.values is None:
         theirs, ours, truth = run_split(model, opened, data, limit=limit)

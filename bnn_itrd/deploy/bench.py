@@ -1,4 +1,4 @@
-"""Latencies of exported files: medians, and ratios to a reference with their spread."""
+"""Functions that time exported files: medians of milliseconds per image, and ratios to a reference."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ __all__ = ["time_files"]
 
 
 def _by_runtime(files: Sequence[Path], against: Path | None) -> tuple[list[Path], list[Path]]:
-    """Returns (.onnx files with the reference first, .tflite files). Raises UserError on files that cannot be timed."""
+    """Returns (.onnx files, with the reference first, and .tflite files).
+
+    against: the reference; None: the first file. Raises UserError if a file cannot be timed, or the reference is no
+    .onnx file.
+    """
     onnx: list[Path] = []
     lce: list[Path] = []
     for file in [*([against] if against is not None else []), *(f for f in files if f != against)]:
         name = target_of(file).name
         if name in ("qonnx", "finn"):
             raise UserError(
-                f"{file} cannot be timed: qonnx runs it node by node on the CPU, which says nothing about an FPGA"
+                f"{file} cannot be timed: qonnx runs it node by node on the CPU, which says nothing about an FPGA: "
+                "leave it out"
             )
         (lce if name == "lce" else onnx).append(file)
     if against is not None and against not in onnx:
@@ -42,21 +47,24 @@ def time_files(
     budget: float = math.inf,
     lce_python: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Times exported files; returns a row per number of threads, batch size, file and form, in ms per image.
+    """Times exported files; returns a row (dict) for each number of threads, batch size, file and form.
 
-    The files run in turns, a few times each, so that what slows the machine slows all of them (`time_onnx`). The
-    reference (`against`, else the first .onnx file, in its stock form) has the ratio 1. A .tflite runs in a process of
-    its own, after the others. budget: seconds after which no further turn of the .onnx files begins, but at least two
-    are made, for each number of threads and batch size.
-    Raises UserError on a file that cannot be timed, FileNotFoundError, ExportError.
+    A form is 'native' (with this package's library) or 'stock' (without) for an .onnx file, and 'lce' for a .tflite. A
+    row has the median in milliseconds per image, and the ratio to the reference: how many times faster the file is. The
+    reference is `against`, or else the first .onnx file, in its stock form.
+
+    The .onnx files take turns, `repeats` times each, so that a busy machine slows all of them alike. A .tflite runs
+    afterwards in a process of its own. budget: seconds after which no further turn begins, for each number of threads
+    and batch size, though at least three are made. lce_python: a Python interpreter with larq-compute-engine.
+    Raises UserError if a file cannot be timed, FileNotFoundError if it is missing, ExportError if it cannot be run.
     """
     onnx, lce = _by_runtime(files, against)
     if lce:
         if 1 not in batches:
-            raise UserError(f"{lce[0]}: a .tflite is timed at batch 1 only, add it to --batch")
+            raise UserError(f"{lce[0]}: a .tflite is timed at batch 1 only: add 1 to --batch, or leave the file out")
         from bnn_itrd.export.lce.interpreter import lce_python as interpreter
 
-        interpreter(lce_python)  # raises now if there is none, and not after minutes of measuring
+        interpreter(lce_python)  # raises an error now if there is none, instead of after minutes of measuring
     rows: list[dict[str, Any]] = []
     for count in threads:
         measured = time_onnx(onnx, threads=[count], batches=batches, repeats=repeats, budget=budget) if onnx else []
@@ -67,6 +75,7 @@ def time_files(
 
 
 def _lce_row(file: Path, threads: int, repeats: int, reference: float | None, python: str | None) -> dict[str, Any]:
+    """Times a .tflite at batch 1 and returns its row; reference: the reference's milliseconds per image, if known."""
     from bnn_itrd.export.lce import time_lce
 
     milliseconds = time_lce(file, threads=threads, repeats=repeats, python=python)

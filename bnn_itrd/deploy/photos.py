@@ -1,4 +1,4 @@
-"""Classification of image files by an exported file, in that file's runtime."""
+"""A function that classifies image files with an exported file, in that file's runtime."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bnn_itrd.export.runtime.predict import classify_with
 
 __all__ = ["classify_photos"]
 
-# The number of images for each start of a runtime that is a separate process.
+# The number of images in a batch for a runtime that is a separate process, because each batch starts the process.
 _AT_ONCE = 64
 
 
@@ -24,12 +24,15 @@ def classify_photos(
     python: str | None = None,
     skipped: Callable[[ImageError], None] | None = None,
 ) -> list[Prediction]:
-    """Classifies image files with a file of any target, as `export.classify_images` does with an .onnx file.
+    """Returns a prediction for each image file, made by an exported file of any target.
 
-    top: the number of classes for each image. python: an interpreter that has the target's runtime. skipped: a function
-    that is called with the error of an image that cannot be used, which is then left out. Raises UserError on such an
-    image without `skipped`, and on a file that `export --to` does not write; ExportError, which says how to get the
-    runtime, if the file or its runtime cannot be used.
+    For .onnx files alone there is also `export.classify_images`, which needs no torch. top: the number of classes in a
+    prediction. python: a Python interpreter that has the target's runtime. skipped: a function that is called with the
+    error of each image that cannot be used, which is then left out; without it, such an image raises UserError.
+    Raises UserError also if `file` is not of a kind that `export --to` writes. Raises ExportError if the file or its
+    runtime cannot be used; the message says how to get the runtime.
+
+    >>> classify_photos(Path("student.tflite"), [Path("cat.jpg")], top=1)  # doctest: +SKIP
     """
     opened = open_file(file, python=python)
     try:

@@ -1,4 +1,4 @@
-"""Deployment targets: the file of each, how it is written, and how it is run."""
+"""The deployment targets, which are the kinds of exported files, and functions that write and run a file of each."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Target:
-    """A kind of exported file.
+    """A deployment target: a kind of exported file, with the limits that `bnn-itrd validate` applies to it.
 
-    what: what the file is for; runtime: the environment that runs it (`export.runtimes`), None for onnxruntime;
-    min_agreement: percent of images with the network's class below which `validate` fails; images: the number of images
-    that `validate` uses by default; max_median: the largest median difference of logits that passes, None for any (see
-    `judge`).
+    name: as after ``export --to``. suffix: the end of the file's name. what: what the file is for. runtime: the
+    environment that runs it, 'lce' or 'fpga', or None for onnxruntime. min_agreement: the percentage of images that
+    must get the same class as in PyTorch. images: the number of images that are compared by default; None: all.
+    max_median: the largest median difference of logits that passes; None: any (see `judge`).
     """
 
     name: str
@@ -57,10 +57,10 @@ TARGETS = {
     target.name: target
     for target in (
         Target("onnx", ".onnx", "onnxruntime: servers, desktops, browsers, phones", None, 99.9),
-        # It computes in floats: ten thousand images would take minutes.
+        # 1,000 images, because it computes binary layers in floats: ten thousand images would take minutes.
         Target("onnx-plain", ".plain.onnx", "standard ONNX alone: OpenVINO, converters", None, 99.9, 1000, 1e-4),
         Target("lce", ".tflite", "Larq Compute Engine: ARM phones and boards", "lce", 99.0, max_median=1e-4),
-        # qonnx runs it node by node: ten thousand images would take hours.
+        # 200 images, because qonnx runs the file node by node: ten thousand images would take hours.
         Target("qonnx", ".qonnx.onnx", "QONNX: FPGA flows", "fpga", 99.9, 200, 1e-4),
         Target("finn", ".finn.onnx", "QONNX as FINN reads it, with a padding of -1", "fpga", 99.9, 200, 1e-4),
     )
@@ -68,22 +68,27 @@ TARGETS = {
 
 
 def check_target(name: str, *, uint8: bool = False) -> None:
-    """Raises UserError on an unknown target; with `uint8` also on one whose files cannot take uint8 images."""
+    """Raises UserError if a target is unknown, or if `uint8` is set and its files cannot take uint8 images.
+
+    >>> check_target("onnx", uint8=True)
+    """
     if name not in TARGETS:
         raise unknown("target", name, TARGETS)
     if uint8 and not name.startswith("onnx"):
-        raise UserError(f"--uint8 is for ONNX files: {name} takes normalised images")
+        raise UserError(f"--uint8 is for ONNX files, but {name} takes normalised images: leave it out")
 
 
 def judge(
     target: Target, agreement: float, images: int, median: float, *, min_agreement: float | None = None
 ) -> str | None:
-    """Returns why a file fails `validate`, or None if it passes.
+    """Returns the reason why an exported file fails `bnn-itrd validate`, as text, or None if it passes.
 
-    agreement: percent of `images` with the network's class; median: the median difference of all logits;
-    min_agreement: replaces the target's own. One image may always differ, unless 100 % are required: rounding may put
-    a value on either side of a threshold, and one of fewer than a thousand images is more than 0.1 %. Such images
-    hardly change the median, but a file that computes something else does. NaN fails.
+    agreement: the percentage of `images` that file and network put in the same class. median: the median difference of
+    all logits. min_agreement: replaces the target's own limit.
+
+    A single image may always differ, unless 100 % are required. Rounding may put a value on the other side of a sign's
+    threshold, and one image is more than 0.1 % of fewer than a thousand. Such an image hardly changes the median, but a
+    file that computes something else does. NaN fails.
 
     >>> judge(TARGETS["onnx"], 99.0, 1000, 0.0)
     'agreement 99.000 % is below 99.9 %'
@@ -101,10 +106,11 @@ def judge(
 
 @dataclass(frozen=True)
 class OpenFile:
-    """A file that is ready to run.
+    """An exported file that `open_file` has made ready to run.
 
-    predict: a function from images (n, c, h, w), float32 normalised or, with `takes_raw`, uint8, to logits (n, k).
-    values: a function that also returns the signs and integers of every layer; None if the runtime cannot.
+    takes_raw: whether it takes uint8 images and normalises them itself. predict: a function from images (n, c, h, w),
+    normalised float32 or uint8, to logits (n, k). session: onnxruntime's session, for an .onnx file. values: a function
+    that also returns the signs and integers of every layer; None if the runtime cannot give these.
     """
 
     target: Target
@@ -115,7 +121,10 @@ class OpenFile:
     values: Callable[[Any], QonnxValues] | None = None
 
     def logits(self, images: Any, *, classes: int) -> np.ndarray:
-        """Returns the file's logits for images, (n, classes). Raises UserError if it takes or returns another shape.
+        """Returns the file's logits for images, (n, classes).
+
+        images: (n, c, h, w), normalised float32 or, with `takes_raw`, uint8. Raises UserError if the file takes or
+        returns another shape.
 
         >>> open_file(Path("student.onnx")).logits(images, classes=10)  # doctest: +SKIP
         """
@@ -125,12 +134,12 @@ class OpenFile:
             raise error if isinstance(error, UserError) else UserError(f"{self.path}: {error}") from error
         if found.shape != (len(images), classes):
             asked = f"{counted(len(images), 'image')} of {counted(classes, 'class', 'classes')}"
-            raise UserError(f"{self.path} gives {found.shape} numbers for {asked}")
+            raise UserError(f"{self.path} gives {found.shape} numbers for {asked}: it is no classifier of these images")
         return found
 
 
 def target_of(path: Path) -> Target:
-    """Returns the target of a file by its name. Raises UserError if the name is no target's.
+    """Returns the target of an exported file from the end of its name; raises UserError if no target has that.
 
     >>> target_of(Path("student.plain.onnx")).name
     'onnx-plain'
@@ -143,10 +152,14 @@ def target_of(path: Path) -> Target:
 
 
 def metadata_of(path: Path, *, python: str | None = None) -> dict[str, Any]:
-    """Returns the metadata of a file.
+    """Returns the metadata that `write_target` put into an exported file, such as its classes and input shape.
 
-    python: an interpreter that has the target's runtime; a .tflite is read with it if this Python lacks the schema.
-    Raises FileNotFoundError, ExportError on a damaged or newer file, or as `check_metadata`.
+    python: a Python interpreter that has the target's runtime; it reads a .tflite if this one cannot. Raises
+    FileNotFoundError if there is no file, ExportError if it is damaged or of a newer version, and as `check_metadata`
+    does.
+
+    >>> metadata_of(Path("student.onnx"))["classes"]  # doctest: +SKIP
+    ['cat', 'dog']
     """
     if target_of(path).name == "lce":
         from bnn_itrd.export.lce import read_lce_metadata
@@ -173,9 +186,11 @@ def write_target(
 ) -> Path:
     """Writes a network as a file of a target, with the metadata that `predict` and `validate` need; returns its path.
 
-    member: the network's name; checkpoint: the file whose hash is recorded; uint8: the file takes uint8 images and
-    normalises them itself (ONNX). python: an interpreter that has the target's runtime. Raises UserError on an unknown
-    target, ExportError, which names the layer and what to change, if the target cannot represent the network.
+    name: the target. data: gives the input shape, classes and normalisation. member: the network's name in its run.
+    checkpoint: the file whose hash is recorded, so that `validate` can tell whether it has changed. uint8: the file
+    takes uint8 images and normalises them itself (ONNX only). python: a Python interpreter that has the target's
+    runtime. Raises UserError if the target is unknown. Raises ExportError, which names the layer and what to change, if
+    the target cannot represent the network.
     """
     check_target(name, uint8=uint8)
     metadata = {"member": member, "dataset": data.name, "resize": data.resize}
@@ -201,10 +216,14 @@ def write_target(
 
 
 def open_file(path: Path, *, threads: int = 1, native: bool | None = None, python: str | None = None) -> OpenFile:
-    """Opens an exported file with the runtime of its target. native: see `export.session`.
+    """Opens an exported file in the runtime of its target, ready to run.
 
-    python: an interpreter in whose environment that runtime is installed. Raises UserError if the file is of no kind
-    that `export --to` writes, FileNotFoundError, ExportError if it or its runtime cannot be used.
+    threads: how many run the file. native: whether an .onnx file uses this package's library (see `export.session`).
+    python: a Python interpreter that has the target's runtime. Raises UserError if the file is not of a kind that
+    `export --to` writes, FileNotFoundError if it is missing, ExportError if the file or its runtime cannot be used.
+
+    >>> open_file(Path("student.onnx"), threads=2).target.name  # doctest: +SKIP
+    'onnx'
     """
     target = target_of(path)
     if target.name == "lce":

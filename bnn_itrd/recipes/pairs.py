@@ -1,4 +1,4 @@
-"""Pairs of a teacher and a smaller student as recipes: ITRD's table 1 (CIFAR-100), its figure 2 (ImageNet)."""
+"""Recipes for pairs of a teacher and a smaller student, as in ITRD's table 1 (CIFAR-100) and figure 2 (ImageNet)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ __all__ = ["CIFAR100", "PAIRS", "Pair"]
 
 @dataclass(frozen=True)
 class Pair:
-    """A column of ITRD's table 1; cross: teacher and student are of different families, so ITRD's alpha is 1.5."""
+    """A pair of networks, teacher and student, which is a column of ITRD's table 1.
+
+    cross: whether they are of different families, such as a VGG and a MobileNet.
+
+    >>> Pair("vgg13", "vgg8").name
+    'cifar100-vgg13-vgg8'
+    """
 
     teacher: str
     student: str
@@ -18,19 +24,23 @@ class Pair:
 
     @property
     def alpha(self) -> float:
+        """ITRD's alpha for this pair: 1.01, or 1.5 for networks of different families."""
         return 1.5 if self.cross else 1.01
 
     @property
     def name(self) -> str:
+        """The name of the pair's recipe."""
         return f"cifar100-{self.teacher}-{self.student}"
 
     def describe(self) -> str:
+        """Returns what the pair's recipe is for, in one line."""
         kind = "of another family" if self.cross else "of the same family"
         return (
-            f"CIFAR-100, {self.teacher} to {self.student} ({kind}), 240 epochs: a row of ITRD's table 1; needs a GPU."
+            f"CIFAR-100, {self.teacher} to {self.student} ({kind}), 240 epochs: a column of ITRD's table 1; for a GPU."
         )
 
     def recipe(self) -> dict[str, Any]:
+        """Returns the recipe that trains the pair's teacher and its students, as a nested dict."""
         network: dict[str, Any] = {"name": self.student, "teacher": self.teacher}
         for field, builder in (("shortcut", self.student), ("teacher_shortcut", self.teacher)):
             if builder in _PUBLISHED_WITH_PROJECTIONS:
@@ -45,7 +55,7 @@ class Pair:
         }
 
 
-# Miles et al. 2022, table 1, in its order of columns.
+# The pairs of Miles et al. 2022, table 1, in the order of its columns.
 CIFAR100 = (
     Pair("wrn_40_2", "wrn_16_2"),
     Pair("wrn_40_2", "wrn_40_1"),
@@ -61,13 +71,15 @@ CIFAR100 = (
     Pair("resnet32x4", "shufflenet_v2", cross=True),
     Pair("wrn_40_2", "shufflenet_v1", cross=True),
 )
-# Networks published with projections; the table's other networks have them by default, or have no choice of shortcuts.
+# Networks whose shortcuts are projections in the table's paper, but not by default in this package. The table's other
+# networks have projections by default, or offer no choice of shortcuts.
 _PUBLISHED_WITH_PROJECTIONS = ("resnet20", "resnet32", "resnet56", "resnet110")
+# Networks that are trained at a learning rate of 0.01 instead of 0.05.
 _SMALL_RATE = ("mobilenet_v2_half", "shufflenet_v1", "shufflenet_v2")
 
 
 def _training(network: str) -> dict[str, Any]:
-    """Returns the training of Tian et al. 2020, which the table's methods share."""
+    """Returns the fields of a network's training, which all methods of ITRD's table 1 share (Tian et al. 2020)."""
     return {
         "epochs": 240,
         "batch_size": 64,
@@ -80,8 +92,8 @@ def _training(network: str) -> dict[str, Any]:
     }
 
 
-# ReviewKD's weight for each pair, from the script of Chen, Liu et al. 2021; other pairs have the method's default. The
-# script has none for VGGs, ResNet-50, and ResNet-110 to ResNet-20.
+# (teacher, student) -> the weight of ReviewKD's loss, from the script of Chen, Liu et al. 2021. Other pairs get the
+# default, because the script has no weight for VGGs, for ResNet-50, and for ResNet-110 to ResNet-20.
 _REVIEWKD = {
     ("wrn_40_2", "wrn_16_2"): 5.0,
     ("wrn_40_2", "wrn_40_1"): 5.0,
@@ -92,8 +104,9 @@ _REVIEWKD = {
     ("resnet56", "resnet20"): 0.6,
     ("resnet110", "resnet32"): 1.0,
 }
-# DKD's beta, the weight of the non-target classes, from the configurations of Zhao et al. 2022, where it is 8 unless
-# given. They have none for ResNet-110 to ResNet-20 and ResNet-50 to VGG-8.
+# (teacher, student) -> DKD's beta, the weight of the classes that are not the label, from the configurations of Zhao et
+# al. 2022. It is 8 for other pairs, as there. Of the table's pairs, they have no configuration for ResNet-110 to
+# ResNet-20 and for ResNet-50 to VGG-8.
 _DKD_BETA = {
     ("wrn_40_2", "wrn_16_2"): 6.0,
     ("wrn_40_2", "wrn_40_1"): 6.0,
@@ -105,11 +118,12 @@ _DKD_BETA = {
 
 
 def _students(pair: Pair) -> dict[str, Any]:
-    """Returns the rows of ITRD's table 1 as students, and the poster's SRD, DKD and both.
+    """Returns a pair's students, name -> fields: one for each row of ITRD's table 1, and those of the SRD poster.
 
-    As in RepDistiller, FT's paraphraser is trained at a learning rate of 0.01 for residual students, and else at the
-    student's. Weights are from eq. 10 and sec. 5.1 for ITRD, from its paper for WCoRD, from RepDistiller's scripts
-    (Tian et al. 2020) for the others, and those published for the pair if there are any.
+    The poster's are SRD, DKD, and both together. The weights of the losses are those published for the pair, if there
+    are any. Otherwise ITRD's are from its eq. 10 and sec. 5.1, WCoRD's from its paper, and the others from the scripts
+    of RepDistiller (Tian et al. 2020). As there, FT's paraphraser (a small network that it trains before the student)
+    has a learning rate of 0.01 for residual students, and else the student's.
     """
     networks = (pair.teacher, pair.student)
     dkd = {"weight": 1.0, "alpha": 1.0, "beta": _DKD_BETA.get(networks, 8.0), "tau": 4.0, "warmup_epochs": 20}
@@ -137,20 +151,21 @@ def _students(pair: Pair) -> dict[str, Any]:
     }
 
 
-# Students that ITRD's table does not have.
+# Students of the SRD poster, which ITRD's table does not have.
 _OF_THE_POSTER = ("srd", "dkd", "srd-dkd")
 
 
 def _small() -> dict[str, Any]:
-    """Returns a pair of the table for two cores: 5,000 images of CIFAR-10 at 16x16, and 50 epochs.
+    """Returns the recipe of a small version of ITRD's table 1, which two CPU cores can train.
 
-    Preparations and warm-ups of methods keep about their share of the epochs, and the banks have fewer negatives.
+    It is ResNet-56 to ResNet-20 on 5,000 images of CIFAR-10 at 16x16, for 50 epochs. The preparations and warm-ups of
+    distillers keep about their share of the epochs. CRD and WCoRD compare an image with fewer others (negatives).
     """
     tree = Pair("resnet56", "resnet20").recipe()
     tree["data"] = {"name": "cifar10", "per_class": 500, "image_size": 16, "crop_padding": 2}
     for field in ("teacher_train", "train"):
         tree[field] |= {"epochs": 50, "milestones": [31, 38, 44], "eval_every": 50}
-    tree["train"]["clip_norm"] = 5.0  # without it FitNet and FT, at their published weights, diverge with some seeds
+    tree["train"]["clip_norm"] = 5.0  # without it, FitNet and FT diverge with some seeds at their published weights
     students = {name: options for name, options in tree["students"].items() if name not in _OF_THE_POSTER}
     students["ft"]["ft"]["preparation_epochs"] = 6
     for name, options in students.items():
@@ -162,7 +177,10 @@ def _small() -> dict[str, Any]:
 
 
 def _imagenet(*, binary: bool) -> dict[str, Any]:
-    """Returns the recipe for ImageNet with torchdistill's standard training, as in ITRD's sec. 5.1."""
+    """Returns the recipe for ImageNet, torchvision's ResNet-34 to ResNet-18, with the training of ITRD's sec. 5.1.
+
+    That is torchdistill's standard training. binary: whether the student is binary.
+    """
     train = {
         "epochs": 100,
         "batch_size": 256,
@@ -182,13 +200,13 @@ def _imagenet(*, binary: bool) -> dict[str, Any]:
         "teacher": "torchvision:resnet34",
         "teacher_train": dict(train),
         "train": train,
-        # Without CRD: 1.3 million images make a bank of 1.3 GB.
+        # CRD is left out, because its memory of the features of 1.3 million images would take 1.3 GB.
         "students": {"plain": {}, "kd": kd, "itrd": itrd},
     }
 
 
 _HOW = "give --data.root, --teacher_weights resnet34.pth and --fabric.devices"
-# Name -> (its purpose, its fields).
+# Name -> (what it is for, its fields).
 PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
     **{pair.name: (pair.describe(), pair.recipe()) for pair in CIFAR100},
     "small-itrd-1": (

@@ -1,4 +1,4 @@
-"""Transfer to other classes as recipes: VID's table 2, from a ResNet-34 of ImageNet to MIT-67 and CUB-200."""
+"""Recipes for transfer to other classes, as in VID's table 2: from a ResNet-34 of ImageNet to MIT-67 and CUB-200."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 __all__ = ["TRANSFER"]
 
-# Neither the workshop paper nor what remains of its code says a schedule, or the weights that were chosen on held-out
-# images: the schedule is this project's, the weights are those of `cifar10-small`, and LwF's is its paper's.
+# Neither the workshop version of VID's paper, which has this table, nor what is left of its code gives the schedule or
+# the weights of the losses, which were chosen on held-out images. So the schedule is this project's, the weights are
+# those of the recipe `cifar10-small`, and LwF's weight is that of LwF's paper.
 _TRAIN = {
     "epochs": 100,
     "batch_size": 64,
@@ -30,6 +31,7 @@ _STUDENTS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def _recipe(data: str, student: str) -> dict[str, Any]:
+    """Returns the recipe for a data set and a student's network as a nested dict."""
     return {
         "data": {"name": data, "image_size": 224, "workers": 8},
         "network": {"name": student},
@@ -41,10 +43,11 @@ def _recipe(data: str, student: str) -> dict[str, Any]:
 
 
 def _named(data: str, called: str, student: str) -> tuple[str, tuple[str, dict[str, Any]]]:
+    """Returns a recipe as (name, (what it is for, its fields)), an entry of TRANSFER; called: the data set's name."""
     short = student.removeprefix("torchvision:")
     what = (
         f"{called}, a ResNet-34 of ImageNet to {short}: VID's table 2; needs a GPU, --data.root and --teacher_weights "
-        "resnet34.pth; --network.weights FILE begins with trained weights."
+        "resnet34.pth; with --network.weights FILE the student starts from trained weights."
     )
     return f"{data}-resnet34-{short}", (what, _recipe(data, student))
 

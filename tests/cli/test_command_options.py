@@ -116,7 +116,7 @@ def test_bad_input_is_named(
     [
         ("trian: {lr: 1}", "unknown field in the recipe 'trian.lr'.*did you mean 'train.lr'"),
         ("train: {epochs: [1]}", "train.epochs"),
-        ("students: [a]", "students must map names"),
+        ("students: [a]", "students must hold names"),
         ("students: {a: 3}", "students.a must hold fields"),
         ("- 1", "must hold fields"),
         ("a: [", "is not YAML"),

@@ -45,7 +45,7 @@ def test_validate_fails_past_its_limits(road: Path, tmp_path: Path, capsys: pyte
     other = road / "teacher" / "last.pt"
     assert main(["validate", str(file), f"--checkpoint={other}", "--min_agreement=100"]) == 1
     captured = capsys.readouterr()
-    assert "FAILED: agreement" in captured.out and "exported from another state" in captured.err
+    assert "FAILED: agreement" in captured.out and "student.onnx was not exported from" in captured.err
 
 
 def test_validate_without_a_checkpoint_uses_the_record(
@@ -187,7 +187,7 @@ def test_a_command_that_reads_labels_refuses_unlabelled_images(
 ) -> None:
     given = [f"--data.root={tiny_npz}", "--data.per_class=4", "--data.unlabelled=true"]
     assert main(["probe", str(road / "recu"), "--data=cifar10", *given]) == 2
-    assert "data.unlabelled is for training: this command reads the labels" in capsys.readouterr().err
+    assert "data.unlabelled is for training, but this command needs the label of each image" in capsys.readouterr().err
 
 
 def test_bad_files_for_predict_and_validate(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

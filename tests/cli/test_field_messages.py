@@ -71,7 +71,7 @@ def test_on_the_command_line(field: str, value: str, message: str, capsys: pytes
             "(--teacher_train.milestones [15,22]), got [20, 10]",
         ),
         ("log: {progress: 3}", "log.progress must be bool, got 3"),
-        ("students:", "students must map names to what they learn from, got None"),
+        ("students:", "students must hold names with what they learn from, {NAME: {kd: {}}}, got None"),
         ("train: 3", "train in the recipe must hold fields, {NAME: VALUE}, got 3"),
     ],
 )

@@ -75,5 +75,5 @@ def test_every_command_that_loads_a_run_can_be_told_to_trust_it(name: str, capsy
     with pytest.raises(SystemExit):
         main([name, "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "--trust run the code of your own that this run or file names" in text
+    assert "--trust import and run your own code that this run or file names" in text
     assert name in COMMANDS

@@ -118,7 +118,7 @@ def test_options_of_a_teacher_that_would_be_ignored(
 ) -> None:
     base = ["digits", *SMALL, f"--data.root={tiny_npz}", f"--out={tmp_path / 'out'}"]
     for arguments, message in (
-        (["run", *base, "--teacher_weights=w.pt"], "teacher_weights must be given with a teacher"),
+        (["run", *base, "--teacher_weights=w.pt"], "teacher_weights must be given together with teacher"),
         (["run", *base, "--teacher_weights=w.pt", f"--teacher={road}"], "teacher_weights belong to torchvision:NAME"),
         (["train", *base, "--member=teacher", f"--teacher={road}"], "is given, so none is trained"),
         # Another run's folder: the name comes first.

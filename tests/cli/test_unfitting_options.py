@@ -53,7 +53,7 @@ def test_nothing_is_near(capsys: pytest.CaptureFixture[str]) -> None:
         (["summary", "runs/none"], "no such file or folder: runs/none"),
         (
             ["summary", "--network.name=vgg_small", "digits"],
-            "--network.name is a field of a recipe, which stands first",
+            "--network.name is a field of a recipe, which must come first",
         ),
         (["summary", str(Path(__file__)), "--train.epochs=1"], "--train.epochs is for a recipe, and "),
         (["bench", "runs/none"], "no such file or folder: runs/none"),

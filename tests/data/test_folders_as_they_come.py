@@ -134,7 +134,7 @@ def test_one_odd_size_among_many(tmp_path: Path, capsys: pytest.CaptureFixture[s
     Image.new("RGB", (9, 8)).save(tmp_path / "b" / "odd.png")
     data = load(tmp_path)
     assert data.input_shape == (3, 8, 8) and sizes(data) == (17, 0, 4)
-    told = f"note: 1 of 21 images is of another size ({tmp_path}/b/odd.png) and brought to 8x8, as the others are\n"
+    told = f"note: 1 of 21 images is of another size ({tmp_path}/b/odd.png) and resized to 8x8, like the others\n"
     assert capsys.readouterr().err == told
     write(tmp_path, n=5, size=(9, 9))  # now ten of 8x8, ten of 9x9, one of 9x8
     assert load(tmp_path).input_shape == (3, 224, 224)

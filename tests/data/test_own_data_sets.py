@@ -188,7 +188,7 @@ def broken(image: Any) -> Any:
     ("train", "test", "options", "message"),
     [
         (listed(), GOOD, {}, "train holds no image"),
-        (GOOD, Unnamed(), {}, "test is an IterableDataset, which has no order to shuffle"),
+        (GOOD, Unnamed(), {}, "test is an IterableDataset, which cannot be shuffled"),
         (NoLength(), GOOD, {}, "train must be a torch Dataset or DataLoader .* got NoLength"),
         (torch.zeros(9, 3, 8, 8), GOOD, {}, r"got Tensor: wrap it, TensorDataset\(images, labels\)"),
         (listed({"image": IMAGE, "label": 0}), GOOD, {}, r"train\[0\] must be \(image, label\), got a dict of 2"),

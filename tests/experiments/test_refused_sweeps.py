@@ -15,7 +15,7 @@ REFUSED = {
     "no value": (["--grid", "train.seed="], "--grid train.seed is empty"),
     "a hole": (["--grid", "train.seed=0,,1"], "--grid train.seed has an empty value"),
     "no field": (["--grid", "0,1"], "--grid must be FIELD=VALUE,VALUE"),
-    "no axis": (["--grid"], "--grid needs an axis"),
+    "no axis": (["--grid"], "--grid needs a field and its values"),
     "unknown field": (["--grid", "train.lrr=1"], "unknown field in --grid 'train.lrr'.*did you mean 'train.lr'"),
     "a group": (["--grid", "train=1"], "unknown field in --grid 'train'"),
     "unknown method": (["--methods", "kdd"], "unknown method 'kdd'.*did you mean 'd?kd'"),

@@ -69,7 +69,7 @@ def test_bad_fields_are_told(given: list[str], message: str, capsys: pytest.Capt
 
 def test_other_commands_refuse_the_recipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["summary", "squad"]) == 2
-    assert "takes recipes of images" in capsys.readouterr().err
+    assert "takes recipes for images" in capsys.readouterr().err
     path = tmp_path / "mine.yaml"
     path.write_text("task: sqaud\n")
     assert main(["run", str(path)]) == 2

@@ -146,7 +146,7 @@ def test_a_file_must_have_the_network_and_no_more(tmp_path: Path) -> None:
 
 
 def test_weights_are_the_students_in_full_precision_alone() -> None:
-    with pytest.raises(UserError, match=r"network\.weights must be none with scheme\.binary true.*from_teacher"):
+    with pytest.raises(UserError, match=r"network\.weights must be left out: only full-precision .*from_teacher"):
         run_config("run", "", recipes.read("digits"), ["--network.weights=w.pth"], extra={})
     made = run_config("run", "", recipes.read("mit67-resnet34-vgg9"), ["--network.weights=w.pth"], extra={})[0]
     assert member_config(made, "plain").network.weights == "w.pth"

@@ -1,1 +1,1 @@
-"""Data sets of image files, one folder for each class or in a published layout; held in memory, or read as needed."""
+"""Data sets of image files: folders with one folder for each class, and published data sets in their own layouts."""

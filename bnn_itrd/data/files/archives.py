@@ -1,4 +1,4 @@
-"""Published data sets of image files in the layout of their archives: TinyImageNet, ImageNet, MIT-67 and CUB-200."""
+"""Functions that load published data sets of image files, as unpacked: TinyImageNet, ImageNet, MIT-67 and CUB-200."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from bnn_itrd.errors import UserError
 
 __all__ = ["load_published"]
 
+# Image files and their labels (n,).
 _Part = tuple[list[Path], np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """The layout of a data set's folder.
+    """The layout of a published data set's folder.
 
-    archive: the folder's name after unpacking; parts: files and folders that it must have; expected: the same in words;
-    read: the function that lists the images; size: height and width by default; small_bytes, scale: see `load_listing`.
+    archive: the folder's name after unpacking. parts: files and folders that it must have. expected: the same in words,
+    for messages. read: a function that lists the images of the folder. size: height and width of the images by default.
+    small_bytes, scale: see `load_listing`.
     """
 
     archive: str
@@ -37,7 +39,11 @@ class _Layout:
 
 
 def _rows(file: Path, columns: int, separator: str | None = None) -> list[list[str]]:
-    """Reads the lines of a text file, each split into columns. Raises UserError on a line with fewer than `columns`."""
+    """Returns the lines of a text file, each split into columns; empty lines are left out.
+
+    separator: the text between columns; white space by default. Raises UserError if a line has fewer than `columns`, or
+    the file is empty.
+    """
     rows = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
@@ -52,6 +58,7 @@ def _rows(file: Path, columns: int, separator: str | None = None) -> list[list[s
 
 
 def _present(folder: Path, names: Sequence[str], listed_in: Path) -> list[Path]:
+    """Returns the paths of named files in a folder; raises UserError if one is missing. listed_in: the list's file."""
     paths = [folder / name for name in names]
     for path in paths:
         if not path.is_file():
@@ -60,6 +67,10 @@ def _present(folder: Path, names: Sequence[str], listed_in: Path) -> list[Path]:
 
 
 def _labels(names: Sequence[str], classes: Sequence[str], file: Path) -> np.ndarray[Any, Any]:
+    """Returns the labels (n,) of images from the names of their classes; raises UserError on an unknown name.
+
+    classes: all class names in the order of their labels. file: where `names` stand, for the message.
+    """
     index = {name: i for i, name in enumerate(classes)}
     for name in names:
         if name not in index:
@@ -68,7 +79,10 @@ def _labels(names: Sequence[str], classes: Sequence[str], file: Path) -> np.ndar
 
 
 def _tiny_imagenet(root: Path) -> Listing:
-    """Lists TinyImageNet; its validation images are the test images, since those called test have no labels."""
+    """Lists the images of TinyImageNet.
+
+    Its validation images become the test images, because those in its folder test have no labels.
+    """
     classes, paths, labels = scan(root / "train")
     file = root / "val" / "val_annotations.txt"
     rows = _rows(file, 2, "\t")
@@ -77,13 +91,14 @@ def _tiny_imagenet(root: Path) -> Listing:
 
 
 def _imagenet(root: Path) -> Listing:
-    """Lists ImageNet; its validation images are the test images, even if there is a folder test (without labels)."""
+    """Lists the images of ImageNet; its validation images become the test images, also if there is a folder test."""
     return scan_pair(root / "train", root / "val")
 
 
 def _mit67(root: Path) -> Listing:
+    """Lists the images of MIT-67, whose two text files name the training and the test images as CLASS/NAME."""
     files = [root / "TrainImages.txt", root / "TestImages.txt"]
-    # A class is a folder; file names may contain spaces.
+    # The names of files may contain spaces, so a line is not split into columns.
     train, test = ([line.strip() for line in f.read_text(encoding="utf-8").splitlines() if line.strip()] for f in files)
     for file, names in zip(files, (train, test), strict=True):
         odd = [name for name in names if name.count("/") != 1]
@@ -99,6 +114,8 @@ def _mit67(root: Path) -> Listing:
 
 
 def _cub200(root: Path) -> Listing:
+    """Lists the images of CUB-200, whose text files number images and classes and say which images are for training."""
+
     def table(name: str) -> dict[str, str]:
         return {row[0]: row[1] for row in _rows(root / name, 2)}
 
@@ -108,7 +125,9 @@ def _cub200(root: Path) -> Listing:
     for name, other in (("train_test_split.txt", split), ("image_class_labels.txt", numbers)):
         if other.keys() != images.keys():
             odd = sorted(other.keys() ^ images.keys())[0]
-            raise UserError(f"{root / name} and {root / 'images.txt'} must number the same images; {odd} is in one")
+            raise UserError(
+                f"{root / name} and {root / 'images.txt'} must number the same images; {odd} is in one of them alone"
+            )
     order = {number: i for i, number in enumerate(names)}
     for number, value in split.items():
         if value not in ("0", "1"):
@@ -122,7 +141,9 @@ def _cub200(root: Path) -> Listing:
     def part(side: str) -> _Part:
         ids = [number for number in images if split[number] == side]
         if not ids:
-            raise UserError(f"{root / 'train_test_split.txt'} marks no image with {side}")
+            raise UserError(
+                f"{root / 'train_test_split.txt'} marks no image with {side} (1: for training, 0: for testing)"
+            )
         labels = np.array([order[numbers[number]] for number in ids], dtype=np.int64)
         return _present(root / "images", [images[number] for number in ids], root / "images.txt"), labels
 
@@ -156,9 +177,10 @@ _LAYOUTS: dict[str, _Layout] = {
 
 
 def load_published(config: DataConfig) -> ImageData:
-    """Loads a published data set; `config.root` is its unpacked folder, or the folder that contains it.
+    """Returns a published data set of image files; `config.root` is its unpacked folder, or the folder around it.
 
-    Raises UserError: no folder, a missing part of the layout, a list that does not fit the files.
+    Raises UserError if there is no folder, a part of the published layout is missing, or a list in it does not fit the
+    files.
     """
     layout = _LAYOUTS[config.name]
     if config.root is None or not Path(config.root).is_dir():

@@ -1,4 +1,4 @@
-"""A split of large image files, which are read when they are needed."""
+"""A split (such as the training images) of large image files, which are read from disk when they are needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ __all__ = ["FolderSplit"]
 
 
 class _Reader(Dataset[Sample]):
-    """Reads one image and, in training, augments it; the augmentation depends on (seed, epoch, index) alone."""
+    """A Dataset, for DataLoader, that reads image files and augments them in training.
+
+    A sample is (uint8 image (3, size, size), label, index). train: (seed, epoch), on which with the index alone the
+    augmentation depends; None in evaluation, where the image is scaled and its centre is cropped.
+    """
 
     def __init__(self, paths: list[Path], labels: Tensor, size: int, train: tuple[int, int] | None, flip: bool):
         from torchvision.transforms import v2
@@ -48,9 +52,11 @@ class _Reader(Dataset[Sample]):
 
 
 class FolderSplit:
-    """Large images on disk, read by DataLoader, augmented by torchvision.transforms.v2, normalised on the device.
+    """A split of large images on disk: DataLoader reads them, torchvision augments them, the device normalises them.
 
-    mean, std: (3,), on the 0..1 scale; ImageNet's unless `ImageData.normalised_with` sets others.
+    In training an image gets a random resized crop and, with `flip`, is mirrored at random. paths, labels: the files
+    and their labels, (n,). size: height and width of the images that the network gets. workers: number of processes
+    that read. mean, std: (3,), on the 0..1 scale; ImageNet's unless `ImageData.normalised_with` sets others.
     """
 
     def __init__(self, paths: list[Path], labels: Tensor, *, size: int, workers: int, flip: bool) -> None:
@@ -83,7 +89,10 @@ class FolderSplit:
         return take_centre(read_image(self.paths[index]), self.size)
 
     def fingerprint(self) -> str | None:
-        """As of every `Split`; the files are read, but not decoded. None where one is not there any more."""
+        """Returns a hash of the files, the labels, mean and std, as every `Split` does; None if a file is missing.
+
+        The files are read but not decoded.
+        """
         try:
             files = " ".join(file_hash(path) for path in self.paths)
         except OSError:

@@ -1,4 +1,4 @@
-"""Data sets of image files, one folder for each class or listed; small ones are held in memory, large ones are not."""
+"""Functions that load data sets of image files; sets of small images are held in memory, large images are not."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "te
 
 @dataclass(frozen=True)
 class Listing:
-    """The class names, and files with their labels (n,) from 0, for training, for testing and, if given, held out."""
+    """The image files of a data set: the class names, and the files of its splits with their labels.
+
+    paths, labels: those of the training images. labels, test_labels: (n,) from 0. val: files and labels of held-out
+    images, if the data set has them.
+    """
 
     classes: tuple[str, ...]
     paths: list[Path]
@@ -54,10 +58,14 @@ class Listing:
 
 
 def scan(root: Path, *, quiet: bool = False) -> tuple[tuple[str, ...], list[Path], np.ndarray[Any, Any]]:
-    """Lists a folder with one folder of images per class: (classes, files, labels), at any depth, in sorted order.
+    """Returns (class names, files, labels) of a folder that holds one folder of images for each class.
 
-    What is hidden, and what archivers and file systems leave behind, is no class and no image; quiet: it is not told.
-    Raises UserError on fewer than two classes or an empty one.
+    Images may lie at any depth in a class's folder. All is in sorted order. Hidden files, and those that archivers and
+    file systems leave behind (``__MACOSX``), are left out; quiet: without a note about it. Raises UserError if there
+    are fewer than two classes, or a class has no image.
+
+    >>> scan(Path("photos"))[0]  # doctest: +SKIP
+    ('cat', 'dog')
     """
     for name, what in LEFT_BEHIND.items():
         if (root / name).is_dir() and not quiet:
@@ -80,12 +88,12 @@ def scan(root: Path, *, quiet: bool = False) -> tuple[tuple[str, ...], list[Path
 
 
 def _folders_of(root: Path) -> list[Path]:
-    """The folders in a folder, in sorted order."""
+    """Returns the folders in a folder, in sorted order, without hidden ones and those of archivers."""
     return sorted(path for path in root.iterdir() if path.is_dir() and not is_rest(path.name))
 
 
 def _loose_images(root: Path) -> list[Path]:
-    """The images right in a folder, in sorted order."""
+    """Returns the image files that lie directly in a folder, in sorted order."""
     return sorted(p for p in root.iterdir() if p.suffix.lower() in SUFFIXES and not is_rest(p.name) and p.is_file())
 
 
@@ -94,7 +102,10 @@ def _note(text: str) -> None:
 
 
 def scan_pair(train: Path, test: Path, *, quiet: bool = False) -> Listing:
-    """Lists two folders of the same classes. Raises UserError as `scan` does, and where the classes differ."""
+    """Lists a folder of training images and one of test images, which must have the same classes; see `scan`.
+
+    Raises UserError as `scan` does, and if the classes differ.
+    """
     classes, paths, labels = scan(train, quiet=quiet)
     test_classes, test_paths, test_labels = scan(test, quiet=quiet)
     if test_classes != classes:
@@ -104,19 +115,21 @@ def scan_pair(train: Path, test: Path, *, quiet: bool = False) -> Listing:
 
 
 def load_folder(config: DataConfig) -> ImageData:
-    """Loads root/train/CLASS/* with root/test, or root/CLASS/*, of which a fifth is kept for testing.
+    """Returns the data set of a user's folder of images, ``config.root``.
 
-    root/val is held out for choosing the best epoch; without root/test it is used for testing. The names may be in
-    capitals, or training, testing, valid and validation.
-    Raises UserError as `list_folder` does, and on an image that cannot be read (named).
+    The folder holds train/CLASS/* and test/CLASS/*, or CLASS/*, of which a fifth is then kept for testing. A folder val
+    is held out to choose the best epoch; without test it is used for testing. The names may be in capitals, or
+    training, testing, valid and validation.
+    Raises UserError as `list_folder` does, and if an image cannot be read.
     """
     return load_listing(config, list_folder(config))
 
 
 def list_folder(config: DataConfig, *, quiet: bool = False) -> Listing:
-    """Lists what `load_folder` loads, without reading an image; quiet: without a note on what is left out.
+    """Returns the files, labels and classes that `load_folder` loads, without reading an image.
 
-    Raises UserError: no folder, fewer than two classes, an empty class, classes that differ between train and test.
+    quiet: without a note about files that are left out. Raises UserError if there is no folder, there are fewer than
+    two classes, a class is empty, or train and test have different classes.
 
     >>> list_folder(DataConfig(name="folder", root="photos")).classes  # doctest: +SKIP
     ('cat', 'dog')
@@ -140,18 +153,21 @@ def list_folder(config: DataConfig, *, quiet: bool = False) -> Listing:
 
 
 def split_folders(root: Path, *, quiet: bool = False) -> dict[str, Path]:
-    """Returns the folders of a data set that is already split, by 'train', 'test' and 'val'; {} if it is not.
+    """Returns the folders of a data set that is split already, as a dict with the keys 'train', 'test' and 'val'.
 
-    Raises UserError if there are two folders for one of them, or only one of train and test or val.
+    The dict is empty if `root` has no such folders. Raises UserError if it has two for one key, or has train without
+    test and val, or the reverse.
     """
     found: dict[str, Path] = {}
     folders = _folders_of(root)
     for path in folders:
         name = _SPLITS.get(path.name.lower())
         if name is not None and found.setdefault(name, path) != path:
-            raise UserError(f"{root} has two folders of the same meaning, {found[name].name!r} and {path.name!r}")
+            raise UserError(
+                f"{root} has two folders of the same meaning, {found[name].name!r} and {path.name!r}: keep one of them"
+            )
     loose = {path: files for path in found.values() if (files := _loose_images(path))}
-    # A folder called train with images directly in it is a class; a split contains folders.
+    # A folder called train is a class if images lie directly in it, and a split if it contains folders.
     if not found or any(len(found) == 1 or not _folders_of(path) for path in loose):
         return {}
     for files in () if quiet else loose.values():
@@ -175,12 +191,13 @@ def load_listing(
     small_bytes: int = _SMALL_BYTES,
     scale: bool = False,
 ) -> ImageData:
-    """Makes the data set of listed files; images up to 64 pixels and `small_bytes` in all are held in memory.
+    """Returns the data set of listed image files.
 
-    size: height and width if `config.image_size` is None; by default that of nine tenths of the files if these are
-    equal, square and small, else 224. scale: small images of another size are scaled whole; otherwise their centre is
-    taken, as it always is for large images.
-    Raises UserError on an image that cannot be read (named).
+    Images of at most 64x64 pixels are held in memory, if they are at most `small_bytes` in all; others are read when
+    needed. size: height and width if `config.image_size` is None; by default that of nine tenths of the files if these
+    are equal, square and small, else 224. scale: small images of another size are scaled whole; otherwise, and for
+    large images always, their centre is cropped.
+    Raises UserError, which names the file, if an image cannot be read.
     """
     keep, held = choose(config, listing.labels, listing.classes)
     groups = {
@@ -210,9 +227,10 @@ def load_listing(
 
 
 def _usual_size(paths: list[Path]) -> int:
-    """Returns the side to which images are brought: that of nine tenths of them if equal, square and small, else 224.
+    """Returns the height and width that images get if the user gives none.
 
-    Up to two thousand files are opened. Prints a note if some have another size, or all are enlarged.
+    It is that of nine tenths of the files if these are equal, square and small, else 224. Up to two thousand files are
+    opened to see their sizes. Prints a note if some have another size, or all are enlarged.
     """
     from PIL import Image
 
@@ -228,7 +246,7 @@ def _usual_size(paths: list[Path]) -> int:
         if odd := [files[0] for size, files in sizes.items() if size != (width, width)]:
             one, several = (f"of {len(seen)} images {verb}" for verb in ("is", "are"))
             told = counted(len(seen) - len(sizes[width, width]), one, several)
-            _note(f"{told} of another size ({odd[0]}) and brought to {width}x{width}, as the others are")
+            _note(f"{told} of another size ({odd[0]}) and resized to {width}x{width}, like the others")
         return width
     width, height = max(sizes, key=lambda size: len(sizes[size]))
     if max(max(size) for size in sizes) < LARGE_SIZE:
@@ -237,10 +255,13 @@ def _usual_size(paths: list[Path]) -> int:
     return LARGE_SIZE
 
 
+# 'train', 'val' or 'test' -> (files, labels).
 _Groups = dict[str, tuple[list[Path], np.ndarray[Any, Any]]]
 
 
 def _in_memory(config: DataConfig, groups: _Groups, size: int, scale: bool) -> dict[str, TensorSplit]:
+    """Reads all images and returns the splits that hold them in memory; scale: see `load_listing`."""
+
     def fitted(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if image.shape == (size, size, 3):
             return image
@@ -268,6 +289,7 @@ def _in_memory(config: DataConfig, groups: _Groups, size: int, scale: bool) -> d
 
 
 def _on_disk(config: DataConfig, groups: _Groups, size: int) -> dict[str, FolderSplit]:
+    """Returns the splits whose images are read when they are needed."""
     return {
         name: FolderSplit(paths, torch.from_numpy(labels), size=size, workers=config.workers, flip=config.flip)
         for name, (paths, labels) in groups.items()

@@ -1,4 +1,4 @@
-"""Rules that choose the size to which images are brought from the sizes that they have."""
+"""Functions that choose the size to which a user's photos are resized, from the sizes that they have."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 __all__ = ["SMALL_SIZE", "fitting_size", "usual_square"]
 
-# Images up to this side are small: they are held in memory, and suit networks that begin with a 3x3 convolution.
+# Images of at most this height and width are small: they may be held in memory, and suit networks for small images.
 SMALL_SIZE = 64
 _LEAST, _STEP = 16, 8
 
 
 def usual_square(sizes: Sequence[tuple[int, int]]) -> int | None:
-    """Returns the side of nine tenths of the images if these are equal, square and small; else None.
+    """Returns the common side of images if nine tenths of them are square, small, and of the same size; else None.
+
+    sizes: (width, height) of each image.
 
     >>> usual_square([(28, 28)] * 9 + [(30, 40)]), usual_square([(28, 28), (32, 32)])
     (28, None)
@@ -25,10 +27,11 @@ def usual_square(sizes: Sequence[tuple[int, int]]) -> int | None:
 
 
 def fitting_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
-    """Returns the side to which photos are brought for a small network, and the shorter side that nine tenths reach.
+    """Returns (side, shorter side) for photos of different sizes, which become side x side for a small network.
 
-    The first is the largest multiple of 8 that is at most the second, from 16 to 64. None if `usual_square` gives a
-    side.
+    sizes: (width, height) of each photo. In nine tenths of the photos the shorter side has at least the length of the
+    second number. The first is the largest multiple of 8 up to that, but at least 16 and at most 64. Returns None if
+    `usual_square` gives a side, because the photos need no other size then.
 
     >>> fitting_size([(40, 52), (52, 40), (64, 60)]), fitting_size([(4000, 3000)] * 20)
     ((40, 40), (64, 3000))

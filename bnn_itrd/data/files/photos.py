@@ -1,4 +1,4 @@
-"""Defaults for a run on a folder of photos: their size, and the length of the trainings."""
+"""Functions that choose defaults for a run on a user's folder of photos: the image size, and the number of epochs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bnn_itrd.yaml_files import read_yaml
 
 __all__ = ["fit_to_photos"]
 
-# Photos times epochs of a training on a CPU, which takes minutes on two cores.
+# How many photos a training on a CPU sees, over all epochs; it then takes minutes on two cores.
 _SEEN = {"teacher_train": 8_000, "train": 12_000}
 _LEAST_EPOCHS = 10
 
@@ -26,13 +26,16 @@ _LEAST_EPOCHS = 10
 def fit_to_photos(
     config: RunConfig, out: Path, *, given: Collection[str], budget: bool, on_cpu: bool, say: Callable[[str], None]
 ) -> RunConfig:
-    """Returns the configuration of a run on a folder of images, with defaults that fit them for fields not given.
+    """Returns the configuration of a run on a folder of images, with an image size and epochs that suit the images.
 
-    The image size, for a network of this package, which are made for small images: see
-    `fitting_size`. The epochs, with `budget` and on a CPU: so many that a training sees about 12,000
-    photos (a teacher 8,000), at least 10 and at most the recipe's. A run that is continued in `out` keeps its own.
-    given: the fields that the user set; say: is called with a line about each choice and how to choose otherwise.
-    Raises UserError where the folder does not hold one folder of images for each class.
+    The image size is chosen by `fitting_size` if the network is one of this package, because those are made for small
+    images. With `budget`, and on a CPU, the epochs are chosen so that a student's training sees about 12,000 photos and
+    a teacher's 8,000; they are at least 10 and at most the recipe's. A run that is continued keeps what was chosen when
+    it began.
+
+    out: the run's folder. given: names of the fields that the user gave, which are not changed. say: a function that is
+    called with a line of text about each choice and how to make another. Raises UserError if the data set's folder does
+    not hold one folder of images for each class.
     """
     root = config.data.root
     if config.data.name != "folder" or root is None or not Path(root).is_dir():
@@ -54,9 +57,9 @@ def fit_to_photos(
 
 
 def _look_at(config: RunConfig) -> tuple[int, list[tuple[int, int]]]:
-    """How many photos of a folder are trained on, and the sizes of up to two thousand of them.
+    """Returns (number of training photos, sizes): the (width, height) of up to two thousand of the photos.
 
-    Raises UserError where it is no folder of classes: before anything is said of how long it takes.
+    Raises UserError if the data set's folder does not hold one folder of images for each class.
     """
     from PIL import Image
 
@@ -69,7 +72,10 @@ def _look_at(config: RunConfig) -> tuple[int, list[tuple[int, int]]]:
 
 
 def _shortened(config: RunConfig, training: int, given: Collection[str], say: Callable[[str], None]) -> RunConfig:
-    """Returns the configuration with epochs that fit the number of training photos, unless the user gave them."""
+    """Returns the configuration with fewer epochs if there are many photos, unless the user gave the epochs.
+
+    training: the number of training photos. say: a function that is called with a line of text about the choice.
+    """
     changed: dict[str, Any] = {}
     for field, seen in _SEEN.items():
         train = getattr(config, field)
@@ -86,7 +92,7 @@ def _shortened(config: RunConfig, training: int, given: Collection[str], say: Ca
 
 
 def _longer(recipe: TrainConfig, chosen: TrainConfig) -> int:
-    """Returns the epochs of a longer training than the chosen one: the recipe's, or twice as many."""
+    """Returns epochs for a longer training, to be suggested to the user: the recipe's, or twice as many as those."""
     return recipe.epochs if recipe.epochs > chosen.epochs else 2 * recipe.epochs
 
 
@@ -98,12 +104,16 @@ def _recorded(out: Path) -> dict[str, Any] | None:
 
 
 def _of(tree: dict[str, Any], group: str, field: str) -> Any:
+    """Returns the value of a group's field in a saved configuration; None if it is missing."""
     fields = tree.get(group)
     return fields.get(field) if isinstance(fields, dict) else None
 
 
 def _as_recorded(config: RunConfig, tree: dict[str, Any], given: Collection[str], *, budget: bool) -> RunConfig:
-    """Returns the configuration with the size and epochs that were chosen when the run began."""
+    """Returns the configuration with the image size and epochs of the run's saved configuration, `tree`.
+
+    So a run that is continued keeps what was chosen when it began. given, budget: see `fit_to_photos`.
+    """
     changed: dict[str, Any] = {}
     size = _of(tree, "data", "image_size")
     if config.data.image_size is None and type(size) is int:

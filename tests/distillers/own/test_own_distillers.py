@@ -223,7 +223,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no address": ("losses.py", "a distiller of your own is written package.module:Name, got 'losses.py'"),
     "no module": ("nowhere.losses:Mine", "a distiller of your own: there is no module 'nowhere.losses'"),
     "a tensor as option": (partial(squared, scale=torch.ones(3)), r"squared\.scale must be a number, .*got a Tensor"),
-    "a partial by place": (partial(squared, 1), "squared: give a partial's arguments by their names"),
+    "a partial by place": (partial(squared, 1), "squared: functools.partial has arguments without names"),
 }  # fmt: skip
 
 
@@ -238,15 +238,15 @@ def test_what_is_no_distiller_is_told_before_anything_is_written(data: ImageData
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ({"kd": squared}, "kd would be the column kd of metrics.csv, which 'kd' is already"),
-        ({"ce": squared}, "ce would be the column ce of metrics.csv"),
+        ({"kd": squared}, "the loss of kd would be the column loss_kd of metrics.csv, which 'kd' has already"),
+        ({"ce": squared}, "the loss of ce would be the column loss_ce of metrics.csv"),
         (
             {"a:Mine": {}, "b:Mine": {}},
-            "b:Mine would be the column Mine of metrics.csv, which 'a:Mine' is already: give it an",
+            "the loss of b:Mine would be the column loss_Mine of metrics.csv, which 'a:Mine' has already: give this",
         ),
         ({"my loss": squared}, "and have only letters, digits, '_' and '-', got 'my loss'"),
         ({"a:Mine": 5}, r"a:Mine must hold fields \(weight, warmup_epochs, final and its own options\), got 5"),
-        ({"a:Mine": {"weight": "much"}}, r"a:Mine\.weight must be float, got 'much'"),
+        ({"a:Mine": {"weight": "much"}}, r"a:Mine\.weight must be a number, got 'much'"),
         ({"a:Mine": {"weight": -1}}, r"a:Mine\.weight must be >= 0, got -1\.0"),
         ({"a:Mine": {"final": float("inf")}}, r"a:Mine\.final must be finite"),
     ],
