@@ -46,7 +46,7 @@ class IntegerLinear(nn.Linear):
 
     The bias stays a float. bound: the magnitude at which the input saturates before training.
     normalise: puts a BatchNorm1d without learned parameters in front, and folds it into the weight. With
-    r = 1 / sqrt(running_var + eps), the layer quantises ``W r``, the weight that is exported, and computes
+    ``r = 1 / sqrt(running_var + eps)``, the layer quantises ``W r``, the weight that is exported, and computes
     ``Q(W r) / r @ norm(Q(x)) + b``, where Q quantises. In evaluation this equals a linear layer with the weight and
     bias of `folded`; in training the norm uses batch statistics. The input is quantised before it is normalised,
     because an FPGA multiplies integers.

@@ -118,8 +118,8 @@ class BinaryLayer(nn.Module):
 class BinaryConv2d(BinaryLayer):
     """A convolution of binary inputs with binary weights: ``scale_o * conv2d(sign(x), signs_o)``, plus bias_o if any.
 
-    The shapes are those of nn.Conv2d: (n, c, h, w) -> (n, o, h', w'). With AdaBin's weights, ``offset_o * (sum of the
-    signs in the window)`` is added.
+    The shapes are those of nn.Conv2d: (n, c, h, w) -> (n, o, h', w'). With AdaBin's weights,
+    ``offset_o * (sum of the signs in the window)`` is added.
 
     padding_value: what the border holds after the sign has been taken: 0, or +1 or -1 for FPGAs, whose circuits have no
     zero. Where the activations are binarised to ``a * sign + b`` (AdaBin), the border is a * padding_value + b, so that

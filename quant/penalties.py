@@ -14,8 +14,8 @@ class Penalised(nn.Module):
     """A module that adds a term to the training loss: its forward computes a scalar, which `penalty` returns.
 
     The scalar is kept with its autograd graph until the next forward; it is not part of copies and saved files. Use
-    this class where the term can be computed only during the forward. Any other module with a method ``penalty() ->
-    Tensor | None`` is counted by the function `penalty` too.
+    this class where the term can be computed only during the forward. Any other module with a method
+    ``penalty() -> Tensor | None`` is counted by the function `penalty` too.
 
     averaged: whether the function `penalty` takes the mean over the modules of such a class instead of their sum.
     """

@@ -43,8 +43,8 @@ class BiPerWeight(Penalised, WeightBinarizer):
     It is for the second of BiPer's two training stages; `BiPerSineWeight` is for the first.
     Backward: the sign passes the gradient unchanged, so w gets the factor ``omega cos(omega w)``. In training `penalty`
     returns `biper_penalty`, whose tau goes from tau_min to tau_max by `recu_tau`, as in the published code; with 0 and
-    0 it is 0. The defaults are the authors' values for ResNet-18 on CIFAR-10 (0.037 in stage 1, 0.0468 in stage 2);
-    for ImageNet they used 0. The signs are periodic in w, so scaling w changes them.
+    0 it is 0. The defaults are the authors' values for ResNet-18 on CIFAR-10 (0.037 in stage 1, 0.0468 in stage 2); for
+    ImageNet they used 0. The signs are periodic in w, so scaling w changes them.
     Raises ValueError unless omega > 0 and 0 <= tau_min <= tau_max.
 
     Signs: sign(sin(omega w))

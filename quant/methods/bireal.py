@@ -14,10 +14,10 @@ class BiRealWeight(WeightBinarizer):
     """Binarises weights as Bi-Real Net and ReActNet do: signs = sign(w), with the scale mean |w_o| per output channel.
 
     Backward: the sign's gradient is 1 where |w| <= 1 and 0 elsewhere, and the scale is a constant (in `XNORWeight` it
-    is not). So the product of sign and scale has the gradient ``scale_o * 1[|w| <= 1]``. With
-    ``scaled_gradient=False`` the factor ``scale_o`` is left out, as in the published code of both papers. Under SGD,
-    whose steps are proportional to the gradient, the papers' learning rates need that form; under Adam they do not. A
-    filter of zeros has no gradient in either form.
+    is not). So the product of sign and scale has the gradient ``scale_o * 1[|w| <= 1]``. With ``scaled_gradient=False``
+    the factor ``scale_o`` is left out, as in the published code of both papers. Under SGD, whose steps are proportional
+    to the gradient, the papers' learning rates need that form; under Adam they do not. A filter of zeros has no
+    gradient in either form.
 
     Signs: sign(w)
     Scale: mean of |w|, a constant

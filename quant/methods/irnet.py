@@ -38,10 +38,11 @@ def ede_parameters(progress: Tensor, *, t_min: float = 1e-2, t_max: float = 10.0
 def irnet_weight(weight: Tensor, *, k: Tensor, t: Tensor) -> BinaryWeight:
     """Standardises each filter w_o to w^_o and binarises it, with a power of two as its scale; weight: (o, ...).
 
-    The signs are sign(w^) and the scale is 2^round(log2 mean|w^_o|). Returns signs (o, ...) and scale (o,). ``w^ = (w -
-    mean_o) / sqrt(var_o + 1e-10)``, with the unbiased variance (the published code has no 1e-10). A constant filter has
-    the scale 0. Backward: ``k t (1 - tanh^2(t w^))`` through the sign, with k and t of `ede_parameters`; then through
-    mean and variance. The scale is a constant.
+    The signs are sign(w^) and the scale is 2^round(log2 mean|w^_o|). Returns signs (o, ...) and scale (o,).
+    ``w^ = (w - mean_o) / sqrt(var_o + 1e-10)``, with the unbiased variance (the published code has no 1e-10). A
+    constant filter has the scale 0.
+    Backward: ``k t (1 - tanh^2(t w^))`` through the sign, with k and t of `ede_parameters`; then through mean and
+    variance. The scale is a constant.
 
     >>> irnet_weight(torch.tensor([[1.0, 3.0]]), k=torch.tensor(1.0), t=torch.tensor(1.0)).signs.tolist()
     [[-1.0, 1.0]]

@@ -62,8 +62,8 @@ class RBNNWeight(WeightBinarizer):
     ``w' = w^ + |sin theta_o| (R1^T w^ R2 - w^)``, where w^ is the standardised weight, with each filter of n = a b
     entries as a matrix (a, b). theta_o is learned, initially pi/2, which makes w' the rotated weight. R1 and R2 are
     buffers, initially the identity; `update` computes them by `rbnn_rotations` once per epoch (`quant.start_epoch`).
-    Backward: ``k max(sqrt(2) t - t^2 |w'|, 0)`` through the sign, with k and t of `ede_parameters`; then through
-    theta, the rotation and the standardisation. R1 and R2 are constants.
+    Backward: ``k max(sqrt(2) t - t^2 |w'|, 0)`` through the sign, with k and t of `ede_parameters`; then through theta,
+    the rotation and the standardisation. R1 and R2 are constants.
 
     Deviations: the published code detaches the rotated weight. There the latent weight gets ``1 - |sin theta|`` of its
     gradient, which is 0 at the start, and theta's own gradient has the factor cos(pi/2) = 0, so only the rotations

@@ -54,8 +54,8 @@ def recu_weight(weight: Tensor, *, tau: Tensor | float) -> Tensor:
     """Returns the signs ``sign(w - mean_o)`` of a latent weight with ReCU's gradient; (o, ...) -> (o, ...) in {-1, +1}.
 
     tau in (0.5, 1): the quantile at which large weights are clamped. Eq. 11-14.
-    Forward, per output channel o: ``w^ = (w - mean_o) * 2 sqrt(2) / sqrt(var_o + 1e-5)`` (unbiased
-    variance), ``Q = -b * ln(2 - 2 tau)`` with ``b = mean |w^|`` over the layer, ``sign(clamp(w^, -Q, Q))``.
+    Forward, per output channel o: ``w^ = (w - mean_o) * 2 sqrt(2) / sqrt(var_o + 1e-5)`` (unbiased variance),
+    ``Q = -b * ln(2 - 2 tau)`` with ``b = mean |w^|`` over the layer, ``sign(clamp(w^, -Q, Q))``.
     Backward: the sign passes the gradient unchanged, and the clamp sets it to 0 outside [-Q, Q]; then it flows through
     mean and variance, but not through Q. The factor 2 sqrt(2) is the published code's (the paper standardises to unit
     variance).

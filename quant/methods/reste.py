@@ -36,8 +36,8 @@ class ReSTEWeight(WeightBinarizer):
 
     Backward: the sign's gradient is replaced by that of ``sign(w) |w|^(1/o)``, which is ``|w|^(1/o - 1) / o``; it is
     constant up to |w| = 0.1, and 0 beyond 1.5 (see `sign`). o rises over the training by `reste_o`. The scale has the
-    derivative of the mean. Deviation: the published code has one scale for the
-    whole layer; here, as in the paper, each output channel has its own.
+    derivative of the mean. Deviation: the published code has one scale for the whole layer; here, as in the paper, each
+    output channel has its own.
     Raises ValueError unless o_max >= 1.
 
     Signs: sign(w)
