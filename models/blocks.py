@@ -55,7 +55,7 @@ class Style:
             if bits is not None and not 2 <= bits <= 8:
                 raise ValueError(f"{name} must be in [2, 8], got {bits}")
         if self.shortcut == "binary" and self.scheme is None:
-            raise ValueError("shortcut='binary' needs a binary network")
+            raise ValueError("shortcut='binary' needs a binary network: full precision has projection, pad or avgpool")
 
     def conv3x3(self, in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Module:
         """Returns a 3x3 convolution, padding 1, no bias; it is binary unless scheme is None or it is depthwise."""
@@ -119,7 +119,7 @@ class PadShortcut(nn.Module):
         super().__init__()
         extra = out_channels - in_channels
         if extra < 0:
-            raise ValueError(f"a parameter-free shortcut cannot drop channels: {in_channels} -> {out_channels}")
+            raise ValueError(f"a shortcut without parameters cannot drop channels: {in_channels} -> {out_channels}")
         self.before, self.after, self.stride = extra // 2, extra - extra // 2, stride
         self.pool = nn.AvgPool2d(stride, ceil_mode=True) if pool and stride > 1 else None
 

@@ -69,17 +69,17 @@ class Summary:
 
     @property
     def fp32_bytes(self) -> int:
-        """The size in bytes of all parameters as float32."""
+        """Returns the size in bytes of all parameters as float32."""
         return 4 * self.parameters
 
     @property
     def compression(self) -> float:
-        """How many times smaller than in float32 the network is: fp32_bytes / bytes; 1 without parameters."""
+        """Returns how many times smaller than in float32 the network is: fp32_bytes / bytes; 1 without parameters."""
         return self.fp32_bytes / self.bytes if self.bytes else 1.0
 
     @property
     def kept_float(self) -> tuple[str, ...]:
-        """The paths of the layers that compute with floats."""
+        """Returns the paths of the layers that compute with floats."""
         return tuple(layer.path for layer in self.layers if layer.float_macs)
 
     def rows(self) -> list[dict[str, str]]:

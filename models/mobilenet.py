@@ -1,4 +1,4 @@
-"""MobileNetV2 for small images (Sandler et al. 2018), in full precision or binary."""
+"""Builds MobileNetV2 for small images (Sandler et al. 2018), in full precision or binary."""
 
 from __future__ import annotations
 

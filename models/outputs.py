@@ -90,7 +90,7 @@ class Observed(nn.Module):
         modules = dict(model.named_modules())
         for name in (head, *stages):
             if name not in modules:
-                raise ValueError(f"{type(model).__name__} has no submodule {name!r}")
+                raise ValueError(f"{type(model).__name__} has no submodule {name!r}: named_modules() lists the names")
         self.model = model
         self.head_name, self.stage_names = head, tuple(stages)
         self.pools = isinstance(modules[head], (nn.Conv2d, BinaryConv2d))
@@ -120,7 +120,7 @@ class Observed(nn.Module):
         seen = dict(self._seen)
         self._seen.clear()
         if "representation" not in seen:
-            raise RuntimeError(f"the classifier {self.head_name!r} was not called in the forward pass")
+            raise RuntimeError(f"the classifier {self.head_name!r} was not called in the forward pass: choose head=...")
         for name in self.stage_names:
             if not isinstance(seen.get(name), Tensor):
                 did = "returned no tensor" if name in seen else "was not called in the forward pass"

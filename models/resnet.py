@@ -1,4 +1,4 @@
-"""Residual networks for small images, in full precision or binary.
+"""Builds residual networks for small images, in full precision or binary.
 
 There are ResNet-18/34/50 (64-128-256-512 channels, He et al. 2016, but with a 3x3 first convolution),
 ResNet-8/14/20/32/44/56/110 (16-32-64 channels), and ResNet-8x4/32x4 of the distillation literature (64-128-256

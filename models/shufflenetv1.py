@@ -1,4 +1,4 @@
-"""ShuffleNetV1 for small images (Zhang et al. 2018), in full precision or binary."""
+"""Builds ShuffleNetV1 for small images (Zhang et al. 2018), in full precision or binary."""
 
 from __future__ import annotations
 

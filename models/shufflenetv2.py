@@ -1,4 +1,4 @@
-"""ShuffleNetV2 for small images (Ma et al. 2018), in full precision or binary."""
+"""Builds ShuffleNetV2 for small images (Ma et al. 2018), in full precision or binary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VGG-small, the network of six convolutions in many papers on binary networks, in full precision or binary."""
+"""Builds VGG-small, a network of six convolutions in many papers on binary networks, in full precision or binary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VGG-8/11/13/16/19 for small images, with a single linear layer after a global pool, in full precision or binary."""
+"""Builds VGG-8/11/13/16/19 for small images, with one linear layer after a global pool, in full precision or binary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VGG-9 for large images, which is torchvision's VGG-11 with BatchNorm, without its two hidden linear layers."""
+"""Builds VGG-9 for large images, which is torchvision's VGG-11 with BatchNorm, without its two hidden linear layers."""
 
 from __future__ import annotations
 

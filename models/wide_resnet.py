@@ -1,4 +1,4 @@
-"""Wide residual networks for small images (Zagoruyko and Komodakis 2016), in full precision or binary."""
+"""Builds Wide ResNets for small images (Zagoruyko and Komodakis 2016), in full precision or binary."""
 
 from __future__ import annotations
 

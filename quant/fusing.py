@@ -1,4 +1,4 @@
-"""A switch between the fused GPU kernels and ordinary operations for training."""
+"""Switches training between the fused GPU kernels and ordinary operations of torch."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def check_matrix(name: str, x: Tensor) -> None:
 
 
 def check_same_samples(z_s: Tensor, z_t: Tensor) -> None:
-    """Raises ValueError unless both are matrices (see `check_matrix`) of the same n rows."""
+    """Raises ValueError unless both are matrices (see `check_matrix`) with equally many rows."""
     check_matrix("z_s", z_s)
     check_matrix("z_t", z_t)
     if z_s.shape[0] != z_t.shape[0]:

@@ -105,7 +105,7 @@ class FT(nn.Module):
             return F.mse_loss(copy, teacher_map)
 
     def forward(self, student_map: Tensor, teacher_map: Tensor) -> Tensor:
-        """Returns the loss of phase 2, which trains the student and `translator`."""
+        """Returns the loss of phase 2, `factor_loss`, which trains the student and `translator`; -> ()."""
         check_map_pair(student_map, teacher_map, self.student_channels, self.teacher_channels)
         with torch.autocast(student_map.device.type, enabled=False):
             with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Standardisation to mean 0 and variance 1, which the binarisers of IR-Net, RBNN, SiMaN and AdaBin share."""
+"""Standardises tensors to mean 0 and variance 1, for the binarisers of IR-Net, RBNN, SiMaN and AdaBin."""
 
 from __future__ import annotations
 

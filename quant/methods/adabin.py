@@ -1,4 +1,7 @@
-"""AdaBin: Improving Binary Neural Networks with Adaptive Binary Sets (Tu et al., ECCV 2022)."""
+"""The binarisers of AdaBin, whose two values are not -1 and +1 but fitted to weights and learned for activations.
+
+Tu et al., AdaBin: Improving Binary Neural Networks with Adaptive Binary Sets, ECCV 2022.
+"""
 
 from __future__ import annotations
 

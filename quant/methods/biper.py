@@ -1,6 +1,6 @@
-"""BiPer: Binary Neural Networks using a Periodic Function (Vargas et al., CVPR 2024).
+"""The binarisers of BiPer, whose weights are sin(omega w) in the first of two training stages, then the sign of it.
 
-Weights are sin(omega w) in the first of two training stages, and the sign of it in the second.
+Vargas et al., BiPer: Binary Neural Networks using a Periodic Function, CVPR 2024.
 """
 
 from __future__ import annotations

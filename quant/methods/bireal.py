@@ -1,4 +1,4 @@
-"""Bi-Real Net's weights (Liu et al., ECCV 2018); its activations are `PolynomialActivation`."""
+"""The binarisers of Bi-Real Net: `BiRealWeight` for weights, `PolynomialActivation` for activations (ECCV 2018)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""IR-Net: Forward and Backward Information Retention for Accurate Binary Neural Networks (Qin et al., CVPR 2020)."""
+"""The binarisers of IR-Net, whose surrogate gradient is wide when training begins and narrow when it ends.
+
+Qin et al., Forward and Backward Information Retention for Accurate Binary Neural Networks, CVPR 2020.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,7 @@ def irnet_weight(weight: Tensor, *, k: Tensor, t: Tensor) -> BinaryWeight:
 
 
 class EDEWeight(WeightBinarizer):
-    """The base class of weight binarisers with IR-Net's surrogate gradient; `ede` returns its k and t at this progress.
+    """The base class of weight binarisers with IR-Net's surrogate gradient; `ede` returns k and t at its progress.
 
     Raises ValueError unless 0 < t_min <= t_max.
     """

@@ -1,4 +1,7 @@
-"""RAD: Regularizing Activation Distribution for Training Binarized Deep Networks (Ding et al., CVPR 2019)."""
+"""The loss term of RAD, which keeps the activations of each channel well spread around 0 before their sign is taken.
+
+Ding et al., Regularizing Activation Distribution for Training Binarized Deep Networks, CVPR 2019.
+"""
 
 from __future__ import annotations
 

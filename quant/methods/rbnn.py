@@ -1,4 +1,7 @@
-"""RBNN: Rotated Binary Neural Network (Lin et al., NeurIPS 2020)."""
+"""The binarisers of RBNN, which rotates weights so that they are nearer to their signs.
+
+Lin et al., Rotated Binary Neural Network, NeurIPS 2020.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""ReActNet: Towards Precise Binary Neural Network with Generalized Activation Functions (Liu et al., ECCV 2020)."""
+"""ReActNet's RSign and RPReLU: a sign with a learned threshold, and a PReLU with two learned shifts, for each channel.
+
+Liu et al., ReActNet: Towards Precise Binary Neural Network with Generalized Activation Functions, ECCV 2020.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Full-precision weights for binary activations: the first stage of two-stage training."""
+"""Leaves weights in full precision while activations are binary, for the first of two training stages."""
 
 from __future__ import annotations
 

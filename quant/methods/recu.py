@@ -1,4 +1,7 @@
-"""ReCU: Reviving the Dead Weights in Binary Neural Networks (Xu et al., ICCV 2021)."""
+"""The binarisers of ReCU, which clamps large latent weights, whose signs would hardly change otherwise.
+
+Xu et al., ReCU: Reviving the Dead Weights in Binary Neural Networks, ICCV 2021.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def _variance(x: Tensor) -> Tensor:
 
 
 def _sample(x: Tensor) -> tuple[tuple[int, ...], int]:
-    """Returns which axes a sample has, all but the first, and its number of elements; (c,) counts as one sample."""
+    """Returns the axes of x but the first, and the number of elements of one sample, x[0]; (c,) is a single sample."""
     if x.dim() == 1:
         return (0,), len(x)
     return tuple(range(1, x.dim())), math.prod(x.shape[1:])

@@ -1,4 +1,7 @@
-"""ReSTE: Estimator Meets Equilibrium Perspective, A Rectified Straight Through Estimator (Wu et al., ICCV 2023)."""
+"""The binarisers of ReSTE, whose surrogate gradient comes from a power of |x| that nears the sign during training.
+
+Wu et al., Estimator Meets Equilibrium Perspective: A Rectified Straight Through Estimator, ICCV 2023.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""SiMaN: Sign-to-Magnitude Network Binarization (Lin et al., TPAMI 2022)."""
+"""The binarisers of SiMaN, which gives +1 to the half of a filter's weights that is larger in magnitude, else -1.
+
+Lin et al., SiMaN: Sign-to-Magnitude Network Binarization, TPAMI 2022.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Bounds(NamedTuple):
 
     @property
     def one_sign(self) -> bool:
-        """Whether all values have the same sign; that of 0 is +1."""
+        """True if all values have the same sign; that of 0 is +1."""
         return self.low >= 0 or self.high < 0
 
 

@@ -103,8 +103,8 @@ def _before(net: Net, node: fx.Node) -> set[fx.Node]:
 def _output_layers(net: Net) -> list[fx.Node]:
     """Returns the layers whose value reaches an output of the network through no other layer.
 
-    Where a sum brings several layers to one output, as in residual blocks without a classifier behind them, layers that
-    another one of them depends on do not count: their values reach the output only through the shortcut.
+    A network that ends in residual blocks adds the values of several layers at its output. Then a layer on which
+    another of them depends does not count, because its values get there only through the shortcut.
     """
     found: dict[fx.Node, None] = {}
     for output in [v for node in net.graph.nodes if node.op == "output" for v in node.all_input_nodes]:

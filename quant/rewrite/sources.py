@@ -64,7 +64,10 @@ class Sources:
         return self.net.is_a(node, _GATES)
 
     def _is_gate(self, node: fx.Node) -> bool:
-        """Returns whether a node can be a step of a gate such as sigmoid(x): it computes from one node and numbers."""
+        """Returns whether a node can be a step from x to the other factor of x * sigmoid(x) and similar products.
+
+        Such a step has one node as input, and besides it only numbers.
+        """
         arithmetic = any(self.net.is_a(node, kind) for kind in (ADD, MUL, DIV))
         return len(node.all_input_nodes) == 1 and (arithmetic or self._curves(node))
 

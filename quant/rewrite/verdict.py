@@ -15,7 +15,7 @@ NOTHING = "nothing is binary"
 
 
 def _has_norm(net: Net, layer: fx.Node) -> bool:
-    """Returns whether a norm follows a layer, with no other layer between them."""
+    """Returns whether a normalisation such as BatchNorm follows a layer, with no other layer between them."""
     todo, seen = [*layer.users], set[fx.Node]()
     while todo:
         node = todo.pop()
