@@ -158,7 +158,7 @@ def _macs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outp
     if isinstance(module, _BINARY):
         signs, _, offset = module.binary_weight()
         positions = output.numel() // signs.shape[0]
-        if module.weight_binarizer.not_deployable:  # real weights
+        if module.weight_binarizer.not_deployable:  # its weights are floats
             return 0, 0, signs.numel() * positions
         # An offset needs a second sum over the window, in float. It is computed once for the channels of a group.
         taps = signs[0].numel() * (module.groups if isinstance(module, BinaryConv2d) else 1)

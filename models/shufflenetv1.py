@@ -31,7 +31,7 @@ class ShuffleUnit(nn.Module):
         super().__init__()
         made = out_channels - in_channels if stride > 1 else out_channels
         middle = made // 4
-        first = 1 if in_channels == _STEM else groups  # the stem's few channels are not grouped
+        first = 1 if in_channels == _STEM else groups  # the first convolution has too few channels for groups
         self.conv1, self.bn1 = style.conv1x1(in_channels, middle, groups=first), nn.BatchNorm2d(middle)
         self.act1, self.shuffle = style.activation(middle), nn.ChannelShuffle(first)
         self.conv2 = style.conv3x3(middle, middle, stride, groups=middle)

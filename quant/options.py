@@ -32,7 +32,7 @@ class SchemeOptions:
         activation: binariser of activations: recu, clipped, polynomial, irnet, rbnn, siman, rsign, adabin or reste
         tau_min: for weight recu, tau at the start of training, in (0.5, 1); for biper, the weight of its loss term at
             the start; by default the published value
-        tau_max: for weight recu or biper, the value of tau_min's setting at the end of training
+        tau_max: for weight recu, tau at the end of training; for biper, the weight of its loss term at the end
         t_min: for irnet, rbnn and adabin, the sharpness of the surrogate gradient at the start of training
         t_max: for irnet, rbnn and adabin, the sharpness of the surrogate gradient at the end of training
         omega: for weight biper, the frequency of the sine of the weights
@@ -44,7 +44,7 @@ class SchemeOptions:
         nonlinearity: activation function between the layers: hardtanh, rprelu or maxout
         latent_init: initial distribution of the latent weights: kaiming_uniform, as in torch's layers (standard
             deviation 1 / sqrt(3 fan_in)), or kaiming_normal, as in ReCU's code (sqrt(2 / fan_in), 2.45 times wider, so
-            that a step of the same learning rate turns a filter less)
+            that a step of the same learning rate changes a filter's direction less)
         scaled_gradient: for weight bireal, whether the weights' gradient is multiplied by the mean of |w|, as the
             layer's formula says; it is false in the code of Bi-Real Net and ReActNet, whose learning rates under SGD
             need that

@@ -126,7 +126,7 @@ class ContrastMemory(nn.Module):
         v, bank = as_float(v, bank.clone() if self.training else bank)
         rows = rearrange(torch.arange(len(v), device=v.device), "n -> n 1")
         drawn = rearrange(samples + rows * self.num_samples, "n k -> (n k)")
-        # `gather` would keep all scores for the backward pass, which needs only their shape.
+        # torch.gather would keep all scores in memory for the backward pass, which needs only their shape.
         scores = (v @ bank.T).flatten().index_select(0, drawn)
         return rearrange(scores, "(n k) -> n k", n=len(v)) / self.temperature
 

@@ -78,8 +78,8 @@ class CC(nn.Module):
     - `form="kernel"`, the paper's, is `cc_loss` with gamma and order. With their defaults it is below 1, so the weight
       0.02 does not fit it.
 
-    Raises ValueError if a size is < 1, `form` is unknown, gamma <= 0 or order < 1; in forward, if d_s or d_t differs.
-    Peng et al., ICCV 2019; embedding of 128 features.
+    Raises ValueError if a size is < 1, `form` is unknown, gamma <= 0 or order < 1; forward raises it if d_s or d_t
+    differs. Peng et al., ICCV 2019; embedding of 128 features.
 
     >>> CC(4, 8)(torch.rand(3, 4), torch.rand(3, 8)).shape
     torch.Size([])

@@ -49,8 +49,8 @@ class CRD(nn.Module):
     embeddings, never into a bank. The loss is computed in float32 at least, under autocast too.
 
     Raises ValueError for dims < 1 and arguments that `ContrastMemory` refuses (more negatives than the bank has, for
-    instance); in forward for other widths or indices that are not (n,) int64. For an index outside the bank the device
-    raises IndexError. Tian, Krishnan and Isola, ICLR 2020, eq. 18 and 19.
+    instance); forward raises it for other widths, and for indices that are not (n,) int64. For an index outside the
+    bank the device raises IndexError. Tian, Krishnan and Isola, ICLR 2020, eq. 18 and 19.
 
     >>> loss = CRD(4, 8, torch.tensor([0, 0, 1, 1]), num_negatives=2)
     >>> loss(torch.rand(2, 4), torch.rand(2, 8), torch.tensor([0, 3])).shape

@@ -47,7 +47,7 @@ class FitNet(nn.Module):
     trains on the hint first, and on the labels and KD afterwards. RepDistiller trains on all together, with weight 100.
     The loss is computed in float32 at least, under autocast too.
 
-    Raises ValueError for bad shapes; in forward for other channels.
+    Raises ValueError for bad shapes; forward raises it for maps with other channels.
     Romero et al., ICLR 2015, eq. 3 and sec. 2.2.
 
     >>> FitNet((4, 8, 8), (6, 4, 4))(torch.rand(2, 4, 8, 8), torch.rand(2, 6, 4, 4)).shape

@@ -44,8 +44,8 @@ class FSP(nn.Module):
     no effect. Here, a weight is that of the loss added to the cross-entropy. Half-precision inputs are computed in
     float32, under autocast too. Gradients flow to both sides: pass detached teacher maps.
 
-    Raises ValueError for fewer than two stages, bad shapes or unequal channels; in forward for other stages.
-    Yim et al., CVPR 2017, eq. 2.
+    Raises ValueError for fewer than two stages, bad shapes or unequal channels; forward raises it for maps of other
+    stages. Yim et al., CVPR 2017, eq. 2.
 
     >>> shapes = [(4, 8, 8), (6, 4, 4)]
     >>> maps = [torch.rand(2, *shape) for shape in shapes]

@@ -52,7 +52,8 @@ class ICKD(nn.Module):
     sample with a 1x1 map raises PyTorch's ValueError, because a single value has no variance. `embed` is computed in
     the dtype of its weights, float32 unless changed, and the rest in float32 at least, under autocast too.
 
-    Raises ValueError for bad shapes; in forward for other channels. Liu et al., ICCV 2021 (see `ickd_loss`).
+    Raises ValueError for bad shapes; forward raises it for maps with other channels. Liu et al., ICCV 2021 (see
+    `ickd_loss`).
 
     >>> ICKD((4, 4, 4), (6, 4, 4))(torch.rand(2, 4, 4, 4), torch.rand(2, 6, 4, 4)).shape
     torch.Size([])

@@ -27,10 +27,9 @@ class ITRD(nn.Module):
     pass in that region's dtype; the value stays float32. Statistics are those of the given batch; under
     DistributedDataParallel that is the batch of one process.
 
-    Raises ValueError for sizes < 1, alpha or order <= 0, degree < 1, negative weights, and in forward for other widths
-    than these.
-    Miles, Lopez Rodriguez and Mikolajczyk, Information Theoretic Representation Distillation, BMVC 2022, eq. 10 without
-    its cross-entropy, and algorithm 1.
+    Raises ValueError for sizes < 1, alpha or order <= 0, degree < 1, and negative weights; forward raises it for inputs
+    of other widths than these. Miles, Lopez Rodriguez and Mikolajczyk, Information Theoretic Representation
+    Distillation, BMVC 2022, eq. 10 without its cross-entropy, and algorithm 1.
 
     >>> ITRD(4, 8)(torch.rand(5, 4), torch.rand(5, 8)).shape
     torch.Size([])

@@ -18,7 +18,7 @@ class LwF(nn.Module):
     the teacher's entropy. As there, and unlike in `soft_kl`, there is no factor tau^2. The usual weight is 1. The loss
     is computed in float32 at least, under autocast too. Gradients flow to both inputs: pass detached teacher logits.
 
-    Raises ValueError for sizes < 1 or tau <= 0; in forward for other widths.
+    Raises ValueError for sizes < 1 or tau <= 0; forward raises it for inputs of other widths.
     Li and Hoiem, Learning without Forgetting, TPAMI 2017, eq. 2 and 3, without the old task's images. Ahn et al.,
     Variational Information Distillation for Knowledge Transfer, CVPR 2019, sec. 3.2 of its workshop version, use it
     instead of KD where teacher and student have different classes.

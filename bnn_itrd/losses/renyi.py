@@ -69,7 +69,7 @@ def _entropy(
     with torch.autocast(gram.device.type, enabled=False):
         (gram,) = as_float(gram)
         spectrum, positive = _spectrum(gram)
-        # 1 / (1 - alpha) magnifies the rounding of the sum: nearer than this, the limit is the closer value.
+        # 1 / (1 - alpha) magnifies the rounding of the sum: nearer to 1 than this, Shannon's limit is more exact.
         if abs(alpha - 1) < math.sqrt(torch.finfo(gram.dtype).eps):
             return -(spectrum * logarithm(spectrum)).sum()
         return of_powers((spectrum.pow(alpha) * positive).sum(), positive.any())

@@ -59,7 +59,7 @@ class ReviewKD(nn.Module):
     of their weights, float32 unless changed, and the rest in float32 at least, under autocast too. Training on a batch
     of one sample raises PyTorch's ValueError where a stage is 1x1, because a single value has no variance.
 
-    Raises ValueError for bad shapes or lists of unequal length; in forward for other stages.
+    Raises ValueError for bad shapes or lists of unequal length; forward raises it for maps of other stages.
     Chen et al., CVPR 2021, sec. 3.2 and fig. 3.
 
     >>> student, teacher = [(4, 8, 8), (6, 4, 4)], [(8, 8, 8), (12, 4, 4)]

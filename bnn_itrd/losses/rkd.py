@@ -69,7 +69,7 @@ class RKD(nn.Module):
     distance, angle: their weights. The defaults, 25 and 50, are the paper's, and RepDistiller's for a total weight of
     1. A term with weight 0 is not computed.
 
-    Raises ValueError for negative weights, and in forward as the functions do. Park et al., CVPR 2019, sec. 3.2.
+    Raises ValueError for negative weights; forward raises it as the functions do. Park et al., CVPR 2019, sec. 3.2.
 
     >>> RKD()(torch.rand(4, 3), torch.rand(4, 5)).shape
     torch.Size([])

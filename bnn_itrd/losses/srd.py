@@ -80,9 +80,8 @@ class SRD(nn.Module):
     `projector`: "mlp" is Linear(d_s, d_t), ReLU and Linear(d_t, d_t) without a bias; the poster has non-linear
     projections but does not say of which layers. `form`: "l2" takes `half_squared_distance` instead of `srd_loss`.
 
-    Raises ValueError for sizes < 1, exponent < 1, another norm, projector or form; in forward for other widths, and
-    with BatchNorm in training for n = 1.
-    Miles and Mikolajczyk, AAAI 2024, and its poster.
+    Raises ValueError for sizes < 1, exponent < 1, another norm, projector or form; forward raises it for inputs of
+    other widths, and with BatchNorm in training for n = 1. Miles and Mikolajczyk, AAAI 2024, and its poster.
 
     >>> SRD(4, 8)(torch.rand(5, 4), torch.rand(5, 8)).shape
     torch.Size([])

@@ -63,8 +63,8 @@ class VID(nn.Module):
     The regressor is computed in the dtype of its weights, float32 unless changed, and the rest in float32 at least,
     under autocast too.
 
-    Raises ValueError for bad shapes, init_variance <= 1e-5 or another reduction; in forward for other channels.
-    Ahn et al., CVPR 2019; sec. 2 and 3 of its workshop version.
+    Raises ValueError for bad shapes, init_variance <= 1e-5 or another reduction; forward raises it for maps with other
+    channels. Ahn et al., CVPR 2019; sec. 2 and 3 of its workshop version.
 
     >>> VID((4, 8, 8), (6, 4, 4))(torch.rand(2, 4, 8, 8), torch.rand(2, 6, 4, 4)).shape
     torch.Size([])
@@ -117,8 +117,8 @@ class VIDLogits(nn.Module):
     MI-L. The usual weight is 1 with `reduction="mean"`; "sum", over the logits, is the paper's. The loss is computed in
     float32 at least, under autocast too.
 
-    Raises ValueError for sizes < 1, init_variance <= 1e-5 or another reduction; in forward for other widths.
-    Ahn et al., CVPR 2019; sec. 3.2 of its workshop version.
+    Raises ValueError for sizes < 1, init_variance <= 1e-5 or another reduction; forward raises it for inputs of other
+    widths. Ahn et al., CVPR 2019; sec. 3.2 of its workshop version.
 
     >>> VIDLogits(4, 10)(torch.rand(2, 4), torch.rand(2, 10)).shape
     torch.Size([])

@@ -102,7 +102,7 @@ class _SignOverSpread(torch.autograd.Function):
             of_root = (slope * x).sum_to_size(root.shape)
             division = -0.5 * of_root * root.pow(3)
             of_variance = division if of_variance is None else of_variance + division
-        if of_variance is None:  # nothing came in
+        if of_variance is None:  # neither output has a gradient
             return None
         axes, size = _sample(x)
         through_variance = (2.0 / max(size - 1, 1)) * of_variance * (x - x.mean(axes, keepdim=True))

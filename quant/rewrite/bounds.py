@@ -184,7 +184,7 @@ _BINARY: dict[str, Callable[[Bounds, Bounds], Bounds]] = {
     **dict.fromkeys(["maximum", "max"], lambda a, b: Bounds(max(a.low, b.low), max(a.high, b.high))),
     **dict.fromkeys(["minimum", "min"], lambda a, b: Bounds(min(a.low, b.low), min(a.high, b.high))),
 }
-# Operations on two values, or on one value and an axis.
+# Operations whose second argument is either a value or an axis.
 _EITHER = ("max", "min")
 
 

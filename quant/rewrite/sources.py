@@ -13,7 +13,7 @@ from bnn_itrd.quant.rewrite.graph import ACTIVATION, ADD, DIV, MUL, PASSING, Kin
 
 __all__ = ["Source", "Sources"]
 
-# The functions in gates: x * sigmoid(x), x * relu6(x + 3) / 6, x * tanh(softplus(x)).
+# Functions by which x is multiplied: x * sigmoid(x), x * relu6(x + 3) / 6, x * tanh(softplus(x)).
 _GATES = Kind(
     (nn.Sigmoid, nn.Hardsigmoid, nn.ReLU6, nn.Tanh, nn.Softplus, nn.Hardtanh),
     {"sigmoid", "sigmoid_", "hardsigmoid", "relu6", "tanh", "softplus", "clamp", "hardtanh"},
@@ -72,7 +72,10 @@ class Sources:
         return len(node.all_input_nodes) == 1 and (arithmetic or self._curves(node))
 
     def _sign_preserving(self, node: fx.Node) -> list[fx.Node]:
-        """Returns the inputs whose signs a node preserves; of a product, the factor of one that is never negative."""
+        """Returns the inputs whose signs a node preserves; none where its output may have other signs.
+
+        For a product, that is the factor whose partner is never negative.
+        """
         net, bounds = self.net, self.bounds
         if net.is_a(node, PASSING):
             return inputs(node)
