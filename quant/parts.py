@@ -112,7 +112,9 @@ class PartKind(Generic[Module]):
         return size in named or (size == "channels" and any(name in _CHANNELS for name in required))
 
     def make(self, part: Part, options: SchemeOptions, **sizes: int) -> Module:
-        """Returns a new module: calls a part's class or function with the sizes and options that its signature names.
+        """Returns a new module: calls the class or function that `part` is or names, with the arguments it has.
+
+        These are taken from `sizes` and from the scheme's options.
 
         A published class gets no option that has the scheme's default, because its own default is the published value.
         A user's own class gets every option that it names, because a run records the values in use. An option that is

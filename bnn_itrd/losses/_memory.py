@@ -104,9 +104,10 @@ class ContrastMemory(nn.Module):
         return self.order[torch.where(position < start, position, position + count)]
 
     def forward(self, v_s: Tensor, v_t: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the scores (log-odds) of the student's and of the teacher's embeddings, the positive in column 0.
+        """Returns the scores (log-odds) of the student's and of the teacher's embeddings against the other's bank.
 
-        v_s, v_t: rows of norm 1. (n, dim), (n, dim), (n,) int64 -> (n, 1 + K), (n, 1 + K).
+        (n, dim), (n, dim), (n,) int64 -> (n, 1 + K), (n, 1 + K). Column 0 compares with the same sample, the other K
+        columns with samples of other classes. v_s, v_t: rows of norm 1; indices: the samples' positions in the banks.
         """
         samples = torch.cat([rearrange(indices, "n -> n 1"), self.draw(indices)], dim=1)
         s = self._similarities(v_s, self.bank_t, samples)

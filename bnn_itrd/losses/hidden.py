@@ -14,7 +14,7 @@ def hidden_mse_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
     """Returns the mean squared difference of hidden states, over tokens and features; (n, d), (n, d) -> ().
 
     The rows are tokens, without padding. Half-precision inputs are computed in float32. Raises ValueError on other
-    shapes. TextBrewer (Yang et al. 2020): hidden_mse.
+    shapes. TextBrewer (Yang et al. 2020) calls it hidden_mse.
 
     >>> hidden_mse_loss(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 0.0]])).item()
     2.5

@@ -1,4 +1,4 @@
-"""SRD: a loss that matches normalised representations through one trained projection of the student's."""
+"""SRD: a loss that matches normalised representations through a trained projection of the student's."""
 
 from typing import Literal, get_args
 

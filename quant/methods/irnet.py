@@ -57,7 +57,9 @@ def irnet_weight(weight: Tensor, *, k: Tensor, t: Tensor) -> BinaryWeight:
 
 
 class EDEWeight(WeightBinarizer):
-    """The base class of weight binarisers with IR-Net's surrogate gradient; `ede` returns k and t at its progress.
+    """The base class of weight binarisers with IR-Net's surrogate gradient; `ede` returns its k and t.
+
+    k and t change over the training by `ede_parameters`.
 
     Raises ValueError unless 0 < t_min <= t_max.
     """

@@ -189,7 +189,7 @@ _EITHER = ("max", "min")
 
 
 class _Carrier:
-    """Computes the bounds of each node in one pass over the graph; `found`: node -> bounds, None where unknown."""
+    """Computes the lowest and highest value of each node of a graph; `found`: node -> bounds, None where unknown."""
 
     def __init__(self, net: Net, replaced: Mapping[fx.Node, Bounds]) -> None:
         self.net = net
