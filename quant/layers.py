@@ -106,7 +106,7 @@ class BinaryLayer(nn.Module):
         return f"scheme={part_name(self.scheme.weight)}/{part_name(self.scheme.activation)}"
 
     def _signs_of(self, x: Tensor) -> Tensor:
-        """Returns the signs of the input; in training it also computes the loss term RAD, if the scheme has it."""
+        """Returns the signs of the input; in training it also computes `rad_penalty`, if the scheme has it."""
         if self.regularizer is not None:
             # In evaluation the regularizer ignores its input. Then presign is not called, because the exporters replace
             # the binariser by one that does not have it.

@@ -25,9 +25,9 @@ def correlation_loss(
         log2 sum_i |v_i - 1|^(2 alpha), in bits, v_i the correlation of feature i over the batch
         z~ = (z - mean_b z) / std_b z        v_i = (1/n) sum_b z~_s[b, i] z~_t[b, i]
 
-    The std is unbiased but the sum is divided by n, so v_i <= (n - 1) / n, and the loss never falls below log2(d) - 2
-    alpha log2(n). With the biased std, perfect correlation would give log2(0). `log=False` gives the sum itself,
-    without a unit; the paper found the log to help.
+    The std is unbiased but the sum is divided by n, so v_i <= (n - 1) / n, and the loss never falls below
+    ``log2(d) - 2 alpha log2(n)``. With the biased std, perfect correlation would give log2(0). `log=False` gives the
+    sum itself, without a unit; the paper found the log to help.
 
     Two more terms are added to the sum inside the log if their weights are not 0. The paper leaves them out, because
     they hurt the student. `off_diagonal` weights sum_{i != j} |C_st[i, j]|^(2 alpha), where C_st = Z~_s^T Z~_t / n has

@@ -50,8 +50,8 @@ def hidden_cosine_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
     """Returns the mean cosine distance of hidden states, 1 - cos(z_s, z_t), over tokens; (n, d), (n, d) -> ().
 
     It lies between 0 and 2. The rows are tokens, without padding. A zero row has a cosine of 0, and a zero gradient.
-    Half-precision inputs are computed in float32. Raises ValueError on other shapes. DistilBERT (Sanh et al. 2019),
-    sec. 3: L_cos.
+    Half-precision inputs are computed in float32. Raises ValueError on other shapes. DistilBERT (Sanh et al. 2019,
+    sec. 3) calls it L_cos.
 
     >>> round(hidden_cosine_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 4.0]])).item(), 4)
     0.4
