@@ -296,5 +296,5 @@ def activation_bounds(activation: nn.Module) -> Bounds:
 
 
 def find_bounds(net: Net, replaced: Mapping[fx.Node, Bounds] = MappingProxyType({})) -> dict[fx.Node, Bounds | None]:
-    """Returns node -> bounds, None where unknown; `replaced`: activation to be replaced -> bounds of the new one."""
+    """Returns each node's lowest and highest value, None if unknown; replaced: old activation -> bounds of the new."""
     return _Carrier(net, replaced).found
