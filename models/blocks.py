@@ -1,4 +1,4 @@
-"""Building blocks that a teacher and its binary student share: convolutions, activations and shortcuts."""
+"""Builds the convolutions, activations and shortcuts of a network, in full precision or binary."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ __all__ = ["BasicBlock", "PadShortcut", "Style", "make_shortcut"]
 
 SHORTCUTS = ("projection", "pad", "avgpool", "binary")
 
-# The magnitude at which 8-bit images saturate before training; normalised images seldom exceed it.
+# Before training, integer quantisers of images clamp at this magnitude; normalised images seldom exceed it.
 _IMAGE_BOUND = 4.0
 
 
 @dataclass(frozen=True)
 class Style:
-    """The settings in which a teacher and a student of the same definition differ.
+    """The settings by which a builder makes a network in full precision (a teacher) or a binary one (a student).
 
-    scheme: None for full precision; shortcut: ``projection`` (1x1 conv + BatchNorm), ``pad`` (every second pixel +
-    zero channels: option A), ``avgpool`` (2x2 average pool + zero channels, or followed by a full-precision 1x1
-    convolution with `float_downsample`) or ``binary`` (1x1 binary conv + BatchNorm); per_conv: one shortcut per
-    convolution (Bi-Real) instead of per block; residual_bits: bits of the signed integers, all with one learned scale,
-    to which both operands of every addition and its sum are quantised, instead of hardtanh; first_last_bits: bits of
-    the weights and activations of the first convolution and of the classifier.
+    scheme: the binarisers, or None for full precision.
+    shortcut: what a shortcut does where the shape changes: ``projection`` is a 1x1 convolution with BatchNorm; ``pad``
+    takes every second pixel and adds zero channels (option A of He et al. 2016); ``avgpool`` is a 2x2 average pool with
+    added zero channels; ``binary`` is a binary 1x1 convolution with BatchNorm.
+    float_downsample: replaces these by an average pool and a full-precision 1x1 convolution.
+    per_conv: gives each convolution a shortcut (Bi-Real Net) instead of each block.
+    padding_value: what the border of a binary layer's input holds after the sign: 0, +1 or -1.
+    residual_bits: for FPGAs, the bits of signed integers with one learned scale, to which both operands of each
+    residual addition and the sum are rounded, instead of hardtanh; None for floats.
+    first_last_bits: for FPGAs, the bits of weights and activations in the first convolution and the classifier.
     """
 
     scheme: Scheme | None
@@ -51,7 +55,7 @@ class Style:
             if bits is not None and not 2 <= bits <= 8:
                 raise ValueError(f"{name} must be in [2, 8], got {bits}")
         if self.shortcut == "binary" and self.scheme is None:
-            raise ValueError("shortcut='binary' needs a binary network")
+            raise ValueError("shortcut='binary' needs a binary network: full precision has projection, pad or avgpool")
 
     def conv3x3(self, in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Module:
         """Returns a 3x3 convolution, padding 1, no bias; it is binary unless scheme is None or it is depthwise."""
@@ -75,34 +79,37 @@ class Style:
         return BinaryConv2d(in_channels, out_channels, 1, groups=groups, scheme=self.scheme)
 
     def stem(self, in_channels: int, out_channels: int) -> nn.Conv2d:
-        """Returns the first 3x3 convolution, in full precision or, with `first_last_bits`, of integers."""
+        """Returns a network's first convolution, 3x3, in full precision or, with `first_last_bits`, of integers."""
         if self.first_last_bits is None:
             return nn.Conv2d(in_channels, out_channels, 3, 1, 1, bias=False)
         return IntegerConv2d(in_channels, out_channels, 3, 1, 1, bits=self.first_last_bits, bound=_IMAGE_BOUND)
 
     def classifier(self, features: int, num_classes: int, *, normalise: bool) -> nn.Linear:
-        """Returns the last layer. normalise: with `first_last_bits`, it contains a BatchNorm."""
+        """Returns a network's last layer, in full precision or, with `first_last_bits`, of integers.
+
+        normalise: whether the integer layer has a BatchNorm in front, folded into its weights.
+        """
         if self.first_last_bits is None:
             return nn.Linear(features, num_classes)
         return IntegerLinear(features, num_classes, bits=self.first_last_bits, normalise=normalise)
 
     def stream(self) -> IntegerQuantizer | None:
-        """Returns the quantiser of a network's residual stream, or None without `residual_bits`.
+        """Returns the quantiser for the operands and sums of all residual additions; None without `residual_bits`.
 
-        Every addition shares its scale. Before training it saturates at -1 and 1, as hardtanh does.
+        All share its learned scale. Before training it clamps to -1 and 1, as hardtanh does.
         """
         return None if self.residual_bits is None else IntegerQuantizer(self.residual_bits)
 
     def activation(self, channels: int) -> nn.Module:
-        """Returns the scheme's nonlinearity (after a ReLU every sign would be +1); ReLU in full precision."""
+        """Returns ReLU in full precision, else the scheme's nonlinearity, because a ReLU's output has only signs +1."""
         return nn.ReLU() if self.scheme is None else self.scheme.make_nonlinearity(channels)
 
 
 class PadShortcut(nn.Module):
-    """Parameter-free down-sampling: (n, c, h, w) -> (n, c', ceil(h/s), ceil(w/s)), zero channels on both sides.
+    """A shortcut without parameters: it down-samples by the stride s and adds channels of zeros on both sides.
 
-    pool: average pooling with the stride (IR-Net, ReCU); otherwise it takes every s-th pixel (He et al. 2016, option
-    A).
+    (n, c, h, w) -> (n, c', ceil(h/s), ceil(w/s)). pool: whether it averages s x s pixels (IR-Net, ReCU); otherwise it
+    takes every s-th pixel (He et al. 2016, option A). Raises ValueError where c' < c.
 
     >>> PadShortcut(4, 8, 2, pool=True)(torch.zeros(1, 4, 6, 6)).shape
     torch.Size([1, 8, 3, 3])
@@ -112,7 +119,7 @@ class PadShortcut(nn.Module):
         super().__init__()
         extra = out_channels - in_channels
         if extra < 0:
-            raise ValueError(f"a parameter-free shortcut cannot drop channels: {in_channels} -> {out_channels}")
+            raise ValueError(f"a shortcut without parameters cannot drop channels: {in_channels} -> {out_channels}")
         self.before, self.after, self.stride = extra // 2, extra - extra // 2, stride
         self.pool = nn.AvgPool2d(stride, ceil_mode=True) if pool and stride > 1 else None
 
@@ -120,7 +127,7 @@ class PadShortcut(nn.Module):
         if self.pool is None:
             x = x[:, :, :: self.stride, :: self.stride]
         elif torch.compiler.is_compiling() and self.training and self.stride == 2 and not (x.shape[2] | x.shape[3]) % 2:
-            # The same mean as the pool's, whose compiled gradient is slow on a CPU (a whole step is 13 % slower).
+            # This is the pool's mean. AvgPool2d's compiled gradient is slow on a CPU: a training step takes 13 % more.
             rows = x[:, :, ::2] + x[:, :, 1::2]
             x = (rows[:, :, :, ::2] + rows[:, :, :, 1::2]) * 0.25
         else:
@@ -129,7 +136,7 @@ class PadShortcut(nn.Module):
 
 
 def make_shortcut(style: Style, in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Returns the identity where shapes agree, else the style's down-sampling, which only ``binary`` makes binary."""
+    """Returns the module on a block's shortcut: the identity where the shapes agree, else what the style says."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     if style.float_downsample:
@@ -147,9 +154,10 @@ def make_shortcut(style: Style, in_channels: int, out_channels: int, stride: int
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, each with BatchNorm; one shortcut for both, or one each; (n,c,h,w) -> (n,o,h/s,w/s).
+    """A residual block of two 3x3 convolutions with BatchNorm; (n, c, h, w) -> (n, o, h/s, w/s), stride s.
 
-    stream: the quantiser of both operands of each addition and of its sum; x must already be quantised by it.
+    It has one shortcut or, with the style's per_conv, one for each convolution. stream: the quantiser that rounds both
+    operands of each addition and its sum to integers, or None; x must already be rounded by it.
     """
 
     expansion = 1

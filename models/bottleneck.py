@@ -1,4 +1,4 @@
-"""The bottleneck block of the deeper residual networks, for teacher and student."""
+"""The bottleneck block of deeper residual networks, in full precision or binary."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ __all__ = ["Bottleneck"]
 
 
 class Bottleneck(nn.Module):
-    """1x1 to `width`, 3x3 with the stride, 1x1 to 4 `width`, each with BatchNorm; (n,c,h,w) -> (n,4*width,h/s,w/s).
+    """A residual block of a 1x1, a 3x3 and a 1x1 convolution; (n, c, h, w) -> (n, 4 * width, h/s, w/s), stride s.
 
-    ``act(bn3(conv3(act(bn2(conv2(act(bn1(conv1(x)))))))) + shortcut(x))``, the stride on the 3x3 (He et al. 2016, with
-    the stride where torchvision and RepDistiller have it). In a student all three convolutions are binary, and hardtanh
-    replaces ReLU. Raises ValueError with `per_conv` or `stream`: the channels change twice inside the block, so there
-    is neither a shortcut for each convolution nor one residual stream through them.
+    It computes ``act(bn3(conv3(act(bn2(conv2(act(bn1(conv1(x)))))))) + shortcut(x))`` (He et al. 2016), with `width`
+    channels inside and the stride on the 3x3 convolution, where torchvision and RepDistiller have it. In a binary
+    network all three convolutions are binary, and hardtanh replaces ReLU.
+    Raises ValueError if the style has per_conv, or if `stream` is not None, because the channels change inside the
+    block: a shortcut for each convolution, and integer additions throughout, are only for `BasicBlock`.
     """
 
     expansion = 4
@@ -28,7 +29,7 @@ class Bottleneck(nn.Module):
         if style.per_conv:
             raise ValueError("per_conv must be False for bottleneck blocks, whose convolutions change the channels")
         if stream is not None:
-            raise ValueError("residual_bits must be None for bottleneck blocks: basic blocks have the integer stream")
+            raise ValueError("residual_bits must be None for bottleneck blocks: only basic blocks add integers")
         out_channels = width * self.expansion
         self.conv1 = style.conv1x1(in_channels, width)
         self.bn1 = nn.BatchNorm2d(width)

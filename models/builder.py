@@ -1,4 +1,4 @@
-"""The first steps of every network builder: it checks the arguments and makes the style of teacher or student."""
+"""Checks the arguments that all network builders share, and notes in each network how it was built."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["Definition", "prelude", "remembered", "scaled"]
 
 P = ParamSpec("P")
 N = TypeVar("N", bound=nn.Module)
-# Arguments that follow from the data set.
+# Arguments whose values the data set determines.
 _OF_DATA = ("num_classes", "in_channels", "input_shape")
 
 
 class Definition(NamedTuple):
-    """The builder that made a network, and its arguments, without those that follow from the data set."""
+    """How a network was built: its builder, and the arguments given, without those that the data set determines."""
 
     builder: Any
     options: dict[str, Any]
 
 
 def remembered(make: Callable[P, N]) -> Callable[P, N]:
-    """Wraps a builder (a function or `__call__`) so that each network has its `Definition`, ``network.definition``."""
+    """Decorates a builder (a function or `__call__`) so that its networks have a `Definition` in ``.definition``."""
     signature = inspect.signature(make)
 
     @functools.wraps(make)
@@ -58,10 +58,10 @@ def prelude(
     residual_bits: int | None = None,
     first_last_bits: int | None = None,
 ) -> tuple[tuple[int, int, int], Style]:
-    """Returns the full input shape (c, h, w), by default (in_channels, 32, 32), and the style of a network.
+    """Returns a network's input shape (c, h, w), by default (in_channels, 32, 32), and its `Style`, after checks.
 
-    binary: None for the teacher; usual_shortcut: the shortcut where `shortcut` is None; see the builders and `Style`
-    for the other arguments. Raises ValueError on arguments that do not fit together.
+    binary: the scheme, or None for full precision; usual_shortcut: the shortcut where `shortcut` is None. `Style`
+    describes the others. Each builder calls it first. Raises ValueError on arguments that do not fit together.
 
     >>> prelude(10, binary=None, in_channels=1, input_shape=None)[0]
     (1, 32, 32)

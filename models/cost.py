@@ -1,4 +1,4 @@
-"""The cost of a network, layer by layer: shapes, bits, multiply-accumulates (MACs) and bytes."""
+"""Counts what a network costs, layer by layer: parameters, multiplications with addition (MACs), and bytes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["LayerSummary", "Summary", "summary"]
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """The cost of one layer at batch size 1.
+    """What one layer costs for one image.
 
-    output_shape: without the batch, empty where the module was not called; weight_bits, activation_bits: bits of a
-    weight and of an input value; binary_macs, integer_macs, float_macs: multiply-accumulates of +-1, of integers of at
-    most 8 bits, and of floats; parameters: those of the module, with a binary layer's learned scale and an attention's
-    projections, without those shared with an earlier layer; bytes: the size as exported, with 1 bit per binary weight,
-    the layer's bits per integer weight, 4 bytes per other parameter, the result of a computed weight (weight_norm), and
-    two numbers per channel (scale, shift) for a BatchNorm.
+    output_shape: without the batch; empty where the module was not called. weight_bits, activation_bits: bits of a
+    weight and of an input value. binary_macs, integer_macs, float_macs: multiplications with addition of +1 or -1, of
+    integers of at most 8 bits, and of floats. parameters: those of the module, with a binary layer's learned scale and
+    an attention's projections, without those shared with an earlier layer. bytes: the size as exported: 1 bit per
+    binary weight, the layer's bits per integer weight, 4 bytes per other parameter, and two floats per channel for a
+    BatchNorm; a computed weight (weight_norm) counts as its result.
     """
 
     path: str
@@ -45,7 +45,7 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """A network's layers and totals; ``str()`` gives the table."""
+    """What a network costs: its layers and their totals; ``str()`` gives a table."""
 
     layers: tuple[LayerSummary, ...]
     input_shape: tuple[int, ...]
@@ -69,21 +69,21 @@ class Summary:
 
     @property
     def fp32_bytes(self) -> int:
-        """The same parameters at 4 bytes each."""
+        """Returns the size in bytes of all parameters as float32."""
         return 4 * self.parameters
 
     @property
     def compression(self) -> float:
-        """fp32_bytes / bytes; 1 for a network without parameters."""
+        """Returns how many times smaller than in float32 the network is: fp32_bytes / bytes; 1 without parameters."""
         return self.fp32_bytes / self.bytes if self.bytes else 1.0
 
     @property
     def kept_float(self) -> tuple[str, ...]:
-        """Paths of the layers that multiply floats."""
+        """Returns the paths of the layers that compute with floats."""
         return tuple(layer.path for layer in self.layers if layer.float_macs)
 
     def rows(self) -> list[dict[str, str]]:
-        """Returns a row of text for each layer, by the columns' names, and one of the totals."""
+        """Returns the table: for each layer a dict of column name -> text, and at the end one with the totals."""
         rows = [
             {
                 "layer": layer.path,
@@ -97,13 +97,13 @@ class Summary:
         return [*rows, {"layer": "total", "kind": "", "output": "", "bits W/A": "", **self._numbers(self)}]
 
     def _numbers(self, of: Summary | LayerSummary) -> dict[str, str]:
-        """The counts of a layer or of all; integer MACs where the network has any."""
+        """Returns the numbers of a layer or of the total, column name -> text; integer MACs only if there are any."""
         integers = {"integer MACs": f"{of.integer_macs:,}"} if self.integer_macs else {}
         counts = {"parameters": f"{of.parameters:,}", "binary MACs": f"{of.binary_macs:,}", **integers}
         return {**counts, "float MACs": f"{of.float_macs:,}", "bytes": f"{of.bytes:,}"}
 
     def totals(self) -> str:
-        """Returns the last lines of the table: the compression, and the layers in full precision."""
+        """Returns the two lines below the table: how much smaller the network is, and its layers in full precision."""
         kept = ", ".join(self.kept_float) or "nothing"
         smaller = f"fp32 {self.fp32_bytes:,} bytes; deployed {self.bytes:,} bytes: {self.compression:.1f}x smaller"
         return f"{smaller}\nin full precision: {kept}"
@@ -126,7 +126,7 @@ _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 
 
 class _Work(NamedTuple):
-    """The output shape and multiply-accumulates of one module in a forward pass."""
+    """The output shape of one module in a forward pass, and how many MACs it computed."""
 
     output_shape: tuple[int, ...] = ()
     binary_macs: int = 0
@@ -135,7 +135,7 @@ class _Work(NamedTuple):
 
 
 def _parts(module: nn.Module) -> list[nn.Module]:
-    """Returns the modules that count as one layer: a layer with its binarisers, quantisers or parametrisations."""
+    """Returns the modules that count as one layer: the module, with its binarisers, quantisers or parametrisations."""
     if isinstance(module, (*_BINARY, *_INTEGER, nn.MultiheadAttention)):
         return list(module.modules())
     if isinstance(module, _WEIGHTED) and parametrize.is_parametrized(module):
@@ -144,7 +144,7 @@ def _parts(module: nn.Module) -> list[nn.Module]:
 
 
 def _attention_macs(module: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor) -> int:
-    """Returns the MACs of the four projections, of queries by keys, and of attention weights by values."""
+    """Returns the MACs of attention: the four projections, queries by keys, and attention weights by values."""
     width, batch_axis = module.embed_dim, 0 if module.batch_first else 1
     queries, keys = query.numel() // width, key.numel() // key.shape[-1]
     keys_each = keys // (1 if key.dim() == 2 else key.shape[batch_axis])
@@ -154,13 +154,13 @@ def _attention_macs(module: nn.MultiheadAttention, query: Tensor, key: Tensor, v
 
 
 def _macs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> tuple[int, int, int]:
-    """Returns the multiply-accumulates of one call: (of +-1, of integers, of floats)."""
+    """Returns the MACs of one call of a module: (those of +1 or -1, of integers, of floats)."""
     if isinstance(module, _BINARY):
         signs, _, offset = module.binary_weight()
         positions = output.numel() // signs.shape[0]
-        if module.weight_binarizer.not_deployable:  # real weights
+        if module.weight_binarizer.not_deployable:  # its weights are floats
             return 0, 0, signs.numel() * positions
-        # An offset is a second, float sum over the window: one addition per tap, the same for a group's channels.
+        # An offset needs a second sum over the window, in float. It is computed once for the channels of a group.
         taps = signs[0].numel() * (module.groups if isinstance(module, BinaryConv2d) else 1)
         return signs.numel() * positions, 0, 0 if offset is None else taps * positions
     if isinstance(module, nn.MultiheadAttention):
@@ -179,7 +179,7 @@ def _macs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outp
 
 
 def _bytes(module: nn.Module, parameters: Sequence[nn.Parameter]) -> int:
-    """Returns the exported size; parameters: those of the module, without those counted for another layer."""
+    """Returns a layer's size as exported; parameters: those of the module that no earlier layer has counted."""
     if isinstance(module, _BINARY):
         (signs, scale, offset), bias = module.folded()
         others = scale.numel() + (0 if offset is None else offset.numel())
@@ -188,7 +188,7 @@ def _bytes(module: nn.Module, parameters: Sequence[nn.Parameter]) -> int:
         stored = 4 * signs.numel() if module.weight_binarizer.not_deployable else math.ceil(signs.numel() / 8)
         return (stored if ours else 0) + 4 * others
     if isinstance(module, _INTEGER):
-        # Every other number is a float; the weight's scale is one more, and a norm inside is part of the weight.
+        # Every other number is a float; each weight has a scale in addition, and a norm inside is part of the weight.
         weights = [p.numel() for p in parameters if p is module.weight]
         others = sum(p.numel() for p in parameters) - sum(weights)
         return sum(math.ceil(count * module.bits / 8) for count in weights) + 4 * (others + len(weights))
@@ -201,7 +201,7 @@ def _bytes(module: nn.Module, parameters: Sequence[nn.Parameter]) -> int:
 
 
 def _layer(path: str, module: nn.Module, work: _Work, counted: set[int]) -> LayerSummary | None:
-    """Returns the layer's summary, or None where all counts are 0; adds its parameters to `counted`."""
+    """Returns what a layer costs, or None where all counts are 0; adds its parameters' ids to `counted`."""
     parameters = []
     for p in [p for part in _parts(module) for p in part.parameters(recurse=False)]:
         if id(p) not in counted:
@@ -221,12 +221,12 @@ def _layer(path: str, module: nn.Module, work: _Work, counted: set[int]) -> Laye
 
 @torch.no_grad()
 def summary(model: nn.Module, input_shape: Sequence[int] | None = None) -> Summary:
-    """Returns the cost of a network for one image of shape (c, h, w), by default ``model.input_shape``.
+    """Returns what a network costs for one image of shape (c, h, w), by default ``model.input_shape``.
 
-    All parameters are counted, once where modules share them, also where the module is not called: the layers' counts
-    add up to `Summary.parameters`. MACs are counted for convolutions, linear layers and nn.MultiheadAttention that are
-    called as modules; functions, activations, pooling, normalisations and additions count 0. The network is copied and
-    does not change. Raises ValueError where there is no input_shape.
+    All parameters are counted, those of modules that are not called too. Shared ones count once, so that the layers'
+    counts add up to `Summary.parameters`. MACs are counted for convolutions, linear layers and nn.MultiheadAttention
+    that are called as modules. Functions, activations, pooling, normalisations and additions count 0. The network is
+    copied and does not change. Raises ValueError where there is no input_shape.
 
     >>> from bnn_itrd.models import resnet8
     >>> costs = summary(resnet8(10, binary="recu"))
@@ -254,7 +254,7 @@ def summary(model: nn.Module, input_shape: Sequence[int] | None = None) -> Summa
     for path, module in modules.items():
         module.register_forward_hook(partial(note, path), with_kwargs=True)
     copied(torch.zeros(1, *shape, device=device))
-    # In the order of execution, then the modules that were not called.
+    # The modules in the order of execution, and then those that were not called.
     work = done | {path: _Work() for path in modules if path not in done}
     counted: set[int] = set()
     layers = [_layer(path, modules[path], did, counted) for path, did in work.items()]

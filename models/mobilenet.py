@@ -1,4 +1,4 @@
-"""MobileNetV2 for small images (Sandler et al. 2018), teacher and student from one definition."""
+"""Builds MobileNetV2 for small images (Sandler et al. 2018), in full precision or binary."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _GROUPS = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 
 
 
 class InvertedResidual(nn.Module):
-    """1x1 to `expansion` times the channels, depthwise 3x3, 1x1 back; (n, c, h, w) -> (n, o, h/s, w/s).
+    """A block that widens the channels for a depthwise 3x3 convolution; (n, c, h, w) -> (n, o, h/s, w/s), stride s.
 
-    ``bn(conv1x1(act(bn(depthwise(act(bn(conv1x1(x))))))))`` and, where shapes agree, ``+ x``; no activation after it.
-    In a student both 1x1 convolutions are binary. The depthwise one stays in full precision: each of its outputs is a
-    sum of 9 products, which in 1 bit has only 10 possible values, and it has 3 (ShuffleNets) to 11 % of the network's
-    MACs.
+    It computes ``bn(conv1x1(act(bn(depthwise(act(bn(conv1x1(x))))))))``, with `expansion` times the channels inside,
+    and adds x where the shapes agree. No activation follows. In a binary network both 1x1 convolutions are binary. The
+    depthwise one stays in full precision, because each of its outputs is a sum of 9 products, which has only 10
+    possible values if the products are +1 or -1. These layers have 3 % (ShuffleNets) to 11 % of a network's MACs.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int, style: Style) -> None:
@@ -46,11 +46,12 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """The network: stem of stride 2, seven groups of blocks, 1x1 to 1280, global average pool, linear; -> (n, classes).
+    """MobileNetV2: convolution of stride 2, seven groups of blocks, 1x1 convolution, pool, linear; -> (n, classes).
 
-    Four stages end where the size or the role changes: `layer1` (groups 1, 2), `layer2` (3), `layer3` (4, 5), `layer4`
-    (6, 7). Their maps (`stages`) are without activation, and the representation is the pooled input of `head`: the
-    places of RepDistiller's features f1 to f5 (its f0, the stem's, is no stage).
+    The groups form four stages: `layer1` (groups 1, 2), `layer2` (3), `layer3` (4, 5) and `layer4` (6, 7). For
+    distillation, the maps are the outputs of these (`stages`), which have no activation, and the representation is the
+    pooled input of the module that `head` names. These are RepDistiller's features f1 to f5; its f0, the first
+    convolution's output, is left out.
     """
 
     def __init__(self, width: float, *, num_classes: int, input_shape: tuple[int, int, int], style: Style) -> None:
@@ -93,7 +94,9 @@ class MobileNetV2(nn.Module):
 
 @dataclass(frozen=True)
 class MobileNetV2Builder:
-    """Makes a MobileNetV2 of one width: the full-precision teacher or, with `binary`, its 1-bit student.
+    """Builds MobileNetV2 of one width, in full precision or, with `binary`, as a binary network.
+
+    factor: multiplies the published numbers of channels.
 
     >>> MobileNetV2Builder(0.5)(100)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 100])
@@ -113,10 +116,11 @@ class MobileNetV2Builder:
     ) -> MobileNetV2:
         """Returns the network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
 
-        RepDistiller's form for 32 x 32: ReLU (not ReLU6), no dropout, channels cut down to whole numbers (not to
-        multiples of 8). A student has hardtanh for ReLU and its 1x1 convolutions binary; the stem, the depthwise
-        convolutions and the classifier stay in full precision. `width` multiplies the channels in addition to the
-        network's own factor. Raises ValueError on an unknown scheme or a shape that does not fit.
+        It has RepDistiller's form for 32 x 32 pixels: ReLU instead of ReLU6, no dropout, and channels rounded down to
+        whole numbers instead of multiples of 8. In a binary network, hardtanh replaces ReLU and the 1x1 convolutions
+        are binary; the first convolution, the depthwise convolutions and the classifier stay in full precision.
+        `width` multiplies the channels in addition to `factor`. Raises ValueError on an unknown scheme or a shape that
+        does not fit.
         """
         shape, style = prelude(
             num_classes, binary=binary, in_channels=in_channels, input_shape=input_shape, width=width

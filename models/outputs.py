@@ -1,4 +1,4 @@
-"""Access to the logits, the classifier's input and the maps of the stages of any network."""
+"""Gives access to the logits, the classifier's input and the maps inside any network, for distillation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _STRIDED = (nn.Conv2d, BinaryConv2d, nn.MaxPool2d, nn.AvgPool2d)
 
 
 class Outputs(NamedTuple):
-    """logits (n, c); representation (n, d), the classifier's input; stages: a map (n, c_i, h_i, w_i) per stage."""
+    """What a network computes for a batch: the logits (n, k), and the features that distillation compares.
+
+    representation: the classifier's input, (n, d); stages: one map (n, c_i, h_i, w_i) for each stage of the network.
+    """
 
     logits: Tensor
     representation: Tensor
@@ -28,10 +31,10 @@ class Outputs(NamedTuple):
 
 
 def find_head(model: nn.Module) -> str:
-    """Returns the classifier's name: ``model.head`` where that is a string, else the last linear layer.
+    """Returns the name of a network's classifier: ``model.head`` where that is a string, else the last linear layer.
 
-    In a network without linear layers (fully convolutional) it is the last convolution, if that is 1x1.
-    Raises ValueError where there is no classifier.
+    Without linear layers (in a fully convolutional network) it is the last convolution, if that is 1x1. Raises
+    ValueError where there is no classifier.
 
     >>> find_head(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
     '2'
@@ -74,10 +77,12 @@ def _reduces(module: nn.Module) -> bool:
 
 
 class Observed(nn.Module):
-    """A network whose call returns `Outputs`. `model` is the network itself, not a copy.
+    """Wraps a network so that a call returns `Outputs` instead of the logits; `observe` makes it.
 
-    It uses forward hooks, so it works for any network: ours, torchvision's, timm's. It compiles with fullgraph, and a
-    copy (deepcopy, torch.save) of it or of the observed network is independent of the original.
+    `model` is the network itself, which gets forward hooks until `remove`. So it works for any network: this package's,
+    torchvision's or timm's. It compiles with fullgraph=True. A copy (deepcopy, torch.save) of it or of the observed
+    network is independent of the original.
+    head: the classifier's name in the network; stages: the names of the modules whose outputs are the maps.
     """
 
     def __init__(self, model: nn.Module, head: str, stages: Sequence[str]) -> None:
@@ -85,7 +90,7 @@ class Observed(nn.Module):
         modules = dict(model.named_modules())
         for name in (head, *stages):
             if name not in modules:
-                raise ValueError(f"{type(model).__name__} has no submodule {name!r}")
+                raise ValueError(f"{type(model).__name__} has no submodule {name!r}: named_modules() lists the names")
         self.model = model
         self.head_name, self.stage_names = head, tuple(stages)
         self.pools = isinstance(modules[head], (nn.Conv2d, BinaryConv2d))
@@ -101,7 +106,7 @@ class Observed(nn.Module):
         self._seen[name] = output
 
     def __getstate__(self) -> dict[str, Any]:
-        # A direct call of the network leaves tensors here, whose autograd graph cannot be copied.
+        # A direct call of the network leaves tensors in _seen, and a tensor in an autograd graph cannot be copied.
         return self.__dict__ | {"_seen": {}}
 
     def remove(self) -> None:
@@ -115,27 +120,28 @@ class Observed(nn.Module):
         seen = dict(self._seen)
         self._seen.clear()
         if "representation" not in seen:
-            raise RuntimeError(f"the classifier {self.head_name!r} was not called in the forward pass")
+            raise RuntimeError(f"the classifier {self.head_name!r} was not called in the forward pass: choose head=...")
         for name in self.stage_names:
             if not isinstance(seen.get(name), Tensor):
                 did = "returned no tensor" if name in seen else "was not called in the forward pass"
                 raise RuntimeError(f"the stage {name!r} {did}: name the stages with stages=...")
         representation = seen["representation"]
         if self.pools and representation.ndim == 4:
-            # A mean over the positions is the same before a 1x1 convolution as behind it.
+            # The mean over positions may be taken before the 1x1 convolution, which acts on each position alone.
             representation = representation.mean((2, 3))
         representation = torch.flatten(representation, 1)
         return Outputs(logits, representation, tuple(seen[name] for name in self.stage_names))
 
 
 def observe(model: nn.Module, *, head: str | None = None, stages: Sequence[str] | None = None) -> Observed:
-    """Returns a network that gives `Outputs`: (n, c, h, w) -> logits (n, k), representation (n, d), stage maps.
+    """Returns the network, wrapped so that it gives its logits, its representation and its maps as `Outputs`.
 
-    head: name of the classifier, whose input is the representation; by default that of `find_head`. The input of a 1x1
-    convolution is averaged over its positions. stages: names of the submodules whose outputs are kept; by default
-    ``model.stages``, else children called layer1, layer2, ... (torchvision's and timm's residual networks), else, in a
-    Sequential called features, each part in front of one with a stride, and the last part (torchvision's VGG,
-    MobileNet, DenseNet). Raises ValueError on a name that does not exist, or where no classifier is found.
+    head: the name of the classifier, whose input is the representation; by default that of `find_head`. The input of a
+    1x1 convolution is averaged over its positions.
+    stages: the names of the submodules whose outputs are the maps. The default is ``model.stages``. Without it, these
+    are the children called layer1, layer2, ... (torchvision's and timm's residual networks). Without them, in a
+    Sequential called features, they are each child in front of one with a stride, and the last child (torchvision's
+    VGG, MobileNet, DenseNet). Raises ValueError on a name that does not exist, or where no classifier is found.
 
     >>> from bnn_itrd.models import resnet8
     >>> outputs = observe(resnet8(10))(torch.zeros(2, 3, 32, 32))
@@ -151,9 +157,10 @@ def observe(model: nn.Module, *, head: str | None = None, stages: Sequence[str] 
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Puts a network in evaluation mode, and at the end gives each of its modules back the mode that it had.
+    """Puts a network in evaluation mode inside a ``with`` block, and then restores the mode of each of its modules.
 
-    ``model.train(was_training)`` would put a BatchNorm that stood in evaluation mode by itself into training mode.
+    A plain ``model.train()`` at the end would also change modules that were in evaluation mode, such as a frozen
+    BatchNorm.
 
     >>> network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2).eval())
     >>> with evaluation_mode(network):

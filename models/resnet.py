@@ -1,8 +1,9 @@
-"""Residual networks for small images, teacher and binary student from one definition.
+"""Builds residual networks for small images, in full precision or binary.
 
-ResNet-18/34/50 (64-128-256-512 channels, He et al. 2016 with a 3x3 stem), ResNet-8/14/20/32/44/56/110 (16-32-64) and
-the four times wider ResNet-8x4/32x4 (stem 32, 64-128-256) of the distillation literature (Tian et al. 2020).
-The binary forms are those of ReCU (Xu et al. 2021), or follow them where ReCU has none.
+There are ResNet-18/34/50 (64-128-256-512 channels, He et al. 2016, but with a 3x3 first convolution),
+ResNet-8/14/20/32/44/56/110 (16-32-64 channels), and ResNet-8x4/32x4 of the distillation literature (64-128-256
+channels, 32 in the first convolution; Tian et al. 2020). The binary networks are those of ReCU (Xu et al. 2021), or
+similar where ReCU has none.
 """
 
 from __future__ import annotations
@@ -37,12 +38,15 @@ __all__ = [
 
 
 class ResNet(nn.Module):
-    """The network: stem, stages of blocks, global average pool, (BatchNorm1d), linear; (n, c, h, w) -> (n, classes).
+    """A residual network: convolution, stages of blocks, global average pool, linear; (n, c, h, w) -> (n, classes).
 
-    widths: channels of each stage, before the block's expansion; stem_width: channels of the stem, by default the first
-    of widths; block: `BasicBlock` or `Bottleneck`; input_shape: (c, h, w) of the images. `head` and `stages` name the
-    submodules whose input and outputs are the representation and the stage maps (see `observe`). The maps are taken
-    after the activation, like RepDistiller's features f1, f2, ... (its f0, the stem's output, is no stage here).
+    widths, depths: the channels (before the block's expansion) and the number of blocks of each stage; stem_width: the
+    channels of the first convolution, by default the first of widths; block: `BasicBlock` or `Bottleneck`; input_shape:
+    (c, h, w) of the images; stem_activation: whether an activation follows the first BatchNorm; norm_head: whether a
+    BatchNorm1d stands in front of the classifier.
+    For distillation (`observe`), the maps are the outputs of the modules that `stages` names, after their activation,
+    and the representation is the input of the module that `head` names. These are RepDistiller's features f1, f2 and so
+    on; its f0, the first convolution's output, is left out.
     """
 
     def __init__(
@@ -74,7 +78,7 @@ class ResNet(nn.Module):
                 channels = width * block.expansion
             setattr(self, self.stages[i], nn.Sequential(*blocks))
         self.pool = nn.AdaptiveAvgPool2d(1)
-        # A classifier of integers contains the norm, folded into its weights.
+        # An integer classifier has the norm inside, folded into its weights.
         apart = norm_head and style.first_last_bits is None
         self.norm: nn.Module = nn.BatchNorm1d(channels) if apart else nn.Identity()
         self.linear = style.classifier(channels, num_classes, normalise=norm_head)
@@ -93,9 +97,10 @@ class ResNet(nn.Module):
 
 @dataclass(frozen=True)
 class ResNetBuilder:
-    """Makes a ResNet of one depth: the full-precision teacher or, with `binary`, its 1-bit student in ReCU's form.
+    """Builds a ResNet of one depth, in full precision or, with `binary`, as a binary network.
 
-    The fields say how teacher and student of a family differ; `__call__` describes the arguments.
+    widths, depths: the channels and the number of blocks of each stage; teacher_shortcut: the shortcut in full
+    precision; binary_per_conv, binary_stem_activation: the defaults for binary networks. The call has the options.
 
     >>> resnet8(num_classes=10, binary="recu")(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10])
@@ -128,19 +133,19 @@ class ResNetBuilder:
     ) -> ResNet:
         """Returns the network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
 
-        binary: None, or a scheme: its name, a `Scheme` or a binariser's class. A student has hardtanh (the scheme's
-        nonlinearity) for ReLU, 2x2 average pool + zero channels for down-sampling and BatchNorm1d before the
-        classifier. ResNet-18/34/50: one shortcut per block, no activation after the stem. The others: one shortcut per
-        convolution, hardtanh after the stem.
-        Options that change the architecture: `per_conv` (one shortcut per convolution, Bi-Real; by default the
-        published form), `float_downsample` (average pool + full-precision 1x1 convolution), `padding_value` (+1 or -1
-        at the borders in place of 0), `shortcut` (``projection``, ``pad``, ``avgpool``), `width` (a factor on every
-        number of channels), `stem_activation` (whether a student has one behind the stem's BatchNorm). Teachers:
-        ResNet-18/34/50, 8x4 and 32x4 with projections, the others with option A (He et al. 2016), or with
-        ``shortcut="projection"`` in the form of RepDistiller (Tian et al. 2020).
-        For FPGAs (fpga.md): `residual_bits` (the residual stream as signed integers of one learned scale, 4 bits
-        for FINN; shortcuts are then ``binary``, a binary 1x1 convolution, unless another is named) and
-        `first_last_bits` (weights and activations of the first convolution and the classifier, 8 for FINN).
+        binary: None for full precision, or a scheme's name, a `Scheme` or a binariser's class. A binary network has the
+        scheme's nonlinearity (hardtanh) instead of ReLU, and a BatchNorm1d before the classifier. Where the shape
+        changes, its shortcuts are a 2x2 average pool with zero channels added. ResNet-18/34/50 have one shortcut per
+        block and no activation after the first convolution; the others have one per convolution, and hardtanh there.
+        In full precision, the shortcuts of ResNet-18/34/50, 8x4 and 32x4 are 1x1 convolutions where the shape changes
+        (``projection``); the others take every second pixel and add zero channels (``pad``). With
+        ``shortcut="projection"`` these have RepDistiller's form (Tian et al. 2020).
+
+        per_conv, shortcut, float_downsample, padding_value: see `Style`. width: a factor on all numbers of channels.
+        stem_activation: whether a binary network has an activation after the first BatchNorm.
+        Two options are for FPGAs (docs/guides/fpga.md). residual_bits: the residual additions use signed integers of so
+        many bits with one learned scale (4 for FINN), and shortcuts are ``binary`` by default. first_last_bits: bits of
+        weights and activations in the first convolution and the classifier (8 for FINN).
         Raises ValueError on an unknown scheme or shortcut, on a shortcut together with `float_downsample`, or on a
         shape that does not fit.
         """
@@ -193,7 +198,7 @@ def _narrow(depth: int) -> ResNetBuilder:
 
 
 def _times_four(depth: int) -> ResNetBuilder:
-    """Returns the builder of RepDistiller's x4 form: four times as wide, twice in the stem, with projections."""
+    """Returns the builder of RepDistiller's x4 networks: four times the channels, or twice in the first convolution."""
     blocks = ((depth - 2) // 6,) * 3
     widths = (64, 128, 256)
     return ResNetBuilder(widths, blocks, "projection", binary_per_conv=True, binary_stem_activation=True, stem_width=32)
@@ -204,7 +209,7 @@ resnet18 = _wide(2, 2, 2, 2)
 resnet34 = _wide(3, 4, 6, 3)
 # It has 23,705,252 parameters at 100 classes.
 resnet50 = _wide(3, 4, 6, 3, block=Bottleneck)
-# It has 269,722 parameters at 10 classes, 270,522 with binary="recu"; RepDistiller's has 278,324 at 100 classes.
+# It has 269,722 parameters at 10 classes, and 270,522 with binary="recu". RepDistiller's has 278,324 at 100 classes.
 resnet20 = _narrow(20)
 resnet8 = _narrow(8)
 resnet14 = _narrow(14)

@@ -1,4 +1,4 @@
-"""ShuffleNetV1 for small images (Zhang et al. 2018), teacher and student from one definition."""
+"""Builds ShuffleNetV1 for small images (Zhang et al. 2018), in full precision or binary."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _STAGES = ((240, 4), (480, 8), (960, 4))
 
 
 class ShuffleUnit(nn.Module):
-    """Computes grouped 1x1, shuffle, depthwise 3x3, grouped 1x1 convolutions; (n, c, h, w) -> (n, o, h/s, w/s).
+    """A residual block with grouped 1x1 convolutions and a channel shuffle; (n, c, h, w) -> (n, o, h/s, w/s), stride s.
 
-    ``act(bn3(conv3(act(bn2(depthwise(shuffle(act(bn1(conv1(x))))))))) + x)`` or, with stride 2, the concatenation with
-    a 3x3 average pool of x, which brings c of the o channels. RepDistiller's form, where an activation also follows
-    the depthwise convolution. In a student the grouped 1x1 convolutions are binary; the depthwise one stays in full
-    precision, as in `InvertedResidual`.
+    It computes ``act(bn3(conv3(act(bn2(depthwise(shuffle(act(bn1(conv1(x))))))))) + x)``. With stride 2, the sum is
+    replaced by the concatenation with a 3x3 average pool of x, which gives c of the o channels. As in RepDistiller, an
+    activation follows the depthwise convolution too. In a binary network the grouped 1x1 convolutions are binary; the
+    depthwise one stays in full precision (see `InvertedResidual`).
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, groups: int, style: Style) -> None:
         super().__init__()
         made = out_channels - in_channels if stride > 1 else out_channels
         middle = made // 4
-        first = 1 if in_channels == _STEM else groups  # the stem's few channels are not grouped
+        first = 1 if in_channels == _STEM else groups  # the first convolution has too few channels for groups
         self.conv1, self.bn1 = style.conv1x1(in_channels, middle, groups=first), nn.BatchNorm2d(middle)
         self.act1, self.shuffle = style.activation(middle), nn.ChannelShuffle(first)
         self.conv2 = style.conv3x3(middle, middle, stride, groups=middle)
@@ -49,10 +49,11 @@ class ShuffleUnit(nn.Module):
 
 
 class ShuffleNetV1(nn.Module):
-    """The network: 1x1 stem, three stages of units, global average pool, linear; (n, c, h, w) -> (n, classes).
+    """ShuffleNetV1: 1x1 convolution, three stages of units, global average pool, linear; (n, c, h, w) -> (n, classes).
 
-    The stage maps (`stages`: layer1 to layer3) are the units' activations, and the representation is the pooled input
-    of `head`: the places of RepDistiller's features f1 to f4 (its f0, the stem's, is no stage).
+    For distillation, the maps are the outputs of the modules that `stages` names, layer1 to layer3, and the
+    representation is the input of the module that `head` names. These are RepDistiller's features f1 to f4; its f0, the
+    first convolution's output, is left out.
     """
 
     def __init__(self, *, num_classes: int, input_shape: tuple[int, int, int], style: Style) -> None:
@@ -88,11 +89,12 @@ def shufflenet_v1(
     in_channels: int = 3,
     input_shape: Sequence[int] | None = None,
 ) -> ShuffleNetV1:
-    """Returns ShuffleNetV1, 3 groups, width 1, in RepDistiller's form for 32 x 32 (1x1 stem, no pool behind it).
+    """Returns ShuffleNetV1 with 3 groups and width 1, in full precision or, with `binary`, as a binary network.
 
-    (n, *input_shape) -> (n, num_classes); at 100 classes the teacher has 949,258 parameters. A student has hardtanh for
-    ReLU and its 1x1 convolutions binary; the stem, the depthwise convolutions and the classifier stay in full
-    precision. Raises ValueError on an unknown scheme or a shape that does not fit.
+    (n, *input_shape) -> (n, num_classes). It has RepDistiller's form for 32 x 32 pixels: the first convolution is 1x1,
+    without a pool after it. At 100 classes the full-precision network has 949,258 parameters. In a binary network,
+    hardtanh replaces ReLU and the 1x1 convolutions are binary; the first convolution, the depthwise convolutions and
+    the classifier stay in full precision. Raises ValueError on an unknown scheme or a shape that does not fit.
 
     >>> shufflenet_v1(10, binary="recu")(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10])

@@ -1,4 +1,4 @@
-"""ShuffleNetV2 for small images (Ma et al. 2018), teacher and student from one definition."""
+"""Builds ShuffleNetV2 for small images (Ma et al. 2018), in full precision or binary."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ def _depthwise(channels: int, stride: int, style: Style) -> list[nn.Module]:
 
 
 class SplitUnit(nn.Module):
-    """Half of the channels passes, half goes through 1x1, depthwise 3x3, 1x1; then shuffle; (n,c,h,w) -> (n,o,h/s,w/s).
+    """A block that convolves one half of the channels and shuffles both; (n, c, h, w) -> (n, o, h/s, w/s), stride s.
 
-    Stride 1: ``shuffle(cat(x[:, :c/2], right(x[:, c/2:])))``; stride 2: ``shuffle(cat(left(x), right(x)))`` with left
-    a depthwise 3x3 and a 1x1 convolution. In a student the 1x1 convolutions are binary; the depthwise ones stay in full
-    precision, as in `InvertedResidual`.
+    With stride 1 it computes ``shuffle(cat(x[:, :c/2], right(x[:, c/2:])))``, where right is a 1x1, a depthwise 3x3 and
+    a 1x1 convolution. With stride 2 it computes ``shuffle(cat(left(x), right(x)))``, where left is a depthwise 3x3 and
+    a 1x1 convolution. In a binary network the 1x1 convolutions are binary; the depthwise ones stay in full precision
+    (see `InvertedResidual`).
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, style: Style) -> None:
@@ -61,10 +62,11 @@ class SplitUnit(nn.Module):
 
 
 class ShuffleNetV2(nn.Module):
-    """The network: 1x1 stem, three stages of units, 1x1 convolution, global average pool, linear; -> (n, classes).
+    """ShuffleNetV2: 1x1 convolution, three stages of units, 1x1 convolution, global average, linear; -> (n, classes).
 
-    The stage maps (`stages`: layer1 to layer3) are the units' outputs, and the representation is the pooled input of
-    `head`: the places of RepDistiller's features f1 to f4 (its f0, the stem's, is no stage).
+    For distillation, the maps are the outputs of the modules that `stages` names, layer1 to layer3, and the
+    representation is the pooled input of the module that `head` names. These are RepDistiller's features f1 to f4; its
+    f0, the first convolution's output, is left out.
     """
 
     def __init__(
@@ -106,11 +108,13 @@ def shufflenet_v2(
     input_shape: Sequence[int] | None = None,
     width: float = 1.0,
 ) -> ShuffleNetV2:
-    """Returns ShuffleNetV2 of a published width (0.5, 1, 1.5, 2) in RepDistiller's form for 32 x 32: 1x1 stem, no pool.
+    """Returns ShuffleNetV2 of a published width (0.5, 1, 1.5 or 2), in full precision or, with `binary`, binary.
 
-    (n, *input_shape) -> (n, num_classes); at 100 classes the teacher of width 1 has 1,355,528 parameters. A student has
-    hardtanh for ReLU and its 1x1 convolutions binary; the stem, the depthwise convolutions and the classifier stay in
-    full precision. Raises ValueError on an unknown scheme, another width or a shape that does not fit.
+    (n, *input_shape) -> (n, num_classes). It has RepDistiller's form for 32 x 32 pixels: the first convolution is 1x1,
+    without a pool after it. At 100 classes the full-precision network of width 1 has 1,355,528 parameters. In a binary
+    network, hardtanh replaces ReLU and the 1x1 convolutions are binary; the first convolution, the depthwise
+    convolutions and the classifier stay in full precision. Raises ValueError on an unknown scheme, another width or a
+    shape that does not fit.
 
     >>> shufflenet_v2(10, width=0.5)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10])

@@ -1,4 +1,4 @@
-"""VGG-small: the six-convolution network of the binary literature, teacher and student from one definition."""
+"""Builds VGG-small, a network of six convolutions in many papers on binary networks, in full precision or binary."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ __all__ = ["VGGSmall", "vgg_small"]
 
 
 class VGGSmall(nn.Module):
-    """Six convolutions (128-128-256-256-512-512), MaxPool after the 2nd, 4th and 6th, before its BatchNorm, and linear.
+    """VGG-small: six 3x3 convolutions (128-128-256-256-512-512 channels) and a linear layer; -> (n, classes).
 
-    norm_before_pool: puts the MaxPool behind the BatchNorm, whose factors may then be negative in FINN's hardware.
-    (n, c, h, w) -> (n, classes); h and w must be multiples of 8. `head`, `stages`: see `observe`.
+    A MaxPool follows the 2nd, 4th and 6th convolution, before its BatchNorm. norm_before_pool: puts the MaxPool after
+    the BatchNorm, whose factors may then be negative in FPGA circuits made with FINN. Input: (n, c, h, w), where h and
+    w must be multiples of 8. `head` and `stages` name the modules that `observe` uses.
     """
 
     def __init__(
@@ -35,10 +36,10 @@ class VGGSmall(nn.Module):
         previous = 128
         for i, out in enumerate((128, 256, 256, 512, 512), start=2):
             parts: list[nn.Module] = [style.conv3x3(previous, out)]
-            # As published, the pool is behind the layer's scale, which may be negative, and in front of the BatchNorm.
+            # As published, the pool stands after the layer's scale, which may be negative, and before the BatchNorm.
             norm_and_pool: list[nn.Module] = [*([nn.MaxPool2d(2)] if i % 2 == 0 else []), nn.BatchNorm2d(out)]
             parts += reversed(norm_and_pool) if norm_before_pool else norm_and_pool
-            # A classifier of integers saturates its input, so no activation is needed.
+            # An integer classifier clamps its input itself, so no activation is needed in front of it.
             last = i == 6 and style.first_last_bits is not None
             activation = nn.Identity() if last else style.activation(out)
             setattr(self, f"layer{i}", nn.Sequential(*parts, activation))
@@ -63,13 +64,14 @@ def vgg_small(
     first_last_bits: int | None = None,
     norm_before_pool: bool = False,
 ) -> VGGSmall:
-    """Returns VGG-small (Zhang et al. 2018, LQ-Nets' form): the teacher or, with `binary`, its 1-bit student.
+    """Returns VGG-small, in full precision or, with `binary`, as a binary network (Zhang et al. 2018, LQ-Nets' form).
 
-    (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default. The teacher has ReLU, the
-    student hardtanh, and neither a BatchNorm1d.
-    For FPGAs (fpga.md): ``padding_value=-1``, `first_last_bits` (weights and activations of the first convolution
-    and the classifier), `norm_before_pool` (the BatchNorm in front of the MaxPool, so that its factors may
-    have any sign). Raises ValueError on an unknown scheme or a shape that does not fit.
+    (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default. In full precision it has
+    ReLU, as a binary network hardtanh.
+    Three options are for FPGAs (docs/guides/fpga.md). padding_value: +1 or -1 at the borders of binary layers instead
+    of 0. first_last_bits: the bits of weights and activations in the first convolution and the classifier.
+    norm_before_pool: puts the BatchNorm before the MaxPool, so that its factors may have any sign. Raises ValueError on
+    an unknown scheme or a shape that does not fit.
 
     >>> vgg_small(10, input_shape=(3, 8, 8))(torch.zeros(2, 3, 8, 8)).shape
     torch.Size([2, 10])
@@ -83,5 +85,5 @@ def vgg_small(
         first_last_bits=first_last_bits,
     )
     if norm_before_pool and binary is None:
-        raise ValueError("norm_before_pool=True needs a binary network: full precision has no thresholds")
+        raise ValueError("norm_before_pool=True needs a binary network: set it to False, or give binary a scheme")
     return VGGSmall(num_classes=num_classes, input_shape=shape, style=style, norm_before_pool=norm_before_pool)

@@ -1,4 +1,4 @@
-"""VGG-8/11/13/16/19 for small images, with one linear layer behind a global pool; teacher and student."""
+"""Builds VGG-8/11/13/16/19 for small images, with one linear layer after a global pool, in full precision or binary."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bnn_itrd.quant.scheme import AnyScheme
 __all__ = ["VGG", "VGGBuilder", "initialise", "vgg8", "vgg11", "vgg13", "vgg16", "vgg19"]
 
 _WIDTHS = (64, 128, 256, 512, 512)
-# Above this height a fourth pool keeps the last maps small, as RepDistiller does for 64 x 64.
+# From this height on, a fourth pool keeps the last maps small, as RepDistiller does for 64 x 64.
 _FOUR_POOLS = 64
 
 
 def initialise(network: nn.Module, classifier: nn.Linear) -> None:
-    """Draws first weights for a VGG's classifier and full-precision convolutions as torchvision and RepDistiller do.
+    """Draws initial weights for the classifier and the nn.Conv2d modules of a VGG, as torchvision and RepDistiller do.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
     >>> initialise(network, network[2])
@@ -37,11 +37,13 @@ def initialise(network: nn.Module, classifier: nn.Linear) -> None:
 
 
 class VGG(nn.Module):
-    """Five blocks of 3x3 convolution, BatchNorm, activation; MaxPool after the first three; global average; linear.
+    """A VGG: five blocks of 3x3 convolutions with BatchNorm, a MaxPool after the first three, global average, linear.
 
-    (n, c, h, w) -> (n, classes). From 64 pixels of height on the fourth block is followed by a pool, too. The stage
-    maps (`stages`: block2 to block5) are the blocks' activations, before the pool, and the representation is the
-    pooled input of `head`: the places of RepDistiller's features f1 to f5 (its f0, block1's, is no stage).
+    (n, c, h, w) -> (n, classes). From 64 pixels of height on, a MaxPool follows the fourth block too.
+    For distillation, the maps are the outputs of the modules that `stages` names, block2 to block5, before the pool,
+    and the representation is the pooled input of the module that `head` names. These are RepDistiller's features f1 to
+    f5; its f0, the output of block1, is left out.
+    widths, depths: the channels and the number of convolutions of each block.
     """
 
     def __init__(
@@ -93,10 +95,10 @@ class VGG(nn.Module):
 
 @dataclass(frozen=True)
 class VGGBuilder:
-    """Makes a VGG of one depth: the full-precision teacher or, with `binary`, its 1-bit student.
+    """Builds a VGG of one depth, in full precision or, with `binary`, as a binary network.
 
     The networks are those of Simonyan and Zisserman 2015, table 1 (A, B, D, E), without the hidden linear layers; VGG-8
-    has one convolution in each block (Tian et al. 2020).
+    has one convolution in each block (Tian et al. 2020). depths: the number of convolutions in each block.
 
     >>> vgg8(num_classes=100, binary="recu", width=0.25)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 100])
@@ -117,9 +119,10 @@ class VGGBuilder:
     ) -> VGG:
         """Returns the network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
 
-        A student has every convolution but the first binary and without bias, hardtanh for ReLU, and BatchNorm and
-        hardtanh behind each pool. `width`: a factor on every number of channels; `padding_value`: what the borders
-        hold after the sign. Raises ValueError on an unknown scheme or a shape that does not fit.
+        In a binary network every convolution but the first is binary, none has a bias, hardtanh replaces ReLU, and
+        BatchNorm and hardtanh follow each pool. `width`: a factor on every number of channels; `padding_value`: what
+        the border of a binary layer's input holds after the sign: 0, +1 or -1. Raises ValueError on an unknown scheme
+        or a shape that does not fit.
         """
         shape, style = prelude(
             num_classes,
@@ -133,7 +136,7 @@ class VGGBuilder:
         return VGG(widths, self.depths, num_classes=num_classes, input_shape=shape, style=style)
 
 
-# The teachers have 3,965,028 (VGG-8) and 9,462,180 (VGG-13) parameters at 100 classes.
+# In full precision, VGG-8 has 3,965,028 and VGG-13 has 9,462,180 parameters at 100 classes.
 vgg8 = VGGBuilder((1, 1, 1, 1, 1))
 vgg11 = VGGBuilder((1, 1, 2, 2, 2))
 vgg13 = VGGBuilder((2, 2, 2, 2, 2))

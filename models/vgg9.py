@@ -1,4 +1,4 @@
-"""VGG-9 for large images: torchvision's VGG-11 with BatchNorm, without its two hidden linear layers."""
+"""Builds VGG-9 for large images, which is torchvision's VGG-11 with BatchNorm, without its two hidden linear layers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LEAST = 32
 
 
 class VGG9(nn.Module):
-    """Eight 3x3 convolutions with BatchNorm and activation, five MaxPools, global average, linear.
+    """VGG-9: eight 3x3 convolutions with BatchNorm, five MaxPools, global average, linear; -> (n, classes).
 
-    (n, c, h, w) -> (n, classes); h and w must be at least 32. The stage maps (`stages`) are those of the last four
-    MaxPools, of 1/4, 1/8, 1/16 and 1/32 of the image's side, as the stages of a ResNet of large images are; the
-    representation is the pooled input of `head`. In full precision `features` has the names and shapes of
-    torchvision's vgg11_bn.
+    Input: (n, c, h, w), where h and w must be at least 32. For distillation, the maps are the outputs of the last four
+    MaxPools (`stages`), with 1/4, 1/8, 1/16 and 1/32 of the image's side, as in a ResNet for large images. The
+    representation is the pooled input of the module that `head` names. In full precision, `features` has the names and
+    shapes of torchvision's vgg11_bn. widths: the channels of the convolutions, and 0 for each MaxPool.
     """
 
     def __init__(self, widths: Sequence[int], *, num_classes: int, input_shape: tuple[int, int, int], style: Style):
@@ -73,13 +73,14 @@ def vgg9(
     width: float = 1.0,
     padding_value: int = 0,
 ) -> VGG9:
-    """Returns VGG-9: the full-precision network or, with `binary`, its 1-bit student.
+    """Returns VGG-9, in full precision or, with `binary`, as a binary network.
 
     (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default. Ahn et al. 2019 use a
-    "VGG-9" that they do not describe; this one is the VGG-11 of Simonyan and Zisserman 2015 with one linear layer
-    instead of three, so with nine layers. It can start from torchvision's ImageNet weights of vgg11_bn
-    (``network.weights``). A student has every convolution but the first binary and without bias, hardtanh for ReLU, and
-    BatchNorm and hardtanh behind each pool. Raises ValueError on an unknown scheme or a shape that does not fit.
+    "VGG-9" that they do not describe. This one is the VGG-11 of Simonyan and Zisserman 2015 with one linear layer
+    instead of three, so it has nine layers. It can start from torchvision's ImageNet weights of vgg11_bn (a recipe's
+    ``network.weights``). In a binary network every convolution but the first is binary, none has a bias, hardtanh
+    replaces ReLU, and BatchNorm and hardtanh follow each pool. Raises ValueError on an unknown scheme or a shape that
+    does not fit.
 
     >>> vgg9(10, width=0.25)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10])

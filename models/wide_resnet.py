@@ -1,4 +1,4 @@
-"""Wide residual networks for small images (Zagoruyko and Komodakis 2016), teacher and student from one definition."""
+"""Builds Wide ResNets for small images (Zagoruyko and Komodakis 2016), in full precision or binary."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def _shortcut(style: Style, in_channels: int, out_channels: int, stride: int) ->
 
 
 class PreActivationBlock(nn.Module):
-    """A block with BatchNorm and activation in front of each 3x3 convolution; (n, c, h, w) -> (n, o, h/s, w/s).
+    """A residual block with BatchNorm and activation in front of each convolution; (n, c, h, w) -> (n, o, h/s, w/s).
 
-    ``conv2(act(bn2(conv1(a)))) + shortcut(s)`` with a = act(bn1(x)); s = x where shapes agree, else a (as published).
-    per_conv: ``y = conv1(a) + shortcut(s)``, then ``conv2(act(bn2(y))) + y`` (Bi-Real). Nothing follows the sum.
+    With a = act(bn1(x)), it computes ``conv2(act(bn2(conv1(a)))) + shortcut(s)``, where s is x if the shapes agree and
+    a otherwise (as published). With the style's per_conv, each convolution has a shortcut (Bi-Real Net): ``y = conv1(a)
+    + shortcut(s)``, then ``conv2(act(bn2(y))) + y``. Nothing follows the sum.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, style: Style) -> None:
@@ -52,10 +53,12 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """The network: stem, three stages of blocks, BatchNorm, activation, global average pool, linear; -> (n, classes).
+    """A Wide ResNet: convolution, three stages of blocks, BatchNorm, pool, linear; (n, c, h, w) -> (n, classes).
 
-    The stage maps (`stages`: layer1 to layer3) are the sums, before the next BatchNorm, and the representation is the
-    pooled input of `head`: the places of RepDistiller's features f1, f2, f3 and f4 (its f0, the stem's, is no stage).
+    For distillation, the maps are the outputs of the modules that `stages` names, layer1 to layer3, before the next
+    BatchNorm, and the representation is the pooled input of the module that `head` names. These are RepDistiller's
+    features f1 to f4; its f0, the first convolution's output, is left out.
+    widths: the channels of each stage; blocks: the blocks in each stage; stem_width: the first convolution's channels.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class WideResNet(nn.Module):
 
 @dataclass(frozen=True)
 class WideResNetBuilder:
-    """Makes the Wide ResNet WRN-depth-factor: the full-precision teacher or, with `binary`, its 1-bit student.
+    """Builds the Wide ResNet called WRN-depth-factor, in full precision or, with `binary`, as a binary network.
 
     >>> wrn_16_1(num_classes=100, binary="recu")(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 100])
@@ -124,11 +127,11 @@ class WideResNetBuilder:
     ) -> WideResNet:
         """Returns the network, (n, *input_shape) -> (n, num_classes); input_shape is (in_channels, 32, 32) by default.
 
-        A student has hardtanh for ReLU, every 3x3 convolution but the stem binary, one shortcut per convolution
-        (`per_conv`) and 2x2 average pool + zero channels where the shape changes (`shortcut`); the teacher one
-        shortcut per block and full-precision 1x1 convolutions (``projection``). Other options as in `ResNetBuilder`.
-        Raises ValueError on an unknown scheme or shortcut, on a shortcut together with `float_downsample`, or on a
-        shape that does not fit.
+        In a binary network, hardtanh replaces ReLU, every 3x3 convolution but the first is binary, and each convolution
+        has a shortcut (`per_conv`). Where the shape changes, the shortcut is a 2x2 average pool with zero channels
+        added (`shortcut`). In full precision there is one shortcut per block, and it is a 1x1 convolution where the
+        shape changes (``projection``). The other options are those of `ResNetBuilder`. Raises ValueError on an unknown
+        scheme or shortcut, on a shortcut together with `float_downsample`, or on a shape that does not fit.
         """
         is_binary = binary is not None
         shape, style = prelude(
@@ -153,7 +156,7 @@ class WideResNetBuilder:
         )
 
 
-# The teachers' parameters at 100 classes: 180,916, 703,284, 569,780 and 2,255,156.
+# In full precision they have 180,916, 703,284, 569,780 and 2,255,156 parameters at 100 classes.
 wrn_16_1 = WideResNetBuilder(16, 1)
 wrn_16_2 = WideResNetBuilder(16, 2)
 wrn_40_1 = WideResNetBuilder(40, 1)

@@ -1,4 +1,4 @@
-"""The networks, by their names on the command line."""
+"""Lists the networks by their names on the command line: `MODELS`."""
 
 from __future__ import annotations
 

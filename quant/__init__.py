@@ -1,4 +1,4 @@
-"""Binarisation: the sign with its surrogate gradients, binarisers, binary layers, and `binarize` for whole networks."""
+"""This package makes networks binary: rules for weights and activations, layers that use them, and `binarize`."""
 
 import lazy_loader
 

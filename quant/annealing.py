@@ -1,4 +1,4 @@
-"""Training progress: the number in [0, 1] that every annealed binariser reads, and the updates between epochs."""
+"""Sets the training progress, on which gradients of binarisers depend, and updates binarisers between epochs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ __all__ = ["set_progress", "start_epoch"]
 
 @torch.no_grad()
 def set_progress(model: nn.Module, p: float) -> None:
-    """Sets the progress of every binariser in the model to p in [0, 1], without synchronising with the GPU.
+    """Tells every binariser in the model which share p of the training is done, without synchronising with the GPU.
 
-    Raises ValueError where p is outside [0, 1].
+    Training calls it before each step. Some binarisers change their gradient with p, others ignore it. Raises
+    ValueError where p is outside [0, 1].
 
     >>> from bnn_itrd.quant import BinaryConv2d
     >>> layer = BinaryConv2d(1, 1, 1)
@@ -34,8 +35,14 @@ def set_progress(model: nn.Module, p: float) -> None:
 def start_epoch(model: nn.Module) -> None:
     """Calls ``start_epoch()`` on every module of the model that has this method. Call it before an epoch's first step.
 
-    It updates buffers that are computed from the weights (RBNN's rotations). They are part of the state dict, so a run
-    that resumes inside an epoch does not call it again. It runs outside the compiled step.
+    Such methods update buffers that are computed from the weights (RBNN's rotations). The buffers are part of the state
+    dict, so a run that resumes inside an epoch does not call it again. Call it outside a compiled training step.
+
+    >>> from bnn_itrd.quant import BinaryLinear
+    >>> layer = BinaryLinear(4, 2, scheme="rbnn")
+    >>> start_epoch(layer)
+    >>> torch.equal(layer.weight_binarizer.rotation1, torch.eye(2))
+    False
     """
     for module in model.modules():
         if callable(getattr(type(module), "start_epoch", None)):

@@ -1,4 +1,4 @@
-"""The base classes of weight and activation binarisers: the interface that layers and exporters rely on."""
+"""The base classes of binarisers: what binary layers and exporters expect of a rule for weights or activations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["ActivationBinarizer", "Annealed", "BinaryWeight", "WeightBinarizer"]
 
 
 class BinaryWeight(NamedTuple):
-    """A weight as it is deployed: ``signs * scale (+ offset)``.
+    """A weight in binary form, as layers compute with it and exporters write it: ``signs * scale``, plus offset if any.
 
     signs: (o, ...) in {-1, +1}, with the latent weight's dtype; scale: (o,), one for each output channel, which may be
     negative or 0; offset: (o,) or None. An offset adds ``offset * (sum of the activations in the window)`` to the
@@ -24,7 +24,11 @@ class BinaryWeight(NamedTuple):
 
 
 class Annealed(nn.Module):
-    """A module with a buffer ``progress`` in [0, 1], which is saved, moved and compiled with the module."""
+    """A module with a buffer ``progress``, the share of the training that is done, in [0, 1].
+
+    Annealed hyperparameters are computed from it; `set_progress` sets it. As a buffer, it is saved, moved and compiled
+    with the module.
+    """
 
     progress: Tensor
 
@@ -37,7 +41,7 @@ class WeightBinarizer(Annealed):
     """Turns a latent weight (o, ...) into a `BinaryWeight`. Subclasses implement `forward`.
 
     Training, evaluation and export make the same call and get the same values: annealing changes only gradients.
-    `out_channels` is the size of learned parameters such as a scale.
+    `out_channels` is the length of learned parameters such as a scale.
 
     not_deployable: why the weight has no 1-bit form, and the nearest binariser that has one; None where it has one.
     """
@@ -51,10 +55,10 @@ class WeightBinarizer(Annealed):
         self.out_channels = out_channels
 
     def initialise(self, weight: Tensor) -> None:
-        """Sets parameters computed from the new latent weight. The layer calls it; it does nothing by default."""
+        """Sets parameters that depend on the initial latent weight; by default none. The layer calls it once."""
 
     def update(self, weight: Tensor) -> None:
-        """Updates buffers computed from the weight. `start_epoch` calls it; it does nothing by default."""
+        """Updates buffers that are computed from the weight; by default none. `start_epoch` calls it."""
 
     def forward(self, weight: Tensor) -> BinaryWeight:
         raise NotImplementedError
@@ -84,7 +88,7 @@ class ActivationBinarizer(Annealed):
         return v.reshape(shape)
 
     def levels(self) -> tuple[Tensor, Tensor] | None:
-        """Returns (a, b), each (), where the layer's input is ``a * sign + b``; None where it is the sign itself.
+        """Returns scalars (a, b) if the layer is to read ``a * sign + b``; None if it reads the sign itself.
 
         The layer folds a and b into its scale, offset and bias, so the exported layer still computes a sum of signs.
         """

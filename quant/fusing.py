@@ -1,4 +1,4 @@
-"""A switch between the fused GPU kernels and ordinary operations for training."""
+"""Switches training between the fused GPU kernels and ordinary operations of torch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["set_fused"]
 
 
 def set_fused(model: nn.Module, on: bool) -> int:
-    """Sets whether the binarisers that have a fused kernel train with it; returns the number of these binarisers.
+    """Switches the fused GPU kernels of ReCU's activations on or off; returns how many modules have such a kernel.
 
-    With `on`, the model must be on a GPU while it trains, and float64 is refused then. Evaluation and the state dict do
-    not depend on it. Raises ImportError if some are to be set on and Triton is not installed.
+    With `on`, the model must be on a GPU while it trains, and inputs in float64 raise. The setting changes neither
+    evaluation nor the state dict. Raises ImportError where a kernel is to be switched on but Triton is not installed.
 
     >>> from bnn_itrd.quant import BinaryConv2d
     >>> set_fused(BinaryConv2d(1, 1, 1), False)

@@ -1,4 +1,4 @@
-"""Convolution and linear layers with integer weights and activations: the first and last layer of an FPGA network."""
+"""Convolution and linear layers whose weights and inputs are integers; FPGA networks begin and end with them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["IntegerConv2d", "IntegerLinear"]
 
 
 class IntegerConv2d(nn.Conv2d):
-    """A convolution of quantised activations with quantised weights; it pads with 0 and has no bias.
+    """A convolution that rounds its input and its weight to integers of `bits` bits; it pads with 0 and has no bias.
 
-    (n, c, h, w) -> (n, o, h', w'). bound: the magnitude at which the input saturates before training (the scale is
-    learned). Raises ValueError where bits is outside [2, 16].
+    (n, c, h, w) -> (n, o, h', w'). bound: the magnitude at which the input saturates before training; afterwards the
+    learned scale of the input decides. Raises ValueError where bits is outside [2, 16].
 
     >>> IntegerConv2d(3, 8, 3, padding=1, bits=8)(torch.zeros(2, 3, 4, 4)).shape
     torch.Size([2, 8, 4, 4])
@@ -42,13 +42,14 @@ class IntegerConv2d(nn.Conv2d):
 
 
 class IntegerLinear(nn.Linear):
-    """A linear layer of quantised activations and weights; (n, c) -> (n, o). The bias stays a float.
+    """A linear layer that rounds its input and its weight to integers of `bits` bits; (n, c) -> (n, o).
 
-    normalise: puts a BatchNorm1d in front, without learned parameters (which a linear layer makes redundant), and folds
-    it into the weight. With r = 1 / sqrt(running_var + eps) the layer quantises ``W r``, the weight that is exported,
-    and computes ``Q(W r) / r @ norm(Q(x)) + b``. In evaluation this equals a linear layer with the weight and bias of
-    `folded`; in training the norm uses batch statistics. The input is quantised before it is normalised, since an
-    FPGA multiplies integers. bound: the magnitude at which the input saturates before training.
+    The bias stays a float. bound: the magnitude at which the input saturates before training.
+    normalise: puts a BatchNorm1d without learned parameters in front, and folds it into the weight. With
+    ``r = 1 / sqrt(running_var + eps)``, the layer quantises ``W r``, the weight that is exported, and computes
+    ``Q(W r) / r @ norm(Q(x)) + b``, where Q quantises. In evaluation this equals a linear layer with the weight and
+    bias of `folded`; in training the norm uses batch statistics. The input is quantised before it is normalised,
+    because an FPGA multiplies integers.
     Raises ValueError where bits is outside [2, 16].
 
     >>> IntegerLinear(4, 2, normalise=True)(torch.zeros(3, 4)).shape
@@ -65,7 +66,7 @@ class IntegerLinear(nn.Linear):
         self.norm = nn.BatchNorm1d(in_features, affine=False) if normalise else None
 
     def _factor(self) -> Tensor | None:
-        """Returns r (c,), by which the norm multiplies each channel; None without a norm."""
+        """Returns 1 / sqrt(running_var + eps), (c,), by which the norm multiplies each feature; None without a norm."""
         if self.norm is None:
             return None
         variance = self.norm.running_var
@@ -73,7 +74,7 @@ class IntegerLinear(nn.Linear):
         return torch.rsqrt(variance + self.norm.eps)
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Returns the exported weight (o, c), before its quantisation, and bias (o,), with the norm folded in."""
+        """Returns the exported weight (o, c), not yet quantised, and bias (o,), with the norm folded into both."""
         factor = self._factor()
         if factor is None or self.norm is None:
             return self.weight, self.bias

@@ -1,4 +1,7 @@
-"""Quantisers to signed integers with one scale, for the residuals and the first and last layer of an FPGA network."""
+"""Quantisers, which round a tensor to integers of a few bits times one scale.
+
+Networks for FPGAs use them in their residual additions and in their first and last layer.
+"""
 
 from __future__ import annotations
 
@@ -49,12 +52,14 @@ class _Quantize(torch.autograd.Function):
 def integer_quantize(
     x: Tensor, scale: Tensor, *, bits: int, narrow: bool = False, scale_damping: float = 1.0
 ) -> Tensor:
-    """Returns ``scale * round(clamp(x / scale, low, high))`` for x of any shape, with x's dtype; scale: (), > 0.
+    """Rounds x to multiples of a scale, ``scale * round(clamp(x / scale, low, high))``, with x's shape and dtype.
 
-    Ties are rounded to even. Backward, as in LSQ (Esser et al. 2020, eq. 2-3), with v = x / scale: the gradient with
-    respect to x is 1 for v in [low, high] and 0 outside; with respect to scale it is ``round(v) - v`` inside, and low
-    or high outside, times `scale_damping`. It saturates, so no hardtanh is needed. It computes in float32 (in float64
-    for float64), under autocast too. Raises ValueError where bits is outside [2, 16].
+    scale: (), > 0; low and high: those of `integer_range`; ties are rounded to even. Values beyond the range saturate,
+    so no hardtanh is needed.
+    Backward, as in LSQ (Esser et al. 2020, eq. 2-3), with v = x / scale: the gradient with respect to x is 1 for v in
+    [low, high] and 0 outside. With respect to scale it is ``round(v) - v`` inside, and low or high outside, times
+    `scale_damping`. It computes in float32 (in float64 for float64), under autocast too. Raises ValueError where bits
+    is outside [2, 16].
 
     >>> integer_quantize(torch.tensor([-2.0, 0.3, 0.8]), torch.tensor(0.5), bits=2).tolist()
     [-1.0, 0.5, 0.5]
@@ -68,9 +73,10 @@ def integer_quantize(
 class IntegerQuantizer(nn.Module):
     """Quantises activations by `integer_quantize` with one learned scale, ``initial * exp(log_gain)`` > 0.
 
-    bound: the magnitude at which it saturates before training, ``initial = bound / 2^(bits - 1)``; weight decay pulls
-    the scale back to `initial`. The scale's gradient is divided by sqrt(values per sample * highest integer), as in
-    LSQ. The one parameter is `log_gain` (); `tied` quantisers share it. Training and evaluation give the same values.
+    bound: the magnitude at which it saturates before training, so ``initial = bound / 2^(bits - 1)``. The only
+    parameter is `log_gain` (), initially 0, to which weight decay pulls it back. Pass another quantiser's `log_gain` to
+    share its scale, or use `tied`. The scale's gradient is divided by sqrt(values per sample * highest integer), as in
+    LSQ (Esser et al. 2020). Training and evaluation give the same values.
     Raises ValueError where bits is outside [2, 16] or bound <= 0.
 
     >>> IntegerQuantizer(2)(torch.tensor([[-2.0, 0.3, 0.8]])).tolist()
@@ -93,7 +99,7 @@ class IntegerQuantizer(nn.Module):
         return f"bits={self.bits}, bound={self.bound}"
 
     def scale(self) -> Tensor:
-        """Returns the difference between two neighbouring levels: () > 0, float32."""
+        """Returns the distance between two neighbouring output values: () > 0, float32."""
         return self.log_gain.exp() * (self.bound / 2 ** (self.bits - 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,10 +108,10 @@ class IntegerQuantizer(nn.Module):
 
 
 class WeightQuantizer(nn.Module):
-    """Quantises a weight by `integer_quantize` to a symmetric range that ends at the largest |w|; it has no state.
+    """Quantises a weight by `integer_quantize` so that the largest |w| becomes the highest integer; it has no state.
 
     ``scale = max |w| / (2^(bits - 1) - 1)`` is one number for the whole tensor. The backward pass treats it as a
-    constant, so the gradient is the identity. Raises ValueError where bits is outside [2, 16].
+    constant and passes the gradient on unchanged. Raises ValueError where bits is outside [2, 16].
 
     >>> WeightQuantizer(2)(torch.tensor([-2.0, 0.5, 1.5])).tolist()
     [-2.0, 0.0, 2.0]
@@ -120,7 +126,7 @@ class WeightQuantizer(nn.Module):
         return f"bits={self.bits}"
 
     def scale(self, weight: Tensor) -> Tensor:
-        """Returns the difference between two neighbouring levels for this weight, () > 0."""
+        """Returns the distance between two neighbouring output values for this weight: () > 0, float32."""
         # The clamp avoids a division by 0, so that a weight of zeros stays zero.
         return weight.detach().abs().amax().float().clamp(min=1e-30) / self.high
 

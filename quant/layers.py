@@ -1,4 +1,4 @@
-"""Binary convolution and linear layers: weights and activations are +1 or -1."""
+"""Binary convolution and linear layers, which turn their weights and inputs into +1 or -1 before they multiply."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = ["BinaryConv2d", "BinaryLayer", "BinaryLinear", "is_depthwise"]
 def is_depthwise(in_channels: int, groups: int) -> bool:
     """Returns whether a convolution is depthwise: each output channel reads one of several input channels.
 
-    The networks of `models` and `binarize` keep such a layer in full precision: each output of a 3x3 depthwise
-    convolution is a sum of 9 products, which in 1 bit has only 10 possible values.
+    The networks of `models` and `binarize` keep such a layer in full precision. The reason: each output of a 3x3
+    depthwise convolution is a sum of 9 products, and 9 products of +1 or -1 have only 10 possible sums.
 
     >>> is_depthwise(96, 96), is_depthwise(60, 3), is_depthwise(1, 1)
     (True, False, False)
@@ -35,7 +35,11 @@ def _per_channel(v: Tensor, dim: int) -> Tensor:
 
 
 class BinaryLayer(nn.Module):
-    """The base class of both layers: it owns the latent weight and the binarisers of weights and activations."""
+    """The base class of `BinaryConv2d` and `BinaryLinear`: it holds the latent weight and the two binarisers.
+
+    weight: a tensor (o, ...) whose values are overwritten at once by `reset_parameters`; channels: the number of input
+    channels; axis: their axis in the input.
+    """
 
     weight: nn.Parameter
     bias: nn.Parameter | None
@@ -51,7 +55,7 @@ class BinaryLayer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the latent weights by the scheme's `latent_init`, and the bias uniformly as torch's own layers do."""
+        """Draws new latent weights as the scheme's `latent_init` says, and the bias uniformly as torch's layers do."""
         if self.scheme.latent_init == "kaiming_normal":
             nn.init.kaiming_normal_(self.weight)
         else:
@@ -62,11 +66,13 @@ class BinaryLayer(nn.Module):
         self.weight_binarizer.initialise(self.weight)
 
     def start_epoch(self) -> None:
-        """Updates the buffers of the weight's binariser; `quant.start_epoch` calls it before each epoch."""
+        """Updates buffers of the weight's binariser, if it has any; `quant.start_epoch` calls it before each epoch."""
         self.weight_binarizer.update(self.weight)
 
     def binary_weight(self) -> BinaryWeight:
-        """Returns (signs, scale, offset or None) of the latent weight; forward, summary and export all call it.
+        """Returns the latent weight in binary form: its signs, a scale per output channel, and an offset or None.
+
+        The forward pass, the summary of costs and the exporters all use it, so they agree.
 
         Raises TypeError where a user's own binariser returns anything but a `BinaryWeight`.
         """
@@ -79,10 +85,11 @@ class BinaryLayer(nn.Module):
         return binary
 
     def folded(self) -> tuple[BinaryWeight, Tensor | None]:
-        """Returns `binary_weight` and the bias, with the activations' levels ``a * sign + b`` folded into them.
+        """Returns the binary weight and the bias (or None) that the forward pass and the exporters compute with.
 
-        They are ``scale_o * a``, ``offset_o * a`` and ``bias_o + b * sum of the weight's taps``. Forward computes with
-        them, and they are exported.
+        They differ from `binary_weight` and `bias` only where the activations' binariser gives ``a * sign + b``, with
+        scalars a and b, instead of the sign (AdaBin). Then the scale and the offset are multiplied by a, and b times
+        the sum of each filter's binary weights is added to the bias.
         """
         binary, levels = self.binary_weight(), self.activation_binarizer.levels()
         if levels is None:
@@ -99,22 +106,26 @@ class BinaryLayer(nn.Module):
         return f"scheme={part_name(self.scheme.weight)}/{part_name(self.scheme.activation)}"
 
     def _signs_of(self, x: Tensor) -> Tensor:
-        """Returns the activations' signs; in training it also computes RAD's penalty, if the scheme has one."""
+        """Returns the signs of the input; in training it also computes `rad_penalty`, if the scheme has it."""
         if self.regularizer is not None:
-            # In evaluation the regularizer ignores its input, and exporters put in binarisers without a presign.
+            # In evaluation the regularizer ignores its input. Then presign is not called, because the exporters replace
+            # the binariser by one that does not have it.
             self.regularizer(self.activation_binarizer.presign(x) if self.training else x)
         signs: Tensor = self.activation_binarizer(x)
         return signs
 
 
 class BinaryConv2d(BinaryLayer):
-    """A convolution that computes ``scale_o * conv2d(sign(x), signs_o) (+ offset_o * window sum) (+ bias_o)``.
+    """A convolution of binary inputs with binary weights: ``scale_o * conv2d(sign(x), signs_o)``, plus bias_o if any.
 
-    (n, c, h, w) -> (n, o, h', w').
-    `padding_value` is the value of the border AFTER the sign: 0 (it adds nothing to the sum), +1 or -1 (FPGA
-    datapaths have no zero). Where the activations have levels ``a * sign + b``, the border is a * padding_value + b, so
-    that b adds the same constant at every position. `scheme` is a name, a `Scheme` or a binariser's class (see
-    `as_scheme`); it also defines the gradients.
+    The shapes are those of nn.Conv2d: (n, c, h, w) -> (n, o, h', w'). With AdaBin's weights,
+    ``offset_o * (sum of the signs in the window)`` is added.
+
+    padding_value: what the border holds after the sign has been taken: 0, or +1 or -1 for FPGAs, whose circuits have no
+    zero. Where the activations are binarised to ``a * sign + b`` (AdaBin), the border is a * padding_value + b, so that
+    b adds the same constant at every position.
+    scheme: a name, a `Scheme` or a binariser's class (see `as_scheme`); it also defines the gradients.
+
     Raises ValueError where a size is < 1, where groups does not divide the channels, and on an unknown padding value or
     scheme.
 
@@ -186,15 +197,16 @@ class BinaryConv2d(BinaryLayer):
             y = y + self._convolve(a, torch.ones_like(signs)) * _per_channel(offset, 4)
         if bias is not None:
             y = y + _per_channel(bias, 4)
-        # Under autocast the sums are in half precision, but scale, offset and bias are float32. Without the cast
-        # all tensors up to the next convolution would be float32, with twice the memory traffic.
+        # Under autocast the sums are in half precision, but scale, offset and bias are float32. Without this cast,
+        # all tensors up to the next convolution would be float32 and take twice the memory traffic.
         return y.to(sums.dtype)
 
 
 class BinaryLinear(BinaryLayer):
-    """A linear layer that computes ``scale_o * sign(x) @ signs_o (+ offset_o * sum of signs) (+ bias_o)``.
+    """A linear layer of binary inputs and binary weights: ``scale_o * (sign(x) @ signs_o)``, plus bias_o if any.
 
-    (..., c) -> (..., o). Raises ValueError where a size is < 1, and on an unknown scheme.
+    (..., c) -> (..., o). With AdaBin's weights, ``offset_o * (sum of the input's signs)`` is added. scheme: a name, a
+    `Scheme` or a binariser's class (see `as_scheme`). Raises ValueError where a size is < 1, and on an unknown scheme.
 
     >>> BinaryLinear(4, 2, scheme="xnor")(torch.zeros(3, 4)).shape
     torch.Size([3, 2])

@@ -1,4 +1,7 @@
-"""Makes the parts of a scheme, each given by a name, a class or a function, with the arguments its signature names."""
+"""Builds the modules that a scheme names: a binariser of weights, one of activations, and a nonlinearity.
+
+Each is given by a name, a class or a function, which is called with those arguments that its signature names.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ _UNNAMED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:
-    """Returns the error ``unknown KIND 'name', did you mean 'x'? Expected one of ...``.
+    """Returns a ValueError whose message has the unknown name, the most similar known one, and all known names.
+
+    kind: what the name stands for, such as "scheme"; the message begins with ``unknown KIND``.
 
     >>> print(unknown_name("scheme", "xnr", ["recu", "xnor"]))
     unknown scheme 'xnr', did you mean 'xnor'? Expected one of recu, xnor
@@ -38,7 +43,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:
 
 
 def part_name(part: object) -> str:
-    """Returns the name of a published part, and ``module:Name`` of a user's own.
+    """Returns the name of a part of a scheme: a string as it is, ``module:Name`` for a class, function or instance.
 
     >>> part_name("recu"), part_name(nn.PReLU)
     ('recu', 'torch.nn.modules.activation:PReLU')
@@ -53,7 +58,7 @@ def part_name(part: object) -> str:
 
 
 def part_parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Returns the named parameters of a class or function, without ``*args`` and ``**kwargs``.
+    """Returns the named parameters of a class or function, name -> parameter, without ``*args`` and ``**kwargs``.
 
     >>> list(part_parameters(lambda out_channels, *, tau_min=0.5, **rest: None))
     ['out_channels', 'tau_min']
@@ -63,10 +68,11 @@ def part_parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]
 
 @dataclass(frozen=True)
 class PartKind(Generic[Module]):
-    """How one field of a scheme (weight, activation or nonlinearity) is turned into a module.
+    """Builds the modules of one field of a scheme: weight, activation or nonlinearity.
 
-    field: the field's name; word: the word for it in messages; known: the published parts by name; base: the class
-    that every part is an instance of; sizes: the arguments that a part may take in addition to the scheme's options.
+    field: the field's name; word: what messages call such a module; known: name -> published class; base: the class
+    that every such module must be an instance of; sizes: the arguments, such as ``channels``, that its constructor may
+    have besides the scheme's options. A "part" is what the field holds: a published name, or a class or function.
     """
 
     field: str
@@ -76,7 +82,7 @@ class PartKind(Generic[Module]):
     sizes: tuple[str, ...]
 
     def find(self, part: Part) -> Callable[..., Module]:
-        """Returns the class or function that makes a part.
+        """Returns the class or function that a part names or is.
 
         Raises ValueError on an unknown name, and on an object that is neither a subclass of `base` nor a function.
         """
@@ -98,7 +104,7 @@ class PartKind(Generic[Module]):
         return part
 
     def needs(self, part: Part, size: str) -> bool:
-        """Returns whether the class or function that makes a part has a parameter for this size."""
+        """Returns whether the constructor of a part has a parameter for this size, such as ``channels``."""
         factory = self.find(part)
         fixed = factory.keywords if isinstance(factory, functools.partial) else {}
         named = {n: p for n, p in part_parameters(factory).items() if n not in fixed}
@@ -106,13 +112,15 @@ class PartKind(Generic[Module]):
         return size in named or (size == "channels" and any(name in _CHANNELS for name in required))
 
     def make(self, part: Part, options: SchemeOptions, **sizes: int) -> Module:
-        """Returns a new part, called with the sizes and options that the signature of its class or function names.
+        """Returns a new module: calls the class or function that `part` is or names, with the arguments it has.
 
-        Where an option of the scheme has its default, a published class uses its own default. A user's own part gets
-        the scheme's value of every option that it names, so that a run records the values in use; an option without a
-        value (tau) is not passed. Only the weight gets tau. Raises ValueError where a signature requires any other
-        argument, where a user's own part raises, and where the result is no instance of `base`; a ValueError of the
-        class itself is passed on.
+        These are taken from `sizes` and from the scheme's options.
+
+        A published class gets no option that has the scheme's default, because its own default is the published value.
+        A user's own class gets every option that it names, because a run records the values in use. An option that is
+        None is not passed, and only the weight gets tau_min and tau_max.
+        Raises ValueError where the signature requires any other argument, where a user's own class fails, and where the
+        result is not an instance of `base`. A ValueError that the class itself raises is passed on.
         """
         factory = self.find(part)
         given: dict[str, Any] = {}

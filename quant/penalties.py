@@ -1,4 +1,4 @@
-"""Penalties: terms that binarisers add to the training loss."""
+"""Penalties, which are terms that binarisers add to the training loss, and their sum over a model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ __all__ = ["Penalised", "penalty"]
 
 
 class Penalised(nn.Module):
-    """A module that computes a penalty () in its training forward and keeps it, with its graph, until the next one.
+    """A module that adds a term to the training loss: its forward computes a scalar, which `penalty` returns.
 
-    averaged: whether the network's penalty has the mean over these modules instead of their sum.
+    The scalar is kept with its autograd graph until the next forward; it is not part of copies and saved files. Use
+    this class where the term can be computed only during the forward. Any other module with a method
+    ``penalty() -> Tensor | None`` is counted by the function `penalty` too.
 
-    Any module with a method ``penalty() -> Tensor | None`` takes part in `penalty`; this class is for modules that can
-    compute their penalty only during the forward. The penalty is not part of the state: copies and files lack it.
+    averaged: whether the function `penalty` takes the mean over the modules of such a class instead of their sum.
     """
 
     averaged = False
@@ -32,11 +33,11 @@ class Penalised(nn.Module):
 
 
 def penalty(model: nn.Module) -> Tensor | None:
-    """Returns the sum () of the penalties of the model's modules, in float32 or wider; None where there are none.
+    """Returns the sum () of the loss terms that the model's modules computed, in float32 or wider; None without any.
 
-    Modules whose class sets ``averaged`` (RAD) count with their mean. Add the result to the loss after each training
-    forward. A module that runs twice in one forward counts with its last run. The function does not synchronise with
-    the GPU, and works inside and outside a compiled step.
+    Of modules whose class sets ``averaged`` (RAD), the mean is added instead of each one. Add the result to the loss
+    after each training forward. A module that runs twice in one forward counts with its last run. The function does not
+    synchronise with the GPU, and works inside and outside a compiled step.
 
     >>> from bnn_itrd.quant import BinaryLinear, Scheme
     >>> layer = BinaryLinear(2, 2, scheme=Scheme(rad=2.0))

@@ -1,4 +1,4 @@
-"""Schemes: the binarisers of weights and of activations together, with their options."""
+"""Schemes, which choose the binarisers of weights and of activations together, and set their options."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from bnn_itrd.quant.parts import PartKind, part_name, part_parameters, unknown_n
 __all__ = ["ACTIVATIONS", "NONLINEARITIES", "SCHEMES", "WEIGHTS", "AnyScheme", "Scheme", "as_scheme", "published_tau"]
 
 # A class is called with the arguments that its constructor names: out_channels and fan_in for weights, channels and
-# axis for activations, and a scheme's options. The constructor's defaults are the published values, and it checks them.
+# axis for activations, and a scheme's options. The constructor has the published values as defaults, and checks them.
 WEIGHTS: dict[str, Callable[..., WeightBinarizer]] = {
     "recu": ReCUWeight,
     "xnor": XNORWeight,
@@ -67,7 +67,10 @@ _NONLINEARITY: PartKind[nn.Module] = PartKind("nonlinearity", "nonlinearity", NO
 
 
 def published_tau(weight: Part) -> tuple[float, float]:
-    """Returns the default first and last tau of a weight; ReCU's for an unknown name or a weight without tau.
+    """Returns the default values of tau_min and tau_max for a weight binariser, given by its name or class.
+
+    tau is a hyperparameter of ReCU and BiPer. For an unknown name, and for a binariser without tau, the result is
+    ReCU's.
 
     >>> published_tau("biper"), published_tau("xnor")
     ((0.0468, 0.0468), (0.85, 0.99))
@@ -83,19 +86,18 @@ def published_tau(weight: Part) -> tuple[float, float]:
 
 @dataclass(frozen=True, repr=False)
 class Scheme(SchemeOptions):
-    """The binarisers of weights and of activations, chosen independently, and the nonlinearity between layers.
+    """A choice of binarisers for weights and for activations, and of the nonlinearity between layers.
 
     weight, activation, nonlinearity: keys of `WEIGHTS`, `ACTIVATIONS` and `NONLINEARITIES`; or your own subclass of
-    `WeightBinarizer`, `ActivationBinarizer` or nn.Module, or a function that returns an instance of one. Your own part
-    is called with the arguments that its signature names, among out_channels and fan_in (weight), channels and axis
-    (activation) or channels (nonlinearity), and the options.
+    `WeightBinarizer`, `ActivationBinarizer` or nn.Module, or a function that returns an instance of one. Your own class
+    or function is called with those arguments that its signature names. These are the options, and the sizes:
+    out_channels and fan_in for a weight, channels and axis for an activation, channels for a nonlinearity.
 
     The options are those of `SchemeOptions`. A binariser ignores the options that it does not have, and uses its own
     default where an option has the scheme's default: tau_min and tau_max are 0.85 and 0.99 for recu, both are 0.0468
     for biper and 0.037 for biper_sine.
 
-    Raises ValueError on an unknown name, on an object that makes no such part, and on an option that its binariser
-    refuses.
+    Raises ValueError on an unknown name, on an object of another kind, and on an option that its binariser refuses.
 
     >>> Scheme("xnor", "clipped").make_weight(4)
     XNORWeight()
@@ -127,7 +129,7 @@ class Scheme(SchemeOptions):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
     def tau(self) -> tuple[float, float]:
-        """Returns the first and last tau of the weight, by default those of `published_tau`."""
+        """Returns tau_min and tau_max: the scheme's own, and where these are None, those of `published_tau`."""
         first, last = published_tau(self.weight)
         return first if self.tau_min is None else self.tau_min, last if self.tau_max is None else self.tau_max
 
@@ -142,12 +144,12 @@ class Scheme(SchemeOptions):
         return made
 
     def make_regularizer(self, *, axis: int = 1) -> RAD | None:
-        """Returns RAD's penalty module for the tensors whose sign is taken; None where its weight is 0."""
+        """Returns the module that computes RAD's loss term from a layer's input; None where its weight `rad` is 0."""
         return RAD(axis=axis, weight=self.rad, until=self.rad_until) if self.rad > 0 else None
 
     @property
     def nonlinearity_needs_channels(self) -> bool:
-        """Whether the nonlinearity between layers needs to know its number of channels.
+        """True if the nonlinearity between layers is made for a number of channels, as RPReLU is.
 
         >>> Scheme(nonlinearity="rprelu").nonlinearity_needs_channels, Scheme().nonlinearity_needs_channels
         (True, False)
@@ -157,7 +159,7 @@ class Scheme(SchemeOptions):
     def make_nonlinearity(self, channels: int | None) -> nn.Module:
         """Returns a new nonlinearity for this number of channels.
 
-        channels: may be None for a nonlinearity that has nothing per channel (`nonlinearity_needs_channels`).
+        channels: None is allowed where `nonlinearity_needs_channels` is False.
         """
         sizes = {} if channels is None else {"channels": channels}
         return _NONLINEARITY.make(self.nonlinearity, self, **sizes)
@@ -186,8 +188,8 @@ AnyScheme = str | Scheme | type[WeightBinarizer] | type[ActivationBinarizer]
 def as_scheme(scheme: AnyScheme) -> Scheme:
     """Returns the scheme for a name or for a binariser's class; a `Scheme` is returned as it is.
 
-    A class replaces the binariser of weights or of activations, and the other one is ReCU's. Raises ValueError on an
-    unknown name and on any other object.
+    For the class of a weight binariser, the activations are binarised as in ReCU, and the other way round. Raises
+    ValueError on an unknown name and on any other object.
 
     >>> as_scheme("xnor").activation
     'clipped'

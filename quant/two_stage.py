@@ -1,4 +1,4 @@
-"""Initial weights for a binary network, from the first of two training stages or from a full-precision teacher."""
+"""Loads the initial weights of a binary network, from the first of two training stages or from its teacher."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def _names(names: list[str]) -> str:
 
 @torch.no_grad()
 def load_stage(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    """Loads the state dict of stage 1 into the network of stage 2; returns the sorted names it did not load.
+    """Loads the state dict of training stage 1 into the network of stage 2; returns the sorted names it did not load.
 
     The two networks have the same layers with different schemes. All tensors but those of the binarisers must agree in
-    name and shape. A binariser's tensor is loaded where both stages have it, keeps its initial value where only the
-    network has it (computed from the loaded weight, if the binariser does that), and is ignored where only the state
-    has it. Every ``progress`` stays as it is, since each stage anneals from the start.
+    name and shape. A binariser's tensor is loaded where both stages have it. Where only the network has it, it gets its
+    initial value, which some binarisers compute from the loaded weight. Where only the state has it, it is ignored.
+    Every buffer ``progress`` stays as it is, because each stage anneals from the start.
     Raises ValueError, before anything changes, on missing or unknown names and on shapes that differ.
 
     >>> from bnn_itrd.quant import BinaryLinear
@@ -57,13 +57,15 @@ def load_stage(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
 @torch.no_grad()
 def take_weights(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    """Copies a full-precision teacher's weights into a new network of the same definition; returns the names not found.
+    """Copies a full-precision teacher's weights into a new binary network; returns the sorted names it did not copy.
 
     state: the teacher's state dict. Every tensor is copied whose name and shape agree. The weights of binary layers are
-    scaled to the standard deviation of the network's initial weights: signs and relative magnitudes are the teacher's,
-    and a step of a given learning rate changes them as much as it would change the initial weights.
-    Raises ValueError, before anything changes, where the teacher has fewer than half of the binary layers' weights, and
-    where one of its weights is not finite or has the same number everywhere, so that its signs carry no information.
+    scaled to the standard deviation of the network's initial weights. Signs and relative magnitudes stay the teacher's,
+    and a step of a given learning rate changes the weights as much as it would change initial ones. The result leaves
+    out the tensors of binarisers, which no teacher has.
+    Raises ValueError, before anything changes, where the teacher has fewer than half of the binary layers' weights. It
+    does so too where one of its weights is not finite, or the same number everywhere, because then no sign means
+    anything.
 
     >>> from bnn_itrd.models import resnet8
     >>> student = resnet8(10, binary="recu")
@@ -79,7 +81,7 @@ def take_weights(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     if 2 * there < all_of_them:
         raise ValueError(
             f"the teacher has {there:,} of the {all_of_them:,} weights of the binary layers, by name and shape: "
-            "it must be a network of the same definition"
+            "use a teacher whose layers have the student's names and shapes"
         )
     for name in binary & taken.keys():
         value = taken[name].to(ours[name].dtype)

@@ -1,4 +1,4 @@
-"""Distillation losses, which take tensors and return a scalar. `__init__.pyi` lists the public names."""
+"""This package has the distillation losses, which take tensors and return a scalar; `__init__.pyi` lists them."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Argument checks and the working precision that the losses share."""
+"""Checks arguments for the losses, and casts tensors to the precision in which losses are computed."""
 
 import math
 
@@ -32,7 +32,7 @@ def check_rows(name: str, z: Tensor, dim: int) -> None:
 
 
 def check_log_odds(log_odds: Tensor) -> None:
-    """Raises ValueError unless the scores are (n, 1 + K), positives first, with n, K >= 1."""
+    """Raises ValueError unless the scores are (n, 1 + K) with n, K >= 1."""
     if log_odds.ndim != 2 or len(log_odds) < 1 or log_odds.shape[1] < 2:
         raise ValueError(f"log_odds must be (n, 1 + K) with n, K >= 1, got {tuple(log_odds.shape)}")
 
@@ -46,7 +46,7 @@ def check_matrix(name: str, x: Tensor) -> None:
 
 
 def check_same_samples(z_s: Tensor, z_t: Tensor) -> None:
-    """Raises ValueError unless both are matrices (see `check_matrix`) of the same n rows."""
+    """Raises ValueError unless both are matrices (see `check_matrix`) with equally many rows."""
     check_matrix("z_s", z_s)
     check_matrix("z_t", z_t)
     if z_s.shape[0] != z_t.shape[0]:
@@ -54,7 +54,7 @@ def check_same_samples(z_s: Tensor, z_t: Tensor) -> None:
 
 
 def check_same_shape(name_a: str, a: Tensor, name_b: str, b: Tensor, axes: str) -> None:
-    """Raises ValueError unless a and b are matrices of one shape; `axes` names it in the message."""
+    """Raises ValueError unless a and b are matrices of one shape; axes: its name in the message, such as "(n, d)"."""
     check_matrix(name_a, a)
     check_matrix(name_b, b)
     if a.shape != b.shape:
@@ -62,7 +62,7 @@ def check_same_shape(name_a: str, a: Tensor, name_b: str, b: Tensor, axes: str) 
 
 
 def as_float(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Casts to the widest dtype among the tensors, and at least to float32."""
+    """Returns the tensors, all cast to the widest dtype among them, and at least to float32."""
     dtype = torch.float32
     for tensor in tensors:
         dtype = torch.promote_types(dtype, tensor.dtype)

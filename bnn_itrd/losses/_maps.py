@@ -1,4 +1,4 @@
-"""Argument checks and resampling that the losses on feature maps share."""
+"""Checks arguments and resizes maps for the losses on maps."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ def check_shape(name: str, shape: Sequence[int]) -> Shape:
 def check_stages(
     student_shapes: Sequence[Sequence[int]], teacher_shapes: Sequence[Sequence[int]], *, least: int = 1
 ) -> tuple[list[Shape], list[Shape]]:
-    """Returns both lists of (c, h, w); raises ValueError unless their lengths are equal and at least `least`."""
+    """Returns both lists of stage shapes as (c, h, w); raises ValueError unless they are equally long, >= `least`."""
     if len(student_shapes) != len(teacher_shapes) or len(student_shapes) < least:
         raise ValueError(
             f"student_shapes and teacher_shapes must list the same stages, at least {least}, "
@@ -42,7 +42,7 @@ def check_stages(
 
 
 def check_map(name: str, x: Tensor, channels: int | None = None) -> None:
-    """Raises ValueError unless x is a real (n, c, h, w) without an empty axis, with c = channels where given."""
+    """Raises ValueError unless x is a real (n, c, h, w) without an empty axis, and c = channels if that is given."""
     if x.ndim != 4 or 0 in x.shape or channels not in (None, x.shape[1]):
         c = "c" if channels is None else channels
         raise ValueError(f"{name} must be (n, {c}, h, w) without an empty axis, got {tuple(x.shape)}")
@@ -58,7 +58,7 @@ def check_map_pair(
     *,
     names: tuple[str, str] = ("student_map", "teacher_map"),
 ) -> None:
-    """Raises ValueError unless both are maps (see `check_map`) of the same n samples."""
+    """Raises ValueError unless both are maps (see `check_map`) of the same n samples; `names` are for the message."""
     check_map(names[0], student, student_channels)
     check_map(names[1], teacher, teacher_channels)
     if student.shape[0] != teacher.shape[0]:
@@ -83,7 +83,7 @@ def check_stage_maps(
     student_shapes: Sequence[Shape],
     teacher_shapes: Sequence[Shape],
 ) -> None:
-    """Raises ValueError unless there is one map per stage on either side, with the channels of its shape."""
+    """Raises ValueError unless both networks give one map per stage, with as many channels as its shape says."""
     for name, maps, shapes in (
         ("student_maps", student_maps, student_shapes),
         ("teacher_maps", teacher_maps, teacher_shapes),
@@ -96,13 +96,13 @@ def check_stage_maps(
 
 
 def run_auxiliary(module: nn.Module, x: Tensor) -> Tensor:
-    """Returns module(x), computed in the dtype of the module's parameters, of which it has at least one."""
+    """Returns module(x), with x cast to the dtype of the module's parameters, of which it has at least one."""
     result: Tensor = module(x.to(next(module.parameters()).dtype))
     return result
 
 
 def pool_to_smaller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Average-pools the larger of two maps to the height and width of the smaller; equal sizes do not change."""
+    """Average-pools the larger of two maps to the height and width of the smaller; returns both, in order."""
     size = min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3])
     return _pool(a, size), _pool(b, size)
 

@@ -1,4 +1,4 @@
-"""The memory banks of CRD and WCoRD: embeddings of all training samples, and scores of a batch against them."""
+"""The memory banks of CRD and WCoRD, which hold embeddings of all training samples and score a batch against them."""
 
 import math
 
@@ -14,7 +14,7 @@ __all__ = ["ContrastMemory", "Embedding", "check_representations"]
 
 
 class Embedding(nn.Module):
-    """Computes L2-normalised rows of Linear(dim, embed_dim); (n, dim) -> (n, embed_dim). Zero rows stay 0 (`unit`)."""
+    """A Linear(dim, embed_dim) whose output rows are divided by their L2 norm; (n, dim) -> (n, embed_dim)."""
 
     def __init__(self, dim: int, embed_dim: int) -> None:
         super().__init__()
@@ -28,25 +28,25 @@ class Embedding(nn.Module):
 
 
 class ContrastMemory(nn.Module):
-    """Two banks (num_samples, dim) of unit rows, and the log-odds of each network's batch against the other's bank.
+    """Holds a bank of embeddings for each network, and scores a batch of one network against the bank of the other.
 
-    For an anchor v of one network, its sample's row w_0 of the other network's bank and K negative rows w_k, drawn
-    uniformly with replacement from the samples of other classes:
+    A bank (num_samples, dim) has one row of norm 1 for each training sample. For an embedding v of one network, w_0 is
+    its own sample's row in the other network's bank (the positive). w_1 to w_K are rows of samples of other classes
+    (the negatives), drawn uniformly with replacement. The scores a_k are log-odds, for temperature T:
 
-        a_k = v . w_k / T - ln Z - ln(K / num_samples)        h_k = sigmoid(a_k) = x / (x + K / num_samples)
+        a_k = v . w_k / T - ln Z - ln(K / num_samples)        sigmoid(a_k) = x / (x + K / num_samples)
 
-    with x = exp(v . w_k / T) / Z, which is eq. 19 of the paper; Z is computed as in its code. Each direction has its
-    own Z, num_samples times the mean of exp(v . w_k / T) over the first training batch, which does not change
-    afterwards. In training, after the scores, the batch's rows become unit(momentum * row + (1 - momentum) *
-    embedding). Sample
-    indices must be unique within a batch: for a repeated index, an arbitrary one of the new rows is kept.
+    with x = exp(v . w_k / T) / Z, which is eq. 19 of CRD's paper; Z is computed as in its code. Each direction has its
+    own Z: num_samples times the mean of exp(v . w_k / T) over the first training batch. It does not change afterwards.
+    In training, once the scores are computed, a row of the batch becomes momentum * row + (1 - momentum) * embedding,
+    divided by its norm. Sample indices must be unique within a batch: of the new rows of a repeated index, an arbitrary
+    one is kept. In evaluation mode nothing is written.
 
     The checkpoint holds the banks, ln Z and whether Z is set; the labels and their order are buffers outside of it.
     Negatives depend only on the device's global random state. No operation waits for the device. One matrix product
     computes the scores against the whole bank, (n, num_samples), from which the drawn ones are taken. A training step
-    needs memory for that matrix, for one direction at a time, and for a copy of each bank: 64 MB for CIFAR at n = 64,
-    2.6 GB for ImageNet at n = 256, where the two (n, 1 + K, dim) tensors of published code need 1.1 and 4.3 GB. In eval
-    mode nothing is written.
+    needs memory for that matrix, for one direction at a time, and for a copy of each bank: 64 MB for CIFAR at n = 64
+    and 2.6 GB for ImageNet at n = 256. The two (n, 1 + K, dim) tensors of published code need 1.1 and 4.3 GB.
 
     Raises ValueError for labels that are not (num_samples,) int64 >= 0 of at least two classes, num_negatives > the
     samples outside the largest class, dim < 1, temperature <= 0, momentum outside [0, 1).
@@ -88,14 +88,14 @@ class ContrastMemory(nn.Module):
         self.register_buffer("bank_t", unit(torch.randn(len(labels), dim)))
         self.register_buffer("log_z", torch.zeros(2))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
-        # In `order` samples are sorted by class, so those of other classes are outside one interval of positions.
+        # `order` has the samples sorted by class, so the samples of one class are one interval of positions.
         self.register_buffer("labels", labels.clone(), persistent=False)
         self.register_buffer("order", labels.argsort(stable=True), persistent=False)
         self.register_buffer("start", count.cumsum(0) - count, persistent=False)
         self.register_buffer("count", count, persistent=False)
 
     def draw(self, indices: Tensor) -> Tensor:
-        """Draws sample indices of negatives, whose labels differ from the row's; (n,) -> (n, num_negatives) int64."""
+        """Draws samples of other classes for each sample of a batch, by index; (n,) -> (n, num_negatives), int64."""
         label = self.labels.index_select(0, indices)
         start, count = rearrange(self.start[label], "n -> n 1"), rearrange(self.count[label], "n -> n 1")
         # The remainder of 62 random bits is uniform up to 1e-12.
@@ -104,9 +104,10 @@ class ContrastMemory(nn.Module):
         return self.order[torch.where(position < start, position, position + count)]
 
     def forward(self, v_s: Tensor, v_t: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the log-odds a of the student's and of the teacher's anchors, with the positive in column 0.
+        """Returns the scores (log-odds) of the student's and of the teacher's embeddings against the other's bank.
 
-        (n, dim), (n, dim) of unit rows, (n,) int64 -> (n, 1 + K), (n, 1 + K).
+        (n, dim), (n, dim), (n,) int64 -> (n, 1 + K), (n, 1 + K). Column 0 compares with the same sample, the other K
+        columns with samples of other classes. v_s, v_t: rows of norm 1; indices: the samples' positions in the banks.
         """
         samples = torch.cat([rearrange(indices, "n -> n 1"), self.draw(indices)], dim=1)
         s = self._similarities(v_s, self.bank_t, samples)
@@ -126,7 +127,7 @@ class ContrastMemory(nn.Module):
         v, bank = as_float(v, bank.clone() if self.training else bank)
         rows = rearrange(torch.arange(len(v), device=v.device), "n -> n 1")
         drawn = rearrange(samples + rows * self.num_samples, "n k -> (n k)")
-        # `gather` would keep all scores for the backward pass, which needs only their shape.
+        # torch.gather would keep all scores in memory for the backward pass, which needs only their shape.
         scores = (v @ bank.T).flatten().index_select(0, drawn)
         return rearrange(scores, "(n k) -> n k", n=len(v)) / self.temperature
 
@@ -137,7 +138,7 @@ class ContrastMemory(nn.Module):
     def _write(self, bank: Tensor, v: Tensor, indices: Tensor) -> None:
         old = bank[indices]
         new = self.momentum * old + (1 - self.momentum) * v.detach().to(bank.dtype)
-        # Where opposite rows cancel, the old row is kept.
+        # Where the old row and the embedding are opposite and cancel, the old row is kept.
         vanished = rearrange(new.norm(dim=1), "n -> n 1") < 1e-6
         bank.index_copy_(0, indices, unit(torch.where(vanished, old, new)))
 

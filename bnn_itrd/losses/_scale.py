@@ -1,4 +1,4 @@
-"""Scaling of rows that stays finite for zero, very small and very large rows."""
+"""Scales rows to a largest value or norm of 1; the results stay finite for zero, very small and very large rows."""
 
 import math
 
@@ -6,21 +6,24 @@ from torch import Tensor
 
 __all__ = ["DEAD", "by_peak", "unit"]
 
-# A slice whose largest magnitude is at most this counts as zero: its gradient, 1 / size, would be noise.
+# A row whose largest magnitude is at most this counts as zero, because its gradient, 1 / size, would be noise.
 DEAD = 1e-8
 
 
 def by_peak(x: Tensor, dim: int | tuple[int, ...] = -1) -> Tensor:
     """Returns x / max |x| along dim, with the shape of x; 0, with a zero gradient, where max |x| <= 1e-8.
 
-    Use it only where the result does not depend on the slice's scale: the divisor is a constant in the backward pass.
+    The divisor is a constant in the backward pass. So use it only where the final result does not depend on the scale
+    of x along dim.
     """
     peak = x.detach().abs().amax(dim, keepdim=True)
     return x / peak.masked_fill(peak <= DEAD, math.inf)
 
 
 def unit(x: Tensor) -> Tensor:
-    """Returns rows of norm 1 along the last axis, (..., d) -> (..., d); 0, with a zero gradient, where max |x| <= 1e-8.
+    """Divides rows by their L2 norm along the last axis, (..., d) -> (..., d); a row of values up to 1e-8 becomes 0.
+
+    Such a row gets a zero gradient.
 
     >>> import torch
     >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))

@@ -1,4 +1,4 @@
-"""AB: matches the activation boundaries, which are the signs of the pre-activations."""
+"""AB, activation boundaries: a loss that matches the signs of activations before their nonlinearity."""
 
 from collections.abc import Sequence
 
@@ -13,17 +13,17 @@ __all__ = ["AB", "ab_loss"]
 
 
 def ab_loss(student_map: Tensor, teacher_map: Tensor, *, margin: float = 1.0) -> Tensor:
-    """Returns the squared distance of the student's pre-activation to the teacher's side of 0; two (n, c, h, w) -> ().
+    """Penalises student values whose sign, with a margin, is not the teacher's; (n, c, h, w), (n, c, h, w) -> ().
 
         (s + margin)^2  where t <= 0 and s > -margin        (s - margin)^2  where t > 0 and s <= margin        else 0
 
-    It is summed over c, h, w and averaged over the n samples. It is 0 where every s has the teacher's sign and
-    |s| >= margin; so for student = teacher it is 0 only if the teacher keeps the margin. Only the teacher's sign is
-    used, so no gradient flows to the teacher. Half-precision inputs are computed in float32, under autocast too.
+    s and t are the values of both maps before their activation. The loss is summed over c, h, w and averaged over the n
+    samples. It is 0 where every s has the sign of t and |s| >= margin. So for student = teacher it is 0 only if |t| >=
+    margin everywhere. Only the teacher's signs are used, so no gradient flows to the teacher. Half-precision inputs are
+    computed in float32, under autocast too.
 
     Raises ValueError unless both share (n, c, h, w) and margin > 0.
-    Heo, Lee, Yun and Choi, Knowledge Transfer via Distillation of Activation Boundaries, AAAI 2019;
-    the authors' code.
+    Heo, Lee, Yun and Choi, Knowledge Transfer via Distillation of Activation Boundaries, AAAI 2019; the authors' code.
 
     >>> ab_loss(torch.full((1, 1, 1, 1), 0.5), torch.ones(1, 1, 1, 1)).item()
     0.25
@@ -37,18 +37,19 @@ def ab_loss(student_map: Tensor, teacher_map: Tensor, *, margin: float = 1.0) ->
 
 
 class AB(nn.Module):
-    """sum_k 2^(k - last) ab_loss(connector_k(student_maps[k]), teacher_maps[k]); lists of maps (n, c, h, w) -> ().
+    """Computes the sum of `ab_loss` over the stages of two networks; lists of maps (n, c, h, w) -> ().
 
-    Pass the maps of both networks BEFORE their activation, from the first stage to the last, whose weight is 1.
-    `connectors`: the identity where the shapes are equal, else a convolution and a BatchNorm2d that make the teacher's
-    shape: 1x1 at equal sizes, 3x3 with stride 2 to half the size, a transposed 4x4 with stride 2 to twice the size,
-    otherwise an unpadded kernel of the difference (RepDistiller).
+    It is ``sum_k 2^(k - last) ab_loss(connector_k(student_maps[k]), teacher_maps[k])``. Pass the maps of both networks
+    BEFORE their activation, from the first stage to the last. `connectors` bring the student's maps to the teacher's
+    shapes. A connector is the identity where the shapes are equal, else a convolution and a BatchNorm2d. The
+    convolution is 1x1 at equal sizes, 3x3 with stride 2 to half the size, a transposed 4x4 with stride 2 to twice the
+    size. Otherwise it has no padding, and its kernel is the difference of the sizes plus 1 (RepDistiller).
 
-    Preparation: student and connectors are trained on this loss alone before the ordinary training (cross-entropy or
-    KD), which does not use it. The usual weight 3e-3 (the authors' code divides by 1000 and multiplies by 3) belongs to
-    the sum over c, h, w. A connector is computed in the dtype of its weights, float32
-    unless changed, under autocast too; one with a 1x1 output raises in training on a batch of one (PyTorch's
-    ValueError: no variance).
+    Student and connectors are trained on this loss alone ("preparation"), before the ordinary training with
+    cross-entropy or KD, which does not use it. The usual weight 3e-3 (the authors' code divides by 1000 and multiplies
+    by 3) belongs to the sum over c, h, w. A connector is computed in the dtype of its weights, float32 unless changed,
+    under autocast too. One with a 1x1 output raises PyTorch's ValueError in training on a batch of one, because a
+    single value has no variance.
 
     Raises ValueError for bad shapes, a student map that no connector enlarges to the teacher's, or margin <= 0; in
     forward for other stages or sizes. Heo et al., AAAI 2019 (see `ab_loss`).

@@ -1,4 +1,4 @@
-"""Correlation congruence: matches the similarities between the samples of a batch."""
+"""CC, correlation congruence: losses that match the relations between the samples of a batch."""
 
 import math
 
@@ -21,20 +21,22 @@ __all__ = ["CC", "cc_consecutive_loss", "cc_loss"]
 
 
 def cc_loss(z_s: Tensor, z_t: Tensor, *, gamma: float = 0.4, order: int = 2) -> Tensor:
-    """Returns ||K_s - K_t||_F^2 / n^2 of Gaussian kernel matrices; (n, d_s), (n, d_t) -> ().
+    """Returns how much the Gaussian kernels between the batch's samples differ; (n, d_s), (n, d_t) -> ().
 
-        K[i, j] = exp(-2 gamma) sum_{p=0}^{order} (2 gamma)^p / p! (x_i . x_j)^p    x = rows of z of norm 1
+        mean_ij (K_s[i, j] - K_t[i, j])^2    x = rows of z, divided by their norm
+        K[i, j] = exp(-2 gamma) sum_{p=0}^{order} (2 gamma)^p / p! (x_i . x_j)^p
 
-    which is the Taylor series of exp(-gamma ||x_i - x_j||^2). A mean over the n^2 pairs, as in the paper.
+    K is the Taylor series of exp(-gamma ||x_i - x_j||^2) up to `order`. The mean is over the n^2 pairs, as in the
+    paper.
 
-    0 where student = teacher. Invariant to a positive factor per sample, one rotation of the features of a side, and
-    the order of samples. A zero row (|z| <= 1e-8) has x = 0 and a zero gradient. Half-precision inputs are computed in
-    float32, under autocast too. Gradients flow to both inputs: pass a detached teacher. Pairs are those of the rows
-    passed (under DistributedDataParallel, of the local batch).
+    The loss is 0 where student = teacher. A positive factor per sample, a rotation of one network's features, or
+    another order of samples does not change it. A zero row (|z| <= 1e-8) has x = 0 and a zero gradient. Half-precision
+    inputs are computed in float32, under autocast too. Gradients flow to both inputs: pass a detached teacher. Only
+    samples of the given batch are compared; under DistributedDataParallel that is the batch of one process.
 
     Raises ValueError unless both are 2-D with the same n (d_s and d_t may differ), gamma > 0, order >= 1.
-    Peng, Jin, Liu, Zhou, Wu, Liu, Li and Zhang, Correlation Congruence for Knowledge Distillation, ICCV 2019: L_CC,
-    and the generalised kernel with its Taylor series.
+    Peng, Jin, Liu, Zhou, Wu, Liu, Li and Zhang, Correlation Congruence for Knowledge Distillation, ICCV 2019: L_CC, and
+    the generalised kernel with its Taylor series.
 
     >>> cc_loss(torch.eye(2), 3 * torch.eye(2)).item()
     0.0
@@ -47,12 +49,12 @@ def cc_loss(z_s: Tensor, z_t: Tensor, *, gamma: float = 0.4, order: int = 2) -> 
 
 
 def cc_consecutive_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
-    """Returns mean_i sum_d |z_s - z_t|[i, d] |z_s - z_t|[i+1, d]; (n, d), (n, d) -> ().
+    """Returns the mean product of consecutive samples' differences; (n, d), (n, d) -> ().
 
-    This is the form of RepDistiller, in code of the paper's authors: it compares consecutive samples instead of a
-    kernel. It is summed over features and averaged over the n - 1 pairs of neighbours (0, attached to the graph, for a
-    batch of one); usual weight 0.02. It depends on the order of the samples. 0 where student = teacher, and wherever
-    every second sample agrees. Precision and gradients as `cc_loss`.
+    It is ``mean_i sum_d |z_s - z_t|[i, d] |z_s - z_t|[i+1, d]``, over the n - 1 pairs of neighbours in the batch. This
+    is the form of RepDistiller, in code of the paper's authors, instead of the paper's kernel. The usual weight is
+    0.02. The loss depends on the order of the samples. It is 0 where student = teacher, and already where every second
+    sample agrees. For a batch of one it is 0, attached to the graph. Precision and gradients are as in `cc_loss`.
 
     Raises ValueError unless both are (n, d).
 
@@ -67,17 +69,17 @@ def cc_consecutive_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
 
 
 class CC(nn.Module):
-    """Computes correlation congruence of embedded representations; (n, d_s), (n, d_t) -> ().
+    """Compares relations between samples after a projection of both representations; (n, d_s), (n, d_t) -> ().
 
-    `embed_s` and `embed_t` are trainable Linear layers to `embed_dim`: train both with the student's optimiser and
-    drop them afterwards. (As published, only their initial values keep both from becoming constant.) There are two
-    forms, each with its own usual weight:
-    - `form="consecutive"`, RepDistiller's and the default: `cc_consecutive_loss`, weight 0.02;
-    - `form="kernel"`, the paper's: `cc_loss` with gamma and order. With their defaults it is below 1, so the weight
-      0.02 does not fit.
+    `embed_s` and `embed_t` are trainable Linear layers to `embed_dim` features. Train both with the student's optimiser
+    and drop them afterwards. (As published, nothing but their initial values keeps them from becoming constant, for
+    which the loss is 0.) There are two forms, each with its own usual weight:
+    - `form="consecutive"`, RepDistiller's and the default, is `cc_consecutive_loss`, with weight 0.02.
+    - `form="kernel"`, the paper's, is `cc_loss` with gamma and order. With their defaults it is below 1, so the weight
+      0.02 does not fit it.
 
-    Raises ValueError if a size is < 1, `form` is unknown, gamma <= 0 or order < 1; in forward, if d_s or d_t differs.
-    Peng et al., ICCV 2019; embedding of 128 features.
+    Raises ValueError if a size is < 1, `form` is unknown, gamma <= 0 or order < 1; forward raises it if d_s or d_t
+    differs. Peng et al., ICCV 2019; embedding of 128 features.
 
     >>> CC(4, 8)(torch.rand(3, 4), torch.rand(3, 8)).shape
     torch.Size([])
@@ -125,7 +127,7 @@ def _check_kernel(gamma: float, order: int) -> None:
 
 
 def _kernel(z: Tensor, gamma: float, order: int) -> Tensor:
-    """Returns the kernel matrix of the rows, (n, d) -> (n, n)."""
+    """Returns the kernel matrix K of `cc_loss`, (n, d) -> (n, n)."""
     x = unit(z)
     cosine = einsum(x, x, "i d, j d -> i j")
     # Horner's rule: 1 + a (1 + a / 2 (1 + a / 3 ...)).

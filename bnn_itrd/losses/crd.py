@@ -1,4 +1,4 @@
-"""CRD: contrasts a sample's embedding with the other network's embeddings of other classes."""
+"""CRD: a loss that contrasts a sample's embedding with the other network's embeddings of other samples."""
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,12 @@ __all__ = ["CRD", "crd_loss"]
 
 
 def crd_loss(log_odds: Tensor) -> Tensor:
-    """Returns -(ln h_0 + sum_k ln(1 - h_k)), h = sigmoid(log_odds), averaged over rows; (n, 1 + K) -> (), in nats.
+    """Returns CRD's loss of scores: low where column 0 is high and the K other columns are low; (n, 1 + K) -> ().
 
-    Column 0 is the positive, the others the K negatives, over which it is a sum. (The published code adds 1e-7 to a
-    denominator; softplus needs no such guard.) Half precision is computed in float32, under autocast too.
+    It is ``-(ln h_0 + sum_k ln(1 - h_k))`` with h = sigmoid(log_odds), averaged over the n rows, in nats. A row scores
+    one sample: column 0 against the same sample in the other network (the positive), the others against K samples of
+    other classes (the negatives). (The published code adds 1e-7 to a denominator; softplus needs no such guard.) Half
+    precision is computed in float32, under autocast too.
 
     Raises ValueError unless log_odds is (n, 1 + K) with n, K >= 1.
     Tian, Krishnan and Isola, Contrastive Representation Distillation, ICLR 2020, eq. 18.
@@ -31,23 +33,24 @@ def crd_loss(log_odds: Tensor) -> Tensor:
 
 
 class CRD(nn.Module):
-    """Computes `crd_loss` of the student's plus that of the teacher's anchors; (n, d_s), (n, d_t), (n,) -> (), in nats.
+    """Computes CRD's contrastive loss between representations; (n, d_s), (n, d_t), (n,) -> (), in nats.
 
-    z_s and z_t are the inputs of the last fully connected layer, `indices` (int64) the samples' places in the training
-    set (its order without shuffling or augmentation, that of `labels`). `embed_s` and `embed_t`, each Linear(d,
-    embed_dim) and L2 normalisation, are trained with the student's optimiser and dropped afterwards. `memory` holds two
-    banks of all samples' embeddings; anchors of one network are scored against the bank of the other: see
-    `ContrastMemory` for the scores, the normalisation constants Z, the update and the drawing of negatives.
+    z_s and z_t are the inputs of the last linear layer of student and teacher. `indices` (int64) are the positions of
+    the samples in the training set, before shuffling, and `labels` are the classes of all its samples in that order.
+    `embed_s` and `embed_t`, each a Linear(d, embed_dim) with L2 normalisation, are trained with the student's optimiser
+    and dropped afterwards. `memory` holds two banks with the embeddings of all samples, one per network. A sample of
+    one network is scored against the other's bank, and the loss is `crd_loss` of the student's scores plus that of the
+    teacher's. `ContrastMemory` describes the scores, the update of the banks and the choice of negatives.
 
-    The usual weight 0.8, with weight 1 for the cross-entropy, belongs to the sum over K = 16384 negatives and over both
-    directions. The positive is the sample itself (RepDistiller's "exact" mode) and the negatives are of other classes
-    (drawn with replacement; there, without), so the labels of all training samples are needed. The rows written are
-    those of the batch passed: under DistributedDataParallel, of the local one. Gradients flow to both representations
-    and embeddings, never into a bank. Computed in float32 at least, under autocast too.
+    The usual weight is 0.8, with weight 1 for the cross-entropy; it belongs to the sum over K = 16384 negatives and
+    over both directions. The positive is the sample itself (RepDistiller's "exact" mode). The negatives are of other
+    classes, drawn with replacement (in RepDistiller, without). Only the rows of the given batch are written to the
+    banks; under DistributedDataParallel that is the batch of one process. Gradients flow to both representations and
+    embeddings, never into a bank. The loss is computed in float32 at least, under autocast too.
 
     Raises ValueError for dims < 1 and arguments that `ContrastMemory` refuses (more negatives than the bank has, for
-    instance); in forward for other widths or indices that are not (n,) int64. For an index outside the bank the device
-    raises IndexError. Tian, Krishnan and Isola, ICLR 2020, eq. 18 and 19.
+    instance); forward raises it for other widths, and for indices that are not (n,) int64. For an index outside the
+    bank the device raises IndexError. Tian, Krishnan and Isola, ICLR 2020, eq. 18 and 19.
 
     >>> loss = CRD(4, 8, torch.tensor([0, 0, 1, 1]), num_negatives=2)
     >>> loss(torch.rand(2, 4), torch.rand(2, 8), torch.tensor([0, 3])).shape

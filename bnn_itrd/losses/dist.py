@@ -1,4 +1,4 @@
-"""DIST: matches the teacher's relations between classes and within classes, by Pearson correlation."""
+"""DIST: a loss on logits, the correlation of student and teacher within each sample and within each class."""
 
 import math
 
@@ -12,18 +12,19 @@ __all__ = ["DIST", "dist_loss"]
 
 
 def dist_loss(student: Tensor, teacher: Tensor, *, beta: float = 1.0, gamma: float = 1.0, tau: float = 1.0) -> Tensor:
-    """Returns tau^2 (beta (1 - mean_n r(rows)) + gamma (1 - mean_k r(columns))); (n, k), (n, k) -> ().
+    """Returns how far the class probabilities of two logits are from being correlated; (n, k), (n, k) -> ().
 
-    r is Pearson's correlation between student and teacher of one row (a sample's probabilities: "inter-class") or of
-    one column (a class's probabilities over the batch: "intra-class") of softmax(logits / tau). Both terms are means
-    of 1 - r, so between 0 (student = teacher) and 2. Usual weight 1 with beta = gamma = 1; the paper's recipes use
-    beta = gamma = 2 with tau = 4 on CIFAR-100 and tau = 1 on ImageNet.
+    It is ``tau^2 (beta (1 - mean_n r(rows)) + gamma (1 - mean_k r(columns)))``. r is Pearson's correlation between
+    student and teacher, taken on softmax(logits / tau). A row has one sample's probabilities (the paper's
+    "inter-class"), and a column one class's probabilities over the batch ("intra-class"). Each mean of 1 - r lies
+    between 0 (student = teacher) and 2. The usual weight is 1 with beta = gamma = 1. The paper's recipes use beta =
+    gamma = 2, with tau = 4 on CIFAR-100 and tau = 1 on ImageNet.
 
-    A row or column that is constant on either side (norm up to 1e-8 after centring, or constant but for rounding) has
-    no correlation: r = 0, with a zero gradient. So a batch of one has 1 as its intra-class term. (The published code
-    adds 1e-8 to the product of the norms instead.) Half-precision inputs are computed in float32, under autocast
-    too. Gradients flow to both inputs: pass a detached teacher. Columns are those of the rows passed (under
-    DistributedDataParallel, of the local batch).
+    A row or column that is constant in either network (norm up to 1e-8 after centring, or constant but for rounding)
+    has r = 0 and a zero gradient. So a batch of one has 1 as its intra-class term. (The published code adds 1e-8 to the
+    product of the norms instead.) Half-precision inputs are computed in float32, under autocast too. Gradients flow to
+    both inputs: pass a detached teacher. A column spans the given batch; under DistributedDataParallel that is the
+    batch of one process.
 
     Raises ValueError unless both are (n, k), beta and gamma >= 0 and tau > 0.
     Huang, You, Wang, Qian and Xu, Knowledge Distillation from A Stronger Teacher, NeurIPS 2022, sec. 4; tau^2 is the
@@ -46,7 +47,7 @@ def dist_loss(student: Tensor, teacher: Tensor, *, beta: float = 1.0, gamma: flo
 
 
 class DIST(nn.Module):
-    """Computes `dist_loss` with fixed beta, gamma and tau; (n, k), (n, k) -> (). Raises ValueError as it does.
+    """Computes `dist_loss` with fixed beta, gamma and tau, and raises as it does; (n, k), (n, k) -> ().
 
     >>> DIST()(torch.rand(4, 3), torch.rand(4, 3)).shape
     torch.Size([])
@@ -67,12 +68,12 @@ class DIST(nn.Module):
 
 
 def _pearson(a: Tensor, b: Tensor) -> Tensor:
-    """Returns the correlation of corresponding rows, (m, d), (m, d) -> (m,)."""
+    """Returns Pearson's correlation of each row of a with the same row of b; (m, d), (m, d) -> (m,)."""
     return (_standardise(a) * _standardise(b)).sum(dim=1)
 
 
 def _standardise(x: Tensor) -> Tensor:
-    """Returns the rows centred and scaled to norm 1, or 0 where they are constant, (m, d) -> (m, d)."""
+    """Returns each row less its mean, divided by its norm, or 0 where it is constant; (m, d) -> (m, d)."""
     mean = reduce(x, "m d -> m 1", "mean")
     centred = x - mean
     square = reduce(centred.square(), "m d -> m 1", "sum")

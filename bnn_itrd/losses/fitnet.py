@@ -1,4 +1,4 @@
-"""FitNet: a regression from a feature map of the student to one of the teacher, the hint."""
+"""FitNet: losses by which a map of the student predicts one of the teacher, which the paper calls the hint."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ __all__ = ["FitNet", "hint_loss"]
 
 
 def hint_loss(guided: Tensor, hint: Tensor) -> Tensor:
-    """Returns mean (guided - hint)^2 of maps; (n, c, h_s, w_s), (n, c, h_t, w_t) -> ().
+    """Returns the mean squared difference of two maps; (n, c, h_s, w_s), (n, c, h_t, w_t) -> ().
 
-    A mean over all elements, usual weight 100 (RepDistiller); the paper's 1/2 sum over the elements of a sample is
-    c h w / 2 times as large. Maps of different size: the larger is average-pooled to the smaller (the paper's
-    regressor is a convolution without padding that shrinks the student's map, RepDistiller's a strided or transposed
-    one). Half-precision inputs are computed in float32, under autocast too. Gradients flow to both inputs: pass a
-    detached hint.
+    guided: the student's map, after its regressor; hint: the teacher's. The usual weight is 100 (RepDistiller). The
+    paper has half the sum over the elements of a sample, which is c h w / 2 times as large. Where the maps differ in
+    size, the larger is average-pooled to the smaller. (The paper's regressor is a convolution without padding that
+    shrinks the student's map, RepDistiller's a strided or transposed one.) Half-precision inputs are computed in
+    float32, under autocast too. Gradients flow to both inputs: pass a detached hint.
 
     Raises ValueError unless both are maps of the same n and c.
     Romero, Ballas, Ebrahimi Kahou, Chassang, Gatta and Bengio, FitNets: Hints for Thin Deep Nets, ICLR 2015, eq. 3.
@@ -35,18 +35,19 @@ def hint_loss(guided: Tensor, hint: Tensor) -> Tensor:
 
 
 class FitNet(nn.Module):
-    """Computes `hint_loss` of the regressed student map; (n, c_s, h_s, w_s), (n, c_t, h_t, w_t) -> ().
+    """Predicts the teacher's map from the student's and returns `hint_loss`; (n, c_s, h, w), (n, c_t, h', w') -> ().
 
-    `regressor` is a trainable 1x1 convolution from c_s to c_t channels, also where they are equal: train it with the
-    student's optimiser and drop it afterwards. Where the maps differ in size, the larger is average-pooled first.
-    `batch_norm=True` appends batch normalisation and ReLU (RepDistiller): for hints taken behind a ReLU only, and in
-    training a batch of one sample with 1x1 maps raises then (PyTorch's ValueError: no variance).
+    `regressor` is a trainable 1x1 convolution from c_s to c_t channels, which is used where they are equal too. Train
+    it with the student's optimiser and drop it afterwards. Where the maps differ in size, the larger is average-pooled
+    first. `batch_norm=True` appends batch normalisation and ReLU (RepDistiller). Use it only for hints taken behind a
+    ReLU. In training, a batch of one sample with 1x1 maps then raises PyTorch's ValueError, because a single value has
+    no variance.
 
-    One pair of maps; the paper and RepDistiller use one in the middle of the network. The paper trains on the hint
-    first, on the labels and KD afterwards; RepDistiller on all together, weight 100. Computed in float32 at least,
-    under autocast too.
+    This is the loss of one pair of maps; the paper and RepDistiller use one in the middle of the network. The paper
+    trains on the hint first, and on the labels and KD afterwards. RepDistiller trains on all together, with weight 100.
+    The loss is computed in float32 at least, under autocast too.
 
-    Raises ValueError for bad shapes; in forward for other channels.
+    Raises ValueError for bad shapes; forward raises it for maps with other channels.
     Romero et al., ICLR 2015, eq. 3 and sec. 2.2.
 
     >>> FitNet((4, 8, 8), (6, 4, 4))(torch.rand(2, 4, 8, 8), torch.rand(2, 6, 4, 4)).shape

@@ -1,4 +1,4 @@
-"""FSP: matches the flow between two stages, which is the Gram matrix of their channels."""
+"""FSP, flow of solution procedure: a loss that matches the products between the channels of successive stages."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,10 +14,11 @@ __all__ = ["FSP", "fsp_matrix"]
 
 
 def fsp_matrix(bottom: Tensor, top: Tensor) -> Tensor:
-    """Returns G[n, i, j] = mean_{h, w} bottom[n, i, h, w] top[n, j, h, w]; two maps (n, c_k, h, w) -> (n, c_1, c_2).
+    """Returns the mean products of each channel of one map with each of another, (n, c_1, h, w), (n, c_2, h', w').
 
-    Where the two stages differ in size the larger map is average-pooled to the smaller (RepDistiller; the paper takes
-    the maximum). Half-precision inputs are computed in float32, under autocast too.
+    The result is ``G[n, i, j] = mean_{h, w} bottom[n, i, h, w] top[n, j, h, w]``, (n, c_1, c_2). bottom and top are two
+    stages of one network. Where they differ in size, the larger map is average-pooled to the smaller (RepDistiller; the
+    paper takes the maximum). Half-precision inputs are computed in float32, under autocast too.
 
     Raises ValueError unless both are (n, c, h, w) with the same n.
     Yim, Joo, Bae and Kim, A Gift from Knowledge Distillation, CVPR 2017, eq. 1.
@@ -32,19 +33,19 @@ def fsp_matrix(bottom: Tensor, top: Tensor) -> Tensor:
 
 
 class FSP(nn.Module):
-    """Computes sum_k mean_{n, i, j} (G_k(student) - G_k(teacher))^2; lists of maps (n, c, h, w) -> ().
+    """Computes how much the `fsp_matrix` of successive stages differ; two lists of maps (n, c, h, w) -> ().
 
-    G_k is the `fsp_matrix` of stages k and k + 1. The squares are averaged over the samples and the entries of G and
-    added over the pairs of stages (RepDistiller; the paper adds the entries). No parameters: stage by stage the
-    student must have the teacher's channels; the sizes may differ. 0 where the maps are equal.
+    It is ``sum_k mean_{n, i, j} (G_k(student) - G_k(teacher))^2``, where G_k is the `fsp_matrix` of stages k and k + 1.
+    (RepDistiller; the paper adds the entries of G instead of averaging.) The module has no parameters. So at each stage
+    the student must have as many channels as the teacher; the sizes may differ.
 
-    Preparation: the paper and RepDistiller minimise this loss alone, with weight 1, over the student's convolutional
-    stages, before the ordinary training. There RepDistiller does not use it, so the weight 50 of its scripts has no
-    effect; here a weight is that of the term that is added to the cross-entropy. Half-precision inputs are computed
-    in float32, under autocast too. Gradients flow to both sides: pass detached teacher maps.
+    The paper and RepDistiller minimise this loss alone, with weight 1, over the student's convolutional stages, before
+    the ordinary training ("preparation"). RepDistiller does not use it afterwards, so the weight 50 of its scripts has
+    no effect. Here, a weight is that of the loss added to the cross-entropy. Half-precision inputs are computed in
+    float32, under autocast too. Gradients flow to both sides: pass detached teacher maps.
 
-    Raises ValueError for fewer than two stages, bad shapes or unequal channels; in forward for other stages.
-    Yim et al., CVPR 2017, eq. 2.
+    Raises ValueError for fewer than two stages, bad shapes or unequal channels; forward raises it for maps of other
+    stages. Yim et al., CVPR 2017, eq. 2.
 
     >>> shapes = [(4, 8, 8), (6, 4, 4)]
     >>> maps = [torch.rand(2, *shape) for shape in shapes]

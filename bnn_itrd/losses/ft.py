@@ -1,4 +1,4 @@
-"""FT, factor transfer: matches the code that an auto-encoder has learnt for the teacher's map."""
+"""FT, factor transfer: a loss that matches the code by which an auto-encoder describes the teacher's map."""
 
 import itertools
 from collections.abc import Sequence
@@ -16,13 +16,16 @@ __all__ = ["FT", "factor_loss"]
 
 
 def factor_loss(student_factor: Tensor, teacher_factor: Tensor, *, attention: bool = True) -> Tensor:
-    """Returns mean |f_s / ||f_s|| - f_t / ||f_t|| |; (n, c, h_s, w_s), (n, c, h_t, w_t) -> ().
+    """Returns the mean absolute difference of two normalised factors; (n, c, h_s, w_s), (n, c, h_t, w_t) -> ().
 
+    A factor is the code of a map: what the paraphraser or the translator of `FT` returns. The loss is
+    ``mean |f_s / ||f_s|| - f_t / ||f_t|| |``: each f is divided by its L2 norm per sample, and the mean is over all
+    elements.
     `attention=True`, RepDistiller's (weight 200): f is the mean over channels of the squared factor, (h * w,).
-    `attention=False`, the paper's and its authors' (weight 500): f is the whole factor, (c * h * w,). Either is
-    L2-normalised per sample, and the differences are averaged over all elements. The larger factor is average-pooled
-    to the size of the smaller. 0 where the factors are equal, also up to a positive factor. A zero f (entries
-    up to 1e-8) stays 0, with a zero gradient. Half-precision inputs are computed in float32, under autocast too.
+    `attention=False`, the paper's and its authors' (weight 500): f is the whole factor, (c * h * w,).
+    The larger factor is average-pooled to the size of the smaller. The loss is 0 where the factors are equal up to a
+    positive number. An f whose entries are up to 1e-8 counts as 0, with a zero gradient. Half-precision inputs are
+    computed in float32, under autocast too.
 
     Raises ValueError unless both are (n, c, h, w) with the same n and, without `attention`, the same c.
     Kim, Park and Kwak, Paraphrasing Complex Network: Network Compression via Factor Transfer, NeurIPS 2018, L_FT of
@@ -44,22 +47,22 @@ def factor_loss(student_factor: Tensor, teacher_factor: Tensor, *, attention: bo
 
 
 class FT(nn.Module):
-    """Computes `factor_loss` of translated student map and paraphrased teacher map; (n, c_s, ...), (n, c_t, ...) -> ().
+    """Compares a learned code of the student's map with one of the teacher's; (n, c_s, h, w), (n, c_t, h', w') -> ().
 
-    There are two phases, with separate parameters:
+    The teacher's map is encoded by `paraphraser`, an auto-encoder, and the student's by `translator`; the loss is
+    `factor_loss` of both codes. There are two phases, with separate parameters:
     1. `paraphraser_loss(teacher_map)` trains `paraphraser` alone, without the student, on the maps of the frozen
        teacher. It is the auto-encoder's mean squared error.
-    2. `forward(student_map, teacher_map)` trains the student and `translator` together with the cross-entropy. The
-       paraphraser does not change (it gets no gradient: leave it out of this phase's optimiser); its decoder is not
-       used.
+    2. `forward(student_map, teacher_map)` trains the student and `translator`, together with the cross-entropy. The
+       paraphraser gets no gradient, so leave it out of this phase's optimiser. Its decoder is not used.
     Both modules are dropped afterwards.
 
-    `paraphraser`: three 3x3 convolutions, c_t -> c_t -> m -> m channels with m = int(rate * c_t), and as a decoder
-    three transposed ones m -> m -> c_t -> c_t, each followed by LeakyReLU(0.1). `translator`: three 3x3 convolutions
-    c_s -> c_s -> m -> m, each followed by BatchNorm2d (RepDistiller; the authors have none) and LeakyReLU(0.1). Weight
-    200 with `attention`, 500 without: see `factor_loss`. Both are computed in the dtype of their weights, float32
-    unless changed, and the rest in float32 at least, under autocast too. Training on a batch of one sample with a 1x1
-    map raises in the translator (PyTorch's ValueError: no variance).
+    The paraphraser's encoder has three 3x3 convolutions, c_t -> c_t -> m -> m channels with m = int(rate * c_t). Its
+    decoder has three transposed ones, m -> m -> c_t -> c_t. Each is followed by LeakyReLU(0.1). The translator has
+    three 3x3 convolutions, c_s -> c_s -> m -> m, each followed by BatchNorm2d (RepDistiller; the authors have none) and
+    LeakyReLU(0.1). The usual weight is 200 with `attention`, 500 without. Both modules are computed in the dtype of
+    their weights, float32 unless changed, and the rest in float32 at least, under autocast too. Training the translator
+    on a batch of one sample with a 1x1 map raises PyTorch's ValueError, because a single value has no variance.
 
     Raises ValueError for bad shapes or a rate outside (0, 1]; in both methods for other channels.
     Kim, Park and Kwak, NeurIPS 2018, L_rec (phase 1) and L_FT (phase 2) of sec. 3; rate is their k, usually 0.5.
@@ -82,7 +85,7 @@ class FT(nn.Module):
         self.teacher_channels = check_shape("teacher_shape", teacher_shape)[0]
         c_s, c_t = self.student_channels, self.teacher_channels
         if not (0 < rate <= 1 and int(rate * c_t) >= 1):
-            raise ValueError(f"rate must be in (0, 1] and leave a factor channel of the teacher's {c_t}, got {rate}")
+            raise ValueError(f"rate must be in (0, 1] and keep at least 1 of the teacher's {c_t} channels, got {rate}")
         self.rate, self.attention, m = rate, attention, int(rate * c_t)
         self.paraphraser = nn.ModuleDict(
             {
@@ -94,7 +97,7 @@ class FT(nn.Module):
         self.translator = nn.Sequential(*itertools.chain(*blocks))
 
     def paraphraser_loss(self, teacher_map: Tensor) -> Tensor:
-        """Phase 1: mean (decoder(encoder(t)) - t)^2 over all elements; (n, c_t, h, w) -> (). Trains `paraphraser`."""
+        """Returns the auto-encoder's mean squared error on a teacher's map, for phase 1; (n, c_t, h, w) -> ()."""
         check_map("teacher_map", teacher_map, self.teacher_channels)
         with torch.autocast(teacher_map.device.type, enabled=False):
             factor = run_auxiliary(self.paraphraser["encoder"], teacher_map)
@@ -102,7 +105,7 @@ class FT(nn.Module):
             return F.mse_loss(copy, teacher_map)
 
     def forward(self, student_map: Tensor, teacher_map: Tensor) -> Tensor:
-        """Phase 2: trains the student and `translator`."""
+        """Returns the loss of phase 2, `factor_loss`, which trains the student and `translator`; -> ()."""
         check_map_pair(student_map, teacher_map, self.student_channels, self.teacher_channels)
         with torch.autocast(student_map.device.type, enabled=False):
             with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Losses on hidden states: their distance, the distance of their Gram matrices, and the angle between them."""
+"""Losses on the hidden states of transformers: their distance, that of their Gram matrices, and their angle."""
 
 import torch
 from einops import einsum
@@ -11,10 +11,10 @@ __all__ = ["hidden_cosine_loss", "hidden_mmd_loss", "hidden_mse_loss"]
 
 
 def hidden_mse_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
-    """Returns mean (z_s - z_t)^2 over rows and features; (n, d), (n, d) -> ().
+    """Returns the mean squared difference of hidden states, over tokens and features; (n, d), (n, d) -> ().
 
-    The rows are tokens without padding. Half-precision inputs are computed in float32. Raises ValueError on other
-    shapes. TextBrewer (Yang et al. 2020): hidden_mse.
+    The rows are tokens, without padding. Half-precision inputs are computed in float32. Raises ValueError on other
+    shapes. TextBrewer (Yang et al. 2020) calls it hidden_mse.
 
     >>> hidden_mse_loss(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 0.0]])).item()
     2.5
@@ -26,11 +26,11 @@ def hidden_mse_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
 
 
 def hidden_mmd_loss(hidden_s: Tensor, hidden_t: Tensor, mask: Tensor) -> Tensor:
-    """Returns mean (H_s H_s^T / d_s - H_t H_t^T / d_t)^2 over pairs of tokens; (b, l, d_s), (b, l, d_t), (b, l) -> ().
+    """Returns how much the products between tokens' states differ; (b, l, d_s), (b, l, d_t), (b, l) -> ().
 
-    The pairs are those of tokens in the same window, without padding (mask 0), with equal weights. Half-precision
-    inputs are computed in float32. Raises ValueError on other shapes. TextBrewer (Yang et al. 2020): mmd, in its lists
-    of matches smmd.
+    It is ``mean (H_s H_s^T / d_s - H_t H_t^T / d_t)^2`` over all pairs of tokens in the same sequence, where H is (l,
+    d). mask: 0 for padding, which is left out, and not 0 for tokens. Half-precision inputs are computed in float32.
+    Raises ValueError on other shapes. TextBrewer (Yang et al. 2020) calls it mmd, and smmd in its lists of matches.
 
     >>> mask = torch.ones(1, 2)
     >>> hidden_mmd_loss(torch.tensor([[[1.0], [0.0]]]), torch.zeros(1, 2, 3), mask).item()
@@ -47,10 +47,11 @@ def hidden_mmd_loss(hidden_s: Tensor, hidden_t: Tensor, mask: Tensor) -> Tensor:
 
 
 def hidden_cosine_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
-    """Returns the mean over rows of 1 - cos(z_s, z_t); (n, d), (n, d) -> (), in [0, 2].
+    """Returns the mean cosine distance of hidden states, 1 - cos(z_s, z_t), over tokens; (n, d), (n, d) -> ().
 
-    The rows are tokens without padding; a zero row has a cosine of 0, and a zero gradient. Half-precision inputs are
-    computed in float32. Raises ValueError on other shapes. DistilBERT (Sanh et al. 2019), sec. 3: L_cos.
+    It lies between 0 and 2. The rows are tokens, without padding. A zero row has a cosine of 0, and a zero gradient.
+    Half-precision inputs are computed in float32. Raises ValueError on other shapes. DistilBERT (Sanh et al. 2019,
+    sec. 3) calls it L_cos.
 
     >>> round(hidden_cosine_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 4.0]])).item(), 4)
     0.4

@@ -1,4 +1,4 @@
-"""ICKD: matches the correlations between the channels of a feature map."""
+"""ICKD: a loss that matches the correlations between the channels of a map."""
 
 from collections.abc import Sequence
 
@@ -14,15 +14,15 @@ __all__ = ["ICKD", "ickd_loss"]
 
 
 def ickd_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """Returns mean_{n, i} ||G_s[n, i] - G_t[n, i]||^2; (n, c, h_s, w_s), (n, c, h_t, w_t) -> ().
+    """Returns how much the correlations between channels differ; (n, c, h_s, w_s), (n, c, h_t, w_t) -> ().
 
-        F = the map as (c, h * w), per sample    G = F F^T (c, c), each row L2-normalised
+        mean_{n, i} ||G_s[n, i] - G_t[n, i]||^2    G = F F^T (c, c), each row L2-normalised    F = the map as (c, h * w)
 
-    The squared differences are summed over a row of G and averaged over its c rows and the n samples. 0 where the
-    maps are equal, also up to a positive factor. G does not depend on h and w, so the maps may differ in size. A zero
-    channel (up to 1e-8 of the sample's largest value; in a sample up to 1e-8, every one) has row 0, with a zero
-    gradient. Half-precision inputs are computed in float32, under autocast too. Gradients flow to both inputs: pass a
-    detached teacher.
+    The squared differences are summed over a row i of G and averaged over its c rows and the n samples. The loss is 0
+    where the maps are equal up to a positive factor. The shape of G does not depend on h and w, so the maps may differ
+    in size. A zero channel (values up to 1e-8 of the sample's largest, or a sample of values up to 1e-8) has a zero row
+    in G and a zero gradient. Half-precision inputs are computed in float32, under autocast too. Gradients flow to both
+    inputs: pass a detached teacher.
 
     Raises ValueError unless both are (n, c, h, w) with the same n and c.
     Liu et al., Exploring Inter-Channel Correlation for Diversity-Preserved Knowledge Distillation, ICCV 2021, sec. 3;
@@ -44,15 +44,16 @@ def ickd_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
 
 class ICKD(nn.Module):
-    """Computes `ickd_loss` of an embedded student map; (n, c_s, h_s, w_s), (n, c_t, h_t, w_t) -> (). Usual weight 2.5.
+    """Computes `ickd_loss` after a projection of the student's map; (n, c_s, h_s, w_s), (n, c_t, h_t, w_t) -> ().
 
-    `embed`, a 1x1 convolution without bias and a BatchNorm2d, gives the student map the teacher's channels. It is used
-    where c_s = c_t too, as published; train it with the student's optimiser and drop it afterwards. The published maps
-    are those of the last stage, before the pooling. Training on a batch of one sample with a 1x1 map raises (PyTorch's
-    ValueError: no variance). The embedding is computed in the dtype of its weights, float32 unless changed, and the
-    rest in float32 at least, under autocast too.
+    The projection `embed`, a 1x1 convolution without bias and a BatchNorm2d, gives the student's map the teacher's
+    number of channels. It is used where c_s = c_t too, as published. Train it with the student's optimiser and drop it
+    afterwards. The usual weight is 2.5, for the maps of the last stage, before the pooling. Training on a batch of one
+    sample with a 1x1 map raises PyTorch's ValueError, because a single value has no variance. `embed` is computed in
+    the dtype of its weights, float32 unless changed, and the rest in float32 at least, under autocast too.
 
-    Raises ValueError for bad shapes; in forward for other channels. Liu et al., ICCV 2021 (see `ickd_loss`).
+    Raises ValueError for bad shapes; forward raises it for maps with other channels. Liu et al., ICCV 2021 (see
+    `ickd_loss`).
 
     >>> ICKD((4, 4, 4), (6, 4, 4))(torch.rand(2, 4, 4, 4), torch.rand(2, 6, 4, 4)).shape
     torch.Size([])

@@ -1,4 +1,4 @@
-"""Information Theoretic Representation Distillation: both terms, with the embedding that they train."""
+"""ITRD, information theoretic representation distillation: the sum of its two losses, with a trained projection."""
 
 import torch
 from torch import Tensor, nn
@@ -11,26 +11,25 @@ __all__ = ["ITRD"]
 
 
 class ITRD(nn.Module):
-    """Computes beta_corr * L_corr(embed(z_s), z_t) + beta_mi * L_mi(z_s, z_t); (n, d_s), (n, d_t) -> ().
+    """Computes the weighted sum of ITRD's correlation and mutual-information losses; (n, d_s), (n, d_t) -> ().
 
-    z_s and z_t are the inputs of the last fully connected layer of student and teacher. `embed` is one
-    trainable Linear(d_s, d_t): train it with the student's optimiser and drop it afterwards. The correlation
-    always uses it; the mutual information only where d_s != d_t, else it reads z_s itself (so with
-    beta_corr = 0 and equal sizes `embed` gets no gradient). The paper's alpha is 1.01 for one architecture
-    (a binary student of its full-precision teacher included) and 1.5 across architectures.
+    It is ``beta_corr * correlation_loss(embed(z_s), z_t) + beta_mi * mutual_information_loss(z_s, z_t)``. z_s and z_t
+    are the inputs of the last linear layer of student and teacher. `embed` is a trainable Linear(d_s, d_t): train it
+    with the student's optimiser and drop it afterwards. The mutual information uses it only where d_s != d_t. So with
+    beta_corr = 0 and equal sizes, `embed` gets no gradient. The paper's alpha is 1.01 where student and teacher have
+    one architecture (which includes a binary student of it), and 1.5 across architectures.
 
-    The switches are those of the two losses: `corr_log`, `off_diagonal` and `decorrelation` of `correlation_loss` (its
-    log), `log`, `order` and `degree` of `mutual_information_loss`; at their defaults the loss is the paper's.
+    `alpha`, `off_diagonal`, `decorrelation` and `corr_log` (there: log) are arguments of `correlation_loss`; `log`,
+    `order` and `degree` are arguments of `mutual_information_loss`. With the defaults the loss is the paper's.
 
-    Add the cross-entropy outside. A beta of 0 skips its term. The embedding too is computed in float32 at
-    least, under autocast too; compiled inside an autocast region, PyTorch runs the matrix products of the
-    backward pass in that region's dtype (the value stays float32). Statistics are those of the rows passed:
-    under DistributedDataParallel, of the local batch.
+    The cross-entropy is not included. A term whose beta is 0 is not computed. All is computed in float32 at least,
+    under autocast too. If it is compiled inside an autocast region, PyTorch runs the matrix products of the backward
+    pass in that region's dtype; the value stays float32. Statistics are those of the given batch; under
+    DistributedDataParallel that is the batch of one process.
 
-    Raises ValueError for sizes < 1, alpha or order <= 0, degree < 1, negative weights, and in forward for
-    other widths than these.
-    Miles, Lopez Rodriguez and Mikolajczyk, Information Theoretic Representation Distillation, BMVC 2022,
-    eq. 10, the cross-entropy aside, and algorithm 1.
+    Raises ValueError for sizes < 1, alpha or order <= 0, degree < 1, and negative weights; forward raises it for inputs
+    of other widths than these. Miles, Lopez Rodriguez and Mikolajczyk, Information Theoretic Representation
+    Distillation, BMVC 2022, eq. 10 without its cross-entropy, and algorithm 1.
 
     >>> ITRD(4, 8)(torch.rand(5, 4), torch.rand(5, 8)).shape
     torch.Size([])
@@ -68,7 +67,7 @@ class ITRD(nn.Module):
         self.embed = nn.Linear(student_dim, teacher_dim)
 
     def parts(self, z_s: Tensor, z_t: Tensor) -> dict[str, Tensor]:
-        """Returns the weighted terms `corr` and `mi`, which forward adds; a term with beta 0 is absent."""
+        """Returns the two weighted losses, "corr" and "mi", which forward adds; one whose beta is 0 is left out."""
         check_rows("z_s", z_s, self.student_dim)
         check_rows("z_t", z_t, self.teacher_dim)
         raw_for_mi = self.student_dim == self.teacher_dim

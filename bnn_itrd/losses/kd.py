@@ -1,4 +1,4 @@
-"""Knowledge distillation from softened logits."""
+"""KD: the knowledge distillation loss of Hinton et al., on softened class probabilities."""
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +10,12 @@ __all__ = ["KD", "soft_kl"]
 
 
 def soft_kl(student: Tensor, teacher: Tensor, *, tau: float = 4.0) -> Tensor:
-    """Returns tau^2 * KL(softmax(teacher / tau) || softmax(student / tau)); (n, c), (n, c) -> (), in nats.
+    """Returns how much the softened class probabilities of two logits differ; (n, c), (n, c) -> (), in nats.
 
-    Summed over the c classes and averaged over the n samples ("batchmean"). tau^2 keeps the size of the
-    gradient, tau * (p_s - p_t) / n, independent of tau where tau is large. Half-precision inputs are computed
-    in float32, under autocast too. Gradients flow to both inputs: pass a detached teacher.
+    It is ``tau^2 * KL(softmax(teacher / tau) || softmax(student / tau))``, summed over the c classes and averaged over
+    the n samples ("batchmean"). tau^2 keeps the size of the gradient, tau * (p_s - p_t) / n, independent of tau where
+    tau is large. Half-precision inputs are computed in float32, under autocast too. Gradients flow to both inputs: pass
+    a detached teacher.
 
     Raises ValueError unless both are (n, c) and tau > 0.
     Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015, sec. 2.
@@ -35,8 +36,8 @@ def soft_kl(student: Tensor, teacher: Tensor, *, tau: float = 4.0) -> Tensor:
 class KD(nn.Module):
     """Computes `soft_kl` at a fixed temperature; (n, c), (n, c) -> (), in nats.
 
-    It has no weight of its own. The usual total, of RepDistiller's CIFAR-100 runs, is 0.1 * cross-entropy + 0.9 * KD
-    at tau = 4; the 0.9 belongs to the tau^2 factor and the "batchmean" reduction of `soft_kl`.
+    It has no weight of its own. The usual total, of RepDistiller's CIFAR-100 runs, is 0.1 * cross-entropy + 0.9 * KD at
+    tau = 4, where KD includes the factor tau^2, as here.
 
     Raises ValueError unless tau > 0. Hinton, Vinyals and Dean 2015, sec. 2.
 

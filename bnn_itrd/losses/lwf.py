@@ -1,4 +1,4 @@
-"""LwF, learning without forgetting: a separate head of the student predicts the teacher's softened probabilities."""
+"""LwF, learning without forgetting: a second classifier of the student predicts the teacher's class probabilities."""
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +10,18 @@ __all__ = ["LwF"]
 
 
 class LwF(nn.Module):
-    """Computes KL(softmax(teacher / tau) || softmax(head(z_s) / tau)), (n, d), (n, k) -> (), in nats.
+    """Compares a second classifier on the student's features with the teacher's logits; (n, d), (n, k) -> (), in nats.
 
-    `head` is one Linear(d, k) on the student's representation, for the teacher's k classes, which need not be the
-    student's. It is trained with the student's optimiser and dropped afterwards. The paper writes the
-    cross-entropy, which has the same gradient, being larger by the teacher's entropy; as there, and other than in
-    `soft_kl`, no tau^2 stands in front. Weight 1. Computed in float32 at least, under autocast too. Gradients flow to
-    both: pass detached teacher logits.
+    It is ``KL(softmax(teacher / tau) || softmax(head(z_s) / tau))``. `head` is a Linear(d, k) on the student's
+    representation, for the teacher's k classes, which need not be the student's. It is trained with the student's
+    optimiser and dropped afterwards. The paper writes the cross-entropy, which differs from this only by a constant,
+    the teacher's entropy. As there, and unlike in `soft_kl`, there is no factor tau^2. The usual weight is 1. The loss
+    is computed in float32 at least, under autocast too. Gradients flow to both inputs: pass detached teacher logits.
 
-    Raises ValueError for sizes < 1 or tau <= 0; in forward for other widths.
-    Li and Hoiem, Learning without Forgetting, TPAMI 2017, eq. 2 and 3, without the old task's images; Ahn et al.,
-    Variational Information Distillation for Knowledge Transfer, CVPR 2019, sec. 3.2 of its workshop version, has it in
-    the place of KD where teacher and student know other classes.
+    Raises ValueError for sizes < 1 or tau <= 0; forward raises it for inputs of other widths.
+    Li and Hoiem, Learning without Forgetting, TPAMI 2017, eq. 2 and 3, without the old task's images. Ahn et al.,
+    Variational Information Distillation for Knowledge Transfer, CVPR 2019, sec. 3.2 of its workshop version, use it
+    instead of KD where teacher and student have different classes.
 
     >>> loss = LwF(4, 10)
     >>> loss(torch.zeros(2, 4), loss.head(torch.zeros(2, 4))).item()

@@ -1,4 +1,4 @@
-"""The mutual-information loss of ITRD: matches the similarities between the samples of a batch."""
+"""The mutual-information loss of ITRD, which matches the similarities between the samples of a batch."""
 
 import math
 
@@ -15,27 +15,29 @@ __all__ = ["gram_matrix", "information_potential", "mutual_information_loss"]
 def mutual_information_loss(
     z_s: Tensor, z_t: Tensor, *, log: bool = False, order: float = 2.0, degree: int = 1
 ) -> Tensor:
-    """Returns ||G_s||_F^2 - ||G_st||_F^2 of unit-trace Gram matrices; (n, d_s), (n, d_t) -> ().
+    """Returns ITRD's mutual-information loss, low where samples are as similar as for the teacher; two (n, d) -> ().
 
-        Z = rows of z, L2-normalised    G = (Z Z^T)^degree, elementwise    G_st = G_s * G_t    each / its own trace
+        ||G_s||_F^2 - ||G_st||_F^2    Z = rows of z, L2-normalised    G = (Z Z^T)^degree, elementwise
+        G_st = G_s * G_t, elementwise    each G is divided by its trace
 
-    The default compares information potentials and has no unit. `log=True` takes log2 of each norm, which
-    gives -I_2(G_s; G_t) + S_2(G_t) in bits (eq. 9): the mutual information less the teacher's constant.
-    The paper found the form without the log to train better.
+    d may differ between student and teacher. The default has no unit. `log=True` takes log2 of each norm, which gives
+    the negative mutual information I_2(G_s; G_t) plus the teacher's entropy S_2(G_t), a constant, in bits (eq. 9). The
+    paper found the form without the log to train better.
 
-    `order` is Renyi's alpha: (log2 tr G_st^order - log2 tr G_s^order) / (1 - order), in bits (eq. 8), or without the
-    log the same of the traces; order 1 is the difference of Shannon's entropies (in bits, or without the log in nats).
-    Any order but 2 takes the eigenvalues of both matrices in each step, those up to n eps times the largest as 0. The
-    paper uses 2 alone, for its cost. `degree` is that of the polynomial kernel, 1 in the paper.
+    `order` is Renyi's alpha. For any order the loss is (log2 tr G_st^order - log2 tr G_s^order) / (1 - order) in bits
+    (eq. 8), or without the log the difference of `tsallis_entropy`; order 1 is the difference of Shannon's entropies
+    (in bits, or without the log in nats). Any order but 2 computes the eigenvalues of both matrices in each step, where
+    those up to n eps times the largest count as 0. The paper uses only 2, because it is cheap. `degree` is that of the
+    polynomial kernel, 1 in the paper.
 
-    A zero row has similarity 0 with every row, itself included, and gets a zero gradient; an all-zero z_s
-    gives 0. Half-precision inputs are computed in float32, under autocast too; float64 stays float64.
-    Gradients flow to both inputs: pass a detached teacher. G is that of the rows passed (under
-    DistributedDataParallel, of the local batch).
+    A zero row has similarity 0 with every row, itself included, and gets a zero gradient; if z_s is zero, so is the
+    loss. Half-precision inputs are computed in float32, under autocast too; float64 stays float64. Gradients flow to
+    both inputs: pass a detached teacher. Only samples of the given batch are compared; under DistributedDataParallel
+    that is the batch of one process.
 
     Raises ValueError unless both are 2-D with the same n (d_s and d_t may differ), order > 0 and degree >= 1.
-    Miles, Lopez Rodriguez and Mikolajczyk, Information Theoretic Representation Distillation, BMVC 2022,
-    eq. 7-9 and algorithm 1 (alpha = 2).
+    Miles, Lopez Rodriguez and Mikolajczyk, Information Theoretic Representation Distillation, BMVC 2022, eq. 7-9 and
+    algorithm 1 (alpha = 2).
 
     >>> z = torch.eye(4)
     >>> mutual_information_loss(z, z.flip(0), log=True, order=3.0).item()
@@ -50,8 +52,8 @@ def mutual_information_loss(
         if order != 2:
             entropy = renyi_entropy if log else tsallis_entropy
             return entropy(gram_s * gram_t, alpha=order) - entropy(gram_s, alpha=order)
-        # The squared Frobenius norm is the sum of the squared eigenvalues, without them. The marginal comes before the
-        # product: gradients add up in the order of the operations, and a run that goes on has the same bits.
+        # The squared Frobenius norm is the sum of the squared eigenvalues, which need not be computed. The order of the
+        # next two lines is that in which gradients are added; it stays, so that a resumed run has the same bits.
         marginal = information_potential(gram_s)
         joint = information_potential(gram_s * gram_t)
         if log:
@@ -61,7 +63,7 @@ def mutual_information_loss(
 
 
 def gram_matrix(z: Tensor, *, degree: int = 1) -> Tensor:
-    """Returns the cosine similarities of the rows to the power of degree, (n, d) -> (n, n); 0 where a row is zero.
+    """Returns the cosine similarities between rows, to the power of `degree`; (n, d) -> (n, n); 0 where a row is zero.
 
     >>> gram_matrix(torch.tensor([[2.0, 0.0], [0.0, 3.0], [0.0, 0.0]])).diagonal()
     tensor([1., 1., 0.])
@@ -74,7 +76,9 @@ def gram_matrix(z: Tensor, *, degree: int = 1) -> Tensor:
 
 
 def information_potential(gram: Tensor) -> Tensor:
-    """Returns ||G / tr G||_F^2, which is tr(A^2) of eq. 3, without eigenvalues; (n, n) -> (). A zero matrix gives 0.
+    """Returns ||G / tr G||_F^2, from which Renyi's entropy of order 2 follows; (n, n) -> (); 0 for a zero matrix.
+
+    It is tr(A^2) of eq. 3 in Miles et al., BMVC 2022, computed without eigenvalues.
 
     >>> information_potential(torch.eye(4)).item()
     0.25

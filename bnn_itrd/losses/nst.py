@@ -1,4 +1,4 @@
-"""Neuron selectivity transfer: matches the distribution of the channels' activation patterns."""
+"""NST, neuron selectivity transfer: a loss that matches the spatial patterns of two maps' channels as distributions."""
 
 import torch
 from einops import einsum, rearrange
@@ -12,19 +12,22 @@ __all__ = ["nst_loss"]
 
 
 def nst_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """Returns the squared MMD between the channels of two maps; (n, c_s, h_s, w_s), (n, c_t, h_t, w_t) -> ().
+    """Returns how much the channels of two maps differ as sets of patterns: their squared maximum mean discrepancy.
+
+    (n, c_s, h_s, w_s), (n, c_t, h_t, w_t) -> ().
 
         mean_ij k(f_t^i, f_t^j) + mean_ij k(f_s^i, f_s^j) - 2 mean_ij k(f_s^i, f_t^j)    k(x, y) = (x . y)^2
 
-    f^i is channel i of a sample, its h w values divided by their L2 norm; k is the polynomial kernel of degree 2 with
-    offset 0, as in the paper's experiments. Per sample, then a mean over the n samples; usual weight 50
-    (RepDistiller; the paper writes lambda / 2). One pair of maps: RepDistiller adds those of all stages.
+    f^i is channel i of a sample, its h w values divided by their L2 norm. k is the polynomial kernel of degree 2 with
+    offset 0, as in the paper's experiments. The formula is that of one sample, and the loss is the mean over the n
+    samples. The usual weight is 50 (RepDistiller; the paper writes lambda / 2). RepDistiller adds the losses of all
+    stages; this is the loss of one.
 
-    Maps of different size: the larger is average-pooled to the smaller (RepDistiller; the paper interpolates).
-    At least 0, and 0 where the two sets of patterns have the same second moments, as where student = teacher.
-    Invariant to a factor per channel, and to the order of channels on either side. A zero channel (|x| <= 1e-8) has
-    k = 0 with all and a zero gradient. Half-precision inputs are computed in float32, under autocast too. Gradients
-    flow to both inputs: pass a detached teacher (RepDistiller detaches the teacher's own term alone).
+    Where the maps differ in size, the larger is average-pooled to the smaller (RepDistiller; the paper interpolates).
+    The loss is never negative, and 0 where both sets of patterns have the same second moments, as for student =
+    teacher. A factor per channel, or another order of channels, does not change it. For a zero channel (|x| <= 1e-8), k
+    is 0 and the gradient is zero. Half-precision inputs are computed in float32, under autocast too.
+    Gradients flow to both inputs: pass a detached teacher (RepDistiller detaches the teacher's own term alone).
 
     Raises ValueError unless both are maps of the same n.
     Huang and Wang, Like What You Like: Knowledge Distill via Neuron Selectivity Transfer, 2017, its squared MMD of

@@ -1,4 +1,4 @@
-"""Probabilistic knowledge transfer: matches the probability that a sample picks another as its neighbour."""
+"""PKT, probabilistic knowledge transfer: a loss that matches how probably a sample picks another as its neighbour."""
 
 import torch
 from einops import einsum, reduce
@@ -14,18 +14,19 @@ _EPS = 1e-7
 
 
 def pkt_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
-    """Returns mean_ij p_t log((p_t + eps) / (p_s + eps)), eps = 1e-7; (n, d_s), (n, d_t) -> (), in nats.
+    """Returns how much the samples' neighbour probabilities differ, as a divergence; (n, d_s), (n, d_t) -> (), in nats.
 
+        mean_ij p_t log((p_t + eps) / (p_s + eps)), eps = 1e-7
         p[i, j] = K[i, j] / sum_j K[i, j]    K[i, j] = (cos(z_i, z_j) + 1) / 2
 
-    The KL divergence of the conditional probabilities, teacher first. A mean over the n^2 pairs (the published code
-    and RepDistiller; n times as small as the mean over samples), usual weight 3e4. As there, the pairs i = j
-    belong to the sums, which the paper leaves out.
+    p[i, j] is the probability that sample i picks sample j as its neighbour; the loss is the KL divergence of these,
+    teacher first. It is a mean over the n^2 pairs, as in the published code and RepDistiller, which is 1 / n of the
+    mean over samples. The usual weight is 3e4. As there, the pairs i = j are included; the paper leaves them out.
 
-    0 where student = teacher. Invariant to a positive factor per sample, and to the order of samples. A zero row
-    (|z| <= 1e-8) has cosine 0 with every row, itself included, and a zero gradient. Half-precision inputs are
-    computed in float32, under autocast too. Gradients flow to both inputs: pass a detached teacher. Pairs are those
-    of the rows passed (under DistributedDataParallel, of the local batch).
+    The loss is 0 where student = teacher. A positive factor per sample, or another order of samples, does not change
+    it. A zero row (|z| <= 1e-8) has cosine 0 with every row, itself included, and a zero gradient. Half-precision
+    inputs are computed in float32, under autocast too. Gradients flow to both inputs: pass a detached teacher. Only
+    samples of the given batch are compared; under DistributedDataParallel that is the batch of one process.
 
     Raises ValueError unless both are 2-D with the same n; d_s and d_t may differ.
     Passalis and Tefas, Learning Deep Representations with Probabilistic Knowledge Transfer, ECCV 2018, sec. 3: the
@@ -42,7 +43,7 @@ def pkt_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
 
 
 def _conditional(z: Tensor) -> Tensor:
-    """Returns row-wise neighbour probabilities under the cosine kernel, (n, d) -> (n, n)."""
+    """Returns the probabilities p[i, j] that sample i picks sample j as its neighbour; (n, d) -> (n, n)."""
     z = unit(z)
     # Rounding takes the cosine of opposite rows below -1.
     kernel = ((einsum(z, z, "i d, j d -> i j") + 1) / 2).clamp_min(0)

@@ -1,4 +1,4 @@
-"""ReviewKD: fuses the student's stages from deep to shallow, and matches each to the teacher's at several scales."""
+"""ReviewKD: a loss that combines the student's maps from deep to shallow, and matches each with the teacher's."""
 
 from collections.abc import Sequence
 
@@ -17,11 +17,12 @@ _MAX_MIDDLE_CHANNELS = 512
 
 
 def hierarchical_context_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """Returns the weighted mean MSE of the maps and of their average-poolings to 4x4, 2x2, 1x1; two (n, c, h, w) -> ().
+    """Returns the mean squared difference of two maps at several scales; (n, c, h, w), (n, c, h, w) -> ().
 
-    The maps themselves have weight 1, each pooled size l < min(h, w) half of the weight before it; the sum is divided
-    by the sum of the weights. Each MSE is a mean over all elements. 0 where the maps are equal. Half-precision inputs
-    are computed in float32, under autocast too. Gradients flow to both inputs: pass a detached teacher.
+    The scales are the maps themselves and their average-poolings to 4x4, 2x2 and 1x1, as far as these are smaller than
+    both h and w. The loss is the weighted mean of the mean squared errors at the scales: the maps themselves have
+    weight 1, and each smaller scale has half the weight of the one before. Half-precision inputs are computed in
+    float32, under autocast too. Gradients flow to both inputs: pass a detached teacher.
 
     Raises ValueError unless both share (n, c, h, w).
     Chen, Liu, Zhao and Jia, Distilling Knowledge via Knowledge Review, CVPR 2021, sec. 3.3; weights of the published
@@ -45,20 +46,20 @@ def hierarchical_context_loss(student_map: Tensor, teacher_map: Tensor) -> Tenso
 
 
 class ReviewKD(nn.Module):
-    """Computes sum_k `hierarchical_context_loss`(fused student stage k, teacher stage k); lists of (n, c, h, w) -> ().
+    """Matches each teacher stage with the student's stages of the same and greater depth; two lists of maps -> ().
 
-    From the deepest stage to the shallowest, the `Fusion` (ABF) of stage k turns student stage k and the residual of
-    stage k + 1 into a map of the teacher's shape and the next residual. Stages are listed from shallow to deep. As
-    published, the last one is the pooled representation, a map of (d, 1, 1), and the teacher's maps are those before
-    the activation. All residuals have min(512, channels of the deepest student stage) channels. Sizes are read from the
-    maps.
+    The maps are (n, c, h, w), listed from the shallowest stage to the deepest. The loss goes from deep to shallow. At
+    stage k, a `Fusion` combines the student's map with the residual of stage k + 1. It gives a map of the teacher's
+    shape, which is compared by `hierarchical_context_loss`, and the residual for stage k - 1. The losses are added.
+    All residuals have min(512, channels of the deepest student stage) channels. As published, the deepest stage is the
+    pooled representation, a map of (d, 1, 1), and the teacher's maps are those before the activation.
 
-    The fusions are trained with the student's optimiser and dropped afterwards. Usual weight 0.6 to 8 by the pair of
-    networks, rising linearly from 0 over the first 20 epochs. They are computed in the dtype of their weights, float32
-    unless changed, and the rest in float32 at least, under autocast too. Training on a batch of one sample raises
-    where a stage is 1x1 (PyTorch's ValueError: no variance).
+    The fusions are trained with the student's optimiser and dropped afterwards. The usual weight is 0.6 to 8, different
+    for each pair of networks, and rises linearly from 0 over the first 20 epochs. The fusions are computed in the dtype
+    of their weights, float32 unless changed, and the rest in float32 at least, under autocast too. Training on a batch
+    of one sample raises PyTorch's ValueError where a stage is 1x1, because a single value has no variance.
 
-    Raises ValueError for bad shapes or lists of unequal length; in forward for other stages.
+    Raises ValueError for bad shapes or lists of unequal length; forward raises it for maps of other stages.
     Chen et al., CVPR 2021, sec. 3.2 and fig. 3.
 
     >>> student, teacher = [(4, 8, 8), (6, 4, 4)], [(8, 8, 8), (12, 4, 4)]
@@ -90,12 +91,14 @@ class ReviewKD(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Computes ABF: a student map, a deeper residual -> (map of the teacher's shape, residual), both of the given size.
+    """Combines a student's map with the residual of the next deeper stage; returns a map of the teacher's shape and r.
 
         x = BN(conv1x1(map)), c -> middle        a_x, a_y = sigmoid(conv1x1([x, y])), y = residual resized to x
         r = a_x x + a_y y, resized to `size`     output = BN(conv3x3(r)), middle -> out_channels
 
-    Resizing is nearest-neighbour; without `fuse` (the deepest stage) r = x. Chen et al., CVPR 2021, fig. 3(a).
+    Map (n, channels, h, w), residual (n, middle, ...) -> output (n, out_channels, *size), r (n, middle, *size).
+    Resizing is nearest-neighbour. With fuse=False, for the deepest stage, there is no residual, and r = x. The paper
+    calls it ABF. Chen et al., CVPR 2021, fig. 3(a).
 
     >>> out, residual = Fusion(4, 6, 8, fuse=False)(torch.rand(2, 4, 4, 4), None, (8, 8))
     >>> out.shape, residual.shape

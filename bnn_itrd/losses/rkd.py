@@ -1,4 +1,4 @@
-"""Relational knowledge distillation: matches distances between samples, and angles in triples of samples."""
+"""RKD, relational knowledge distillation: losses that match distances between samples, and angles of three samples."""
 
 import math
 
@@ -14,16 +14,17 @@ __all__ = ["RKD", "rkd_angle_loss", "rkd_distance_loss"]
 
 
 def rkd_distance_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
-    """Returns mean_ij huber(d_s[i, j] / mu_s - d_t[i, j] / mu_t); (n, d_s), (n, d_t) -> ().
+    """Returns how much the relative distances between the batch's samples differ; (n, d_s), (n, d_t) -> ().
 
-    d[i, j] = ||z_i - z_j||, mu its mean over the pairs i != j, huber(x) = x^2 / 2 below 1, |x| - 1/2 above. The
-    mean is over all n^2 pairs, with the n zeros of i = j (as in the published code; the paper sums); usual weight 25.
+    It is ``mean_ij huber(d_s[i, j] / mu_s - d_t[i, j] / mu_t)``, where d[i, j] = ||z_i - z_j||, mu is the mean of d
+    over the pairs i != j, and huber(x) is x^2 / 2 for |x| < 1 and |x| - 1/2 above. The mean is over all n^2 pairs, with
+    the n zeros of i = j (as in the published code; the paper sums). The usual weight is 25.
 
-    0 where student = teacher. Invariant to a factor, a shift and a rotation of all samples of a side, and to the
-    order of samples. Equal samples have distance 0 with a zero gradient; a side whose mean distance is up to
-    1e-8, as in a batch of one, is all 0. Half-precision inputs are computed in float32, under autocast
-    too. Gradients flow to both inputs: pass a detached teacher. Pairs are those of the rows passed (under
-    DistributedDataParallel, of the local batch). Memory grows with n^2 (d_s + d_t).
+    The loss is 0 where student = teacher. A factor, shift or rotation of all samples of one network, or another order
+    of samples, does not change it. Equal samples have distance 0 with a zero gradient. If the mean distance in one
+    network is up to 1e-8, as in a batch of one, its distances count as 0. Half-precision inputs are computed in
+    float32, under autocast too. Gradients flow to both inputs: pass a detached teacher. Only samples of the given batch
+    are compared; under DistributedDataParallel that is the batch of one process. Memory grows with n^2 (d_s + d_t).
 
     Raises ValueError unless both are 2-D with the same n; d_s and d_t may differ.
     Park, Kim, Lu and Cho, Relational Knowledge Distillation, CVPR 2019, eq. 4 to 6 and its Huber loss.
@@ -39,13 +40,15 @@ def rkd_distance_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
 
 
 def rkd_angle_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
-    """Returns mean_ijk huber(cos_s[i, j, k] - cos_t[i, j, k]), cos of the angle at z_j; (n, d_s), (n, d_t) -> ().
+    """Returns how much the angles between the batch's samples differ; (n, d_s), (n, d_t) -> ().
 
-        cos[i, j, k] = <e_ij, e_kj>    e_ij = (z_i - z_j) / ||z_i - z_j||
+        mean_ijk huber(cos_s[i, j, k] - cos_t[i, j, k])    cos[i, j, k] = <e_ij, e_kj>, of the angle at z_j
+        e_ij = (z_i - z_j) / ||z_i - z_j||
 
-    A mean over all n^3 triples, the zeros of i = j and k = j included (the published code; the paper sums), usual
-    weight 50. Otherwise as `rkd_distance_loss`; samples equal to 1e-8 have e = 0. Memory grows with
-    n^2 (d_s + d_t) + n^3: for n = 1024 the cosines alone are 8.6 GB in float32.
+    The mean is over all n^3 triples, including the zeros of i = j and k = j (as in the published code; the paper sums).
+    The usual weight is 50. huber, precision and gradients are as in `rkd_distance_loss`. Where z_i and z_j differ by
+    1e-8 or less, e_ij is 0. Memory grows with n^2 (d_s + d_t) + n^3: for n = 1024 the cosines alone are 8.6 GB in
+    float32.
 
     Raises ValueError unless both are 2-D with the same n; d_s and d_t may differ.
     Park, Kim, Lu and Cho, CVPR 2019, eq. 7 and its Huber loss.
@@ -61,12 +64,12 @@ def rkd_angle_loss(z_s: Tensor, z_t: Tensor) -> Tensor:
 
 
 class RKD(nn.Module):
-    """Computes distance * `rkd_distance_loss` + angle * `rkd_angle_loss`; (n, d_s), (n, d_t) -> ().
+    """Computes the weighted sum of `rkd_distance_loss` and `rkd_angle_loss`; (n, d_s), (n, d_t) -> ().
 
-    The usual total (the paper's, and RepDistiller's with weight 1) has the factors 25 and 50. With a factor of 0
-    the term is not computed.
+    distance, angle: their weights. The defaults, 25 and 50, are the paper's, and RepDistiller's for a total weight of
+    1. A term with weight 0 is not computed.
 
-    Raises ValueError for negative factors, and in forward as the functions do. Park et al., CVPR 2019, sec. 3.2.
+    Raises ValueError for negative weights; forward raises it as the functions do. Park et al., CVPR 2019, sec. 3.2.
 
     >>> RKD()(torch.rand(4, 3), torch.rand(4, 5)).shape
     torch.Size([])
@@ -92,13 +95,13 @@ class RKD(nn.Module):
 
 
 def _differences(z: Tensor) -> Tensor:
-    """Returns z_i - z_j at [j, i], (n, d) -> (n, n, d)."""
+    """Returns the differences of all rows, z_i - z_j at index [j, i]; (n, d) -> (n, n, d)."""
     # The Gram matrix would be faster, but its rounding is larger than the distances of near neighbours.
     return rearrange(z, "i d -> 1 i d") - rearrange(z, "j d -> j 1 d")
 
 
 def _distances(z: Tensor) -> Tensor:
-    """Returns the distances divided by their mean over i != j, (n, d) -> (n, n)."""
+    """Returns the distances of all rows, divided by their mean over i != j; (n, d) -> (n, n)."""
     n = z.shape[0]
     distance = torch.linalg.vector_norm(_differences(z), dim=-1)
     mean = distance.sum() / max(n * (n - 1), 1)
@@ -106,6 +109,6 @@ def _distances(z: Tensor) -> Tensor:
 
 
 def _cosines(z: Tensor) -> Tensor:
-    """Returns the cosine of the angle at z_j between z_i and z_k at [j, i, k], (n, d) -> (n, n, n)."""
+    """Returns the cosine of the angle at z_j between z_i and z_k, at index [j, i, k]; (n, d) -> (n, n, n)."""
     direction = unit(_differences(z))
     return einsum(direction, direction, "j i d, j k d -> j i k")

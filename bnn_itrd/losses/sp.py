@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation: matches the similarities between the samples of a batch."""
+"""SP, similarity-preserving distillation: a loss that matches the similarities between the samples of a batch."""
 
 import torch
 from einops import einsum
@@ -11,21 +11,21 @@ __all__ = ["sp_loss"]
 
 
 def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Returns ||G_s - G_t||_F^2 / n^2, G = row-normalised Q Q^T; (n, ...), (n, ...) -> ().
+    """Returns how much the similarities between the batch's samples differ; (n, ...), (n, ...) -> ().
 
-    The rows of Q are the samples, flattened: feature maps (n, c, h, w) as in the paper, or representations (n, d).
-    Each row of Q Q^T (n, n) is divided by its L2 norm. No sizes besides n need to agree, so nothing is pooled.
+    It is ``||G_s - G_t||_F^2 / n^2``, where G is Q Q^T (n, n) with each row divided by its L2 norm. The rows of Q are
+    the samples, flattened: maps (n, c, h, w), as in the paper, or representations (n, d). No sizes besides n need to
+    agree, so nothing is pooled.
 
-    The mean is over the n^2 pairs, with the usual weight 3000. It compares one pair of maps. The paper's sum over pairs
-    of layers has one term in its experiments, the last map (as in RepDistiller); add the losses of several. 0 where
-    student = teacher. Invariant to one factor, or one rotation of the features, for all samples of a side, and to the
-    order of the samples. A zero sample (|x| <= 1e-8) has similarity 0 with all, and a zero gradient. Half-precision
-    inputs are computed in float32, under autocast too. Gradients flow to both inputs: pass a detached teacher. Pairs
-    are those of the rows passed (under DistributedDataParallel, of the local batch).
+    The usual weight is 3000. In the paper's experiments and in RepDistiller, the loss is that of the last map; for
+    several maps, add the losses. It is 0 where student = teacher. One factor for all samples of a network, one rotation
+    of its features, or another order of the samples does not change it. A zero sample (|x| <= 1e-8) has similarity 0
+    with all, and a zero gradient. Half-precision inputs are computed in float32, under autocast too. Gradients flow to
+    both inputs: pass a detached teacher. Only samples of the given batch are compared; under DistributedDataParallel
+    that is the batch of one process.
 
     Raises ValueError unless both are real (n, ...) of the same n, without an empty axis.
-    Tung and Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019, eq. 4 and the similarity
-    matrices before it.
+    Tung and Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019, eq. 4 and the similarity matrices before it.
 
     >>> sp_loss(torch.eye(2), 3 * torch.eye(2)).item()
     0.0

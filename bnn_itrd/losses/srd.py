@@ -1,4 +1,4 @@
-"""SRD, the projector: matches normalised representations through one trained projection."""
+"""SRD: a loss that matches normalised representations through a trained projection of the student's."""
 
 from typing import Literal, get_args
 
@@ -18,12 +18,13 @@ _SMALLEST_DIFFERENCE = 1e-4
 
 
 def srd_loss(z_s: Tensor, z_t: Tensor, *, exponent: float = 4.0) -> Tensor:
-    """Returns ln sum_ij |z_s - z_t|_ij^exponent; (n, d), (n, d) -> (), in nats.
+    """Returns the logarithm of the summed differences of two representations; (n, d), (n, d) -> (), in nats.
 
-    A sum over samples and features inside the logarithm: the batch size only shifts it. Its gradient grows without
-    bound as the inputs approach each other. So below ln(n d) + exponent ln(1e-4), a typical difference of 1e-4 between
-    standardised features, it is constant and has a zero gradient, since such differences are rounding. Half-precision
-    inputs are computed in float32, under autocast too. Gradients flow to both inputs: pass a detached teacher.
+    It is ``ln sum_ij |z_s - z_t|_ij^exponent``. The sum is over samples and features, so the batch size only adds a
+    constant. The gradient grows without bound as the inputs approach each other. So below ln(n d) + exponent ln(1e-4)
+    the loss is constant, with a zero gradient: there, standardised features differ by about 1e-4, which is rounding.
+    Half-precision inputs are computed in float32, under autocast too. Gradients flow to both inputs: pass a detached
+    teacher.
 
     Raises ValueError unless both are (n, d) and exponent >= 1 (below, the gradient is infinite at equality).
     The LogSum of Miles and Mikolajczyk, Understanding the Role of the Projector in Knowledge Distillation, AAAI 2024.
@@ -41,15 +42,15 @@ def srd_loss(z_s: Tensor, z_t: Tensor, *, exponent: float = 4.0) -> Tensor:
 
 
 def half_squared_distance(z_s: Tensor, z_t: Tensor) -> Tensor:
-    """Returns ||z_s - z_t||_F^2 / 2n; (n, d), (n, d) -> ().
+    """Returns half the squared distance of two representations, ||z_s - z_t||_F^2 / 2n; (n, d), (n, d) -> ().
 
-    A sum over features and a mean over samples. The poster's D is summed over samples too, so its weight is 1 / n of
-    the one here. Half-precision inputs are computed in float32, under autocast too. Gradients flow to both inputs: pass
-    a detached teacher.
+    It is summed over features and averaged over samples. The paper's poster sums over samples too, so its weight is 1 /
+    n of the one here. Half-precision inputs are computed in float32, under autocast too. Gradients flow to both inputs:
+    pass a detached teacher.
 
     Raises ValueError unless both are (n, d).
-    Miles and Mikolajczyk, Understanding the Role of the Projector in Knowledge Distillation, AAAI 2024, its poster,
-    eq. 1.
+    Miles and Mikolajczyk, Understanding the Role of the Projector in Knowledge Distillation, AAAI 2024, its poster, eq.
+    1.
 
     >>> half_squared_distance(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.zeros(2, 2)).item()
     6.25
@@ -61,27 +62,26 @@ def half_squared_distance(z_s: Tensor, z_t: Tensor) -> Tensor:
 
 
 class SRD(nn.Module):
-    """Computes `srd_loss` of BN(W z_s) and BN(z_t); (n, d_s), (n, d_t) -> (), in nats.
+    """Projects the student's representation, normalises both, and returns `srd_loss`; (n, d_s), (n, d_t) -> ().
 
-    z_s and z_t are the inputs of the last fully connected layer. `projector` is one trainable Linear(d_s, d_t) (no
-    bias: BN would remove it), trained with the student's optimiser and dropped afterwards, also where d_s = d_t. BN
-    standardises each feature over the batch with biased variance and eps = 1e-4, without affine parameters (the
-    authors' code); in eval mode its running statistics are used.
+    z_s and z_t are the inputs of the last linear layer. `projector` is a trainable Linear(d_s, d_t), without a bias,
+    which the normalisation would remove. It is used where d_s = d_t too; train it with the student's optimiser and drop
+    it afterwards. BatchNorm standardises each feature over the batch, with the biased variance and eps = 1e-4, without
+    affine parameters (the authors' code); in evaluation mode it uses its running statistics.
 
-    Usual weight 2. The paper gives neither the weight nor the exponent: both are those of the authors' ImageNet code,
-    2 ln sum |.|^4, which also adds the logit term KL(teacher || student) (here `KD(tau=1)`). torchdistill's
-    default exponent is 1. Computed in the dtype of the weights, float32 unless changed, under autocast too. Statistics
-    are those of the rows passed (under DistributedDataParallel, of the local batch). A constant feature is standardised
-    to 0.
+    The usual weight is 2. The paper gives neither the weight nor the exponent: both are those of the authors' ImageNet
+    code, 2 ln sum |.|^4, which also adds the loss KL(teacher || student) of the logits (here `KD(tau=1)`). In
+    torchdistill the default exponent is 1. The loss is computed in the dtype of the weights, float32 unless changed,
+    under autocast too. Statistics are those of the given batch; under DistributedDataParallel that is the batch of one
+    process. A constant feature is standardised to 0.
 
-    The poster compares each of the three parts with others. `norm`: "l2" scales each sample's features to norm 1 (a
-    zero row stays zero, with a zero gradient) and "none" does not scale; both have no state. `projector`: "mlp" is
-    Linear(d_s, d_t), ReLU and Linear(d_t, d_t) without a bias; the poster has non-linear projections and does not say
-    of which layers. `form`: "l2" takes `half_squared_distance`, without an exponent.
+    The arguments replace the three parts of the method, as the paper's poster does. `norm`: "l2" scales each sample's
+    features to norm 1 (a zero row stays zero, with a zero gradient) and "none" does not scale; both have no state.
+    `projector`: "mlp" is Linear(d_s, d_t), ReLU and Linear(d_t, d_t) without a bias; the poster has non-linear
+    projections but does not say of which layers. `form`: "l2" takes `half_squared_distance` instead of `srd_loss`.
 
-    Raises ValueError for sizes < 1, exponent < 1, another norm, projector or form; in forward for other widths, and
-    with BN in training for n = 1.
-    Miles and Mikolajczyk, AAAI 2024, and its poster.
+    Raises ValueError for sizes < 1, exponent < 1, another norm, projector or form; forward raises it for inputs of
+    other widths, and with BatchNorm in training for n = 1. Miles and Mikolajczyk, AAAI 2024, and its poster.
 
     >>> SRD(4, 8)(torch.rand(5, 4), torch.rand(5, 8)).shape
     torch.Size([])
@@ -118,9 +118,9 @@ class SRD(nn.Module):
         check_rows("z_s", z_s, self.student_dim)
         check_rows("z_t", z_t, self.teacher_dim)
         if self.norm == "batch" and self.training and len(z_s) < 2:
-            raise ValueError(f"z_s must have n >= 2 samples in training, for the statistics of BN, got {len(z_s)}")
+            raise ValueError(f"z_s must have n >= 2 samples in training, for the variance of BatchNorm, got {len(z_s)}")
         with torch.autocast(z_s.device.type, enabled=False):
-            # BN wants its input in the dtype of its running statistics, which is that of the weights.
+            # BatchNorm needs its input in the dtype of its running statistics, which is that of the weights.
             dtype = next(self.projector.parameters()).dtype
             projected, z_t = self.projector(z_s.to(dtype)), z_t.to(dtype)
             check_same_shape("the projected z_s", projected, "z_t", z_t, "(n, d)")

@@ -1,4 +1,4 @@
-"""Variational information distillation: a Gaussian model of the teacher's features given the student's."""
+"""VID, variational information distillation: losses by which the student's features predict the teacher's."""
 
 import math
 from collections.abc import Sequence
@@ -16,17 +16,18 @@ _MIN_VARIANCE = 1e-5
 
 
 def vid_loss(mean: Tensor, target: Tensor, variance: Tensor, *, reduction: str = "mean") -> Tensor:
-    """Returns -log q(target) of Gaussians, without log(2 pi) / 2; (n, c, ...), (n, c, ...), (c,) -> (), in nats.
+    """Returns the negative log-likelihood of targets under Gaussians; (n, c, ...), (n, c, ...), (c,) -> (), in nats.
 
-        log sigma_c + (target - mean)^2 / (2 sigma_c^2)
+        log sigma_c + (target - mean)^2 / (2 sigma_c^2)    without the constant log(2 pi) / 2
 
-    `reduction="mean"` averages over all elements (RepDistiller, weight 1); "sum" adds those of a sample and averages
-    over the n samples, as the paper writes it: c * h * w times as large. The loss may be negative. Half-precision
-    inputs are computed in float32, under autocast too. Gradients flow to all three: pass a detached target.
+    variance: sigma^2, one per channel. `reduction="mean"` averages over all elements (RepDistiller, weight 1). "sum"
+    adds the elements of a sample and averages over the n samples, as the paper writes it, which is c * h * w times as
+    large. The loss may be negative. Half-precision inputs are computed in float32, under autocast too. Gradients flow
+    to all three: pass a detached target.
 
     Raises ValueError for another reduction, or unless mean and target share a shape (n, c, ...) and variance is (c,).
-    Ahn, Hu, Damianou, Lawrence and Dai, Variational Information Distillation for Knowledge Transfer, CVPR 2019;
-    eq. 3 and 4 of its workshop version.
+    Ahn, Hu, Damianou, Lawrence and Dai, Variational Information Distillation for Knowledge Transfer, CVPR 2019; eq. 3
+    and 4 of its workshop version.
 
     >>> vid_loss(torch.zeros(1, 1), torch.ones(1, 1), torch.ones(1)).item()
     0.5
@@ -47,22 +48,23 @@ def vid_loss(mean: Tensor, target: Tensor, variance: Tensor, *, reduction: str =
 
 
 class VID(nn.Module):
-    """Computes MI-I, `vid_loss` of the teacher's map given the student's; (n, c_s, h_s, w_s), (n, c_t, h_t, w_t) -> ().
+    """Predicts the teacher's map from the student's and returns `vid_loss`; (n, c_s, h, w), (n, c_t, h', w') -> ().
 
-    The mean is a small network on the student's map, `regressor`; the variance one parameter per teacher channel,
-    softplus(raw) + 1e-5, starting at `init_variance`. Both are trained with the student's optimiser and dropped
-    afterwards. There are two published forms, each with its own usual weight:
+    `regressor`, a small network on the student's map, predicts the mean. The variance is one parameter per channel of
+    the teacher, softplus(raw) + 1e-5, which starts at `init_variance`. Both are trained with the student's optimiser
+    and dropped afterwards. The paper calls this loss MI-I. There are two published forms, each with its own weight:
     - `batch_norm=False, reduction="mean"`, RepDistiller's: three 1x1 convolutions without bias, ReLU between; weight 1.
-    - `batch_norm=True, reduction="sum"`, the paper's: two 1x1 convolutions, batch normalisation and ReLU between them
-      (the paper does not say whether they follow the second one too: a mean behind a ReLU could not be negative).
+    - `batch_norm=True, reduction="sum"`, the paper's: two 1x1 convolutions, batch normalisation and ReLU between them.
+      (The paper does not say whether these follow the second one too. A mean behind a ReLU could not be negative.)
 
-    Where the maps differ in size the larger one is average-pooled to the smaller (RepDistiller). One stage:
-    RepDistiller's weight 1 and the paper's lambda_k belong to the sum over the stages. With `batch_norm`, training on a
-    batch of one sample with 1x1 maps raises (PyTorch's ValueError: no variance). The regressor is computed in the dtype
-    of its weights, float32 unless changed, and the rest in float32 at least, under autocast too.
+    Where the maps differ in size, the larger is average-pooled to the smaller (RepDistiller). This is the loss of one
+    stage: RepDistiller's weight 1 and the paper's lambda_k belong to the sum over the stages. With `batch_norm`,
+    training on a batch of one sample with 1x1 maps raises PyTorch's ValueError, because a single value has no variance.
+    The regressor is computed in the dtype of its weights, float32 unless changed, and the rest in float32 at least,
+    under autocast too.
 
-    Raises ValueError for bad shapes, init_variance <= 1e-5 or another reduction; in forward for other channels.
-    Ahn et al., CVPR 2019; sec. 2 and 3 of its workshop version.
+    Raises ValueError for bad shapes, init_variance <= 1e-5 or another reduction; forward raises it for maps with other
+    channels. Ahn et al., CVPR 2019; sec. 2 and 3 of its workshop version.
 
     >>> VID((4, 8, 8), (6, 4, 4))(torch.rand(2, 4, 8, 8), torch.rand(2, 6, 4, 4)).shape
     torch.Size([])
@@ -108,14 +110,15 @@ class VID(nn.Module):
 
 
 class VIDLogits(nn.Module):
-    """Computes MI-L, `vid_loss` of the teacher's logits given the student's representation; (n, d), (n, k) -> ().
+    """Predicts the teacher's logits from the student's representation and returns `vid_loss`; (n, d), (n, k) -> ().
 
-    The mean is one Linear(d, k), the variance one parameter per logit, as in `VID`: k is the number of the teacher's
-    classes, which need not be the student's. For knowledge transfer between different tasks. Usual weight 1 with
-    `reduction="mean"`; "sum", over the logits, is the paper's. Computed in float32 at least, under autocast too.
+    It is for knowledge transfer between different tasks, because the teacher's k classes need not be the student's. One
+    Linear(d, k) predicts the mean, and the variance is one parameter per logit, as in `VID`. The paper calls this loss
+    MI-L. The usual weight is 1 with `reduction="mean"`; "sum", over the logits, is the paper's. The loss is computed in
+    float32 at least, under autocast too.
 
-    Raises ValueError for sizes < 1, init_variance <= 1e-5 or another reduction; in forward for other widths.
-    Ahn et al., CVPR 2019; sec. 3.2 of its workshop version.
+    Raises ValueError for sizes < 1, init_variance <= 1e-5 or another reduction; forward raises it for inputs of other
+    widths. Ahn et al., CVPR 2019; sec. 3.2 of its workshop version.
 
     >>> VIDLogits(4, 10)(torch.rand(2, 4), torch.rand(2, 10)).shape
     torch.Size([])
@@ -152,7 +155,7 @@ def _check_reduction(reduction: str) -> None:
 
 
 def _raw_variance(size: int, variance: float) -> Tensor:
-    """Returns the parameter whose softplus gives this variance."""
+    """Returns a parameter (size,), softplus of which, plus 1e-5, is this variance."""
     check_positive("init_variance", variance)
     if variance <= _MIN_VARIANCE:
         raise ValueError(f"init_variance must be > {_MIN_VARIANCE}, got {variance}")

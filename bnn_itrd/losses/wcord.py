@@ -1,4 +1,4 @@
-"""WCoRD: Wasserstein distances between embeddings, in dual form over the training set, in primal form in the batch."""
+"""WCoRD: losses on Wasserstein distances between the embeddings of student and teacher."""
 
 import torch
 from einops import einsum, reduce
@@ -12,11 +12,12 @@ __all__ = ["WCoRD", "global_contrast_loss", "sinkhorn"]
 
 
 def sinkhorn(cost: Tensor, *, epsilon: float = 0.1, iterations: int = 50) -> Tensor:
-    """Returns argmin_P <P, cost> - epsilon H(P) over couplings of two uniform distributions; (n, m) -> (n, m).
+    """Returns the cheapest way to move n equal masses to m places, smoothed by an entropy; (n, m) -> (n, m).
 
-    `iterations` rounds of Sinkhorn's scalings on logarithms, so no exp under- or overflows. Each round ends
-    with the columns, which sum to 1 / m up to rounding; the rows sum to 1 / n in the limit. The result is a constant
-    without a gradient, as the envelope theorem requires where it is multiplied with the cost.
+    It is ``argmin_P <P, cost> - epsilon H(P)`` over the couplings P of two uniform distributions. `iterations` is the
+    number of Sinkhorn's scaling rounds, which run on logarithms, so that no exp under- or overflows. A round ends with
+    the columns, which sum to 1 / m up to rounding; the rows sum to 1 / n in the limit. The result has no gradient: by
+    the envelope theorem, <P, cost> has the right gradient with a constant P.
     Half precision is computed in float32, under autocast too.
 
     Raises ValueError unless cost is a matrix, epsilon > 0 and iterations >= 1.
@@ -37,11 +38,12 @@ def sinkhorn(cost: Tensor, *, epsilon: float = 0.1, iterations: int = 50) -> Ten
 
 
 def global_contrast_loss(log_odds: Tensor) -> Tensor:
-    """Returns -(h_0 - sum_k h_k), h = sigmoid(log_odds), averaged over rows; (n, 1 + K) -> ().
+    """Returns WCoRD's global loss of scores: low where column 0 is high and the K others are low; (n, 1 + K) -> ().
 
-    The negative of E_joint[h] - K E_independent[h], the Wasserstein-1 distance between paired and unpaired embeddings
-    in its dual form, for a critic h. Column 0 is the pair, the others the K unpaired ones, over which it is a sum.
-    Half precision is computed in float32, under autocast too.
+    It is ``-(h_0 - sum_k h_k)`` with h = sigmoid(log_odds), averaged over the n rows. A row scores one sample: column 0
+    against the same sample in the other network (a pair), the others against K other samples. So the loss is the
+    negative Wasserstein-1 distance between paired and unpaired embeddings in its dual form, E_joint[h] - K
+    E_independent[h], with h as the critic. Half precision is computed in float32, under autocast too.
 
     Raises ValueError unless log_odds is (n, 1 + K) with n, K >= 1.
     Chen, Wang, Gan, Liu, Henao and Carin, Wasserstein Contrastive Representation Distillation, CVPR 2021, sec. 3.
@@ -57,21 +59,23 @@ def global_contrast_loss(log_odds: Tensor) -> Tensor:
 
 
 class WCoRD(nn.Module):
-    """Computes beta_global L_global + beta_local L_local; (n, d_s), (n, d_t), (n,) int64 -> ().
+    """Computes the weighted sum of WCoRD's global and local losses on representations; (n, d_s), (n, d_t), (n,) -> ().
 
-    - Global, the dual form: `global_contrast_loss` of the student's anchors plus that of the teacher's, each against
-      the other network's bank of all training samples. Critic, banks, negatives and normalisation are those of `CRD`
-      (`ContrastMemory`), but the embeddings' weights are divided by their spectral norm (one power iteration per
-      training step). The rows are normalised after that, so it acts through the share of the bias and the size of the
-      gradient alone. The critic's slope is at most 1 / (4 temperature) in an embedding, and unbounded in z.
-    - Local, the primal form: <P, C> with C_ij = 1 - v_s[i] . v_t[j], the cosine distances in the batch, and P their
-      optimal coupling by `sinkhorn`, a constant in the backward pass. Between 0 and 2.
+    The representations are embedded by `embed_s` and `embed_t`, which are trained with the student's optimiser and
+    dropped afterwards.
+    - The global loss compares the batch with all training samples: `global_contrast_loss` of the student's scores plus
+      that of the teacher's. Scores, banks and negatives are those of `CRD` (see `ContrastMemory`), but the embeddings'
+      weights are divided by their spectral norm (one power iteration per training step). The embeddings are normalised
+      after that. So it acts only through the share of the bias and the size of the gradient. The slope of a score h is
+      at most 1 / (4 temperature) in an embedding, and unbounded in z.
+    - The local loss compares the samples of the batch: <P, C>, where C_ij = 1 - v_s[i] . v_t[j] are the cosine
+      distances of their embeddings v, and P is the coupling that `sinkhorn` returns. It lies between 0 and 2.
 
-    The weight is 1, since both terms have theirs. 0.8 is CRD's. There is no published code: the defaults of the local
-    term and the place of the spectral norm, by which the paper keeps its critic Lipschitz, are this project's
-    interpretation and should be tuned. `embed_s` and `embed_t` are trained with the student's optimiser and dropped
-    afterwards. See `CRD` for `labels`, `indices` and data-parallel training. A beta of 0 skips its term (and the banks
-    stay as they are without the global one). Computed in float32 at least, under autocast too.
+    The total's weight is 1, because both losses have their own, beta_global (0.8, as for CRD) and beta_local. There is
+    no published code. The defaults of the local loss, and where the spectral norm is applied (by which the paper keeps
+    its critic Lipschitz), are this project's interpretation and should be tuned. `CRD` describes `labels`, `indices`
+    and data-parallel training. A loss whose beta is 0 is not computed; without the global one the banks do not change.
+    All is computed in float32 at least, under autocast too.
 
     Raises ValueError for negative betas, and as `CRD` and `sinkhorn` do.
     Chen et al., CVPR 2021, sec. 3.
@@ -115,7 +119,7 @@ class WCoRD(nn.Module):
         parametrizations.spectral_norm(self.embed_t.linear)
 
     def parts(self, z_s: Tensor, z_t: Tensor, indices: Tensor) -> dict[str, Tensor]:
-        """Returns the weighted terms `global` and `local`, which forward adds; a term with beta 0 is absent."""
+        """Returns the weighted losses "global" and "local", which forward adds; one whose beta is 0 is left out."""
         check_representations(z_s, z_t, indices, self.student_dim, self.teacher_dim)
         terms: dict[str, Tensor] = {}
         with torch.autocast(z_s.device.type, enabled=False):

@@ -1,1 +1,1 @@
-"""Triton kernels for operations that torch.compile does not fuse; each has a reference in `methods`."""
+"""This package has Triton kernels for operations that torch.compile does not fuse; `methods` defines their results."""

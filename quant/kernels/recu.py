@@ -73,7 +73,7 @@ def _backward(x_at, grad_at, means_at, roots_at, out_at, length, BLOCK: tl.const
         tl.store(out_at + begin + start + lane, result.to(out_at.dtype.element_ty), mask=inside)
 
 
-# Not where TRITON_INTERPRET made them functions of Python.
+# It is False where TRITON_INTERPRET=1 has made the kernels Python functions, which run on the CPU.
 _ON_GPU = isinstance(_forward, triton.JITFunction)
 
 
@@ -128,18 +128,20 @@ def _is_dense(x: Tensor) -> bool:
 
 
 def fused_recu_activation(x: Tensor) -> Tensor:
-    """Returns sign(x / sqrt(var + 1e-5)), (n, ...) -> (n, ...) in {-1, +1}, as `recu_activation` does, by two kernels.
+    """Computes `recu_activation` with two GPU kernels: sign(x / sqrt(var + 1e-5)), (n, ...) -> (n, ...) in {-1, +1}.
 
-    The signs are equal to its signs; the gradients agree up to the rounding of a sum in float32. x has two or more axes
-    and is float32, bfloat16 or float16, on a GPU (or, with TRITON_INTERPRET=1, on the CPU). There is no second
-    derivative. Raises ValueError for another x.
+    The signs are the same; the gradients agree up to the rounding of a sum in float32. x has two or more axes and is
+    float32, bfloat16 or float16, on a GPU (or, with TRITON_INTERPRET=1, on the CPU). There is no second derivative.
+    Raises ValueError for another x.
 
     >>> x = torch.tensor([[-2.0, 0.5]], device="cuda")  # doctest: +SKIP
     >>> fused_recu_activation(x)  # doctest: +SKIP
     tensor([[-1.,  1.]], device='cuda:0')
     """
     if _ON_GPU and not x.is_cuda:
-        raise ValueError(f"x must be on a GPU for the fused kernel, got one on {x.device}: set_fused(model, False)")
+        raise ValueError(
+            f"x must be on a GPU for the fused kernel, got one on {x.device}: move it, or set_fused(model, False)"
+        )
     if x.dim() < 2 or x.dtype not in _TYPES:
         raise ValueError(
             f"x must have two axes or more, in float32, bfloat16 or float16, got {tuple(x.shape)} in {x.dtype}"

@@ -1,1 +1,1 @@
-"""Published binarisers, one file for each paper."""
+"""This package has the published binarisers, one file for each paper."""

@@ -1,4 +1,4 @@
-"""Sign of activations that are standardised per sample, as published with RBNN and SiMaN."""
+"""The binariser that RBNN and SiMaN share: it standardises the activations of each sample before it takes the sign."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ _REASON = (
 
 
 class StandardisedActivation(ActivationBinarizer):
-    """Returns ``sign(a)``, ``a = x / sqrt(var + 1e-5)``, with var per sample; subclasses define the gradient.
+    """Binarises activations to ``sign(a)``, where a is x divided by the standard deviation of its sample.
 
-    centre: ``a = (x - mean) / sqrt(var + 1e-5)`` in training and in evaluation, as in the papers' code. Its signs
-    cannot be exported, so it is off by default; without it the signs are those of x.
-    Backward: the surrogate of the subclass at a, then through the variance (and the mean).
+    ``a = x / sqrt(var + 1e-5)``, so the signs are those of x, and only the gradient depends on var. A subclass names
+    the surrogate gradient at a, which then flows on through the variance (and the mean).
+    centre: whether the sample's mean is subtracted first, in training and in evaluation, as in the papers' code. Its
+    signs cannot be exported, so it is off by default.
     """
 
     surrogate: str
@@ -41,6 +42,6 @@ class StandardisedActivation(ActivationBinarizer):
         if not self.training:
             return sign(self.presign(x))
         a = standardise(x, centre=self.centre)
-        # The cast to half precision makes the smallest values 0, so it is done in training as in evaluation.
+        # The cast to half precision makes the smallest values 0, whose sign is +1. Evaluation does the same in presign.
         a = a.to(x.dtype) if self.centre else a
         return sign(a, surrogate=self.surrogate, parameters=self.parameters_of_surrogate()).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Standardisation of weights and samples, which IR-Net, RBNN, SiMaN and AdaBin share."""
+"""Standardises tensors to mean 0 and variance 1, for the binarisers of IR-Net, RBNN, SiMaN and AdaBin."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ WEIGHT_EPS = 1e-10
 
 
 def wide(x: Tensor) -> Tensor:
-    """Returns x in float32, or unchanged in float64; in half precision a variance would have only three digits."""
+    """Returns x in float32, or unchanged if it is float64, because a half-precision variance has only three digits."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def standardise(x: Tensor, *, centre: bool = True, eps: float = _EPS) -> Tensor:
     """Returns ``(x - mean) / sqrt(var + eps)`` over all axes but the first, (n, ...) -> (n, ...), in float32 or wider.
 
-    var: unbiased, and 0 for one element; (c,) is one sample. centre: with False the mean is not subtracted, so the
-    signs of x do not change. The gradient flows through mean and variance. eps, 1e-5 for activations (as in ReCU) and
-    `WEIGHT_EPS` for weights, keeps constant input finite; the published codes of IR-Net and RBNN have no eps and give
-    NaN there.
+    The variance is unbiased, and 0 for one element. A tensor (c,) counts as one sample. centre: if it is False, the
+    mean is not subtracted, so the signs of x do not change. The gradient flows through mean and variance. eps keeps the
+    result finite for constant input: 1e-5 for activations (as in ReCU), `WEIGHT_EPS` for weights. The published codes
+    of IR-Net and RBNN have no eps and give NaN there.
     """
     if x.dim() == 1:
         return standardise(x[None], centre=centre, eps=eps)[0]

@@ -1,4 +1,7 @@
-"""AdaBin: Improving Binary Neural Networks with Adaptive Binary Sets (Tu et al., ECCV 2022)."""
+"""The binarisers of AdaBin, whose two values are not -1 and +1 but fitted to weights and learned for activations.
+
+Tu et al., AdaBin: Improving Binary Neural Networks with Adaptive Binary Sets, ECCV 2022.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,13 @@ _LEAST = 1e-3
 
 
 def adabin_weight(weight: Tensor, *, k: Tensor, t: Tensor) -> BinaryWeight:
-    """Returns signs, scale and offset of ``beta_o + alpha_o sign(w - beta_o)``; (o, ...) -> (o, ...), (o,), (o,).
+    """Binarises each filter w_o to its two values beta_o + alpha_o and beta_o - alpha_o; weight: (o, ...).
 
-    The offset is beta_o = mean w_o, the scale alpha_o = ||w_o - beta_o|| / sqrt(n), for n entries in a filter.
-    Backward: ``k t (1 - tanh^2(t u))`` at ``u = (w - beta) / sqrt(alpha^2 + 1e-10)`` through the sign (the published
-    code has no 1e-10), then through beta and alpha, which also get the gradients of scale and offset.
+    Returns the signs of w - beta_o (o, ...), the scale alpha_o (o,) and the offset beta_o (o,). beta_o is the mean of
+    w_o, and alpha_o = ||w_o - beta_o|| / sqrt(n), its standard deviation, for n entries in a filter.
+    Backward: ``k t (1 - tanh^2(t u))`` at ``u = (w - beta) / sqrt(alpha^2 + 1e-10)`` through the sign, with the k and t
+    of `ede_parameters`; then through beta and alpha, which also get the gradients of scale and offset. (The published
+    code has no 1e-10.)
 
     >>> binary = adabin_weight(torch.tensor([[1.0, 3.0]]), k=torch.tensor(1.0), t=torch.tensor(1.0))
     >>> binary.signs.tolist(), binary.scale.tolist(), binary.offset.tolist()
@@ -41,13 +46,13 @@ def adabin_weight(weight: Tensor, *, k: Tensor, t: Tensor) -> BinaryWeight:
 
 
 class AdaBinWeight(EDEWeight):
-    """Binarises weights by `adabin_weight` with annealed k and t.
+    """Binarises weights by `adabin_weight`; k and t, which shape its gradient, change over the training.
 
     An exported file computes the offset by a second, small convolution that sums the window.
 
     Signs: sign(w - mean), and the mean as an offset
     Scale: standard deviation
-    Gradient: as `irnet`
+    Gradient: k t (1 - tanh²(t u)) at u = (w - mean) / std
 
     >>> AdaBinWeight(1)(torch.tensor([[1.0, 3.0]])).signs.tolist()
     [[-1.0, 1.0]]
@@ -59,10 +64,11 @@ class AdaBinWeight(EDEWeight):
 
 
 class AdaBinActivation(ActivationBinarizer):
-    """Binarises activations to ``a sign((x - b) / a) + b``; a and b are learned, one each per layer, initially 1 and 0.
+    """Binarises activations to the two values b + a and b - a, ``a sign((x - b) / a) + b``; a and b are learned.
 
-    forward returns the sign, and `levels` the (a, b) that the layer folds into its scale, offset and bias. a is
-    max(|distance|, 1e-3) of the parameter `distance`: -a and a give the same two values, and a = 0 only one.
+    Each layer has one a, initially 1, and one b, initially 0. forward returns the sign, and `levels` returns (a, b),
+    which the layer folds into its scale, offset and bias. a is max(|d|, 1e-3) of the parameter `distance`, d, because
+    -a and a give the same two values, and a = 0 only one.
     Backward: ``max(2 - 2|u|, 0)`` at ``u = (x - b) / a``, then to x, a and b, which also get the gradients of `levels`.
 
     Deviations: with padding_value 0 the border holds b, the mean of the two values (the published code pads with the
@@ -93,7 +99,7 @@ class AdaBinActivation(ActivationBinarizer):
 
 
 class Maxout(nn.Module):
-    """Returns ``p_c max(x, 0) + q_c min(x, 0)``, (n, c, ...) -> (n, c, ...), with both slopes learned per channel.
+    """A nonlinearity with two learned slopes per channel: ``p_c max(x, 0) + q_c min(x, 0)``, (n, c, ...) -> same shape.
 
     p is initially 1 and q 0.25, as in the published code. AdaBin, sec. 3.3. Raises ValueError where channels < 1.
 
@@ -114,6 +120,6 @@ class Maxout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         above, below = (v.reshape(-1, *([1] * (x.dim() - 2))) for v in (self.above, self.below))
-        # Every export target has these operations.
+        # It is written with operations that every exported format has.
         y = above * F.relu(x) + below * x.clamp(max=0)
         return y.to(x.dtype)  # under autocast the parameters are wider than x

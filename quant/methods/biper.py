@@ -1,4 +1,7 @@
-"""BiPer: Binary Neural Networks using a Periodic Function (Vargas et al., CVPR 2024), in two stages."""
+"""The binarisers of BiPer, whose weights are sin(omega w) in the first of two training stages, then the sign of it.
+
+Vargas et al., BiPer: Binary Neural Networks using a Periodic Function, CVPR 2024.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def _check_biper(omega: float, tau_min: float, tau_max: float) -> None:
 
 
 def biper_penalty(weight: Tensor, *, omega: float, tau: Tensor) -> Tensor:
-    """Returns ``tau * mean(0.5 - 0.5 cos(2 omega w))``, (o, ...) -> (), which is 0 where sin(omega w) is 0.
+    """Returns BiPer's loss term ``tau * mean(0.5 - 0.5 cos(2 omega w))``, (o, ...) -> (); it is 0 if sin(omega w) is 0.
 
     >>> float(biper_penalty(torch.zeros(2, 3), omega=20.0, tau=torch.tensor(1.0)))
     0.0
@@ -35,12 +38,13 @@ def biper_penalty(weight: Tensor, *, omega: float, tau: Tensor) -> Tensor:
 
 
 class BiPerWeight(Penalised, WeightBinarizer):
-    """Binarises weights in stage 2: signs = sign(sin(omega w)), with a learned scale_o, initially U(0, 1).
+    """Binarises weights to sign(sin(omega w)), with a learned scale per output channel, initially drawn from U(0, 1).
 
-    Backward: straight-through at the sign, so the gradient is ``omega cos(omega w)``. In training `penalty` returns
-    `biper_penalty`, whose tau is annealed from tau_min to tau_max like ReCU's (`recu_tau`, as in the published code);
-    with 0 and 0 there is no penalty. The defaults are the authors' values for CIFAR-10 (ResNet-18: 0.037 in stage 1,
-    0.0468 in stage 2; for ImageNet they used 0). The signs are periodic in w, so scaling w changes them.
+    It is for the second of BiPer's two training stages; `BiPerSineWeight` is for the first.
+    Backward: the sign passes the gradient unchanged, so w gets the factor ``omega cos(omega w)``. In training `penalty`
+    returns `biper_penalty`, whose tau goes from tau_min to tau_max by `recu_tau`, as in the published code; with 0 and
+    0 it is 0. The defaults are the authors' values for ResNet-18 on CIFAR-10 (0.037 in stage 1, 0.0468 in stage 2); for
+    ImageNet they used 0. The signs are periodic in w, so scaling w changes them.
     Raises ValueError unless omega > 0 and 0 <= tau_min <= tau_max.
 
     Signs: sign(sin(omega w))
@@ -60,7 +64,7 @@ class BiPerWeight(Penalised, WeightBinarizer):
         self.alpha = nn.Parameter(torch.rand(out_channels))
 
     def wave(self, weight: Tensor) -> Tensor:
-        """Returns sin(omega w), and in training computes the penalty."""
+        """Returns sin(omega w), and in training computes the loss term that `penalty` returns."""
         self._penalty = None
         if self.training:
             tau = recu_tau(self.progress, tau_min=self.tau_min, tau_max=self.tau_max)
@@ -72,7 +76,9 @@ class BiPerWeight(Penalised, WeightBinarizer):
 
 
 class BiPerSineWeight(BiPerWeight):
-    """Gives weights in stage 1: sin(omega w) instead of its sign, with the parameters and penalty of `BiPerWeight`.
+    """Replaces weights by sin(omega w), without a sign, in the first of BiPer's two training stages.
+
+    It has the parameters and the loss term of `BiPerWeight`, which is for the second stage and can load its state.
 
     Signs: sin(omega w), no signs
     Scale: learned

@@ -1,4 +1,4 @@
-"""Bi-Real Net's weights (Liu et al., ECCV 2018); its activations are `PolynomialActivation`."""
+"""The binarisers of Bi-Real Net: `BiRealWeight` for weights, `PolynomialActivation` for activations (ECCV 2018)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["BiRealWeight", "PolynomialActivation"]
 
 
 class BiRealWeight(WeightBinarizer):
-    """Binarises weights of Bi-Real Net and ReActNet: signs = sign(w), scale_o = mean |w_o|, magnitude-aware gradient.
+    """Binarises weights as Bi-Real Net and ReActNet do: signs = sign(w), with the scale mean |w_o| per output channel.
 
-    Backward: clipped straight-through for the signs, so the product has the gradient ``scale_o * 1[|w| <= 1]``; the
-    scale is a constant (in `XNORWeight` it is not). With ``scaled_gradient=False`` the gradient has no factor
-    ``scale_o``, as in the published code of both papers, so it is 1 / scale_o times as large. Under SGD, whose steps
-    are proportional to the gradient, the papers' learning rates need that form; under Adam they do not. A filter of
-    zeros has no gradient in either form.
+    Backward: the sign's gradient is 1 where |w| <= 1 and 0 elsewhere, and the scale is a constant (in `XNORWeight` it
+    is not). So the product of sign and scale has the gradient ``scale_o * 1[|w| <= 1]``. With ``scaled_gradient=False``
+    the factor ``scale_o`` is left out, as in the published code of both papers. Under SGD, whose steps are proportional
+    to the gradient, the papers' learning rates need that form; under Adam they do not. A filter of zeros has no
+    gradient in either form.
 
     Signs: sign(w)
     Scale: mean of |w|, a constant

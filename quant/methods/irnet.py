@@ -1,4 +1,7 @@
-"""IR-Net: Forward and Backward Information Retention for Accurate Binary Neural Networks (Qin et al., CVPR 2020)."""
+"""The binarisers of IR-Net, whose surrogate gradient is wide when training begins and narrow when it ends.
+
+Qin et al., Forward and Backward Information Retention for Accurate Binary Neural Networks, CVPR 2020.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,10 @@ def check_t(t_min: float, t_max: float) -> None:
 
 
 def ede_parameters(progress: Tensor, *, t_min: float = 1e-2, t_max: float = 10.0) -> tuple[Tensor, Tensor]:
-    """Returns (k, t), each (), of IR-Net's error decay estimator (EDE) at progress p.
+    """Returns (k, t), each (), which shape IR-Net's surrogate gradient at progress p in [0, 1] of the training.
 
-    ``t = t_min (t_max / t_min)^p``, ``k = max(1/t, 1)``.
+    ``t = t_min (t_max / t_min)^p``, ``k = max(1/t, 1)``. The gradient of sign(x) is replaced by
+    ``k t (1 - tanh^2(t x))``, which is wide at first and narrow at the end ("error decay estimator", EDE).
 
     >>> [round(float(v), 3) for v in ede_parameters(torch.tensor(1.0))]
     [1.0, 10.0]
@@ -35,11 +39,13 @@ def ede_parameters(progress: Tensor, *, t_min: float = 1e-2, t_max: float = 10.0
 
 
 def irnet_weight(weight: Tensor, *, k: Tensor, t: Tensor) -> BinaryWeight:
-    """Returns signs = sign(w^) and scale_o = 2^round(log2 mean|w^_o|); (o, ...) -> (o, ...), (o,).
+    """Standardises each filter w_o to w^_o and binarises it, with a power of two as its scale; weight: (o, ...).
 
-    ``w^ = (w - mean_o) / sqrt(var_o + 1e-10)`` (unbiased variance; the published code has no 1e-10). A constant filter
-    has the scale 0.
-    Backward: ``k t (1 - tanh^2(t w^))`` through the sign, then through mean and variance; the scale is a constant.
+    The signs are sign(w^) and the scale is 2^round(log2 mean|w^_o|). Returns signs (o, ...) and scale (o,).
+    ``w^ = (w - mean_o) / sqrt(var_o + 1e-10)``, with the unbiased variance (the published code has no 1e-10). A
+    constant filter has the scale 0.
+    Backward: ``k t (1 - tanh^2(t w^))`` through the sign, with k and t of `ede_parameters`; then through mean and
+    variance. The scale is a constant.
 
     >>> irnet_weight(torch.tensor([[1.0, 3.0]]), k=torch.tensor(1.0), t=torch.tensor(1.0)).signs.tolist()
     [[-1.0, 1.0]]
@@ -51,7 +57,9 @@ def irnet_weight(weight: Tensor, *, k: Tensor, t: Tensor) -> BinaryWeight:
 
 
 class EDEWeight(WeightBinarizer):
-    """Base class of weights whose surrogate is EDE; `ede` returns its k and t, annealed by `ede_parameters`.
+    """The base class of weight binarisers with IR-Net's surrogate gradient; `ede` returns its k and t.
+
+    k and t change over the training by `ede_parameters`.
 
     Raises ValueError unless 0 < t_min <= t_max.
     """
@@ -66,7 +74,7 @@ class EDEWeight(WeightBinarizer):
 
 
 class IRNetWeight(EDEWeight):
-    """Binarises weights by `irnet_weight` with annealed k and t.
+    """Binarises weights by `irnet_weight`; k and t, which shape its gradient, change over the training.
 
     Signs: sign(w^)
     Scale: 2^round(log2 mean |w^|), a constant
@@ -82,9 +90,9 @@ class IRNetWeight(EDEWeight):
 
 
 class IRNetActivation(ActivationBinarizer):
-    """Returns sign(x), (n, c, ...) -> (n, c, ...), with the gradient ``k t (1 - tanh^2(t x))`` of `ede_parameters`.
+    """Returns sign(x), (n, c, ...) -> (n, c, ...), with the gradient ``k t (1 - tanh^2(t x))``.
 
-    Raises ValueError unless 0 < t_min <= t_max.
+    k and t change over the training by `ede_parameters`. Raises ValueError unless 0 < t_min <= t_max.
 
     Sign of: x
     Gradient: k t (1 - tanh²(t x))

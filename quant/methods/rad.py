@@ -1,4 +1,7 @@
-"""RAD: Regularizing Activation Distribution for Training Binarized Deep Networks (Ding et al., CVPR 2019)."""
+"""The loss term of RAD, which keeps the activations of each channel well spread around 0 before their sign is taken.
+
+Ding et al., Regularizing Activation Distribution for Training Binarized Deep Networks, CVPR 2019.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,12 @@ def _check_rad(weight: float, until: float) -> None:
 
 
 def rad_penalty(x: Tensor, *, axis: int = 1) -> Tensor:
-    """Returns RAD's penalty () for the distribution of x, the tensor whose sign is taken; `axis` has the channels.
+    """Returns RAD's loss term () for x, the tensor whose sign is taken: it is 0 for a good mean and spread.
 
-    With mean mu and standard deviation sigma of each channel, it is the sum of three terms, each averaged over
-    channels: ``max(min(2 - mu - sigma, 2 + mu - sigma), 0)^2`` (saturation), ``max(sigma - 4, 0)^2`` (gradient
-    mismatch) and ``max(mu^2 - sigma^2, 0)`` (degeneration). As published, sigma = sqrt(biased variance + 1e-10).
+    axis: the axis of the channels. With mean mu and standard deviation sigma of each channel, it is the sum of three
+    terms, each averaged over channels: ``max(min(2 - mu - sigma, 2 + mu - sigma), 0)^2`` (saturation),
+    ``max(sigma - 4, 0)^2`` (gradient mismatch) and ``max(mu^2 - sigma^2, 0)`` (degeneration). As published, sigma =
+    sqrt(biased variance + 1e-10).
 
     >>> round(float(rad_penalty(torch.tensor([[-2.0], [2.0]]))), 6)
     0.0
@@ -42,10 +46,10 @@ def rad_penalty(x: Tensor, *, axis: int = 1) -> Tensor:
 
 
 class RAD(Penalised, Annealed):
-    """Computes ``weight * rad_penalty(x)`` in training while progress < until, and 0 afterwards; returns nothing.
+    """Computes ``weight * rad_penalty(x)`` in the forward of training; `penalty` then returns the result.
 
-    x is the tensor whose sign is taken (`ActivationBinarizer.presign`). The published weight is 2, for the mean over
-    the layers (`penalty`), and the penalty is off in the last 5 of 65 epochs.
+    From progress = `until` on, the result is 0. x is the tensor whose sign is taken (`ActivationBinarizer.presign`).
+    The published weight is 2, for the mean over the layers, and the term is off in the last 5 of 65 epochs.
     Raises ValueError unless weight >= 0 and until is in [0, 1].
 
     >>> regularizer = RAD()

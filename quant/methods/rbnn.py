@@ -1,4 +1,7 @@
-"""RBNN: Rotated Binary Neural Network (Lin et al., NeurIPS 2020)."""
+"""The binarisers of RBNN, which rotates weights so that they are nearer to their signs.
+
+Lin et al., Rotated Binary Neural Network, NeurIPS 2020.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _UPDATES = 3
 
 
 def _full_precision(device: str) -> AbstractContextManager[Any]:
-    """Returns a context without autocast: a rotation in bfloat16 would give training other signs than evaluation."""
+    """Returns a context without autocast, because a rotation in bfloat16 would have other signs than in evaluation."""
     # The meta device has no autocast; torch's own test for that could not be compiled in version 2.11.
     return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
@@ -38,9 +41,10 @@ def factors(n: int) -> tuple[int, int]:
 
 
 def rbnn_rotations(w: Tensor, left: Tensor, right: Tensor, *, updates: int = _UPDATES) -> tuple[Tensor, Tensor]:
-    """Returns rotations R1 (a, a) and R2 (b, b) that increase ``sum_o tr(B_o^T R1^T W_o R2)``; w: (o, a, b).
+    """Returns rotations R1 (a, a) and R2 (b, b) that bring rotated weights nearer to their signs; w: (o, a, b).
 
-    Each of the `updates` computes ``B = sign(R1^T W R2)``, then, with the SVD ``U S V^T``, R1 = V U^T of
+    They increase ``sum_o tr(B_o^T R1^T W_o R2)``, where B are the signs, beginning with R1 = left and R2 = right. Each
+    of the `updates` computes ``B = sign(R1^T W R2)``, then, with the SVD ``U S V^T``, R1 = V U^T of
     ``sum_o B_o R2^T W_o^T``, then R2 = U V^T of ``sum_o W_o^T R1 B_o``. No update decreases the sum.
 
     >>> [r.shape for r in rbnn_rotations(torch.ones(1, 2, 3), torch.eye(2), torch.eye(3))]
@@ -56,16 +60,16 @@ def rbnn_rotations(w: Tensor, left: Tensor, right: Tensor, *, updates: int = _UP
 
 
 class RBNNWeight(WeightBinarizer):
-    """Binarises rotated weights: signs = sign(w'), with a learned scale_o, initially mean|w_o|.
+    """Rotates each filter and takes its signs, sign(w'), with a learned scale per output channel, initially mean|w_o|.
 
     ``w' = w^ + |sin theta_o| (R1^T w^ R2 - w^)``, where w^ is the standardised weight, with each filter of n = a b
     entries as a matrix (a, b). theta_o is learned, initially pi/2, which makes w' the rotated weight. R1 and R2 are
     buffers, initially the identity; `update` computes them by `rbnn_rotations` once per epoch (`quant.start_epoch`).
-    Backward: ``k max(sqrt(2) t - t^2 |w'|, 0)`` through the sign with (k, t) of `ede_parameters`, then through
-    theta, the rotation and the standardisation; R1 and R2 are constants.
+    Backward: ``k max(sqrt(2) t - t^2 |w'|, 0)`` through the sign, with k and t of `ede_parameters`; then through theta,
+    the rotation and the standardisation. R1 and R2 are constants.
 
-    Deviations: the published code detaches the rotated weight, so the latent weight gets ``1 - |sin theta|`` of its
-    gradient, which is 0 at the start, and theta's own gradient has the factor cos(pi/2) = 0: only the rotations would
+    Deviations: the published code detaches the rotated weight. There the latent weight gets ``1 - |sin theta|`` of its
+    gradient, which is 0 at the start, and theta's own gradient has the factor cos(pi/2) = 0, so only the rotations
     change. Here the gradient also flows through the rotation, as the paper's formula of w' says. The published code
     starts with random rotations, this one with the identity, which draws no random numbers.
     Raises ValueError unless 0 < t_min <= t_max, or where fan_in < 1.
@@ -98,7 +102,7 @@ class RBNNWeight(WeightBinarizer):
         self.alpha.copy_(weight.abs().flatten(1).mean(1))
 
     def _matrices(self, weight: Tensor) -> Tensor:
-        """Returns the standardised weight, (o, ...) -> (o, a, b)."""
+        """Returns the standardised weight, each filter as a matrix; (o, ...) -> (o, a, b)."""
         a, b = self.sizes
         return rearrange(standardise(weight, eps=WEIGHT_EPS).flatten(1), "o (a b) -> o a b", a=a, b=b)
 
@@ -121,9 +125,10 @@ class RBNNWeight(WeightBinarizer):
 
 
 class RBNNActivation(StandardisedActivation):
-    """A `StandardisedActivation` with gradient ``max(sqrt(2) t - t^2 |a|, 0)``, t = max(t of `ede_parameters`, 1).
+    """Returns the signs of standardised activations a, with the gradient ``max(sqrt(2) t - t^2 |a|, 0)``.
 
-    The factor k is 1, as published. Raises ValueError unless 0 < t_min <= t_max.
+    `StandardisedActivation` describes a and `centre`. t changes over the training: it is that of `ede_parameters`, but
+    at least 1. The factor k is 1, as published. Raises ValueError unless 0 < t_min <= t_max.
 
     Sign of: x
     Gradient: max(√2 t - t² |a|, 0) at a = x / std of the sample, t at least 1

@@ -1,4 +1,7 @@
-"""ReActNet: Towards Precise Binary Neural Network with Generalized Activation Functions (Liu et al., ECCV 2020)."""
+"""ReActNet's RSign and RPReLU: a sign with a learned threshold, and a PReLU with two learned shifts, for each channel.
+
+Liu et al., ReActNet: Towards Precise Binary Neural Network with Generalized Activation Functions, ECCV 2020.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ __all__ = ["RPReLU", "RSignActivation"]
 
 
 class RSignActivation(ActivationBinarizer):
-    """Returns RSign, ``sign(x + b_c)``, with b_c learned per channel, initially 0; gradient ``max(2 - 2|x + b_c|, 0)``.
+    """Returns RSign, ``sign(x + b_c)``, with b_c learned per channel, initially 0; (n, c, ...) -> (n, c, ...).
 
-    (n, c, ...) -> (n, c, ...). The paper writes x - alpha_c; the published code adds, as is done here.
+    Backward: ``max(2 - 2|x + b_c|, 0)``. The paper writes x - alpha_c; the published code adds, as is done here.
 
     Sign of: x + b, learned per channel
     Gradient: max(2 - 2|x + b|, 0)
@@ -36,7 +39,7 @@ class RSignActivation(ActivationBinarizer):
 
 
 class RPReLU(nn.Module):
-    """Returns ``PReLU_c(x + g_c) + z_c``, (n, c, ...) -> (n, c, ...): a PReLU with two shifts for each channel.
+    """A PReLU with two learned shifts per channel: ``PReLU_c(x + g_c) + z_c``, (n, c, ...) -> (n, c, ...).
 
     g and z, initially 0, and the slope for negative values, initially 0.25, are learned per channel. (The paper's shift
     is -g.) Raises ValueError where channels < 1.
@@ -60,6 +63,6 @@ class RPReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         slope, before, after = (v.reshape(-1, *([1] * (x.dim() - 2))) for v in (self.slope, self.before, self.after))
         moved = x + before
-        # max(x, 0) + slope * min(x, 0) consists of operations that every export target has.
+        # max(x, 0) + slope * min(x, 0) consists of operations that every exported format has.
         y = F.relu(moved) + slope * moved.clamp(max=0) + after
         return y.to(x.dtype)  # under autocast the parameters are wider than x

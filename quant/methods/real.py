@@ -1,4 +1,4 @@
-"""Full-precision weights for binary activations: the first stage of two-stage training."""
+"""Leaves weights in full precision while activations are binary, for the first of two training stages."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["RealWeight"]
 
 
 class RealWeight(WeightBinarizer):
-    """Returns the latent weight itself, with scale 1: only activations are binarised (Martinez et al. 2020).
+    """Returns the latent weight itself, with scale 1, so that only activations are binarised (Martinez et al. 2020).
 
-    `load_stage` loads its state into the second stage.
+    It is for the first of two training stages; `load_stage` loads the resulting weights into the second.
 
     Signs: w itself
     Scale: 1

@@ -1,4 +1,7 @@
-"""ReCU: Reviving the Dead Weights in Binary Neural Networks (Xu et al., ICCV 2021)."""
+"""The binarisers of ReCU, which clamps large latent weights, whose signs would hardly change otherwise.
+
+Xu et al., ReCU: Reviving the Dead Weights in Binary Neural Networks, ICCV 2021.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,16 @@ def _variance(x: Tensor) -> Tensor:
 
 
 def _sample(x: Tensor) -> tuple[tuple[int, ...], int]:
-    """Returns the axes and the number of elements of a sample: all but the first axis; (c,) counts as one sample."""
+    """Returns the axes of x but the first, and the number of elements of one sample, x[0]; (c,) is a single sample."""
     if x.dim() == 1:
         return (0,), len(x)
     return tuple(range(1, x.dim())), math.prod(x.shape[1:])
 
 
 def recu_tau(progress: Tensor, *, tau_min: float = 0.85, tau_max: float = 0.99) -> Tensor:
-    """Returns tau(p) = A * exp(p) + B, A = (tau_max - tau_min) / (e - 1), B = tau_min - A; () -> (). ReCU, eq. 16.
+    """Returns ReCU's tau at progress p in [0, 1] of the training: it rises from tau_min to tau_max; () -> ().
+
+    ``tau(p) = A * exp(p) + B`` with A = (tau_max - tau_min) / (e - 1) and B = tau_min - A (eq. 16).
 
     >>> round(float(recu_tau(torch.tensor(0.0))), 4), round(float(recu_tau(torch.tensor(1.0))), 4)
     (0.85, 0.99)
@@ -41,7 +46,7 @@ def recu_tau(progress: Tensor, *, tau_min: float = 0.85, tau_max: float = 0.99) 
 
 
 def _check_tau(tau_min: float, tau_max: float) -> None:
-    """Raises ValueError unless 0.5 < tau_min <= tau_max < 1 (below 0.5 the clamp's bound is negative)."""
+    """Raises ValueError unless 0.5 < tau_min <= tau_max < 1; below 0.5 the bound of ReCU's clamp would be negative."""
     if not 0.5 < tau_min < 1:
         raise ValueError(f"tau_min must be in (0.5, 1), got {tau_min}")
     if not tau_min <= tau_max < 1:
@@ -49,10 +54,11 @@ def _check_tau(tau_min: float, tau_max: float) -> None:
 
 
 def recu_weight(weight: Tensor, *, tau: Tensor | float) -> Tensor:
-    """Returns the signs of a latent weight, (o, ...) -> (o, ...) in {-1, +1}; equal to ``sign(w - mean_o)``. Eq. 11-14.
+    """Returns the signs ``sign(w - mean_o)`` of a latent weight with ReCU's gradient; (o, ...) -> (o, ...) in {-1, +1}.
 
-    Forward, per output channel o: ``w^ = (w - mean_o) * 2 sqrt(2) / sqrt(var_o + 1e-5)`` (unbiased
-    variance), ``Q = -b * ln(2 - 2 tau)`` with ``b = mean |w^|`` over the layer, ``sign(clamp(w^, -Q, Q))``.
+    tau in (0.5, 1): the quantile at which large weights are clamped. Eq. 11-14.
+    Forward, per output channel o: ``w^ = (w - mean_o) * 2 sqrt(2) / sqrt(var_o + 1e-5)`` (unbiased variance),
+    ``Q = -b * ln(2 - 2 tau)`` with ``b = mean |w^|`` over the layer, ``sign(clamp(w^, -Q, Q))``.
     Backward: the sign passes the gradient unchanged, and the clamp sets it to 0 outside [-Q, Q]; then it flows through
     mean and variance, but not through Q. The factor 2 sqrt(2) is the published code's (the paper standardises to unit
     variance).
@@ -69,9 +75,10 @@ def recu_weight(weight: Tensor, *, tau: Tensor | float) -> Tensor:
 
 
 class _SignOverSpread(torch.autograd.Function):
-    """Returns (signs, variance per sample) of x. For backward it keeps x in its own dtype, and the variances.
+    """Returns (signs, variance per sample) of x; backward is that of `recu_activation`.
 
-    The variance is an output because second derivatives flow through it.
+    For backward it keeps x in its own dtype, and the variances. The variance is an output because second derivatives
+    flow through it.
     """
 
     @staticmethod
@@ -95,7 +102,7 @@ class _SignOverSpread(torch.autograd.Function):
             of_root = (slope * x).sum_to_size(root.shape)
             division = -0.5 * of_root * root.pow(3)
             of_variance = division if of_variance is None else of_variance + division
-        if of_variance is None:  # nothing came in
+        if of_variance is None:  # neither output has a gradient
             return None
         axes, size = _sample(x)
         through_variance = (2.0 / max(size - 1, 1)) * of_variance * (x - x.mean(axes, keepdim=True))
@@ -103,11 +110,11 @@ class _SignOverSpread(torch.autograd.Function):
 
 
 def recu_activation(x: Tensor) -> Tensor:
-    """Returns sign(x / sqrt(var + 1e-5)), (n, ...) -> (n, ...) in {-1, +1}, as in ReCU's published code.
+    """Returns sign(x) with ReCU's gradient, which depends on the variance of a sample; (n, ...) -> same, in {-1, +1}.
 
-    var: unbiased, per sample over all other axes; (c,) is one sample. No mean is subtracted, so the signs are those of
-    x, and are computed from x. The variance is computed in float32 under autocast too, since in bfloat16 it would have
-    only three digits.
+    It is ``sign(x / sqrt(var + 1e-5))``, as in ReCU's published code. var is unbiased, per sample over all other axes;
+    (c,) is one sample. No mean is subtracted, so the signs are those of x, and are computed from x. The variance is
+    computed in float32 under autocast too, because in bfloat16 it would have only three digits.
     Backward: ``max(2 - 2|a|, 0)`` at ``a = x / sqrt(var + 1e-5)``, then through division and variance. It keeps x and
     var in memory.
 
@@ -119,9 +126,10 @@ def recu_activation(x: Tensor) -> Tensor:
 
 
 class ReCUWeight(WeightBinarizer):
-    """Binarises weights by `recu_weight`, tau annealed from tau_min to tau_max; the learned scale is initially U(0, 1).
+    """Binarises weights by `recu_weight`, with a learned scale per output channel, initially drawn from U(0, 1).
 
-    Raises ValueError unless 0.5 < tau_min <= tau_max < 1.
+    tau rises from tau_min to tau_max over the training (`recu_tau`). Raises ValueError unless 0.5 < tau_min <= tau_max
+    < 1.
 
     Signs: sign(w - mean)
     Scale: learned
@@ -143,7 +151,7 @@ class ReCUWeight(WeightBinarizer):
 
 
 class ReCUActivation(ActivationBinarizer):
-    """Binarises activations by `recu_activation` in training, and by sign(x), which is equal to it, in evaluation.
+    """Binarises activations by `recu_activation` in training, and by sign(x), which gives the same, in evaluation.
 
     fused: whether training uses the kernels of `quant.kernels.recu` (see `set_fused`); it is not part of the state.
 

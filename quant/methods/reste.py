@@ -1,4 +1,7 @@
-"""ReSTE: Estimator Meets Equilibrium Perspective, A Rectified Straight Through Estimator (Wu et al., ICCV 2023)."""
+"""The binarisers of ReSTE, whose surrogate gradient comes from a power of |x| that nears the sign during training.
+
+Wu et al., Estimator Meets Equilibrium Perspective: A Rectified Straight Through Estimator, ICCV 2023.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ def _check_o(o_max: float) -> None:
 
 
 def reste_o(progress: Tensor, *, o_max: float = 3.0) -> Tensor:
-    """Returns the exponent ``o = 1 + (o_max - 1) (1 - cos(pi p / 2))`` at progress p, () -> ().
+    """Returns the exponent o of ReSTE's surrogate gradient at progress p in [0, 1] of the training; () -> ().
 
-    With o = 1 the surrogate is the straight-through estimator; with larger o it is closer to the sign. This is the
-    published code's schedule, which rises slowly at first.
+    ``o = 1 + (o_max - 1) (1 - cos(pi p / 2))``. With o = 1 the surrogate is the straight-through estimator; with larger
+    o it is closer to the sign. This is the published code's schedule, which rises slowly at first.
 
     >>> float(reste_o(torch.tensor(0.0))), round(float(reste_o(torch.tensor(1.0))), 4)
     (1.0, 3.0)
@@ -32,11 +35,12 @@ def reste_o(progress: Tensor, *, o_max: float = 3.0) -> Tensor:
 
 
 class ReSTEWeight(WeightBinarizer):
-    """Binarises weights: signs = sign(w), scale_o = mean |w_o|; its surrogate function is ``sign(x) |x|^(1/o)``.
+    """Binarises weights: signs = sign(w), with the scale mean |w_o| per output channel.
 
-    Backward: ``|w|^(1/o - 1) / o`` for the signs, constant up to |w| = 0.1 and 0 beyond 1.5 (see `sign`), with o
-    annealed by `reste_o`; the derivative of the mean for the scale. Deviation: the published code has one scale for the
-    whole layer; here, as in the paper, each output channel has its own.
+    Backward: the sign's gradient is replaced by that of ``sign(w) |w|^(1/o)``, which is ``|w|^(1/o - 1) / o``; it is
+    constant up to |w| = 0.1, and 0 beyond 1.5 (see `sign`). o rises over the training by `reste_o`. The scale has the
+    derivative of the mean. Deviation: the published code has one scale for the whole layer; here, as in the paper, each
+    output channel has its own.
     Raises ValueError unless o_max >= 1.
 
     Signs: sign(w)
@@ -59,12 +63,12 @@ class ReSTEWeight(WeightBinarizer):
 
 
 class ReSTEActivation(ActivationBinarizer):
-    """Returns sign(x), (n, c, ...) -> (n, c, ...), with the gradient of `ReSTEWeight`.
+    """Returns sign(x), (n, c, ...) -> (n, c, ...), with the gradient ``|x|^(1/o - 1) / o``, as for `ReSTEWeight`.
 
     Raises ValueError unless o_max >= 1.
 
     Sign of: x
-    Gradient: as the weight's
+    Gradient: |x|^(1/o - 1) / o, o from 1 to `o_max`
 
     >>> ReSTEActivation(2)(torch.tensor([[-0.5, 0.25]])).tolist()
     [[-1.0, 1.0]]

@@ -1,4 +1,7 @@
-"""SiMaN: Sign-to-Magnitude Network Binarization (Lin et al., TPAMI 2022)."""
+"""The binarisers of SiMaN, which gives +1 to the half of a filter's weights that is larger in magnitude, else -1.
+
+Lin et al., SiMaN: Sign-to-Magnitude Network Binarization, TPAMI 2022.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def siman_weight(weight: Tensor) -> Tensor:
 
 
 class SiMaNWeight(WeightBinarizer):
-    """Binarises weights by `siman_weight`, with a learned scale_o, initially mean|w_o|.
+    """Binarises weights by `siman_weight`, with a learned scale per output channel, initially mean|w_o|.
 
     Deviations: the published code standardises the weight first and clips it in place in every forward pass; both
     change which entries are the larger half. Here the magnitudes are those of the weight itself, as in the paper.
@@ -56,10 +59,10 @@ class SiMaNWeight(WeightBinarizer):
 
 
 class SiMaNActivation(StandardisedActivation):
-    """A `StandardisedActivation` with gradient ``max(2 - 2|a|, 0)``.
+    """Returns the signs of standardised activations a (see `StandardisedActivation`), with gradient max(2 - 2|a|, 0).
 
     Sign of: x
-    Gradient: as `recu`
+    Gradient: max(2 - 2|a|, 0) at a = x / std of the sample
 
     >>> SiMaNActivation(2)(torch.tensor([[-0.5, 0.25]])).tolist()
     [[-1.0, 1.0]]

@@ -1,4 +1,4 @@
-"""XNOR-Net's weights, and activations with the clipped straight-through estimator."""
+"""The binarisers of XNOR-Net's weights, and of activations with the clipped straight-through estimator."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["ClippedActivation", "XNORWeight"]
 
 
 class XNORWeight(WeightBinarizer):
-    """Binarises weights: signs = sign(w), scale_o = mean |w_o|. XNOR-Net (Rastegari et al. 2016), eq. 4.
+    """Binarises weights: signs = sign(w), with the scale mean |w_o| per output channel (Rastegari et al. 2016, eq. 4).
 
-    Backward: clipped straight-through for the signs, and the derivative of the mean for the scale (the paper's own
-    scaled gradient, eq. 12, is not a derivative and is not used). The paper's K, a scale for each output position from
-    the mean |x| of its window, is left out, since it depends on the input and not only on its signs.
+    Backward: the sign's gradient is 1 where |w| <= 1 and 0 elsewhere, and the scale has the derivative of the mean.
+    (The paper's own scaled gradient, eq. 12, is not a derivative and is not used.) The paper's K, a scale for each
+    output position from the mean |x| of its window, is left out, because it depends on more than the input's signs.
 
     Signs: sign(w)
     Scale: mean of |w|, with its derivative

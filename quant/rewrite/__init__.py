@@ -1,1 +1,1 @@
-"""Rewrites a full-precision network as a binary one."""
+"""This package converts a full-precision network into a binary one: `binarize`."""

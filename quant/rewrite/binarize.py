@@ -1,4 +1,4 @@
-"""`binarize(model)`, which makes a binary copy of an ordinary network."""
+"""Makes a binary copy of an ordinary network: `binarize(model)`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["binarize"]
 
 
 def _binary(m: nn.Conv2d | nn.Linear, scheme: Scheme, padding_value: int) -> BinaryLayer:
-    """Returns a binary layer that takes over the weight and bias of m."""
+    """Returns a binary layer of the same sizes as m, with m's own weight and bias parameters."""
     new: BinaryLayer
     if isinstance(m, nn.Linear):
         new = BinaryLinear(m.in_features, m.out_features, scheme=scheme)
@@ -49,7 +49,10 @@ def _binary(m: nn.Conv2d | nn.Linear, scheme: Scheme, padding_value: int) -> Bin
 
 
 def _resolve(model: nn.Module, keep: Iterable[str]) -> tuple[set[str], set[str]]:
-    """Returns the paths of the named modules, and the paths of these and all modules inside them."""
+    """Returns the paths of the modules named in `keep`, and the paths of these and all modules inside them.
+
+    Raises ValueError where the model has no module of that name.
+    """
     known = {name: m for name, m in model.named_modules(remove_duplicate=False) if name}
     path_of = {id(m): path for path, m in model.named_modules()}
     named: set[str] = set()
@@ -65,7 +68,7 @@ def _resolve(model: nn.Module, keep: Iterable[str]) -> tuple[set[str], set[str]]
 
 
 def _traced(model: nn.Module) -> tuple[Net | None, str]:
-    """Returns a copy of the network with its graph, or None and the reason why torch.fx cannot trace it."""
+    """Returns a copy of the network with its torch.fx graph and "", or None and why torch.fx cannot trace it."""
     copied, second = copy.deepcopy(model), copy.deepcopy(model, {id(p): p for p in model.parameters()})
     try:
         graph = trace(copied, second)
@@ -77,7 +80,7 @@ def _traced(model: nn.Module) -> tuple[Net | None, str]:
 
 
 def _replace_activation(net: Net, node: fx.Node, read: fx.Node, scheme: Scheme) -> tuple[str, fx.Node]:
-    """Replaces an activation by the scheme's nonlinearity, applied to `read`, or by hardtanh.
+    """Replaces an activation's node by the scheme's nonlinearity, applied to the node `read`, or by hardtanh.
 
     Hardtanh is used where the nonlinearity needs a number of channels that cannot be found. Returns the name of the new
     activation, and its node.
@@ -94,7 +97,7 @@ def _replace_activation(net: Net, node: fx.Node, read: fx.Node, scheme: Scheme) 
             like = next(iter(net.root.parameters()))
             made = scheme.make_nonlinearity(channels).to(device=like.device, dtype=like.dtype)
             owner = str(node.target).rpartition(".")[0] if node.op == "call_module" else owner_path(node)
-            # For a user's own nonlinearity, module:Name, only the name becomes part of the names of parameters.
+            # A user's own nonlinearity is called module:Name; only Name becomes part of its parameters' names.
             short = re.sub(r"\W", "_", name.rpartition(":")[2])
             path = f"{owner}.{short}_{node.name}".lstrip(".")
             net.root.set_submodule(path, made.train(net.root.training))
@@ -102,7 +105,7 @@ def _replace_activation(net: Net, node: fx.Node, read: fx.Node, scheme: Scheme) 
     new.meta = dict(node.meta)
     node.replace_all_uses_with(new)
     useless = [node]
-    for step in useless:  # also the gate of an activation that was written out; the list grows during the loop
+    for step in useless:  # with the steps of an activation such as x * sigmoid(x); the list grows during the loop
         if not step.users and step is not read:
             useless += step.all_input_nodes
             net.graph.erase_node(step)
@@ -110,7 +113,7 @@ def _replace_activation(net: Net, node: fx.Node, read: fx.Node, scheme: Scheme) 
 
 
 def _replace_activations(net: Net, plan: Plan, scheme: Scheme) -> dict[fx.Node, str]:
-    """Replaces the activations in the plan; returns the name of what replaced each."""
+    """Replaces the activations that the plan lists; returns the old node -> the name of its replacement."""
     names, stands_for = dict[fx.Node, str](), dict[fx.Node, fx.Node]()
     for node in [n for n in net.graph.nodes if n in plan.feeds]:
         read = plan.feeds[node].applied_to
@@ -119,7 +122,10 @@ def _replace_activations(net: Net, plan: Plan, scheme: Scheme) -> dict[fx.Node, 
 
 
 def _carry_out(net: Net, plan: Plan, named: set[str], scheme: Scheme) -> list[Change]:
-    """Replaces activations; returns the change to each layer and activation, and adds to the plan's notes."""
+    """Replaces the planned activations, and returns the report's row for each layer and activation of the network.
+
+    named: the paths in `keep`. Where hardtanh had to be used, it adds a warning to ``plan.notes``.
+    """
     kept, changes, steps = plan.kept, list[Change](), list(net.graph.nodes)
     made = f"{part_name(scheme.weight)} weights, {part_name(scheme.activation)} activations"
     nonlinearity = part_name(scheme.nonlinearity)
@@ -134,7 +140,7 @@ def _carry_out(net: Net, plan: Plan, named: set[str], scheme: Scheme) -> list[Ch
         elif node in put:
             changes.append(rows[node]._replace(reason=f"{put[node]}: feeds {plan.feeds[node].layer}"))
             if put[node] != nonlinearity:
-                plan.notes.append(f"{path} became {put[node]}: the channels that {nonlinearity} needs are unknown")
+                plan.notes.append(f"{path} became {put[node]}: {nonlinearity} needs a number of channels, unknown here")
         elif net.is_a(node, ACTIVATION):
             why = "named in keep" if path in named else "feeds no binary layer"
             changes.append(net.change(node, "kept", why))
@@ -152,9 +158,9 @@ def _is_plain(value: object) -> bool:
 
 
 def _finish(net: Net, model: nn.Module) -> fx.GraphModule:
-    """Returns the graph module, with the network's name, modes and plain attributes (`input_shape`, `head`, ...)."""
+    """Returns a GraphModule with the network's class name, training modes and plain attributes (`input_shape`, ...)."""
     called = {node.target for node in net.graph.nodes if node.op == "call_module"}
-    for path in net.called - called:  # activations that are no longer called
+    for path in net.called - called:  # activation modules that have been replaced
         owner, _, name = path.rpartition(".")
         delattr(net.root.get_submodule(owner), name)
     net.graph.lint()
@@ -179,7 +185,7 @@ def _weights(model: nn.Module) -> int:
 def _unchanged(model: nn.Module, reason: str) -> Binarized:
     """Returns an unchanged copy of a network that cannot be traced; warns at the line that called `binarize`."""
     kind = type(model).__name__
-    warnings.warn(f"nothing was binarised, since {kind} is not traceable: {reason}; {WAY_OUT}", stacklevel=3)
+    warnings.warn(f"nothing was binarised, because torch.fx cannot trace {kind}: {reason}; {WAY_OUT}", stacklevel=3)
     return Binarized(copy.deepcopy(model), Report([], [], [], _weights(model), 0, NOTHING, traced=False, reason=reason))
 
 
@@ -197,7 +203,7 @@ def _thaw(network: nn.Module) -> list[str]:
 def _rewritten(
     net: Net, model: nn.Module, plan: Plan, named: set[str], scheme: Scheme, padding_value: int
 ) -> Binarized:
-    """Carries the plan out; where nothing becomes binary, it warns at the line that called `binarize`."""
+    """Makes the planned changes; where nothing becomes binary, it warns at the line that called `binarize`."""
     changes = _carry_out(net, plan, named, scheme)
     for path, m in plan.layers.items():
         net.root.set_submodule(path, _binary(m, scheme, padding_value))
@@ -223,31 +229,30 @@ def binarize(
 ) -> Binarized:
     """Returns a binary copy of a network and a report of the changes; the network itself is not changed.
 
-    Layers: nn.Conv2d becomes `BinaryConv2d`, nn.Linear `BinaryLinear`; the weight becomes the latent weight, the bias
-    stays. Unless the arguments say otherwise, these stay in full precision: the first convolution in the order of
-    execution (without convolutions, the first linear layer) and every layer that reads the network's input; every layer
-    whose output reaches the network's output through no other layer; 1x1 convolutions with a stride or on a shortcut,
-    also behind a pool; depthwise convolutions; the layers of squeeze-and-excite gates. These always do: layers named in
-    `keep` or inside a module named there, and layers without a binary form or not called as a module (subclasses,
-    shared weights, padding modes other than zeros, the inside of nn.MultiheadAttention, ...); the report gives the
+    Each nn.Conv2d becomes a `BinaryConv2d` and each nn.Linear a `BinaryLinear`, with the old weight as latent weight.
+    Each ``keep_*`` argument, in this order, leaves layers in full precision: the first convolution (or linear layer)
+    and all that read the network's input; the layers whose output reaches the network's output through no other layer;
+    1x1 convolutions with a stride or on a shortcut; depthwise convolutions; the layers of squeeze-and-excite gates.
+    Layers also stay that are in `keep` or inside a module named there, or have no binary form: subclasses, shared
+    weights, padding modes other than zeros, the inside of nn.MultiheadAttention and the like. The report gives each
     reason. No BatchNorm is added, though each binary layer should be followed by one.
 
-    Activations: ReLU, ReLU6, SiLU, GELU, Mish and Hardswish, as modules, functions or written out (x * sigmoid(x)),
-    become the scheme's nonlinearity, by default hardtanh, where a binary layer reads them directly or through pooling,
-    dropout, reshaping, concatenation or a factor that is never negative. The reason: all signs of a ReLU's output are
-    +1, and the others round to -0.0, whose sign is +1, for large negative inputs that differ between runtimes. A
-    nonlinearity made for a number of channels is used where the convolution or norm in front tells that number. The
-    report warns of layers that read values of one sign, as far as intervals show it; `unknown` lists the layers where
-    they do not; its verdict says whether such a network can learn in 1 bit.
+    ReLU, ReLU6, SiLU, GELU, Mish and Hardswish become the scheme's nonlinearity, by default hardtanh, where a binary
+    layer reads them directly or through pooling, dropout, reshaping, concatenation or a factor that is never negative.
+    They may be modules, functions or written out, as x * sigmoid(x). They are replaced because a ReLU's output has no
+    negative sign, and the others round to -0.0, whose sign is +1, for large negative inputs. A nonlinearity that is
+    made for a number of channels is used only where the convolution or norm in front of it has that number.
 
-    The result is a torch.fx GraphModule, since one ReLU module is often called in several places, of which only some
-    feed a binary layer. Parameters keep their names (the binarisers add theirs), forward hooks on blocks still see
-    their outputs, and plain attributes such as `input_shape` are copied; methods are not, nor are children that forward
-    never calls. Arguments of forward whose default is a number, a string or None are fixed at it and removed. All
-    parameters are trainable, also those frozen in the network (the report lists them); each module keeps its mode.
+    The report's `warnings` list layers whose input always has the same sign, `unknown` those where this could not be
+    found out, and its verdict says whether the network can be expected to learn.
+
+    The result is a torch.fx GraphModule. Parameters keep their names, forward hooks on blocks still see their outputs,
+    and plain attributes such as `input_shape` are copied. Methods are not, nor are children that forward never calls.
+    Arguments of forward whose default is a number, a string or None are fixed at that value and removed. All parameters
+    are trainable, also those frozen in the network; each module keeps its mode.
 
     A network that torch.fx cannot trace is returned as an unchanged copy, with a UserWarning and ``report.traced``
-    False. Where nothing was binarised there is a UserWarning too. Raises ValueError on an unknown scheme, on a
+    False. There is a UserWarning too where nothing was binarised. Raises ValueError on an unknown scheme, on a
     padding_value other than -1, 0 or 1, and on a name in `keep` that does not exist.
 
     >>> from bnn_itrd.models import resnet8

@@ -1,4 +1,4 @@
-"""Intervals of the values in a traced network, computed node by node through the operations listed below."""
+"""Computes, for each node of a traced network, an interval (`Bounds`) that holds all values the node can have."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bnn_itrd.quant.rewrite.graph import CONV, LINEAR, MIXING, NORMS, PASSING, N
 __all__ = ["Bounds", "activation_bounds", "find_bounds"]
 
 _INF = math.inf
-# Open ends of intervals next to 0, which only rounding can reach. 0 itself has the sign +1.
+# The floats next to 0. They end the intervals of values that only rounding makes 0, because 0 has the sign +1.
 _BELOW, _ABOVE = math.nextafter(0, -1), math.nextafter(0, 1)
 
 
@@ -30,7 +30,7 @@ class Bounds(NamedTuple):
 
     @property
     def one_sign(self) -> bool:
-        """Whether all values have the same sign; that of 0 is +1."""
+        """True if all values have the same sign; that of 0 is +1."""
         return self.low >= 0 or self.high < 0
 
 
@@ -44,12 +44,12 @@ def _hull(bounds: Iterable[Bounds]) -> Bounds:
 
 
 def _shrunk(b: Bounds) -> Bounds:
-    """Returns the interval with 0 as its nearer end, for means in which zeros take part."""
+    """Returns the interval extended to 0 (negative ones to just below), for means in which padded zeros take part."""
     return Bounds(min(b.low, 0), max(b.high, 0 if b.high >= 0 else _BELOW))
 
 
 def _stretched(b: Bounds) -> Bounds:
-    """Returns all values with the signs of the interval's values, for sums and slopes."""
+    """Returns the largest interval whose values have the same signs as b's, for sums and slopes."""
     low = -_INF if b.low < 0 else _ABOVE if b.low > 0 else 0
     return Bounds(low, _INF if b.high > 0 else _BELOW if b.high < 0 else 0)
 
@@ -79,7 +79,7 @@ def _over(a: Bounds, b: Bounds) -> Bounds:
 
 
 def _clamped(b: Bounds, low: Any, high: Any) -> Bounds:
-    """Clamps an interval; a limit that the network computes may be any number, and is ignored."""
+    """Returns b clamped to low and high; a limit that is not a number but computed by the network is ignored."""
     low, high = (limit if isinstance(limit, (int, float)) else None for limit in (low, high))
     if low is not None:
         b = Bounds(max(b.low, low), max(b.high, low))
@@ -95,7 +95,7 @@ def _power(a: Bounds, exponent: Any) -> Bounds:
 
 
 def _elu(b: Bounds, options: Mapping[str, Any]) -> Bounds:
-    """Keeps the sign of x and is at least -alpha; SELU has no attribute alpha, so its constant is the default."""
+    """Returns the bounds of an ELU, which keeps signs and is at least -alpha; the default alpha is SELU's constant."""
     alpha, (low, high) = options.get("alpha", 1.7581), _stretched(b)
     return Bounds(max(low, -alpha), high) if isinstance(alpha, (int, float)) and alpha >= 0 else ANY
 
@@ -105,7 +105,7 @@ def _rising(function: Callable[[float], float]) -> Rule:
 
 
 def _dipping(lowest: float) -> Rule:
-    """Returns the rule of SiLU and the like: from `lowest` to 0 for negative x, at most x for positive x."""
+    """Returns the rule for SiLU and the like, which lie between `lowest` and 0 for x < 0, and in [0, x] for x > 0."""
     return lambda b, _: Bounds(lowest if b.low < 0 else 0, max(b.high, 0))
 
 
@@ -184,12 +184,12 @@ _BINARY: dict[str, Callable[[Bounds, Bounds], Bounds]] = {
     **dict.fromkeys(["maximum", "max"], lambda a, b: Bounds(max(a.low, b.low), max(a.high, b.high))),
     **dict.fromkeys(["minimum", "min"], lambda a, b: Bounds(min(a.low, b.low), min(a.high, b.high))),
 }
-# Operations on two values, or on one value and an axis.
+# Operations whose second argument is either a value or an axis.
 _EITHER = ("max", "min")
 
 
 class _Carrier:
-    """Computes the bounds of each node in one pass over the graph; `found` has None where they are unknown."""
+    """Computes the lowest and highest value of each node of a graph; `found`: node -> bounds, None where unknown."""
 
     def __init__(self, net: Net, replaced: Mapping[fx.Node, Bounds]) -> None:
         self.net = net
@@ -198,7 +198,7 @@ class _Carrier:
             self.found[node] = self._replaced(node, replaced[node]) if node in replaced else self._of_step(node)
 
     def _replaced(self, node: fx.Node, limits: Bounds) -> Bounds | None:
-        """Returns the bounds of an activation that will be replaced by one with values within limits."""
+        """Returns the bounds of an activation whose place a nonlinearity with values within `limits` will take."""
         before = self.found[inputs(node)[0]]
         result = _clamped(before or ANY, *limits)
         return None if before is None and not result.one_sign else result
@@ -211,7 +211,7 @@ class _Carrier:
             return ANY
         if node.op == "get_attr":
             return self._constant(str(node.target))
-        if not net.values(node):  # sizes
+        if not net.values(node):  # the size of a tensor
             return _POSITIVE
         result = self._passed_on(node) if net.is_a(node, PASSING) else self._computed(node)
         unknown = any(self.found[n] is None for n in net.values(node))
@@ -281,7 +281,7 @@ class _Carrier:
 
 
 def activation_bounds(activation: nn.Module) -> Bounds:
-    """Returns the bounds of an activation's output for any input; those of a user's own class are infinite.
+    """Returns the lowest and highest output of an activation for any input; infinite ones for a user's own class.
 
     >>> activation_bounds(nn.Hardtanh()), activation_bounds(nn.PReLU())
     (Bounds(low=-1.0, high=1.0), Bounds(low=-inf, high=inf))
@@ -296,5 +296,5 @@ def activation_bounds(activation: nn.Module) -> Bounds:
 
 
 def find_bounds(net: Net, replaced: Mapping[fx.Node, Bounds] = MappingProxyType({})) -> dict[fx.Node, Bounds | None]:
-    """Returns each node's bounds, None where unknown; `replaced`: bounds of activations that will be replaced."""
+    """Returns each node's lowest and highest value, None if unknown; replaced: old activation -> bounds of the new."""
     return _Carrier(net, replaced).found

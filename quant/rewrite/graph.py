@@ -1,4 +1,4 @@
-"""A traced network: the kinds of its nodes, the values they read, and why a layer has no binary form."""
+"""A network traced by torch.fx: what kinds of operation its nodes are, what they read, and which have a binary form."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class Kind(NamedTuple):
-    """One kind of operation, by its module classes and by its function or method names."""
+    """A kind of operation, e.g. convolutions, as the module classes and function or method names that belong to it."""
 
     modules: tuple[type[nn.Module], ...]
     names: set[str]
@@ -52,8 +52,8 @@ _FORMS = ("shape", "ndim", "dtype", "device", "layout", "is_cuda", "requires_gra
 ADD = Kind((), {"add", "add_", "iadd"})
 MUL = Kind((), {"mul", "mul_", "imul", "multiply"})
 DIV = Kind((), {"div", "div_", "truediv", "itruediv", "divide"})
-# Activations that do not work in front of a sign. The signs of a ReLU's output are all +1. The outputs of the others
-# are rounded to -0.0, whose sign is +1, for large negative inputs, which differ between runtimes.
+# Activations that do not work in front of a sign. The signs of a ReLU's output are all +1. For large negative inputs,
+# the outputs of the others are rounded to -0.0, whose sign is +1; from which input on, differs between runtimes.
 ACTIVATION = Kind(
     (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Mish, nn.Hardswish),
     {"relu", "relu_", "relu6", "silu", "gelu", "mish", "hardswish"},
@@ -81,7 +81,7 @@ _KEEPS_CHANNELS = (*_POOLS, dropout._DropoutNd, nn.Identity, Inlined)
 
 
 def inputs(node: fx.Node) -> list[fx.Node]:
-    """Returns the nodes in the first argument of a node."""
+    """Returns the nodes in the first argument of a node, which may be a list, as in torch.cat."""
     first = node.args[0] if node.args else next(iter(node.kwargs.values()), None)
     return [n for n in (first if isinstance(first, (list, tuple)) else [first]) if isinstance(n, fx.Node)]
 
@@ -97,7 +97,10 @@ def symmetric_padding(m: nn.Conv2d) -> tuple[int, int] | None:
 
 
 class Net:
-    """A traced copy of a network, with queries for `binarize`. `original` is not changed."""
+    """A traced copy of a network, with the questions that `binarize` asks about its nodes.
+
+    original: the network, which does not change; copied: its copy, which will become binary; graph: the copy's graph.
+    """
 
     def __init__(self, original: nn.Module, copied: nn.Module, graph: fx.Graph) -> None:
         self.original, self.root, self.graph = dict(original.named_modules()), copied, graph
@@ -124,7 +127,7 @@ class Net:
         return self.is_a(node, CONV) or self.is_a(node, LINEAR)
 
     def values(self, node: fx.Node) -> list[fx.Node]:
-        """Returns the nodes whose values a node computes with; none where it only reads a shape."""
+        """Returns the nodes whose values a node computes with; none where it only reads a shape, dtype or device."""
         form = self.is_a(node, FORM) or (self.name(node) == "getattr" and node.args[1] in _FORMS)
         return [] if form else node.all_input_nodes
 
@@ -136,7 +139,7 @@ class Net:
         return Change(path, self.name(node) or type(self.original[path]).__name__, action, reason)
 
     def weight_owners(self, node: fx.Node) -> set[str]:
-        """Returns the paths of the modules whose parameters a function call uses."""
+        """Returns the paths of the modules whose parameters a call of a function, such as F.conv2d, uses."""
         return {str(n.target).rpartition(".")[0] for n in node.all_input_nodes if n.op == "get_attr"}
 
     def in_place(self, node: fx.Node) -> bool:
@@ -146,7 +149,7 @@ class Net:
         return self.name(node).endswith("_") or bool(node.kwargs.get("inplace", any(node.args[1:])))
 
     def resolve_aliases(self) -> None:
-        """Gives later nodes the output of an in-place activation, where they read the tensor that it overwrites."""
+        """Makes nodes after an in-place activation read its output, where the graph says its overwritten input."""
         order = {node: i for i, node in enumerate(self.graph.nodes)}
         for node in [n for n in order if self.is_a(n, ACTIVATION) and self.in_place(n)]:
             for source in inputs(node):
@@ -154,7 +157,7 @@ class Net:
                     user.replace_input_with(source, node)
 
     def channels(self, node: fx.Node) -> int | None:
-        """Returns the number of channels of a node's value (n, c, ...); None where no layer in front tells it."""
+        """Returns the number of channels c of a node's value (n, c, ...); None where no layer in front of it has it."""
         for _ in self.graph.nodes:
             m = self.module(node)
             for name in ("num_features", "out_channels"):  # not out_features, whose axis is not known

@@ -1,4 +1,4 @@
-"""The plan of `binarize`: the layers to binarise, the activations to replace, and the report's warnings."""
+"""Decides what `binarize` will do: which layers it binarises, which activations it replaces, and what it warns of."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Fed", "Plan", "make_plan"]
 
 
 class Fed(NamedTuple):
-    """A binary layer that reads an activation, and the node that the activation is applied to."""
+    """An activation to replace: the path of the first binary layer that reads it, and the node it is applied to."""
 
     layer: str
     applied_to: fx.Node
@@ -43,7 +43,7 @@ class Plan(NamedTuple):
 
 
 def _bounds_of_nonlinearity(scheme: Scheme) -> Bounds:
-    """Returns the bounds of a scheme's nonlinearity, without a change to the state of the random numbers."""
+    """Returns the lowest and highest output of a scheme's nonlinearity; the state of the random numbers is kept."""
     if scheme.nonlinearity == "hardtanh":
         return Bounds(-1, 1)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -51,10 +51,10 @@ def _bounds_of_nonlinearity(scheme: Scheme) -> Bounds:
 
 
 def make_plan(net: Net, named: set[str], inside: set[str], roles: dict[str, str], scheme: Scheme) -> Plan:
-    """Decides which layers become binary and which activations in front of them are replaced; see `Plan`.
+    """Returns the plan: which layers become binary, and which activations in front of them are replaced.
 
-    named: the paths in `keep`; inside: these and the paths inside them; roles: path -> why a layer stays in full
-    precision, from `find_roles`.
+    named: the paths in the argument `keep` of `binarize`; inside: these and the paths of all modules inside them;
+    roles: path -> why a layer stays in full precision, from `find_roles`.
     """
     kept = {
         path: "named in keep" if path in inside else roles.get(path) or net.obstacle(path)

@@ -17,7 +17,10 @@ WAY_OUT = (
 
 
 class Change(NamedTuple):
-    """The change to a layer or to one call of an activation; `path` ends in () where a function is called."""
+    """One row of the report: what became of a layer or of one call of an activation, and why.
+
+    path: the module's path, or one that ends in () where a function is called; kind: the class or function.
+    """
 
     path: str
     kind: str
@@ -27,13 +30,13 @@ class Change(NamedTuple):
 
 @dataclass
 class Report:
-    """The changes that `binarize` made, in the order of execution; ``print(report)`` shows a table.
+    """A report of the changes that `binarize` made, in the order of execution; ``print(report)`` shows a table.
 
-    warnings: problems to correct in the network; unknown: layers that may read values of one sign only, since an
-    operation in front of them is unknown to `binarize`; weights: the number of elements in parameters with two or more
-    axes; binary_weights: how many of these are binary; verdict: a sentence that says whether such a network can learn
-    in 1 bit ("fit", "doubtful" or "does not work as it is") and why; traced: False where torch.fx could not trace the
-    network; reason: the tracer's message.
+    warnings: problems to correct in the network; unknown: layers whose input may always have the same sign, because
+    `binarize` does not know an operation in front of them; weights: the number of elements in parameters with two or
+    more axes; binary_weights: how many of these are binary; verdict: whether the network can be expected to learn
+    ("fit", "doubtful" or "does not work as it is"), and why; traced: False where torch.fx could not trace the network;
+    reason: the tracer's message.
     """
 
     changes: list[Change]
@@ -50,7 +53,7 @@ class Report:
         widths = [max(len(row[i]) for row in rows) for i in range(3)] if rows else []
         lines = ["  ".join([*map(str.ljust, row[:3], widths), row[3]]) for row in rows]
         if not self.traced:
-            lines.append(f"nothing changed, the network is not traceable: {self.reason}; {WAY_OUT}")
+            lines.append(f"nothing changed, because torch.fx cannot trace the network: {self.reason}; {WAY_OUT}")
         actions = [change.action for change in self.changes]
         counts = ", ".join(f"{actions.count(a)} {a}" for a in ("binarised", "replaced", "kept"))
         share = self.binary_weights / max(self.weights, 1)

@@ -1,4 +1,4 @@
-"""Finds layers that stay in full precision for their kind or position: the first, the last, projections, ..."""
+"""Finds layers that stay in full precision because of their kind or position: the first, the last and others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _is_downsample(net: Net, node: fx.Node) -> bool:
     if max(m.stride) > 1:
         return True
     shortcut = [node]
-    for step in shortcut:  # back to where the other branch begins; the list grows during the loop
+    for step in shortcut:  # goes back to where the other branch begins; the list grows during the loop
         if step is node or net.is_a(step, POOLS):
             shortcut += [source for source in inputs(step) if source not in shortcut]
     parallel = [user for source in shortcut for user in source.users if user not in shortcut and source is not node]
@@ -44,7 +44,7 @@ def _pools_whole_maps(net: Net, node: fx.Node) -> bool:
     elif name in ("adaptive_avg_pool2d", "adaptive_max_pool2d"):
         size = node.args[1] if len(node.args) > 1 else node.kwargs.get("output_size")
     elif name in ("avg_pool2d", "max_pool2d"):
-        return len(node.all_input_nodes) > 1  # the kernel's size is read from the map
+        return len(node.all_input_nodes) > 1  # the pool's size is then an input, so it is computed from the map
     elif name in ("mean", "amax"):
         dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
         return {*(dims if isinstance(dims, (list, tuple)) else [dims])} <= {2, 3, -1, -2}
@@ -54,7 +54,7 @@ def _pools_whole_maps(net: Net, node: fx.Node) -> bool:
 
 
 def _squeezed(net: Net, node: fx.Node) -> list[fx.Node] | None:
-    """Returns the layers between global pools and a node; None where its value also comes from elsewhere."""
+    """Returns the layers between global pools and a node; None where its value does not come from such pools alone."""
     todo, seen, layers = [node], set[fx.Node](), list[fx.Node]()
     while todo:
         step = todo.pop()
@@ -70,9 +70,10 @@ def _squeezed(net: Net, node: fx.Node) -> list[fx.Node] | None:
 
 
 def squeeze_layers(net: Net) -> Iterator[fx.Node]:
-    """Yields the layers of squeeze-and-excite gates, which turn a map's means into a factor for each channel of a map.
+    """Yields the layers of squeeze-and-excite gates, which compute a factor for each channel from the channels' means.
 
-    A gate has few values per image, and each of them scales a whole channel: in 1 bit it would be noise.
+    They stay in full precision, because a gate has few values per image and each scales a whole channel: in 1 bit it
+    would be noise.
     """
     for node in net.graph.nodes:
         if net.is_a(node, MUL) and len(node.all_input_nodes) == 2:
@@ -82,7 +83,7 @@ def squeeze_layers(net: Net) -> Iterator[fx.Node]:
 
 
 def depthwise_layers(net: Net) -> Iterator[fx.Node]:
-    """Yields the depthwise convolutions: each output channel reads one input channel."""
+    """Yields the depthwise convolutions, whose output channels read one input channel each."""
     for node in net.graph.nodes:
         m = net.module(node)
         if isinstance(m, (conv._ConvNd, BinaryConv2d)) and is_depthwise(m.in_channels, m.groups):
@@ -102,8 +103,8 @@ def _before(net: Net, node: fx.Node) -> set[fx.Node]:
 def _output_layers(net: Net) -> list[fx.Node]:
     """Returns the layers whose value reaches an output of the network through no other layer.
 
-    Where a sum brings several layers to one output, as in residual blocks without a classifier behind them, layers that
-    another one of them depends on do not count: their values reach the output only through the shortcut.
+    A network that ends in residual blocks adds the values of several layers at its output. Then a layer on which
+    another of them depends does not count, because its values get there only through the shortcut.
     """
     found: dict[fx.Node, None] = {}
     for output in [v for node in net.graph.nodes if node.op == "output" for v in node.all_input_nodes]:
@@ -125,7 +126,10 @@ def _output_layers(net: Net) -> list[fx.Node]:
 def find_roles(
     net: Net, *, keep_first: bool, keep_last: bool, keep_downsample: bool, keep_depthwise: bool, keep_squeeze: bool
 ) -> dict[str, str]:
-    """Returns path -> reason for each layer that its kind or its position keeps in full precision."""
+    """Returns path -> reason for each layer that stays in full precision because of its kind or position.
+
+    The flags are those of `binarize`.
+    """
     convs = [n for n in net.graph.nodes if net.is_a(n, CONV)]
     linears = [n for n in net.graph.nodes if net.is_a(n, LINEAR)]
     found: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Finds the nodes that determine the signs of a layer's input, and the activations among them."""
+"""Finds the nodes of a graph that determine the signs of a layer's input, and the activations among them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bnn_itrd.quant.rewrite.graph import ACTIVATION, ADD, DIV, MUL, PASSING, Kin
 
 __all__ = ["Source", "Sources"]
 
-# The functions in gates: x * sigmoid(x), x * relu6(x + 3) / 6, x * tanh(softplus(x)).
+# Functions by which x is multiplied: x * sigmoid(x), x * relu6(x + 3) / 6, x * tanh(softplus(x)).
 _GATES = Kind(
     (nn.Sigmoid, nn.Hardsigmoid, nn.ReLU6, nn.Tanh, nn.Softplus, nn.Hardtanh),
     {"sigmoid", "sigmoid_", "hardsigmoid", "relu6", "tanh", "softplus", "clamp", "hardtanh"},
@@ -21,17 +21,17 @@ _GATES = Kind(
 
 
 class Source(NamedTuple):
-    """A node that a layer's input comes from; `behind`: whether an activation stands between them."""
+    """A node that determines the signs of a layer's input; `behind`: whether an activation is applied in between."""
 
     node: fx.Node
     behind: bool
 
 
 class Sources:
-    """Finds the nodes that the signs of a layer's input come from; `bounds`: the interval of each node's values.
+    """Finds the nodes that determine the signs of a layer's input.
 
-    activations: each activation that `binarize` may replace, with the node that it is applied to. The product of a
-    value with a gate of the same value (SiLU written out) counts as an activation.
+    bounds: node -> interval of its values; activations: each activation that `binarize` may replace -> the node that it
+    is applied to. A product such as x * sigmoid(x), which is SiLU, counts as an activation too.
     """
 
     def __init__(self, net: Net, bounds: Mapping[fx.Node, Bounds | None]) -> None:
@@ -43,7 +43,7 @@ class Sources:
                 self.activations[node] = applied_to
 
     def _gated(self, node: fx.Node) -> fx.Node | None:
-        """Returns the value that a product multiplies with a gate of itself, as SiLU written out does; else None."""
+        """Returns the node x of a product such as x * sigmoid(x), which is an activation of x; None for others."""
         if not self.net.is_a(node, MUL) or len(node.all_input_nodes) != 2 or len(node.args) != 2:
             return None
         in_place = self.net.name(node) in ("mul_", "imul")
@@ -54,7 +54,7 @@ class Sources:
             chain = [gate]
             while self._is_gate(chain[-1]) and chain[-1].all_input_nodes[0] is not value:
                 chain.append(chain[-1].all_input_nodes[0])
-            # Other readers of a value that is overwritten in place would read the product.
+            # If the product overwrites x in place, other nodes that read x would read the product.
             alone = not in_place or {*value.users} <= {node, chain[-1]}
             if self._is_gate(chain[-1]) and any(self._curves(step) for step in chain) and alone:
                 return value
@@ -64,12 +64,18 @@ class Sources:
         return self.net.is_a(node, _GATES)
 
     def _is_gate(self, node: fx.Node) -> bool:
-        """Returns whether a node computes a part of a gate from one value and numbers."""
+        """Returns whether a node can be a step from x to the other factor of x * sigmoid(x) and similar products.
+
+        Such a step has one node as input, and besides it only numbers.
+        """
         arithmetic = any(self.net.is_a(node, kind) for kind in (ADD, MUL, DIV))
         return len(node.all_input_nodes) == 1 and (arithmetic or self._curves(node))
 
     def _sign_preserving(self, node: fx.Node) -> list[fx.Node]:
-        """Returns the inputs whose signs a node preserves; for a product, the factor of one that is never negative."""
+        """Returns the inputs whose signs a node preserves; none where its output may have other signs.
+
+        For a product, that is the factor whose partner is never negative.
+        """
         net, bounds = self.net, self.bounds
         if net.is_a(node, PASSING):
             return inputs(node)
@@ -87,7 +93,7 @@ class Sources:
         return factors if len(factors) == 1 else []
 
     def _reaches_activation(self, node: fx.Node) -> bool:
-        """Returns whether a value comes from an activation through nodes that preserve signs."""
+        """Returns whether a node's value comes from an activation through nodes that preserve signs."""
         todo, seen = [node], set[fx.Node]()
         while todo:
             step = todo.pop()
@@ -99,7 +105,10 @@ class Sources:
         return False
 
     def of(self, layer: fx.Node) -> list[Source]:
-        """Returns the nodes that a layer's signs come from, behind nodes that preserve signs and behind activations."""
+        """Returns the nodes that determine the signs of a layer's input: it goes back through all that preserve signs.
+
+        It goes back through activations too, and lists both the activation and the node that it is applied to.
+        """
         todo, seen = [Source(node, False) for node in inputs(layer)], dict[Source, bool]()
         while todo:
             source = node, behind = todo.pop()

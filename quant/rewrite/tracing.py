@@ -18,9 +18,9 @@ SCALARS = (bool, int, float, str, type(None))
 
 
 class Inlined(nn.Module):
-    """Holds the children of a module whose own forward is now part of the graph, and returns that forward's output.
+    """Takes the place of a module whose forward has become part of the graph: it gets that output and returns it.
 
-    It keeps the module's path callable, so that forward hooks on `layer1` and the like still see its output.
+    The children stay in it under their names, and forward hooks on `layer1` and the like still see its output.
     """
 
     def __init__(self, inlined: nn.Module) -> None:
@@ -35,7 +35,7 @@ class Inlined(nn.Module):
 
 
 class _ByMode(nn.Module):
-    """A constant of the forward pass that depends on the mode, such as the `training` of F.dropout."""
+    """Returns one of two constants, in training and in evaluation, such as the argument `training` of F.dropout."""
 
     def __init__(self, in_training: Any, in_evaluation: Any) -> None:
         super().__init__()
@@ -46,7 +46,10 @@ class _ByMode(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Treats torch's own layers and binary layers as leaves; adds a node where the forward of another module ends."""
+    """A torch.fx tracer that does not look into torch's layers and binary layers, and marks where other modules end.
+
+    The mark is a call of the module itself with its own output, which `trace` then replaces by `Inlined`.
+    """
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         ours = isinstance(m, (BinaryLayer, Inlined, _ByMode))
@@ -67,7 +70,10 @@ def owner_path(node: fx.Node) -> str:
 
 
 def _trace_in(model: nn.Module, *, training: bool) -> fx.Graph:
-    """Returns the graph in one mode. Arguments of forward with a plain default are fixed at it and removed."""
+    """Returns the graph of the network in training or evaluation mode; every module's mode is restored.
+
+    Arguments of forward whose default is a number, a string or None are fixed at it and removed.
+    """
     parameters = inspect.signature(model.forward).parameters
     fixed = {name: p.default for name, p in parameters.items() if isinstance(p.default, SCALARS)}
     modes = {m: m.training for m in model.modules()}
@@ -89,9 +95,10 @@ def _trace_in(model: nn.Module, *, training: bool) -> fx.Graph:
 
 
 def trace(model: nn.Module, copied: nn.Module) -> fx.Graph:
-    """Returns the graph of model, with a `_ByMode` for each constant that differs between training and evaluation.
+    """Returns the torch.fx graph of model, which is valid in training and in evaluation.
 
-    copied: a copy of model, which is traced in evaluation. Raises TraceError where more than constants differs.
+    Constants that differ between the modes become `_ByMode` modules in model. copied: a copy of model, which is traced
+    in evaluation mode. Raises TraceError where the two graphs differ in more than constants.
     """
     graph, evaluation = _trace_in(model, training=True), _trace_in(copied, training=False)
     for a, b in zip_longest(list(graph.nodes), list(evaluation.nodes)):

@@ -1,4 +1,4 @@
-"""The verdict of `binarize`: whether a network is expected to learn with its binary layers."""
+"""Judges, for the report of `binarize`, whether a network can be expected to learn with its binary layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOTHING = "nothing is binary"
 
 
 def _has_norm(net: Net, layer: fx.Node) -> bool:
-    """Returns whether a norm follows a layer, with no other layer between them."""
+    """Returns whether a normalisation such as BatchNorm follows a layer, with no other layer between them."""
     todo, seen = [*layer.users], set[fx.Node]()
     while todo:
         node = todo.pop()
@@ -33,7 +33,11 @@ def _counted(paths: Sequence[str]) -> str:
 
 
 def find_verdict(net: Net, binary: Collection[str], *, starved: Sequence[str], unknown: Sequence[str]) -> str:
-    """Returns the verdict; binary: paths of binary layers; starved: paths of those that read values of one sign."""
+    """Returns the verdict of `binarize` on a network: "fit", "doubtful" or "does not work as it is", and why.
+
+    Without any binary layer it is `NOTHING`. binary: paths of the binary layers; starved: those whose input always has
+    the same sign; unknown: those of which this is not known.
+    """
     if not binary:
         return NOTHING
     depthwise, squeeze = ([*{net.path(n): None for n in find(net)}] for find in (depthwise_layers, squeeze_layers))

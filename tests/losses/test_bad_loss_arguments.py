@@ -86,7 +86,7 @@ def _crd(**kwargs: Any) -> CRD:
         ),
         (
             lambda: FT((3, 4, 4), (1, 4, 4)),
-            r"rate must be in \(0, 1\] and leave a factor channel of the teacher's 1, got 0.5",
+            r"rate must be in \(0, 1\] and keep at least 1 of the teacher's 1 channels, got 0.5",
         ),
         (lambda: FT((3, 4, 4), (4, 4, 4), rate=1.5), r"rate must be in \(0, 1\]"),
         (lambda: FT((3, 4, 4), (4, 4, 4)).paraphraser_loss(_z(2, 3, 4, 4)), r"teacher_map must be \(n, 4, h, w\)"),

@@ -72,7 +72,7 @@ def test_the_gradient_of_the_projection_is_that_of_the_poster() -> None:
 def test_a_single_sample_needs_no_batch_norm() -> None:
     z = torch.ones(1, 3)
     assert SRD(3, 3, norm="l2")(z, z).isfinite()
-    with pytest.raises(ValueError, match="for the statistics of BN, got 1"):
+    with pytest.raises(ValueError, match="for the variance of BatchNorm, got 1"):
         SRD(3, 3)(z, z)
 
 

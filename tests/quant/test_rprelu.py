@@ -43,7 +43,7 @@ def test_models_and_binarize_take_the_nonlinearity() -> None:
     assert made(normal(2, 3, 10, 10, dtype=torch.float32)).shape == (2, 3)
     unknown = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Unflatten(1, (8,)), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.Flatten())
     made, report = binarize(unknown, "reactnet", keep_last=False)
-    assert any("the channels that rprelu needs are unknown" in w for w in report.warnings)
+    assert any("rprelu needs a number of channels, unknown here" in w for w in report.warnings)
     rotated = binarize(plain, "rbnn").model.get_submodule("4")
     torch.testing.assert_close(
         rotated.weight_binarizer.alpha.detach(), plain[4].weight.detach().abs().flatten(1).mean(1)

@@ -25,10 +25,12 @@ class Branching(nn.Module):
 
 def test_untraceable_network() -> None:
     model = Branching().eval()
-    with pytest.warns(UserWarning, match="nothing was binarised, since Branching is not traceable: .*BinaryConv2d"):
+    with pytest.warns(
+        UserWarning, match="nothing was binarised, because torch.fx cannot trace Branching: .*BinaryConv2d"
+    ):
         same, report = binarize(model)
     assert not report.traced and report.reason and not report.changes
-    assert "nothing changed, the network is not traceable" in str(report) and "torch.fx" in str(report)
+    assert "nothing changed, because torch.fx cannot trace the network" in str(report) and "torch.fx" in str(report)
     assert type(same) is Branching and same is not model and not same.training
     assert torch.equal(same(images(1, 8)), model(images(1, 8)))
 

@@ -182,4 +182,4 @@ def test_a_nonlinearity_that_needs_no_channels_is_put_where_they_are_unknown(non
 def test_one_that_needs_them_becomes_hardtanh_with_a_warning() -> None:
     _, report = binarize(Unseen(), "reactnet")
     assert replaced(report) == {"relu()": "hardtanh: feeds body"}
-    assert report.warnings == ["relu() became hardtanh: the channels that rprelu needs are unknown"]
+    assert report.warnings == ["relu() became hardtanh: rprelu needs a number of channels, unknown here"]
