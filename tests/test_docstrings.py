@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 
 import bnn_itrd
+import bnn_itrd.models
 from bnn_itrd.export import to_onnx, traced_once
 from bnn_itrd.quant import BinaryConv2d
 
@@ -32,9 +33,12 @@ class Finder(doctest.DocTestFinder):
 
 
 def modules() -> list[str]:
-    """Every module of the package by its name."""
-    found = (module.name for module in pkgutil.walk_packages(bnn_itrd.__path__, "bnn_itrd."))
-    return [name for name in found if not any(part in f"{name}." for part in _SCRIPTS)]
+    """Every module of the package by its name; an editable installation has quant, models and export elsewhere."""
+    found = []
+    for package in (bnn_itrd, bnn_itrd.quant, bnn_itrd.models, bnn_itrd.export):
+        inside = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        found += [package.__name__, *(module.name for module in inside)]
+    return [name for name in dict.fromkeys(found) if not any(part in f"{name}." for part in _SCRIPTS)]
 
 
 @pytest.fixture
@@ -52,10 +56,13 @@ def student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
 
 
 def test_examples_of_docstrings_run(capsys: pytest.CaptureFixture[str], student: dict[str, object]) -> None:
-    runner = doctest.DocTestRunner()
+    runner, tried = doctest.DocTestRunner(), set()
     for name in modules():
         used = student if name.startswith("bnn_itrd.export") else {}
         for example in Finder().find(importlib.import_module(name), name, extraglobs=used):
             runner.run(example)
+            if example.examples:
+                tried.update(name.split(".")[1:2])
     assert runner.failures == 0, capsys.readouterr().out
+    assert tried > {"quant", "models", "export", "losses", "config"}
     assert runner.tries > 100
