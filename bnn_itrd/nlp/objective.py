@@ -24,13 +24,21 @@ def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
     """Returns the logits with -1e9 for padding, whose probability is then 0; (b, l), mask (b, l) -> (b, l).
 
     The result is in float32, or in the logits' dtype if that is wider.
+
+    >>> mask_logits(torch.zeros(1, 2), torch.tensor([[1, 0]])).softmax(1)
+    tensor([[1., 0.]])
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits.masked_fill(mask == 0, _MASKED)
 
 
 def token_rows(hidden: Tensor, rows: Tensor) -> Tensor:
-    """Returns the hidden states of the tokens in `rows` (see `Batch`), without padding; (b, l, d), (n,) -> (n, d)."""
+    """Returns the hidden states of the tokens in `rows` (see `Batch`), without padding; (b, l, d), (n,) -> (n, d).
+
+    >>> token_rows(torch.arange(6.0).reshape(1, 3, 2), torch.tensor([0, 2]))
+    tensor([[0., 1.],
+            [4., 5.]])
+    """
     return rearrange(hidden, "b l d -> (b l) d").index_select(0, rows)
 
 

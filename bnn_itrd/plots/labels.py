@@ -99,5 +99,9 @@ def _overlap(a: Box, b: Box) -> float:
 
 
 def nearest(box: Box, point: Point) -> Point:
-    """Returns the point of a box (left, top, right, bottom) that is nearest to the given point (x, y)."""
+    """Returns the point of a box (left, top, right, bottom) that is nearest to the given point (x, y).
+
+    >>> nearest((0.0, 0.0, 2.0, 1.0), (5.0, 0.5))
+    (2.0, 0.5)
+    """
     return min(max(point[0], box[0]), box[2]), min(max(point[1], box[1]), box[3])

@@ -66,7 +66,11 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def axis(low: float, high: float, start: float, stop: float, *, log: bool) -> Callable[[float], float]:
-    """Returns a function that maps values in [low, high] to pixels in [start, stop], linearly or by their logarithm."""
+    """Returns a function that maps values in [low, high] to pixels in [start, stop], linearly or by their logarithm.
+
+    >>> axis(0.0, 10.0, 100.0, 200.0, log=False)(5.0)
+    150.0
+    """
     warp: Callable[[float], float] = math.log if log else float
     span = warp(high) - warp(low) or 1.0
     return lambda value: start + (warp(value) - warp(low)) / span * (stop - start)
@@ -92,7 +96,11 @@ def frame(
 
 
 def spaced(x_ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Returns all ticks (pixel, text), or every second, third, ... of them, so that their texts do not overlap."""
+    """Returns all ticks (pixel, text), or every second, third, ... of them, so that their texts do not overlap.
+
+    >>> spaced([(0.0, "0.1"), (15.0, "0.2"), (30.0, "0.3"), (45.0, "0.4")])
+    [(0.0, '0.1'), (30.0, '0.3')]
+    """
     for step in range(1, len(x_ticks)):
         kept = x_ticks[::step]
         ends = [(x - text_width(text, TEXT) / 2, x + text_width(text, TEXT) / 2) for x, text in kept]
@@ -113,7 +121,11 @@ def svg(content: str, label: str, width: float = WIDTH, height: float = HEIGHT, 
 
 
 def short(text: str, limit: int) -> str:
-    """Returns the text; if it has more than `limit` letters, it is cut and ends in an ellipsis."""
+    """Returns the text; if it has more than `limit` letters, it is cut and ends in an ellipsis.
+
+    >>> short("confusion", 6)
+    'confu…'
+    """
     return text if len(text) <= limit else text[: limit - 1] + "\u2026"
 
 
@@ -121,5 +133,8 @@ def text_width(text: str, size: float) -> float:
     """Returns an estimate of a text's width in pixels, rather too large; `size` is the font's height in pixels.
 
     A Chinese, Japanese or Korean letter counts as wide as it is high.
+
+    >>> text_width("abc", 10.0)
+    18.0
     """
     return sum(size if ord(letter) > 0x2E80 else 0.6 * size for letter in text)

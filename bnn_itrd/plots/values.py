@@ -12,7 +12,11 @@ Point = tuple[float, float]
 
 
 def number(value: Any) -> float | None:
-    """Returns the value as a finite float, or None for anything else (None, text, a bool, NaN)."""
+    """Returns the value as a finite float, or None for anything else (None, text, a bool, NaN).
+
+    >>> number(3), number(None), number("3")
+    (3.0, None, None)
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(value)
@@ -48,6 +52,10 @@ def last_and_best(model: dict[str, Any]) -> tuple[Point, Point] | None:
 
     `model` is the network's entry in comparison.json. Its ``best_epoch`` is the best, or else the epoch with the
     highest accuracy.
+
+    >>> rows = [{"epoch": 1, "test_top1": 9.0}, {"epoch": 2, "test_top1": 8.0}]
+    >>> last_and_best({"curve": rows})
+    ((2.0, 8.0), (1.0, 9.0))
     """
     points = curve(model, "test_top1")
     if not points:
@@ -57,7 +65,11 @@ def last_and_best(model: dict[str, Any]) -> tuple[Point, Point] | None:
 
 
 def second_half(points: Sequence[Point]) -> list[Point]:
-    """Returns the points (epoch, value) of a curve in the second half of its epochs."""
+    """Returns the points (epoch, value) of a curve in the second half of its epochs.
+
+    >>> second_half([(1, 5.0), (2, 7.0), (3, 8.0), (4, 8.5)])
+    [(2, 7.0), (3, 8.0), (4, 8.5)]
+    """
     return [point for point in points if point[0] >= points[-1][0] / 2]
 
 
@@ -65,5 +77,8 @@ def log_suits(values: Sequence[float]) -> bool:
     """Returns whether a logarithmic axis suits the values: all are above 0, and they span more than a factor of 30.
 
     There must be one value or more.
+
+    >>> log_suits([0.1, 4.0]), log_suits([1.0, 4.0])
+    (True, False)
     """
     return min(values) > 0 and max(values) > 30 * min(values)

@@ -25,6 +25,9 @@ def interval_range(top1: float | None, images: int | None) -> str:
     """Returns the 95 % interval of a top-1 accuracy in percent as HTML, such as "96.1-98.3".
 
     It is "" if the accuracy or the number of test images is not known.
+
+    >>> interval_range(90.0, 1000)
+    '<span class="range">88.0&ndash;91.7</span>'
     """
     if top1 is None or not images or not 0 <= top1 <= 100:
         return ""

@@ -120,18 +120,30 @@ def _method(name: str) -> str:
 
 
 def model_top1(model: dict[str, Any]) -> float | None:
-    """Returns a network's top-1 accuracy after the last epoch, or, if that is missing, of the best epoch; or None."""
+    """Returns a network's top-1 accuracy after the last epoch, or, if that is missing, of the best epoch; or None.
+
+    >>> model_top1({"top1_last": None, "top1_best": 97.5})
+    97.5
+    """
     last = number(model.get("top1_last"))
     return number(model.get("top1_best")) if last is None else last
 
 
 def points_above(model: dict[str, Any], teacher: dict[str, Any] | None) -> float | None:
-    """Returns by how many percentage points a network's top-1 is above its teacher's; None if one is not known."""
+    """Returns by how many percentage points a network's top-1 is above its teacher's; None if one is not known.
+
+    >>> points_above({"top1_last": 97.0}, {"top1_last": 98.5})
+    -1.5
+    """
     mine, theirs = model_top1(model), None if teacher is None else model_top1(teacher)
     return None if mine is None or theirs is None else mine - theirs
 
 
 def size_ratio(teacher: dict[str, Any], model: dict[str, Any]) -> float | None:
-    """Returns the size of the teacher's exported file divided by the network's; None if one is not known."""
+    """Returns the size of the teacher's exported file divided by the network's; None if one is not known.
+
+    >>> size_ratio({"bytes": 1000}, {"bytes": 40})
+    25.0
+    """
     big, small = number(teacher.get("bytes")), number(model.get("bytes"))
     return big / small if big and small else None
