@@ -84,7 +84,7 @@ class Distiller(nn.Module):
 
 
 def gather(x: Tensor) -> Tensor:
-    """Returns the rows of all processes joined, (n, d) -> (processes * n, d), with gradients; x itself if there is one.
+    """Returns the rows of all processes joined, (n, d) -> (processes * n, d), with gradients; x in a single process.
 
     A loss of the result is the same in every process. Its gradient equals that of one process with the global batch:
     the backward pass adds up the processes' gradients of a row, and data-parallel training averages over processes.

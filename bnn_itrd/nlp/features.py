@@ -123,8 +123,8 @@ def _answer_tokens(example: Example, offsets: np.ndarray[Any, Any]) -> tuple[int
 def pad_windows(windows: Sequence[Window], *, pad_id: int, max_rows: int | None = None, seed: int = 0) -> Batch:
     """Returns the windows as one batch, padded with `pad_id` to the longest.
 
-    `Batch.rows` has all tokens but the padding; if there are more than `max_rows`, this many are drawn by `seed`. They
-    are found on the CPU, because on a GPU the training would wait for their number.
+    `Batch.rows` has all tokens but the padding; if there are more than `max_rows`, this many are drawn at random with
+    `seed`. The padding is found on the CPU, because on a GPU the training would wait for the number of tokens.
     """
     length = max(len(window.ids) for window in windows)
     ids = np.full((len(windows), length), pad_id, dtype=np.int64)

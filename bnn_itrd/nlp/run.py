@@ -179,7 +179,7 @@ def _train_and_compare(
 def _check_folder(
     config: SquadConfig, out: Path, begun: dict[str, Any], facts: dict[str, Any], fine_tuned: bool
 ) -> None:
-    """Raises UserError if the folder has a run with other settings; nothing in the folder is changed before this."""
+    """Raises UserError if the folder has a run with other settings; called before anything in it is changed."""
     for name in ("teacher", *config.students):
         last = out / name / "last.pt"
         if last.exists() and not (name == "teacher" and fine_tuned):

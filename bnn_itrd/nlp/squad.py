@@ -37,8 +37,8 @@ def read_squad(path: Path, *, training: bool) -> list[Example]:
 
     An answer may stand up to two characters away from its `answer_start`, which is corrected. With `training`, an
     answer that stands elsewhere is an error; the evaluation reads only the answers' texts.
-    Raises UserError if the file is missing, is not JSON or has another structure, if it has no questions, the same id
-    twice, or a question without an answer (as SQuAD 2.0 has).
+    Raises UserError if the file is missing, is not JSON, or has another structure; also if it has no questions, has the
+    same id twice, or has a question without an answer (as SQuAD 2.0 does).
     """
     if not path.is_file():
         raise UserError(

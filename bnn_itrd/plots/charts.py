@@ -153,7 +153,7 @@ def bar_chart(bars: Sequence[tuple[str, float]], *, low: float, high: float, col
     """Returns an SVG of horizontal bars, one for each (name, change in percentage points), to both sides of 0.
 
     Gains are at the right of 0, losses at the left. `low` (0 or below) and `high` (0 or above) are the ends of the
-    axis, so that several charts can have the same. colour: CSS colour of the bars; label: text for screen readers.
+    axis, so that several charts can have equal axes. colour: CSS colour of the bars; label: text for screen readers.
     """
     row, width = 22, WIDTH
     height = row * len(bars) + 8

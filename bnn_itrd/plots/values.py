@@ -50,8 +50,8 @@ def curve(model: dict[str, Any], key: str, part: str | None = None) -> list[Poin
 def last_and_best(model: dict[str, Any]) -> tuple[Point, Point] | None:
     """Returns the points (epoch, test accuracy) of a network's last and best epoch, or None if it has no curve.
 
-    `model` is the network's entry in comparison.json. Its ``best_epoch`` is the best, or else the epoch with the
-    highest accuracy.
+    `model` is the network's entry in comparison.json. Its ``best_epoch`` names the best epoch; if that is missing, the
+    best is the epoch with the highest accuracy.
 
     >>> rows = [{"epoch": 1, "test_top1": 9.0}, {"epoch": 2, "test_top1": 8.0}]
     >>> last_and_best({"curve": rows})

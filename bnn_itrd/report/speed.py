@@ -65,7 +65,8 @@ def speeds(view: View, model: dict[str, Any]) -> list[Speed]:
 def speed_in_words(view: View, model: dict[str, Any]) -> str:
     """Returns a student's speed in words: "2.6 times as fast as its teacher with the native library (2.4 to 2.8)".
 
-    Each form in which it was timed adds a part. The result is "" if the teacher or the student was not timed.
+    If it was also timed in stock onnxruntime, without that library, a second part follows. The result is "" if the
+    teacher or the student was not timed.
     """
     parts: list[str] = []
     for speed in speeds(view, model):

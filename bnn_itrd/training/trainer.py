@@ -243,7 +243,10 @@ class Trainer(BaseTrainer):
         )
 
     def _pass(self, data: ImageData, progress: Progress, *, number: int, preparing: bool) -> dict[str, Any]:
-        """Trains on all images once, in epoch `number` (from 0) of preparation or training; returns its row."""
+        """Trains on all images once; returns the epoch's row of metrics.csv, or of preparation.csv if `preparing`.
+
+        `number` is the epoch's number, from 0, in the training or in the preparation before it.
+        """
         config, fabric = self.config, self.fabric
         steps_per_epoch = steps_in_epoch(config, len(data.train), fabric.world_size)
         epoch = _PREPARATION + number if preparing else number

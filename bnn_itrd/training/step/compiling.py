@@ -99,6 +99,7 @@ class CompiledForms:
 
     @property
     def form(self) -> Form:
+        """The current way of running a step: a mode of torch.compile, or "eager"."""
         return self._left[0]
 
     @property
@@ -107,11 +108,11 @@ class CompiledForms:
 
     @property
     def on_trial(self) -> bool:
-        """Whether the current form is in its first steps, in which it may fail, and there is another form to try."""
+        """Whether the current way of running a step is in its first steps, and another one is left if it fails."""
         return len(self._left) > 1 and self._worked < _TRIAL_STEPS
 
     def apply(self, module: nn.Module) -> nn.Module:
-        """Returns the module, compiled as the current form says.
+        """Returns the module compiled in the current mode, or the module itself in eager mode.
 
         Compiled code of earlier trainings is dropped first, because torch keeps only eight versions of a function: the
         step of a ninth network in this process would run uncompiled.
@@ -123,7 +124,7 @@ class CompiledForms:
         return torch.compile(module, mode=mode)  # type: ignore[return-value]
 
     def begin(self) -> None:
-        """Puts the current form on trial again; called before steps of another kind, which are compiled again."""
+        """Lets the next steps count as first steps again, which may fail; called before other code is compiled."""
         self._worked = 0
 
     def worked(self) -> None:
@@ -131,7 +132,10 @@ class CompiledForms:
         self._worked += 1
 
     def give_up(self, error: Exception) -> str:
-        """Changes to the next form after an error, and returns a line about it; `on_trial` must be true."""
+        """Changes to the next way of running a step, because of an error, and returns a line of output about it.
+
+        There must be a next one, as `on_trial` says.
+        """
         failed = self._left.pop(0)
         self._worked = 0
         torch.compiler.reset()  # frees the memory of the CUDA graphs

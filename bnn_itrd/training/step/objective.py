@@ -132,7 +132,7 @@ class Objective(nn.Module):
         return total * len(counts) / counts.sum().clamp(min=1)
 
     def _prepare(self, images: Tensor, labels: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the loss and its parts for a step of the preparation, before the training; right answers are 0."""
+        """Returns the loss, its parts, and 0 right answers, for a step of the preparation (before the training)."""
         assert self._observed is not None
         student, teacher = self._observed
         with torch.no_grad():
