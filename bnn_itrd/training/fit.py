@@ -76,19 +76,13 @@ def fit(
     preparation.csv if there is a preparation, and TensorBoard files (see `TrainingFiles`). All hooks on the networks
     are removed at the end. In a student in training mode, a BatchNorm that is in evaluation mode stays in that mode.
 
-    Args:
-        student, teacher: the network to train, and the one it learns from, or None
-        data: the images; train, distill, fabric, log: the settings
-        out: folder of the training
-        identity: the configuration that must be the same if the training is continued
-        title: name of the network in the output
-        begin: function called on the first process of a new training, after all checks and before anything is written
-        after_epoch: function called with the number of epochs done
-        deadline: time of `time.monotonic` at which to stop; None means ``train.max_seconds`` from now
+    `teacher` is the network it learns from, or None; `title` names the student in the output. `identity` is the
+    configuration that must be the same if the training is continued. `begin` is called on the first process of a new
+    training, after all checks and before anything is written, and `after_epoch` with the number of epochs done.
+    `deadline` is the time of `time.monotonic` at which to stop; None means ``train.max_seconds`` from now.
 
-    Warns if most of the student is frozen. Raises Unfinished if the next epoch would end after the deadline. Raises
-    UserError if `out` has another configuration, a batch is larger than the data, a distiller does not fit the
-    networks, the student has nothing to train, or the loss is not finite.
+    Warns if most of the student is frozen. Raises Unfinished if the next epoch would end too late, and UserError if the
+    settings do not fit `out`, the data or the networks, the student has nothing to train, or the loss is not finite.
     """
     limit = TimeLimit.of(deadline, train, title, fabric)
     steps = steps_in_epoch(train, len(data.train), fabric.world_size)
