@@ -1,4 +1,4 @@
-"""The base class of distillers, which compute a term of the loss from a student's and a teacher's `Outputs`."""
+"""`Distiller`, the base class of distillation losses, which compare a student's outputs with its teacher's."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ __all__ = ["Distiller", "gather", "measure"]
 
 
 def measure(model: nn.Module, input_shape: Sequence[int]) -> Sizes:
-    """Returns the sizes of a network's `Outputs` for images (c, h, w), from a forward of two zero images.
+    """Returns the sizes of a network's logits, representation and stages, measured in one forward pass.
 
-    The forward is in evaluation mode, and works on the meta device, where it needs no memory. Where the output of a
-    stage is no map (n, c, h, w), `stages` is empty.
+    `input_shape` is the (c, h, w) of an image. The pass takes two images of zeros and runs in evaluation mode. It also
+    works on the meta device, where it needs no memory. `stages` of the result is empty if a stage's output is not of
+    shape (n, c, h, w).
 
     >>> from bnn_itrd.models import resnet8
     >>> measure(resnet8(10), (3, 32, 32))
@@ -37,18 +38,22 @@ def measure(model: nn.Module, input_shape: Sequence[int]) -> Sizes:
 
 
 class Distiller(nn.Module):
-    """A term of the loss, with its own parameters and buffers.
+    """A distillation loss: a module that computes one term of the loss from the student's and the teacher's outputs.
 
-    It is called with (student outputs, teacher outputs, labels, sample indices) and returns a scalar, (). Its
-    parameters are trained with the student's, and the checkpoint holds its parameters and buffers (a memory bank, for
-    instance).
+    A subclass defines `forward`, which returns a scalar, (). The distiller's parameters are trained together with the
+    student's. A checkpoint saves its parameters and buffers, for instance a memory bank of features.
 
-    preparation_epochs: epochs of a preparation before the training, in which only `prepare` is minimised; `prepared` is
-    called at its end; preparation_lr: the learning rate there, by default the training's; prepares_student: whether the
-    student is trained in the preparation (else its outputs are None there); only_prepares: whether the term is left out
-    of the training itself; reads_labels: whether it needs one label per image, so that it cannot be used with
-    unlabelled images, mixup or CutMix; watches: whether `watch` is called at the end of an epoch; replicated: names of
-    buffers that each process computes from the global batch, so that they need no synchronisation.
+    A distiller may ask for a preparation: epochs before the training, in which only the loss that `prepare` returns is
+    minimised. `prepared` is called after the last of them.
+
+    Attributes:
+        preparation_epochs: number of epochs of the preparation; 0 means that there is none
+        preparation_lr: learning rate in the preparation; None means the training's
+        prepares_student: whether the preparation trains the student; if not, `prepare` gets None for its outputs
+        only_prepares: whether `forward` is left out of the training's loss, so that only the preparation counts
+        reads_labels: whether every image needs exactly one label, which rules out unlabelled images, mixup and CutMix
+        watches: whether `watch` is called at the end of each epoch
+        replicated: names of buffers that are equal in all processes, because each computes them from the global batch
     """
 
     preparation_epochs = 0
@@ -60,26 +65,29 @@ class Distiller(nn.Module):
     replicated: tuple[str, ...] = ()
 
     def forward(self, student: Outputs, teacher: Outputs, labels: Tensor, indices: Tensor) -> Tensor:
-        """Returns the term of a batch, ()."""
+        """Returns this term of a batch's loss, (); labels: (n,); indices: (n,) places of the images in the data set."""
         raise NotImplementedError(f"{type(self).__name__} has no forward(student, teacher, labels, indices)")
 
     def prepare(self, student: Outputs | None, teacher: Outputs, labels: Tensor, indices: Tensor) -> Tensor:
-        """Returns the loss of the preparation before the training, ()."""
+        """Returns the loss of a batch, (), in the preparation, which means epochs before the training.
+
+        `student` is None unless `prepares_student` is set; labels and indices are as in `forward`.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no prepare(student, teacher, labels, indices)")
 
     def prepared(self) -> None:
-        """Freezes parameters that are not trained after the preparation."""
+        """Freezes parameters that are not trained any more; called once, after the preparation (`prepare`)."""
 
     def watch(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """Returns columns of metrics.csv for a batch, name -> (); both networks are in evaluation mode."""
+        """Returns statistics of a batch for metrics.csv, column -> scalar; both networks are in evaluation mode."""
         return {}
 
 
 def gather(x: Tensor) -> Tensor:
-    """Returns the rows of all processes, (n, d) -> (world * n, d), with gradients; x itself in a single process.
+    """Returns the rows of all processes joined, (n, d) -> (processes * n, d), with gradients; x in a single process.
 
-    Every process then computes the same global loss. The backward pass sums the processes' gradients of a row, and
-    data-parallel training averages over processes, which gives the gradient of one process with the global batch.
+    A loss of the result is the same in every process. Its gradient equals that of one process with the global batch:
+    the backward pass adds up the processes' gradients of a row, and data-parallel training averages over processes.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return x

@@ -1,4 +1,4 @@
-"""Arguments for a user's own class, factory or function, chosen by its signature. Loads without torch."""
+"""Chooses, by its signature, the arguments with which a user's own loss class or function is called; loads no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bnn_itrd.errors import UserError, unknown
 
 __all__ = ["OUTPUTS", "Call", "call_of", "is_term", "parameters_of", "shown"]
 
-# The arguments of a term of the loss, in this order; the last is passed only to terms that have a parameter for it.
+# The arguments of a distillation loss, in this order. The last is passed only to losses with a parameter for it.
 OUTPUTS = ("student", "teacher", "labels", "indices")
 _OURS = ("setting", "config", "weight")
 _WEIGHTED = ("weight", "warmup_epochs", "final")
@@ -23,14 +23,19 @@ Parameters = Mapping[str, inspect.Parameter]
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """Keyword arguments for a user's class, factory or function; weighs: whether it applies its weight itself."""
+    """Keyword arguments for a call of a user's class or function.
+
+    `weighs` is true if the user's code has a parameter for the loss's weight, and so applies the weight itself.
+    """
 
     arguments: dict[str, Any]
     weighs: bool
 
 
 def parameters_of(function: Callable[..., Any]) -> Parameters:
-    """Returns the parameters of a function or class; those of a term for a function in C, which has no signature.
+    """Returns the parameters of a function or class, name -> `inspect.Parameter`.
+
+    A function written in C may have no signature: it is taken to have the parameters student, teacher, labels.
 
     >>> list(parameters_of(lambda student, teacher, labels: 0))
     ['student', 'teacher', 'labels']
@@ -51,7 +56,10 @@ def _takes_any(parameters: Parameters) -> bool:
 
 
 def is_term(parameters: Parameters) -> bool:
-    """Returns whether a function is a term of the loss itself, (student, teacher, labels), not a factory of one.
+    """Returns whether a function is itself a loss (student, teacher, labels); otherwise it is a factory of a loss.
+
+    It is a loss if it has three or more positional parameters, of which the first three are not ``setting``,
+    ``config`` or ``weight``; these are a factory's.
 
     >>> is_term(parameters_of(lambda s, t, y: 0)), is_term(parameters_of(lambda setting, power=2: 0))
     (True, False)
@@ -61,9 +69,10 @@ def is_term(parameters: Parameters) -> bool:
 
 
 def shown(parameters: Parameters) -> int:
-    """Returns how many of OUTPUTS a term is called with: three, or four if its fourth parameter is ``indices``.
+    """Returns with how many positional arguments a user's loss is called: three, or four if it takes the indices.
 
-    A fourth parameter of another name is an option of the term.
+    Three are the student's outputs, the teacher's outputs and the labels. The sample indices are passed too if the
+    fourth parameter is called ``indices``; with another name it is an option of the loss.
 
     >>> shown(parameters_of(lambda s, t, y, power: 0)), shown(parameters_of(lambda s, t, y, indices: 0))
     (3, 4)
@@ -85,16 +94,21 @@ def call_of(
     *,
     skip: int = 0,
 ) -> Call:
-    """Returns the keyword arguments for a user's class, factory or function.
+    """Returns the keyword arguments with which a user's class or function is called.
 
-    config: its name, weight and schedule. options: the user's values, for its parameters or for the fields of the
-    dataclass that annotates its parameter `config`. skip: number of its first parameters that are passed by position.
+    Args:
+        function: the user's class or function
+        parameters: its parameters, from `parameters_of`
+        config: the loss's name, weight and schedule
+        setting: the sizes of both networks' outputs, passed if there is a parameter ``setting``
+        options: the user's values for its parameters, or for the fields of the dataclass that annotates ``config``
+        skip: number of leading parameters that the caller passes by position
 
     >>> make = lambda setting, power=2: None
     >>> call_of(make, parameters_of(make), Weighted(), None, {"power": 3})
     Call(arguments={'setting': None, 'power': 3}, weighs=False)
 
-    Raises UserError on an unknown option, a missing one, and a default weight that would have no effect.
+    Raises UserError if an option is unknown or missing, and if the function has a default weight that is never used.
     """
     first = {p.name for p in _places(parameters)[:skip]}
     named = {n: p.default for n, p in parameters.items() if n not in first and p.kind not in _VARIABLE}
@@ -113,8 +127,8 @@ def call_of(
     lacking += [n for n, f in fields.items() if n not in values and _required(f)]
     if lacking:
         raise UserError(
-            f"{config.name} requires {', '.join(lacking)}, which is not given: add it where its weight is given. (A "
-            "function that is the loss itself takes student, teacher, labels.)"
+            f"{config.name} has no value for {', '.join(lacking)}: give one next to its weight (if {config.name} is "
+            "itself a loss function, its first three parameters must be student, teacher, labels)"
         )
     if kind is not None:
         arguments["config"] = kind(**values)
@@ -127,7 +141,7 @@ _VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 
 def _config_class(function: Callable[..., Any], config: Weighted) -> Any:
-    """Returns the user's dataclass that annotates the parameter `config`; None where there is none."""
+    """Returns the user's own dataclass if it annotates the function's parameter `config`, else None."""
     try:
         hint = get_type_hints(function.__init__ if isinstance(function, type) else function).get("config")  # type: ignore[misc]
     except Exception:  # the annotation may be a name that only a type checker resolves
@@ -143,6 +157,6 @@ def _required(field: dataclasses.Field[Any]) -> bool:
 def _check_default(config: Weighted, default: Any) -> None:
     if isinstance(default, int | float) and default != 1.0 and config.weight == 1.0:
         raise UserError(
-            f"{config.name} has the default weight {default}, but a distiller's weight is 1.0 where none is given: "
-            f"give the weight (weight: {default}), or remove that default"
+            f"{config.name}'s own default weight, {default}, has no effect, because a distiller's weight is 1.0 unless "
+            f"the configuration gives one: add weight: {default} there, or remove that default"
         )

@@ -1,4 +1,7 @@
-"""The base class of methods: options, loss, the loss's inputs, and facts for the docs. Loads without torch."""
+"""`Method`, the base class of the distillation methods: a method's options, and how its loss is made and called.
+
+The module loads without torch, so that a command can list the options quickly.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,17 @@ __all__ = ["Facts", "Method"]
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Facts about a method, from which the tables of docs/reference/distillers.md are made.
+    """Facts about a distillation method, from which the tables of docs/reference/distillers.md are written.
 
-    matches: the outputs that it compares; owns: the layers trained with the student and dropped afterwards; reduction:
-    the reduction that the default weight belongs to; source: authors and year; global_batch, own_part: options with
-    which, in several processes, its statistics are over the global batch or over each process's part of it (over single
-    samples where both are empty), with ``{name}`` for the method's name; found: option -> the paper's result, and
-    where.
+    Args:
+        matches: what the method compares
+        reduction: how the loss sums and averages, on which the right size of the default weight depends
+        source: authors and year of the paper
+        owns: layers that are trained with the student and dropped after the training
+        global_batch: text for the table of several processes: with which options statistics are over the global batch
+        own_part: the same, for statistics over each process's part of the batch; if both are empty, the loss is a mean
+            over samples and needs no statistics; ``{name}`` stands for the method's name
+        found: option -> what the paper found about it, and where
     """
 
     matches: str
@@ -41,55 +48,58 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Method(Weighted):
-    """A distillation method, defined completely by its subclass.
+    """Base class of the distillation methods; a subclass, such as `KDConfig`, defines one method.
 
-    The fields are the options, with their defaults and rules. `loss` makes the loss, `term` calls it with the outputs
-    of the two networks, `check` refuses networks that do not fit, and `prepare` and `prepared` are the preparation
-    before the training. `Term` is the distiller that runs a method. Torch is imported inside the functions only, so
-    that the options load without it.
+    The fields of the subclass are the method's options. `check` raises an error if the two networks do not fit, `loss`
+    makes the loss, and `term` calls the loss with the networks' outputs. `prepare` and `prepared` are for methods with
+    a preparation, which means epochs before the training in which helper layers or the student's stages are trained.
+    `Term` wraps a method as a `Distiller`. Torch is imported inside the functions, so that the options load quickly.
     """
 
     facts: ClassVar[Facts]
-    # Whether it needs the label of every image.
+    # Whether the loss needs the label of every image.
     reads_labels: ClassVar[bool] = False
     # Whether the teacher must have the student's classes.
     compares_logits: ClassVar[bool] = False
-    # Whether the student is trained in the preparation.
+    # Whether the preparation trains the student.
     prepares_student: ClassVar[bool] = False
-    # Names of buffers that every process computes from the global batch, so that they need no synchronisation.
+    # Names of buffers that are equal in all processes, because each process computes them from the global batch.
     replicated: ClassVar[tuple[str, ...]] = ()
-    # Argument of the loss -> option, where their names differ.
+    # The option's name for an argument of the loss, where the two names differ.
     renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     @property
     def kept_as(self) -> tuple[str, ...]:
-        """The names of the loss in a checkpoint."""
+        """The attributes of `Term` that hold the loss, and so the prefixes of its parameters in a checkpoint."""
         return ("loss",)
 
     @property
     def gathers(self) -> bool:
-        """Whether the loss gets the representations and sample indices of all processes, not each process's own."""
+        """Whether the loss gets the representations and sample indices of all processes, joined by `gather`."""
         return False
 
     def check(self, setting: Setting) -> None:
-        """Raises UserError where the two networks do not fit, before the loss is made."""
+        """Raises UserError if the method cannot compare these two networks; it is called before the loss is made."""
 
     def loss(self, setting: Setting) -> Any:
-        """Returns the loss: a module with its parameters, or a function."""
+        """Returns the method's loss for networks of these sizes: a module, or a function if it has no parameters."""
         raise NotImplementedError
 
     def term(
         self, loss: Any, student: Outputs, teacher: Outputs, labels: Tensor, indices: Tensor
     ) -> Tensor | Sequence[Tensor]:
-        """Returns the loss of a batch without its weight, (); or one loss per stage, which are added."""
+        """Returns the unweighted loss of a batch, (), or several losses to be added, such as one for each stage.
+
+        loss: the result of `loss`; labels, indices: (n,), the images' labels and their places in the data set.
+        """
         raise NotImplementedError
 
     def prepare(self, loss: Any, student: Outputs | None, teacher: Outputs) -> Tensor:
-        """Returns the loss, (), of a batch of the preparation, which are epochs before the training."""
+        """Returns the loss of a batch, (), in the preparation, the epochs before the training."""
         raise NotImplementedError
 
     def prepared(self, loss: Any) -> None:
-        """Freezes parameters that are not trained after the preparation."""
+        """Freezes parameters that are not trained any more; called once, after the preparation (`prepare`)."""
 
     @property
     def watches(self) -> bool:
@@ -97,14 +107,14 @@ class Method(Weighted):
         return False
 
     def watch(self, loss: Any, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """Returns columns of metrics.csv for a batch at the end of an epoch, name -> (); it changes nothing."""
+        """Returns statistics of a batch for metrics.csv, column name -> scalar; called at the end of each epoch."""
         return {}
 
     def _require_preparation_lr(self, lr: float | None) -> None:
-        """Raises UserError unless the learning rate of the preparation is None or > 0 and finite."""
+        """Raises UserError unless the option `preparation_lr` is None, or finite and above 0."""
         self._require(lr is None or (math.isfinite(lr) and lr > 0), "preparation_lr", "> 0 and finite")
 
     def _require_no_schedule(self) -> None:
-        """Raises UserError on a schedule of the weight, for a term that is used only in the preparation."""
+        """Raises UserError if the weight has a schedule, which a loss used only before the training cannot follow."""
         for name, value in (("warmup_epochs", 0.0), ("final", 1.0)):
             self._require(getattr(self, name) == value, name, f"{value}: the term ends before the training begins")

@@ -1,4 +1,4 @@
-"""The table of the methods: name on the command line and in recipes -> class. Loads without torch."""
+"""`METHODS`, the distillation methods by their names on the command line and in recipes; loads without torch."""
 
 from __future__ import annotations
 

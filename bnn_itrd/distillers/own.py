@@ -1,4 +1,4 @@
-"""Makes a distiller from a user's own object, class, factory or function, and tries it."""
+"""Makes a distiller from a user's own object, class or function, and calls it once to see that it works."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from bnn_itrd.models import Outputs
 __all__ = ["Own", "make_own"]
 
 _EXPECTED = (
-    "expected a Distiller, its class, a factory of (setting, config, weight, options of its own) that returns one, or "
-    "a function (student, teacher, labels) -> loss"
+    "expected a Distiller, a subclass of it, a function (student, teacher, labels) -> loss, or a function of setting, "
+    "config, weight and its own options that returns one of these"
 )
 
 
 class Own(Distiller):
-    """A user's own term times its weight; a checkpoint has its parameters and buffers below `inner`.
+    """Wraps a user's own loss as a `Distiller`, and multiplies it by its weight.
 
-    inner: a module or function, called with (student outputs, teacher outputs, labels), and with the sample indices
-    where its signature has a fourth parameter for them. The attributes of a `Distiller` are taken over.
-    Raises UserError where it takes other arguments, and where its result is no scalar.
+    `inner` is the user's module or function. It is called with (student outputs, teacher outputs, labels), and with
+    the sample indices if it has a fourth parameter ``indices``. If it is itself a `Distiller`, its attributes, such as
+    `preparation_epochs`, are copied. In a checkpoint, its parameters and buffers stand under the prefix ``inner.``.
+    Raises UserError if `inner` takes other arguments, or if a call returns anything but a scalar tensor.
     """
 
     def __init__(self, name: str, inner: Callable[..., Tensor], *, weight: float) -> None:
@@ -63,27 +64,31 @@ class Own(Distiller):
         if isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point():
             return value
         got = f"a tensor of {tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else repr(value)
-        raise UserError(f"{self.name} must give a scalar, a floating-point tensor of shape (), got {got}")
+        raise UserError(f"{self.name} must return a scalar, a floating-point tensor of shape (), got {got}")
 
 
 def _shown(name: str, inner: Callable[..., Tensor]) -> int:
-    """Returns how many of OUTPUTS it is called with. Raises UserError where its signature takes too few or too many."""
+    """Returns with how many positional arguments a user's loss is called: 3, or 4 with the sample indices.
+
+    Raises UserError if it cannot be called with that many.
+    """
     parameters = parameters_of(inner.forward if isinstance(inner, nn.Module) else inner)
     count = shown(parameters)
     try:
         inspect.Signature(list(parameters.values())).bind(*OUTPUTS[:count])
     except TypeError as error:
         raise UserError(
-            f"{name} must take (student, teacher, labels), or (student, teacher, labels, indices), and takes "
-            f"({', '.join(parameters)}): {error}"
+            f"{name} takes ({', '.join(parameters)}), but it is called with (student, teacher, labels) or (student, "
+            f"teacher, labels, indices): {error}"
         ) from error
     return count
 
 
 def make_own(thing: Any, config: Weighted, setting: Setting, options: Mapping[str, Any]) -> Own:
-    """Returns the distiller made from a user's object, class, factory or function, after a trial on random outputs.
+    """Returns the distiller made from a user's own loss, after one call of it on random outputs.
 
-    config: its name, weight and schedule; options: the keyword arguments that the user gave.
+    `thing` is a module, a subclass of `Distiller` or another module, a loss function, or a function that returns a
+    loss. `config` has its name, weight and schedule, `options` the keyword arguments that the user gave for it.
 
     >>> import torch
     >>> from bnn_itrd.distillers import Sizes, Weighted
@@ -93,22 +98,23 @@ def make_own(thing: Any, config: Weighted, setting: Setting, options: Mapping[st
     >>> make_own(mean, Weighted(weight=2.0), Setting(sizes, sizes, torch.zeros(0)), {"power": 2}).weight
     2.0
 
-    Raises UserError on any other object, on options that it does not take, and where the trial fails (`try_out`).
+    Raises UserError if `thing` is none of these, if it does not take an option, or if the call fails (`try_out`).
     """
     name = config.name
     if isinstance(thing, nn.Module):
         if options:
             raise UserError(
-                f"{name} is an object and takes no options, got {', '.join(options)}: give its class instead"
+                f"{name} is a module that is already made, so it takes no options (got {', '.join(options)}): give its "
+                "class instead"
             )
         made = Own(name, thing, weight=config.weight)
     elif isinstance(thing, type) and not issubclass(thing, nn.Module):
-        raise UserError(f"{name} is a class, but neither a Distiller nor another torch.nn.Module: {_EXPECTED}")
+        raise UserError(f"{name} is a class, but not a subclass of Distiller or torch.nn.Module: {_EXPECTED}")
     elif callable(thing):
         inner, weighs = _called(thing, config, setting, options)
         made = Own(name, inner, weight=1.0 if weighs else config.weight)
     else:
-        raise UserError(f"{name} is no distiller: {_EXPECTED}, got {thing!r}")
+        raise UserError(f"{name} is {thing!r}, which is not a distiller: {_EXPECTED}")
     try_out(name, made, setting)
     return made
 
@@ -116,7 +122,7 @@ def make_own(thing: Any, config: Weighted, setting: Setting, options: Mapping[st
 def _called(
     thing: Callable[..., Any], config: Weighted, setting: Setting, options: Mapping[str, Any]
 ) -> tuple[Callable[..., Tensor], bool]:
-    """Returns the term that a class, factory or function gives, and whether it applies its weight itself."""
+    """Returns the loss that a user's class or function is or makes, and whether the loss applies its weight itself."""
     name, parameters = config.name, parameters_of(thing)
     if not isinstance(thing, type):
         if is_term(parameters):
@@ -130,7 +136,7 @@ def _called(
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{name} could not be made: {type(error).__name__}: {error}") from error
+        raise UserError(f"the call that makes {name} failed with {type(error).__name__}: {error}") from error
     if not callable(made):
-        raise UserError(f"{name} returned {made!r}: {_EXPECTED}")
+        raise UserError(f"{name} returned {made!r}, which is not a loss: {_EXPECTED}")
     return made, call.weighs

@@ -1,6 +1,7 @@
-"""The tables of docs/reference/distillers.md, made from the methods' `Facts` and options. Loads without torch.
+"""Writes the tables of docs/reference/distillers.md from the distillation methods' options and facts.
 
-``python -m bnn_itrd.distillers.tables docs/reference/distillers.md`` writes each table behind its mark in the page.
+``python -m bnn_itrd.distillers.tables docs/reference/distillers.md`` replaces each table in the page. A table stands
+below a comment with its name, such as ``<!-- methods -->``. The module loads without torch.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ def _value(value: object) -> str:
 
 
 def _defaults(method: Method) -> str:
-    """Returns the weight and every option whose default differs from that of `Weighted` and is not None."""
+    """Returns a method's default options for a cell of the table of methods: "`weight` 0.9, `tau` 4".
+
+    The fields that all methods share, such as `warmup_epochs`, are shown only if a method's default is another. Options
+    with the default None are left out, except `stage`.
+    """
     usual = {field.name: field.default for field in dataclasses.fields(Weighted)}
     own = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
     shown = {name: value for name, value in own.items() if name == "weight" or usual.get(name, ...) != value}
@@ -38,7 +43,7 @@ def _defaults(method: Method) -> str:
 
 
 def methods_table() -> str:
-    """Returns the table of the methods: what each compares, its layers, its default options and its source.
+    """Returns a Markdown table of the methods: what each compares, its layers, its default options and its source.
 
     >>> print(methods_table().splitlines()[2])
     | `kd` | softened logits | | `weight` 0.9, `tau` 4 | with `ce: 0.1`; sum over classes, mean over samples, times tau² | Hinton 2015 |
@@ -57,7 +62,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 def needs_table() -> str:
-    """Returns the table of methods that need labels, or a teacher with the student's classes.
+    """Returns a Markdown table of the methods that need labels, or a teacher with the student's classes.
 
     >>> print(needs_table().splitlines()[3])
     | `kd`, `dkd`, `dist` | a teacher with the student's classes; other methods take a teacher with other classes |
@@ -71,7 +76,7 @@ def needs_table() -> str:
 
 
 def processes_table() -> str:
-    """Returns the table of the samples that the methods' statistics are over in a training with several processes.
+    """Returns a Markdown table for a training in several processes: which samples a method's statistics are taken over.
 
     >>> print(processes_table().splitlines()[2])
     | `itrd` (`gather: true`), `crd`, `wcord` | the global batch |
@@ -89,7 +94,7 @@ def processes_table() -> str:
 
 
 def switches_table() -> str:
-    """Returns the table of options that a paper compared: their defaults, and the paper's results.
+    """Returns a Markdown table of the options that a paper compared: their defaults, and the paper's results.
 
     >>> print(switches_table().splitlines()[8])
     | `itrd.log` | false | off is better (sec. 4.2; no numbers) |
@@ -103,7 +108,11 @@ def switches_table() -> str:
 
 
 def with_tables(page: str) -> str:
-    """Returns the text of the page with the tables of the code, each behind its mark, ``<!-- methods -->``."""
+    """Returns the text of a page in which each table is replaced by the one that this module makes.
+
+    A table stands below a comment with its name: ``<!-- methods -->``, ``<!-- needs -->``, ``<!-- switches -->`` or
+    ``<!-- processes -->``; all four must be in the page.
+    """
     tables = {
         "methods": methods_table(),
         "needs": needs_table(),

@@ -1,4 +1,4 @@
-"""The distiller that runs a `Method`."""
+"""`Term`, the distillation loss that is made from a `Method`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ def _of_all_processes(outputs: Outputs) -> Outputs:
 
 
 class Term(Distiller):
-    """The weighted loss of a `Method`; (student outputs, teacher outputs, labels (n,), indices (n,)) -> ().
+    """Computes a method's loss times its weight; (student outputs, teacher outputs, labels (n,), indices (n,)) -> ().
 
-    Raises UserError or ValueError where the two networks do not fit the method.
+    `method` has the options and the loss; `setting` has the sizes of the networks' outputs, from which its layers get
+    their shapes. Raises UserError or ValueError if the method cannot compare these two networks.
     """
 
     def __init__(self, method: Method, setting: Setting) -> None:

@@ -1,4 +1,4 @@
-"""A trial of a user's own distiller with random outputs of both networks, before anything is trained."""
+"""Calls a user's own distiller once on random network outputs, to find its faults before anything is trained."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ T = TypeVar("T")
 
 
 def _outputs(sizes: Sizes, generator: torch.Generator) -> Outputs:
-    """Returns normally distributed logits, and a representation and maps in [0, 1), as behind a ReLU."""
+    """Returns random outputs of a network for 8 samples.
+
+    The logits are normally distributed; representation and stages are in [0, 1), because a ReLU comes before them.
+    """
     logits = torch.randn(_SAMPLES, sizes.logits, generator=generator)
     representation = torch.rand(_SAMPLES, sizes.representation, generator=generator)
     return Outputs(
@@ -33,22 +36,23 @@ def _outputs(sizes: Sizes, generator: torch.Generator) -> Outputs:
 
 
 def try_out(name: str, own: Distiller, setting: Setting) -> None:
-    """Calls a copy of a user's own distiller on eight made-up samples, without a change to it or to the random state.
+    """Calls a copy of a user's own distiller on eight made-up samples; raises UserError if that shows a fault.
 
     >>> sizes = Sizes(logits=10, representation=64, stages=())
     >>> try_out("mine", Distiller(), Setting(sizes, sizes, torch.zeros(0)))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     bnn_itrd.errors.UserError: mine failed on eight made-up samples: NotImplementedError: Distiller has no forward(...)
 
-    Labels and indices are those of the data. There is no trial in a training with several processes, which could wait
-    for each other. Raises UserError where it fails, returns no scalar or a number that is not finite, and where the
-    result does not depend on the student.
+    The faults are: an exception, a result that is not a scalar or not finite, and a loss that does not depend on the
+    student's outputs. `name` is the distiller's name, for the message. The outputs are random, labels and indices those
+    of the data. The distiller itself and torch's random state stay as they are. With several processes nothing is
+    called, because a distiller that communicates would wait for the others.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.enable_grad():
         try:
-            # Where it cannot be copied there is no trial, and the first step shows whether it works.
+            # A distiller that cannot be copied is not tried: the first training step shows whether it works.
             trial = copy.deepcopy(own).cpu().train()
         except Exception:
             return
@@ -77,8 +81,8 @@ def _try(name: str, own: Distiller, setting: Setting) -> None:
     learned = value.requires_grad and _guarded(name, lambda: torch.autograd.grad(value, leaves, allow_unused=True))
     if not learned or all(gradient is None for gradient in learned):
         raise UserError(
-            f"{name} gave a loss that does not depend on the student's outputs, so nothing would be learned from "
-            "it: is there a .detach(), .item() or no_grad() in it?"
+            f"{name} returned a loss that does not depend on the student's outputs, so the student would learn nothing "
+            "from it: look for .detach(), .item() or no_grad() in its code"
         )
 
 
@@ -86,19 +90,25 @@ def _checked(name: str, call: Callable[[], Tensor]) -> Tensor:
     value = _guarded(name, call)
     if not torch.isfinite(value):
         raise UserError(
-            f"{name} gave {float(value.detach())} on eight made-up samples (logits of a normal distribution, "
-            "representation and maps between 0 and 1): it must be finite"
+            f"{name} returned {float(value.detach())} on eight made-up samples (logits from a normal distribution, "
+            "representation and stages between 0 and 1): it must return a finite number"
         )
     return value
 
 
 def _check_watched(name: str, watched: object) -> None:
     if not isinstance(watched, dict):
-        raise UserError(f"{name}'s watch returned a {type(watched).__name__}: it must return a dict, name -> tensor ()")
+        raise UserError(
+            f"{name}'s method watch returned a {type(watched).__name__}: it must return a dict of name -> tensor of "
+            "shape ()"
+        )
     for key, value in watched.items():
         if not (isinstance(key, str) and isinstance(value, Tensor) and value.ndim == 0):
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise UserError(f"{name}'s watch returned {got} for {key!r}: each value must be a tensor of shape ()")
+            raise UserError(
+                f"{name}'s method watch returned {got} for {key!r}: each value must be a tensor of shape (), under a "
+                "name that is a string"
+            )
 
 
 def _guarded(name: str, call: Callable[[], T]) -> T:

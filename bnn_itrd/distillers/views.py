@@ -1,4 +1,7 @@
-"""Base classes of methods by the outputs they compare: logits, representations, maps. Loads without torch."""
+"""Base classes of distillation methods, by what they compare: logits, representations, or the outputs of stages.
+
+The representation is the input of the classifier. The module loads without torch.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,18 @@ __all__ = ["OfAllStages", "OfEachStage", "OfLogits", "OfOneStage", "OfRepresenta
 
 @dataclass(frozen=True, kw_only=True)
 class OfLogits(Method):
-    """A method that compares logits, (n, c) twice; the teacher must have the student's classes."""
+    """Base class of a distillation method that compares logits, (n, c) of each network.
+
+    `check` raises UserError if student and teacher have different numbers of classes.
+    """
 
     compares_logits = True
 
     def check(self, setting: Setting) -> None:
         if setting.student.logits != setting.teacher.logits:
             raise UserError(
-                f"{self.name} compares logits, and the student has {setting.student.logits} classes, the teacher "
-                f"{setting.teacher.logits}: use lwf, or a method of representations or maps (itrd, at, vid ...)"
+                f"{self.name} compares logits, but the student has {setting.student.logits} classes and the teacher "
+                f"{setting.teacher.logits}: use lwf, or a method that compares features (itrd, at, vid ...)"
             )
 
     def term(
@@ -40,10 +46,10 @@ class OfLogits(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class OfRepresentations(Method):
-    """A method that compares the representations, the inputs of the classifiers, (n, d_s) and (n, d_t)."""
+    """Base class of a distillation method that compares the inputs of the classifiers, (n, d_s) and (n, d_t)."""
 
     def dims(self, setting: Setting) -> tuple[int, int]:
-        """Returns d_s and d_t."""
+        """Returns the numbers of features of the student's and of the teacher's representation."""
         return setting.student.representation, setting.teacher.representation
 
     def term(
@@ -55,9 +61,10 @@ class OfRepresentations(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class OfOneStage(Method):
-    """A method that compares the maps of one stage, (n, c_s, h_s, w_s) and (n, c_t, h_t, w_t).
+    """Base class of a method that compares the output of one stage, (n, c_s, h_s, w_s) and (n, c_t, h_t, w_t).
 
-    stage: the stage's number, from 0, or from the end with -1; None is the middle stage.
+    Args:
+        stage: number of the stage, from 0, or from the end with -1; None is the middle stage
     """
 
     signed = ("stage",)
@@ -68,11 +75,11 @@ class OfOneStage(Method):
         self.shapes(setting)
 
     def shapes(self, setting: Setting) -> tuple[Shape, Shape]:
-        """Returns (c, h, w) of the student's and of the teacher's map."""
+        """Returns the (c, h, w) of the stage's output in the student and in the teacher."""
         return pick_stage(self.name, setting, self.stage)
 
     def map_of(self, outputs: Outputs) -> Tensor:
-        """Returns the map of the stage."""
+        """Returns the output of the stage that the method compares, (n, c, h, w), from the outputs of a network."""
         return outputs.stages[len(outputs.stages) // 2 if self.stage is None else self.stage]
 
     def term(
@@ -84,7 +91,7 @@ class OfOneStage(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class OfEachStage(Method):
-    """A method whose loss compares two maps, (n, c, h, w) twice; the losses of all stages are added."""
+    """Base class of a method that compares each stage's outputs, (n, c, h, w) of each network, and adds the losses."""
 
     def check(self, setting: Setting) -> None:
         stages_of(self.name, setting)
@@ -97,13 +104,20 @@ class OfEachStage(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class OfAllStages(Method):
-    """A method whose loss takes the maps of all stages at once, in the training or in a preparation."""
+    """Base class of a method whose loss takes the outputs of all stages at once.
+
+    The loss is used in the training, or in a preparation, which means epochs before it that also train the student.
+    `least` is the smallest number of stages that a network must have.
+    """
 
     prepares_student = True
     least: ClassVar[int] = 1
 
     def shapes(self, setting: Setting) -> tuple[Sequence[Shape], Sequence[Shape]]:
-        """Returns (c, h, w) of the student's and of the teacher's maps, of which there are at least `least`."""
+        """Returns the (c, h, w) of each stage's output in the student, and in the teacher.
+
+        Raises UserError if a network has fewer than `least` stages, or if their numbers differ.
+        """
         return stages_of(self.name, setting, least=self.least)
 
     def term(

@@ -1,4 +1,7 @@
-"""Statistics of a projection and of a batch for metrics.csv, as in the papers' figures; no loss uses them."""
+"""Statistics of a distiller's projection and of a batch's features, which are columns of metrics.csv.
+
+They are those of the papers' figures. No loss uses them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from bnn_itrd.losses.renyi import renyi_entropy
 
 __all__ = ["QUANTILES", "gram_entropies", "of_projection"]
 
-# Quantiles of the singular values, by their names in metrics.csv.
+# Column of metrics.csv -> quantile of the projection's singular values.
 QUANTILES = {
     "singular_max": 1.0,
     "singular_upper": 0.75,
@@ -20,20 +23,24 @@ QUANTILES = {
     "singular_min": 0.0,
 }
 
-# The largest projection whose statistics are computed. Singular values of a larger one take longer than an epoch:
-# minutes for 8192 x 8192, VGG-small's at 32x32.
+# The largest number of entries of a projection whose statistics are computed. The singular values of a larger one take
+# longer than an epoch: minutes for the 8192 x 8192 projection of VGG-small at 32x32 pixels.
 _MOST_ENTRIES = 2**21
 
 
 def of_projection(weight: Tensor, before: Tensor, after: Tensor) -> dict[str, Tensor]:
-    """Returns statistics () of a projection W (d_t, d_s), its input (n, d_s) and its output (n, d_t), as in the poster.
+    """Returns statistics of a linear projection W from the student's features to the teacher's, name -> scalar.
 
-    `singular_max`, `singular_upper`, `singular_median`, `singular_lower` and `singular_min`: the largest singular value
-    of W, the quartiles and the smallest. `in_out_correlation`: the mean of |r| over all pairs of an input and an output
-    feature, where r is Pearson's correlation over the batch; the poster does not say how it reduces them to one number.
-    Pairs with a constant feature count as 0. The singular values are left out where W is not finite, and all statistics
-    where W has more than 2^21 entries (1024 x 2048), since they would take longer than an epoch.
-    Miles and Mikolajczyk, Understanding the Role of the Projector in Knowledge Distillation, AAAI 2024, its poster.
+    `weight` is W, (d_t, d_s); `before` is its input, (n, d_s), and `after` its output, (n, d_t).
+
+    - `singular_max`, `singular_upper`, `singular_median`, `singular_lower`, `singular_min`: the largest singular value
+      of W, the three quartiles, and the smallest; they are left out if W is not finite
+    - `in_out_correlation`: the mean of |r| over all pairs of an input and an output feature, where r is Pearson's
+      correlation over the batch, or 0 if a feature is constant
+
+    The result is empty if W has more than 2^21 entries (1024 x 2048), because they would take longer than an epoch.
+    The statistics are those of a poster: Miles and Mikolajczyk, Understanding the Role of the Projector in Knowledge
+    Distillation, AAAI 2024. It does not say how it reduces the correlations to one number; the mean is this package's.
 
     >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
     >>> found = of_projection(torch.diag(torch.tensor([2.0, 1.0])), x, x * torch.tensor([2.0, 1.0]))
@@ -51,16 +58,18 @@ def of_projection(weight: Tensor, before: Tensor, after: Tensor) -> dict[str, Te
 
 
 def _standardised(z: Tensor) -> Tensor:
-    """Returns each feature minus its mean, divided by its standard deviation, (n, d) -> (n, d); 0 where constant."""
+    """Returns each feature minus its mean, divided by its standard deviation, (n, d) -> (n, d); 0 if it is constant."""
     centred, inv_std = centre_features(z)
     return centred * inv_std
 
 
 def gram_entropies(z_s: Tensor, z_t: Tensor, *, order: float = 2.0, degree: int = 1) -> dict[str, Tensor]:
-    """Returns Renyi's entropy, in bits, of the Gram matrices of a batch, (n, d_s) and (n, d_t); () each.
+    """Returns Renyi's entropy, in bits, of the Gram matrices of a batch's features, a scalar for each network.
 
-    `gram_entropy` is the student's, `teacher_gram_entropy` the teacher's: 0 where all samples are alike, log2 n where
-    they are orthogonal. Miles, Lopez Rodriguez and Mikolajczyk, BMVC 2022, eq. 3.
+    z_s, z_t: features of student and teacher, (n, d_s) and (n, d_t); order: the order of the entropy; degree: that of
+    the Gram matrices' polynomial kernel. The keys are `gram_entropy` for the student and `teacher_gram_entropy`. An
+    entropy is 0 if all samples are alike, and log2 n if they are orthogonal.
+    Miles, Lopez Rodriguez and Mikolajczyk, BMVC 2022, eq. 3.
 
     >>> found = gram_entropies(torch.ones(4, 2), torch.eye(4))
     >>> abs(round(found["gram_entropy"].item(), 4)), round(found["teacher_gram_entropy"].item(), 4)
@@ -71,7 +80,10 @@ def gram_entropies(z_s: Tensor, z_t: Tensor, *, order: float = 2.0, degree: int 
 
 
 def _entropy(gram: Tensor, order: float) -> Tensor:
-    """Returns the entropy; order 2 needs no eigenvalues, which for a large batch take longer than a step."""
+    """Returns Renyi's entropy of a Gram matrix (n, n) in bits, ().
+
+    Order 2 is computed without eigenvalues, which for a large batch would take longer than a training step.
+    """
     if order != 2:
         return renyi_entropy(gram, alpha=order)
     potential = information_potential(gram)

@@ -1,4 +1,4 @@
-"""The weight of a term of the loss and its schedule, which every distiller has. Loads without torch."""
+"""`Weighted`, the options that every distillation loss has: its weight and the weight's schedule; loads no torch."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ __all__ = ["Weighted"]
 
 @dataclass(frozen=True, kw_only=True)
 class Weighted:
-    """The weight of a term of the loss, and its schedule.
+    """The weight of one term of the loss, and how it changes during the training.
 
-    A subclass adds options. Numbers must be finite and at least 0, those in `positive` above 0; those in `signed` have
-    no rule, and an option with a `Literal` type must be one of its values.
+    A subclass adds options, which are checked when it is made: a number must be finite and at least 0, or above 0 if
+    its name is in `positive`; an option with a `Literal` type must be one of its values. Options in `signed` are not
+    checked. Raises UserError on another value.
 
     Args:
         weight: weight of the term
         warmup_epochs: epochs in which the weight rises linearly from 0
-        final: factor on the weight at the end; after the warm-up it changes linearly to this
+        final: factor on the weight at the end; after the warm-up the factor changes linearly from 1 to this
 
     >>> Weighted(weight=2.0, warmup_epochs=4).factor(1.0, epochs=10)
     0.25
@@ -52,14 +53,14 @@ class Weighted:
 
     @property
     def name(self) -> str:
-        """The name in recipes, messages and metrics.csv: the class's name without Config, in lower case."""
+        """The method's name in recipes, messages and metrics.csv: the class's without Config, in lower case."""
         return type(self).__name__.removesuffix("Config").lower()
 
     def _require(self, condition: bool, name: str, rule: str) -> None:
         require(condition, f"{self.name}.{name}", rule, getattr(self, name))
 
     def factor(self, epoch: float, epochs: int) -> float:
-        """Returns the factor on the weight at an epoch in [0, epochs)."""
+        """Returns the factor on the weight at an epoch in [0, epochs), which may be a fraction within an epoch."""
         if epoch < self.warmup_epochs:
             return epoch / self.warmup_epochs
         left = epochs - self.warmup_epochs
@@ -67,10 +68,10 @@ class Weighted:
 
     @property
     def scheduled(self) -> bool:
-        """Whether the weight changes during the training."""
+        """Whether the weight changes during the training; it does if there is a warm-up or a final factor."""
         return self.warmup_epochs > 0 or self.final != 1.0
 
     @property
     def only_prepares(self) -> bool:
-        """Whether the term is used only in the preparation, not in the training itself."""
+        """Whether the term is used only in the preparation, the epochs before the training, and not afterwards."""
         return False

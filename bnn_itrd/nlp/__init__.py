@@ -1,7 +1,8 @@
-"""Question answering on SQuAD 1.1: a BERT teacher, students of fewer layers, ITRD on every layer, KD on the logits.
+"""Question answering on SQuAD 1.1: distils a BERT teacher into students with fewer layers.
 
-The metric and the reader of the data need no other library; all other parts need Hugging Face transformers (extra
-`nlp`).
+The students' layers learn from the teacher's by ITRD, a correlation and a mutual-information loss, and their logits by
+knowledge distillation. What this module exports, the metrics and the reader of the data, needs no further library. The
+rest needs Hugging Face transformers (the extra `nlp`).
 """
 
 from .metrics import exact_match, f1, normalise_answer, score_answers

@@ -1,4 +1,4 @@
-"""BERT for question answering from local folders, and its students: the same architecture with fewer layers."""
+"""Loads a BERT for question answering from a local folder, saves it, and makes students of it with fewer layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["layer_map", "load_bert", "load_tokenizer", "make_student", "save_ber
 
 
 def transformers() -> Any:
-    """Imports and returns Hugging Face transformers. Raises UserError where it is not installed."""
+    """Imports and returns the library Hugging Face transformers; raises UserError if it is not installed."""
     try:
         return importlib.import_module("transformers")
     except ImportError as error:
@@ -27,10 +27,10 @@ def transformers() -> Any:
 
 
 def layer_map(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
-    """Returns, for each student layer i = 1 ... L_s, the teacher layer that it is made from and compared with.
+    """Returns, for each layer of the student, the number of the teacher layer it is copied from and compared with.
 
-    It is i * L_t / L_s, so the last layers always match, as in TextBrewer (which also matches the embeddings). Layers
-    count from 1. Raises UserError unless L_s divides L_t.
+    Layers count from 1. Student layer i gets teacher layer i * teacher_layers / student_layers, so that the last layers
+    always match, as in TextBrewer. Raises UserError unless student_layers divides teacher_layers.
 
     >>> layer_map(6, 12), layer_map(3, 12)
     ((2, 4, 6, 8, 10, 12), (4, 8, 12))
@@ -42,9 +42,10 @@ def layer_map(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
 
 
 def make_student(teacher: Any, layers: int) -> Any:
-    """Returns a new BERT with `layers` layers, whose weights are copies of the teacher's (see `layer_map`).
+    """Returns a new BERT with `layers` layers, each a copy of one of the teacher's layers (see `layer_map`).
 
-    Embeddings and answer head are copied too. Raises UserError unless `layers` divides the teacher's number.
+    The embeddings and the answer head, which gives the start and end logits, are copied too. `teacher` is a
+    BertForQuestionAnswering. Raises UserError unless `layers` divides the teacher's number of layers.
     """
     kept = layer_map(layers, len(teacher.bert.encoder.layer))
     config = copy.deepcopy(teacher.config)
@@ -59,32 +60,42 @@ def make_student(teacher: Any, layers: int) -> Any:
 
 def _folder(path: str | Path) -> Path:
     if not Path(path).is_dir():
-        raise UserError(f"no folder {path}: give the folder of a BERT saved by transformers (nothing is downloaded)")
+        raise UserError(
+            f"there is no folder {path}: give a folder to which transformers has saved a BERT (nothing is downloaded)"
+        )
     return Path(path)
 
 
 def load_tokenizer(path: str | Path) -> Any:
-    """Returns the tokenizer of a local folder. Raises UserError where there is none."""
+    """Returns the tokenizer that transformers saved in a local folder; raises UserError if it cannot be loaded."""
     folder = _folder(path)
     try:
         # Without local_files_only the library would search the network for a missing tokenizer.
         return transformers().AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"no tokenizer in {folder}: {_first_line(error)}") from error
+        raise UserError(
+            f"no tokenizer can be loaded from {folder} ({_first_line(error)}): save the BERT's tokenizer there, with "
+            "its save_pretrained"
+        ) from error
 
 
 def load_bert(path: str | Path, *, random_init: bool = False, fine_tuned: bool = False) -> Any:
-    """Returns the BertForQuestionAnswering of a local folder; nothing is downloaded.
+    """Returns the BertForQuestionAnswering that transformers saved in a local folder; nothing is downloaded.
 
-    random_init: reads only config.json, and draws the weights from torch's random numbers. fine_tuned: refuses weights
-    without an answer head (otherwise a missing head is drawn, since a pre-trained BERT has none).
-    Raises UserError where the folder is missing or holds no BERT, and where weights are missing or of another shape.
+    A pre-trained BERT has no answer head (the layer that gives start and end logits): it gets one with random weights.
+
+    Args:
+        path: the folder
+        random_init: read only config.json, and draw all weights at random
+        fine_tuned: raise UserError if the answer head is missing
+
+    Raises UserError if the folder is missing or has no BERT, or if weights are missing or have another shape.
     """
     folder, library = _folder(path), transformers()
     try:
         config = library.AutoConfig.from_pretrained(str(folder), local_files_only=True)
         if config.model_type != "bert":
-            raise UserError(f"{folder} holds a model of type {config.model_type!r}: only 'bert' is supported")
+            raise UserError(f"{folder} has a model of type {config.model_type!r}, but only 'bert' is supported")
         if random_init:
             return library.BertForQuestionAnswering(config)
         model, info = library.BertForQuestionAnswering.from_pretrained(
@@ -97,16 +108,23 @@ def load_bert(path: str | Path, *, random_init: bool = False, fine_tuned: bool =
     missing = sorted(info["missing_keys"])
     body = [name for name in missing if not name.startswith("qa_outputs.")]
     if body:
-        raise UserError(f"{folder} lacks {counted(len(body), 'weight')} of a BERT: {', '.join(body[:3])}, ...")
+        raise UserError(
+            f"{folder} lacks {counted(len(body), 'weight')} of a BERT ({', '.join(body[:3])}, ...): save the whole "
+            "model there"
+        )
     if fine_tuned and missing:
         raise UserError(
-            f"{folder} has no answer head: it is a pre-trained BERT, not a fine-tuned teacher; give it as --pretrained"
+            f"{folder} has no answer head (the layer qa_outputs), so it is a pre-trained BERT and no fine-tuned "
+            "teacher: give it as --pretrained"
         )
     return model
 
 
 def save_bert(model: nn.Module, tokenizer: Any, folder: Path) -> None:
-    """Writes a folder that `load_bert` and transformers can read. Raises UserError where it cannot be written."""
+    """Saves a BERT and its tokenizer in a folder that `load_bert` and transformers can read.
+
+    Raises UserError if the folder cannot be written.
+    """
     try:
         with torch.no_grad():
             model.save_pretrained(folder)  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""`bnn-itrd run` and `bnn-itrd train` with a recipe of task `squad`."""
+"""`squad_command`, which runs `bnn-itrd run` and `bnn-itrd train` for a recipe with the task `squad`."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ __all__ = ["squad_command"]
 
 _DESCRIPTION = (
     "Fine-tune a BERT on SQuAD 1.1 (or take a fine-tuned one), train students with fewer layers, and compare their "
-    "exact match and F1. It downloads nothing. The same command continues a run that was interrupted."
+    "exact match and F1. Nothing is downloaded. If a run was interrupted, the same command continues it."
 )
 
 
 def squad_command(name: str, recipe: str, tree: Mapping[str, Any], argv: Sequence[str]) -> int:
-    """Runs ``run squad`` or ``train squad --member NAME`` and returns the exit status; tree: the recipe's content."""
+    """Runs ``bnn-itrd run squad`` or ``bnn-itrd train squad --member NAME`` and returns the exit status.
+
+    name: run or train; recipe: the recipe's name or file; tree: its content; argv: the options after the recipe.
+    """
     if tree.get("task") != "squad":
-        raise UserError(f"{recipe}: task must be 'squad' or absent, got {tree.get('task')!r}")
+        raise UserError(f"{recipe}: task is {tree.get('task')!r}, but must be 'squad', or absent to train on images")
     extra = {"out": "folder of the run; runs/RECIPE by default"}
     if name == "train":
         extra["member"] = "teacher, or the name of a student"
     config, own = squad_config(name, _DESCRIPTION, tree, argv, extra=extra)
     if name == "train" and own["member"] is None:
-        raise UserError(f"--member is missing: one of {', '.join(['teacher', *config.students])}")
+        raise UserError(f"--member is missing: give one of {', '.join(['teacher', *config.students])}")
     from bnn_itrd.nlp.bert import transformers
     from bnn_itrd.nlp.run import run_squad
 

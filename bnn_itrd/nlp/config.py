@@ -1,12 +1,15 @@
-"""Every setting of a question-answering run, as frozen dataclasses.
+"""The settings of a question-answering run, as frozen dataclasses.
 
-Where the defaults come from. ITRD's section on question answering (Miles et al. 2022, sec. 5) uses "the same
-hyperparameters used in the previous experiments" (alpha 1.01 for one architecture, betas 2 and 1), applies ITRD to the
-output of each student layer, "following TextBrewer", and adds KD on the logits. It leaves open: KD's weight and
-temperature, how tokens become the rows of the statistics, whether layers are summed or averaged, learning rate, batch
-size and epochs. The temperature 8, the learning rate 1e-4 and 30 epochs of the students are TextBrewer's (Yang et al.
-2020; its published SQuAD students); the windows and the teacher's fine-tuning are BERT's (Devlin et al. 2019, sec. 4.2,
-and its published script). The rest (KD's weight, the sum over layers, `max_tokens`, batch size 32) is this project's.
+The defaults come from four sources:
+
+- The ITRD paper (Miles et al. 2022, sec. 5) uses "the same hyperparameters used in the previous experiments": alpha
+  1.01 for one architecture, betas 2 and 1. It applies ITRD to the output of each student layer, "following TextBrewer",
+  and adds KD on the logits.
+- TextBrewer (Yang et al. 2020, its published SQuAD students) has the temperature 8, the learning rate 1e-4 and the 30
+  epochs of the students.
+- BERT (Devlin et al. 2019, sec. 4.2, and its published script) has the windows and the teacher's fine-tuning.
+- This project chose what the ITRD paper leaves open: KD's weight, which tokens enter the statistics (`max_tokens`), the
+  sum over the layers, and the batch size 32.
 """
 
 from __future__ import annotations
@@ -33,15 +36,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SquadDataConfig:
-    """The questions, and how they are cut into windows of tokens.
+    """The questions of a run, and how each, with its context, is cut into windows of tokens.
 
     Args:
         name: squad (your files) or tiny (made-up questions, written into the run's folder with a tiny tokenizer)
         root: folder with train-v1.1.json and dev-v1.1.json
         max_length: largest number of tokens in a window, with question and special tokens
-        doc_stride: tokens between the starts of two windows of one context
+        doc_stride: number of tokens between the starts of two windows of one context
         max_question: number of tokens after which a question is cut
-        n_best: number of answers kept for each question
+        n_best: number of answers that are written for each question
         max_answer: largest number of tokens in an answer
     """
 
@@ -58,23 +61,23 @@ class SquadDataConfig:
             require(getattr(self, name) >= 1, f"data.{name}", ">= 1", getattr(self, name))
         # With [CLS] and two [SEP], a window must leave room for a full stride of context.
         least = self.max_question + self.doc_stride + 3
-        rule = f">= max_question + doc_stride + 3 = {least}, or windows would leave gaps"
+        rule = f">= max_question + doc_stride + 3 = {least}, since shorter windows would leave gaps between them"
         require(self.max_length >= least, "data.max_length", rule, self.max_length)
 
 
 @dataclass(frozen=True)
 class SquadTrainConfig:
-    """One training: AdamW, linear warm-up, then linear to 0.
+    """How a network is trained, by AdamW; the learning rate rises linearly at first, then falls linearly to 0.
 
     Args:
-        epochs: passes over the training windows
-        batch_size: windows per step
-        lr: peak learning rate
-        weight_decay: weight decay of matrices; biases and normalisations have none
+        epochs: number of passes over the training windows
+        batch_size: number of windows in a step
+        lr: largest learning rate
+        weight_decay: weight decay of weight matrices; biases and normalisations have none
         warmup: share of the steps in which the learning rate rises
-        clip_norm: largest norm of the gradient
+        clip_norm: largest norm of the gradient; null means no limit
         precision: 32-true, bf16-mixed or 16-mixed; answers are always predicted in float32
-        seed: seed of the order of the windows, of dropout and of random weights and samples
+        seed: seed of the windows' order, dropout, random weights, and the tokens drawn for ITRD
     """
 
     epochs: int = 30
@@ -98,11 +101,11 @@ class SquadTrainConfig:
 
 @dataclass(frozen=True)
 class LogitKDConfig:
-    """KD on the softened start and end logits (Hinton et al. 2015), averaged.
+    """Knowledge distillation (Hinton et al. 2015) on the start and the end logits, of which the mean is taken.
 
     Args:
         weight: weight of the term
-        tau: temperature
+        tau: temperature by which the logits are divided before the softmax
     """
 
     weight: float = 1.0
@@ -113,18 +116,19 @@ class LogitKDConfig:
         require(self.tau > 0, "kd.tau", "> 0", self.tau)
 
 
-# The options that ITRD on layers had in the first checkpoints.
+# The options that ITRD had when the first checkpoints were written.
 _FIRST_OF_ITRD = ("alpha", "beta_corr", "beta_mi", "max_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerITRDConfig(ITRDConfig):
-    """ITRD on the output of every student layer (Miles et al. 2022, eq. 10), summed over the layers.
+    """ITRD between each layer of the student and a layer of the teacher, summed (Miles et al. 2022, eq. 10).
 
-    It has the options of `ITRDConfig`, which are the same for each layer; the weight has no schedule.
+    ITRD is a correlation and a mutual-information loss. All layers have the same options, those of `ITRDConfig`; the
+    weight stays constant during the training.
 
     Args:
-        max_tokens: largest number of rows in the statistics; from a batch with more tokens, this many are drawn
+        max_tokens: largest number of tokens that the loss compares; if a batch has more, this many are drawn from it
     """
 
     max_tokens: int = 1024
@@ -133,14 +137,19 @@ class LayerITRDConfig(ITRDConfig):
         super().__post_init__()
         self._require(self.max_tokens >= 2, "max_tokens", ">= 2")
         for name, usual in (("warmup_epochs", 0.0), ("final", 1.0)):
-            self._require(getattr(self, name) == usual, name, f"{usual}: question answering has no schedule of weights")
+            rule = f"{usual}, since weights stay constant in question answering"
+            self._require(getattr(self, name) == usual, name, rule)
 
     @property
     def name(self) -> str:
         return "itrd"
 
     def saved(self) -> dict[str, Any]:
-        """Returns the options for a checkpoint; those newer than the first checkpoints only where they are set."""
+        """Returns the options that a checkpoint saves, to be compared when a training is resumed.
+
+        Options that were added after the first checkpoints are left out at their default, so that old checkpoints still
+        match.
+        """
         usual = {field.name: field.default for field in dataclasses.fields(self)}
         given = dataclasses.asdict(self)
         return {key: value for key, value in given.items() if key in _FIRST_OF_ITRD or value != usual[key]}
@@ -151,9 +160,9 @@ class HiddenConfig:
     """Losses between hidden states of student and teacher, which must have the same width.
 
     Args:
-        mse: weight of the squared distance, added over the embeddings and every student layer (TextBrewer)
-        mmd: weight of the squared distance of the tokens' Gram matrices, added over the same layers (TextBrewer)
-        cosine: weight of 1 minus the cosine, in the last layer (DistilBERT)
+        mse: weight of the squared distance, summed over the embeddings and all student layers (TextBrewer)
+        mmd: weight of the squared distance between the tokens' Gram matrices, summed over the same (TextBrewer)
+        cosine: weight of 1 minus the cosine similarity, in the last layer (DistilBERT)
     """
 
     mse: float = 1.0
@@ -169,14 +178,14 @@ class HiddenConfig:
 
 @dataclass(frozen=True)
 class StudentConfig:
-    """A student: a BERT with fewer layers, and its losses.
+    """A student, which is a BERT with fewer layers than the teacher, and the losses from which it learns.
 
     Args:
         layers: number of layers, which must divide the teacher's
         ce: weight of the cross-entropy with the answers' positions
-        kd: KD on the teacher's logits
-        itrd: ITRD on the teacher's layers
-        hidden: distances to the teacher's hidden states
+        kd: knowledge distillation from the teacher's logits; null for none
+        itrd: ITRD, a correlation and a mutual-information loss, with the teacher's layers; null for none
+        hidden: distances to the teacher's hidden states; null for none
     """
 
     layers: int = 6
@@ -192,11 +201,11 @@ class StudentConfig:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether a loss compares the student with the teacher."""
+        """Whether any loss of the student compares it with the teacher."""
         return any(part is not None for part in (self.kd, self.itrd, self.hidden))
 
     def saved(self) -> dict[str, Any]:
-        """Returns the fields for a checkpoint; see `LayerITRDConfig.saved`."""
+        """Returns the fields that a checkpoint saves, to be compared when the student's training is resumed."""
         own = dataclasses.asdict(self)
         return own if self.itrd is None else {**own, "itrd": self.itrd.saved()}
 
@@ -211,18 +220,19 @@ def _teacher_train() -> SquadTrainConfig:
 
 @dataclass(frozen=True)
 class SquadConfig:
-    """A whole comparison: a BERT teacher and students of fewer layers.
+    """All settings of a run: the data, a BERT teacher, and its students with fewer layers.
 
     Args:
         data: the questions
-        pretrained: folder of a saved BERT with its tokenizer, from which the teacher is fine-tuned first
-        random_init: read only config.json and the tokenizer of that folder, and draw the weights
-        teacher: fine-tuned teacher, used instead: a folder that transformers saved, or the folder of another run
-        teacher_train: the teacher's training
-        train: every student's training
+        pretrained: folder of a saved BERT with its tokenizer, which is fine-tuned to become the teacher
+        random_init: read only config.json and the tokenizer of that folder, and draw the weights at random
+        teacher: folder of a teacher that is already fine-tuned, saved by transformers or by another run; it replaces
+            pretrained
+        teacher_train: how the teacher is trained
+        train: how each student is trained
         students: name -> the student's layers and losses
-        fabric: device and threads; there must be one process
-        log: output and checkpoints
+        fabric: device and number of threads; there must be one process
+        log: progress output and checkpoints
     """
 
     data: SquadDataConfig = field(default_factory=SquadDataConfig)
@@ -240,14 +250,14 @@ class SquadConfig:
             plain = name.replace("-", "").replace("_", "")
             if not plain.isalnum() or name in ("teacher", "tiny"):
                 raise UserError(
-                    f"students: {name!r} cannot name a student, since it names a folder next to 'teacher': "
-                    "use letters, digits, '-' and '_'"
+                    f"students: {name!r} cannot be a student's name, because a folder next to 'teacher' and 'tiny' "
+                    "gets that name: use other letters, digits, '-' and '_'"
                 )
         processes = self.fabric.devices * self.fabric.num_nodes
-        require(processes == 1, "fabric.devices", "1: question answering runs in one process", processes)
+        require(processes == 1, "fabric.devices", "1, since question answering runs in one process", processes)
 
     def identity(self, name: str) -> dict[str, Any]:
-        """Returns the settings of one member that must not change when its training is resumed."""
+        """Returns the settings of the teacher or of a student that must be the same when its training is resumed."""
         own: dict[str, Any] = {"name": name, "data": dataclasses.asdict(self.data)}
         if name == "teacher":
             return {**own, "train": dataclasses.asdict(self.teacher_train), "random_init": self.random_init}

@@ -1,4 +1,4 @@
-"""Reads the questions of a run, cuts them into windows, and hashes the files."""
+"""Reads the questions of a run, cuts them into windows of tokens, and hashes the files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ __all__ = ["SquadData", "load_squad"]
 
 @dataclass(frozen=True)
 class SquadData:
-    """Training and dev questions with their windows. sha256: split -> hash of its file."""
+    """The training and dev questions of a run, with the windows of tokens into which they are cut.
+
+    `sha256` has the hash of each file, under the keys train and dev.
+    """
 
     config: SquadDataConfig
     tokenizer: Any
@@ -32,7 +35,7 @@ class SquadData:
         return int(self.tokenizer.pad_token_id)
 
     def describe(self) -> dict[str, Any]:
-        """Returns the description of the data for comparison.json."""
+        """Returns what comparison.json says about the data: numbers of questions and windows, and the files' hashes."""
         return {
             "name": self.config.name,
             "train": len(self.train),
@@ -44,10 +47,13 @@ class SquadData:
 
 
 def load_squad(config: SquadDataConfig, root: Path, tokenizer: Any) -> SquadData:
-    """Reads both splits of `root`. Raises UserError as `read_squad` and `make_windows` do, and on another tokenizer."""
+    """Reads train-v1.1.json and dev-v1.1.json of the folder `root`, and cuts their questions into windows of tokens.
+
+    Raises UserError if a file is missing or not SQuAD 1.1, or if the tokenizer is not a fast BERT tokenizer.
+    """
     for name in ("cls_token_id", "sep_token_id", "pad_token_id"):
         if getattr(tokenizer, name) is None:
-            raise UserError(f"the tokenizer has no {name}: a BERT tokenizer is needed")
+            raise UserError(f"the tokenizer has no {name}: use the tokenizer of a BERT")
     files = {split: root / name for split, name in FILES.items()}
     train, dev = (read_squad(files[split], training=split == "train") for split in ("train", "dev"))
     return SquadData(

@@ -1,4 +1,4 @@
-"""A network's answers to the dev questions, and their exact match and F1."""
+"""Lets a network answer the dev questions, and scores the answers by exact match and F1."""
 
 from __future__ import annotations
 
@@ -23,19 +23,25 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class AnswerEvaluation:
-    """A network's answers and scores. em, f1: percent; answers: question id -> its n best answers, best first."""
+    """A network's answers to the dev questions, question id -> its best answers, best first, and their scores.
+
+    em, f1: exact match and F1 of each question's best answer, means in percent.
+    """
 
     em: float
     f1: float
     answers: dict[str, list[Answer]]
 
     def predictions(self) -> dict[str, str]:
-        """Returns question id -> text of the best answer, as the official evaluation script reads it."""
+        """Returns question id -> text of the best answer, the form that SQuAD's official evaluation script reads."""
         return {key: best[0].text for key, best in self.answers.items()}
 
 
 def evaluate_answers(model: nn.Module, data: SquadData, *, device: torch.device) -> AnswerEvaluation:
-    """Answers every dev question in float32 and evaluation mode (then restores the mode), and scores the answers."""
+    """Answers every dev question with a BERT and scores the answers.
+
+    The network runs in float32 and in evaluation mode; its mode is restored afterwards. It must be on `device`.
+    """
     logits: list[Any] = [None] * len(data.dev_windows)
     with torch.no_grad(), evaluation_mode(model):
         for indices, batch in eval_batches(data.dev_windows, _BATCH, pad_id=data.pad_id):

@@ -1,4 +1,4 @@
-"""Cuts questions into windows of tokens with their positions in the text, and pads windows to batches."""
+"""Cuts each question and its context into windows of tokens, and pads windows to batches."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["Batch", "Window", "eval_batches", "make_windows", "pad_windows", "tr
 
 @dataclass(frozen=True)
 class Window:
-    """A window `[CLS] question [SEP] part of the context [SEP]`, without padding.
+    """A window of tokens, `[CLS] question [SEP] part of the context [SEP]`, without padding.
 
     Args:
-        example: index of its question
-        ids: tokens, (l,) int32
-        context: position of the first context token
-        offsets: [start, end) of each context token, in characters of the context, (c, 2) int32
-        target: positions of the answer's first and last token; (0, 0), [CLS], where the window does not hold the whole
-            answer
+        example: index of the question in the list of questions
+        ids: token ids, (l,) int32
+        context: position in `ids` of the first token of the context
+        offsets: [start, end) of each context token in the text of the context, in characters, (c, 2) int32
+        target: positions in `ids` of the answer's first and last token; (0, 0), which is [CLS], if the window does not
+            have the whole answer
     """
 
     example: int
@@ -39,12 +39,14 @@ class Window:
 
 
 class Batch(NamedTuple):
-    """A batch of b windows, padded to the l tokens of the longest.
+    """A batch of b windows of tokens, padded to l tokens, the length of the longest.
 
     Args:
-        ids, mask, segments: tokens, 1 where there is one (0 for padding), 1 for the context's part, (b, l) int64
-        start, end: positions of the answer, (b,) int64
-        rows: positions in (b l) of the tokens that enter ITRD's statistics, without padding, (n,) int64
+        ids: token ids, (b, l) int64
+        mask: 1 for a token, 0 for padding, (b, l) int64
+        segments: 1 for the context and the last [SEP], else 0, (b, l) int64
+        start, end: positions of the answer's first and last token, (b,) int64
+        rows: positions in the flattened (b * l) batch of the tokens that ITRD compares, without padding, (n,) int64
     """
 
     ids: Tensor
@@ -59,13 +61,16 @@ class Batch(NamedTuple):
 
 
 def make_windows(examples: Sequence[Example], tokenizer: Any, config: SquadDataConfig) -> list[Window]:
-    """Returns the windows of all questions, in order, at least one for each.
+    """Cuts the questions with their contexts into windows of tokens, and returns them in the questions' order.
 
-    A window starts every `doc_stride` tokens of the context until one reaches its end. Each context is tokenised once.
-    Raises UserError where the tokenizer gives no character offsets, or a context has no token.
+    Each question has one window or more: a window starts every `doc_stride` tokens of the context until one reaches its
+    end. Raises UserError if the tokenizer gives no character offsets, or if a context has no token.
     """
     if not tokenizer.is_fast:
-        raise UserError(f"{type(tokenizer).__name__} gives no character offsets: use a fast tokenizer")
+        raise UserError(
+            f"{type(tokenizer).__name__} does not tell where in the text a token stands: use a fast tokenizer of "
+            "transformers (BertTokenizerFast)"
+        )
     contexts = list(dict.fromkeys(example.context for example in examples))
     encoded = {text: _encode(tokenizer, text) for text in contexts}
     windows = []
@@ -73,7 +78,7 @@ def make_windows(examples: Sequence[Example], tokenizer: Any, config: SquadDataC
         question = _encode(tokenizer, example.question)[0][: config.max_question]
         tokens, offsets = encoded[example.context]
         if len(tokens) == 0:
-            raise UserError(f"question {example.id!r}: its context has no token")
+            raise UserError(f"question {example.id!r} has a context without a token: remove it from the file")
         head = np.concatenate([[tokenizer.cls_token_id], question, [tokenizer.sep_token_id]]).astype(np.int32)
         tail = np.array([tokenizer.sep_token_id], dtype=np.int32)
         room = config.max_length - len(head) - len(tail)
@@ -89,14 +94,15 @@ def make_windows(examples: Sequence[Example], tokenizer: Any, config: SquadDataC
 
 
 def _encode(tokenizer: Any, text: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Returns tokens (c,) and their offsets (c, 2), without special tokens."""
-    # verbose=False: a context longer than the network's positions needs no warning, since it is cut into windows.
+    """Returns a text's token ids, (c,), and the [start, end) of each in characters, (c, 2); no special tokens."""
+    # verbose=False, because the tokenizer would warn of a long context, which is cut into windows anyway.
     made = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     offsets = np.array(made["offset_mapping"], dtype=np.int32).reshape(-1, 2)
     return np.array(made["input_ids"], dtype=np.int32), offsets
 
 
 def _starts(length: int, room: int, stride: int) -> Iterator[int]:
+    """Yields where in a context of `length` tokens its windows of `room` tokens start, `stride` tokens apart."""
     low = 0
     yield low
     while low + room < length:
@@ -105,7 +111,7 @@ def _starts(length: int, room: int, stride: int) -> Iterator[int]:
 
 
 def _answer_tokens(example: Example, offsets: np.ndarray[Any, Any]) -> tuple[int, int] | None:
-    """Returns the first and last token that share a character with the answer; None where no token does."""
+    """Returns the numbers of the first and last context token that share a character with the answer, or None."""
     if example.start is None:
         return None
     start, end = example.start, example.start + len(example.answers[0])
@@ -115,9 +121,10 @@ def _answer_tokens(example: Example, offsets: np.ndarray[Any, Any]) -> tuple[int
 
 
 def pad_windows(windows: Sequence[Window], *, pad_id: int, max_rows: int | None = None, seed: int = 0) -> Batch:
-    """Pads windows to one batch. From more than `max_rows` tokens, the seed draws this many for `Batch.rows`.
+    """Returns the windows as one batch, padded with `pad_id` to the longest.
 
-    The host computes `rows` from the lengths, so that the device need not wait to remove the padding.
+    `Batch.rows` has all tokens but the padding; if there are more than `max_rows`, this many are drawn at random with
+    `seed`. The padding is found on the CPU, because on a GPU the training would wait for the number of tokens.
     """
     length = max(len(window.ids) for window in windows)
     ids = np.full((len(windows), length), pad_id, dtype=np.int64)
@@ -138,7 +145,10 @@ def pad_windows(windows: Sequence[Window], *, pad_id: int, max_rows: int | None 
 def train_batches(
     windows: Sequence[Window], batch_size: int, *, pad_id: int, max_rows: int | None, seed: int, epoch: int
 ) -> Iterator[Batch]:
-    """Yields full batches in an order that depends only on (seed, epoch); a last, smaller batch is left out."""
+    """Yields the batches of an epoch, in a random order that depends only on the seed and the epoch.
+
+    A last batch with fewer than `batch_size` windows is left out. `max_rows` limits `Batch.rows` (see `pad_windows`).
+    """
     order = shuffled(len(windows), seed=seed, epoch=epoch).tolist()
     for step, first in enumerate(range(0, len(order) - batch_size + 1, batch_size)):
         chosen = [windows[i] for i in order[first : first + batch_size]]
@@ -146,7 +156,7 @@ def train_batches(
 
 
 def eval_batches(windows: Sequence[Window], batch_size: int, *, pad_id: int) -> Iterator[tuple[list[int], Batch]]:
-    """Yields (indices of the windows, batch), the longest windows first, to keep padding small."""
+    """Yields (indices of the windows, batch) for all windows, the longest first, so that there is little padding."""
     order = sorted(range(len(windows)), key=lambda i: (-len(windows[i].ids), i))
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]

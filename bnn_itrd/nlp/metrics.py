@@ -14,10 +14,10 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def normalise_answer(text: str) -> str:
-    """Returns the text in lower case, then without ASCII punctuation, then without the words a, an, the.
+    """Returns the text in lower case, without ASCII punctuation, without the words a, an and the, single-spaced.
 
-    Words are separated by single spaces. Punctuation outside ASCII (dashes, curly quotes) stays, as in the official
-    script. Rajpurkar et al., SQuAD: 100,000+ Questions for Machine Comprehension of Text, 2016, sec. 6.1.
+    Punctuation outside ASCII (dashes, curly quotes) stays, as in SQuAD's official script. Rajpurkar et al., SQuAD:
+    100,000+ Questions for Machine Comprehension of Text, 2016, sec. 6.1.
 
     >>> normalise_answer("The A.B."), normalise_answer("the-end")
     ('ab', 'theend')
@@ -26,7 +26,7 @@ def normalise_answer(text: str) -> str:
 
 
 def exact_match(prediction: str, answers: Iterable[str]) -> float:
-    """Returns 1.0 where the normalised prediction equals one of the normalised gold answers, else 0.0.
+    """Returns 1.0 if the predicted text equals one of the correct answers, both normalised, else 0.0.
 
     >>> exact_match("the Eiffel Tower", ["Eiffel tower."])
     1.0
@@ -36,10 +36,11 @@ def exact_match(prediction: str, answers: Iterable[str]) -> float:
 
 
 def f1(prediction: str, answers: Iterable[str]) -> float:
-    """Returns the best F1 over the gold answers, in [0, 1]: 2 P R / (P + R) of the normalised words as multisets.
+    """Returns the F1 of a predicted text and the correct answer that it fits best, in [0, 1].
 
-    P is the share of the prediction's words that are in the answer, R the share of the answer's words that are in the
-    prediction. It is 0 without a common word, so also for two texts without words after normalisation.
+    F1 is 2 P R / (P + R). P is the share of the prediction's words that are in the answer, and R the share of the
+    answer's words that are in the prediction; repeated words count each time. Both texts are normalised first. F1 is 0
+    if they have no word in common, also if neither has a word.
 
     >>> f1("1912", ["in 1912"])
     0.6666666666666666
@@ -57,15 +58,16 @@ def _f1(prediction: str, answer: str) -> float:
 
 
 def score_answers(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Returns {"em": ..., "f1": ...} in percent, means over all questions of `answers` (question id -> gold texts).
+    """Returns exact match and F1 in percent, {"em": ..., "f1": ...}, as means over all questions.
 
-    A question without a prediction counts 0. Raises ValueError where there is no question.
+    predictions: question id -> predicted text; answers: question id -> correct texts. A question without a prediction
+    counts 0. Raises ValueError if `answers` is empty.
 
     >>> score_answers({"1": "the Eiffel Tower", "2": "1912"}, {"1": ["Eiffel Tower"], "2": ["in 1912"]})
     {'em': 50.0, 'f1': 83.33333333333333}
     """
     if not answers:
-        raise ValueError("answers must hold at least one question, got none")
+        raise ValueError("answers is empty: it must have one question or more")
     pairs = [(predictions[key], gold) for key, gold in answers.items() if key in predictions]
     return {
         "em": 100 * sum(exact_match(given, gold) for given, gold in pairs) / len(answers),

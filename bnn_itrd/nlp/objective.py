@@ -1,4 +1,4 @@
-"""The training loss: cross-entropy of the answer, KD on the logits, ITRD or distances of the layers."""
+"""The training loss of question answering: cross-entropy of the answer's positions, and distillation losses."""
 
 from __future__ import annotations
 
@@ -16,40 +16,51 @@ from bnn_itrd.nlp.features import Batch
 
 __all__ = ["QAObjective", "mask_logits", "run_bert", "token_rows"]
 
-# It is far below any logit but finite, also after division by a temperature: inf - inf would be NaN in the KL.
+# The logit of padding. It is far below any other logit, but finite, because inf - inf would be NaN in KD's divergence.
 _MASKED = -1e9
 
 
 def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
-    """Returns logits in float32 or wider, so low for padding that its probability is 0; (b, l), (b, l) -> (b, l)."""
+    """Returns the logits with -1e9 for padding, whose probability is then 0; (b, l), mask (b, l) -> (b, l).
+
+    The result is in float32, or in the logits' dtype if that is wider.
+
+    >>> mask_logits(torch.zeros(1, 2), torch.tensor([[1, 0]])).softmax(1)
+    tensor([[1., 0.]])
+    """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits.masked_fill(mask == 0, _MASKED)
 
 
 def token_rows(hidden: Tensor, rows: Tensor) -> Tensor:
-    """Returns the tokens at `Batch.rows` as the samples of a statistic; (b, l, d), (n,) -> (n, d)."""
+    """Returns the hidden states of the tokens in `rows` (see `Batch`), without padding; (b, l, d), (n,) -> (n, d).
+
+    >>> token_rows(torch.arange(6.0).reshape(1, 3, 2), torch.tensor([0, 2]))
+    tensor([[0., 1.],
+            [4., 5.]])
+    """
     return rearrange(hidden, "b l d -> (b l) d").index_select(0, rows)
 
 
 class QAObjective(nn.Module):
-    """Computes ce * L_XE + kd * L_KD + sum_i L_ITRD(layer i of the student, layer m(i) of the teacher) + L_hidden.
+    """Computes the loss of a student BERT on a batch of windows; batch -> (loss (), parts (k,)).
 
-    batch -> (loss (), parts (k,)); `parts` are the weighted terms in the order of `names`. m is `layer_map`.
-    L_XE and L_KD (`soft_kl`) are the means of those of the start and of the end position, over the window's tokens:
-    padding has no probability.
+    `parts` are the weighted terms in the order of `names`; the loss is their sum:
 
-    ITRD's samples are tokens: each token of the batch that is not padding ([CLS] and [SEP] among them) is a row of the
-    representations z_s and z_t, so a layer's (b, l, d) enters the mean, standard deviation and Gram matrices as (n, d),
-    n = len(batch.rows). The paper says "to the output of each of the student transformer layers" (BMVC 2022, sec. 5)
-    and not whether tokens or pooled windows are meant, nor how layers are joined; here they are summed, each with the
-    paper's betas and an embedding of its own. The Gram matrices are n x n: `max_tokens` bounds n.
+    - ce: cross-entropy of the answer's start and of its end over the window's tokens, of which the mean is taken
+    - kd: knowledge distillation on the start and the end logits (`soft_kl`), of which the mean is taken
+    - itrd: sum over the student's layers of ITRD with the teacher's layer that `layer_map` gives
+    - hidden: `hidden_mse_loss` and `hidden_mmd_loss`, summed over the embeddings and all layers, and
+      `hidden_cosine_loss` of the last layer, each with its weight
 
-    L_hidden: `hidden_mse_loss` and `hidden_mmd_loss` of the embeddings and of each layer, added, and
-    `hidden_cosine_loss` of the last layer, each with its weight; on the same rows, but for the Gram matrices' tokens.
+    ITRD's samples are the tokens of `Batch.rows`, [CLS] and [SEP] among them: a layer's (b, l, d) enters as (n, d) with
+    n = len(batch.rows), which `max_tokens` limits because the Gram matrices are n x n. Each layer has its own linear
+    projection. The paper says "to the output of each of the student transformer layers" (BMVC 2022, sec. 5), but not
+    whether tokens or whole windows are the samples, nor how the layers are joined.
 
-    Parameters are the student's and the embeddings; the teacher runs in eval mode without gradients, and is neither
-    among them nor in the state dict. Raises UserError where the layers do not divide, ValueError where a teacher is
-    needed and missing.
+    The module's parameters are the student's and the projections. The teacher runs in evaluation mode without
+    gradients, and is not in the state dict. Raises UserError unless the student's number of layers divides the
+    teacher's, and ValueError if a teacher is needed and missing.
     """
 
     def __init__(self, student: nn.Module, teacher: nn.Module | None, config: StudentConfig) -> None:
@@ -57,7 +68,7 @@ class QAObjective(nn.Module):
         self.student, self.config = student, config
         self.embeds = nn.ModuleList()
         self.layers: tuple[int, ...] = ()
-        self._teacher: tuple[nn.Module, ...] = ()  # in a tuple: not a part of this module
+        self._teacher: tuple[nn.Module, ...] = ()  # a tuple keeps the teacher out of this module's parameters
         parts = (("ce", config.ce > 0), ("kd", config.kd), ("itrd", config.itrd), ("hidden", config.hidden))
         self.names = tuple(name for name, on in parts if on)
         if not config.needs_teacher:
@@ -96,7 +107,7 @@ class QAObjective(nn.Module):
         return parts.sum(), parts.detach()
 
     def _of_hidden(self, hidden: HiddenConfig, ours: Any, theirs: Any, batch: Batch) -> Tensor:
-        """Returns the weighted distances of hidden states, ()."""
+        """Returns the weighted sum of the distances between hidden states of student and teacher, ()."""
         pairs, total = [*enumerate((0, *self.layers))], torch.zeros((), device=batch.ids.device)  # 0: the embeddings
         for i, number in pairs if hidden.mse or hidden.mmd else ():
             if hidden.mse:
@@ -110,12 +121,16 @@ class QAObjective(nn.Module):
 
 
 def _rows_of(ours: Any, theirs: Any, batch: Batch, layer: int, number: int) -> tuple[Tensor, Tensor]:
-    """Returns the tokens of a student's and a teacher's layer, (n, d) twice."""
+    """Returns the hidden states of `Batch.rows` in a layer of the student and in one of the teacher, (n, d) each."""
     return token_rows(ours.hidden_states[layer], batch.rows), token_rows(theirs.hidden_states[number], batch.rows)
 
 
 def run_bert(model: nn.Module, batch: Batch, *, hidden: bool) -> Any:
-    """Returns start_logits, end_logits (b, l), and hidden_states (b, l, d): 0 is the embeddings, i layer i's output."""
+    """Runs a BERT on a batch and returns its output, with the fields start_logits and end_logits, (b, l).
+
+    hidden: whether it also has hidden_states, each (b, l, d): number 0 is the embeddings, number i the output of layer
+    i, counted from 1.
+    """
     return model(
         input_ids=batch.ids,
         attention_mask=batch.mask,
@@ -126,5 +141,5 @@ def run_bert(model: nn.Module, batch: Batch, *, hidden: bool) -> Any:
 
 
 def _shape(model: Any) -> tuple[int, int]:
-    """Returns (layers, width) of a BERT."""
+    """Returns a BERT's number of layers and the width of its hidden states."""
     return model.config.num_hidden_layers, model.config.hidden_size

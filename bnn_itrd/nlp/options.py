@@ -1,4 +1,4 @@
-"""Makes a `SquadConfig` from a recipe of task `squad` and the fields on the command line."""
+"""Makes a `SquadConfig` from a question-answering recipe and the options on the command line."""
 
 from __future__ import annotations
 
@@ -26,9 +26,16 @@ _PARTS = {"kd": LogitKDConfig, "itrd": LayerITRDConfig, "hidden": HiddenConfig}
 def squad_config(
     command: str, description: str, recipe: Mapping[str, Any], argv: Sequence[str], *, extra: Mapping[str, str]
 ) -> tuple[SquadConfig, dict[str, Any]]:
-    """Returns the configuration, and the values of the command's own options; extra: these options, name -> help.
+    """Returns the configuration of a run, and the values of the options that only this command has, such as --out.
 
-    Raises UserError on an unknown field (with the nearest known one), a wrong type, and a value out of range.
+    Args:
+        command: run or train
+        description: the command's description for its help page
+        recipe: content of the recipe, whose fields the command line may change
+        argv: options on the command line
+        extra: the options that only this command has, name -> help text
+
+    Raises UserError if a field is unknown, or if a value has the wrong type or is out of range.
     """
     tree = {key: value for key, value in recipe.items() if key not in ("task", "recipe")}
     given = tree.pop("students", to_dict(SquadConfig())["students"])
@@ -57,9 +64,10 @@ def squad_config(
 def _own_fields(
     argv: Sequence[str], students: Any, known: Sequence[str], extra: Mapping[str, str]
 ) -> tuple[list[str], Any, dict[str, Any]]:
-    """Returns the parser's arguments, the students with --students[.NAME.FIELD] applied, and the command's own options.
+    """Sorts the options of the command line into those of the parser, of the students, and of the command.
 
-    Raises UserError on an unknown option.
+    Returns the arguments for the parser, the recipe's students as changed by --students.NAME.FIELD, and the values of
+    the options that only this command has (`extra`), by name. Raises UserError if an option is unknown.
     """
     holder: dict[str, Any] = {"students": copy.deepcopy(students)}
     words: list[str] = []
@@ -82,8 +90,9 @@ def _own_fields(
 
 
 def _students(tree: Any) -> dict[str, StudentConfig]:
+    """Returns the students of a recipe, name -> configuration. Raises UserError if a name, field or value is wrong."""
     if not isinstance(tree, Mapping):
-        raise UserError(f"students must map names to layers and what they learn from, got {tree!r}")
+        raise UserError(f"students must be names with fields, such as {{t3: {{layers: 3, kd: {{}}}}}}, got {tree!r}")
     known = [
         *flatten(to_dict(StudentConfig(kd=LogitKDConfig(), itrd=LayerITRDConfig(), hidden=HiddenConfig()))),
         *_PARTS,
@@ -94,7 +103,7 @@ def _students(tree: Any) -> dict[str, StudentConfig]:
         where = f"students.{name}"
         fields = {} if fields is None else fields
         if not isinstance(fields, Mapping):
-            raise UserError(f"{where} must hold fields (layers, ce, kd, itrd, hidden), got {fields!r}")
+            raise UserError(f"{where} must have fields (layers, ce, kd, itrd, hidden), got {fields!r}")
         given = {key: value for key, value in fields.items() if value is not None}
         for key, value in flatten(given).items():
             if key not in known or (key in _PARTS and not isinstance(value, Mapping)):
@@ -110,6 +119,6 @@ def _students(tree: Any) -> dict[str, StudentConfig]:
             result[str(name)] = StudentConfig(
                 layers=parsed.layers, ce=parsed.ce, **{part: getattr(parsed, part) for part in parts}
             )
-        except Exception as error:  # jsonargparse wraps the errors of our own checks
+        except Exception as error:  # jsonargparse turns the errors of the dataclasses into its own
             raise UserError(f"{where}: {str(error).strip()}") from error
     return result

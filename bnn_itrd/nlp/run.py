@@ -1,4 +1,4 @@
-"""A run of question answering: a BERT teacher, students with fewer layers, and their comparison on SQuAD."""
+"""Runs question answering: trains a BERT teacher and students with fewer layers, and compares them on SQuAD."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ from bnn_itrd.training.fabric import make_fabric
 
 __all__ = ["MODEL", "run_squad"]
 
-# The folder, within a member's, that transformers reads.
+# The folder for transformers within a network's folder.
 MODEL = "model"
 
 
 @dataclass(frozen=True)
 class _Member:
+    """A trained network of a run, the teacher or a student: its answers after training, and a row for each epoch."""
+
     name: str
     model: Any
     final: AnswerEvaluation
@@ -42,33 +44,39 @@ class _Member:
 
 
 def _sources(config: SquadConfig, out: Path, only: str | None) -> tuple[Path, Path, bool]:
-    """Returns the folder of the questions, the folder of the first BERT, and whether that is a fine-tuned teacher."""
+    """Returns the folder of the questions, the folder of the first BERT, and whether that BERT is already fine-tuned.
+
+    only: the one network that is to be trained, or None. Raises UserError if the options name no data or no BERT.
+    """
     root, begin = config.data.root, config.pretrained
     if config.data.name == "tiny":
         write_tiny(out / "tiny")
         root, begin = root or str(out / "tiny"), begin or str(out / "tiny" / "bert")
     if root is None:
-        raise UserError("data.root is missing: give the folder of train-v1.1.json and dev-v1.1.json as --data.root")
+        raise UserError("data.root is missing: give --data.root with the folder of train-v1.1.json and dev-v1.1.json")
     address = config.teacher
     if address is None and only not in (None, "teacher"):
         if not (out / "teacher" / MODEL).is_dir():
-            raise UserError(f"{only} learns from a teacher: give --teacher PATH, or train it in the same run")
+            raise UserError(
+                f"{only} needs a teacher, and {out} has none: give one with --teacher PATH, or train one there first "
+                "(--member teacher)"
+            )
         address = str(out)
     if address is not None:
         path = Path(address)
-        for inner in (path / "teacher" / MODEL, path / MODEL):  # a run of this project, or its teacher's folder
+        for inner in (path / "teacher" / MODEL, path / MODEL):  # the path may be a run's folder, or its teacher's
             path = inner if inner.is_dir() else path
         return Path(root), path, True
     if begin is None:
         raise UserError(
-            "there is no BERT to start from: give a folder that transformers saved, a fine-tuned BERT with --teacher, "
-            "or a pre-trained one with --pretrained"
+            "there is no BERT to start from: give the folder of a pre-trained BERT with --pretrained, or of a "
+            "fine-tuned one with --teacher; transformers must have saved it"
         )
     return Path(root), Path(begin), False
 
 
 def _check(config: SquadConfig, model: Any, data: SquadData) -> None:
-    """Raises UserError on settings that would fail in the middle of the training."""
+    """Raises UserError if the settings do not fit the BERT or the data, before the training would fail of it."""
     bert = model.config
     for name, student in config.students.items():
         try:
@@ -78,22 +86,35 @@ def _check(config: SquadConfig, model: Any, data: SquadData) -> None:
     for field, train in (("teacher_train", config.teacher_train), ("train", config.train)):
         if train.batch_size > len(data.train_windows):
             raise UserError(
-                f"{field}.batch_size {train.batch_size} is larger than the {len(data.train_windows)} windows"
+                f"{field}.batch_size is {train.batch_size}, but the training questions give only "
+                f"{len(data.train_windows)} windows: give a smaller batch"
             )
     if config.data.max_length > bert.max_position_embeddings:
         raise UserError(
-            f"data.max_length must be <= {bert.max_position_embeddings}, the BERT's positions, got "
-            f"{config.data.max_length}"
+            f"data.max_length must be <= {bert.max_position_embeddings}, the largest number of tokens that the BERT "
+            f"takes, got {config.data.max_length}"
         )
     if len(data.tokenizer) > bert.vocab_size:
-        raise UserError(f"the tokenizer has {len(data.tokenizer)} tokens, the BERT knows {bert.vocab_size}")
+        raise UserError(
+            f"the tokenizer has {len(data.tokenizer)} tokens, but the BERT only {bert.vocab_size}: use the tokenizer "
+            "that was saved with it"
+        )
 
 
 def run_squad(config: SquadConfig, out: Path, *, recipe: str = "", only: str | None = None) -> dict[str, Any]:
-    """Trains the members that are not trained yet and compares all; the same call continues an interrupted run.
+    """Trains the teacher and the students, compares them, and returns the content of comparison.json.
 
-    only: the one member ('teacher' or a student) to train; a student then needs a teacher from --teacher, or one
-    trained before in `out`. Nothing is downloaded. Raises UserError on settings, data or folders that do not fit.
+    Networks that are already trained in `out` are not trained again, so the same call continues an interrupted run.
+    Nothing is downloaded.
+
+    Args:
+        config: all settings
+        out: folder of the run
+        recipe: name of the recipe, for comparison.json
+        only: name of the one network to train ('teacher' or a student), or None for all; a student then needs
+            `config.teacher`, or a teacher that was trained in `out` before
+
+    Raises UserError if settings, data and folders do not fit each other.
     """
     if only is not None and only not in ("teacher", *config.students):
         raise unknown("member", only, ["teacher", *config.students])
@@ -125,7 +146,11 @@ def _train_and_compare(
     only: str | None,
     fine_tuned: bool,
 ) -> dict[str, Any]:
-    """Trains the teacher (`model`) and its students in the run's folder; returns the comparison."""
+    """Trains the teacher, which starts as `model`, and then its students; returns the content of comparison.json.
+
+    begun: the settings that must be equal when the teacher's training is resumed; facts: the part of them about the
+    data, which the students share; fine_tuned: whether `model` is already a teacher, which is then not trained.
+    """
     write_yaml(out / "config.yaml", {"recipe": recipe, "task": "squad", **to_dict(config)})
     fabric = make_fabric(config.fabric, precision=config.train.precision)
     if fine_tuned:
@@ -154,7 +179,7 @@ def _train_and_compare(
 def _check_folder(
     config: SquadConfig, out: Path, begun: dict[str, Any], facts: dict[str, Any], fine_tuned: bool
 ) -> None:
-    """Raises UserError on a folder with a run of other settings, before anything in it is changed."""
+    """Raises UserError if the folder has a run with other settings; called before anything in it is changed."""
     for name in ("teacher", *config.students):
         last = out / name / "last.pt"
         if last.exists() and not (name == "teacher" and fine_tuned):
@@ -174,7 +199,11 @@ def _train(
     out: Path,
     identity: dict[str, Any],
 ) -> _Member:
-    """Trains one member in its folder; writes its answers there, and a folder that transformers can read."""
+    """Trains one network, the teacher or a student, in its folder `out`/`name`.
+
+    It writes there the answers to the dev questions, and a folder `model` that transformers can read. `identity` has
+    the settings that must be equal when the training is resumed.
+    """
     folder = out / name
     if not (folder / "last.pt").exists():
         write_yaml(folder / "config.yaml", identity)
@@ -205,7 +234,10 @@ def _environment(fabric: Fabric) -> dict[str, Any]:
 def _compare(
     members: list[_Member], data: SquadData, config: SquadConfig, recipe: str, fabric: Fabric
 ) -> dict[str, Any]:
-    """Returns the comparison: exact match and F1 of the last epoch, and of the epoch with the best F1."""
+    """Returns the content of comparison.json; the first of `members`, the trained networks, is the teacher.
+
+    Each network has its exact match and F1 after the last epoch, and of the epoch with the best F1.
+    """
     teacher = members[0]
     rows = []
     for member in members:

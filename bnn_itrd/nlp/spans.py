@@ -1,4 +1,4 @@
-"""Turns start and end logits into answers: the best spans of a question's windows, and their text."""
+"""Turns start and end logits into answers: the spans of tokens with the highest scores, and their text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ __all__ = ["Answer", "answers", "best_spans"]
 
 @dataclass(frozen=True)
 class Answer:
-    """A span of the context. start, end: positions in characters; score: start logit + end logit."""
+    """An answer to a question: the span [start, end) of the context, in characters, and its text.
+
+    `score` is the sum of the start logit and the end logit.
+    """
 
     text: str
     score: float
@@ -27,10 +30,10 @@ class Answer:
 def best_spans(
     start: np.ndarray[Any, Any], end: np.ndarray[Any, Any], *, n_best: int, max_answer: int
 ) -> list[tuple[int, int, float]]:
-    """Returns the n_best spans (i, j, start[i] + end[j]) of highest score with i <= j < i + max_answer, best first.
+    """Returns the `n_best` best spans of tokens as (first token, last token, score), the best first.
 
-    start, end: logits of the context's tokens, (c,), (c,). All such spans are compared, not only those of the n_best
-    starts and ends. Among equal scores the earlier, shorter span comes first.
+    start, end: logits of the context's tokens, (c,) each. The score of a span (i, j) is start[i] + end[j]. All spans of
+    at most `max_answer` tokens are compared. Of equal scores, the earlier span comes first, then the shorter one.
 
     >>> best_spans(np.array([0.0, 2.0]), np.array([1.0, 3.0]), n_best=2, max_answer=2)
     [(1, 1, 5.0), (0, 1, 3.0)]
@@ -51,10 +54,11 @@ def answers(
     n_best: int,
     max_answer: int,
 ) -> dict[str, list[Answer]]:
-    """Returns question id -> its best answers over all its windows, best first, each span of text once.
+    """Returns the `n_best` best answers to each question, question id -> answers, the best first.
 
-    logits: start and end logits of each window's tokens; padding behind them is not read. The text is cut out of the
-    original context, from the first character of the first token to the last of the last.
+    `logits` has the start and the end logits of each window's tokens, (l,) each; padding may follow. A question's
+    answers come from all its windows; a span of text that is found in several is listed once, with its best score. The
+    text is cut out of the context, so that it is spelt as there. An answer has at most `max_answer` tokens.
     """
     found: dict[str, dict[tuple[int, int], float]] = {example.id: {} for example in examples}
     for window, (start, end) in zip(windows, logits, strict=True):

@@ -1,7 +1,7 @@
-"""The training and evaluation of a network that answers questions.
+"""Trains and evaluates a BERT that answers questions.
 
-Epochs, checkpoints and metrics.csv are those of `bnn_itrd.training`: all random numbers of an epoch depend only on
-(seed, epoch), so an interrupted run continues exactly.
+Epochs, checkpoints and metrics.csv are those of `bnn_itrd.training`. All random numbers of an epoch depend only on the
+seed and the epoch, so that an interrupted run gives the same result when it is continued.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["FittedReader", "fit_reader"]
 
 @dataclass(frozen=True)
 class FittedReader:
-    """A trained network in evaluation mode, its history (a row for each epoch), and its final answers."""
+    """A trained BERT in evaluation mode, a row of metrics.csv for each epoch, and its answers after the last."""
 
     model: nn.Module
     history: list[dict[str, Any]]
@@ -42,7 +42,7 @@ class FittedReader:
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Returns the optimiser's groups: matrices decay; biases, scales and shifts do not."""
+    """Returns the optimiser's parameter groups: matrices with weight decay; biases and normalisations without."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     return [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
@@ -51,7 +51,7 @@ def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 class _ReaderTrainer(BaseTrainer):
-    """Trains one BERT on windows of tokens, with AdamW and a learning rate that falls linearly."""
+    """Trains one BERT on windows of tokens, with AdamW and a learning rate that rises and then falls linearly."""
 
     objective: QAObjective
 
@@ -72,7 +72,7 @@ class _ReaderTrainer(BaseTrainer):
         return {"split": "test", "em": final.em, "f1": final.f1}
 
     def train_epoch(self, data: SquadData, progress: Progress) -> dict[str, Any]:
-        """Makes one pass; returns the mean of each loss part and the speed."""
+        """Trains for one epoch; returns its row of metrics.csv: the learning rate, each loss's mean, and the speed."""
         config = self.config
         self.begin_pass(self.epoch)
         steps = len(data.train_windows) // config.batch_size
@@ -117,12 +117,25 @@ def fit_reader(
     identity: dict[str, Any],
     title: str,
 ) -> FittedReader:
-    """Trains a network, or continues from `out`/last.pt; the student is changed in place.
+    """Trains a BERT, or continues its training from `out`/last.pt; `student` is changed in place.
 
-    Writes last.pt (see `TrainingFiles`), metrics.csv and TensorBoard files into `out`.
-    Raises UserError where `out` has another configuration, and where the loss is not finite.
+    It writes the checkpoint last.pt, metrics.csv and TensorBoard files into `out`.
+
+    Args:
+        student: the network that is trained, which is a student, or the teacher itself
+        teacher: the network it learns from, or None
+        data: the questions and their windows
+        train: epochs, batch size and optimiser
+        learns: the losses and their weights
+        fabric: device and precision
+        log: progress output and checkpoints
+        out: folder of the training
+        identity: the settings that must be equal when the training is continued
+        title: the network's name in the progress output
+
+    Raises UserError if `out` has a training with other settings, or if the loss is not finite.
     """
-    torch.manual_seed(mix_seed(train.seed, 1))  # ITRD's embeddings
+    torch.manual_seed(mix_seed(train.seed, 1))  # for the random weights of ITRD's projections
     objective = QAObjective(student, None if teacher is None else teacher.to(fabric.device), learns)
     trainer = _ReaderTrainer(objective, train, learns, fabric)
     steps = len(data.train_windows) // train.batch_size

@@ -1,4 +1,4 @@
-"""Charts of a comparison: SVG fragments for the report, in the colours of its light and dark theme, and one PNG."""
+"""Draws the charts of a comparison: SVG elements for the HTML report, and one PNG of the training curves."""
 
 from bnn_itrd.plots.charts import Dot, Line, bar_chart, line_chart, scatter_chart
 from bnn_itrd.plots.colours import COLOURS, colour_index, colour_mean, colour_repeats

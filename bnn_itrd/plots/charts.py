@@ -1,4 +1,4 @@
-"""Functions that draw charts as SVG: curves over epochs, labelled points, diverging bars."""
+"""Functions that draw charts as SVG: curves over epochs, scatter plots with labels, and bars to both sides of 0."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["Dot", "Line", "bar_chart", "line_chart", "scatter_chart"]
 
 @dataclass(frozen=True)
 class Line:
-    """One curve of a chart: its points (x, y), its CSS colour, and its best point, which gets a ring."""
+    """One curve of a chart: its points (x, y), its CSS colour, and the best of its points, which gets a ring."""
 
     name: str
     points: Sequence[Point]
@@ -43,7 +43,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Dot:
-    """One labelled point of a scatter plot; note: its numbers as text, shown under the mouse pointer."""
+    """One point of a scatter plot with its name and CSS colour; `note` is shown when the mouse is over it."""
 
     name: str
     x: float
@@ -55,11 +55,12 @@ class Dot:
 def line_chart(lines: Sequence[Line], *, label: str, y_label: str, log: bool = False) -> str:
     """Returns an SVG of curves over epochs, with a dot on the last point of each and a ring on the best.
 
-    log: use a logarithmic axis, which needs positive values. Raises ValueError if there is no point.
+    label: text for screen readers; y_label: name of the y axis; log: whether the y axis is logarithmic, for which all
+    values must be above 0. Raises ValueError if there is no point.
     """
     points = [point for line in lines for point in line.points]
     if not points:
-        raise ValueError("lines must hold at least one point, got none")
+        raise ValueError("lines have no point: give one point or more")
     xs, ys = [x for x, _ in points], [y for _, y in points]
     left, right = (min(xs), max(xs)) if min(xs) < max(xs) else (min(xs) - 0.5, max(xs) + 0.5)
     low, high = min(ys), max(ys)
@@ -96,12 +97,13 @@ def line_chart(lines: Sequence[Line], *, label: str, y_label: str, log: bool = F
 def scatter_chart(
     dots: Sequence[Dot], *, label: str, x_label: str, y_label: str, x_text: Callable[[float], str]
 ) -> str:
-    """Returns an SVG of labelled points; the x axis is logarithmic if the largest x is over five times the smallest.
+    """Returns an SVG of a scatter plot in which each point has its name next to it.
 
-    Raises ValueError if there is no point.
+    The x axis is logarithmic if the largest x is more than five times the smallest. label: text for screen readers;
+    x_text: the text of a tick on the x axis. Raises ValueError if there is no point.
     """
     if not dots:
-        raise ValueError("dots must hold at least one point, got none")
+        raise ValueError("dots is empty: give one point or more")
     xs, ys = [dot.x for dot in dots], [dot.y for dot in dots]
     log = min(xs) > 0 and max(xs) > 5 * min(xs)
     if log:
@@ -133,7 +135,8 @@ def scatter_chart(
         if math.hypot(near_x - x, near_y - y) > 13:
             ends = f'x1="{x:.1f}" y1="{y:.1f}" x2="{near_x:.1f}" y2="{near_y:.1f}"'
             leader = f'<line class="leader" {ends}/>'
-        # A label to the right (or left) of its point starts (or ends) there, whatever the width of the reader's font.
+        # The text of a label to the right of its point starts there, and one to the left ends there, because the
+        # browser's font may be wider than the estimate.
         anchor, at = "middle", (box[0] + box[2]) / 2
         if box[0] >= x:
             anchor, at = "start", box[0]
@@ -147,15 +150,15 @@ def scatter_chart(
 
 
 def bar_chart(bars: Sequence[tuple[str, float]], *, low: float, high: float, colour: str, label: str) -> str:
-    """Returns an SVG of bars, one per (name, change in points): gains to the right, losses to the left.
+    """Returns an SVG of horizontal bars, one for each (name, change in percentage points), to both sides of 0.
 
-    colour: the CSS colour of all bars, that of their model. The axis spans low <= 0 to high >= 0, so that several
-    charts can share it.
+    Gains are at the right of 0, losses at the left. `low` (0 or below) and `high` (0 or above) are the ends of the
+    axis, so that several charts can have equal axes. colour: CSS colour of the bars; label: text for screen readers.
     """
     row, width = 22, WIDTH
     height = row * len(bars) + 8
     span = (high - low) or 1.0
-    # Names stand at the left; next to the longest bar on either side there is space for its value.
+    # Names are at the left. Next to the longest bar on either side there is space for its value.
     left = 12 + max((text_width(short(name, 16), TEXT) for name, _ in bars), default=0.0)
     start, stop = left + (52 if low < 0 else 4), width - (52 if high > 0 else 16)
     zero = start - low / span * (stop - start)

@@ -1,10 +1,11 @@
-"""The colours of the models, the same in every chart; nothing else on the page has them."""
+"""The colours of the networks in the charts; a network has the same colour in all charts."""
 
 from __future__ import annotations
 
 __all__ = ["COLOURS", "colour_index", "colour_mean", "colour_repeats"]
 
-# (light theme, dark theme); the first is the teacher's. There is no red and no green, which mean wrong and right.
+# A colour for each network: (in the light theme, in the dark theme). The first is the teacher's. Red and green are left
+# out, because they mark wrong and right answers.
 COLOURS = (
     ("#475569", "#cbd5e1"),
     ("#2563eb", "#7db0ff"),
@@ -18,12 +19,20 @@ COLOURS = (
 
 
 def colour_index(place: int) -> int:
-    """Returns the index in COLOURS of the model at a place; after the last colour, all but the teacher's repeat."""
+    """Returns the index in COLOURS for the network at index `place` of a comparison.
+
+    If there are more networks than colours, the colours repeat from the second on, since the first is the teacher's.
+
+    >>> [colour_index(place) for place in (0, 7, 8)]
+    [0, 7, 1]
+    """
     return place if place < len(COLOURS) else 1 + (place - 1) % (len(COLOURS) - 1)
 
 
 def colour_mean(place: int) -> tuple[int, int, int]:
-    """Returns the mean of a model's colours in both themes as red, green and blue, for an image shown in either.
+    """Returns (red, green, blue) for the network at index `place`, the mean of its colours in the light and dark theme.
+
+    It is for images, which look the same in both themes.
 
     >>> colour_mean(0)
     (137, 149, 165)
@@ -34,5 +43,5 @@ def colour_mean(place: int) -> tuple[int, int, int]:
 
 
 def colour_repeats(place: int) -> bool:
-    """Returns whether an earlier model has the same colour; this model's lines are then dashed."""
+    """Returns whether an earlier network has the colour of the one at index `place`, whose lines are then dashed."""
     return place >= len(COLOURS)

@@ -1,4 +1,4 @@
-"""Functions that draw a confusion matrix: as an SVG with counts, or for many classes as an image, one pixel a cell."""
+"""Functions that draw a confusion matrix: as an SVG with counts, or, for many classes, as an image without them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["confusion_image", "confusion_table"]
 
 
 def _shares(matrix: Sequence[Sequence[Any]]) -> list[list[float]]:
-    """Returns each row divided by its sum: the share of a true class's images that got each prediction."""
+    """Returns a confusion matrix with each row divided by its sum: the shares of a true class's predictions."""
     counts = [[number(value) or 0.0 for value in row] for row in matrix]
     return [[value / (sum(row) or 1.0) for value in row] for row in counts]
 
@@ -24,7 +24,8 @@ def _shares(matrix: Sequence[Sequence[Any]]) -> list[list[float]]:
 def confusion_table(matrix: Sequence[Sequence[Any]], names: Sequence[str], *, colour: str, label: str) -> str:
     """Returns an SVG of a confusion matrix (c, c) with its counts: rows are true classes, columns predictions.
 
-    colour: the CSS colour of the cells; it is deeper for a larger share of the row. Cells are as wide as their counts.
+    names: names of the classes; colour: CSS colour of the cells, which is deeper for a larger share of the row; label:
+    text for screen readers. All cells are wide enough for the longest count.
     """
     shares, count = _shares(matrix), len(matrix)
     shown = [short(name, 11) for name in names]
@@ -56,15 +57,15 @@ def confusion_table(matrix: Sequence[Sequence[Any]], names: Sequence[str], *, co
             at = f'x="{x + cell / 2:.1f}" y="{y + cell / 2 + 0.36 * TEXT:.1f}"'
             value = number(matrix[i][j]) or 0
             content += f'<text class="count{ink}" {at} text-anchor="middle">{value:g}</text>'
-    # The last name, if it is turned, needs space at the right.
+    # If names are turned, the last one needs space at the right.
     width = left + cell * count + (0 if upright else 0.4 * longest)
     return svg(content + "</g>", label, width=width, height=top + cell * count, fixed=True)
 
 
 def confusion_image(matrix: Sequence[Sequence[Any]], *, colour: tuple[int, int, int]) -> str:
-    """Returns the data URI of a PNG of a confusion matrix (c, c), one pixel per cell; empty cells are transparent.
+    """Returns a confusion matrix (c, c) as a PNG with one pixel for each cell, as a data URI for HTML.
 
-    colour: red, green and blue of the cells.
+    colour: red, green and blue of the cells, 0 to 255. A cell with a smaller share of its row is more transparent.
     """
     from PIL import Image
 

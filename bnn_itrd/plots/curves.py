@@ -1,4 +1,4 @@
-"""A function that draws the training curves of all models as one PNG."""
+"""`plot_curves`, which draws the training curves of all networks of a comparison as one PNG."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ CURVES_PIXELS = (1680, 720)
 
 
 def plot_curves(comparison: dict[str, Any], path: Path) -> Path:
-    """Writes a PNG of CURVES_PIXELS: test accuracy per epoch, with the last (dot) and best (star), and training loss.
+    """Draws the test accuracy and the training loss of each epoch as a PNG, writes it to `path`, and returns the path.
 
-    A model without a curve, such as a teacher from a file, is drawn as a dashed line at its accuracy. Returns the path.
+    `comparison` is the content of a comparison.json. On the accuracy, a dot marks the last epoch and a star the best. A
+    network without curve, such as a teacher from a file, is a dashed line at its accuracy. The size is CURVES_PIXELS.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -51,7 +52,7 @@ def plot_curves(comparison: dict[str, Any], path: Path) -> Path:
         loss.set_yscale("log")
     _draw_inset(accuracy, models)
     if handles:
-        # A leading underscore would hide the entry, and a dollar sign start a formula.
+        # Matplotlib would hide an entry that begins with an underscore, and read a dollar sign as a formula.
         shown = [f" {text}" if text.startswith("_") else text for text in texts]
         columns = min(2 if len(texts) == 4 or max(map(len, texts)) > 48 else 3, len(texts))
         legend = figure.legend(handles, shown, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
@@ -81,7 +82,10 @@ def _draw_axes(axes: Any, title: str) -> None:
 def _draw_accuracy(
     axes: Any, points: Sequence[Point], marks: tuple[Point, Point], style: dict[str, Any], *, linewidth: float = 1.6
 ) -> Any:
-    """Draws the curve of one model, with its last and, if among the points, its best epoch; returns the line."""
+    """Draws the accuracy of one network over the epochs, and returns the line.
+
+    A dot marks the first of `marks`, the last epoch. A star marks the second, the best, if it is among the points.
+    """
     last, best = marks
     (line,) = axes.plot(*zip(*points, strict=True), linewidth=linewidth, **style)
     axes.plot(*last, "o", color=style["color"], markersize=5)
@@ -92,7 +96,10 @@ def _draw_accuracy(
 
 
 def _draw_inset(axes: Any, models: Sequence[dict[str, Any]]) -> None:
-    """Draws the second half of the training, where curves are close together, on a larger scale, if there is space."""
+    """Draws the second half of the training again on a larger scale, because curves are close together there.
+
+    Nothing is drawn if the curves leave no space for it, or if there are fewer than eight epochs.
+    """
     points = [point for model in models for point in curve(model, "test_top1")]
     if len({epoch for epoch, _ in points}) < 8:
         return

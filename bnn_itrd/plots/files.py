@@ -1,4 +1,4 @@
-"""A context in which a file is written whole or not at all."""
+"""`write_atomically`, with which a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ __all__ = ["write_atomically"]
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yields a temporary path in the same folder; it is renamed to `path` at the end of the block, or else removed."""
+    """Yields a temporary path in the folder of `path`, to which the caller writes; then renames that file to `path`.
+
+    If the block raises an exception, the temporary file is removed and `path` stays as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

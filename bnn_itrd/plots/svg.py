@@ -1,4 +1,4 @@
-"""Parts that the SVG charts share: size, axes, ticks, and the width of a text."""
+"""Functions and sizes that the SVG charts share: axes, ticks, and estimates of the width of a text."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ __all__ = [
     "ticks",
 ]
 
-# The size of a chart on a phone of 400 pixels, so that its text of TEXT pixels is not scaled down there.
+# The size of a chart in pixels. A phone with 400 pixels shows it unscaled, so that text of TEXT pixels stays legible.
 WIDTH, HEIGHT = 340, 240
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 42
 TEXT = 12.0
 
 
 def ticks(low: float, high: float, *, count: int = 6, whole: bool = False) -> list[float]:
-    """Returns at most `count` multiples of 1, 2, 2.5 or 5 times a power of ten in [low, high].
+    """Returns at most `count` evenly spaced round numbers in [low, high], the ticks of an axis.
+
+    The step is 1, 2, 2.5 or 5 times a power of ten; with `whole` it is a whole number.
 
     >>> ticks(0, 1)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -50,7 +52,11 @@ def ticks(low: float, high: float, *, count: int = 6, whole: bool = False) -> li
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Returns 1, 2 and 5 times the powers of ten in [low, high], or fewer of them if they would be too many."""
+    """Returns at most 7 ticks of a logarithmic axis in [low, high]: 1, 2 and 5 times powers of ten, or fewer of them.
+
+    >>> log_ticks(1, 10)
+    [1.0, 2.0, 5.0, 10.0]
+    """
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1, 2, 5), (1, 3), (1,)):
         found = [f * 10.0**d for d in decades for f in factors if low <= f * 10.0**d * (1 + 1e-9) <= high * 1.001]
@@ -60,7 +66,11 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def axis(low: float, high: float, start: float, stop: float, *, log: bool) -> Callable[[float], float]:
-    """Returns the function from values in [low, high] to pixels in [start, stop]."""
+    """Returns a function that maps values in [low, high] to pixels in [start, stop], linearly or by their logarithm.
+
+    >>> axis(0.0, 10.0, 100.0, 200.0, log=False)(5.0)
+    150.0
+    """
     warp: Callable[[float], float] = math.log if log else float
     span = warp(high) - warp(low) or 1.0
     return lambda value: start + (warp(value) - warp(low)) / span * (stop - start)
@@ -69,7 +79,7 @@ def axis(low: float, high: float, start: float, stop: float, *, log: bool) -> Ca
 def frame(
     x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[tuple[float, str]], x_label: str, y_label: str
 ) -> str:
-    """Returns the grid, tick labels and axis names; ticks: (pixel, text)."""
+    """Returns the SVG of a chart's axes with names, ticks and horizontal grid lines; a tick is (pixel, text)."""
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     parts = [f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>']
     for y, text in y_ticks:
@@ -86,7 +96,11 @@ def frame(
 
 
 def spaced(x_ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Returns every tick, or every second, third, ... one, so that their texts do not overlap."""
+    """Returns all ticks (pixel, text), or every second, third, ... of them, so that their texts do not overlap.
+
+    >>> spaced([(0.0, "0.1"), (15.0, "0.2"), (30.0, "0.3"), (45.0, "0.4")])
+    [(0.0, '0.1'), (30.0, '0.3')]
+    """
     for step in range(1, len(x_ticks)):
         kept = x_ticks[::step]
         ends = [(x - text_width(text, TEXT) / 2, x + text_width(text, TEXT) / 2) for x, text in kept]
@@ -96,9 +110,9 @@ def spaced(x_ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
 
 
 def svg(content: str, label: str, width: float = WIDTH, height: float = HEIGHT, *, fixed: bool = False) -> str:
-    """Returns the SVG element of a chart; label: the text for screen readers.
+    """Returns the SVG element of a chart with the given content; label: text for screen readers.
 
-    fixed: the chart is never drawn smaller than its size, and hardly larger, so that its text keeps its size.
+    fixed: whether the browser may hardly scale the chart, so that its text keeps its size.
     """
     box = f'viewBox="0 0 {width:g} {height:g}"'
     if fixed:
@@ -107,10 +121,20 @@ def svg(content: str, label: str, width: float = WIDTH, height: float = HEIGHT, 
 
 
 def short(text: str, limit: int) -> str:
-    """Returns the text, cut with an ellipsis if it has more letters than the limit."""
+    """Returns the text; if it has more than `limit` letters, it is cut and ends in an ellipsis.
+
+    >>> short("confusion", 6)
+    'confu…'
+    """
     return text if len(text) <= limit else text[: limit - 1] + "\u2026"
 
 
 def text_width(text: str, size: float) -> float:
-    """Returns a generous estimate of a text's width in pixels; letters of wide scripts are as wide as high."""
+    """Returns an estimate of a text's width in pixels, rather too large; `size` is the font's height in pixels.
+
+    A Chinese, Japanese or Korean letter counts as wide as it is high.
+
+    >>> text_width("abc", 10.0)
+    18.0
+    """
     return sum(size if ord(letter) > 0x2E80 else 0.6 * size for letter in text)

@@ -1,4 +1,4 @@
-"""A comparison of a teacher and its students as one self-contained HTML page, and its curves as a PNG."""
+"""Writes the report of a run, which compares a teacher with its students: one HTML page, and a PNG of the curves."""
 
 from bnn_itrd.plots import plot_curves
 from bnn_itrd.report.interval import wilson_interval

@@ -1,4 +1,4 @@
-"""Sections "Classes" and "Confusion": each class's change of accuracy, and the confusion matrices."""
+"""The report's sections "Classes" and "Confusion": each class's change of accuracy, and the confusion matrices."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from bnn_itrd.report.view import View
 
 __all__ = ["classes_section", "confusion_section"]
 
-_MOST_CLASSES = 20  # up to this number, a confusion matrix has counts and a per-class chart shows every class
+_MOST_CLASSES = 20  # up to this number, a confusion matrix has counts, and the chart of classes shows all of them
 
 
 def classes_section(view: View) -> str:
+    """Returns the section "Classes" as HTML: for each student, each class's change of accuracy from its teacher."""
     found, note = [], ""
     for model in view.students:
         teacher = view.teacher(model)
@@ -30,7 +31,7 @@ def classes_section(view: View) -> str:
         if changes:
             found.append((model, changes))
     if not found:
-        return missing("No accuracy per class was recorded for a student and its teacher.")
+        return missing("The run recorded no accuracy per class for a student and its teacher.")
     values = [change for _, changes in found for _, change in changes]
     low, high = min(0.0, *values), max(0.0, *values)
     figures = [
@@ -52,6 +53,7 @@ def classes_section(view: View) -> str:
 
 
 def confusion_section(view: View) -> str:
+    """Returns the section "Confusion" as HTML: confusion matrices, first of the best student and its teacher."""
     best = view.best
     order = [model for model in (view.teacher(best) if best else None, best) if model is not None]
     order += [model for model in view.models if not any(model is other for other in order)]
@@ -89,7 +91,7 @@ def confusion_section(view: View) -> str:
 
 
 def _per_class(model: dict[str, Any]) -> list[float | None]:
-    """Returns the accuracy per class in percent, from the confusion matrix if it is not recorded."""
+    """Returns a network's accuracy on each class in percent, computed from its confusion matrix if not recorded."""
     if model.get("per_class"):
         return [number(value) for value in model["per_class"]]
     sums = [sum(number(value) or 0.0 for value in row) for row in _matrix(model)]
@@ -97,6 +99,6 @@ def _per_class(model: dict[str, Any]) -> list[float | None]:
 
 
 def _matrix(model: dict[str, Any]) -> list[list[Any]]:
-    """Returns the confusion matrix, or [] if it is missing or not square."""
+    """Returns a network's confusion matrix, or [] if it is missing or not square."""
     matrix = model.get("confusion") or []
     return matrix if all(len(row) == len(matrix) for row in matrix) else []

@@ -1,4 +1,4 @@
-"""Section "Comparison": one row per model."""
+"""The report's section "Comparison": a table with one row for each network."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ __all__ = ["comparison_section"]
 
 
 def comparison_section(view: View) -> str:
+    """Returns the section "Comparison" as HTML: a table of the networks' accuracies, sizes, operations and times."""
     if not view.models:
         return missing("The comparison holds no models.")
     head = (
@@ -68,8 +69,8 @@ def comparison_section(view: View) -> str:
                 as_milliseconds(model.get("ms_per_image")) + _form(view, model),
             )
         )
-    # Without held-out images the best epoch was chosen on the test images, so its accuracy is too high.
-    picked = "" if number((view.raw.get("dataset") or {}).get("val")) else ", on which the best epoch was picked too"
+    # Without held-out images the best epoch was chosen on the test images, so that its accuracy is too high.
+    picked = "" if number((view.raw.get("dataset") or {}).get("val")) else ", on which the best epoch was chosen too"
     notes = [f"Accuracies are in percent of the test images{picked}."]
     if view.images:
         notes.append(f"Small ranges are 95 % Wilson intervals over {counted(view.images, 'image')}.")
@@ -83,6 +84,9 @@ def comparison_section(view: View) -> str:
 
 
 def _form(view: View, model: dict[str, Any]) -> str:
-    """Returns, as HTML, whether the time was measured with the native library or in stock onnxruntime."""
+    """Returns "native" or "stock" as HTML: whether a network was timed with this package's compiled library or without.
+
+    It is "" if that is not recorded.
+    """
     form = next((speed.form for speed in speeds(view, model)), "")
     return f"<small>{form}</small>" if form else ""

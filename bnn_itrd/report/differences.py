@@ -1,4 +1,4 @@
-"""Section "Differences": test images on which the models disagree, with every model's answer."""
+"""The report's section "Differences": test images on which the networks disagree, with each network's answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def _picture(png: Any) -> str:
-    """Returns the HTML of a base64 PNG, with sharp pixels if it is small; a placeholder for anything else."""
+    """Returns the HTML of a PNG in base64, shown with sharp pixels if it is small; for anything else a placeholder."""
     try:
         data = base64.b64decode(png, validate=True)
     except (TypeError, ValueError, binascii.Error):
@@ -31,9 +31,10 @@ def _picture(png: Any) -> str:
 
 
 def differences_section(view: View) -> str:
+    """Returns the section "Differences" as HTML: for each image its true class and each network's answer."""
     differences = view.raw.get("differences") or []
     if not differences:
-        return missing("No image is listed on which teacher and student differ.")
+        return missing("The run recorded no image on which teacher and student differ.")
     by_name = {model_name(model): model for model in view.models}
     cards = []
     for difference in differences[:_MOST_IMAGES]:

@@ -1,4 +1,4 @@
-"""The 95 % interval of an accuracy, as numbers and as HTML."""
+"""The 95 % confidence interval of an accuracy, as numbers and as HTML."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ __all__ = ["interval_range", "wilson_interval"]
 
 
 def wilson_interval(percent: float, n: int) -> tuple[float, float]:
-    """Returns the 95 % score interval of an accuracy in percent, measured on n images. Wilson, JASA 1927.
+    """Returns Wilson's 95 % confidence interval of an accuracy that was measured on n images, (low, high) in percent.
+
+    Wilson, JASA 1927.
 
     >>> [round(bound, 1) for bound in wilson_interval(90.0, 1000)]
     [88.0, 91.7]
@@ -20,7 +22,13 @@ def wilson_interval(percent: float, n: int) -> tuple[float, float]:
 
 
 def interval_range(top1: float | None, images: int | None) -> str:
-    """Returns the interval as HTML, "96.1-98.3"; "" without images or a top-1 in [0, 100]."""
+    """Returns the 95 % interval of a top-1 accuracy in percent as HTML, such as "96.1-98.3".
+
+    It is "" if the accuracy or the number of test images is not known.
+
+    >>> interval_range(90.0, 1000)
+    '<span class="range">88.0&ndash;91.7</span>'
+    """
     if top1 is None or not images or not 0 <= top1 <= 100:
         return ""
     low, high = wilson_interval(top1, images)

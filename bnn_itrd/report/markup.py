@@ -1,4 +1,4 @@
-"""Functions that make the HTML elements of the sections; their arguments are HTML, not plain text."""
+"""Functions that make the HTML elements of the report's sections; the texts they take are HTML and are not escaped."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 __all__ = ["colour_square", "details", "figure", "grid", "legend", "missing", "scrolling", "table"]
 
-_NARROW = 5  # columns that fit a phone
+_NARROW = 5  # a table with fewer columns than this fits a phone's screen
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: Sequence[int] = (0,)) -> str:
-    """Returns a table; text: the columns of words, which are aligned to the left."""
+    """Returns an HTML table with a head and rows; text: numbers of the columns of words, which are aligned left."""
 
     def cells(tag: str, row: Sequence[str]) -> str:
         return "".join(f"<{tag}{' class=words' if i in text else ''}>{cell}</{tag}>" for i, cell in enumerate(row))
@@ -22,36 +22,36 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: Sequence[
 
 
 def scrolling(html: str, kind: str = "scroll") -> str:
-    """Returns a box that scrolls sideways if its content is too wide, with a shadow at the side that hides some."""
+    """Returns an HTML box that scrolls sideways if its content is too wide; a shadow shows where more is hidden."""
     return f'<div class="{kind}" tabindex="0">{html}</div>'
 
 
 def legend(items: Iterable[str]) -> str:
-    """Returns a legend: the names of the models with their colours."""
+    """Returns a legend as HTML, in which each item is a name with its colour."""
     return '<p class="legend">' + "".join(f"<span>{item}</span>" for item in items) + "</p>"
 
 
 def missing(text: str) -> str:
-    """Returns the text of a section that has nothing to show."""
+    """Returns the HTML of a section that has nothing to show; `text` says why."""
     return f'<p class="missing">{text}</p>'
 
 
 def figure(title: str, content: str, note: str = "") -> str:
-    """Returns a chart with its title above and a note below."""
+    """Returns a chart as an HTML figure, with its title above and a note below."""
     note = f'<p class="note">{note}</p>' if note else ""
     return f"<figure><figcaption>{title}</figcaption>{content}{note}</figure>"
 
 
 def grid(figures: Iterable[str], kind: str = "halves") -> str:
-    """Returns figures side by side; kind: "halves" or "thirds"."""
+    """Returns the HTML of figures side by side, two ("halves") or three ("thirds") in a row."""
     return f'<div class="grid {kind}">{"".join(figures)}</div>'
 
 
 def details(title: str, figures: Sequence[str], kind: str = "halves") -> str:
-    """Returns a grid of figures that opens by a click on the title; "" without figures."""
+    """Returns the HTML of a grid of figures that a click on the title opens, or "" if there are no figures."""
     return f"<details><summary>{title}</summary>{grid(figures, kind)}</details>" if figures else ""
 
 
 def colour_square(colour: str, *, hollow: bool = False) -> str:
-    """Returns a small square of a CSS colour."""
+    """Returns the HTML of a small square in a CSS colour, filled, or with `hollow` only its border."""
     return f'<span class="swatch{" hollow" if hollow else ""}" style="--c:{colour}"></span>'

@@ -1,4 +1,4 @@
-"""The date and duration of a run."""
+"""`moment_of`, which gives the date and the duration of a run for the head of the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ __all__ = ["moment_of"]
 
 
 def moment_of(view: View) -> str:
-    """Returns, as HTML, the date, the duration of the last call, and the time of all training in it or before."""
+    """Returns as HTML when a run was made, how long the last command took, and how long all training took.
+
+    The training may be longer than the last command, because an interrupted run is continued by another command.
+    """
     words = []
     try:
         date = datetime.datetime.fromisoformat(str(view.raw.get("date"))).astimezone(datetime.UTC)
@@ -25,7 +28,7 @@ def moment_of(view: View) -> str:
         inside = f", {as_duration(training)} of it training" if training else ""
         words.append(f"took {as_duration(wall)}{inside}")
     else:
-        # The run was continued, or was trained elsewhere.
+        # The run was interrupted and continued, or its networks were trained elsewhere.
         words += [f"{as_duration(training)} of training"] if training else []
-        words += [f"the last call took {as_duration(wall)}"] if wall is not None else []
+        words += [f"the last command took {as_duration(wall)}"] if wall is not None else []
     return " &middot; ".join(words)

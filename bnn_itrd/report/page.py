@@ -1,4 +1,4 @@
-"""The report as one HTML page: its head with a summary, and its sections."""
+"""`write_report`, which writes the report of a run as one HTML page: a head with a summary, and sections."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ __all__ = ["write_report"]
 
 
 def write_report(comparison: dict[str, Any], path: Path) -> Path:
-    """Writes the report of a comparison to `path`, whole or not at all; the page needs no network and no other file.
+    """Writes the report of a run as one HTML page to `path`, and returns the path.
 
-    Exported files in the page's folder, or in a model's folder inside it, become links. Every key of the comparison but
-    "models" may be missing, and every number may be None. Returns the path. Raises ValueError unless the comparison has
-    a list of models and format 1.
+    `comparison` is the content of comparison.json. Every key but "models" may be missing, and every number may be None.
+    The page needs no network and no other file. Exported files in the page's folder, or in a network's folder inside
+    it, become links. The file is written completely or not at all.
+    Raises ValueError unless the comparison has a list of models and, if it names a format, format 1.
     """
     path = Path(path)
     view = View.of(comparison, path.parent)

@@ -1,4 +1,4 @@
-"""Section "Setup": the machine and the configuration."""
+"""The report's section "Setup": the machine on which a run was made, and its configuration."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ __all__ = ["setup_section"]
 
 
 def setup_section(view: View) -> str:
+    """Returns the section "Setup" as HTML: the machine and the versions of libraries, and the run's configuration."""
+
     def entry(key: Any, value: Any) -> str:
         if isinstance(value, (dict, list)):
             value = json.dumps(value, ensure_ascii=False, default=str)
@@ -27,4 +29,4 @@ def setup_section(view: View) -> str:
     if config := view.raw.get("config"):
         text = escape(json.dumps(config, indent=2, ensure_ascii=False, default=str))
         html += f"<details><summary>Configuration</summary><pre>{text}</pre></details>"
-    return html or missing("Neither environment nor configuration was recorded.")
+    return html or missing("The run recorded neither its machine nor its configuration.")

@@ -1,4 +1,7 @@
-"""The speed of the networks' files, in each form that was timed, compared with the teacher's file."""
+"""The speed of the exported files, compared with that of the teacher's file.
+
+A file can be timed in two forms: "native" is with this package's compiled library, "stock" is in onnxruntime alone.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,13 @@ FORMS = {"native": "with the native library", "stock": "in stock onnxruntime", "
 
 @dataclass(frozen=True)
 class Speed:
-    """The speed of a file in one form.
+    """The speed of a network's ONNX file in one form.
 
-    milliseconds: time per image; times: the teacher's time divided by it; low, high: 10 and 90 % quantiles of `times`
-    over the turns, None if they were not recorded.
+    Args:
+        form: "native" (with this package's compiled library), "stock" (in onnxruntime alone), or "" if not recorded
+        milliseconds: time for an image
+        times: the teacher's time divided by this one; None if the teacher was not timed
+        low, high: 10 % and 90 % quantiles of `times` over repeated measurements; None if they were not recorded
     """
 
     form: str
@@ -36,7 +42,10 @@ class Speed:
 
 
 def speeds(view: View, model: dict[str, Any]) -> list[Speed]:
-    """Returns the speeds of a model, native before stock; an older comparison has one form, without its spread."""
+    """Returns the speeds of a network's ONNX file, one for each form (native, stock) in which it was timed.
+
+    An older comparison.json has a single time, which becomes one `Speed` without quantiles.
+    """
     teacher = view.teacher(model)
     found = []
     for row in model.get("speed") or []:
@@ -54,9 +63,10 @@ def speeds(view: View, model: dict[str, Any]) -> list[Speed]:
 
 
 def speed_in_words(view: View, model: dict[str, Any]) -> str:
-    """Returns a student's speed as text, "2.6 times as fast as its teacher with the native library (2.4 to 2.8), ...".
+    """Returns a student's speed in words: "2.6 times as fast as its teacher with the native library (2.4 to 2.8)".
 
-    It is "" if the teacher or the student was not timed.
+    If it was also timed in stock onnxruntime, without that library, a second part follows. The result is "" if the
+    teacher or the student was not timed.
     """
     parts: list[str] = []
     for speed in speeds(view, model):
@@ -71,7 +81,10 @@ def speed_in_words(view: View, model: dict[str, Any]) -> str:
 
 
 def untimed(view: View, model: dict[str, Any]) -> tuple[str, str] | None:
-    """Returns (form in words, reason) for the form in which a binary student was not timed; None if it has both."""
+    """Returns in which form a binary student was not timed, and why, as two texts.
+
+    It is None if the student was timed in both forms (with the native library, in stock onnxruntime), or in none.
+    """
     forms = [speed.form for speed in speeds(view, model)]
     if not model.get("binary") or len(forms) != 1 or not forms[0]:
         return None
@@ -82,7 +95,7 @@ def untimed(view: View, model: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def speed_part(view: View) -> str:
-    """Returns a sentence for each student and a table of all speeds; "" if nothing was timed."""
+    """Returns a sentence about each student's speed and a table of all speeds as HTML; "" if nothing was timed."""
     items = [
         f"<li>{view.swatch(model)}: {words}.</li>" for model in view.students if (words := speed_in_words(view, model))
     ]
@@ -100,11 +113,11 @@ def speed_part(view: View) -> str:
     html = "<h3>Speed against the teacher</h3>"
     html += f'<ul class="speeds">{"".join(items)}</ul>' if items else ""
     html += table(("Network", "ms per<br>image", "Times as fast<br>as its teacher"), rows)
-    notes = ["Measured in turns in one process, with one thread and one image at a time."]
+    notes = ["The files were timed in turns, in one process, with one thread and one image at a time."]
     if cpu := (view.raw.get("environment") or {}).get("cpu"):
         notes[0] = f"{notes[0][:-1]}, on {escape(str(cpu))}."
     if any(speed.spread for model in view.models for speed in speeds(view, model)):
-        notes.append("Small ranges contain eight of ten turns.")
+        notes.append("Eight of ten measurements lie in the small ranges.")
     elif items:
-        notes.append("The spread was not recorded.")
+        notes.append("How much they vary was not recorded.")
     return html + f'<p class="note">{" ".join(notes)}</p>'

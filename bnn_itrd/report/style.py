@@ -1,4 +1,4 @@
-"""The style sheet of the page, light and dark."""
+"""The CSS style sheet of the report, with a light and a dark theme."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["STYLE", "theme"]
 
 
 def theme() -> str:
-    """Returns the colours of the models as CSS variables, for the light theme and the dark one."""
+    """Returns the colours of the networks as CSS variables --s0, --s1, ..., for the light theme and the dark one."""
     light, dark = ("".join(f"--s{i}:{pair[theme]};" for i, pair in enumerate(COLOURS)) for theme in (0, 1))
     return f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
 

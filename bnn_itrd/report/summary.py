@@ -1,4 +1,4 @@
-"""The head of the page: a headline, and tiles with the most important numbers."""
+"""The head of the report: a headline, and boxes (tiles) with the most important numbers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ __all__ = ["headline", "page_head"]
 
 
 def headline(comparison: dict[str, Any]) -> str:
-    """Returns the result of the best student as one line of text.
+    """Returns the result of a run's best student as one line of text; `comparison` is the content of comparison.json.
 
-    "Student recu, distilled (ITRD): 97.2 % top-1, 1.1 points below its teacher, 28x smaller"
+    For example: "Student recu, distilled (ITRD): 97.2 % top-1, 1.1 points below its teacher, 28x smaller".
+
+    >>> headline({"models": [{"name": "recu", "top1_last": 97.24}]})
+    'Model recu: 97.2 % top-1'
     """
     view = View.of(comparison)
     model = view.best
@@ -43,7 +46,7 @@ def headline(comparison: dict[str, Any]) -> str:
 
 
 def page_head(view: View, title: str) -> str:
-    """Returns the head of the page as HTML: recipe and data, the title, the tiles."""
+    """Returns the head of the report as HTML: recipe and data, the title, and boxes with the important numbers."""
     recipe, dataset = view.raw.get("recipe"), view.raw.get("dataset") or {}
     over = ["bnn_itrd"] + [escape(str(name)) for name in dict.fromkeys((recipe, dataset.get("name"))) if name]
     facts = []
@@ -68,7 +71,7 @@ def page_head(view: View, title: str) -> str:
 
 
 def _tiles(view: View) -> list[tuple[str, str, str]]:
-    """Returns (name, value, note) of the most important numbers, those of the best student."""
+    """Returns the most important numbers of the best student, as (name, value, note) in HTML."""
     model = view.best
     if model is None:
         return []
@@ -87,7 +90,7 @@ def _tiles(view: View) -> list[tuple[str, str, str]]:
         tiles.append(("Size of the ONNX file", as_bytes(model["bytes"]), note))
     if number(model.get("agreement_with_teacher")) is not None:
         value = f"{as_percent(model['agreement_with_teacher'])} <em>%</em>"
-        tiles.append(("Agrees with its teacher", value, "same answer on a test image"))
+        tiles.append(("Agrees with its teacher", value, "of the test images get the same answer"))
     tiles += _speed_tile(view, model)
     artefacts = [artefact for m in view.models for artefact in m.get("artefacts") or []]
     if artefacts:
@@ -99,7 +102,10 @@ def _tiles(view: View) -> list[tuple[str, str, str]]:
 
 
 def _speed_tile(view: View, model: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Returns the tile of the speed compared with the teacher, in each form; without a teacher that of the time."""
+    """Returns (name, value, note) of a network's speed compared with its teacher, or of its time without a teacher.
+
+    The list has one entry, or none if the network was not timed.
+    """
     found = speeds(view, model)
     if not found:
         return []

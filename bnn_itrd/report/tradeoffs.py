@@ -1,4 +1,4 @@
-"""Section "Size and latency": accuracy against the size of the file and the time per image."""
+"""The report's section "Size and latency": accuracy against the size of the file and the time per image."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ __all__ = ["tradeoffs_section"]
 
 
 def tradeoffs_section(view: View) -> str:
+    """Returns the section "Size and latency" as HTML: two scatter plots, and the table of speeds."""
     figures = []
     for key, title, write, unit in (
         ("bytes", "Accuracy against size", as_bytes, "size of the ONNX file"),
@@ -33,7 +34,7 @@ def tradeoffs_section(view: View) -> str:
 
 
 def _how(view: View) -> str:
-    """Returns a note on the form in which each model of the latency chart was timed."""
+    """Returns a note for the latency chart as HTML: which networks were timed with the native library."""
     forms: dict[str, list[str]] = {}
     for model in view.models:
         for speed in speeds(view, model)[:1]:

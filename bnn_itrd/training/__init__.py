@@ -1,1 +1,1 @@
-"""The training of one network: its loss, the loop over epochs, evaluation, checkpoints."""
+"""Trains one network: the loss, the loop over epochs, the evaluation, and checkpoints."""

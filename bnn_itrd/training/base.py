@@ -1,4 +1,4 @@
-"""The base class of all trainers: the step, the state of a checkpoint, the check for numbers that are not finite."""
+"""`BaseTrainer`, the base class of the trainers: optimiser steps, the content of checkpoints, checks for NaNs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,19 @@ __all__ = ["BaseTrainer"]
 
 
 class BaseTrainer:
-    """Trains an objective with an optimiser under Lightning Fabric, and makes and restores the state of a checkpoint.
+    """Base class of a trainer, which minimises an objective with an optimiser under Lightning Fabric.
 
-    The objective is a module that takes a batch and returns the loss (), its weighted parts (k,) in the order of
-    `names`, and further values for the subclass. A subclass defines `train_epoch` and `evaluate_epoch`, which
-    `training.fit.fit_epochs` calls.
+    It makes the optimiser's steps, and it makes and restores the content of a checkpoint. A subclass defines
+    `train_epoch` and `evaluate_epoch`, which `training.fit.fit_epochs` calls.
+
+    Args:
+        objective: a module that takes a batch and returns the loss (), the loss's weighted parts (k,), and further
+            values for the subclass
+        optimizer: the optimiser of the objective's parameters
+        fabric: the device, the processes and the precision
+        names: names of the loss's parts, in their order
+        seed: seed of a network's random numbers, such as dropout's
+        clip_norm: largest norm of the gradient; None means no limit
     """
 
     objective: nn.Module
@@ -51,31 +59,31 @@ class BaseTrainer:
         reset_loss_scale(fabric)
 
     def setup(self) -> None:
-        """Wraps the module and the optimiser for the precision and for several processes."""
+        """Wraps the objective and the optimiser with Fabric, for the precision and for several processes."""
         self.step_module, self.optimizer = self.fabric.setup(self.step_target(), self.raw_optimizer)
 
     def step_target(self) -> nn.Module:
-        """Returns the module that a step calls: the objective, or the compiled objective."""
+        """Returns the module that a step calls: the objective, which a subclass may compile."""
         return self.objective
 
     def train_epoch(self, data: Any, progress: Progress) -> dict[str, Any]:
-        """Trains for one epoch and returns its row of metrics.csv, without the evaluation."""
+        """Trains for one epoch and returns its row of metrics.csv, column -> value, without the evaluation."""
         raise NotImplementedError
 
     def evaluate_epoch(self, data: Any) -> dict[str, Any]:
-        """Evaluates the network after an epoch and returns the columns that this adds to the row."""
+        """Evaluates the network after an epoch and returns the columns that this adds to the row of metrics.csv."""
         raise NotImplementedError
 
     def begin_pass(self, epoch: int) -> None:
-        """Puts the objective in training mode, and seeds a network's own random numbers (dropout) by (seed, epoch)."""
+        """Puts the objective in training mode and seeds torch's random numbers (for dropout) by the seed and epoch."""
         torch.manual_seed(mix_seed(self.seed, epoch, 2 + self.fabric.global_rank))
         self.objective.train()
 
     def step(self, *batch: Any, lr: float, synchronise: bool = True) -> list[Tensor]:
-        """Makes one step of the optimiser; returns what the objective returns after the loss.
+        """Makes one step of the optimiser with learning rate `lr`; returns what the objective returns after the loss.
 
-        synchronise: DistributedDataParallel averages the gradients, for which every parameter must have one; False:
-        the gradients that exist are averaged here.
+        synchronise: whether DistributedDataParallel averages the gradients over the processes, for which every
+        parameter must have one; if False, this method averages the gradients that there are.
         """
         for group in self.raw_optimizer.param_groups:
             group["lr"] = lr
@@ -91,22 +99,22 @@ class BaseTrainer:
         return rest
 
     def gradients(self, *batch: Any, synchronise: bool) -> list[Tensor]:
-        """Runs the objective forward and backward; returns what it returns after the loss."""
+        """Computes the gradients of the objective on a batch; returns what the objective returns after the loss."""
         with nullcontext() if synchronise else self.fabric.no_backward_sync(self.step_module):
             loss, *rest = self._forward(*batch)
             self.fabric.backward(loss)
         return rest
 
     def _forward(self, *batch: Any) -> Any:
-        """Calls the objective. Raises UserError if a BatchNorm gets a single value per channel."""
+        """Calls the objective on a batch; raises UserError if a BatchNorm gets only one value for a channel."""
         try:
             return self.step_module(*batch)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise UserError(
-                "a BatchNorm got a single value per channel, of which there is no variance: use two or more images per "
-                f"process in a batch (train.batch_size), or larger images: {error}"
+                "a BatchNorm got a single value per channel, which has no variance: use two or more images per process "
+                f"in a batch (train.batch_size), or larger images ({error})"
             ) from error
 
     def _average_gradients(self) -> None:
@@ -118,11 +126,11 @@ class BaseTrainer:
                     parameter.grad /= self.fabric.world_size
 
     def stateful(self) -> dict[str, Any]:
-        """Returns the objects whose state dicts a checkpoint contains, key -> object; None for one that is not used."""
+        """Returns the objects whose state dicts a checkpoint saves, by their keys there; None if one is not used."""
         return {"objective": self.objective, "optimizer": self.raw_optimizer}
 
     def state(self) -> dict[str, Any]:
-        """Returns the contents of a checkpoint."""
+        """Returns the content of a checkpoint: state dicts, the number of epochs done, and the rows of metrics.csv."""
         return {
             **{key: None if part is None else part.state_dict() for key, part in self.stateful().items()},
             "precision": self.fabric.strategy.precision.state_dict(),
@@ -131,7 +139,7 @@ class BaseTrainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Restores the state of a checkpoint. Raises UserError if it is damaged, or another network's."""
+        """Restores the content of a checkpoint; raises UserError if it is damaged or of another network."""
         if not _are_rows(state["history"]) or not _are_rows(state.get("preparation", [])):
             raise UserError("the checkpoint's history is not a list of epochs with numbers: use another copy of it")
         try:
@@ -140,33 +148,33 @@ class BaseTrainer:
                     part.load_state_dict(state[key])
             _check_fits(self.raw_optimizer)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"the checkpoint is of another architecture: {error}") from error
+            raise UserError(f"the checkpoint does not fit this network and optimiser: {error}") from error
         if state["precision"]:
             self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.epoch, self.history = state["epoch"], state["history"]
 
     def check_finite(self, epoch: int, steps_per_epoch: int, kept: str) -> None:
-        """Raises UserError if a part of the loss, or a weight, was not finite in the epoch (counted from 0).
+        """Raises UserError if a part of the loss, or a weight, was NaN or infinite in the epoch, counted from 0.
 
         kept: a sentence about the last checkpoint, for the message.
         """
         self.non_finite.check(self.names, steps_per_epoch, kept)
-        if not self.finite():  # no loss is computed after the last update of an epoch
+        if not self.finite():  # the last update of an epoch may do this, after which no loss is computed
             raise UserError(
                 f"the weights were not finite at the end of epoch {epoch + 1}: training stopped. {kept} "
                 "Lower train.lr, or set train.clip_norm"
             )
 
     def finite(self) -> bool:
-        """Returns whether all numbers of the checkpoint's modules are finite, in every process.
+        """Returns whether all weights and buffers that a checkpoint saves are finite, in every process.
 
-        It waits for the device, so it is called only at the end of an epoch.
+        It is called only at the end of an epoch, because it waits for the device.
         """
         states = [part.state_dict() for part in self.stateful().values() if isinstance(part, nn.Module)]
         tensors = [t for state in states for t in state.values() if t.is_floating_point()]
         finite = torch.stack([torch.isfinite(t).all() for t in tensors]).all()
         if self.fabric.world_size > 1:
-            # Running statistics differ between processes; one that stops alone would leave the others waiting.
+            # Running statistics differ between processes. If one process stopped alone, the others would wait for it.
             everywhere = finite.int()
             torch.distributed.all_reduce(everywhere, op=torch.distributed.ReduceOp.MIN)
             finite = everywhere.bool()
@@ -174,7 +182,7 @@ class BaseTrainer:
 
 
 def _are_rows(history: object) -> bool:
-    """Returns whether a value is a history: a list with a dict of numbers and texts for each epoch."""
+    """Returns whether a checkpoint's history is well-formed: a list with a dict of numbers and texts for each epoch."""
     return isinstance(history, list) and all(
         isinstance(row, dict)
         and isinstance(row.get("epoch"), int)
@@ -185,7 +193,7 @@ def _are_rows(history: object) -> bool:
 
 
 def _check_fits(optimizer: torch.optim.Optimizer) -> None:
-    """Raises ValueError if the optimiser's state lacks the shapes of its parameters, which torch does not check."""
+    """Raises ValueError if the optimiser's state has other shapes than its parameters, which torch does not check."""
     for parameter, kept in optimizer.state.items():
         if not isinstance(kept, dict):
             raise ValueError(f"the optimiser's state of a parameter is a {type(kept).__name__}, not a dict")

@@ -1,4 +1,7 @@
-"""Checkpoints: they are written whole or not at all, have a checksum, and are read without running code from them."""
+"""Writes and reads checkpoints, which have a checksum and are written completely or not at all.
+
+No code in a checkpoint is run when it is read.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,14 @@ from bnn_itrd.files import write_file
 __all__ = ["FORMAT", "check_undamaged", "load_checkpoint", "matching_state", "refused_content", "save_checkpoint"]
 
 
-# The version of the format; raise it if older versions of the package cannot read what is written.
+# The version of the file format. Raise it when older versions of the package cannot read what is written.
 FORMAT = 1
 
-# torch.save makes a zip archive; its comment is this text and the SHA-256, in hex, of all bytes before its digits.
+# torch.save makes a zip archive, which may end in a comment. A checkpoint's comment is this text, followed by the
+# SHA-256, in hex, of all bytes before its digits.
 _SEAL = b"bnn-itrd sha256 "
 _DIGITS = 64
-_COMMENT_LENGTH = 2  # bytes of the comment's length, with which an archive without a comment ends
+_COMMENT_LENGTH = 2  # number of bytes of the comment's length, the last field of an archive without a comment
 _BLOCK = 1 << 20
 
 _REMEDY = "Use another copy of it, or remove it and train again"
@@ -37,8 +41,11 @@ _GLOBAL = re.compile(r"GLOBAL (\S+)")
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Saves tensors and plain values with a checksum. Raises UserError if it cannot; the old file is then unchanged."""
-    # It is saved into memory first: on a full disk torch's zip writer hides the system's error.
+    """Saves a dict of tensors and plain values as a checkpoint, with a checksum.
+
+    Raises UserError if the file cannot be written; an older file at `path` then stays as it was.
+    """
+    # The archive is made in memory first, because torch's zip writer hides the system's error if the disk is full.
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
     buffer.seek(-_COMMENT_LENGTH, io.SEEK_END)
@@ -51,8 +58,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def check_undamaged(path: Path) -> None:
     """Raises UserError if a file of torch.save was damaged after it was written, even by a single bit.
 
-    A checkpoint of `save_checkpoint` is compared with its SHA-256, another archive (an older checkpoint, or another
-    program's) with the CRC-32 of each part. A file that is no archive passes; reading it fails later.
+    A checkpoint of `save_checkpoint` is compared with its SHA-256. Another archive, such as an older checkpoint or
+    another program's, is compared with the CRC-32 of each of its files. Anything else passes here and cannot be read
+    later.
     """
     with path.open("rb") as file:
         seal_at = max(0, file.seek(0, io.SEEK_END) - _DIGITS - len(_SEAL))
@@ -72,33 +80,35 @@ def check_undamaged(path: Path) -> None:
 
 
 def _parts_fit(path: Path) -> bool:
-    """Returns whether every part of a zip archive has the CRC-32 that the archive states."""
+    """Returns whether every file inside a zip archive has the CRC-32 that the archive states."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except Exception:  # the archive's directory is damaged: names that are no text, unknown methods, places outside
+    except Exception:  # if the archive's list of files is damaged, zipfile raises errors of many types
         return False
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Returns the state that `save_checkpoint` wrote, on the CPU.
+    """Returns the dict that `save_checkpoint` wrote, with its tensors on the CPU.
 
-    Raises UserError if the file is missing, cut short, damaged, of another program, or of a newer version.
+    Raises UserError if the file is missing, cut short, damaged, another program's, or a newer version's.
     """
     if not path.is_file():
         raise UserError(
-            f"{path} is a folder, not a checkpoint: remove it" if path.is_dir() else f"no checkpoint {path}"
+            f"{path} is a folder, not a checkpoint: remove it"
+            if path.is_dir()
+            else f"there is no checkpoint {path}: give the path of one"
         )
     check_undamaged(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and torch each raise types of their own
-        # torch's message about a broken archive does not help the user.
+    except Exception as error:  # zip, pickle and torch raise errors of many types
+        # torch's own message about a broken archive would not help the user.
         cut = f" (is it cut short?): its {path.stat().st_size:,} bytes are no archive of torch.save. {_REMEDY}"
         why = refused_content(error)
         raise UserError(f"{path} cannot be read as a checkpoint{f': {why}' if why else cut}") from error
     if not isinstance(state, dict) or not isinstance(state.get("format"), int):
-        raise UserError(f"{path} is not a checkpoint of bnn-itrd")
+        raise UserError(f"{path} is not a checkpoint of bnn-itrd: give a last.pt or best.pt of a run")
     if state["format"] > FORMAT:
         raise UserError(
             f"{path} has format {state['format']}, newer than this version reads ({FORMAT}): update bnn-itrd"
@@ -107,7 +117,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def refused_content(error: Exception) -> str:
-    """Returns why torch.load refused a pickle, without its advice to allow running code; "" for another error."""
+    """Returns a text that says why torch.load refused a file's content; "" for an error of another kind.
+
+    torch's own message advises to allow the file to run code, which is left out.
+    """
     if not isinstance(error, pickle.UnpicklingError):
         return ""
     if (named := _GLOBAL.search(str(error))) is not None:
@@ -116,10 +129,11 @@ def refused_content(error: Exception) -> str:
 
 
 def matching_state(last: Path, identity: dict[str, Any], *, later: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns the checkpoint if it belongs to the configuration `identity`; keys of `later` are not compared.
+    """Returns the content of a training's checkpoint if the training had the configuration `identity`.
 
-    Raises UserError if it cannot be read, is not a training's checkpoint, or has another configuration (a line for each
-    field).
+    The keys in `later` are not compared, because their values are known only after the training has begun.
+    Raises UserError if the file cannot be read or is not a training's checkpoint, or if its configuration is another;
+    the message then has a line for each field that differs.
     """
     state = load_checkpoint(last)
     trained = isinstance(state.get("identity"), dict) and isinstance(state.get("objective"), dict)

@@ -1,4 +1,4 @@
-"""Evaluation of a network, always in float32, since autocast rounds the sums of +-1 products."""
+"""Evaluates a network, always in float32, because autocast would round the sums of binary layers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ from bnn_itrd.models import evaluation_mode
 
 __all__ = ["Evaluation", "confusion", "evaluate", "evaluated", "kept_evaluation", "score", "to_keep"]
 
-# Logits of an evaluation that a checkpoint keeps at the most: 16 MiB, 10,000 images of 400 classes.
+# The largest number of logits that a checkpoint saves: 16 MiB, such as 10,000 images with 400 classes.
 _MOST_KEPT = 4_194_304
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The results of an evaluation.
+    """The results of a network on n images with c classes.
 
-    top1, top5: accuracy in percent; top5 counts a label among the five largest logits, or among all of fewer classes.
-    loss: mean cross-entropy in nats. logits (n, c), labels (n,): on the CPU.
+    Args:
+        top1: percentage of the images whose label has the largest logit
+        top5: percentage of the images whose label is among the five largest logits; 100 with five classes or fewer
+        loss: mean cross-entropy in nats
+        logits: (n, c), on the CPU
+        labels: (n,), on the CPU
     """
 
     top1: float
@@ -41,7 +45,7 @@ class Evaluation:
 
 
 def score(logits: Tensor, labels: Tensor) -> Evaluation:
-    """Returns the `Evaluation` of logits (n, c) float32 and labels (n,).
+    """Returns the accuracies and the mean cross-entropy of logits, (n, c) float32, for the images' labels, (n,).
 
     >>> score(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 1])).top1
     50.0
@@ -59,18 +63,19 @@ def score(logits: Tensor, labels: Tensor) -> Evaluation:
 
 
 def evaluated(model: nn.Module, split: Split) -> str | None:
-    """Returns a hash, in hex, of all that an evaluation depends on: the network's state, images, labels, normalisation.
+    """Returns a hash of all that an evaluation depends on: the network's weights, the images, labels and normalisation.
 
-    It is None if the split has no fingerprint (`Split.fingerprint`).
+    Two evaluations with the same hash have the same result. It is None if the images have none (`Split.fingerprint`).
     """
     images = split.fingerprint()
     return None if images is None else tensors_hash({images: torch.zeros(0), **model.state_dict()})
 
 
 def to_keep(evaluation: Evaluation, model: nn.Module, split: Split) -> dict[str, Any] | None:
-    """Returns the part of an evaluation that a checkpoint keeps, so that a later command need not repeat it.
+    """Returns what a checkpoint saves of an evaluation, so that a later command need not repeat it.
 
-    It is None if the logits are too many, or if the split has no fingerprint to recognise its images by.
+    It has the logits, the labels, and the hash of network and images (`evaluated`). It is None if there are too many
+    logits, or if the images have no hash.
     """
     if evaluation.logits.numel() > _MOST_KEPT or (of := evaluated(model, split)) is None:
         return None
@@ -78,9 +83,9 @@ def to_keep(evaluation: Evaluation, model: nn.Module, split: Split) -> dict[str,
 
 
 def kept_evaluation(kept: object, model: nn.Module, split: Split) -> Evaluation | None:
-    """Returns the evaluation that a checkpoint keeps (`to_keep`), or None if it keeps none.
+    """Returns the evaluation that a checkpoint has saved, or None if it saved none that fits.
 
-    It is also None if the kept evaluation was made with other weights, images, labels or normalisation.
+    `kept` is what `to_keep` returned. It fits if it was made with the same weights, images, labels and normalisation.
     """
     if not isinstance(kept, dict) or not isinstance(kept.get("of"), str):
         return None
@@ -94,7 +99,10 @@ def kept_evaluation(kept: object, model: nn.Module, split: Split) -> Evaluation 
 
 @contextlib.contextmanager
 def _no_tf32() -> Iterator[None]:
-    """Lets cuDNN's convolutions compute in float32; by default they round their inputs to TF32's ten bits."""
+    """Makes cuDNN's convolutions compute in full float32 within a ``with`` block.
+
+    By default they round their inputs to TF32, whose mantissa has ten bits.
+    """
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -112,9 +120,17 @@ def evaluate(
     batch_size: int | None = None,
     channels_last: bool = False,
 ) -> Evaluation:
-    """Evaluates a network on every image of a split, in order, in eval mode and float32; restores its modules' modes.
+    """Evaluates a network on all images of a split, in evaluation mode and float32, and returns the results.
 
-    batch_size: by default 500, and 100 on a CPU: a quarter less time (ResNet-18 on an AMD EPYC, timed once).
+    The logits are in the order of the images. Afterwards each module is again in the mode in which it was.
+
+    Args:
+        model: the network, or a function from images (n, c, h, w) to logits
+        split: the images with their labels
+        device: where the network is
+        batch_size: number of images in a forward pass; None means 500, or 100 on a CPU, which takes a quarter less time
+            there than 500 (ResNet-18 on an AMD EPYC, timed once)
+        channels_last: whether the images are given in PyTorch's channels-last memory format
     """
     if batch_size is None:
         batch_size = 100 if device.type == "cpu" else 500
@@ -130,7 +146,9 @@ def evaluate(
 
 
 def confusion(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Returns how often each label (row) got each prediction (column): (n,), (n,) -> (classes, classes) int64.
+    """Returns the confusion matrix: how often images of a class (row) got each prediction (column), int64.
+
+    The shapes are (n,), (n,) -> (classes, classes).
 
     >>> confusion(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), 2)
     tensor([[1, 1],

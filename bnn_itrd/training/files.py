@@ -1,4 +1,4 @@
-"""The files of one training: checkpoints, metrics.csv, and TensorBoard's event files."""
+"""`TrainingFiles`, which reads and writes the files of one training: checkpoints, metrics.csv, TensorBoard's files."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ __all__ = ["TrainingFiles"]
 
 
 class TrainingFiles:
-    """Reads and writes the files in a training's folder; of several processes only the main one writes.
+    """Reads and writes the files in a training's folder; with several processes, only the first one writes.
 
-    last.pt contains all that is needed to continue the training, best.pt the network of the epoch with the best top-1
-    (if rows have one), metrics.csv a line per epoch, and preparation.csv a line per epoch of the distillers'
-    preparation.
-    A thread writes a checkpoint after the first epoch of a call, then when `seconds` have passed since the last one,
-    and at the end of the ``with`` block, whatever ended the training. Until then the newest epoch is kept in memory.
-    identity: the configuration that must be the same for a training to be continued.
+    - last.pt has all that is needed to continue the training
+    - best.pt has the network of the epoch with the best top-1 accuracy, if accuracies are measured
+    - metrics.csv has a line for each epoch
+    - preparation.csv has a line for each epoch in which distillers train before the training proper
+
+    A thread writes checkpoints: after the first epoch, then whenever `seconds` have passed since the last one, and at
+    the end of the ``with`` block, also after an error. In between, the newest epoch's state is in memory.
+    `identity` is the configuration that must be the same if the training is to be continued.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class TrainingFiles:
         self.close()
 
     def restore(self, trainer: BaseTrainer) -> None:
-        """Restores last.pt, if there is one. Raises UserError if it has another configuration or network."""
+        """Restores a trainer from last.pt, if that exists; raises UserError if it is of another configuration."""
         if self.last.exists():
             state = matching_state(self.last, self.identity)
             try:
@@ -55,10 +57,13 @@ class TrainingFiles:
                 raise UserError(f"{self.last}: {error}") from error
         done = trainer.epoch, len(trainer.preparation)
         if self.fabric.broadcast(done) != done:
-            raise UserError(f"all processes must see the same {self.last}: put --out on a disk they share")
+            raise UserError(f"the processes see different files {self.last}: put --out on a disk that all can read")
 
     def open(self, trainer: BaseTrainer, *, tensorboard: bool, begin: Callable[[], None] | None = None) -> None:
-        """Calls `begin` if the training is new; removes temporary files of a killed process, rewrites metrics.csv."""
+        """Prepares the folder, once `restore` was called: rewrites metrics.csv and opens TensorBoard's file.
+
+        `begin` is called first if the training is new. Temporary files of a killed process are removed.
+        """
         main = self.fabric.is_global_zero
         if main:
             if begin is not None and not self.last.exists():
@@ -68,24 +73,25 @@ class TrainingFiles:
         self.board = TensorBoard(self.out, enabled=tensorboard and main, purge_step=trainer.epoch)
 
     def _write_rows(self, trainer: BaseTrainer) -> None:
+        """Writes metrics.csv and preparation.csv from the rows of the trainer's checkpoint."""
         for name, rows in (("metrics.csv", trainer.history), ("preparation.csv", trainer.preparation)):
             if rows:
                 write_metrics(self.out / name, rows)
 
     def kept(self, epoch: int) -> str:
-        """Returns the sentence of an error message about what is saved: last.pt after so many epochs, or nothing."""
+        """Returns a sentence for an error message: that last.pt has this epoch, or that no checkpoint was written."""
         begun = self.last.exists() or self.writer.began
         return f"{self.last} has epoch {epoch}." if begun else "No checkpoint was written yet."
 
     def save_preparation(self, trainer: BaseTrainer) -> None:
-        """Saves the state after an epoch of preparation; every process waits for it."""
+        """Saves the state after an epoch of the preparation, before the training proper; every process waits for it."""
         if self.fabric.is_global_zero:
             self.writer.keep({"last.pt": {"identity": self.identity, **trainer.state()}})
             write_metrics(self.out / "preparation.csv", trainer.preparation)
         self.fabric.barrier()
 
     def save(self, trainer: BaseTrainer) -> None:
-        """Saves the state after the last epoch of the history; every process waits for it."""
+        """Saves the state after the newest epoch of the trainer's history; every process waits for this."""
         if self.fabric.is_global_zero:
             row, state = trainer.history[-1], trainer.state()
             files = {"last.pt": {"identity": self.identity, **state}}
@@ -100,7 +106,7 @@ class TrainingFiles:
         self.fabric.barrier()
 
     def close(self) -> None:
-        """Writes the states that are in memory, and closes the files. Raises UserError if that fails."""
+        """Writes the state that is only in memory, and closes the files; raises UserError if that fails."""
         try:
             self.writer.close()
         finally:

@@ -1,7 +1,8 @@
-"""The training of a network, from its first epoch or from a checkpoint.
+"""Trains a network from its first epoch, or from a checkpoint on.
 
-`fit_epochs` is the loop over epochs of every network: teacher, students, and the networks of `bnn_itrd.nlp`. `fit`
-trains a network for images, with the distillers' preparation before the epochs.
+`fit_epochs` is the loop over epochs for all networks: teachers, students, and those of `bnn_itrd.nlp`. `fit` trains a
+network on images. It begins with the preparation, if there is one: epochs in which distillation losses train layers of
+their own, or stages of the student.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ __all__ = ["Fitted", "TimeLimit", "fit", "fit_epochs"]
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network and its training.
+    """A trained network and the results of its training.
 
-    model: the network in eval mode; with ``train.ema`` the moving average. history: the row of metrics.csv of each
-    epoch. final: the last evaluation.
+    Args:
+        model: the network in evaluation mode; with ``train.ema`` it is the moving average of its weights
+        history: the row of metrics.csv of each epoch
+        final: the evaluation after the last epoch
     """
 
     model: nn.Module
@@ -47,7 +50,7 @@ class Fitted:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The row of the epoch with the best top-1; of equal ones, the first."""
+        """The row of metrics.csv of the epoch with the best top-1 accuracy; if several are equal, of the first."""
         return max((row for row in self.history if row["top1"] is not None), key=lambda row: row["top1"])
 
 
@@ -67,18 +70,19 @@ def fit(
     after_epoch: Callable[[int], None] | None = None,
     deadline: float | None = None,
 ) -> Fitted:
-    """Trains a network, or continues from `out`/last.pt; the student is changed in place.
+    """Trains a network on images, or continues its training from `out`/last.pt; `student` is changed in place.
 
-    identity: the configuration that must be the same for a run to be continued (see `config.differences`).
-    last.pt and best.pt (by top-1 on the held-out images, or on the test images without these), metrics.csv,
-    preparation.csv if a distiller has a preparation, and TensorBoard files are written into `out`; `TrainingFiles`
-    describes when. begin: a function called on the main process if the run is new, after all checks and before
-    anything is written. after_epoch: a function called with the number of epochs that are done.
-    deadline: the end of the whole command's time, as `time.monotonic` counts; by default ``train.max_seconds`` from
-    now. All hooks are removed at the end. A BatchNorm in evaluation mode, in a student in training mode, stays so.
-    Gives a UserWarning if most of the student is frozen. Raises Unfinished before an epoch beyond the deadline;
-    UserError: another configuration in `out`, a batch larger than the data, a distiller that does not fit the networks,
-    a student without a parameter to train, a loss that is not finite.
+    It writes into `out`: last.pt, best.pt (by top-1 on the held-out images, or else the test images), metrics.csv,
+    preparation.csv if there is a preparation, and TensorBoard files (see `TrainingFiles`). All hooks on the networks
+    are removed at the end. In a student in training mode, a BatchNorm that is in evaluation mode stays in that mode.
+
+    `teacher` is the network it learns from, or None; `title` names the student in the output. `identity` is the
+    configuration that must be the same if the training is continued. `begin` is called on the first process of a new
+    training, after all checks and before anything is written, and `after_epoch` with the number of epochs done.
+    `deadline` is the time of `time.monotonic` at which to stop; None means ``train.max_seconds`` from now.
+
+    Warns if most of the student is frozen. Raises Unfinished if the next epoch would end too late, and UserError if the
+    settings do not fit `out`, the data or the networks, the student has nothing to train, or the loss is not finite.
     """
     limit = TimeLimit.of(deadline, train, title, fabric)
     steps = steps_in_epoch(train, len(data.train), fabric.world_size)
@@ -113,17 +117,17 @@ def fit(
 
 
 def _print_finished(trainer: Trainer, title: str, *, shown: bool) -> None:
-    """Prints a line if the restored training was finished before."""
+    """Prints a line if the checkpoint is of a training that was already finished."""
     if shown and trainer.epoch >= (epochs := trainer.config.epochs):
         trainer.fabric.print(f"{title}: its training was already finished, at epoch {trainer.epoch} of {epochs}")
 
 
 class TimeLimit:
-    """Stops a training before the epoch that would pass a deadline, which is a time of `time.monotonic`.
+    """Stops a training before an epoch that would end after the deadline, a time of `time.monotonic`.
 
-    An epoch is expected to take as long as this network's longest epoch in this call, with its evaluation; the first
-    one, in which code is compiled, is ignored after the second. The first epoch begins if the deadline has not passed.
-    Of several processes the first decides for all.
+    The first epoch begins if the deadline has not passed. A later one is expected to take as long as the longest epoch
+    so far, with its evaluation. The first epoch, in which code is compiled, is left out once there are two. With
+    several processes, the first one decides for all.
     """
 
     def __init__(self, deadline: float, title: str, fabric: Fabric) -> None:
@@ -133,13 +137,16 @@ class TimeLimit:
 
     @classmethod
     def of(cls, deadline: float | None, train: TrainConfig, title: str, fabric: Fabric) -> TimeLimit | None:
-        """Returns a training's limit: the command's deadline, or ``train.max_seconds`` from now; None without these."""
+        """Returns a training's time limit: `deadline`, or ``train.max_seconds`` from now; None if both are None."""
         if deadline is None and train.max_seconds is not None:
             deadline = time.monotonic() + train.max_seconds
         return None if deadline is None else cls(deadline, title, fabric)
 
     def check(self, epoch: int, epochs: int) -> None:
-        """Raises Unfinished if the next epoch would end too late; `fit_epochs` calls this before each epoch."""
+        """Raises Unfinished if the next epoch would end after the deadline; it is called before each epoch.
+
+        epoch: number of epochs done; epochs: number of all epochs.
+        """
         now = time.monotonic()
         if self._began is not None:
             self._lengths.append(now - self._began)
@@ -160,10 +167,12 @@ def fit_epochs(
     after_epoch: Callable[[int], None] | None = None,
     limit: TimeLimit | None = None,
 ) -> None:
-    """Trains the epochs that are missing, each of so many steps.
+    """Trains a network until `epochs` epochs are done; `trainer` knows how many were done before.
 
-    After an epoch the network is evaluated, the state is saved, and a line of metrics.csv is written. Raises UserError
-    on a loss or a weight that is not finite, before that state is saved, and Unfinished if the time limit is near.
+    Each epoch has `steps` steps. After an epoch the network is evaluated, a line of metrics.csv is written, and the
+    state is saved. `after_epoch` is called with the number of epochs done.
+    Raises UserError if a loss or a weight is not finite, before that state is saved. Raises Unfinished if the next
+    epoch would pass the time limit.
     """
     while trainer.epoch < epochs:
         if limit is not None:
@@ -188,14 +197,14 @@ def _prepare(
     steps: int,
     limit: TimeLimit | None,
 ) -> None:
-    """Trains the epochs of the distillers' preparation that are missing; the state is saved after each."""
+    """Trains the remaining epochs of the preparation, before the training proper, and saves the state after each."""
     length = max(trainer.preparation_epochs.values(), default=0)
     while (done := len(trainer.preparation)) < length:
         if limit is not None:
             limit.check(0, trainer.config.epochs)
         progress.begin(done, preparing=True)
         row = trainer.prepare_epoch(data, progress)
-        kept = f"It was the preparation, of which {files.last} holds {done} of {counted(length, 'epoch')}."
+        kept = f"That was in the preparation; {files.last} has {done} of its {counted(length, 'epoch')}."
         trainer.check_finite(done, steps, kept)
         trainer.preparation.append(row)
         if done + 1 == length:

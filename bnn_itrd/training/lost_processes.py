@@ -1,4 +1,4 @@
-"""The end of a process whose training has lost another of its processes."""
+"""Ends a process of a distributed training when another process of it has ended, because none can go on alone."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ from bnn_itrd.training.writer import write_waiting
 
 __all__ = ["ending_together"]
 
-# The main thread has this time to notice a lost process by itself (gloo reports it at once, NCCL after ten minutes).
+# The main thread gets this time to notice by itself that a process has ended. Gloo reports it at once, NCCL after ten
+# minutes.
 _PATIENCE = 3.0  # seconds
-# The last finished epoch must then be written within this time.
+# After that, the checkpoint of the last finished epoch must be written within this time.
 _GRACE = 20.0  # seconds
 
 
 @contextlib.contextmanager
 def ending_together(fabric: Fabric) -> Iterator[None]:
-    """Ends this process, inside a ``with`` block, if another process of the training has ended: none can go on alone.
+    """Ends this process if, within the ``with`` block, another process of the distributed training has ended.
 
-    Finished epochs are written before. Processes of this machine are watched (on Linux); those of other machines are
-    noticed when the communication with them fails. Raises LostProcess; a process that waits in a communication which
-    does not fail is ended with that error's message and status.
+    The checkpoint of the last finished epoch is written first. On Linux the other processes of this machine are
+    watched. The end of another machine's process is noticed when the communication with it fails.
+    Raises LostProcess in the block. If the block waits in a communication that never fails, the process is ended
+    instead, with that error's message and exit status.
     """
     if fabric.world_size == 1:
         yield
@@ -54,6 +56,8 @@ def ending_together(fabric: Fabric) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Process:
+    """A process of the training: its rank, the number of processes, its host and its process id."""
+
     rank: int
     world: int
     host: str
@@ -65,8 +69,9 @@ class _Process:
 
 
 def _others(fabric: Fabric) -> list[_Process]:
-    """Returns the other processes of the training that run on this machine."""
-    # Several hosts may have the same name ("localhost") and the same number of their first namespace.
+    """Returns the other processes of the training that run on this machine, or none if it does not run Linux."""
+    # The host's name is not enough: several machines may be called "localhost", and their first containers have the
+    # same namespace number.
     numbering = ""
     with contextlib.suppress(OSError):  # not Linux
         numbering = f"{Path('/proc/sys/kernel/random/boot_id').read_text()}{os.stat('/proc/self/ns/pid').st_ino}"
@@ -78,12 +83,12 @@ def _others(fabric: Fabric) -> list[_Process]:
 
 
 def _of_communication(error: RuntimeError) -> bool:
-    """Returns whether an error comes from the communication of processes; gloo has no error class of its own."""
+    """Returns whether an error comes from communication between processes; gloo's are recognised by their text."""
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
 
 
 class _Watch:
-    """A thread that waits for the end of other processes, and then ends this one if its main thread does not."""
+    """A thread that waits until one of other processes ends, and then ends this process if its main thread does not."""
 
     def __init__(self) -> None:
         self.who = "another process of this training"
@@ -93,21 +98,21 @@ class _Watch:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def begin(self, others: list[_Process]) -> None:
-        """Watches these processes from now on, if the system allows it."""
+        """Begins to watch these processes, if the system is Linux; otherwise nothing is watched."""
         if hasattr(os, "pidfd_open"):  # Linux
             for process in others:
-                with contextlib.suppress(OSError):  # it has ended already, and the communication with it fails
+                with contextlib.suppress(OSError):  # it has already ended, so that the communication with it fails
                     self._handles[os.pidfd_open(process.pid)] = process
         if self.watches:
             self._thread.start()
 
     @property
     def watches(self) -> bool:
-        """Whether a process is watched."""
+        """Whether any process is watched."""
         return bool(self._handles)
 
     def close(self) -> None:
-        """Ends the watch."""
+        """Stops watching, and ends the thread."""
         self._over.set()
         os.close(self._writer)
         if self.watches:

@@ -1,4 +1,4 @@
-"""metrics.csv, which has a line per epoch, and values for its columns."""
+"""Writes and reads metrics.csv, which has a line for each epoch, and computes values for its columns."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["loss_columns", "positive_weights", "read_metrics", "write_metrics"]
 def loss_columns(
     names: Sequence[str], sums: Sequence[float], steps: int, *, shown: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """Returns the columns `loss` and `loss_NAME` of an epoch: the means of the loss and of its parts over the steps.
+    """Returns an epoch's columns `loss` and `loss_NAME` of metrics.csv: the means of the loss and of its parts.
 
-    sums: the sum of each part over the epoch, in the order of `names`. shown: the parts that get a column, by default
-    all.
+    names: names of the parts; sums: the sum of each part over the epoch's steps, in the same order; steps: number of
+    steps; shown: names of the parts that get a column, by default all.
 
     >>> loss_columns(["ce", "kd"], [6.0, 3.0], steps=3)
     {'loss': 3.0, 'loss_ce': 2.0, 'loss_kd': 1.0}
@@ -34,7 +34,10 @@ def loss_columns(
 
 
 def write_metrics(path: Path, history: Sequence[dict[str, Any]]) -> None:
-    """Writes a line per epoch; the whole file is rewritten from the history, so no line is cut short or repeated."""
+    """Writes metrics.csv with a line for each row of `history`, which has one for each epoch.
+
+    The whole file is written anew, so that a killed process leaves no line that is cut short or repeated.
+    """
     text = io.StringIO()
     columns = list(dict.fromkeys(key for row in history for key in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -45,7 +48,10 @@ def write_metrics(path: Path, history: Sequence[dict[str, Any]]) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a metrics.csv: numbers as floats, the epoch as int, empty cells as None."""
+    """Returns the rows of a metrics.csv: the column `epoch` as int, `split` as text, other numbers as floats.
+
+    An empty cell is None.
+    """
     with path.open(newline="") as file:
         rows = []
         for row in csv.DictReader(file):
@@ -59,7 +65,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def positive_weights(model: nn.Module) -> Tensor | None:
-    """Returns which weights of all binary layers are +1, (weights,) bool; None for a network without binary layers."""
+    """Returns for each weight of a network's binary layers whether it is +1, (number of weights,) bool.
+
+    It is None if the network has no binary layer.
+    """
     layers = [m for m in model.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))]
     signs = [layer.binary_weight().signs.flatten() >= 0 for layer in layers]
     return torch.cat(signs) if signs else None

@@ -1,4 +1,4 @@
-"""The optimiser, its learning rate, the moving average of the weights, and checks for frozen parameters."""
+"""Makes the optimiser, its learning rates and the moving average of the weights, and checks for frozen parameters."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def learning_rate(
     drops: Sequence[int] = (),
     decay: float = 0.1,
 ) -> float:
-    """Returns the learning rate at a step in [0, steps).
+    """Returns the learning rate at a step, counted from 0, of a training with `steps` steps.
 
-    It rises linearly from peak / warmup to the peak in `warmup` steps. Then it falls towards 0 at `steps`, as a cosine
-    or linearly; the schedule ``step`` multiplies it with `decay` at each step of `drops` instead.
+    In the first `warmup` steps it rises linearly from peak / warmup to the peak. Then it falls towards 0, along a
+    cosine or linearly. With the schedule ``step`` it is instead multiplied by `decay` at each step in `drops`.
 
     >>> [learning_rate(s, steps=6, warmup=2, peak=1.0, schedule="linear") for s in range(6)]
     [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
@@ -53,16 +53,16 @@ def learning_rate(
 
 
 def make_optimizer(config: TrainConfig, module: nn.Module) -> torch.optim.Optimizer:
-    """Returns the optimiser of a training's configuration, for those parameters of the module that require gradients.
+    """Returns the optimiser that a configuration asks for, for those parameters of the module that require gradients.
 
-    Raises UserError if only weights of layers should decay but the module has no such layer.
+    Raises UserError if ``weight_decay_of`` is weights, but the module has no convolution or linear layer.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     >>> made = make_optimizer(TrainConfig(weight_decay=0.1, weight_decay_of="weights"), net)
     >>> [(len(group["params"]), group["weight_decay"]) for group in made.param_groups]
     [(1, 0.1), (3, 0.0)]
     """
-    # Lightning cannot unscale gradients for clipping if a fused optimiser unscales them itself.
+    # Lightning cannot clip gradients if a fused optimiser divides them by the loss scale itself.
     fused = not (config.precision == "16-mixed" and config.clip_norm is not None)
     groups = _parameter_groups(config, module)
     if config.optimizer == "adamw":
@@ -78,7 +78,7 @@ def make_optimizer(config: TrainConfig, module: nn.Module) -> torch.optim.Optimi
 
 
 def _parameter_groups(config: TrainConfig, module: nn.Module) -> list[dict[str, Any]]:
-    """Returns the trained parameters in one group, or in two if only some of them decay."""
+    """Returns the optimiser's parameter groups: one, or two if only the weights of layers have weight decay."""
     trained = [p for p in module.parameters() if p.requires_grad]
     if config.weight_decay_of == "all":
         return [{"params": trained}]
@@ -96,9 +96,9 @@ def _parameter_groups(config: TrainConfig, module: nn.Module) -> list[dict[str, 
 
 
 def _weights(module: nn.Module) -> set[int]:
-    """Returns the ids of the weights of convolutions and linear layers, also inside attention.
+    """Returns the `id()` of each weight of a convolution or linear layer, also of those in attention layers.
 
-    For a weight that is computed (weight_norm, spectral_norm) they are the ids of the parameters it is computed from.
+    If a weight is computed, by weight_norm or spectral_norm, it returns those of the parameters it is computed from.
     """
     kinds = (_ConvNd, nn.Linear, nn.MultiheadAttention, BinaryConv2d, BinaryLinear)
     found = set()
@@ -110,10 +110,10 @@ def _weights(module: nn.Module) -> set[int]:
 
 
 class MovingAverage(AveragedModel):
-    """An exponential moving average of a network's parameters and buffers; integers are copied, not averaged.
+    """An exponential moving average of a network's parameters and buffers.
 
-    torch's own `AveragedModel` copies its count of updates to the device in every step and waits for the copy; this
-    does not.
+    An update sets each average to decay * average + (1 - decay) * value; integers are copied. In contrast to torch's
+    `AveragedModel`, an update does not wait for the device.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -124,7 +124,7 @@ class MovingAverage(AveragedModel):
     def update_parameters(self, model: nn.Module) -> None:
         kept = [*self.module.parameters(), *self.module.buffers()]
         pairs = list(zip(kept, [*model.parameters(), *model.buffers()], strict=True))
-        # The count stays on the CPU, so reading it does not wait for the device.
+        # The count is on the CPU, so that reading it does not wait for the device.
         first = int(self.n_averaged) == 0
         moving = [pair for pair in pairs if pair[0].is_floating_point() and not first]
         if moving:
@@ -136,10 +136,10 @@ class MovingAverage(AveragedModel):
 
 
 def fixed_norms(network: nn.Module) -> dict[str, nn.Module]:
-    """Returns the BatchNorms, by their paths, that are in evaluation mode while the network is in training mode.
+    """Returns the BatchNorms that the user has put in evaluation mode in a network in training mode, by their paths.
 
-    Their statistics are meant to stay fixed. The result is empty for a network that is in evaluation mode as a whole,
-    as after loading or an evaluation.
+    Their running statistics are meant to stay fixed. The result is empty if the whole network is in evaluation mode,
+    which it may be because it was loaded or evaluated before.
 
     >>> list(fixed_norms(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2).eval())))
     ['1']
@@ -152,10 +152,11 @@ def fixed_norms(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def check_frozen(network: nn.Module, *, warn: bool = True) -> None:
-    """Gives a UserWarning if a training would not change most of a network, or the statistics of its BatchNorms.
+    """Warns if a training would leave most of a network as it is; raises UserError if it would leave all of it.
 
-    "Most" means that more than half of the parameters have ``requires_grad`` False. warn: False in all processes but
-    one. Raises UserError if all parameters have it.
+    It gives a UserWarning if more than half of the parameters have ``requires_grad`` False, and one if BatchNorms are
+    in evaluation mode. The error means that all parameters have ``requires_grad`` False. `warn` is False in all
+    processes but one, so that each warning appears once.
 
     >>> check_frozen(nn.Linear(2, 2).requires_grad_(False))  # doctest: +ELLIPSIS
     Traceback (most recent call last):

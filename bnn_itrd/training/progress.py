@@ -1,4 +1,4 @@
-"""Output of a training: the lines at its beginning, the progress bar, and TensorBoard's event files."""
+"""The output of a training: lines at its beginning, a progress bar, and TensorBoard's event files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from bnn_itrd.words import counted
 
 __all__ = ["Progress", "TensorBoard", "first_line", "imbalance", "tell_beginning"]
 
-# The ratio of the largest class to the smallest from which on the classes count as imbalanced.
+# The classes count as imbalanced if the largest has at least this many times the images of the smallest.
 _UNEVEN = 10
 
 
 def first_line(data: ImageData, network: str, cost: Summary | None) -> str:
-    """Returns the first line of a run: classes, images per split, image size, network, multiplications per image.
+    """Returns the first line of a run's output: classes, images, image size, network, multiplications per image.
 
-    cost: the network's size and work for one image, or None if that could not be counted.
+    network: the network's name; cost: its multiplications for one image, or None if they could not be counted.
     """
     _, height, width = data.input_shape
     parts = [f"{len(data.train):,} training", counted(len(data.test), "test image")]
@@ -45,20 +45,20 @@ def first_line(data: ImageData, network: str, cost: Summary | None) -> str:
 
 
 def imbalance(data: ImageData) -> str | None:
-    """Returns a note if the largest class has at least ten times the images of the smallest; else None."""
+    """Returns a note if the largest class has ten times the training images of the smallest, or more; else None."""
     labels = data.train.labels
     counts = labels[labels != UNLABELLED].bincount(minlength=len(data.classes)).tolist()
     most, fewest = counts.index(max(counts)), counts.index(min(counts))
     if counts[most] < _UNEVEN * counts[fewest] or counts[most] == 0:
         return None
     many, few = (f"{data.classes[c]!r} has {counts[c]:,}" for c in (most, fewest))
-    return f"the classes are far from even: {many} training images, {few}: look at the accuracy of each class"
+    return f"the classes have very different sizes ({many} training images, {few}): look at the accuracy of each class"
 
 
 def tell_beginning(
     data: ImageData, network: str, cost: Summary | None, remarks: Sequence[str] = (), *, shown: bool
 ) -> None:
-    """Prints `first_line` if `shown`, and as notes the remarks on the network and `imbalance`."""
+    """Prints the first line of a run if `shown`, and on stderr the notes: remarks on the network, uneven classes."""
     if shown:
         print_text(first_line(data, network, cost))
     for remark in remarks:
@@ -68,7 +68,7 @@ def tell_beginning(
 
 
 def _in_words(seconds: float) -> str:
-    """Returns a duration with its two largest units.
+    """Returns a duration, given in seconds, as text with its one or two largest units.
 
     >>> _in_words(48), _in_words(700), _in_words(12_300), _in_words(190_000)
     ('48 s', '12 min', '3 h 25 min', '2 d 5 h')
@@ -82,7 +82,10 @@ def _in_words(seconds: float) -> str:
 
 
 class TensorBoard:
-    """Writes the numbers of every epoch as TensorBoard scalars; a resumed run drops those after its checkpoint."""
+    """Writes the numbers of each epoch as TensorBoard scalars, if `enabled`, into the folder `out`/tensorboard.
+
+    purge_step: number of epochs done; a training that is continued drops the scalars of later epochs.
+    """
 
     def __init__(self, out: Path, *, enabled: bool, purge_step: int) -> None:
         self.writer = None
@@ -104,7 +107,7 @@ class TensorBoard:
 
 
 def _speed(value: float) -> str:
-    """Returns a number of images per second as text: a whole number, or two digits below 10.
+    """Returns a number of images per second as text: without a fraction, or below 10 with two significant digits.
 
     >>> _speed(1234.5), _speed(0.314)
     ('1,234', '0.31')
@@ -117,12 +120,20 @@ def _top1(row: dict[str, Any]) -> str:
 
 
 class Progress:
-    """Shows a progress bar on a terminal (epoch, loss parts, images/s, time left), and prints lines elsewhere.
+    """Shows the progress of a training: a bar on a terminal, lines elsewhere. It is used in a ``with`` block.
 
-    After the first batches it prints once how long the training will take.
-    live: read the loss parts inside an epoch; on a GPU reading waits for the device, so those of the last epoch are
-    shown there. unit: what a batch consists of; a row has the speed as ``{unit}_per_s``. scores: a function that
-    returns a row's evaluation as text.
+    The bar has the epoch, the parts of the loss, the speed and the time left. After the first batches one line says how
+    long the training will take.
+
+    Args:
+        title: name of the network; names: names of the loss's parts
+        epochs, steps, batch_size: numbers of epochs, of steps in an epoch, and of images in a step
+        enabled: whether anything is shown
+        live: whether the loss is shown within an epoch, too; on a GPU, reading it would wait for the device
+        preparation: number of epochs before the training proper
+        unit: what a batch consists of; a row of metrics.csv has the speed as ``{unit}_per_s``
+        scores: function that returns the text for a row's evaluation
+        seconds_between_lines: shortest time between two lines, except for the last
     """
 
     _SECONDS_BETWEEN_READS = 0.5
@@ -177,17 +188,17 @@ class Progress:
             self.bar.stop()
 
     def begin(self, epoch: int, *, preparing: bool = False) -> None:
-        """Records that an epoch begins, counted from 0, of the training or of the preparation before it."""
+        """Records that an epoch begins, counted from 0: of the training, or if `preparing` of the epochs before it."""
         self.epoch, self.preparing, self.epoch_start = epoch, preparing, time.perf_counter()
 
     def _place(self) -> tuple[str, int]:
-        """Returns the epoch as text, and the number of steps before it."""
+        """Returns the current epoch as text ("epoch 3/30"), and the number of steps before it."""
         if self.preparing:
             return f"preparation {self.epoch + 1}/{self.preparation}", self.epoch * self.steps
         return f"epoch {self.epoch + 1}/{self.epochs}", (self.preparation + self.epoch) * self.steps
 
     def step(self, done: int, parts: Tensor) -> None:
-        """Shows that so many steps of the epoch are done; parts: the loss parts (k,) in the order of `names`."""
+        """Shows that `done` steps of the epoch are done; parts: the parts of the loss (k,) in the order of `names`."""
         if self.enabled and not self.estimated:
             self._estimate(done, parts)
         if self.bar is None:
@@ -202,7 +213,7 @@ class Progress:
         self.bar.update(self.task, completed=before + done, text=self.text)
 
     def _estimate(self, done: int, parts: Tensor) -> None:
-        """Prints the remaining time, once two seconds have passed since the first step, which is slower."""
+        """Prints the remaining time, once, two seconds after the first step, which is left out because it is slower."""
         before = self._place()[1]
         if self.first_step is not None and time.perf_counter() - self.first_step[1] < self._SECONDS_TO_ESTIMATE:
             return
@@ -222,7 +233,7 @@ class Progress:
             self.bar.console.print(text, markup=False, highlight=False)
 
     def end(self, row: dict[str, Any]) -> None:
-        """Shows that the epoch is over, with its row of metrics.csv."""
+        """Shows the results of the epoch that is over; `row` is its row of metrics.csv."""
         if not self.enabled:
             return
         place, before = self._place()

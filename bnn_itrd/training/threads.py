@@ -1,7 +1,7 @@
-"""The number of CPU threads of a training, which is limited to the CPU time that a container gives it.
+"""Chooses the number of CPU threads of a training: no more than the container in which it runs has CPU time for.
 
-torch's threads wait for each other. In a container that may use the time of two processors, on a machine with 64, a
-training with 64 threads is many times slower than one with two.
+By default torch uses a thread for each processor of the machine, and its threads wait for each other. If a container
+may use the time of two processors on a machine with 64, a training with 64 threads is many times slower than with two.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ __all__ = ["busy_note", "cpu_quota", "set_threads"]
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Returns how many processors' time this process may use by Linux's control groups; None without a limit.
+    """Returns the CPU time that this process may use, as a number of processors; None if there is no limit.
 
-    The smallest limit of its group and all groups above it counts. root: the folder that contains proc and sys.
+    It is the smallest limit of the Linux control groups (cgroups) that the process is in; containers use them. `root`
+    is the folder with proc and sys, which tests replace.
     """
     limits = []
     with contextlib.suppress(OSError, ValueError):
@@ -36,7 +37,7 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 
 
 def _quotas(top: Path, path: str, *, version: int) -> list[float]:
-    """Returns the limits of a control group and of the groups above it, in processors."""
+    """Returns the CPU limits of a Linux control group and of the groups above it, as numbers of processors."""
     found, group = [], top / path.lstrip("/")
     for folder in (group, *group.parents):
         if not folder.is_relative_to(top):
@@ -52,10 +53,13 @@ def _quotas(top: Path, path: str, *, version: int) -> list[float]:
 
 
 def set_threads(wanted: int | None, *, processes: int = 1, quota: float | None = None) -> str | None:
-    """Sets torch's number of threads; returns a line about it if that is smaller than torch's own number.
+    """Sets torch's number of CPU threads; returns a line about it if it is smaller than torch's default.
 
-    wanted: the number, whatever the quota (``fabric.threads``); None: torch's own number, but no more than the quota
-    allows for each of the processes on this machine.
+    Args:
+        wanted: number of threads that the user asks for (``fabric.threads``); None means torch's default, but no more
+            than `quota` allows
+        processes: number of processes on this machine that share the quota
+        quota: CPU time that all may use together, as a number of processors; None means no limit
 
     >>> before = torch.get_num_threads()
     >>> set_threads(2), torch.get_num_threads()
@@ -78,7 +82,10 @@ def set_threads(wanted: int | None, *, processes: int = 1, quota: float | None =
 
 
 def busy_note(threads: int) -> str | None:
-    """Returns a note if other processes keep this machine busy, so that threads would wait for each other."""
+    """Returns a note if other processes keep this machine busy, so that torch's threads would wait for each other.
+
+    `threads` is torch's number of threads. The result is None on an idle machine, with one thread, and outside Linux.
+    """
     try:
         load, processors = os.getloadavg()[0], len(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # not Linux

@@ -1,4 +1,4 @@
-"""The trainer of a network for images; all that is random in an epoch depends on (seed, epoch) alone."""
+"""`Trainer`, which trains a network on images; all random numbers of an epoch depend only on the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ from bnn_itrd.training.step.teaching import make_teaching
 __all__ = ["Trainer"]
 
 
-# The number that epochs of preparation count from in seeds, so that no epoch of the training repeats their order.
+# In seeds, epochs of the preparation count from this number, so that no epoch of the training has the same order.
 _PREPARATION = 1 << 20
 
 
 class Trainer(BaseTrainer):
     """Trains one network on images: a teacher, or a student with or without distillation.
 
-    input_shape: (c, h, w); labels: those of all training images, (n,), for distillers with a bank of features.
+    `student` is the network that is trained, and `teacher` the one it learns from, or None. `input_shape` is the
+    (c, h, w) of an image. `labels` are those of all training images, (n,), for losses with a bank of features.
     """
 
     objective: Objective
@@ -61,7 +62,7 @@ class Trainer(BaseTrainer):
         memory = torch.channels_last if train.channels_last else torch.contiguous_format
         self.student = student.to(fabric.device, memory_format=memory)  # type: ignore[call-overload]
         self._fixed_norms = fixed_norms(self.student)
-        # The copy for the average is made before hooks are put on the student, since it would have them too.
+        # The copy for the moving average is made before hooks are put on the student, because they would be copied.
         self.ema: AveragedModel | None = None
         if train.ema is not None:
             self.ema = MovingAverage(self.student, train.ema)
@@ -87,11 +88,11 @@ class Trainer(BaseTrainer):
             objective, optimizer, fabric, names=objective.names, seed=train.seed, clip_norm=train.clip_norm
         )
         self.final: Evaluation | None = None
-        # Of a finished training, what its checkpoint keeps of the evaluation that it ended with.
+        # After the last epoch: what the checkpoint saves of the last evaluation.
         self.kept_final: dict[str, Any] | None = None
 
     def step_target(self) -> nn.Module:
-        """Returns the module that a step calls: the objective, compiled if the configuration says so."""
+        """Returns the module that a step calls: the objective, compiled if the configuration asks for it."""
         if self.fabric.world_size > 1:
             distillers = self.objective.distillers.items()
             names = [f"distillers.{name}.{b}" for name, d in distillers for b in getattr(d, "replicated", ())]
@@ -99,14 +100,14 @@ class Trainer(BaseTrainer):
         return self.forms.apply(self.objective)
 
     def gradients(self, *batch: Any, synchronise: bool) -> list[Tensor]:
-        """Runs forward and backward; if a form of the step that is on trial fails, runs the next form."""
+        """Computes the gradients of a batch; if compiled code fails in one of its first steps, without that code."""
         while self.forms.on_trial:
             before = StepState.of(self.objective, self.fabric.device)
             try:
                 rest = super().gradients(*batch, synchronise=synchronise)
             except UserError:
                 raise
-            except Exception as error:  # any error of a compiler; an error of the step itself returns in the last form
+            except Exception as error:  # a compiler's may be of any type; the step's own is raised again in eager mode
                 self.fabric.print(self.forms.give_up(error))
                 before.restore(self.objective, self.fabric.device)
                 self.setup()
@@ -119,22 +120,24 @@ class Trainer(BaseTrainer):
 
     @property
     def kept(self) -> nn.Module:
-        """The network that is evaluated and saved: the student, or its moving average."""
+        """The network that is evaluated and saved: the student, or the moving average of its weights."""
         return self.student if self.ema is None else self.ema.module
 
     def evaluate(self, data: ImageData) -> Evaluation:
-        """Evaluates the network, not compiled, on the held-out images, or on the test images if none are held out."""
+        """Evaluates the network, not compiled, on the held-out images, or on the test images if there are none."""
         return evaluate(self.kept, data.held, device=self.fabric.device, channels_last=self.config.channels_last)
 
     def end(self, data: ImageData) -> Evaluation:
-        """Returns the evaluation that the training ended with: this call's, or the checkpoint's, where the network and
-        the images are those of now, or else a new one."""
+        """Returns the evaluation after the last epoch: this process's, or else the checkpoint's, or else a new one.
+
+        The checkpoint's is taken only if it was made with the same weights and images.
+        """
         if self.final is None:
             self.final = kept_evaluation(self.kept_final, self.kept, data.held) or self.evaluate(data)
         return self.final
 
     def evaluate_epoch(self, data: ImageData) -> dict[str, Any]:
-        """Evaluates the network every `eval_every` epochs and after the last; returns columns, with None otherwise."""
+        """Returns the columns of an evaluation for metrics.csv; they are None if the epoch is without evaluation."""
         config = self.config
         row: dict[str, Any] = {"split": "test" if data.val is None else "val"}
         row |= dict.fromkeys(("top1", "top5", "eval_loss"))
@@ -147,7 +150,7 @@ class Trainer(BaseTrainer):
         return row
 
     def share_buffers(self) -> None:
-        """Copies the first process's running statistics, which are saved and evaluated, to every process."""
+        """Copies the first process's running statistics, which the checkpoint has, to all other processes."""
         if self.fabric.world_size > 1:
             for buffer in self.kept.buffers():
                 torch.distributed.broadcast(buffer, 0)
@@ -170,12 +173,12 @@ class Trainer(BaseTrainer):
 
     @property
     def preparation_epochs(self) -> dict[str, int]:
-        """The distillers that have a preparation, and its number of epochs."""
+        """Name of a distiller -> number of epochs in which it is trained before the training proper, if above 0."""
         lengths = {name: int(getattr(d, "preparation_epochs", 0)) for name, d in self.objective.distillers.items()}
         return {name: length for name, length in lengths.items() if length}
 
     def prepare_epoch(self, data: ImageData, progress: Progress) -> dict[str, Any]:
-        """Trains one epoch of the preparation, at its own or else the peak learning rate; returns its row."""
+        """Trains one epoch of the preparation, before the training proper; returns its row of preparation.csv."""
         done = len(self.preparation)
         active = tuple(name for name, epochs in self.preparation_epochs.items() if done < epochs)
         set_progress(self.objective, 0.0)
@@ -189,18 +192,18 @@ class Trainer(BaseTrainer):
             self.objective.preparing = ()
 
     def _preparation_lr(self) -> float:
-        """Returns the learning rate that the preparing distillers share (`make_distillers`), or else the training's."""
+        """Returns the learning rate of the epochs before the training: the distillers', or else the training's."""
         rates = (getattr(self.objective.distillers[name], "preparation_lr", None) for name in self.objective.preparing)
         return next((float(rate) for rate in rates if rate is not None), self.config.lr)
 
     def end_preparation(self) -> None:
-        """Freezes the layers that the distillers trained in their preparation."""
+        """Ends the preparation, the epochs before the training: freezes layers that are not trained any more."""
         self.forms.begin()
         for distiller in self.objective.distillers.values():
             if isinstance(distiller, Distiller) and distiller.preparation_epochs:
                 distiller.prepared()
         if self.preparation_epochs and self.fabric.world_size > 1:
-            # DistributedDataParallel waits for the gradients of all parameters that were not frozen when it was set up.
+            # It is set up again, because DistributedDataParallel would wait for gradients of parameters frozen now.
             self.setup()
 
     # ---- an epoch
@@ -211,7 +214,7 @@ class Trainer(BaseTrainer):
             norm.eval()
 
     def train_epoch(self, data: ImageData, progress: Progress) -> dict[str, Any]:
-        """Trains one epoch; returns its row of metrics.csv. It waits for the device only at its end."""
+        """Trains one epoch and returns its row of metrics.csv; it waits for the device only at the end."""
         before = positive_weights(self.student)
         start_epoch(self.student)
         row = self._pass(data, progress, number=self.epoch, preparing=False)
@@ -220,7 +223,7 @@ class Trainer(BaseTrainer):
         return row
 
     def _before_step(self, step: int, steps_per_epoch: int) -> float:
-        """Sets the annealing and the scheduled weights of a step; returns its learning rate."""
+        """Returns a step's learning rate, and sets its annealing and the distillers' scheduled weights."""
         config = self.config
         steps = config.epochs * steps_per_epoch
         set_progress(self.objective, step / steps)
@@ -240,7 +243,10 @@ class Trainer(BaseTrainer):
         )
 
     def _pass(self, data: ImageData, progress: Progress, *, number: int, preparing: bool) -> dict[str, Any]:
-        """Trains on all images once, in epoch `number` (from 0) of preparation or training; returns the epoch's row."""
+        """Trains on all images once; returns the epoch's row of metrics.csv, or of preparation.csv if `preparing`.
+
+        `number` is the epoch's number, from 0, in the training or in the preparation before it.
+        """
         config, fabric = self.config, self.fabric
         steps_per_epoch = steps_in_epoch(config, len(data.train), fabric.world_size)
         epoch = _PREPARATION + number if preparing else number
@@ -266,7 +272,7 @@ class Trainer(BaseTrainer):
             batch = (images, labels, indices) if mixed is None else (images, labels, indices, mixed)
             if self.forms.uses_cuda_graphs:
                 torch.compiler.cudagraph_mark_step_begin()
-            # In a preparation many parameters have no gradient, but DistributedDataParallel would wait for them.
+            # In a preparation many parameters have no gradient; DistributedDataParallel would wait for them.
             parts, correct = self.step(*batch, lr=lr, synchronise=not preparing)
             if self.ema is not None and not preparing:
                 self.ema.update_parameters(self.student)

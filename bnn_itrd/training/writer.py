@@ -1,4 +1,4 @@
-"""A writer of checkpoints in a thread; states of finished epochs stay in memory until it is time to write one."""
+"""`CheckpointWriter`, which writes checkpoints in a thread, and keeps the newest in memory between two writes."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from bnn_itrd.training.checkpoint import save_checkpoint
 
 __all__ = ["CheckpointWriter", "write_waiting"]
 
-# The writers that may have an epoch in memory which is not on disk yet.
+# All writers; their newest checkpoint may be only in memory.
 _OPEN: weakref.WeakSet[CheckpointWriter] = weakref.WeakSet()
 
 
 def write_waiting() -> None:
-    """Writes the states that are only in memory, for a process that is about to end inside a step."""
+    """Writes all checkpoints that are only in memory; called when the process has to end in the middle of a step."""
     for writer in list(_OPEN):
         writer.flush()
 
 
 class CheckpointWriter:
-    """Writes checkpoints into a folder: the first at once, then one when `seconds` have passed since the last.
+    """Writes checkpoints into a folder, in a thread: the first at once, then one every `seconds` seconds at most.
 
-    States given to `keep` in between stay as copies on their device, the newest for each file; `flush` writes them. A
-    thread writes one file after the other. A state that could not be written is tried again, unless a newer one came.
+    A checkpoint that `keep` gets in between stays in memory, as a copy on its device, until it is time to write, a
+    newer one replaces it, or `flush` writes it. If a write fails, it is tried again, unless there is a newer one.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:
         self.folder, self.seconds = folder, seconds
         self.began = False
-        self._waiting: dict[str, Any] = {}  # file name -> state to be written
+        self._waiting: dict[str, Any] = {}  # file name -> content that is only in memory
         self._written = -float("inf")
         self._thread: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
-        self._unwritten: dict[str, Any] = {}  # the states that the thread has not written yet
-        # `write_waiting` is called by another thread, while the training is inside a step.
+        self._unwritten: dict[str, Any] = {}  # file name -> content that the thread has not written yet
+        # Another thread may call `write_waiting` while the training is in a step.
         self._lock = threading.RLock()
         _OPEN.add(self)
 
     def keep(self, files: Mapping[str, Any]) -> None:
-        """Copies the states of files, name -> state in the order of writing, and writes them if it is time.
+        """Takes copies of checkpoints, file name -> content, and writes them in this order if it is time.
 
-        Raises UserError if an earlier state could not be written.
+        Raises UserError if an earlier checkpoint could not be written.
         """
         with self._lock:
             copies = _copy(files)
-            # States of other files that wait already come first, so that last.pt is always written last.
+            # Other files that already wait come first, so that last.pt is always written last.
             self._waiting = {name: state for name, state in self._waiting.items() if name not in files} | copies
             if self._writing is not None and self._writing.done():
                 self._finish()
@@ -64,15 +64,18 @@ class CheckpointWriter:
                 self._begin()
 
     def flush(self) -> None:
-        """Writes the waiting states, and returns when they are on disk. Raises UserError if that fails."""
+        """Writes the checkpoints that are only in memory, and waits until they are on disk.
+
+        Raises UserError if that fails.
+        """
         with self._lock:
-            with contextlib.suppress(UserError):  # a state that could not be written is tried once more below
+            with contextlib.suppress(UserError):  # a checkpoint that could not be written is tried again below
                 self._finish()
             self._begin()
             self._finish()
 
     def close(self) -> None:
-        """Writes the waiting states, as `flush` does, and ends the thread."""
+        """Writes the checkpoints that are only in memory, as `flush` does, and ends the thread."""
         try:
             self.flush()
         finally:
@@ -80,6 +83,7 @@ class CheckpointWriter:
                 self._thread.shutdown()
 
     def _begin(self) -> None:
+        """Gives the waiting checkpoints to the thread, which writes them."""
         if not self._waiting:
             return
         states = _copy(self._waiting, "cpu")
@@ -94,7 +98,7 @@ class CheckpointWriter:
             del states[name]
 
     def _finish(self) -> None:
-        """Waits until the thread has written its states, and raises its error if it had one."""
+        """Waits until the thread has written its checkpoints; raises the thread's error if it had one."""
         writing, self._writing = self._writing, None
         if writing is None:
             return
@@ -106,9 +110,9 @@ class CheckpointWriter:
 
 
 def _copy(state: Any, device: str | None = None, seen: dict[Any, torch.Tensor] | None = None) -> Any:
-    """Returns a copy of nested plain values and tensors, on each tensor's own device or all on `device`.
+    """Returns a copy of nested dicts, lists, plain values and tensors; tensors stay on their devices or go to `device`.
 
-    Tensors that share memory (a network's weights, in its own state and in the objective's) are copied once.
+    Tensors that share memory are copied once, such as a network's weights, which are also in the objective's state.
     """
     seen = {} if seen is None else seen
     if isinstance(state, torch.Tensor):

@@ -122,7 +122,7 @@ def test_a_distiller_that_reads_labels_is_refused_without_them(npz: Path, tmp_pa
         fabric=CPU,
         log=QUIET,
     )
-    message = rf"students\.mine: {name} reads the label of every training image, and 84 of 96 have none"
+    message = rf"students\.mine: {name} needs the label of every training image, and 84 of 96 have none"
     with pytest.raises(UserError, match=message):
         run_recipe(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

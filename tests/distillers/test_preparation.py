@@ -145,15 +145,17 @@ def test_a_phase_has_a_learning_rate_of_its_own(data: ImageData, tmp_path: Path)
 
 def test_phases_side_by_side_have_one_rate(data: ImageData, tmp_path: Path) -> None:
     config = DistillConfig(ft=dc.FTConfig(preparation_lr=0.25), ab=dc.ABConfig())
-    with pytest.raises(UserError, match=r"preparation_lr must be the same .*, got ab none, ft 0\.25: give"):
+    with pytest.raises(UserError, match=r"preparation_lr differs between distillers \(ab none, ft 0\.25\), .*: give"):
         distilled(data, tmp_path, config, student=made(1), teacher=made(2, Net, TEACHER))
     assert not (tmp_path / "last.pt").exists()
-    with pytest.raises(UserError, match=r"^fsp\.preparation_lr must be none without preparation_epochs, got 0\.1"):
+    with pytest.raises(
+        UserError, match=r"^fsp\.preparation_lr must be null unless preparation_epochs is above 0, got 0\.1"
+    ):
         dc.FSPConfig(preparation_lr=0.1)
 
 
 def test_a_preparation_that_is_not_finite_stops_and_names_its_part(data: ImageData, tmp_path: Path) -> None:
     config = DistillConfig(ft=dc.FTConfig(preparation_epochs=2))
-    with pytest.raises(UserError, match=r"'ft' was not finite at step \d .*last\.pt holds 0 of 2 epochs"):
+    with pytest.raises(UserError, match=r"'ft' was not finite at step \d .*last\.pt has 0 of its 2 epochs"):
         distilled(data, tmp_path, config, student=made(1), teacher=made(2, Net, TEACHER), lr=1e30)
     assert not (tmp_path / "last.pt").exists()

@@ -36,7 +36,7 @@ REFUSED = {
     "too few negatives": (["--methods", "crd"], "recu-crd-s0: students.crd.crd.negatives must be in .*got 16384"),
     "no such stage": (
         ["--methods", "fitnet", "--students.fitnet.fitnet.stage=7"],
-        "recu-fitnet-s0: fitnet.stage must be in",
+        "recu-fitnet-s0: fitnet.stage is",
     ),
     "batch size": (["--grid", "train.batch_size=32,1000"], "recu-batch_size1000-s0: train.batch_size 1000 is larger"),
     "teacher's batch size": (["--methods=kd", "--teacher_train.batch_size=999"], "teacher_train.batch_size 999 is"),

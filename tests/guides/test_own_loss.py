@@ -109,19 +109,19 @@ WRONG: dict[str, tuple[str, str]] = {
         "mypkg.losses:Hint.powr=2",
         "unknown option of mypkg.losses:Hint 'powr', did you mean 'power'? Expected one of weight",
     ),
-    "no distiller": ("mypkg.losses:nn", "is no distiller: expected a Distiller, its class, a factory of"),
+    "no distiller": ("mypkg.losses:nn", "which is not a distiller: expected a Distiller, a subclass of it"),
     "bad weight": ("mypkg.losses:Hint.weight=-1", "mypkg.losses:Hint.weight must be >= 0, got -1.0"),
     "no fields": ("mypkg.losses:Hint=5", "mypkg.losses:Hint must hold fields (weight, warmup_epochs, final and its"),
     "no colon": (
         "mypkg.losses.Hint.weight=1",
         "unknown field of students.hint 'mypkg', did you mean 'pkt'? Expected one of ce, kd",
     ),
-    "not finite": ("wrong:nan", "gave nan on eight made-up samples"),
+    "not finite": ("wrong:nan", "returned nan on eight made-up samples"),
     "no scalar": (
         "wrong:rows",
-        "wrong:rows must give a scalar, a floating-point tensor of shape (), got a tensor of",
+        "wrong:rows must return a scalar, a floating-point tensor of shape (), got a tensor of",
     ),
-    "detached": ("wrong:detached", "does not depend on the student's outputs, so nothing would be learned"),
+    "detached": ("wrong:detached", "does not depend on the student's outputs, so the student would learn nothing"),
     "fails": ("wrong:fails", "failed on eight made-up samples: KeyError: 'x' (wrong.py, line 17)"),
     "two arguments": ("wrong:two", "wrong:two takes (student, teacher): expected a Distiller"),
 }

@@ -105,7 +105,7 @@ def test_itrd_on_layers_has_every_switch_of_itrd() -> None:
     assert isinstance(itrd, ITRDConfig) and (itrd.order, itrd.corr_log, itrd.degree) == (1.5, False, 2)
     loss = itrd.loss_of(4, 4)
     assert (loss.order, loss.corr_log, loss.degree) == (1.5, False, 2)
-    with pytest.raises(UserError, match=r"itrd\.final must be 1\.0: question answering has no schedule"):
+    with pytest.raises(UserError, match=r"itrd\.final must be 1\.0, since weights stay constant"):
         LayerITRDConfig(final=0.5)
 
 

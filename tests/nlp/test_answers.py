@@ -48,7 +48,7 @@ def test_score_is_the_mean_over_all_questions() -> None:
     made = score_answers({"1": "Rome.", "2": "hat", "3": "in 1990"}, golds)  # nothing for 4
     assert made["em"] == pytest.approx(25.0)
     assert made["f1"] == pytest.approx(100 * (1 + 2 / 3 + 2 / 3) / 4)
-    with pytest.raises(ValueError, match="at least one question, got none"):
+    with pytest.raises(ValueError, match="answers is empty: it must have one question"):
         score_answers({}, {})
 
 

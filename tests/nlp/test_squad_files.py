@@ -44,12 +44,12 @@ def damaged(change: str) -> Any:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("moved", "question 'q0.1': the context does not hold 'Zürichsee' at its answer_start"),
-        ("twice", "the question id 'q0.0' is given twice"),
-        ("unanswerable", r"data\[0\].paragraphs\[0\].qas\[1\]: question 'q0.1' has no answer: SQuAD 2.0"),
+        ("moved", "question 'q0.1' has the answer 'Zürichsee', which does not stand at its answer_start"),
+        ("twice", "has two questions with the id 'q0.0'"),
+        ("unanswerable", r"data\[0\].paragraphs\[0\].qas\[1\]: question 'q0.1' has no answer, as in SQuAD 2.0"),
         ("no text", r"qas\[1\].answers\[0\] must have 'text', a str"),
-        ("no context", r"paragraphs\[2\] must have 'context', a str: is this SQuAD 1.1\?"),
-        ("empty", "holds no question"),
+        ("no context", r"paragraphs\[2\] must have 'context', a str: give a file of SQuAD 1.1"),
+        ("empty", "has no questions"),
         ("list", "must have 'data', a list"),
     ],
 )
@@ -70,5 +70,5 @@ def test_small_shifts_are_mended_and_evaluation_reads_texts_alone(tmp_path: Path
     (tmp_path / "c.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
         read_squad(tmp_path / "c.json", training=True)
-    with pytest.raises(UserError, match="no file .*: SQuAD 1.1 is train-v1.1.json"):
+    with pytest.raises(UserError, match="there is no file .*: put SQuAD 1.1's train-v1.1.json"):
         read_squad(tmp_path / "none.json", training=True)

@@ -73,9 +73,9 @@ def test_other_commands_refuse_the_recipe(capsys: pytest.CaptureFixture[str], tm
     path = tmp_path / "mine.yaml"
     path.write_text("task: sqaud\n")
     assert main(["run", str(path)]) == 2
-    assert "task must be 'squad' or absent, got 'sqaud'" in capsys.readouterr().err
+    assert "task is 'sqaud', but must be 'squad'" in capsys.readouterr().err
     assert main(["train", "squad"]) == 2
-    assert "--member is missing: one of teacher, t6" in capsys.readouterr().err
+    assert "--member is missing: give one of teacher, t6" in capsys.readouterr().err
 
 
 def test_without_transformers_the_extra_is_named(
@@ -98,13 +98,13 @@ def test_bad_folders_are_told_before_any_training(
         assert not (tmp_path / "out").exists()
         return capsys.readouterr().err
 
-    assert "give the folder of train-v1.1.json" in error(drop="--data.root")
-    assert "--teacher, or a pre-trained one with --pretrained" in error(drop="--pretrained")
-    assert "no folder nowhere" in error("--pretrained=nowhere")
+    assert "with the folder of train-v1.1.json" in error(drop="--data.root")
+    assert "a pre-trained BERT with --pretrained, or of a fine-tuned one" in error(drop="--pretrained")
+    assert "there is no folder nowhere" in error("--pretrained=nowhere")
     assert "cannot be read as a BERT" in error("--random_init=false")  # config.json alone
     assert "students.odd.layers must divide the teacher's 4, got 3" in error("--students={odd: {layers: 3}}")
     assert "data.max_length must be <= 64" in error("--data.max_length=65")
-    assert "no tokenizer in" in error(f"--pretrained={squad}")
+    assert "no tokenizer can be loaded from" in error(f"--pretrained={squad}")
     head = tmp_path / "pretrained"
     transformers.BertModel(transformers.AutoConfig.from_pretrained(bert)).save_pretrained(head)
     load_tokenizer(bert).save_pretrained(head)
@@ -112,8 +112,10 @@ def test_bad_folders_are_told_before_any_training(
     assert load_bert(head).qa_outputs.weight.shape == (2, 32)
     other = json.loads((bert / "config.json").read_text()) | {"model_type": "distilbert"}
     write_json(head / "config.json", other)
-    assert "of type 'distilbert': only 'bert'" in error(f"--pretrained={head}")
+    assert "of type 'distilbert', but only 'bert'" in error(f"--pretrained={head}")
     small = json.loads((bert / "config.json").read_text()) | {"vocab_size": 9}
     write_json(head / "config.json", small)
-    assert "the BERT knows 9" in error(f"--pretrained={head}")
-    assert "teacher_train.batch_size 61 is larger than the 60 windows" in error("--teacher_train.batch_size=61")
+    assert "but the BERT only 9" in error(f"--pretrained={head}")
+    assert "teacher_train.batch_size is 61, but the training questions give only 60 windows" in error(
+        "--teacher_train.batch_size=61"
+    )

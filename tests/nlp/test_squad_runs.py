@@ -134,7 +134,7 @@ def test_one_student_takes_the_teacher_of_its_folder(
 ) -> None:
     command = ["train", *arguments(squad, bert, tmp_path, "--member=s2", "--train.epochs=1")[1:]]
     assert main(command) == 2
-    assert "s2 learns from a teacher: give --teacher PATH" in capsys.readouterr().err
+    assert "give one with --teacher PATH" in capsys.readouterr().err
     shutil.copytree(road / "teacher" / "model", tmp_path / "teacher" / "model")
     assert main(command) == 0
     identity = torch.load(tmp_path / "s2" / "last.pt", weights_only=True)["identity"]

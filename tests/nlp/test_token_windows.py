@@ -68,10 +68,10 @@ def test_answers_inside_a_token_and_without_one(bert: Path) -> None:
     assert ZURICH[window.offsets[i][0] : window.offsets[j][1]] == "ETH was founded", "a token that is cut counts whole"
     space = Example("b", "Which lake?", ZURICH, (" ",), ZURICH.index(" lies"))
     assert make_windows([space], tokenizer, SMALL)[0].target == (0, 0)
-    with pytest.raises(UserError, match="question 'c': its context has no token"):
+    with pytest.raises(UserError, match="question 'c' has a context without a token"):
         make_windows([Example("c", "Which lake?", " ", ("x",), None)], tokenizer, SMALL)
     slow = type("Slow", (), {"is_fast": False})()
-    with pytest.raises(UserError, match="Slow gives no character offsets"):
+    with pytest.raises(UserError, match="Slow does not tell where in the text"):
         make_windows([inside], slow, SMALL)
 
 

@@ -140,9 +140,9 @@ def test_confusion_image_has_one_pixel_per_cell() -> None:
 
 
 def test_charts_refuse_nothing_to_draw() -> None:
-    with pytest.raises(ValueError, match="at least one point"):
+    with pytest.raises(ValueError, match="give one point or more"):
         line_chart([Line("a", [], "red")], label="l", y_label="y")
-    with pytest.raises(ValueError, match="at least one point"):
+    with pytest.raises(ValueError, match="give one point or more"):
         scatter_chart([], label="l", x_label="x", y_label="y", x_text=str)
 
 

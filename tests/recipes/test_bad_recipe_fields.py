@@ -33,7 +33,7 @@ from bnn_itrd.cli import main
          r"unknown weight binariser 'reall'.*did you mean 'real'"),
         # ResNet-18 has four stages, ResNet-20 three.
         ("digits", ["--network.teacher=resnet18", "--students={a: {at: {}}}"],
-         r"students\.a: at compares .* the student has 3 of them, the teacher 4"),
+         r"students\.a: at compares .* the student has 3 stages and the teacher 4"),
         ("digits", ["--network.name=torchvision:vgg11", "--data.image_size=8", "--students={a: {}}"],
          r"teacher: the network cannot be used on images of 3x8x8"),
         ("digits", ["--students={a: {crd: {negatives: 1000}}}"], r"students\.a\.crd\.negatives .*1000"),

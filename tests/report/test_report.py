@@ -115,10 +115,10 @@ def test_comparison_table_shows_the_numbers_given(tmp_path: Path) -> None:
     assert teacher[4:6] == ["\u2014", "\u2014"]
     assert teacher[6:] == ["269,434", "1.08 MB", "1.0x", "0", "2.5 M", "0.9 [stock]"]
     assert "onnxruntime, 1 thread" in page.text["comparison"]
-    assert "the best epoch was picked too" in page.text["comparison"]
+    assert "the best epoch was chosen too" in page.text["comparison"]
     data = comparison()
     data["dataset"]["val"] = 100
-    assert "the best epoch was picked too" not in written(data, tmp_path).text["comparison"]
+    assert "the best epoch was chosen too" not in written(data, tmp_path).text["comparison"]
 
 
 def test_validation_shows_agreement_and_disagreements(tmp_path: Path) -> None:
@@ -209,11 +209,11 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     for section, words in (
         ("curves", "No curves were recorded."),
         ("tradeoffs", "Neither sizes nor times were measured."),
-        ("classes", "No accuracy per class"),
+        ("classes", "The run recorded no accuracy per class"),
         ("confusion", "No confusion matrices"),
-        ("differences", "No image is listed"),
+        ("differences", "The run recorded no image"),
         ("validation", "No files were exported."),
-        ("setup", "Neither environment nor configuration"),
+        ("setup", "The run recorded neither its machine"),
     ):
         assert words in page.text[section]
 
@@ -226,7 +226,7 @@ def test_models_are_required(tmp_path: Path, data: dict[str, Any]) -> None:
 
 
 def test_other_formats_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r'"format"\] must be 1, got 2'):
+    with pytest.raises(ValueError, match=r'"format" of the comparison must be 1, got 2'):
         write_report({"format": 2, "models": []}, tmp_path / "report.html")
 
 

@@ -105,7 +105,7 @@ def test_what_was_not_checked_has_its_reason_and_its_command(tmp_path: Path) -> 
         "student.tflite of recu, student.tflite of recu-itrd: Larq Compute Engine's interpreter, which runs it, was "
         "not on the machine.",
         "bnn-itrd validate recu/student.tflite recu-itrd/student.tflite --setup lce",
-        "it was compared on the first 200 test images only, because qonnx executes it node by node.",
+        "only the first 200 test images were compared, because qonnx executes it node by node.",
         "bnn-itrd validate recu/student.qonnx.onnx recu-itrd/student.qonnx.onnx --images 360",
         "recu-itrd as a file for finn: it was not made: its borders are <not> -1.",
     ):

@@ -50,7 +50,7 @@ def test_an_older_record_says_what_it_lacks(tmp_path: Path) -> None:
     data = comparison()  # 0.9 ms and 0.0625 ms, the file's `native` is true; no row of speed
     assert words(data) == "14 times as fast as its teacher with the native library"
     page = written(data, tmp_path)
-    assert "The spread was not recorded." in page.text["tradeoffs"]
+    assert "How much they vary was not recorded." in page.text["tradeoffs"]
     validation = page.text["validation"]
     assert "The speed of recu-itrd in stock onnxruntime: the run timed files only with the native library." in (
         validation
@@ -102,7 +102,7 @@ def test_the_charts_have_one_point_per_network(tmp_path: Path) -> None:
             "27 November 2026, 07:15 UTC · took 5.2 min, 18 s of it training",
         ),
         ({"date": "2026-11-27T08:15:04+01:00", "wall_seconds": None}, "27 November 2026, 07:15 UTC · 18 s of training"),
-        ({"wall_seconds": 4.0}, "18 s of training · the last call took 4 s"),
+        ({"wall_seconds": 4.0}, "18 s of training · the last command took 4 s"),
         ({"date": "yesterday"}, "18 s of training"),
         ({"wall_seconds": float("nan")}, "18 s of training"),
     ],

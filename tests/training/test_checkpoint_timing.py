@@ -236,7 +236,10 @@ def _momentum(state: dict[str, Any]) -> None:
     [
         (_history, "last.pt: the checkpoint's history is not a list of epochs"),
         (_row, "last.pt: the checkpoint's history is not a list of epochs"),
-        (_kept, "last.pt: the checkpoint is of another architecture: the optimiser's state of a parameter is a bool"),
+        (
+            _kept,
+            "last.pt: the checkpoint does not fit this network and optimiser: the optimiser's state of",
+        ),
         (_momentum, r"the optimiser's momentum_buffer has the shape \(3,\) for a parameter of shape \(4, 3, 3, 3\)"),
     ],
 )

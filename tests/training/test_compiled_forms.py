@@ -177,7 +177,8 @@ def test_a_form_that_fails_in_the_first_step_leaves_no_trace(
     assert list(got) == list(expected)
     assert all(torch.equal(got[name], expected[name]) for name in expected)
     lines = capsys.readouterr().out.splitlines()
-    said = f"a step that is compiled failed (RuntimeError: {error}): it runs as it is written, without torch.compile"
+    said = f"a training step, compiled, failed (RuntimeError: {error}): it now runs as it is written, without "
+    said += "torch.compile"
     assert lines == [said]
 
 

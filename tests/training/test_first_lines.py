@@ -98,8 +98,8 @@ def test_classes_far_from_even_are_said(tiny_npz: Path) -> None:
         return imbalance(replace(data, train=split))
 
     assert with_counts(3, 203, 50) == (
-        "the classes are far from even: 'class1' has 203 training images, 'class0' has 3: look at the accuracy of each "
-        "class"
+        "the classes have very different sizes ('class1' has 203 training images, 'class0' has 3): look at the "
+        "accuracy of each class"
     )
     assert with_counts(10, 99, 50) is None and with_counts(10, 100, 50) is not None
     assert "'class2' has 0" in str(with_counts(3, 3))

@@ -167,7 +167,7 @@ class _World:
     [
         ({"train": {"batch_size": 97}}, 1, r"^train\.batch_size 97 is larger than the 96 training images"),
         ({"teacher_train": {"batch_size": 97}}, 1, r"^teacher_train\.batch_size 97 is larger"),
-        ({"train": {"batch_size": 30}}, 4, r"^train\.batch_size 30 must be a multiple of the 4 processes"),
+        ({"train": {"batch_size": 30}}, 4, r"^train\.batch_size 30 must be a multiple of the number of processes, 4"),
         ({"train": {"precision": "bf16-mixed"}}, 4, r"teacher_train\.precision and train\.precision must be the same"),
     ],
 )

@@ -117,7 +117,7 @@ def test_trivial_augment_sees_the_pixels_of_the_file(data: ImageData) -> None:
 
 def test_what_does_not_fit() -> None:
     mixing, reading = TrainConfig(mixup=0.2), {"kd": nn.Module(), "crd": SimpleNamespace(reads_labels=True)}
-    with pytest.raises(UserError, match="trivial_augment needs images of 1 or 3 channels, got 2"):
+    with pytest.raises(UserError, match="trivial_augment needs images of 1 or 3 channels, but they have 2"):
         check_augmentation(TrainConfig(trivial_augment=True), shape=(2, 8, 8))
     with pytest.raises(UserError, match="with data.unlabelled some images have none"):
         check_augmentation(mixing, shape=(3, 8, 8), labels=torch.tensor([0, UNLABELLED]))

@@ -182,9 +182,12 @@ def test_a_distiller_of_ones_own_may_watch_and_is_tried(data: ImageData, tmp_pat
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        (3.0, "Own's watch returned a float: it must return a dict"),
-        ({"size": torch.ones(2)}, r"Own's watch returned \(2,\) for 'size': each value must be a tensor of shape \(\)"),
-        ({"size": 3.0}, "Own's watch returned float for 'size'"),
+        (3.0, "Own's method watch returned a float: it must return a dict"),
+        (
+            {"size": torch.ones(2)},
+            r"Own's method watch returned \(2,\) for 'size': each value must be a tensor of shape \(\)",
+        ),
+        ({"size": 3.0}, "Own's method watch returned float for 'size'"),
     ],
 )
 def test_what_is_told_is_looked_at_before_an_epoch_is_trained(

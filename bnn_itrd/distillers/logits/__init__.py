@@ -1,1 +1,1 @@
-"""Methods that compare logits, one file for each."""
+"""The distillation methods that compare logits; one file for each."""

@@ -1,4 +1,4 @@
-"""DIST: correlation of class probabilities between and within classes."""
+"""DIST, a distillation method that correlates the class probabilities of student and teacher."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["DISTConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class DISTConfig(OfLogits):
-    """Correlates softened class probabilities, by image and by class (Pearson; Huang et al. 2022).
+    """Correlates the networks' softened class probabilities (Pearson), by image and by class (DIST; Huang et al. 2022).
 
     Args:
-        beta: weight of the part between classes
-        gamma: weight of the part within classes
-        tau: temperature
+        beta: weight of the correlation over the classes of an image
+        gamma: weight of the correlation over the batch's images for a class
+        tau: temperature by which the logits are divided before the softmax
     """
 
     facts = Facts(

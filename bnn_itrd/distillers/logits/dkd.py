@@ -1,4 +1,4 @@
-"""DKD: decoupled softened logits."""
+"""DKD (decoupled knowledge distillation): KD with one weight for the label's class and another for the others."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["DKDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class DKDConfig(OfLogits):
-    """Compares softened logits, the label's class and the other classes apart (Zhao et al. 2022).
+    """Compares softened class probabilities, with a weight for the label's class and one for the others (Zhao 2022).
 
     Args:
         warmup_epochs: epochs in which the weight rises from 0; 20 of 240 in the paper
-        alpha: weight of the target part
-        beta: weight of the non-target part; 8, and 2 or 6 for several pairs
-        tau: temperature
+        alpha: weight of the part for the label's class
+        beta: weight of the part for the other classes; the paper has 8, and 2 or 6 for some pairs of networks
+        tau: temperature by which the logits are divided before the softmax
     """
 
     facts = Facts(

@@ -1,4 +1,4 @@
-"""KD: softened logits."""
+"""KD (knowledge distillation), in which the student learns the teacher's softened class probabilities."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["KDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class KDConfig(OfLogits):
-    """Compares softened logits (Hinton et al. 2015).
+    """Compares the student's softened class probabilities with the teacher's (KD; Hinton et al. 2015).
 
     Args:
-        weight: weight of the term; 0.9 with ce 0.1 is usual
-        tau: temperature
+        weight: weight of the term; 0.9 is usual, together with a weight of 0.1 for the cross-entropy (ce)
+        tau: temperature by which the logits are divided before the softmax
     """
 
     facts = Facts(

@@ -1,4 +1,4 @@
-"""LwF: the teacher's softened logits, predicted by a separate head of the student."""
+"""LwF (learning without forgetting): a separate head of the student predicts the teacher's class probabilities."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["LwFConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class LwFConfig(Method):
-    """Learns softened logits of a teacher that may have other classes, in a head of their own (Li and Hoiem 2017).
+    """Trains an extra head of the student to predict a teacher whose classes may differ (LwF; Li and Hoiem 2017).
 
     Args:
-        tau: temperature
+        tau: temperature by which the logits are divided before the softmax
     """
 
     facts = Facts(

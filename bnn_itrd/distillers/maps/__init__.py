@@ -1,1 +1,1 @@
-"""Methods that compare the maps of the stages, one file for each."""
+"""The distillation methods that compare maps, which are the outputs (n, c, h, w) of stages; one file for each."""

@@ -1,4 +1,4 @@
-"""AB: boundaries of activation."""
+"""AB (activation boundaries): a distillation method that gives the student's features the signs of the teacher's."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["ABConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class ABConfig(OfAllStages):
-    """Trains the student's maps to have the teacher's signs, in a preparation before the training (Heo et al. 2019).
+    """Trains the student's stages, before the training proper, to the signs of the teacher's (AB; Heo et al. 2019).
 
     Args:
-        weight: weight of the loss in the preparation
-        warmup_epochs: 0: the term ends before the training begins
-        final: 1, for the same reason
-        margin: distance from its boundary that an activation should have
-        preparation_epochs: epochs of the preparation
-        preparation_lr: learning rate of the preparation; that of the training by default
+        weight: weight of the loss in these first epochs
+        warmup_epochs: must be 0, because the loss is used only before the training
+        final: must be 1, for the same reason
+        margin: distance from 0 that an activation should have, on the side of the teacher's
+        preparation_epochs: number of epochs before the training
+        preparation_lr: learning rate in these epochs; null means the training's
     """
 
     facts = Facts(
@@ -40,7 +40,7 @@ class ABConfig(OfAllStages):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(self.preparation_epochs >= 1, "preparation_epochs", ">= 1: it learns nowhere else")
+        self._require(self.preparation_epochs >= 1, "preparation_epochs", ">= 1, since ab is used only in them")
         self._require_preparation_lr(self.preparation_lr)
         self._require_no_schedule()
 

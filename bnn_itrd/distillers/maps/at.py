@@ -1,4 +1,4 @@
-"""AT: attention maps."""
+"""AT (attention transfer), a distillation method that compares where in the image the features are large."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ __all__ = ["ATConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class ATConfig(OfEachStage):
-    """Compares spatial attention maps, summed over the stages (Zagoruyko and Komodakis 2017).
+    """Compares spatial attention maps, at each stage (AT; Zagoruyko and Komodakis 2017).
+
+    An attention map has one number for each position: the mean of |activation|^p over the channels.
+    Each is divided by its norm.
 
     Args:
-        p: power of the activations
+        p: exponent of the activations' absolute values
     """
 
     facts = Facts(

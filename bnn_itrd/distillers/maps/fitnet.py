@@ -1,4 +1,4 @@
-"""FitNet: regression of the teacher's map of one stage, the hint."""
+"""FitNet, a distillation method in which one stage of the student learns the features of the teacher's stage."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["FitNetConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class FitNetConfig(OfOneStage):
-    """Compares the maps of one stage, the student's through a learned 1x1 convolution (Romero et al. 2015).
+    """Compares the outputs of one stage, the student's after a learned 1x1 convolution (FitNet; Romero et al. 2015).
 
     Args:
-        stage: which map, from 0, or from the end with -1; the middle one by default
+        stage: number of the stage, from 0, or from the end with -1; null is the middle one
     """
 
     facts = Facts(

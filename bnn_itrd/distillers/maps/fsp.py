@@ -1,4 +1,4 @@
-"""FSP: flow between neighbouring stages."""
+"""FSP (flow of solution procedure), a distillation method that compares how features change between stages."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["FSPConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class FSPConfig(OfAllStages):
-    """Compares Gram matrices between neighbouring stages (Yim et al. 2017).
+    """Compares Gram matrices between the features of neighbouring stages (FSP; Yim et al. 2017).
 
     Args:
-        preparation_epochs: epochs in which the student is trained on this alone first, as in the paper; the term then
-            takes no further part, and has no schedule
-        preparation_lr: learning rate of the preparation; that of the training by default
+        preparation_epochs: number of epochs before the training in which the student learns from this loss alone, as in
+            the paper; if it is above 0, the loss is not used in the training itself, and its weight has no schedule
+        preparation_lr: learning rate in these epochs; null means the training's
     """
 
     facts = Facts(
@@ -36,7 +36,7 @@ class FSPConfig(OfAllStages):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_preparation_lr(self.preparation_lr)
-        rule = "none without preparation_epochs"
+        rule = "null unless preparation_epochs is above 0"
         self._require(self.preparation_lr is None or self.only_prepares, "preparation_lr", rule)
         if self.only_prepares:
             self._require_no_schedule()

@@ -1,4 +1,4 @@
-"""FT: factors of a map."""
+"""FT (factor transfer), a distillation method that compares short codes of one stage's output."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ __all__ = ["FTConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class FTConfig(OfOneStage):
-    """Compares codes of a map, called factors; the teacher's coder is trained first (Kim et al. 2018).
+    """Compares codes of a stage's output, called factors, which two small networks compute (FT; Kim et al. 2018).
+
+    The paraphraser, an autoencoder, codes the teacher's output and is trained first. The translator codes the
+    student's.
 
     Args:
-        stage: which map, from 0, or from the end with -1
-        rate: channels of the factors over those of the teacher's map
-        preparation_epochs: epochs in which the paraphraser is trained
-        preparation_lr: learning rate of the preparation; that of the training by default
+        stage: number of the stage, from 0, or from the end with -1
+        rate: number of channels of a factor, as a share of the channels of the teacher's output
+        preparation_epochs: number of epochs before the training, in which the paraphraser is trained
+        preparation_lr: learning rate in these epochs; null means the training's
     """
 
     facts = Facts(
@@ -44,7 +47,8 @@ class FTConfig(OfOneStage):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(0 < self.rate <= 1, "rate", "in (0, 1]")
-        self._require(self.preparation_epochs >= 1, "preparation_epochs", ">= 1: the paraphraser is trained there")
+        rule = ">= 1, since the paraphraser, which codes the teacher's maps, is trained in them"
+        self._require(self.preparation_epochs >= 1, "preparation_epochs", rule)
         self._require_preparation_lr(self.preparation_lr)
 
     def loss(self, setting: Setting) -> Any:

@@ -1,4 +1,4 @@
-"""ICKD: correlation between channels."""
+"""ICKD (inter-channel correlation), a distillation method that compares how channels correlate."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["ICKDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class ICKDConfig(OfOneStage):
-    """Compares the correlations between channels (Liu et al. 2021).
+    """Compares the correlations between the channels of one stage's output (ICKD; Liu et al. 2021).
 
     Args:
-        stage: which map, from 0, or from the end with -1
+        stage: number of the stage, from 0, or from the end with -1
     """
 
     facts = Facts(

@@ -1,4 +1,4 @@
-"""NST: statistics of channels."""
+"""NST (neuron selectivity transfer), a distillation method that compares the distributions of the channels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["NSTConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class NSTConfig(OfEachStage):
-    """Compares the channels by their maximum mean discrepancy, summed over the stages (Huang and Wang 2017)."""
+    """Compares the channels' distributions by their maximum mean discrepancy, at each stage (NST; Huang, Wang 2017)."""
 
     facts = Facts(
         matches="second moments of the channels of all stages",

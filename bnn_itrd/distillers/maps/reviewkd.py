@@ -1,4 +1,7 @@
-"""ReviewKD: stages fused with deeper ones; the representation, as a map of one pixel, is the last."""
+"""ReviewKD, a distillation method that compares stages, after each of the student's is fused with deeper ones.
+
+The representation, as a map of one pixel, is the last stage.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ __all__ = ["ReviewKDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewKDConfig(Method):
-    """Compares the maps of all stages, after each of the student's is fused with the deeper ones (Chen et al. 2021).
+    """Compares all stages, after each of the student's is fused with the deeper ones (ReviewKD; Chen et al. 2021).
 
     Args:
-        weight: weight of the term; the paper has 0.6 to 8, another for each pair of networks
+        weight: weight of the term; the paper has values from 0.6 to 8, by the pair of networks
         warmup_epochs: epochs in which the weight rises from 0; 20 of 240 in the paper
     """
 

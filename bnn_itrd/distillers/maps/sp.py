@@ -1,4 +1,4 @@
-"""SP: similarities between the samples of a batch."""
+"""SP (similarity preserving), a distillation method that compares how similar the samples of a batch are."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["SPConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class SPConfig(OfOneStage):
-    """Compares the similarities between the samples of a batch (Tung and Mori 2019).
+    """Compares the similarities between a batch's samples, from one stage's output (SP; Tung and Mori 2019).
 
     Args:
-        stage: which map, from 0, or from the end with -1
+        stage: number of the stage, from 0, or from the end with -1
     """
 
     facts = Facts(

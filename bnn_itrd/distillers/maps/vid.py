@@ -1,4 +1,4 @@
-"""VID: variational bound of the mutual information of maps, or of representation and logits."""
+"""VID (variational information distillation): a method that maximises a bound of the mutual information."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ __all__ = ["VIDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class VIDConfig(OfEachStage):
-    """Maximises a lower bound of the mutual information with the teacher (variational; Ahn et al. 2019).
+    """Maximises a variational lower bound of the mutual information with the teacher (VID; Ahn et al. 2019).
 
     Args:
-        form: maps (MI-I, every stage), logits (MI-L: the student's representation and the teacher's logits) or both
+        form: maps (MI-I: each stage predicts the teacher's), logits (MI-L: the student's representation predicts the
+            teacher's logits) or both
         reduction: mean over the elements, or sum as in the paper
-        batch_norm: maps: two convolutions with BatchNorm as in the paper, not three without
-        logits_weight: both: weight of the logits' part, where that of each stage is 1
+        batch_norm: for maps, whether the layers that predict are two convolutions with BatchNorm, as in the paper, or
+            three without it
+        logits_weight: for both, weight of the logits' loss, relative to that of each stage
     """
 
     facts = Facts(
@@ -45,9 +47,9 @@ class VIDConfig(OfEachStage):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(
-            self.form != "logits" or not self.batch_norm, "batch_norm", "false with form logits, a linear layer"
+            self.form != "logits" or not self.batch_norm, "batch_norm", "false with form logits, which has no BatchNorm"
         )
-        rule = "1 without form both, where weight alone counts"
+        rule = "1 unless form is both: use weight instead"
         self._require(self.form == "both" or self.logits_weight == 1, "logits_weight", rule)
 
     def loss(self, setting: Setting) -> Any:

@@ -1,1 +1,1 @@
-"""Methods that compare the representations, the inputs of the classifiers, one file for each."""
+"""The distillation methods that compare representations, which are the inputs of the classifiers; one file for each."""

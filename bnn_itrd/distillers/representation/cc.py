@@ -1,4 +1,4 @@
-"""CC: correlation congruence of representations."""
+"""CC (correlation congruence), a distillation method that compares how similar the samples of a batch are."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["CCConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class CCConfig(OfRepresentations):
-    """Compares the similarities between samples: correlation congruence (Peng et al. 2019).
+    """Compares the similarities between a batch's samples in student and teacher (CC; Peng et al. 2019).
 
     Args:
-        weight: weight of the term; 0.02 belongs to the consecutive form
-        embed_dim: size of the embedding of both representations
-        form: consecutive (differences of neighbours in the batch) or kernel (the paper's)
+        weight: weight of the term; the default fits the form consecutive
+        embed_dim: number of features to which a linear layer brings each network's representation
+        form: consecutive (differences of neighbours in the batch) or kernel (all pairs, as in the paper)
     """
 
     facts = Facts(

@@ -1,4 +1,4 @@
-"""The base class of CRD and WCoRD, with the options of their memory bank of all training samples."""
+"""The base class of the methods CRD and WCoRD, which share a memory bank with features of every training sample."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ __all__ = ["Contrast"]
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast(OfRepresentations):
-    """Contrasts each sample's representations with those of other samples in a memory bank.
+    """Base class of a method that contrasts a sample's features with those of other samples in a memory bank.
 
-    Several processes: each scores the global batch, against negatives of its own, and writes all its rows: so the banks
-    stay the same everywhere. ln Z, from the first batch's negatives, becomes the first process's.
+    The bank has one row of features for each training sample. In a training with several processes, each process
+    computes the loss of the global batch, with negatives that it draws itself, and writes all rows of the batch, so
+    the banks stay equal. All use the first process's normalising constant, which it estimates from its first batch.
     """
 
     reads_labels = True
@@ -45,7 +46,7 @@ class Contrast(OfRepresentations):
         return True
 
     def bank(self) -> dict[str, Any]:
-        """Returns the options of the bank by the losses' argument names."""
+        """Returns the options of the memory bank as keyword arguments of the loss."""
         return {
             "embed_dim": self.embed_dim,
             "num_negatives": self.negatives,

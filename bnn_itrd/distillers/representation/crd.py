@@ -1,4 +1,4 @@
-"""CRD: contrast of representations with a memory bank."""
+"""CRD (contrastive representation distillation), a distillation method with a memory bank of features."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["CRDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class CRDConfig(Contrast):
-    """Contrasts the two representations of a sample with those of others in a memory bank (Tian et al. 2020).
+    """Makes both networks' features of a sample similar, and unlike other samples' (CRD; Tian et al. 2020).
 
     Args:
-        embed_dim: size of the embeddings in the bank
-        negatives: number of negatives that each sample is compared with
-        temperature: temperature of the similarities
-        momentum: momentum of the bank, in [0, 1)
+        embed_dim: number of features of a row in the memory bank, which has a row for each training sample
+        negatives: number of samples of other classes, drawn from the bank, that each sample is compared with
+        temperature: temperature by which similarities are divided
+        momentum: share of its old value that a row of the bank keeps when it is updated, in [0, 1)
     """
 
     facts = Facts(

@@ -1,4 +1,4 @@
-"""ITRD: correlation and mutual information of representations."""
+"""ITRD, a distillation method: a correlation loss and a mutual-information loss on the representations."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ["ITRDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class ITRDConfig(OfRepresentations):
-    """Adds a correlation and a mutual-information loss of the representations (Miles et al. 2022, eq. 10).
+    """Adds a correlation and a mutual-information loss of the representations (ITRD; Miles et al. 2022, eq. 10).
 
     Args:
-        alpha: exponent of the correlation loss: 1.01 for one architecture, 1.5 across architectures
+        alpha: exponent of the correlation loss; the paper has 1.01 for equal architectures and 1.5 for different ones
         beta_corr: weight of the correlation loss
         beta_mi: weight of the mutual-information loss
-        gather: several processes: statistics over the global batch (otherwise over each process's own)
-        corr_log: whether the correlation loss has its log2, eq. 6
-        off_diagonal: weight of the other entries of the cross-correlation matrix, which join eq. 6's sum
-        decorrelation: weight of the other entries of the student's own correlation matrix, which join that sum too
-        log: whether the mutual-information loss has its log2, eq. 8 and 9
-        order: order of Rényi's entropy in the mutual-information loss, eq. 8; any but 2 takes eigenvalues in each step
+        gather: with several processes, whether statistics are over the global batch or each process's part of it
+        corr_log: whether the correlation loss takes the log2 of its sum (eq. 6)
+        off_diagonal: weight of the off-diagonal entries of the cross-correlation matrix in the sum of eq. 6
+        decorrelation: weight of the off-diagonal entries of the student's own correlation matrix in the same sum
+        log: whether the mutual-information loss takes the log2 of its terms (eq. 8 and 9)
+        order: order of Rényi's entropy in the mutual-information loss (eq. 8); all but 2 need eigenvalues in each step
         degree: degree of the Gram matrices' polynomial kernel
     """
 
@@ -75,7 +75,7 @@ class ITRDConfig(OfRepresentations):
         return self.loss_of(*self.dims(setting))
 
     def loss_of(self, student_dim: int, teacher_dim: int) -> Any:
-        """Returns the loss of representations (n, student_dim) and (n, teacher_dim), with its embedding."""
+        """Returns the loss for representations (n, student_dim) and (n, teacher_dim), with its linear projection."""
         from bnn_itrd.losses.itrd import ITRD
 
         loss = ITRD(
@@ -92,7 +92,8 @@ class ITRDConfig(OfRepresentations):
             degree=self.degree,
         )
         if self.beta_corr == 0 and (self.beta_mi == 0 or student_dim == teacher_dim):
-            # It is not used: data-parallel training would wait for its gradient, and weight decay would change it.
+            # The projection is not used. Data-parallel training would wait for its gradient, and weight decay would
+            # change it.
             loss.embed.requires_grad_(False)
         return loss
 
@@ -101,7 +102,10 @@ class ITRDConfig(OfRepresentations):
         return True
 
     def watch(self, loss: Any, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """Returns both terms of eq. 10, statistics of the embedding if it is used, and the batch's entropies."""
+        """Returns columns of metrics.csv: both losses of eq. 10, and statistics of the projection and the features.
+
+        The projection's are left out if it is not used; the features' are the entropies of `gram_entropies`.
+        """
         from bnn_itrd.distillers.watching import gram_entropies, of_projection
 
         z_s, z_t = student.representation, teacher.representation

@@ -1,4 +1,4 @@
-"""PKT: probabilities of a cosine kernel of representations."""
+"""PKT (probabilistic knowledge transfer), a distillation method that compares how similar a batch's samples are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["PKTConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class PKTConfig(OfRepresentations):
-    """Compares conditional probabilities that a cosine kernel gives (Passalis and Tefas 2018)."""
+    """Compares the samples' cosine similarities, as conditional probabilities (PKT; Passalis and Tefas 2018)."""
 
     facts = Facts(
         matches="probabilities of a cosine kernel",

@@ -1,4 +1,4 @@
-"""RKD: distances and angles between representations."""
+"""RKD (relational knowledge distillation), a method that compares distances and angles between a batch's samples."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["RKDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class RKDConfig(OfRepresentations):
-    """Compares distances and angles between samples (Park et al. 2019).
+    """Compares the distances and angles between a batch's samples in student and teacher (RKD; Park et al. 2019).
 
     Args:
-        distance: weight of the distances
-        angle: weight of the angles, whose memory grows with the cube of the batch
+        distance: weight of the loss on distances
+        angle: weight of the loss on angles, whose memory grows with the cube of the batch size
     """
 
     facts = Facts(

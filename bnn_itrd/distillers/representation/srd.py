@@ -1,4 +1,4 @@
-"""SRD: normalised representations through a projection."""
+"""SRD, a distillation method that compares normalised representations, the student's through a projection."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ __all__ = ["SRDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class SRDConfig(OfRepresentations):
-    """Compares normalised representations through a linear projection, by a log-sum of powers (Miles and Mikolajczyk).
+    """Compares the student's projected features with the teacher's, both normalised (SRD; Miles, Mikolajczyk 2024).
 
     Args:
-        exponent: exponent of the difference, with form log_sum
-        norm: normalisation of both representations: batch (each feature over the batch), l2 (each sample to norm 1) or
-            none
-        projector: linear, or mlp, two layers with a ReLU between them
-        form: log_sum, or l2, half the squared distance, which needs another weight
+        exponent: exponent of the differences in the form log_sum
+        norm: normalisation of both: batch (each feature over the batch), l2 (each sample to norm 1) or none
+        projector: linear, or mlp (two layers with a ReLU between them)
+        form: log_sum (logarithm of the sum of powers), or l2 (half the squared distance, which needs another weight)
     """
 
     facts = Facts(
@@ -66,7 +65,10 @@ class SRDConfig(OfRepresentations):
         return True
 
     def watch(self, loss: Any, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """Returns statistics of the projection (singular values of an mlp's first layer), and the batch's entropies."""
+        """Returns columns of metrics.csv: statistics of the projection, and the entropies of both networks' features.
+
+        The singular values of a projection with two layers (mlp) are those of its first layer.
+        """
         from bnn_itrd.distillers.watching import gram_entropies, of_projection
 
         z_s, z_t = student.representation, teacher.representation

@@ -1,4 +1,4 @@
-"""WCoRD: Wasserstein contrast of representations with a memory bank."""
+"""WCoRD (Wasserstein contrastive representation distillation), a method with a memory bank of features."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["WCoRDConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class WCoRDConfig(Contrast):
-    """Contrasts representations by Wasserstein distances: a global dual and a local primal part (Chen et al. 2021).
+    """Brings the networks' features together by Wasserstein distances (WCoRD; Chen et al. 2021).
 
     Args:
-        beta_global: weight of the contrastive part
-        beta_local: weight of the transport within a batch
-        embed_dim: size of the embeddings in the bank
-        negatives: number of negatives that each sample is compared with
-        temperature: temperature of the similarities
-        momentum: momentum of the bank, in [0, 1)
-        epsilon: entropic regularisation of Sinkhorn's iterations
-        iterations: iterations of Sinkhorn's algorithm
+        beta_global: weight of the loss that contrasts a sample with others of a memory bank, as CRD does
+        beta_local: weight of the optimal transport between both networks' features within a batch
+        embed_dim: number of features of a row in the memory bank, which has a row for each training sample
+        negatives: number of samples of other classes, drawn from the bank, that each sample is compared with
+        temperature: temperature by which similarities are divided
+        momentum: share of its old value that a row of the bank keeps when it is updated, in [0, 1)
+        epsilon: weight of the entropy in Sinkhorn's algorithm, which computes the transport
+        iterations: number of iterations of Sinkhorn's algorithm
     """
 
     facts = Facts(

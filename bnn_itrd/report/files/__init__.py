@@ -1,4 +1,4 @@
-"""Section "Validation": the exported files, their agreement with the network, and how to use them."""
+"""The report's section "Validation": the exported files, how well they agree with PyTorch, and how to use them."""
 
 from bnn_itrd.report.files.validation import validation_section
 

@@ -1,4 +1,4 @@
-"""Links from the page to exported files."""
+"""Names and paths of exported files, and links from the report to them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ __all__ = ["file_link", "file_name", "file_place"]
 
 
 def file_name(artefact: dict[str, Any]) -> str:
-    """Returns the name of the file, without a folder that a comparison of another program may have before it."""
+    """Returns the name of an exported file, without its folder; `artefact` is its entry in comparison.json."""
     return PurePosixPath(str(artefact.get("file") or artefact.get("target") or "unnamed")).name or "unnamed"
 
 
 def file_place(view: View, model: dict[str, Any], artefact: dict[str, Any]) -> str:
-    """Returns the file's path from the page's folder: in the page's folder or in the model's, where it exists.
+    """Returns the path of an exported file, relative to the report's folder.
 
-    If it exists in neither, it is the path that a run would give it.
+    The file is looked for in the network's folder, then in the report's. If it is in neither, the result is the path
+    that a run would give it, in the network's folder.
     """
     name, usual = file_name(artefact), PurePosixPath(model_name(model)).name
     places = (f"{usual}/{name}", name)
@@ -29,7 +30,7 @@ def file_place(view: View, model: dict[str, Any], artefact: dict[str, Any]) -> s
 
 
 def file_link(view: View, model: dict[str, Any], artefact: dict[str, Any]) -> str:
-    """Returns the file's name as HTML, as a link if the file exists."""
+    """Returns the name of an exported file as HTML, with a link to it if the file exists."""
     place, shown = file_place(view, model, artefact), escape(file_name(artefact))
     if not (view.folder / place).is_file():
         return shown

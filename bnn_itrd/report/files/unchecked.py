@@ -1,4 +1,4 @@
-"""The list of what was not validated, with the reasons and the commands that do it."""
+"""The report's list of what was not checked, with the reasons, and with the commands that would do it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bnn_itrd.words import counted
 
 __all__ = ["Unrun", "unchecked_list", "unrun_files"]
 
-# Target -> (the missing runtime, the environment that --setup installs)
+# Kind of file -> (why it was not run, the name for `validate --setup` that installs what is missing)
 _RUNTIMES = {
     "lce": ("Larq Compute Engine's interpreter, which runs it, was not on the machine", "lce"),
     "qonnx": ("qonnx, which executes it, was not on the machine", "fpga"),
@@ -28,9 +28,13 @@ _RUNTIMES = {
 
 @dataclass(frozen=True)
 class Unrun:
-    """Files of one target that were not held against their networks. files: (model, artefact) of each.
+    """Exported files of one kind that were not compared with PyTorch, all for the same reason.
 
-    reason: why; setup: the runtime that `validate --setup` makes for them, empty where it was there and failed.
+    Args:
+        target: the kind of file, such as lce
+        files: for each file, the entries of its network and of the file in comparison.json
+        reason: why they were not compared
+        setup: the name for `bnn-itrd validate --setup`, which installs the missing runtime; "" if none is missing
     """
 
     target: str
@@ -40,7 +44,10 @@ class Unrun:
 
 
 def unrun_files(models: Iterable[dict[str, Any]]) -> list[Unrun]:
-    """Returns what validation left out of the files of a comparison's models, by target; those that failed apart."""
+    """Returns the exported files that were not compared with PyTorch, grouped by their kind and the reason.
+
+    `models` are the entries for the networks in comparison.json.
+    """
     found: dict[tuple[str, str], list[tuple[dict[str, Any], dict[str, Any]]]] = defaultdict(list)
     for model in models:
         for artefact in model.get("artefacts") or []:
@@ -55,7 +62,11 @@ def unrun_files(models: Iterable[dict[str, Any]]) -> list[Unrun]:
 
 
 def unchecked_list(view: View) -> str:
-    """Returns a heading and a list: files not run or run on a part of the images, speeds, files not written."""
+    """Returns as HTML a list of what was not checked, with the reasons; "" if everything was.
+
+    It has files that were not run, or only on a part of the test images, speeds that were not measured, and files that
+    were not written.
+    """
     rows: list[tuple[str, str, list[str]]] = [*_files(view), *_speeds(view)]
     lacking: dict[tuple[str, str], list[str]] = defaultdict(list)
     for model in view.models:
@@ -70,18 +81,19 @@ def unchecked_list(view: View) -> str:
 
 
 def _item(view: View, what: str, reason: str, command: list[str]) -> str:
-    # A relative path to the data is relative to the folder in which the run was started, which is not known.
+    """Returns an entry of the list as HTML: what was not checked, the reason, and the command that checks it."""
+    # If the run's path to the data was relative, the folder to which it was relative is not known.
     root = ((view.raw.get("config") or {}).get("data") or {}).get("root")
     if "validate" in command and isinstance(root, str) and not PurePath(root).is_absolute():
         command = [*command, "--data.root", f"PATH/TO/{root}"]
-    # Lines are broken only between words, never after a hyphen.
+    # A span for each word keeps the browser from breaking a line after a hyphen.
     words = " ".join(f"<span>{escape(shlex.quote(word))}</span>" for word in command)
     shown = f"<pre>{words}</pre>" if words else ""
     return f"<li><b>{escape(what)}</b>: {escape(reason)}.{shown}</li>"
 
 
 def _files(view: View) -> list[tuple[str, str, list[str]]]:
-    """(what, reason, command) of the files that were not run, and of those run on a part of the test images."""
+    """Returns (what, reason, command) for the files that were not run, and for those run on a part of the images."""
     parts: dict[tuple[str, int], list[tuple[str, str]]] = defaultdict(list)
     for model in view.models:
         for artefact in model.get("artefacts") or []:
@@ -97,13 +109,13 @@ def _files(view: View) -> list[tuple[str, str, list[str]]]:
     for (target, images), files in parts.items():
         slow = "qonnx executes it node by node" if target in ("qonnx", "finn") else "it runs at float speed"
         command = ["bnn-itrd", "validate", *(place for _, place in files), "--images", str(view.images)]
-        reason = f"it was compared on the first {counted(images, 'test image')} only, because {slow}"
+        reason = f"only the first {counted(images, 'test image')} were compared, because {slow}"
         rows.append((_names(files), reason, command))
     return rows
 
 
 def _speeds(view: View) -> list[tuple[str, str, list[str]]]:
-    """Returns (what, reason, command) for the forms in which students were not timed."""
+    """Returns (what, reason, command) for students that were not timed with, or not without, the native library."""
     lacking: dict[tuple[str, str, str], list[tuple[str, str]]] = defaultdict(list)
     for model in view.students:
         missing, file = untimed(view, model), _onnx(view, model)
@@ -121,7 +133,7 @@ def _speeds(view: View) -> list[tuple[str, str, list[str]]]:
 
 
 def _onnx(view: View, model: dict[str, Any]) -> str | None:
-    """Returns the path of a model's ONNX file, or None."""
+    """Returns the path of a network's exported file of the kind onnx, or None if it has none."""
     files = (artefact for artefact in model.get("artefacts") or [] if artefact.get("target") == "onnx")
     first = next(files, None)
     return None if first is None else file_place(view, model, first)

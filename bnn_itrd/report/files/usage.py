@@ -1,4 +1,4 @@
-"""Lines of Python that use an exported file, for each target."""
+"""The Python code with which an exported file is used, for each kind of file (onnx, onnx-plain, lce, qonnx, finn)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["lines_for", "usage_list"]
 
 _WHAT = {
     "onnx": "for onnxruntime on servers, computers, browsers and phones",
-    "onnx-plain": "standard ONNX alone, for OpenVINO and converters",
+    "onnx-plain": "with standard ONNX operations alone, for OpenVINO and converters",
     "lce": "for Larq Compute Engine, on ARM phones and boards",
     "qonnx": "QONNX, for tools that make FPGA designs",
     "finn": "QONNX as FINN reads it, for AMD FPGAs",
@@ -35,7 +35,9 @@ _LINES["finn"] = _LINES["qonnx"]
 
 
 def lines_for(target: str, file: str, shape: str = "(n, c, h, w)") -> str:
-    """Returns the lines of Python that use a file of a target, "" for a target without any; shape: of the images.
+    """Returns the lines of Python that run an exported file, or "" if its kind is unknown.
+
+    target: the kind of file, such as onnx or lce; file: its path; shape: the images' shape, as text for a comment.
 
     >>> print(lines_for("lce", "student.tflite").splitlines()[0])
     from bnn_itrd.export.lce import run_lce
@@ -44,7 +46,7 @@ def lines_for(target: str, file: str, shape: str = "(n, c, h, w)") -> str:
 
 
 def usage_list(view: View) -> str:
-    """Returns a list of all files, each of which opens by a click to show the lines that use it."""
+    """Returns as HTML a list of all exported files; a click on a file shows the Python code that runs it."""
     sides = [str(side) for side in (view.raw.get("dataset") or {}).get("input_shape") or ("c", "h", "w")]
     shape, html = f"(n, {', '.join(sides)})", ""
     for model in view.models:

@@ -1,4 +1,4 @@
-"""The table that compares the exported files with PyTorch, and the lists below it."""
+"""The table of the report that compares the exported files with PyTorch, and the lists below it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ __all__ = ["validation_section"]
 
 
 def validation_section(view: View) -> str:
+    """Returns the section "Validation" as HTML: the exported files, what was not checked, and how to use the files."""
     head = (
         "File",
         "Against PyTorch",
@@ -66,7 +67,7 @@ def validation_section(view: View) -> str:
         columns = ("File", "Image", "PyTorch", "File's answer", "Margin")
         html += f"<details open><summary>Images answered differently ({len(disagreements)})</summary>"
         html += table(columns, disagreements[:200], text=(0, 2, 3))
-        html += '<p class="note">Margin: by how much PyTorch preferred its answer.'
+        html += '<p class="note">Margin: PyTorch\'s largest logit less its second largest.'
         html += f" The first 200 of {len(disagreements)}." if len(disagreements) > 200 else ""
         html += "</p></details>"
     return html + unchecked_list(view) + usage_list(view)

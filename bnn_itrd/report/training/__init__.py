@@ -1,1 +1,1 @@
-"""Section "Training": the curves, and the numbers that distillers reported in each epoch."""
+"""The report's section "Training": curves of accuracy and loss, and of statistics that distillation losses recorded."""

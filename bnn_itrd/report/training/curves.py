@@ -1,4 +1,4 @@
-"""Section "Training": accuracies and losses per epoch."""
+"""The curves of the report's section "Training": accuracies and losses in each epoch."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ __all__ = ["curves_section"]
 
 
 def curves_section(view: View) -> str:
+    """Returns the section "Training" as HTML: curves of accuracy, loss, the loss's terms, and recorded statistics."""
+
     def lines(key: str, *, late: bool = False) -> list[Line]:
         found = []
         for place, model in enumerate(view.models):
@@ -63,14 +65,14 @@ def curves_section(view: View) -> str:
         return missing("No curves were recorded.")
     names = legend(f"{view.swatch(model)}<i>{escape(_training_note(view, model))}</i>" for model in view.models)
     note = (
-        "A dot marks the last epoch and a ring the best. Training losses differ in their terms: only their "
-        "shapes compare."
+        "A dot marks the last epoch and a ring the best. Each network's training loss has its own terms, so that "
+        "only the shapes of the curves can be compared."
     )
     return names + grid(figures) + f'<p class="note">{note}</p>' + _loss_terms(view) + watched_details(view)
 
 
 def _spread(lines: Sequence[Line]) -> bool:
-    """Returns whether a logarithmic axis shows the values better."""
+    """Returns whether the curves need a logarithmic y axis, because their values span a large range."""
     return log_suits([value for line in lines for _, value in line.points])
 
 

@@ -1,4 +1,4 @@
-"""Figures of the numbers that distillers report at the end of each epoch, as in the ITRD and projector papers."""
+"""Charts of the statistics that distillation losses record at the end of each epoch, as in the ITRD papers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from bnn_itrd.report.view import View
 
 __all__ = ["watched_details"]
 
-# (the part of a name in `watched` after the distiller's, title of the figure, label of its axis)
+# A row of the training's curve has the statistics as `watched`: {"itrd.mi": 0.5, ...}. For each chart: the part of the
+# name after the distiller's, the chart's title, the name of its y axis.
 _OF_EACH = (
     ("in_out_correlation", "Correlation between the projection's input and output", "mean |r|"),
     ("corr", "Correlation loss, one batch", "loss"),
@@ -28,9 +29,10 @@ _SINGULAR = {
 
 
 def watched_details(view: View) -> str:
-    """Returns the figures of the projections, of ITRD's two terms, and of the batch's entropy, which open by a click.
+    """Returns as HTML the charts of statistics that distillation losses recorded, which a click on the title opens.
 
-    It is "" if no model's curve has `watched` numbers.
+    They are the projections' singular values and correlations, ITRD's two losses, and the entropies of the features.
+    The result is "" if nothing was recorded.
     """
     figures = [_singular_values(model, distiller) for model in view.models for distiller in _distillers(model)]
     for key, title, axis in _OF_EACH:
@@ -42,14 +44,17 @@ def watched_details(view: View) -> str:
 
 
 def _distillers(model: dict[str, Any]) -> list[str]:
-    """Returns the names of the distillers that reported numbers, in their order of appearance."""
+    """Returns the names of a network's distillation losses that recorded statistics, in the order of the records."""
     rows = [row.get("watched") for row in model.get("curve") or []]
     names = [str(name).partition(".")[0] for watched in rows if isinstance(watched, dict) for name in watched]
     return list(dict.fromkeys(names))
 
 
 def _lines(view: View, model: dict[str, Any], key: str, *, note: str = "") -> list[Line]:
-    """Returns a line for each distiller of the model that reported the number `key`."""
+    """Returns a curve for each distillation loss of a network that recorded the statistic `key`.
+
+    note: a word after the curve's name; a curve with a note is dashed.
+    """
     found = []
     for distiller in _distillers(model):
         points = curve(model, "watched", f"{distiller}.{key}")
@@ -61,7 +66,7 @@ def _lines(view: View, model: dict[str, Any], key: str, *, note: str = "") -> li
 
 
 def _singular_values(model: dict[str, Any], distiller: str) -> str:
-    """Returns the figure of the quartiles of the projection's singular values, for one model."""
+    """Returns as HTML a chart of the singular values of a distillation loss's projection: extremes and quartiles."""
     found = [(text, curve(model, "watched", f"{distiller}.{key}")) for key, text in _SINGULAR.items()]
     lines = [Line(text, points, f"var(--s{i % len(COLOURS)})") for i, (text, points) in enumerate(found) if points]
     keys = legend(colour_square(line.colour) + escape(line.name) for line in lines)

@@ -1,1 +1,1 @@
-"""One step of a training: the augmentation of its images, its loss, its compilation, the check for finite numbers."""
+"""What a step of a training consists of: augmentation, the loss, compilation, the check for NaNs."""

@@ -1,4 +1,4 @@
-"""The choice of how a training step runs: replayed as CUDA graphs, compiled, or in eager mode."""
+"""Chooses how a training step runs: replayed as CUDA graphs, compiled by torch.compile, or in eager mode."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bnn_itrd.quant import set_fused
 
 __all__ = ["CompiledForms", "StepState", "forms", "use_fused_kernels"]
 
-# "default" is torch.compile's own mode, "eager" the step without torch.compile.
+# How a step runs: in a mode of torch.compile ("default" is its default mode), or without torch.compile ("eager").
 Form = Literal["reduce-overhead", "max-autotune", "default", "eager"]
 
-# The number of steps in which a form can still fail: in the first, forward and backward are compiled and CUDA graphs
-# warm up; in the second they are recorded, in the third replayed.
+# The number of first steps in which a form may fail. In the first, forward and backward are compiled, and CUDA graphs
+# warm up; in the second they are recorded, and in the third replayed.
 _TRIAL_STEPS = 3
 
 _IN_WORDS: dict[Form, str] = {
@@ -31,11 +31,11 @@ _IN_WORDS: dict[Form, str] = {
 
 
 def forms(config: TrainConfig, *, device: str, processes: int) -> tuple[Form, ...]:
-    """Returns the forms in which a step is tried, in this order, until one works.
+    """Returns the ways to run a training step that are tried, in this order, until one works.
 
-    A mode that the configuration names is the only one. ``auto`` tries CUDA graphs on a CUDA device, since a GPU ends
-    most steps before the CPU has launched their kernels; then compiling without them; then eager mode. With several
-    processes, which must all run the same code, it only compiles.
+    If the configuration names a mode of torch.compile, it is the only one. Otherwise (``auto``) CUDA graphs come first
+    on a CUDA device, because a GPU would wait for the CPU to launch its kernels; then compilation without CUDA graphs,
+    then eager mode. With several processes a step is only compiled, because all must run the same code.
 
     >>> forms(TrainConfig(compile=True), device="cuda", processes=1)
     ('reduce-overhead', 'default', 'eager')
@@ -56,10 +56,10 @@ def forms(config: TrainConfig, *, device: str, processes: int) -> tuple[Form, ..
 def use_fused_kernels(
     student: nn.Module, config: TrainConfig, *, device: str, say: Callable[[str], object] = print
 ) -> None:
-    """Switches a student's activations to the kernels of `bnn_itrd.quant.kernels` if the configuration asks for them.
+    """Switches a student's ReCU activations to fused Triton kernels, if ``train.fused_kernels`` asks for them.
 
-    They run on CUDA devices. On another device the activations stay as they are, and `say` is called with a line that
-    says so. Raises UserError if Triton is not installed.
+    The kernels, in `bnn_itrd.quant.kernels`, need a CUDA device. On another device the activations stay as they are,
+    and `say` is called with a line about it. Raises UserError if Triton is not installed.
 
     >>> from bnn_itrd.quant import BinaryConv2d
     >>> use_fused_kernels(BinaryConv2d(1, 1, 1), TrainConfig(fused_kernels=True), device="cpu")
@@ -74,18 +74,21 @@ def use_fused_kernels(
     try:
         set_fused(student, True)
     except ImportError as error:
-        why = "train.fused_kernels needs Triton, which is not installed: pip install triton, or set false"
+        why = "train.fused_kernels needs Triton, which is not installed: pip install triton, or set it to false"
         raise UserError(why) from error
 
 
 class CompiledForms:
-    """Tries the forms of a step in turn; the first that works is kept.
+    """Tries ways to run a training step one after the other, and keeps the first that works.
+
+    Such a way, a form, is a mode of torch.compile, or "eager". If a form fails in its first steps, the next one is
+    used; it is called "on trial" in these steps. The last form is never on trial.
 
     >>> tried = CompiledForms(("default", "eager"))
     >>> tried.form, tried.on_trial
     ('default', True)
     >>> print(tried.give_up(RuntimeError("no compiler")))
-    a step that is compiled failed (RuntimeError: no compiler): it runs as it is written, without torch.compile
+    a training step, compiled, failed (RuntimeError: no compiler): it now runs as it is written, without torch.compile
     >>> tried.form, tried.on_trial
     ('eager', False)
     """
@@ -96,6 +99,7 @@ class CompiledForms:
 
     @property
     def form(self) -> Form:
+        """The current way of running a step: a mode of torch.compile, or "eager"."""
         return self._left[0]
 
     @property
@@ -104,14 +108,14 @@ class CompiledForms:
 
     @property
     def on_trial(self) -> bool:
-        """Whether the form could still fail and there is another one to try."""
+        """Whether the current way of running a step is in its first steps, and another one is left if it fails."""
         return len(self._left) > 1 and self._worked < _TRIAL_STEPS
 
     def apply(self, module: nn.Module) -> nn.Module:
-        """Returns the module in the current form.
+        """Returns the module compiled in the current mode, or the module itself in eager mode.
 
-        Compiled code of earlier trainings in this process is dropped first: torch keeps eight versions of a function,
-        and the step of a ninth network would run uncompiled.
+        Compiled code of earlier trainings is dropped first, because torch keeps only eight versions of a function: the
+        step of a ninth network in this process would run uncompiled.
         """
         if self.form == "eager":
             return module
@@ -120,7 +124,7 @@ class CompiledForms:
         return torch.compile(module, mode=mode)  # type: ignore[return-value]
 
     def begin(self) -> None:
-        """Puts the form on trial again, for steps of another kind, which are compiled again."""
+        """Lets the next steps count as first steps again, which may fail; called before other code is compiled."""
         self._worked = 0
 
     def worked(self) -> None:
@@ -128,7 +132,10 @@ class CompiledForms:
         self._worked += 1
 
     def give_up(self, error: Exception) -> str:
-        """Changes to the next form and returns a line about it; there must be a next form (`on_trial`)."""
+        """Changes to the next way of running a step, because of an error, and returns a line of output about it.
+
+        There must be a next one, as `on_trial` says.
+        """
         failed = self._left.pop(0)
         self._worked = 0
         torch.compiler.reset()  # frees the memory of the CUDA graphs
@@ -136,12 +143,15 @@ class CompiledForms:
             torch.cuda.empty_cache()
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
         why = f"{type(error).__name__}: {reason}"
-        return f"a step that is {_IN_WORDS[failed]} failed ({why}): it runs {_IN_WORDS[self.form]}"
+        return f"a training step, {_IN_WORDS[failed]}, failed ({why}): it now runs {_IN_WORDS[self.form]}"
 
 
 @dataclass(frozen=True)
 class StepState:
-    """The state that a forward pass changes: buffers (running statistics, banks of features) and random generators."""
+    """A copy of what a forward pass changes, to repeat a step that failed: buffers and the states of random generators.
+
+    Buffers are, for instance, a BatchNorm's running statistics.
+    """
 
     buffers: tuple[Tensor, ...]
     random: Tensor
@@ -149,13 +159,13 @@ class StepState:
 
     @classmethod
     def of(cls, module: nn.Module, device: torch.device) -> StepState:
-        """Returns a copy of the module's state."""
+        """Returns a copy of a module's buffers and of the states of the random generators of CPU and device."""
         cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         return cls(tuple(b.clone() for b in module.buffers()), torch.get_rng_state(), cuda)
 
     @torch.no_grad()
     def restore(self, module: nn.Module, device: torch.device) -> None:
-        """Restores the state and removes all gradients, as if the step had not been tried."""
+        """Restores the buffers and random generators and removes all gradients, as if the step had not been tried."""
         for buffer, kept in zip(module.buffers(), self.buffers, strict=True):
             buffer.copy_(kept)
         torch.set_rng_state(self.random)

@@ -1,7 +1,8 @@
-"""Augmentation of the images of a step: TrivialAugment, cutout, mixup, CutMix. The data's splits crop and mirror them.
+"""Augments the images of a training step: TrivialAugment, cutout, mixup and CutMix.
 
-It runs on the device, a batch at a time. Its random numbers depend on (seed, epoch, process) alone; they are drawn at
-the start of an epoch and copied to the device at once.
+Cropping and mirroring are done before, when a batch is made. The augmentation runs on the device, a batch at a time.
+Its random numbers depend only on the seed, the epoch and the process. They are drawn at the start of an epoch and then
+copied to the device.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from bnn_itrd.errors import UserError
 
 __all__ = ["MixedLabels", "StepImages", "check_augmentation", "cut_out"]
 
-# The part of the seed that tells this module's random numbers from others.
+# A number in this module's seeds, which makes its random numbers independent of others with the same seed and epoch.
 _DRAWS = 7
 
 
 class MixedLabels(NamedTuple):
-    """The labels of images that were each mixed from two: ``share * first + (1 - share) * second``; (n,), (n,), ().
+    """The labels of images that were each mixed from two images: ``share * first + (1 - share) * second``.
 
-    `own` is the label with the larger share.
+    `first` and `second` are the labels of the two, (n,) each; `share`, (), is the first's share in all images. `own`
+    is the label with the larger share.
     """
 
     first: Tensor
@@ -39,6 +41,7 @@ class MixedLabels(NamedTuple):
 
     @property
     def own(self) -> Tensor:
+        """One label for each image, (n,): that of the image with the larger share."""
         return torch.where(self.share >= 0.5, self.first, self.second)
 
 
@@ -50,13 +53,14 @@ def check_augmentation(
     distillers: Mapping[str, object] | None = None,
     field: str = "train",
 ) -> None:
-    """Raises UserError, naming the field, if images cannot be augmented as a training's configuration says.
+    """Raises UserError if images cannot be augmented as a training's configuration says.
 
-    shape: the (c, h, w) of an image; labels: those of all training images, (n,); distillers: name -> distiller.
+    shape: (c, h, w) of an image; labels: labels of all training images, (n,); distillers: name -> distiller; field:
+    name of the configuration's part, for the message.
     """
     channels, height, width = shape
     if config.trivial_augment and channels not in (1, 3):
-        raise UserError(f"{field}.trivial_augment needs images of 1 or 3 channels, got {channels}")
+        raise UserError(f"{field}.trivial_augment needs images of 1 or 3 channels, but they have {channels}: set false")
     if config.cutout >= max(height, width):
         raise UserError(
             f"{field}.cutout {config.cutout} may cover a whole image of {height}x{width}: give less than "
@@ -73,10 +77,10 @@ def check_augmentation(
 
 
 def cut_out(images: Tensor, middles: Tensor, side: int) -> Tensor:
-    """Sets a square of each image to 0, the data's mean, as far as it lies in the image (DeVries and Taylor 2017).
+    """Returns images with a square of each set to 0, which is the mean of normalised images (DeVries and Taylor 2017).
 
-    images: (n, c, h, w), normalised; middles: (n, 2) whole numbers, row and column of the pixel to the right of and
-    below the square's middle; side: length in pixels. Returns (n, c, h, w).
+    images: (n, c, h, w), normalised; middles: (n, 2) integers, row and column of the pixel to the right of and below
+    the middle of each image's square; side: the square's side in pixels. The square may extend beyond the image.
 
     >>> cut_out(torch.ones(1, 1, 3, 3), torch.tensor([[0, 2]]), 2)[0, 0]
     tensor([[1., 0., 0.],
@@ -95,7 +99,8 @@ def cut_out(images: Tensor, middles: Tensor, side: int) -> Tensor:
 class StepImages:
     """Augments the images of each step as a training's configuration says.
 
-    `begin` draws the random numbers of an epoch; a call augments the images and labels of a step.
+    `begin` draws the random numbers of an epoch. A call then augments the images of a step. `rank` is the number of
+    this process; each process draws its own numbers.
     """
 
     def __init__(self, config: TrainConfig, data: ImageData, device: torch.device, *, rank: int = 0) -> None:
@@ -108,7 +113,7 @@ class StepImages:
         self._boxes: list[tuple[int, int, int, int] | None] = []
 
     def begin(self, epoch: int, *, steps: int, batch: int) -> None:
-        """Draws the random numbers of an epoch; batch: the number of images in a step."""
+        """Draws the random numbers of an epoch with `steps` steps of `batch` images."""
         config = self.config
         random = np.random.default_rng(mix_seed(config.seed, epoch, _DRAWS, self.rank))
         if config.trivial_augment:
@@ -125,7 +130,10 @@ class StepImages:
             self._shares = torch.tensor([share for share, _ in mixes], device=self.device)
 
     def _draw_mix(self, random: np.random.Generator) -> tuple[float, tuple[int, int, int, int] | None]:
-        """Draws the share of the first image, and the box (top, bottom, left, right) of the second; None for mixup."""
+        """Draws how the images of a step are mixed: the share of the first image, and the second's box for CutMix.
+
+        The box is (top, bottom, left, right) in pixels; it is None for mixup, which mixes whole images.
+        """
         config, (height, width) = self.config, self.size
         cuts = config.cutmix > 0 and (config.mixup == 0 or random.integers(0, 2) == 1)
         share = float(random.beta(*(config.cutmix if cuts else config.mixup,) * 2))
@@ -136,9 +144,10 @@ class StepImages:
         return 1 - (bottom - top) * (right - left) / (height * width), (top, bottom, left, right)
 
     def __call__(self, step: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, MixedLabels | None]:
-        """Augments a step's images, (n, c, h, w); returns them in the training's memory format, with their labels.
+        """Augments the images of a step, (n, c, h, w), which has the number `step` in the epoch.
 
-        The second result is one label for each image, (n,); the third both labels of mixed images, or None.
+        Returns the images, in the training's memory format, one label for each image, (n,), and both labels of each
+        image if they were mixed, else None.
         """
         n, mixed = len(images), None
         if self._trivial:
@@ -155,7 +164,7 @@ class StepImages:
         return images, labels, mixed
 
     def _mix(self, images: Tensor, share: Tensor, box: tuple[int, int, int, int] | None) -> Tensor:
-        """Mixes each image with the one before it, which is a random one, since batches are shuffled."""
+        """Mixes each image with the one before it in the batch, which is a random one because batches are shuffled."""
         second = images.roll(1, 0)
         if box is None:
             return share * images + (1 - share) * second

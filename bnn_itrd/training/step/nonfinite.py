@@ -1,4 +1,4 @@
-"""Checks for losses and weights that are not finite; the check of a step does not wait for the device."""
+"""Checks that losses and weights are finite; the check of a step's loss does not wait for the device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["NonFinite", "check_weights_finite"]
 
 
 def check_weights_finite(name: str, model: nn.Module) -> None:
-    """Raises UserError if a weight or a running statistic of a network is not finite before the training.
+    """Raises UserError if a weight or a buffer of a network is NaN or infinite; it is called before the training.
 
     name: 'teacher' or 'student', for the message.
     """
@@ -25,21 +25,21 @@ def check_weights_finite(name: str, model: nn.Module) -> None:
 
 
 class NonFinite:
-    """Records, on the device, the step and the name of the first loss part that was not finite."""
+    """Records the first step in which a part of the loss was NaN or infinite; the record is kept on the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.first = torch.full((), -1, dtype=torch.int64, device=device)
 
     def record(self, step: int, parts: Tensor) -> None:
-        """Checks the parts (k,) of a step's loss, without waiting for the device."""
+        """Records the step if one of the parts (k,) of its loss is NaN or infinite, without waiting for the device."""
         bad = ~torch.isfinite(parts)
         code = step * len(parts) + bad.int().argmax()
         self.first = torch.where((self.first < 0) & bad.any(), code, self.first)
 
     def check(self, names: tuple[str, ...], steps_per_epoch: int, kept: str) -> None:
-        """Raises UserError, in all processes, if one of them recorded such a loss.
+        """Raises UserError in all processes if one of them has recorded a loss that is NaN or infinite.
 
-        names: those of the parts; kept: a sentence about the last checkpoint, for the message.
+        names: names of the loss's parts; kept: a sentence about the last checkpoint, for the message.
         """
         first = self.first.clone()
         if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -1,4 +1,4 @@
-"""The objective of a training: the student's and the teacher's forward pass, and the weighted sum of the losses."""
+"""`Objective`, which computes the loss of a training step: both networks' forward passes and the sum of the losses."""
 
 from __future__ import annotations
 
@@ -19,13 +19,21 @@ __all__ = ["Objective"]
 
 
 class Objective(nn.Module):
-    """A module that computes the loss of a training step from the student's and the teacher's outputs.
+    """Computes the loss of a training step: the cross-entropy and the distillers' losses, with their weights.
 
-    (images (n, c, h, w), labels (n,), indices (n,), mixed or None) -> (loss (), parts (k,), correct ()). `parts` are
-    the weighted terms in the order of `names`; `correct` is the number of right answers. The module's parameters are
-    the student's and the distillers'. While `preparing` is set, the terms are those of the distillers' preparation, and
-    the others are 0. unlabelled: some labels are `data.UNLABELLED`; these samples count in the distillers' terms only.
-    mixed: both labels of images that were mixed in pairs, for the cross-entropy; `labels` are those of larger share.
+    A call takes images (n, c, h, w), labels (n,), the images' places in the data set (n,), and for images that were
+    mixed in pairs both labels of each. It returns the loss (), its weighted parts (k,) in the order of `names`, and the
+    number of right answers (). The module's parameters are the student's and the distillers'.
+
+    In the preparation, the epochs before the training, `preparing` has the names of some distillers. The parts are then
+    those distillers' losses of the preparation, and all others are 0.
+
+    Args:
+        student, teacher: the two networks; the teacher may be None if there are no distillers
+        distillers: the distillation losses by name
+        ce_weight: weight of the cross-entropy
+        label_smoothing: label smoothing of the cross-entropy
+        unlabelled: whether some labels are `data.UNLABELLED`; such images count only in the distillers' losses
     """
 
     factors: Tensor
@@ -47,18 +55,19 @@ class Objective(nn.Module):
         self.ce_weight, self.label_smoothing = ce_weight, label_smoothing
         self.penalised = any(callable(getattr(type(m), "penalty", None)) for m in student.modules())
         self.names = ("ce", *distillers, *(["penalty"] if self.penalised else []))
-        # The factor of a schedule on each weight in this step; it is a buffer, so that a compiled step reads it.
+        # The factor on each part's weight in this step. It is a buffer, because a compiled step would not see a number
+        # change.
         self.register_buffer("factors", torch.ones(len(self.names)), persistent=False)
         self.preparing: tuple[str, ...] = ()
         self._observed: tuple[Observed, Observed] | None = None
         if len(distillers):
             if teacher is None:
                 raise ValueError(f"distillers {', '.join(distillers)} need a teacher")
-            # A tuple keeps both out of the module's parameters and of the checkpoint.
+            # A tuple keeps both networks out of this module's parameters and of the checkpoint.
             self._observed = (observe(student), observe(teacher))
 
     def release(self) -> None:
-        """Takes the observing hooks and the fused kernels off the networks: they are the user's again."""
+        """Removes hooks and fused kernels from the networks; it is called at the end of a training."""
         set_fused(self.student, False)
         for observed in self._observed or ():
             observed.remove()
@@ -95,10 +104,10 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def watch(self, images: Tensor) -> dict[str, float]:
-        """Returns the numbers that the distillers report on a batch of images, ``itrd.corr`` -> number.
+        """Returns the statistics of a batch that distillers record in metrics.csv, ``{"itrd.corr": 0.5, ...}``.
 
-        Both networks run once in evaluation mode and float32, so no running statistic changes. Numbers that are not
-        finite are left out.
+        Both networks run once, in float32 and in evaluation mode, so that no running statistic changes. Statistics that
+        are NaN or infinite are left out.
         """
         watching: dict[str, Any] = {name: d for name, d in self.distillers.items() if getattr(d, "watches", False)}
         if self._observed is None or not watching:
@@ -112,17 +121,18 @@ class Objective(nn.Module):
         return {name: number for name, number in zip(flat, numbers, strict=True) if math.isfinite(number)}
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Returns the mean cross-entropy over the labelled samples of all processes; 0 if a batch has none."""
+        """Returns the mean cross-entropy over the images with a label, of all processes, (); 0 if there are none."""
         if not self.unlabelled:
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         total = F.cross_entropy(
             logits, labels, ignore_index=UNLABELLED, reduction="sum", label_smoothing=self.label_smoothing
         )
         counts = gather((labels != UNLABELLED).sum().reshape(1))
-        # DistributedDataParallel averages over processes, which may have different numbers of labelled samples.
+        # DistributedDataParallel averages over processes, which may have different numbers of labelled images.
         return total * len(counts) / counts.sum().clamp(min=1)
 
     def _prepare(self, images: Tensor, labels: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the loss, its parts, and 0 right answers, for a step of the preparation (before the training)."""
         assert self._observed is not None
         student, teacher = self._observed
         with torch.no_grad():

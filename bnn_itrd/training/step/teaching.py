@@ -1,4 +1,4 @@
-"""The teacher on the training's device, and the distillers that fit teacher and student."""
+"""`make_teaching`, which makes a training's distillation losses and moves the teacher to the device."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ def make_teaching(
     device: torch.device,
     labels: Tensor | None,
 ) -> tuple[nn.Module | None, nn.ModuleDict]:
-    """Returns the teacher, on the device and in evaluation mode, and the distillers.
+    """Returns the teacher, on the device and in evaluation mode, and the distillation losses that `distill` names.
 
-    Without distillation it returns the teacher unchanged and no distillers. Raises UserError if distillation has no
-    teacher, or a teacher with weights that are not finite.
+    input_shape: (c, h, w) of an image; labels: labels of all training images, (n,), or None. Without distillation the
+    teacher is returned unchanged, and there are no losses. Raises UserError if distillation has no teacher, or if a
+    weight of the teacher is NaN or infinite.
     """
     if not distill.needs_teacher:
         return teacher, nn.ModuleDict()
     if teacher is None:
-        raise UserError("distillation needs a teacher")
+        raise UserError("distillation needs a teacher: give one, or remove the distillers from the configuration")
     check_weights_finite("teacher", teacher)
     memory = torch.channels_last if train.channels_last else torch.contiguous_format
     teacher = teacher.to(device, memory_format=memory).eval()  # type: ignore[call-overload]

@@ -200,26 +200,26 @@ def sometimes(student: Outputs, teacher: Outputs, labels: Tensor) -> Any:
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "another object": (object(), "is no distiller: expected a Distiller, its class, a fact.*, got <object"),
-    "a number": (3, "is no distiller: expected a Distiller"),
-    "another class": (dict, "builtins:dict is a class, but neither a Distiller nor another torch.nn.Module"),
-    "a loss of tensors": (nn.MSELoss(), r"must take \(student, teacher, labels\), or .* and takes \(input, target\)"),
+    "another object": (object(), "is <object .*, which is not a distiller: expected a Distiller, a subclass"),
+    "a number": (3, "is 3, which is not a distiller: expected a Distiller"),
+    "another class": (dict, "builtins:dict is a class, but not a subclass of Distiller or torch.nn.Module"),
+    "a loss of tensors": (nn.MSELoss(), r"takes \(input, target\), but it is called with \(student, teacher"),
     "two arguments": (own_names, r"own_names takes \(student, teacher\): expected a Distiller"),
-    "five arguments": (lambda a, b, c, d, e: a, "requires d, e, which is not given"),
-    "other names": (lambda s, t: s, "requires s, t, which is not given"),
-    "nothing": (sometimes, "sometimes must give a scalar, a floating-point tensor of shape .*, got None"),
-    "a count": (lambda s, t, y: (s.logits > 0).sum(), "must give a scalar.*got a tensor of .*int64"),
-    "rows": (lambda s, t, y: s.logits.mean(1), r"must give a scalar.*got a tensor of \(8,\), torch.float32"),
-    "a NaN": (lambda s, t, y: s.logits.mean() * float("nan"), "gave nan on eight made-up samples"),
+    "five arguments": (lambda a, b, c, d, e: a, "has no value for d, e: give one next to its weight"),
+    "other names": (lambda s, t: s, "has no value for s, t: give one next to its weight"),
+    "nothing": (sometimes, "sometimes must return a scalar, a floating-point tensor of shape .*, got None"),
+    "a count": (lambda s, t, y: (s.logits > 0).sum(), "must return a scalar.*got a tensor of .*int64"),
+    "rows": (lambda s, t, y: s.logits.mean(1), r"must return a scalar.*got a tensor of \(8,\), torch.float32"),
+    "a NaN": (lambda s, t, y: s.logits.mean() * float("nan"), "returned nan on eight made-up samples"),
     "no gradient": (lambda s, t, y: t.logits.mean(), "does not depend on the student's outputs"),
     "an error": (lambda s, t, y: s.stages[3].mean(), r"IndexError: tuple index .* \(test_own_distillers.py, line "),
     "no forward": (NoForward, r"NotImplementedError: NoForward has no forward\(student, teacher, labels, indices\)"),
     "an option": (OwnConfig(squared, options={"scal": 2}), "unknown option of .*'scal', did you mean 'scale'"),
-    "an option of an object": (OwnConfig(Squared(), options={"scale": 2}), "is an object and takes no options"),
-    "a lacking option": (Needs, "Needs requires size, which is not given: add it where its weight"),
-    "a class that breaks": (Breaks, "Breaks could not be made: RuntimeError: no such file"),
-    "a factory of nothing": (lambda setting: None, "returned None: expected a Distiller"),
-    "a weight by default": (Heavy, r"Heavy has the default weight 50.0, .* give the weight \(weight: 50.0\)"),
+    "an option of an object": (OwnConfig(Squared(), options={"scale": 2}), "is a module that is already made"),
+    "a lacking option": (Needs, "Needs has no value for size: give one next to its weight"),
+    "a class that breaks": (Breaks, "the call that makes .*Breaks failed with RuntimeError: no such file"),
+    "a factory of nothing": (lambda setting: None, "returned None, which is not a loss: expected a Distiller"),
+    "a weight by default": (Heavy, r"Heavy\'s own default weight, 50.0, has no effect, .* add weight: 50.0 there"),
     "no address": ("losses.py", "a distiller of your own is written package.module:Name, got 'losses.py'"),
     "no module": ("nowhere.losses:Mine", "a distiller of your own: there is no module 'nowhere.losses'"),
     "a tensor as option": (partial(squared, scale=torch.ones(3)), r"squared\.scale must be a number, .*got a Tensor"),
@@ -269,6 +269,6 @@ def test_a_term_without_labels_is_nothing_to_learn_from() -> None:
 
 def test_one_that_reads_labels_is_refused_without_them() -> None:
     unlabelled = Setting(SETTING.student, SETTING.teacher, torch.tensor([0, UNLABELLED] * 6))
-    with pytest.raises(UserError, match="mine reads the label of every training image, and 6 of 12 have none"):
+    with pytest.raises(UserError, match="mine needs the label of every training image, and 6 of 12 have none"):
         make_distillers(DistillConfig(own={"mine": Reader}), unlabelled)
     assert make_distillers(DistillConfig(own={"mine": Reader}), SETTING)["mine"].reads_labels
