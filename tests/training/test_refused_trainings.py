@@ -126,7 +126,7 @@ def test_a_student_of_other_classes_or_images_is_refused_before_anything_is_writ
 def test_a_network_cannot_teach_itself(tiny_npz: Path, tmp_path: Path) -> None:
     network = TinyNet()
     data = DataConfig(name="cifar10", root=str(tiny_npz))
-    with pytest.raises(UserError, match="student and teacher are the same network: give a copy"):
+    with pytest.raises(UserError, match="student and teacher are the same object: pass a copy"):
         bnn_itrd.distill(network, network, data, out=tmp_path / "a", fabric=CPU, log=QUIET)
     assert not (tmp_path / "a").exists()
 
