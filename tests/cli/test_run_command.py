@@ -108,7 +108,7 @@ def test_load_of_a_run_with_one_student(road: Path, tmp_path: Path) -> None:
 
 def test_a_first_stage_is_not_taken_for_its_student(road: Path, tmp_path: Path) -> None:
     shutil.copytree(road / "recu", tmp_path / "recu" / "first-stage")
-    with pytest.raises(UserError, match="has only a checkpoint of its first stage"):
+    with pytest.raises(UserError, match="has only a checkpoint of its first training stage"):
         bnn_itrd.load(tmp_path / "recu")
     assert any(isinstance(m, BinaryConv2d) for m in bnn_itrd.load(tmp_path / "recu" / "first-stage").modules())
 

@@ -113,7 +113,7 @@ def test_a_student_of_other_classes_or_images_is_refused_before_anything_is_writ
 ) -> None:
     for classes in (2, 4):
         with pytest.raises(
-            UserError, match=rf"TinyNet must give a logit .*: \(2, 3\) of two images, got \(2, {classes}\)"
+            UserError, match=rf"TinyNet must return a logit .*: for two images the shape \(2, 3\), got \(2, {classes}\)"
         ):
             train_tiny(tiny_npz, tmp_path / "a", student=TinyNet(classes=classes), distill=DistillConfig())
     student = nn.Sequential(nn.Flatten(), nn.Linear(10, 3))
