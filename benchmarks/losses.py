@@ -53,7 +53,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 def _ways() -> dict[str, tuple[DistillConfig, bool]]:
-    """Returns name -> (configuration of the distillers, whether its preparation is measured and not the training)."""
+    """Returns the methods to measure, name -> (configuration, whether to time its preparation, not the training)."""
     ways: dict[str, tuple[DistillConfig, bool]] = {PLAIN: (DistillConfig(), False)}
     for name, kind in METHODS.items():
         if kind().only_prepares:  # a method that only acts in its preparation

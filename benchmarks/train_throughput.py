@@ -306,7 +306,7 @@ def main() -> None:
 
 
 def _baseline(name: str) -> str:
-    """Returns the published way with which a way is compared; for the teacher it is that of the student."""
+    """Returns the name of the published way that a training is compared with; a teacher with that of the student."""
     return "student + ITRD, published way" if "ITRD" in name else "student, published way"
 
 

@@ -11,11 +11,11 @@ __all__ = ["FieldError", "LostProcess", "Unfinished", "UserError", "remedy", "re
 
 
 class UserError(ValueError):
-    """Is raised if the user's input is wrong; the message says what is wrong, where, and what to do."""
+    """An error in the user's input, such as a wrong file or option; the message says what is wrong and what to do."""
 
 
 class FieldError(UserError):
-    """Is raised if a field of a configuration has a value that is not allowed.
+    """An error in one field of a configuration: its value is not allowed.
 
     The message is FIELD PROBLEM HINT, got GOT. field: its name with its group (``train.lr``); problem: the rule that is
     broken (``must be > 0``); got: the value, if it should be shown; hint: further text; fits: an allowed value, from
@@ -50,7 +50,7 @@ class FieldError(UserError):
 
 
 class Unfinished(Exception):
-    """Is raised if a training stops early because of its time limit, ``train.max_seconds``; its epochs are saved.
+    """An exception that ends a training early because of its time limit, ``train.max_seconds``; its epochs are saved.
 
     title: the network's name; epoch: the number of finished epochs; epochs: the number of planned epochs.
 
@@ -67,7 +67,7 @@ class Unfinished(Exception):
 
 
 class LostProcess(RuntimeError):
-    """Is raised in a training with several processes if another process has ended, so that this one cannot continue.
+    """An error in a training with several processes: another process has ended, so this one cannot continue.
 
     who: the other process in words, for the message. status: the exit status of the command.
 

@@ -73,13 +73,16 @@ def pytest_runtest_setup() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set file for `--data.root`, with 96 training and 48 test images of 8x8 in 3 classes."""
+    """Returns the path of a data set for `--data.root`: 96 training and 48 test images of 8x8 in 3 classes."""
     return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
 
 
 @pytest.fixture(scope="session")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The native library, compiled with the address and undefined-behaviour sanitizers; skips without those."""
+    """Returns the path of the native library, compiled with the address and undefined-behaviour sanitizers.
+
+    A test that uses it is skipped if the compiler has no sanitizers.
+    """
     if why := why_no_sanitizers():
         pytest.skip(why)
     return compile_sanitized(tmp_path_factory.mktemp("sanitized"))
@@ -87,7 +90,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """A function that runs `bnn-itrd ARGS` in a separate process and returns its output."""
+    """Returns a function that runs `bnn-itrd ARGS` in a separate process and returns the finished process."""
 
     def run(*args: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

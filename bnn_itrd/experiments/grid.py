@@ -33,7 +33,7 @@ class Axis:
 
     @property
     def student(self) -> str | None:
-        """The name of the student that the field belongs to; None if it is a field of all students."""
+        """Returns the name of the student that the field belongs to; None if it is a field of all students."""
         return self.field.split(".")[1] if self.field.startswith("students.") else None
 
 
@@ -54,29 +54,29 @@ class Point:
 
     @property
     def seed(self) -> int:
-        """The seed of the student's training."""
+        """Returns the seed of the student's training."""
         return self.config.train.seed
 
     @property
     def member(self) -> MemberConfig:
-        """The settings of the student's training, under the name of this point."""
+        """Returns the settings of the student's training, named as this point."""
         return dataclasses.replace(member_config(self.config, self.student), name=self.name)
 
     @property
     def named(self) -> frozenset[str]:
-        """The addresses of a user's own code (``package.module:Name``) that the configuration contains."""
+        """Returns the addresses of a user's own code (``package.module:Name``) that the configuration contains."""
         return named_addresses(to_dict(self.config))
 
     @property
     def trains_teacher(self) -> bool:
-        """Whether the sweep has to train a teacher for this student, because it needs one and none is given."""
+        """Returns whether the sweep has to train a teacher for this student, because it needs one and none is given."""
         return self.config.teacher is None and self.member.needs_teacher
 
     @property
     def teacher_member(self) -> MemberConfig:
-        """The settings of its teacher's training.
+        """Returns the settings of its teacher's training.
 
-        Fields of the network that only students use are left out, so that points that differ in them share a teacher.
+        Fields of the network that only students use are left out, so that students that differ in them share a teacher.
         """
         made = member_config(self.config, "teacher")
         shared = NetworkConfig(made.network.name, made.network.width, teacher_shortcut=made.network.teacher_shortcut)
@@ -148,7 +148,11 @@ def student_trees(methods: Sequence[str] | None, recipe: Mapping[str, Any]) -> d
 
 
 def _labels(axes: Sequence[Axis]) -> dict[str, str]:
-    """Returns field -> short name: the shortest end of its dotted name that no other axis ends with, dots as ``_``."""
+    """Returns a short name for the field of each axis, as field -> name.
+
+    It is the last word of the field, ``lr`` for ``train.lr``. If two fields end with the same word, they get more
+    words: ``train_lr`` and ``teacher_train_lr``.
+    """
     labels = {}
     for axis in axes:
         parts = axis.field.split(".")
@@ -159,7 +163,7 @@ def _labels(axes: Sequence[Axis]) -> dict[str, str]:
 
 
 def _part(label: str, value: str) -> str:
-    """Returns a field's short name and a value as one part of a point's name, without characters bad in paths."""
+    """Returns a field's short name and a value as a part of a folder's name, with _ for characters bad in paths."""
     label = "" if label.split("_")[-1] == "name" else label  # so that network.name gives resnet8 and not nameresnet8
     return label + re.sub(r"[^A-Za-z0-9._+]+", "_", value).strip("_")
 
@@ -222,7 +226,10 @@ def make_points(
 def _point(
     student: str, fields: dict[str, str], labels: Mapping[str, str], config: RunConfig, teacher_per_seed: bool
 ) -> Point:
-    """Returns the point of a student with one value for each field; labels: the fields' short names, for its name."""
+    """Returns one training of a sweep.
+
+    fields: field of the grid -> value; labels: field -> its short name, from which the training's name is made.
+    """
     if teacher_per_seed:
         config = dataclasses.replace(
             config, teacher_train=dataclasses.replace(config.teacher_train, seed=config.train.seed)

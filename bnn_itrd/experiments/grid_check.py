@@ -48,7 +48,7 @@ def _given_key(config: RunConfig) -> tuple[Any, ...]:
 
 
 class _Check:
-    """The check of a sweep's points, one after the other; it keeps what several points share.
+    """The check of a sweep's points (its trainings), one after the other; it keeps what several points share.
 
     data: loaded data sets; sizes: sizes of networks' outputs; distillers: built distillers; teachers: the settings of
     the teachers to train, by name; given: given teachers, on the meta device.
@@ -63,7 +63,7 @@ class _Check:
         self.given: dict[tuple[Any, ...], nn.Module] = {}
 
     def point(self, point: Point) -> None:
-        """Raises UserError if the training of a point would fail; loads its data, and builds its networks."""
+        """Checks one training of a sweep: loads its data, builds its networks. Raises UserError if it would fail."""
         config, member = point.config, point.member
         if config.fabric.devices > 1 or config.fabric.num_nodes > 1:
             raise UserError("a sweep runs in one process: leave fabric.devices and fabric.num_nodes at 1")
@@ -101,7 +101,10 @@ class _Check:
             )
 
     def _sizes(self, member: MemberConfig) -> Sizes:
-        """Returns the sizes of a network's outputs; for two-stage training the networks of both stages are built."""
+        """Returns the sizes of a network's logits, representation and maps, found by building it without memory.
+
+        For two-stage training the networks of both stages are built.
+        """
         key = (member.network, member.scheme, member.data)
         if key not in self.sizes:
             data, scheme = self.data[member.data], member.scheme
@@ -111,7 +114,7 @@ class _Check:
         return self.sizes[key]
 
     def _teacher(self, point: Point) -> Sizes:
-        """Returns the sizes of the outputs of a point's teacher, whether it is given or will be trained."""
+        """Returns the sizes of logits, representation and maps of a training's teacher, also before that is trained."""
         config = point.config
         if config.teacher is not None:
             key = _given_key(config)

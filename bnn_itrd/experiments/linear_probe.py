@@ -26,9 +26,9 @@ _LUMA = (0.299, 0.587, 0.114)
 def probe_data(known: Mapping[str, Any], given: Mapping[str, Any]) -> ImageData:
     """Loads the data set that the command line names, with images of the size that the network takes.
 
-    known: the identity in the network's checkpoint; given: the `DataConfig` fields of the command line, among them
-    `name`. If the name is the address of a user's code, that is imported, because the user gave it. Raises UserError if
-    the images cannot have that size, and as `load_data` does.
+    known: the settings stored in the network's checkpoint; given: the `DataConfig` fields of the command line, among
+    them `name`. If the name is the address of a user's code, that is imported, because the user gave it. Raises
+    UserError if the images cannot have that size, and as `load_data` does.
     """
     height, width = known["input_shape"][1:]
     fields = dict(given)
@@ -69,7 +69,7 @@ def representations(
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Returns a network's representations of all images of a split, float32 (n, d), and their labels (n,).
 
-    The network runs in eval mode. data: the data set of the split; known: the identity in the network's checkpoint.
+    The network runs in eval mode. data: the data set of the split; known: the settings stored in its checkpoint.
     """
     device = next(model.parameters()).device
     features, labels = [], []
@@ -93,9 +93,10 @@ def linear_probe(
 
         sum_i cross-entropy(W z_i + b, y_i) + |W|^2 / (2 c)
 
-    z: the features with mean 0 and variance 1 over the training images. known: the identity in the network's checkpoint
-    (input_shape, mean, std). Images are not augmented. The result has, among other entries, top1 (on test images) and
-    train_top1 in percent, loss (test) and train_loss as mean cross-entropy in nats, and whether L-BFGS `converged`.
+    z: the features with mean 0 and variance 1 over the training images. known: the settings stored in the network's
+    checkpoint (input_shape, mean, std). Images are not augmented. The result has, among other entries, top1 (on test
+    images) and train_top1 in percent, loss (test) and train_loss as mean cross-entropy in nats, and whether L-BFGS
+    `converged`.
     Raises UserError if c <= 0, max_iterations < 1, the features are not finite, the training images are all of one
     class, or a class has test images but no training images.
     """

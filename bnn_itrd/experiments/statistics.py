@@ -24,17 +24,17 @@ class Welch:
 
     @property
     def verdict(self) -> str:
-        """The result in words, for a table: whether p is below 0.05."""
+        """Returns the result in words, for a table: whether p is below 0.05."""
         return LARGER if self.p < LEVEL else WITHIN
 
 
 def welch(a: Sequence[float], b: Sequence[float]) -> Welch | None:
     """Computes Welch's t-test of mean(a) - mean(b) for samples of n and m values of any variances (Welch 1947).
 
-        t = (mean a - mean b) / sqrt(u + v)      u = var a / n, v = var b / m, with n - 1 and m - 1
+        t = (mean a - mean b) / sqrt(u + v)      u = var a / n, v = var b / m, sample variances
         df = (u + v)^2 / (u^2 / (n - 1) + v^2 / (m - 1))
 
-    Returns None if a sample has fewer than two values, or if the values of both samples are all equal.
+    Returns None if a sample has fewer than two values, or if all values within each sample are equal.
 
     >>> round(welch([90.0, 91.0, 92.0], [88.0, 89.0, 90.0]).t, 3)
     2.449

@@ -51,7 +51,7 @@ def reference_of(points: Sequence[Point], wanted: str | None = None) -> str:
 
 
 def _in_one_precision(points: Sequence[Point], out: Path) -> tuple[list[Point], list[str]]:
-    """Replaces the precision 'auto' by the same chosen one in all points; returns (points, lines that explain it).
+    """Replaces the precision 'auto' by one choice for all trainings; returns (points, lines that explain the choice).
 
     If some training of the sweep has begun before, its precision is used.
     """
@@ -86,7 +86,7 @@ class Sweep:
         self._deadline: float | None = None
 
     def check(self) -> None:
-        """Checks every point and its folder before any training. Raises UserError, with the point's name in front."""
+        """Checks all trainings of the sweep before the first begins. Raises UserError, with the name of a wrong one."""
         self._data = check_points(self.points, trust=self.trust)
         for point in self.points:
             try:
@@ -95,7 +95,7 @@ class Sweep:
                 raise UserError(f"{point.name}: {error}") from error
 
     def _check_folder(self, point: Point) -> None:
-        """Raises UserError if the folder of a point, or of its teacher, holds a training with other settings."""
+        """Raises UserError if the folder of a training, or of its teacher, has results of other settings."""
         data = data_identity(self._data[point.config.data])
         done, last = read_result(self.out / point.name), self.out / point.name / "last.pt"
         given = {**to_dict(point.member), **data}
@@ -113,9 +113,9 @@ class Sweep:
             matching_state(teacher, {**to_dict(point.teacher_member), **data})
 
     def run(self, say: Callable[[str], None] = print) -> dict[str, Any]:
-        """Trains the points that are not done yet, and returns the content of sweep.json.
+        """Runs the trainings of the sweep that are not done yet, and returns the content of sweep.json.
 
-        If a training fails, its error is recorded there and the next point is trained. say: a function called with each
+        If a training fails, its error is recorded there and the next one begins. say: a function called with each
         line of output. Raises UserError if another process works in the folder, Unfinished if ``train.max_seconds``
         have passed: the same command then continues.
         """
@@ -163,7 +163,7 @@ class Sweep:
         return self._write()
 
     def _fabric(self, point: Point, precision: str) -> Fabric:
-        """Returns the Fabric for a point and a precision. Raises UserError if it would run several processes."""
+        """Returns the Fabric that runs a training in a precision. Raises UserError if it has several processes."""
         key = (point.config.fabric, precision)
         if key not in self._fabrics:
             self._fabrics[key] = make_fabric(point.config.fabric, precision=precision)
@@ -172,13 +172,13 @@ class Sweep:
         return self._fabrics[key]
 
     def _teacher_key(self, point: Point) -> str:
-        """Returns the key of a point's teacher in `_teachers`; points that share a teacher have the same key."""
+        """Returns the key of a training's teacher in `_teachers`; trainings with the same teacher have the same key."""
         config = point.config
         given = (config.teacher, config.teacher_weights, config.teacher_normalization, config.data)
         return point.teacher if config.teacher is None else str(given)
 
     def _teacher(self, point: Point) -> Member:
-        """Returns a point's teacher, loaded or trained at the first use. Raises UserError if that failed."""
+        """Returns the teacher of a training, which is loaded or trained if needed. Raises UserError if that failed."""
         key = self._teacher_key(point)
         if key not in self._teachers and key not in self._failed_teachers:
             try:
@@ -192,7 +192,7 @@ class Sweep:
         return self._teachers[key]
 
     def _find_teacher(self, point: Point) -> None:
-        """Loads a point's teacher into `_teachers`, if it is given or an earlier call has trained it to its end."""
+        """Loads the teacher of a training into `_teachers`, if it is given or was trained to its end before."""
         key, config, data = self._teacher_key(point), point.config, self._data[point.config.data]
         if key in self._teachers:
             return
@@ -207,7 +207,7 @@ class Sweep:
                 self._teachers[key] = load_teacher(str(folder), None, data, trust=trust)
 
     def _make_teacher(self, point: Point) -> Member:
-        """Loads a point's teacher if there is one, and otherwise trains it."""
+        """Loads the teacher of a training if it exists, and otherwise trains it; returns it."""
         self._find_teacher(point)
         if (found := self._teachers.get(self._teacher_key(point))) is not None:
             return found
@@ -216,7 +216,7 @@ class Sweep:
         return train_member(member, data, None, fabric=fabric, out=folder, deadline=self._deadline)
 
     def _train(self, point: Point) -> dict[str, Any]:
-        """Trains a point, writes its result.json, and returns the content; accuracies in percent on the test images."""
+        """Runs one training, writes its result.json, and returns the content, with test accuracies in percent."""
         data, member = self._data[point.config.data], point.member
         identity = {**to_dict(member), **data_identity(data)}
         teacher = None
@@ -244,7 +244,7 @@ class Sweep:
         return result
 
     def _check_teachers(self) -> None:
-        """Marks finished points as failed if the teacher they learned from is not this sweep's teacher any more."""
+        """Marks finished trainings as failed if the teacher they learned from is not this sweep's teacher any more."""
         hashes: dict[str, str] = {}
         for point in self.points:
             key = self._teacher_key(point)

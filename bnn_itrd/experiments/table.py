@@ -43,7 +43,7 @@ class _Trained:
 
     @property
     def group(self) -> tuple[Any, ...]:
-        """What networks of the same row have in common: all but the seed and the results."""
+        """Returns what networks of the same row have in common: everything but the seed and the results."""
         return (self.data, self.network, self.method, self.epochs, self.device, self.split)
 
 

@@ -25,7 +25,7 @@ __all__ = ["find_checkpoint", "load_member", "named_network", "no_such_path"]
 
 
 def _identity(state: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Returns the identity in a checkpoint: the settings, classes and sizes of its network, stored with the weights.
+    """Returns the identity in a checkpoint: a dict of the settings, classes and image shape stored with the weights.
 
     Raises UserError if the file is not a network's checkpoint, or a value in it cannot be right.
     """
@@ -54,9 +54,10 @@ def _is_shape(shape: object) -> bool:
 
 
 def _from_identity(identity: dict[str, Any], where: Path, trust: bool | Collection[str]) -> nn.Module:
-    """Builds the untrained network that a checkpoint's identity describes.
+    """Builds the untrained network of a checkpoint.
 
-    where: the checkpoint, for messages; trust: as in `load_member`. Raises UserError as that does.
+    identity: the settings stored in it; where: its path, for messages; trust: as in `load_member`. Raises UserError as
+    that does.
     """
     made = identity if "network" in identity else identity.get("made_by") or {}
     shape = tuple(identity["input_shape"])
@@ -93,7 +94,7 @@ def _from_identity(identity: dict[str, Any], where: Path, trust: bool | Collecti
 def _check_layers(network: nn.Module, identity: dict[str, Any], address: str, where: Path) -> None:
     """Raises UserError if the network made by the code at `address` has other layers than the trained one.
 
-    identity: that of the checkpoint, which has a hash of the trained layers; where: the checkpoint, for the message.
+    identity: the settings stored in the checkpoint, with a hash of the trained layers; where: its path.
     """
     trained = identity.get("layers_sha256")
     if trained is not None and layers_hash(network) != trained:
@@ -106,7 +107,8 @@ def _check_layers(network: nn.Module, identity: dict[str, Any], address: str, wh
 def named_network(address: str, identity: dict[str, Any], *, what: str) -> nn.Module:
     """Builds a user's network, untrained, by calling the class or function at an address (``mypkg.nets:make``).
 
-    It gets num_classes and input_shape of the checkpoint's identity, if its signature names them. what: the field that
+    It gets num_classes and input_shape, if its signature names them. identity: the settings stored in the checkpoint,
+    from which these values come. what: the field that
     gave the address, for messages. Raises UserError if it cannot be imported, fails, or does not return a network.
     """
     make = import_address(address, what=what)
@@ -115,7 +117,7 @@ def named_network(address: str, identity: dict[str, Any], *, what: str) -> nn.Mo
 
 
 def no_such_path(path: Path) -> UserError:
-    """Returns an error for a path that does not exist; in a run's folder its message names the networks there."""
+    """Returns an error that says that a path does not exist; in a run's folder it also names the networks there."""
     members = sorted({p.parent.name for p in path.parent.glob("*/last.pt")})
     if not members:
         return UserError(f"no such file or folder: {path}")
@@ -167,7 +169,7 @@ def load_member(
 ) -> tuple[nn.Module, dict[str, Any], Path]:
     """Loads a trained network from a run's folder or a checkpoint; returns (network in eval mode, identity, file).
 
-    The identity is a dict of the settings, classes and sizes stored with the weights; the file is the checkpoint.
+    The identity is a dict of the settings, classes and image shape stored with the weights.
     model: for a network of the user's own: an instance, into which the weights are loaded, or the address of a function
     that makes one. best: True: the weights of the epoch with the best top-1, False: those of the last. trust: True, or
     the addresses of a user's code that may be imported though only the checkpoint names it. say: as in

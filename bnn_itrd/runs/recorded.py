@@ -24,8 +24,8 @@ def validation_data(
 ) -> ImageData:
     """Loads the data set on which a network was trained, or the one that the command line names, to evaluate on it.
 
-    The images are normalised as in the network's training. known: the identity in a checkpoint, or the metadata of an
-    exported file; config: the run's configuration; given: `DataConfig` fields from the command line, which
+    The images are normalised as in the network's training. known: the settings stored in a checkpoint, or the metadata
+    of an exported file; config: the run's configuration; given: `DataConfig` fields from the command line, which
     replace the run's; trust: True, or the addresses of a user's code that may be imported though only the run names it.
     Raises UserError if the data cannot be loaded, needs code that is not trusted, or was given as Python objects.
     """

@@ -102,7 +102,10 @@ def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher
 
 
 def _sizes(name: str, given: MemberConfig | nn.Module, data: ImageData) -> Sizes:
-    """Returns the sizes of a network's outputs; given: its configuration, or the network; name: for error messages."""
+    """Returns the sizes of a network's logits, representation and maps.
+
+    given: its configuration, or the network; name: the network's, for error messages.
+    """
     try:
         if isinstance(given, nn.Module):
             return output_sizes(given, data)

@@ -1,4 +1,4 @@
-"""Functions that find the sizes of a network's outputs before it is trained, mostly without allocating memory."""
+"""Functions that find the sizes of a network's logits, representation and maps before it is trained."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Found = TypeVar("Found")
 def first_look(
     network: NetworkConfig, scheme: SchemeConfig | None, data: ImageData
 ) -> tuple[Summary | None, list[str]]:
-    """Builds a network without memory; returns (its parameters and MACs, what `binarize` reported on it).
+    """Builds a network on the meta device; returns (its parameters and MACs, what `binarize` reported on it).
 
     A run prints both before the training. The first is None if they cannot be counted; the second is an empty list
     unless `binarize` made the network binary.
@@ -49,9 +49,10 @@ def first_look(
 
 
 def sizes_of_definition(network: NetworkConfig, scheme: SchemeConfig | None, data: ImageData) -> Sizes:
-    """Returns the sizes of the outputs of the network that a configuration describes, for images of the data's shape.
+    """Returns the sizes of logits, representation and maps of a network that a configuration describes.
 
-    scheme: None for a full-precision network. Raises UserError as `build` and `output_sizes` do.
+    The images have the data's shape. scheme: None for a full-precision network. Raises UserError as `build` and
+    `output_sizes` do.
     """
     return _found_of_definition(lambda model: output_sizes(model, data), network, scheme, data)
 
@@ -77,7 +78,10 @@ def _found_of_definition(
 
 
 def output_sizes(model: nn.Module, data: ImageData) -> Sizes:
-    """Returns the sizes of a network's outputs. Raises UserError if it cannot take images of the data's shape."""
+    """Returns the sizes of a network's logits, representation and maps for images of the data's shape.
+
+    Raises UserError if the network cannot take such images.
+    """
     try:
         return measure(model, data.input_shape)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:

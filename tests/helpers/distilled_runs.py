@@ -82,7 +82,7 @@ def distilled(
 
 
 class Stop(Exception):
-    """Is raised to break off a training."""
+    """An exception that tests raise to break off a training."""
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, preparation: int, training: int) -> None:

@@ -57,7 +57,7 @@ def test_a_queue_is_worked_off(small_queue: Path, capsys: pytest.CaptureFixture[
     queued.write_text(json.dumps(tree))
     assert queue.main([]) == 0
     assert "1 of 1 runs are missing" in capsys.readouterr().out
-    assert queue.main(["--device", "gpu"]) == 0 and "all 0 runs" in capsys.readouterr().out
+    assert queue.main(["--device", "gpu"]) == 0 and "all 0 planned runs" in capsys.readouterr().out
     assert queue.main(["--commands"]) == 0
     words = shlex.split(capsys.readouterr().out)
     assert main(words[1:]) == 0

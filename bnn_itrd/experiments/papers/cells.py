@@ -42,7 +42,7 @@ _OF_MACHINES = ("gather",)
 
 @dataclass(frozen=True)
 class Wanted:
-    """The training that would give the value of a table's cell; trained networks are compared with it.
+    """The training that would give the value in a cell of a published table; trained networks are compared with it.
 
     member: the network's configuration, as a nested dict; is_it: the result of `_identity` for it; teacher: the name of
     the teacher's network, None without one; fixed: fields (or groups of fields) that must have the cell's values.
@@ -56,7 +56,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Filled:
-    """Trained networks that belong in a cell and differ from each other only in their seeds.
+    """Trained networks that belong in a cell of a published table and differ from each other only in their seeds.
 
     runs: the networks; values: their results in the table's measure; differs: how their setting differs from the
     published one, as lines of text; same_methods: whether their distillers have exactly the cell's options.
@@ -69,22 +69,22 @@ class Filled:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The different seeds, in order."""
+        """Returns the different seeds, in order."""
         return tuple(sorted({run.seed for run in self.runs}))
 
     @property
     def epochs(self) -> int:
-        """The number of epochs of each training."""
+        """Returns the number of epochs of each training."""
         return self.runs[0].of
 
     @property
     def mean(self) -> float:
-        """The mean of the values."""
+        """Returns the mean of the values."""
         return statistics.fmean(self.values)
 
     @property
     def spread(self) -> float | None:
-        """The sample standard deviation of the values; None if there is only one."""
+        """Returns the sample standard deviation of the values; None if there is only one."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
@@ -104,13 +104,13 @@ def _config(recipe: str, words: tuple[str, ...]) -> RunConfig:
 
 
 def config_of(cell: Cell) -> RunConfig:
-    """Returns the configuration of a run that trains a cell; the cell must have a recipe, and one for images."""
+    """Returns the configuration of the run that trains a table's cell, which must have a recipe for images."""
     assert cell.recipe is not None
     return _config(cell.recipe, tuple(tokens(cell.fields)))
 
 
 def wanted(cell: Cell) -> Wanted:
-    """Returns the training that would give a cell's value; the cell must have a recipe and a network in it."""
+    """Returns the training that would give the value in a table's cell; that must have a recipe and a member."""
     assert cell.recipe is not None and cell.member is not None
     if cell.recipe == SQUAD:
         tree, of = wanted_reader(cell.member, tokens(cell.fields))
@@ -129,7 +129,7 @@ def wanted(cell: Cell) -> Wanted:
 
 
 def _identity(member: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Returns what must be equal for a network to belong in a cell: kind of data, binarisers, and distillers.
+    """Returns what must be equal for a network to belong in a table's cell: kind of data, binarisers, and distillers.
 
     member: a network's configuration, as a nested dict.
     """
@@ -149,7 +149,7 @@ def _identity(member: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _kind(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options of a distiller that make it another method than with its defaults.
+    """Returns those of a distiller's options that make it a different method from the one with default options.
 
     These are texts and booleans that are not the default, and numbers that are 0 where the default is not, or the other
     way round. name: the distiller's; options: as saved. A missing option counts as its default, because a configuration
@@ -171,7 +171,7 @@ def _kind(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fill(cell: Cell, runs: Sequence[FoundRun], *, published: Cell | None = None) -> list[Filled]:
-    """Returns the trained networks that belong in a cell, grouped by setting, with the closest setting first.
+    """Returns the trained networks that belong in a table's cell, grouped by setting, with the closest setting first.
 
     Networks that are not trained to their end are left out. Groups whose distillers have exactly the cell's options
     come first, then those with most epochs, fewest differences and most networks. published: the cell with the
@@ -202,7 +202,7 @@ def fill(cell: Cell, runs: Sequence[FoundRun], *, published: Cell | None = None)
 
 
 def _may_fill(run: FoundRun, cell: Cell) -> bool:
-    """Returns whether a network could belong in a cell: data and network must have the names that the recipe has.
+    """Returns whether a network could belong in a table's cell: data and network must have the recipe's names.
 
     This quick check saves making the whole configuration for most networks.
     """
@@ -224,7 +224,7 @@ def value_of(run: FoundRun, measure: str) -> float | None:
 
 
 def _fits(run: FoundRun, want: Wanted) -> bool:
-    """Returns whether a network belongs in the cell that stands for the training `want`."""
+    """Returns whether a trained network belongs in the table's cell whose training is `want`."""
     if _identity(run.member) != want.is_it or (want.teacher is not None and run.teacher != want.teacher):
         return False
     different = changed(run.member, want.member)
@@ -272,5 +272,5 @@ def _text(value: Any) -> str:
 
 
 def small_cell(cell: Cell, recipe: str) -> Cell:
-    """Returns a cell with the recipe of the small version of its table, which two CPU cores can train."""
+    """Returns a cell with another recipe: that of its table's small version, which two CPU cores can train."""
     return dataclasses.replace(cell, recipe=recipe)

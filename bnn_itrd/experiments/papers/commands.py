@@ -70,12 +70,12 @@ def _folder(table: PublishedTable, name: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Returns a text as part of a folder's name, with _ for other characters."""
+    """Replaces characters that are unusual in a folder's name by _, and returns the text."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_")
 
 
 def _teacher(table: PublishedTable, cell: Cell, network: str) -> Task:
-    """Returns the command that trains the teacher for a cell; network: the teacher's, by name."""
+    """Returns the command that trains the teacher for a table's cell; network: the name of the teacher's network."""
     fields = {k: v for k, v in cell.fields.items() if not k.startswith("students.")} | dict(cell.teacher_fields or {})
     shown = dataclasses.replace(cell, member="teacher", fields=fields)
     member = member_config(config_of(shown), "teacher")
@@ -84,7 +84,7 @@ def _teacher(table: PublishedTable, cell: Cell, network: str) -> Task:
 
 
 def _student(table: PublishedTable, cell: Cell, network: str, seed: int) -> Task:
-    """Returns the command that trains the student of a cell with one seed; network: its teacher's, by name."""
+    """Returns the command that trains the student of a table's cell with one seed; network: its teacher's, by name."""
     want, config = wanted(cell), config_of(cell)
     name = "-".join(_plain(part) for part in (cell.column, cell.row, f"s{seed}"))
     fields = {key: value for key, value in cell.fields.items() if key != _OF_READER}
@@ -99,7 +99,7 @@ def _student(table: PublishedTable, cell: Cell, network: str, seed: int) -> Task
 
 
 def _squad(table: PublishedTable, cell: Cell) -> Task:
-    """Returns the command for a cell of question answering on SQuAD; its hours are not known."""
+    """Returns the command for a table's cell with question answering on SQuAD; its hours are not known."""
     words = ["--member", str(cell.member), "--out", _folder(table, "squad")]
     line = _line("train", SQUAD, words) + ' --pretrained "$BERT"'
     return Task(line, Expected(None, None), f"{cell.row}, EM and F1")

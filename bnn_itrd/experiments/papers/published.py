@@ -38,13 +38,13 @@ class Cell:
 
     @property
     def trains(self) -> bool:
-        """Whether this package can train the network of this cell."""
+        """Returns whether this package can train the network of this cell."""
         return self.recipe is not None and self.member is not None and self.cannot is None
 
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A table of a paper.
+    """A table of a paper, with its published values and how this package trains what they measure.
 
     cells: row by row; seeds: the number of trainings behind a published value; setting: how the paper trained, as text;
     of: the name of the table from whose values this one is computed, None for an ordinary table. small: the version
@@ -63,12 +63,12 @@ class PublishedTable:
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """The labels of the rows, in order."""
+        """Returns the labels of the rows, in order."""
         return tuple(dict.fromkeys(cell.row for cell in self.cells))
 
     @property
     def has_values(self) -> bool:
-        """Whether the paper prints values for this table; some papers only state a conclusion."""
+        """Returns whether the paper prints values for this table; some papers only state a conclusion."""
         return any(cell.value is not None for cell in self.cells)
 
     def cell(self, row: str, column: str) -> Cell:
@@ -141,7 +141,10 @@ def _cell(
     value: float | None,
     spread: float | None,
 ) -> Cell:
-    """Returns one cell; tree: its table; label, row: its row; column, own: its column; value, spread: as printed."""
+    """Returns one cell of a table.
+
+    tree: the table; label, row: the cell's row; column, own: its column; value, spread: as the paper prints them.
+    """
 
     def first(name: str) -> Any:
         """Returns an entry of the row, otherwise of the column, otherwise of the table; None if none has it."""

@@ -41,12 +41,12 @@ class FoundRun:
 
     @property
     def seed(self) -> int:
-        """The seed of its training."""
+        """Returns the seed of its training."""
         return int(self.member["train"].get("seed", 0))
 
     @property
     def of(self) -> int:
-        """The number of epochs that its training has in all."""
+        """Returns the number of epochs that its whole training has."""
         return int(self.member["train"]["epochs"])
 
 

@@ -38,12 +38,12 @@ class Shown:
 
     @property
     def filled(self) -> list[tuple[Cell, tuple[Filled, ...]]]:
-        """The entries of `cells` that have trained networks."""
+        """Returns the entries of `cells` that have trained networks."""
         return [(cell, found) for cell, found in self.cells if found]
 
     @property
     def _digits(self) -> int:
-        """The number of digits after the point in the published values, 1 or 2."""
+        """Returns the number of decimals of the published values, 1 or 2."""
         values = [cell.value for cell in self.table.cells if cell.value is not None]
         return 1 if all(round(value, 1) == value for value in values) else 2
 
@@ -74,7 +74,7 @@ class Shown:
         return marks
 
     def _grid(self) -> list[str]:
-        """Returns the lines of the table itself: published values, and below each row ours."""
+        """Returns the lines of the table itself: the published values, and below each row the user's results."""
         columns = list(dict.fromkeys(cell.column for cell, _ in self.cells))
         by_label = {(cell.row, cell.column): (cell, found) for cell, found in self.cells}
         digits = self._digits
@@ -104,11 +104,11 @@ class Shown:
 
     @property
     def _other(self) -> dict[tuple[str, str], float]:
-        """Our values for the table from which this one is computed, (row, column) -> mean."""
+        """Returns the user's results in the table from which this one is computed, (row, column) -> mean."""
         return {(cell.row, cell.column): found[0].mean for cell, found in self.cells_of_other if found}
 
     def _list(self, marks: dict[tuple[str, ...], str]) -> list[str]:
-        """Returns lines that list our results with seeds, epochs and footnotes; marks: the result of `_marks`."""
+        """Returns lines with the user's results, seeds, epochs and footnotes; marks: the result of `_marks`."""
         lines = [f"{'Ours':<{_LABEL + 15}}{'last epoch':>14}  {'seeds':>7} {'epochs':>6} {'differs':>8}"]
         for cell, found in self.filled:
             for each in found:
@@ -127,7 +127,7 @@ class Shown:
         return lines + self._teachers()
 
     def _teachers(self) -> list[str]:
-        """Returns lines with the accuracy of our students' teachers, for each column."""
+        """Returns lines with the accuracy of the teachers of the user's students, for each column."""
         known: dict[str, list[float]] = {}
         for cell, found in self.filled:
             values = [run.teacher_top1 for each in found for run in each.runs if run.teacher_top1 is not None]
@@ -260,6 +260,6 @@ def show_table(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool =
 
 
 def _would_fill(run: FoundRun, cells: Sequence[tuple[Cell, tuple[Filled, ...]]], recipe: str | None) -> bool:
-    """Returns whether a network would belong in a cell if its training were finished."""
+    """Returns whether a network would belong in a cell of the table if its training were finished."""
     whole = dataclasses.replace(run, epochs=run.of)
     return any(fill(cell if recipe is None else small_cell(cell, recipe), [whole]) for cell, _ in cells)

@@ -56,6 +56,6 @@ def _of_checkpoint(path: Path, *, say: Callable[[str], None]) -> Path:
 
 
 def _file_in(folder: Path) -> Path | None:
-    """Returns the exported file in a network's folder: of several, the first target in TARGETS; None without one."""
+    """Returns the exported file in a network's folder, the first in the order of TARGETS; None if there is none."""
     names = (f"{stem}{target.suffix}" for target in TARGETS.values() for stem in ("student", "teacher"))
     return next((folder / name for name in names if (folder / name).is_file()), None)

@@ -24,8 +24,8 @@ _COUNT = "num_batches_tracked"
 def begin_with_weights(model: nn.Module, network: NetworkConfig) -> dict[str, Any]:
     """Loads the weights in the file ``network.weights`` into a new network, all but those of its classifier.
 
-    Every other tensor of the network must be in the file, under the same name and with the same shape. Returns
-    {'weights_sha256': the file's hash}, which a checkpoint stores; {} if no file is set.
+    Every other tensor of the network, except BatchNorm's num_batches_tracked, must be in the file with the same name
+    and shape. Returns {'weights_sha256': the file's hash}, which a checkpoint stores; {} if no file is set.
     Raises UserError, before any weight changes, if the file is missing or does not fit the network.
     """
     if network.weights is None:
