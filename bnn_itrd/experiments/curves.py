@@ -126,9 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from bnn_itrd.config.parse import parse, parser
 
     p = parser("python -m bnn_itrd.experiments.curves", "Draw curves of several trained networks from metrics.csv.")
-    p.add_argument("folders", nargs="+", help="folders with metrics.csv and config.yaml")
-    p.add_argument("--out", required=True, help="PNG file")
-    p.add_argument("--epochs", action="store_true", help="plot accuracy over epochs, not minutes")
+    p.add_argument("folders", nargs="+", help="folders of trained networks, with metrics.csv and config.yaml")
+    p.add_argument("--out", required=True, help="the PNG file to write")
+    p.add_argument("--epochs", action="store_true", help="draw accuracy over epochs instead of minutes")
     try:
         args = parse(p, list(sys.argv[1:] if argv is None else argv))
         print(plot_runs([Path(folder) for folder in args.folders], Path(args.out), epochs=args.epochs))

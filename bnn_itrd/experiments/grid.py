@@ -110,7 +110,7 @@ def parse_axis(text: str) -> Axis:
         raise UserError(f"--grid {field} is empty: give it values, {field}=A,B")
     found = _split(values)
     if "" in found:
-        raise UserError(f"--grid {field} has an empty value in {values!r}")
+        raise UserError(f"--grid {field} has an empty value in {values!r}: remove a comma")
     return Axis(field, tuple(found))
 
 
@@ -199,7 +199,7 @@ def make_points(
     tree = {**recipe, "students": dict(students)}
     base, _ = run_config("sweep", "", tree, argv, extra={})
     if not base.students:
-        raise UserError("the grid is empty: the recipe has no students, and no --methods are named")
+        raise UserError("the grid is empty: the recipe has no students: name some with --methods")
     _check_axes(axes, base.students)
     labels = _labels([axis for axis in axes if axis.field not in (_SEED, _WEIGHT)])
     order = sorted(axes, key=lambda axis: axis.field != _SEED)

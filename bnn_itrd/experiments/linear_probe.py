@@ -112,7 +112,7 @@ def linear_probe(
     train, train_labels = representations(model, data.train, data, known)
     test, test_labels = representations(model, data.test, data, known)
     if not (np.isfinite(train).all() and np.isfinite(test).all()):
-        raise UserError(f"the network's representation of {data.name} has values that are not finite: train it again")
+        raise UserError(f"the network's representation of {data.name} is not finite: look at it with bnn-itrd evaluate")
     if len(np.unique(train_labels)) < 2:
         raise UserError(f"all training images of {data.name} are of one class: a linear probe needs two or more")
     if absent := sorted(set(test_labels.tolist()) - set(train_labels.tolist())):

@@ -32,7 +32,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
             return dict(result)
     except (ValueError, KeyError, TypeError):
         pass
-    raise UserError(f"{path} is not the result of a training in a sweep: remove it to train this point again")
+    raise UserError(f"{path} is not the result of a training in a sweep: remove it to train that again")
 
 
 def point_record(point: Point, state: str, result: dict[str, Any] | None, error: str | None = None) -> dict[str, Any]:

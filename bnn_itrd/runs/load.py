@@ -32,7 +32,7 @@ def _identity(state: dict[str, Any], file: Path) -> dict[str, Any]:
     identity, model = state.get("identity"), state.get("model")
     weights = isinstance(model, dict) and all(isinstance(value, Tensor) for value in model.values())
     if not isinstance(identity, dict) or not weights:
-        raise UserError(f"{file} is not a checkpoint of a network of bnn-itrd")
+        raise UserError(f"{file} is not a checkpoint of a network of bnn-itrd: name a last.pt or best.pt of a run")
     shape, classes = identity.get("input_shape"), identity.get("classes")
     if not _is_shape(shape):
         raise UserError(f"{file}: input_shape must be three whole numbers from 1 to {MOST_PIXELS}, got {shape!r}")
