@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["broken_lines", "print_record", "print_table", "print_text", "say_at_the_end"]
 
-_SHOW_CURSOR = "\x1b[?25h"  # the progress bar hides it
+# The control code that shows the cursor again, which the progress bar hides.
+_SHOW_CURSOR = "\x1b[?25h"
 
 
 def say_at_the_end(message: str) -> None:

@@ -66,10 +66,10 @@ def std_interval(n: int, confidence: float = 0.95) -> tuple[float, float]:
 
 
 def _reference_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], reference: str) -> str:
-    """Returns the name of the row with which `row` is compared; "" if there is none.
+    """Returns the name of the row of a sweep's table with which another row is compared; "" if there is none.
 
-    reference: the name of a row, or of a student: then it is the row of that student with the same values of the grid.
-    A name of both a row and a student means the student, unless there is no other student.
+    reference: the user's choice. If it names a row, that row is returned; if a student, then that student's row with
+    the same values of the grid. A name of both means the student, unless there is no other student.
     """
     students = {other["student"] for other in rows}
     if reference in {other["row"] for other in rows} and (reference not in students or len(students) == 1):

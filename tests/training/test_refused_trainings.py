@@ -238,7 +238,7 @@ def test_bad_checkpoints(tmp_path: Path, tiny_npz: Path) -> None:
     torch.save({"weights": 1}, last)
     with pytest.raises(UserError, match="is not a checkpoint of bnn-itrd"):
         bnn_itrd.load(tmp_path, model=TinyNet())
-    with pytest.raises(UserError, match=r"no last\.pt in"):
+    with pytest.raises(UserError, match=r"has no checkpoint last\.pt"):
         bnn_itrd.load(tmp_path / "tensorboard" if (tmp_path / "tensorboard").is_dir() else _empty(tmp_path))
     with pytest.raises(UserError, match="no such file or folder"):
         bnn_itrd.load(tmp_path / "nowhere")
