@@ -1,16 +1,17 @@
-"""Speed on ARM without the hardware, by a model: cycles of a student and of its teacher for one image.
+"""Estimates the speed of a student and its teacher on ARM processors without such hardware: cycles for one image.
 
     python benchmarks/arm_model.py ARM64 [--qemu qemu-aarch64] [--mca llvm-mca-19] [--out FILE]
 
-ARM64: the folder that `.ci/arm64` makes. Both networks run once in onnxruntime's aarch64 wheel under qemu-user, in
-one thread; a plugin (arm_count.c, compiled here) counts how often each block of instructions ran. By the same rule for
-both,
+ARM64 is the folder that `.ci/arm64` makes. Both networks run once, on one thread, in onnxruntime's aarch64 wheel under
+qemu-user, an emulator. A plugin of qemu (arm_count.c, compiled here) counts how often each block of instructions runs.
+The cycles of both networks follow from the counts by the same rule:
 
     cycles = sum over the hot loops of (iterations x llvm-mca's cycles) + the other instructions / 2
 
-where a hot loop is a block that jumps back to its own beginning and has 0.3 % of the instructions or more. So the loops
-of multiplications of floats are onnxruntime's own, as they stand in its library. Nothing is known of caches and memory.
-qemu must be one with plugins: Debian's qemu-user has them, qemu-user-static has not.
+A hot loop is a block that jumps back to its own beginning and has at least 0.3 % of all instructions. llvm-mca is
+LLVM's model of how many cycles a loop takes on a given core. The float multiplications are counted in onnxruntime's own
+loops, as its library contains them. The model ignores caches and memory.
+qemu must support plugins: Debian's qemu-user does, qemu-user-static does not.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from bnn_itrd.export import to_onnx
 from bnn_itrd.models import MODELS
 
 HERE = Path(__file__).resolve().parent
-# llvm-mca's models, and what they are taken for.
+# A core that llvm-mca has a model of -> the core that it stands for here.
 CORES = {"neoverse-n1": "Cortex-A76", "cortex-a72": "Cortex-A72", "apple-m1": "Apple M1"}
+# The smallest share of all instructions that a hot loop has.
 HOT = 0.003
 _BRANCH = re.compile(r"(?:b\.\w+|cbn?z \w+,|tbn?z .*,)\s*([0-9a-f]+) <")
 
@@ -51,7 +53,7 @@ for file in sys.argv[2:]:
         options.register_custom_ops_library(sys.argv[1])
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     session.run(None, {"images": x})
-    os.umask(0o22)  # the plugin writes what ran before
+    os.umask(0o22)  # at each call of umask the plugin writes the counts since the last one
     session.run(None, {"images": x})
     os.umask(0o22)
 print(open("/proc/self/maps").read())
@@ -59,7 +61,10 @@ print(open("/proc/self/maps").read())
 
 
 class Modules:
-    """Where the guest's libraries lie, and what instructions they have."""
+    """The libraries in the emulated process: their addresses in memory, and the instructions in their files.
+
+    maps: the content of the process's /proc/self/maps.
+    """
 
     def __init__(self, maps: str) -> None:
         pattern = r"([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \S+\s+(/\S+)"
@@ -69,7 +74,7 @@ class Modules:
             self.start.setdefault(path, first)
 
     def instructions(self, address: int, count: int) -> tuple[int, list[str]]:
-        """The address within its file, and the instructions from there on; none where it is in no file."""
+        """Returns an address's offset in its file and the next `count` instructions there; none if it is in no file."""
         for first, last, path in self.ranges:
             if first <= address < last:
                 offset = address - self.start[path]
@@ -81,7 +86,10 @@ class Modules:
 
 
 def cycles(mca: str, core: str, loop: Iterable[str], *, iterations: int = 100) -> float:
-    """llvm-mca's cycles of one iteration."""
+    """Returns the cycles that llvm-mca expects for one iteration of a loop.
+
+    mca: the program; core: a key of CORES; loop: the instructions, of which the last jumps back to the first.
+    """
     lines = [line.split("//")[0].split("<")[0].strip() for line in loop]
     lines[-1] = re.sub(r"[0-9a-f]+$", ".L0", lines[-1])
     command = [mca, "-mtriple=aarch64", f"-mcpu={core}", "-mattr=+all", f"-iterations={iterations}"]
@@ -108,7 +116,10 @@ def join_pages(blocks: Counter[tuple[int, int]]) -> None:
 
 
 def modelled(counts: Path, modules: Modules, mca: str) -> dict[str, Any]:
-    """Of what ran between two calls of umask: instructions, cycles of each core, and the hot loops."""
+    """Returns what the model says of one run of a network: its instructions, cycles for each core, and hot loops.
+
+    counts: the file that the plugin wrote for this run; mca: the program llvm-mca.
+    """
     blocks: Counter[tuple[int, int]] = Counter()
     for line in counts.read_text().splitlines():
         address, size, times = map(int, line.split())
@@ -132,7 +143,10 @@ def modelled(counts: Path, modules: Modules, mca: str) -> dict[str, Any]:
 
 
 def write_networks(folder: Path, names: Iterable[str]) -> list[Path]:
-    """Student and teacher of each: random weights, for the time does not depend on them."""
+    """Writes ONNX files of the student and the teacher of each network; returns their paths.
+
+    The weights are random, because the time does not depend on them.
+    """
     files = []
     for name in names:
         for role, options in (("student", {"binary": "recu"}), ("teacher", {})):
@@ -143,7 +157,7 @@ def write_networks(folder: Path, names: Iterable[str]) -> list[Path]:
 
 
 def run_counted(folder: Path, arm64: Path, qemu: str, files: Iterable[Path]) -> Modules:
-    """Writes FOLDER/counts.1, .3, ...: those of each file."""
+    """Runs each file under qemu, which writes the counts of the i-th file into FOLDER/counts.{2 i + 1}."""
     sys.path.insert(0, str(HERE.parent / "export/runtime/native/src"))
     import building
 
@@ -162,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arm64", type=Path, help="the folder that .ci/arm64 makes")
     parser.add_argument("--networks", nargs="+", default=["resnet18", "resnet20"])
-    parser.add_argument("--qemu", default="qemu-aarch64", help="one with plugins")
+    parser.add_argument("--qemu", default="qemu-aarch64", help="a qemu-user that supports plugins")
     parser.add_argument("--mca", default="llvm-mca-19")
     parser.add_argument("--out", type=Path, help="also write the numbers to this JSON file")
     arguments = parser.parse_args()

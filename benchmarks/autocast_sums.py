@@ -1,12 +1,13 @@
-"""What half precision does to a trained binary network: its sums of +-1 products, its signs, and its accuracy.
+"""Measures what half precision does to a trained binary network: to the sums of its binary layers, signs and accuracy.
 
-    python benchmarks/autocast_sums.py RUN/MEMBER --data.root cifar10.npz [--images 2000] [--out FILE.json]
+    python benchmarks/autocast_sums.py RUN/NETWORK --data.root cifar10.npz [--images 2000] [--out FILE.json]
 
-Three ways against float32, on the first test images: only the sums of the binary layers rounded to the type, and the
-whole network under autocast, in bfloat16 and in float16. A sum of n products of +-1 is as even or odd as n: where n is
-even (every layer of an even number of channels, the border too), bfloat16 with its 8 significant bits holds it exactly
-to 512, float16 with 11 to 4,096. What else is in half precision (normalisation, the residual stream) can put a value
-on the other side of a sign's threshold: the share of signs that differ is printed for each binary layer, in order.
+On the first test images the network in float32 is compared with itself in bfloat16 and in float16, each in two ways:
+with only the sums of the binary layers rounded to that type, and as a whole under autocast. A sum of n products of +1
+and -1 is even if n is even, which n is in every layer with an even number of channels. bfloat16, with 8 significant
+bits, represents even sums exactly up to 512, and float16, with 11, up to 4,096. The other parts in half precision
+(normalisation, residual connections) can move a value across a sign's threshold. So the share of signs that differ is
+printed for each binary layer, in order.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class _Rounded:
-    """While open, the sums of every binary convolution go through `dtype`, and are counted."""
+    """A context in which the sums of all binary convolutions are rounded to a dtype.
+
+    sums, inexact: how many sums there were, and how many the rounding changed; largest: the largest absolute sum.
+    """
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype, self.sums, self.inexact, self.largest = dtype, 0, 0, 0.0
@@ -38,6 +42,7 @@ class _Rounded:
         self.plain = plain = BinaryConv2d._convolve
 
         def convolve(layer: BinaryConv2d, signs: Tensor, weight: Tensor) -> Tensor:
+            """Returns a layer's rounded sums, and counts them."""
             sums = plain(layer, signs, weight)
             rounded = sums.to(self.dtype).float()
             self.sums += sums.numel()
@@ -53,7 +58,7 @@ class _Rounded:
 
 
 class _Signs:
-    """While open, remembers on which side of 0 the inputs of every binary convolution are."""
+    """A context in which the signs of the inputs of every binary convolution of a network are recorded."""
 
     def __init__(self, model: nn.Module) -> None:
         self.layers = [m for m in model.modules() if isinstance(m, BinaryConv2d)]
@@ -61,6 +66,7 @@ class _Signs:
 
     def __enter__(self) -> _Signs:
         def note(kept: list[Tensor]) -> Any:
+            """Returns a hook that appends the signs of a layer's input to a list."""
             return lambda layer, inputs: kept.append(inputs[0] >= 0)
 
         hooks = zip(self.layers, self.seen, strict=True)
@@ -72,7 +78,7 @@ class _Signs:
             hook.remove()
 
     def differing(self, other: _Signs) -> list[float]:
-        """Percent per layer."""
+        """Returns the percentage of signs that differ from another recording, for each layer."""
         pairs = zip(self.seen, other.seen, strict=True)
         return [100 * float((torch.cat(a) != torch.cat(b)).float().mean()) for a, b in pairs]
 
@@ -80,7 +86,7 @@ class _Signs:
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("member", type=Path, help="folder of a trained binary network of CIFAR-10")
+    parser.add_argument("member", type=Path, help="the folder of a binary network trained on CIFAR-10")
     parser.add_argument("--data.root", dest="root", required=True)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=None)
@@ -98,6 +104,7 @@ def main() -> None:
     truth = torch.cat([labels for _, labels in batches])
 
     def logits() -> Tensor:
+        """Returns the network's logits for all images, in float32."""
         return torch.cat([model(images).float() for images, _ in batches])
 
     with _Signs(model) as signs:

@@ -1,15 +1,16 @@
-"""The long form of the tests of what is promised (docs/maintain/promises.md): faults, for as many minutes as are given.
+"""Tests for a given time that faults do no harm (docs/maintain/promises.md); the test suite has a short form of it.
 
     python benchmarks/campaign.py --minutes 25
 
-Kills trainings and sweeps at their writes, opens damaged files of every kind in processes of their own, and runs the
-native library under the sanitizers, with every family of kernels that the processor has. Prints one table. Exit status
-1 where a process crashed, another answer was given in silence, a user would have seen a traceback, or a case took more
-time or memory than one of its size may; the files of these cases are kept, and the table says where.
+It kills trainings and sweeps while they write files, opens damaged files of every kind in separate processes, and runs
+the native library under compiler sanitizers, with every kernel that the processor can run. At its end is a table.
+The exit status is 1 if a process crashed, a damaged file silently gave another result, a user would have seen a
+traceback, or a case took more time or memory than its size justifies. The files of these cases are kept, and their
+folder is printed.
 
-Ctrl-C ends it with the table of the parts that are done. --only PART (several may be given), --seed N: other cases,
---json FILE: the counts and findings, --keep FOLDER: where the files of findings stay. A case is told by its part, seed
-and number: the same seed gives the same cases again.
+--only PART ...: just these parts; --seed N: other cases; --json FILE: write counts and findings; --keep FOLDER: where
+the files of findings are kept. Ctrl-C ends the campaign and prints the table of the finished parts. The same seed gives
+the same cases again, so part, seed and number identify a case.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from faults.outcomes import FINDINGS, OPENED, REFUSED, Tally
 
 __all__ = ["PARTS", "main", "processor"]
 
-# Part -> its share of the minutes.
+# Part -> its share of the time, as a weight.
 PARTS = {
     "kill-run": 16,
     "kill-sweep": 12,
@@ -47,12 +48,12 @@ PARTS = {
     "states": 3,
     "native": 9,
 }
-# A process opens so many files and gives way to a new one, which begins with its memory empty.
+# A process opens this many files and is then replaced by a new one, so that memory leaks do not add up.
 _BATCH = 2000
 
 
 def processor() -> str:
-    """Returns the processor's name, its cores, the best kernels it can run, and the versions of what runs on it."""
+    """Returns one line of text: the processor, its cores, its best kernel, and the versions of Python and libraries."""
     import onnxruntime
     import torch
 
@@ -72,6 +73,7 @@ def processor() -> str:
 
 
 def _damaged(part: str, folder: Path, seed: int, deadline: float) -> Tally:
+    """Opens damaged files of one kind until the deadline; returns the counts of the results."""
     whole = Tally(part)
     while time.monotonic() < deadline:
         tally = open_damaged(part, _BATCH, folder, seed=seed, first=whole.cases, deadline=deadline)
@@ -81,14 +83,15 @@ def _damaged(part: str, folder: Path, seed: int, deadline: float) -> Tally:
 
 
 def _killed(part: str, folder: Path, seed: int, deadline: float) -> Tally:
+    """Kills runs or sweeps until the deadline and continues them; returns the counts of the results."""
     place = folder / part
     place.mkdir()
-    cases = 10**9  # every write first, then random moments
+    cases = 10**9  # first at every write, then at random moments until the deadline
     return kill_at_writes(part.removeprefix("kill-"), place, cases=cases, seed=seed, deadline=deadline)
 
 
 def _native(part: str, folder: Path, seed: int, deadline: float) -> Tally:
-    """Malformed operators with the library as it is installed, then both programs with the sanitizers, in turns."""
+    """Runs malformed operators in the installed native library, and in one with sanitizers, until the deadline."""
     from bnn_itrd.export.runtime.native import kernel, library_path, why_unavailable
     from bnn_itrd.export.runtime.native.direct import KERNELS
 
@@ -120,10 +123,12 @@ def _native(part: str, folder: Path, seed: int, deadline: float) -> Tally:
 
 
 def _run_of(part: str) -> Callable[[str, Path, int, float], Tally]:
+    """Returns the function that runs a part."""
     return _native if part == "native" else _killed if part.startswith("kill-") else _damaged
 
 
 def _print(tallies: list[Tally], minutes: float, seed: int, folder: Path) -> None:
+    """Prints the table of all parts, and each finding with its file."""
     from bnn_itrd.console import print_table
 
     print_table([tally.row() for tally in tallies])
@@ -132,7 +137,7 @@ def _print(tallies: list[Tally], minutes: float, seed: int, folder: Path) -> Non
         if tally.skipped:
             print(f"SKIPPED in {tally.part}: {tally.skipped}")
         if tally.failed:
-            print(f"FAILED: the part {tally.part} itself: {tally.failed}")
+            print(f"FAILED: an error of the campaign itself in the part {tally.part}: {tally.failed}")
         for finding in tally.findings:
             print(f"\n{tally.part}, {finding.kind}: {finding.file}\n{finding.words.strip()}")
     if any(tally.findings for tally in tallies):
@@ -140,7 +145,7 @@ def _print(tallies: list[Tally], minutes: float, seed: int, folder: Path) -> Non
 
 
 def main() -> int:
-    """Runs the parts one after the other; 1 where there is a finding."""
+    """Runs the parts one after the other; returns the exit status, 1 if there is a finding or a part failed."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--minutes", type=float, default=25.0)
     p.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
@@ -154,7 +159,7 @@ def main() -> int:
     began, tallies = time.monotonic(), []
     end = began + 60 * args.minutes
     for i, part in enumerate(args.only):
-        # What a part leaves of its share goes to those that follow.
+        # The time that a part does not use goes to the parts after it.
         left = sum(PARTS[name] for name in args.only[i:])
         deadline = time.monotonic() + (end - time.monotonic()) * PARTS[part] / left
         print(f"{part}: {(deadline - time.monotonic()) / 60:.1f} minutes", end="", flush=True)
@@ -163,7 +168,7 @@ def main() -> int:
         except KeyboardInterrupt:
             print(", stopped", flush=True)
             break
-        except Exception as error:  # of the campaign itself: what the other parts found is not lost
+        except Exception as error:  # an error of the campaign itself must not lose the findings of other parts
             tallies.append(Tally(part, failed=f"{type(error).__name__}: {error}"))
         found = sum(tallies[-1].ends[kind] for kind in FINDINGS)
         print(f", {tallies[-1].cases:,} cases, {found} findings", flush=True)

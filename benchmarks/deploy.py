@@ -1,10 +1,10 @@
-"""Latency of students against their full-precision teachers, every kernel, in one process per network.
+"""Measures the latency of binary students and of their full-precision teachers, with each kernel of the processor.
 
     python benchmarks/deploy.py [--networks resnet18 ...] [--threads 1 2] [--batch 1 32] [--repeats 40] [--out FILE]
 
-ResNet-18 for 32x32 images, VGG-small, ResNet-20 (16 to 64 channels), both ResNets with RSign and RPReLU, torchvision's
-ResNet-18 for 224x224 made binary. Random weights: time does not depend on them. Each candidate runs in turns with the
-teacher (see `bnn-itrd bench`).
+The networks are ResNet-18 for 32x32 images, VGG-small, ResNet-20 (16 to 64 channels), both ResNets with RSign and
+RPReLU, and torchvision's ResNet-18 for 224x224 images, made binary. Their weights are random, because the time does not
+depend on them. Student and teacher run in turns, so that other work on the machine slows both (as `bnn-itrd bench`).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ Pair = tuple[nn.Module, nn.Module, tuple[int, int, int]]
 
 
 def _imagenet() -> Pair:
+    """Returns torchvision's ResNet-18 as teacher, the same made binary as student, and the input shape."""
     import torchvision
 
     from bnn_itrd.quant import binarize
@@ -53,7 +54,7 @@ NETWORKS: dict[str, Callable[[], Pair]] = {
 
 
 def _kernels() -> list[str]:
-    """The native kernels this processor has, the fastest first."""
+    """Returns the names of the native kernels that this processor can run, the fastest first."""
     if why_unavailable():
         return []
     best = kernel()
@@ -62,13 +63,17 @@ def _kernels() -> list[str]:
 
 
 def _open(file: Path, **how: Any) -> tuple[Any, float]:
-    """(session, milliseconds it took to make)."""
+    """Opens a file in onnxruntime; returns (the session, the milliseconds that opening it took)."""
     started = time.perf_counter()
     opened = session(file, **how)
     return opened, 1000 * (time.perf_counter() - started)
 
 
 def _rows(name: str, folder: Path, threads: list[int], batches: list[int], repeats: int) -> list[dict[str, object]]:
+    """Returns the rows of the table for one network: one for each number of threads, batch size and form.
+
+    The forms are the teacher, the student with each kernel, and the student in onnxruntime without the native library.
+    """
     torch.manual_seed(0)
     teacher, student, shape = NETWORKS[name]()
     teacher_file = to_onnx(teacher, folder / "teacher.onnx", input_shape=shape)
@@ -86,7 +91,7 @@ def _rows(name: str, folder: Path, threads: list[int], batches: list[int], repea
         opened["stock"], creation["stock"] = _open(student_file, threads=count, native=False)
         pause = SPINNING if count > 1 else 0.0
         for batch in batches:
-            # As many turns as keep a network's part to a minute or so.
+            # Slow cases get fewer turns, so that a network takes about a minute.
             few = max(6, repeats // (max(1, batch // 4) * max(1, shape[1] // 64) * count))
             times = {
                 k: np.array(v) for k, v in interleaved_seconds(opened, batch=batch, repeats=few, pause=pause).items()

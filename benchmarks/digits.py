@@ -1,4 +1,4 @@
-"""The main job, timed: `bnn-itrd run digits` from nothing, its seconds, peak memory and accuracies.
+"""Measures a whole `bnn-itrd run digits`: its seconds, its peak memory, and the accuracies.
 
 python benchmarks/digits.py [--out FILE.json]
 """
@@ -25,11 +25,11 @@ def main() -> None:
         subprocess.run(command, check=True)
         seconds = time.perf_counter() - started
         comparison = json.loads((Path(folder) / "comparison.json").read_text())
-    # Linux counts in KiB; the largest process among the finished ones.
+    # ru_maxrss is in KiB on Linux, and that of the largest finished child process.
     megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     top1 = {m["name"]: m["top1_last"] for m in comparison["models"]}
     agreement = {m["name"]: m["artefacts"][0]["agreement"] for m in comparison["models"]}
-    print(f"\n{seconds:.0f} s, {megabytes:.0f} MiB at the most")
+    print(f"\n{seconds:.0f} s, {megabytes:.0f} MiB of memory at its peak")
     if args.out is not None:
         record = {
             "seconds": seconds,

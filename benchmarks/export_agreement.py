@@ -1,8 +1,9 @@
-"""ResNet-18 with trained weights: its portable ONNX file against PyTorch on all 10,000 CIFAR-10 test images.
+"""Compares a trained ResNet-18 with its exported ONNX file on all 10,000 test images of CIFAR-10.
 
     python benchmarks/export_agreement.py --data.root cifar10.npz [--steps 200] [--out FILE.json]
 
-The training is short (200 steps of 128 images): enough that weights, scales and normalisations are a training's.
+The training is short, 200 steps of 128 images. That is enough to move weights, scales and normalisations away from
+their initial values.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data.root", dest="root", required=True)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--threads", type=int, default=2, help="of onnxruntime")
-    parser.add_argument("--stock", action="store_true", help="without the native library")
+    parser.add_argument("--threads", type=int, default=2, help="number of threads of onnxruntime")
+    parser.add_argument("--stock", action="store_true", help="run the file without the native library")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     data = load_data(DataConfig(name="cifar10", root=args.root))

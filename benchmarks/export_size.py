@@ -1,6 +1,7 @@
-"""Size, session creation and speed of ResNet-18 as portable ONNX: binary student (bits, floats) and teacher.
+"""Measures size, loading time and speed of ONNX files of ResNet-18: two of a binary student, and one of a teacher.
 
-Random weights: none of the numbers depends on them. Prints a table; --out also writes JSON.
+The student's files store its weights as bits and as floats. All weights are random, because none of the numbers
+depends on them. The script prints a table; --out also writes JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from bnn_itrd.models import resnet18
 
 
 def creation_seconds(file: Path, *, threads: int, repeats: int) -> float:
-    """Median seconds to make a session from the file."""
+    """Returns the median of the seconds that onnxruntime takes to load a file."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -33,7 +34,7 @@ def creation_seconds(file: Path, *, threads: int, repeats: int) -> float:
 
 
 def measure(folder: Path, *, threads: int, repeats: int) -> dict[str, Any]:
-    """Bytes, session creation (s), ms per image of three files; whether bits and floats give one result."""
+    """Writes the files of a student, in two forms, and a teacher; returns their sizes and times, as values for JSON."""
     torch.manual_seed(0)
     student, teacher = resnet18(binary="recu"), resnet18()
     files = {
@@ -66,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="also write the numbers to this JSON file")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=50, help="runs per file, interleaved; the median counts")
+    parser.add_argument("--repeats", type=int, default=50, help="runs of each file, in turns; the median counts")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), threads=arguments.threads, repeats=arguments.repeats)
@@ -74,7 +75,7 @@ def main() -> None:
     print(f"{'file':28}{'bytes':>12}{'session s':>12}{'ms/image':>12}")
     for name, row in result["files"].items():
         print(f"{name:28}{row['bytes']:12,}{row['session_creation_s']:12.3f}{row['ms_per_image']:12.2f}")
-    print(f"same results from bits and floats, bit for bit: {result['bits_equal_floats']}")
+    print(f"the files with bits and with floats give exactly the same results: {result['bits_equal_floats']}")
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")
 

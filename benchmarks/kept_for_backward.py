@@ -1,12 +1,13 @@
-"""What a binary student's forward pass keeps for its backward pass, in bytes: eager and compiled, under bfloat16.
+"""Measures the memory that a binary student's forward pass keeps for its backward pass, under bfloat16 autocast.
 
     python benchmarks/kept_for_backward.py [--network resnet18] [--batch 4] [--out FILE.json]
 
-Eager, every layer keeps what autograd needs of it, and the table has a row for each kind of layer. Compiled, torch cuts
-the joint graph of both passes where the fewest bytes cross, and recomputes the rest: there a row is a number type.
-Bytes per image are of tensors with the batch's length; the others, of the weights, are the same for every batch.
-Tensors that share their memory count once, parameters not at all. Runs on a CPU, compiled with torch's partitioner but
-not its code generator (inductor), which may change what is kept on a GPU.
+In eager mode every layer keeps the tensors that autograd needs, and the table has a row for each kind of layer and
+dtype. When compiled, torch splits the graph of both passes where the fewest bytes have to be kept, and recomputes the
+rest; then the table has a row for each dtype. Bytes per image are those of tensors whose first axis is the batch; the
+other tensors belong to the weights and do not depend on the batch. Tensors that share memory count once, and parameters
+are not counted. The script runs on a CPU. It compiles with torch's partitioner but without its code generator
+(inductor), which may change what is kept on a GPU.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from bnn_itrd.environment import environment
 from bnn_itrd.models import MODELS
 from bnn_itrd.quant import Scheme
 
-# (scheme, options of the network)
+# Name -> (scheme, options of the network).
 NETWORKS: dict[str, tuple[Scheme, dict[str, Any]]] = {
     "ReCU": (Scheme(), {}),
     "ReCU, RSign, RPReLU, shortcut per conv, float downsample": (
@@ -35,7 +36,11 @@ NETWORKS: dict[str, tuple[Scheme, dict[str, Any]]] = {
 
 
 def kept(model: nn.Module, batch: int, *, compiled: bool) -> dict[str, dict[str, float]]:
-    """Returns KiB by row: ``{row: {"per_image": ..., "constant": ...}}``."""
+    """Returns the KiB that a forward pass keeps: ``{row: {"per_image": ..., "constant": ...}}``.
+
+    A row is a kind of layer and a dtype, or a dtype alone if `compiled`. per_image: of tensors with the batch as first
+    axis, for one image; constant: of all others.
+    """
     inside: list[str] = []
     handles = []
     if not compiled:
@@ -44,11 +49,12 @@ def kept(model: nn.Module, batch: int, *, compiled: bool) -> dict[str, dict[str,
             handles.append(module.register_forward_pre_hook(lambda *_, name=name: inside.append(name)))
             handles.append(module.register_forward_hook(lambda *_: inside.pop() and None))
     seen = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    held: list[Tensor] = []  # so that no memory is used again
+    held: list[Tensor] = []  # keeps every tensor alive, so that no address is used twice
     per_image: Counter[str] = Counter()
     constant: Counter[str] = Counter()
 
     def pack(tensor: Tensor) -> Tensor:
+        """Counts a tensor that autograd keeps, and returns it."""
         held.append(tensor)
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in seen:
@@ -72,7 +78,12 @@ def kept(model: nn.Module, batch: int, *, compiled: bool) -> dict[str, dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="resnet18")
-    parser.add_argument("--batch", type=int, default=5, help="a number that is no layer's number of channels")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=5,
+        help="images; no layer may have so many channels",
+    )
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     record: dict[str, Any] = {"network": args.network, "batch": args.batch}

@@ -1,19 +1,19 @@
-"""What every distiller costs: time of a training step over a plain student's, and memory, in one run.
+"""Measures what each distiller costs: the time of a training step relative to one without distiller, and memory.
 
     python benchmarks/losses.py [--network resnet20] [--batches 64 256 1024] [--turns 5] [--out FILE.json]
 
-A step is forward, backward and update of a binary student, in float32 without compilation, with the defaults of each
-method. The forward pass of the teacher (the same network in full precision), which all of them share, is measured
-apart and taken off: a step's number is (step - teacher) / plain step. Ways take turns, and each turn's steps are
-divided by that turn's plain step, so that what slows the machine slows all of them; the number is the median of the
-turns, beside it the smallest and the largest. `plain again` is the plain step once more, at the end of a turn: what
-differs from 1 there is noise. Of each turn's steps the first warms up. Random images of CIFAR-10's shape, banks of
-50,000 samples.
+A step is the forward pass, backward pass and update of a binary student in float32, not compiled, with the default
+options of the method. A plain step is one without a distiller. All methods need the forward pass of the teacher (the
+same network in full precision), so its time is measured separately and subtracted: the result is
+(step - teacher) / plain step. The methods run in turns, and each step is compared with the plain step of the same turn,
+so that other work on the machine slows both. The result is the median over the turns; the smallest and the largest are
+printed too. `plain again` is a second plain step at the end of each turn, whose difference from 1 is noise. The first
+step of each turn only warms up. The images are random, of CIFAR-10's shape; memory banks have 50,000 samples.
 
-`--cpu-time` counts processor time on one thread: on a machine that others use too, where wall-clock time says nothing.
+`--cpu-time` measures processor time on one thread, for a machine with other work, where wall-clock time is useless.
 
-Memory: bytes of the parameters and buffers a distiller owns, and the peak of a step over that of a plain one, the
-teacher's activations included. `rkd` is not measured beyond a batch of 512 on the CPU: its angles take 16 n^3 bytes.
+Memory is the bytes of a distiller's parameters and buffers, and the peak memory of a step above that of a plain step,
+with the teacher's activations. `rkd` is left out for batches above 512 on the CPU, as its angles take 16 n^3 bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's start and stop, which it prints otherwise
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise the profiler prints when it starts and stops
 
 import torch
 from lightning.fabric import Fabric
@@ -53,21 +53,21 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 def _ways() -> dict[str, tuple[DistillConfig, bool]]:
-    """Name -> what is learned, and whether the phase before the training is measured."""
+    """Returns the methods to measure, name -> (configuration, whether to time its preparation, not the training)."""
     ways: dict[str, tuple[DistillConfig, bool]] = {PLAIN: (DistillConfig(), False)}
     for name, kind in METHODS.items():
-        if kind().only_prepares:  # it has nothing but its phase
+        if kind().only_prepares:  # a method that only acts in its preparation
             ways[f"{name}, its phase"] = DistillConfig(**{name: kind()}), True
         else:
             ways[name] = DistillConfig(**{name: kind()}), False
     ways["ft, its phase"] = DistillConfig(ft=FTConfig()), True
     ways["vid, logits"] = DistillConfig(vid=VIDConfig(form="logits")), False
-    ways[AGAIN] = DistillConfig(), False  # last: what changes in the course of a turn shows in it
+    ways[AGAIN] = DistillConfig(), False  # last, so that it shows what changes in the course of a turn
     return ways
 
 
 class Way:
-    """One way to train, ready to step."""
+    """One method of training with its own student, teacher and trainer, of which single steps can be run."""
 
     def __init__(self, network: str, distill: DistillConfig, phase: bool, labels: Tensor, fabric: Fabric) -> None:
         self.fabric = fabric
@@ -91,23 +91,25 @@ class Way:
             self.trainer.end_preparation()
 
     def step(self, batch: Batch) -> None:
+        """Runs one training step."""
         loss, _, _ = self.trainer.step_module(*batch)
         self.fabric.backward(loss)
         self.trainer.optimizer.step()
         self.trainer.optimizer.zero_grad()
 
     def look(self, batch: Batch) -> None:
-        """The teacher's part of a step."""
+        """Runs the forward pass of the teacher, as a step does."""
         with torch.no_grad():
             self.teacher(batch[0])
 
     def own_bytes(self) -> int:
+        """Returns the bytes of the distillers' parameters and buffers."""
         distillers = self.trainer.objective.distillers
         return sum(t.numel() * t.element_size() for t in (*distillers.parameters(), *distillers.buffers()))
 
 
 def _seconds(call: Callable[[Batch], None], batch: Batch, steps: int, clock: Callable[[], float]) -> float:
-    """Median of the steps, the first one aside."""
+    """Returns the median of the seconds of some calls; one more call before them is not counted."""
     times = []
     for _ in range(1 + steps):
         start = clock()
@@ -119,7 +121,7 @@ def _seconds(call: Callable[[Batch], None], batch: Batch, steps: int, clock: Cal
 
 
 def _peak(call: Callable[[Batch], None], batch: Batch) -> int:
-    """Largest sum of bytes that torch holds during a call over what it held before."""
+    """Returns the peak of the bytes that torch allocates during a call, above those allocated before it."""
     if batch[0].is_cuda:
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -138,14 +140,14 @@ def _peak(call: Callable[[Batch], None], batch: Batch) -> int:
 def measure(
     ways: dict[str, Way], batch: Batch, *, turns: int, steps: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, Any]:
-    """Times, and on CUDA peaks, of all ways at one batch size."""
+    """Measures the times and peak memory of all methods at one batch size; returns a dict for each method."""
     calls: dict[str, Callable[[Batch], None]] = {name: way.step for name, way in ways.items()}
     calls[TEACHER] = ways[PLAIN].look
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(1 + turns):
         for name, call in calls.items():
             measured = _seconds(call, batch, steps if turn else 1, clock)
-            if turn:  # the first turn fills caches and starts optimisers
+            if turn:  # the first turn only fills caches and makes the optimisers' state
                 seconds[name].append(measured)
     peaks = {name: _peak(call, batch) for name, call in calls.items()}
     rows: dict[str, Any] = {}
@@ -162,6 +164,7 @@ def measure(
 
 
 def _print(batch: int, rows: dict[str, Any], own_bytes: dict[str, int]) -> None:
+    """Prints the table of one batch size."""
     print(f"\nbatch {batch}: plain step {rows[PLAIN]['step_ms']:.1f} ms\n")
     print(f"{'':16} {'x plain step':>12} {'smallest':>9} {'largest':>8} {'owned MB':>9} {'peak MB':>8}")
     for name, row in rows.items():
@@ -174,9 +177,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024])
-    parser.add_argument("--turns", type=int, default=5, help="of each way")
-    parser.add_argument("--steps", type=int, default=2, help="measured in a turn, beside the one that warms up")
-    parser.add_argument("--cpu-time", action="store_true", help="processor time of one thread, on the CPU")
+    parser.add_argument("--turns", type=int, default=5, help="turns of each method")
+    parser.add_argument("--steps", type=int, default=2, help="measured steps in a turn, without the one that warms up")
+    parser.add_argument("--cpu-time", action="store_true", help="measure processor time of one thread, on the CPU")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
 
@@ -202,7 +205,7 @@ def main() -> None:
         feasible = {k: way for k, way in ways.items() if k != "rkd" or size <= _LARGEST_RKD or device.type != "cpu"}
         record["batches"][str(size)] = measure(feasible, batch, turns=args.turns, steps=args.steps, clock=clock)
         _print(size, record["batches"][str(size)], own_bytes)
-        if args.out is not None:  # after each size: the largest take long
+        if args.out is not None:  # after each size, because the largest take long
             args.out.write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -1,15 +1,16 @@
-"""The native kernels: the binary layers of ResNet-18 for 32x32 images, and whole networks over their bare sums.
+"""Measures the native kernels on the binary layers of ResNet-18, and the overhead of whole networks above their sums.
 
     python benchmarks/native_kernels.py [--networks resnet18 ...] [--kernels avx2 ...] [--out FILE]
 
-Layers: microseconds, GMAC/s, share of the ceiling; one thread, no onnxruntime. The ceiling is what a plain kernel could
-reach, xor, population count and add for each 32 products of a lane, at the speed this machine was just measured to do
-them in registers; a kernel that needs fewer operations can pass 100 %.
+For the layers it prints microseconds, GMAC/s, and the share of the ceiling, on one thread and without onnxruntime. The
+ceiling is the speed of a simple kernel that does an xor, a population count and an addition for each 32 products, as
+measured here with all values in registers. A kernel that needs fewer operations can exceed 100 %.
 
-Networks: an image's microseconds in a session of one thread, call from Python included, over those of the bare sums:
-the kernel's own loop over words that lie ready in the first cache, for every binary layer, without gathering the words,
-thresholds, floats, signs, first layer, poolings and the last layer. Both are the least of many runs taken in turns, the
-session's in time of the thread, so that other work on the machine counts little. Prints tables; --out also writes JSON.
+For a network it prints the microseconds of an image in an onnxruntime session with one thread, with the call from
+Python, and their ratio to the time of the bare sums. These are the kernel's inner loops for all binary layers, on data
+that is already in the first-level cache. Gathering the data, thresholds, float operations, signs, poolings, and the
+first and last layer are not part of them. Both times are the smallest of many runs in turns, and the session's is the
+processor time of its thread, so that other work on the machine matters little. --out also writes JSON.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from bnn_itrd.export.runtime.machine import describe_machine
 from bnn_itrd.export.runtime.native import kernel
 from bnn_itrd.export.runtime.native.direct import KERNELS, DirectConvolution, aligned, load_library
 
-# Channels, outputs, side of the input, stride, how many write signs by a threshold, how many floats and signs.
+# The binary layers of ResNet-18: input channels, output channels, image side, stride, how many such layers write only
+# signs (by a threshold), and how many write floats and signs.
 LAYERS = (
     (64, 64, 32, 1, 2, 2),
     (64, 128, 32, 2, 1, 0),
@@ -80,7 +82,7 @@ _AVX512 = {
 
 
 def ceiling(name: str) -> float | None:
-    """Binary GMAC/s of xor, popcount and add from registers alone; None for kernels without such an instruction."""
+    """Measures the ceiling of a kernel in GMAC/s; None for kernels without an instruction for the population count."""
     if name != "avx512":
         return None
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +94,10 @@ def ceiling(name: str) -> float | None:
 
 
 def layer_seconds(name: str, layer: tuple[int, ...], *, batch: int, repeats: int) -> tuple[float, float]:
-    """Least seconds an image of one layer: with a threshold, and with residual, clip and signs."""
+    """Returns the smallest seconds per image of two forms of a layer; name: the kernel; layer: an entry of LAYERS.
+
+    The first form writes signs by a threshold; the second adds a residual, clips, and writes floats and signs.
+    """
     channels, outputs, side, stride, *_ = layer
     generator = np.random.default_rng(0)
     weights = generator.integers(0, 256, (3, 3, channels // 8, outputs), np.uint8)
@@ -113,7 +118,7 @@ def layer_seconds(name: str, layer: tuple[int, ...], *, batch: int, repeats: int
 
 
 def measure(names: Iterable[str], *, batch: int, repeats: int) -> dict[str, Any]:
-    """For each kernel: its ceiling, its layers, the sum over the network's sixteen."""
+    """Measures each kernel: its ceiling, each layer, and the sum over the sixteen binary layers of the network."""
     result: dict[str, Any] = {"batch": batch, "machine": platform.machine(), "kernels": {}}
     for name in names:
         top = ceiling(name)
@@ -142,7 +147,7 @@ def measure(names: Iterable[str], *, batch: int, repeats: int) -> dict[str, Any]
     return result
 
 
-# The sums of a layer, a chunk of pixels at a time as the library cuts it; the least seconds of some repeats.
+# Computes the sums of a layer in chunks of pixels, as the library does, and returns the smallest seconds of some runs.
 _SUMS = r"""
 #include SOURCE
 #include <stdlib.h>
@@ -199,7 +204,7 @@ _FLAGS = {
 
 
 def sums_library(name: str, folder: Path) -> Any:
-    """A library with the kernel's source and `bare_sums` around its loop."""
+    """Compiles and loads a library with a kernel's source and `bare_sums`, which runs the kernel's inner loop."""
     source, library = folder / "sums.cpp", folder / f"{name}.so"
     source.write_text(_SUMS)
     kernel_source = Path(native.__file__).parent / "src" / f"{name}.cpp"
@@ -211,7 +216,11 @@ def sums_library(name: str, folder: Path) -> Any:
 
 
 def binary_layers(file: Path) -> list[tuple[int, int, int, int]]:
-    """Of a file without chains, for each binary convolution: pairs of words, blocks of 16 outputs, pixels, groups."""
+    """Returns the sizes of each binary convolution in an ONNX file, as `bare_sums` takes them.
+
+    They are: pairs of 32-bit words of a window, blocks of 16 outputs, output pixels, groups. The file must be exported
+    with ``chains=False``, so that each layer is a node.
+    """
     import onnx
 
     graph = onnx.load(file).graph
@@ -235,7 +244,7 @@ def binary_layers(file: Path) -> list[tuple[int, int, int, int]]:
 
 
 def network_rows(network: str, names: Iterable[str], folder: Path, *, rounds: int) -> list[dict[str, Any]]:
-    """For each kernel and batch: microseconds of an image in a session, of its bare sums, the ratio."""
+    """Measures a network with each kernel and batch size: microseconds per image, those of the bare sums, the ratio."""
     import torch
     from deploy import NETWORKS
 
@@ -276,9 +285,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=200)
     available = ("neon",) if kernel() == "neon" else KERNELS[1 : KERNELS.index(kernel()) + 1]
-    parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=list(available), help="portable is slow")
-    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), help="of benchmarks/deploy.py; none: no names")
-    parser.add_argument("--rounds", type=int, default=40, help="of a network and its sums in turns")
+    parser.add_argument(
+        "--kernels", nargs="+", choices=KERNELS, default=list(available), help="kernels to measure; portable is slow"
+    )
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), help="of benchmarks/deploy.py; no names: none")
+    parser.add_argument("--rounds", type=int, default=40, help="turns of a network and its sums")
     arguments = parser.parse_args()
     machine = describe_machine()
     print(f"{machine['cpu']}, {machine['features']}")

@@ -1,12 +1,12 @@
-"""Training speed of a binary student, in images/s: this project's step against the published way, in one run.
+"""Measures the training speed of a binary student in images/s: this project's step, and that of the published scripts.
 
     python benchmarks/train_throughput.py [--network resnet20] [--batch 256] [--rounds 3] [--out FILE.json]
 
-The published way is what ReCU's and ITRD's public training scripts do: eager float32, a DataLoader with per-image PIL
-transforms, and one `.item()` per binary layer and step, on the same device. Ways take turns in short blocks, so that
-what slows the machine slows all of them; the first step of a block warms up, the median of the others counts. Random
-images of CIFAR-10's shape: speed does not depend on what they show. At the end, where the time of a step with ITRD
-goes.
+The published way is what the public training scripts of ReCU and ITRD do: float32 without compilation, a DataLoader
+with PIL transforms for each image, and one `.item()` for each binary layer and step, on the same device. Both ways run
+in turns, in short blocks of steps, so that other work on the machine slows both. The first step of a block only warms
+up; the median of the others counts. The images are random, of CIFAR-10's shape, because the speed does not depend on
+them. At the end the script prints how the time of a step with ITRD is spent.
 """
 
 from __future__ import annotations
@@ -42,14 +42,16 @@ Step = Callable[[], None]
 
 
 def _wait(device: torch.device) -> None:
+    """Waits until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
 class Ours:
-    """The project's trainer, step by step: tensor data set, autocast, channels_last, torch.compile.
+    """This project's trainer, of which single steps are run: data in a tensor, autocast, channels_last, torch.compile.
 
-    `marked` steps wait for the device after each part and note its seconds in `parts`.
+    A call runs one training step. With ``marked=True`` it waits for the device after each part of the step, and appends
+    the part's seconds to `parts`.
     """
 
     def __init__(self, name: str, args: argparse.Namespace, distill: DistillConfig, images: Tensor, labels: Tensor):
@@ -76,20 +78,24 @@ class Ours:
         self.parts: dict[str, list[float]] = {}
 
     def _build(self, scheme: SchemeConfig | None) -> nn.Module:
+        """Returns an untrained network on the device, in full precision if `scheme` is None."""
         model = build(NetworkConfig(self.network), scheme, num_classes=10, input_shape=SHAPE)
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yields training batches (images, labels, indices) without end."""
         epoch = 0
         while True:
             yield from self.split.train_batches(self.batch, seed=0, epoch=epoch, device=self.device)
             epoch += 1
 
     def __call__(self, *, marked: bool = False) -> None:
+        """Runs one training step, and waits until the device has finished it."""
         trainer = self.trainer
         last = time.perf_counter()
 
         def mark(part: str) -> None:
+            """Records the seconds since the last mark as those of a part."""
             nonlocal last
             if marked:
                 _wait(self.device)
@@ -113,8 +119,11 @@ class Ours:
         _wait(self.device)
 
     def shares(self, turns: int) -> dict[str, float]:
-        """Seconds of each part of a step, medians. The two networks' forward passes are timed alone, compiled as in
-        the step; the losses are what is left of the step's own forward pass."""
+        """Returns the median seconds of each part of a step over some steps.
+
+        The forward passes of the two networks are timed separately, compiled as in the step. The seconds of the losses
+        are those of the step's whole forward pass less these two.
+        """
         self(marked=True)
         self.parts.clear()
         for _ in range(turns):
@@ -140,6 +149,11 @@ class Ours:
 
 
 class _Pictures(Dataset[tuple[torch.Tensor, int]]):
+    """A data set of PIL images with the usual transforms, applied image by image, as the public scripts have it.
+
+    images: uint8 (n, h, w, 3); labels: (n,).
+    """
+
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
         from torchvision import transforms
 
@@ -163,7 +177,10 @@ class _Pictures(Dataset[tuple[torch.Tensor, int]]):
 
 
 def published(args: argparse.Namespace, images: Tensor, labels: Tensor, *, itrd: bool) -> Step:
-    """One step as the public scripts take it, on the same student, alone or with ITRD from the same teacher."""
+    """Returns a function that runs one training step as the public scripts do, on the same student.
+
+    itrd: True: the student also learns from the same teacher by ITRD.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     network = NetworkConfig(args.network)
@@ -187,16 +204,18 @@ def published(args: argparse.Namespace, images: Tensor, labels: Tensor, *, itrd:
     layers = [m for m in student.modules() if isinstance(m, BinaryConv2d)]
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields batches (images, labels) without end."""
         while True:
             yield from loader
 
     source = batches()
 
     def step() -> None:
+        """Runs one training step."""
         x, y = next(source)
         x, y = x.to(device), y.to(device)
         set_progress(student, 0.5)
-        for layer in layers:  # ReCU's script reads the bound of every layer on the host
+        for layer in layers:  # ReCU's script copies a number of every layer to the CPU
             layer.weight.abs().mean().item()
         outputs = seen(x)
         loss = F.cross_entropy(outputs.logits, y)
@@ -216,13 +235,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each way")
-    parser.add_argument("--steps", type=int, default=6, help="steps in a turn")
+    parser.add_argument("--rounds", type=int, default=3, help="blocks of steps for each way")
+    parser.add_argument("--steps", type=int, default=6, help="steps in a block")
     parser.add_argument("--workers", type=int, default=2, help="DataLoader processes of the published way")
     parser.add_argument("--precision", default="bf16-mixed", choices=["bf16-mixed", "16-mixed", "32-true"])
     parser.add_argument("--compile_mode", default="auto", choices=["auto", "reduce-overhead", "max-autotune"])
-    parser.add_argument("--fused_kernels", action="store_true", help="train.fused_kernels, on a GPU")
-    parser.add_argument("--eager", dest="compile", action="store_false", help="without torch.compile")
+    parser.add_argument("--fused_kernels", action="store_true", help="set train.fused_kernels (GPU only)")
+    parser.add_argument("--eager", dest="compile", action="store_false", help="do not use torch.compile")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
 
@@ -247,7 +266,7 @@ def main() -> None:
             for i in range(args.steps):
                 start = time.perf_counter()
                 step()
-                # The first round compiles and starts workers, a block's first step refills caches.
+                # The first round compiles and starts workers, and the first step of a block refills caches.
                 if turn > 0 and i > 0:
                     seconds[name].append(time.perf_counter() - start)
     speed = {name: args.batch / statistics.median(values) for name, values in seconds.items()}
@@ -256,7 +275,7 @@ def main() -> None:
         f"{args.network}, batch {args.batch}, {device.type}, {args.precision}, {torch.get_num_threads()} threads, ",
         end="",
     )
-    print(f"{args.rounds} turns of {args.steps} steps\n")
+    print(f"{args.rounds} blocks of {args.steps} steps\n")
     print(f"{'':30}  {'images/s':>10}  {'of the published way':>20}")
     over = {name: value / speed[_baseline(name)] for name, value in speed.items()}
     for name, value in speed.items():
@@ -265,7 +284,7 @@ def main() -> None:
     print(f"\nstep time with ITRD / step time with KD: {ratio:.3f}")
     parts = ours["student + ITRD"].shares(args.rounds * (args.steps - 1))
     total = sum(parts.values())
-    print("\nparts of a step with ITRD, each waited for:")
+    print("\nparts of a step with ITRD:")
     for part, value in parts.items():
         print(f"{part:30}  {1000 * value:10.2f} ms  {100 * value / total:17.1f} %")
     if args.out is not None:
@@ -287,7 +306,7 @@ def main() -> None:
 
 
 def _baseline(name: str) -> str:
-    """Each way is held against the published way to train the same: the teacher against the student's."""
+    """Returns the name of the published way that a training is compared with; a teacher with that of the student."""
     return "student + ITRD, published way" if "ITRD" in name else "student, published way"
 
 

@@ -1,9 +1,10 @@
-"""How far a trained binary network's latent weights lie from the threshold of their sign.
+"""Measures how close the latent weights of trained binary networks are to the point where their sign flips.
 
-    python benchmarks/weight_margins.py RUN/MEMBER ... [--out FILE.json]
+    python benchmarks/weight_margins.py RUN/NETWORK ... [--out FILE.json]
 
-For networks of ReCU's weights, whose sign is that of w - mean of the filter: the share of |w - mean| / std (per filter)
-below some distances, beside that of a normal distribution. Weights near 0 are those that a small step flips.
+It is for networks whose weights are binarised by ReCU, where a weight's sign is that of w - mean(filter). For some
+distances it prints the share of weights with |w - mean| / std (of the filter) below them, and the same share for a
+normal distribution. A small step flips the signs of weights close to the mean.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ DISTANCES = (0.01, 0.1, 0.5, 1.0, 2.0)
 
 
 def margins(layer: BinaryConv2d) -> Tensor:
-    """|w - mean| / std over each filter, flat."""
+    """Returns |w - mean| / std for each weight of a layer, with mean and std of its filter; flat."""
     flat = layer.weight.detach().flatten(1)
     return ((flat - flat.mean(1, keepdim=True)).abs() / flat.std(1, keepdim=True)).flatten()
 

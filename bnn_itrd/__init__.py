@@ -1,4 +1,4 @@
-"""bnn_itrd: distil a full-precision vision network into a 1-bit one, and export it to a file that is proven to run."""
+"""bnn_itrd distils a full-precision vision network into a binary one, and exports that to files that it validates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Python interface: the commands' work as functions, with your own networks, losses and data."""
+"""The Python interface: functions that train and load networks as the commands do, also your own."""
 
 from __future__ import annotations
 
@@ -45,18 +45,19 @@ __all__ = ["Distilled", "distill", "load"]
 
 @dataclass(frozen=True)
 class Distilled(Fitted):
-    """A trained network, the data it was trained on, and its run's folder; see `distill`."""
+    """The result of `distill`: the trained network, its evaluation, the data of its training, and the run's folder."""
 
     data: ImageData
     folder: Path
 
     def to_onnx(self, path: str | Path | None = None, *, uint8: bool = False) -> Path:
-        """Writes the network as an ONNX file that `bnn-itrd predict` takes; returns its path.
+        """Writes the network as an ONNX file, which `bnn-itrd predict` can run, and returns the file's path.
 
-        The file contains the class names and the normalisation of the data. path: student.onnx in the run's folder by
-        default. uint8: the file takes uint8 images (n, c, h, w) and normalises them itself; else float32, normalised.
-        Raises ExportError if the network cannot be exported, FileNotFoundError if the folder does not exist. `load` has
-        an example.
+        The file contains the names of the classes, and the mean and std of the data.
+        path: by default student.onnx in the run's folder. uint8: True: the file takes uint8 images (n, c, h, w) and
+        normalises them itself; False: it takes float32 images that are already normalised.
+        Raises ExportError if the network cannot be exported, FileNotFoundError if the folder does not exist. The
+        docstring of `load` has an example.
         """
         file = self.folder / "student.onnx" if path is None else Path(path)
         checkpoint = self.folder / "last.pt"
@@ -78,19 +79,20 @@ def distill(
     log: LogConfig | None = None,
     report: bool = False,
 ) -> Distilled:
-    """Trains a student on labels and a teacher, exactly as the commands do; the student is changed in place.
+    """Trains a student on labels and on a teacher's outputs, as the commands do; the student is changed in place.
 
-    student, teacher: classifiers, (n, c, h, w) -> (n, classes). A teacher (None: labels alone) is put in eval mode; one
-    of `load` or `distill` gets images normalised as in its own training. data: a data set's name, the address of yours
-    (package.module:make), a `DataConfig`, `ImageData`, a torch Dataset or DataLoader of (image, label), or a pair of
-    these (train, test). distill: by default ITRD with the paper's weights, or labels alone if there are `distillers`:
-    your own by name, each a `Distiller`, its class, a factory, a function (student, teacher, labels) -> loss, or an
-    `OwnConfig`. out: the run's folder, where the same call continues. report: also export and compare the networks, and
-    write comparison.json, curves.png and report.html, as ``bnn-itrd run`` does.
-    Gives a UserWarning if most of the student is frozen (``requires_grad`` False), or a BatchNorm is in evaluation mode
-    in a student in training mode: it stays so. Raises UserError: bad configuration; a student whose output is not
-    (n, classes), that is its own teacher, or has no parameter to train; another run or process in `out`; a loss that is
-    not finite. Raises `bnn_itrd.errors.Unfinished` if ``train.max_seconds`` are over: the same call continues.
+    student, teacher: classifiers, images (n, c, h, w) -> logits (n, classes). Without a teacher (None) only the labels
+    are learned. The teacher is put in eval mode; if `load` or `distill` returned it, it gets images with the
+    normalisation of its own training. data: a data set's name, the address of a function of yours that makes one
+    (package.module:make), a `DataConfig`, an `ImageData`, a torch Dataset or DataLoader of (image, label), or a pair of
+    these (train, test). distill: the built-in methods; None: ITRD with the paper's weights, or no built-in method if
+    `distillers` are given. distillers: your own, by name: each a `Distiller`, its class, a factory, a function
+    (student, teacher, labels) -> loss, or an `OwnConfig`. out: the run's folder; the same call continues a run in it.
+    report: True: also export and compare the networks, and write comparison.json, curves.png and report.html.
+    Warns if most of the student is frozen (``requires_grad`` False), or if a BatchNorm is in eval mode in a student in
+    training mode (it stays so). Raises UserError if the configuration is wrong, the output is not (n, classes), no
+    parameter can be trained, student and teacher are the same object, another run or process uses `out`, or the loss is
+    not finite; `bnn_itrd.errors.Unfinished` if ``train.max_seconds`` have passed: the same call then continues.
 
     >>> network, train = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), TrainConfig(epochs=1)
     >>> run = distill(network, None, "digits", train=train, out=folder, log=LogConfig(False, False))  # doctest: +SKIP
@@ -98,7 +100,7 @@ def distill(
     began = time.monotonic()
     _check_kinds(train=train, distill=distill, distillers=distillers)
     if student is teacher:
-        raise UserError("student and teacher are the same network: give a copy, copy.deepcopy(student), as the teacher")
+        raise UserError("student and teacher are the same object: pass a copy as the teacher, copy.deepcopy(student)")
     data, source = as_image_data(data)
     data.check_crops()
     train = train or TrainConfig()
@@ -135,7 +137,7 @@ def _identity(
     train: TrainConfig,
     distill: DistillConfig,
 ) -> dict[str, Any]:
-    """Returns the settings that a saved run must share with this call to be continued."""
+    """Returns the settings that are saved with a run: a later call continues it only if its settings are the same."""
     identity = {
         "name": name,
         "data": source or {"name": data.name, "resize": data.resize},
@@ -150,7 +152,7 @@ def _identity(
 
 
 def _print_beginning(student: nn.Module, data: ImageData, *, shown: bool) -> None:
-    """Prints the data and the network's size; no size if the network cannot be copied, which counting needs."""
+    """Prints the data and the network's size; the size is left out if the network cannot be copied to count it."""
     cost = None
     if shown:
         with contextlib.suppress(Exception):
@@ -159,7 +161,7 @@ def _print_beginning(student: nn.Module, data: ImageData, *, shown: bool) -> Non
 
 
 def _launch(train: TrainConfig, fabric: FabricConfig, folder: Path) -> tuple[TrainConfig, Fabric]:
-    """Returns the training with 'auto' replaced by a precision, and the Fabric that runs it."""
+    """Returns the training settings with precision 'auto' replaced by a chosen one, and the Fabric that runs them."""
     if train.precision != "auto":
         return train, make_fabric(fabric, precision=train.precision)
     choice = choose_precision(fabric, [folder])
@@ -179,14 +181,16 @@ def _check_kinds(*, train: object, distill: object, distillers: object) -> None:
 
 
 def _begin(folder: Path, identity: dict[str, Any], fabric: Fabric) -> None:
+    """Writes the settings and the environment into the run's folder, when the training begins."""
     write_yaml(folder / "config.yaml", identity)
     write_json(folder / "environment.json", environment(fabric.device))
 
 
 def _network_identity(student: nn.Module, data: ImageData) -> dict[str, Any]:
-    """Returns which network a run belongs to, and how to build it again if that is known.
+    """Returns the entries of a run's settings that identify its network: custom_network, layers_sha256, made_by.
 
-    made_by: the network's definition if this package built it; else the address of its class if that can be imported.
+    made_by says how to build the network again: this package's configuration if it built the network, otherwise the
+    address of the network's class; None if the class cannot be imported.
     """
     address = address_of(type(student))
     made_by: dict[str, Any] | None = {"address": address} if _can_be_imported(type(student), address) else None
@@ -205,10 +209,10 @@ def _network_identity(student: nn.Module, data: ImageData) -> dict[str, Any]:
 
 
 def _can_be_imported(kind: type, address: str) -> bool:
-    """Returns whether a class can be imported by its name, and identifies the network.
+    """Returns whether importing a class by its address gives the network's architecture.
 
-    A class defined in a script or a function cannot be imported; torch's own (Sequential, GraphModule) do not identify
-    the network.
+    It does not for a class that a script or a function defines, since those cannot be imported, nor for a class of
+    torch (Sequential, GraphModule), since it can hold any network.
     """
     module, _, name = address.partition(":")
     if module.partition(".")[0] in ("__main__", "torch") or not is_address(address):
@@ -225,7 +229,7 @@ def _report(
     device: torch.device,
     began: float,
 ) -> str:
-    """Exports and compares the student and its teacher; see `distill`. Returns the commands to go on with."""
+    """Exports and compares the student and its teacher; returns a text with the commands to try next."""
     from bnn_itrd.runs.finished.next_steps import next_steps
     from bnn_itrd.runs.report import report_run
 
@@ -246,7 +250,7 @@ def _report(
 
 @torch.no_grad()
 def _check_student(student: nn.Module, data: ImageData) -> None:
-    """Raises UserError unless the network returns (2, classes) for two images of zeros in evaluation mode."""
+    """Raises UserError unless the network returns logits (2, classes) for two images of zeros in eval mode."""
     device = next((p.device for p in student.parameters()), torch.device("cpu"))
     try:
         with evaluation_mode(student):
@@ -263,8 +267,8 @@ def _check_student(student: nn.Module, data: ImageData) -> None:
     got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if got != wanted:
         raise UserError(
-            f"{type(student).__name__} must give a logit for each class of {data.name}: {wanted} of two images, "
-            f"got {got}"
+            f"{type(student).__name__} must return a logit for each class of {data.name}: for two images the shape "
+            f"{wanted}, got {got}"
         )
 
 
@@ -273,11 +277,11 @@ def load(
 ) -> nn.Module:
     """Returns the trained network of a run folder or checkpoint, in eval mode on the CPU.
 
-    model: your own network, whose weights are loaded in place, or the address of a function that makes it
-    (``mypkg.nets:make``), if the run trained one. best: load the best epoch's weights instead of the last one's.
-    trust: allow importing code that only the run's folder names.
-    Raises UserError: no run there, a file that is cut short or of a newer version, another architecture, code that is
-    not trusted.
+    model: needed if the run trained a network of your own: an instance of it, into which the weights are loaded, or
+    the address of a function that makes one (``mypkg.nets:make``). best: True: the weights of the epoch with the best
+    top-1, False: those of the last epoch. trust: True: import code of yours that only the run's folder names.
+    Raises UserError if there is no run, its checkpoint is damaged or of a newer version of this package, its weights
+    do not fit the network, or it needs code that is not trusted.
 
     >>> import tempfile
     >>> network, one_epoch = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), TrainConfig(epochs=1)

@@ -1,4 +1,4 @@
-"""Output on the terminal: tables, text, and the last message of a process that is ended."""
+"""Functions that print on the terminal: tables, text, and a last message of a process that is about to end."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ if TYPE_CHECKING:
 
 __all__ = ["broken_lines", "print_record", "print_table", "print_text", "say_at_the_end"]
 
-_SHOW_CURSOR = "\x1b[?25h"  # the progress bar hides it
+# The control code that shows the cursor again, which the progress bar hides.
+_SHOW_CURSOR = "\x1b[?25h"
 
 
 def say_at_the_end(message: str) -> None:
-    """Writes a line to standard error without Python's buffers, for a process that `os._exit` or a signal ends."""
+    """Writes a line to standard error without Python's buffers, because `os._exit` or a signal would lose those."""
     with contextlib.suppress(OSError):
         os.write(2, f"{_SHOW_CURSOR if sys.stderr.isatty() else ''}{message}\n".encode())
 
 
 def print_table(rows: Sequence[dict[str, str]], title: str = "", *, names: int = 1) -> None:
-    """Prints a table of text that fits the width of the terminal; its header is the first row's keys.
+    """Prints rows (column -> text, the same columns in each) as a table that fits the width of the terminal.
 
-    names: the number of leading columns that name a row. A table that is too wide gets headers broken between words;
-    one that is still too wide is split into several tables, each with the name columns; and if one column does not fit
-    next to the names, each row is printed as a block of lines. No word is broken.
+    names: the number of leading columns that name a row. If the table is too wide, its headers are broken between
+    words. If it is still too wide, it is split into several tables, each of which has the name columns. If a column
+    does not fit next to those, each row is printed as a block of lines. No word is broken.
     """
     if not rows:
         return
@@ -52,10 +53,10 @@ def print_table(rows: Sequence[dict[str, str]], title: str = "", *, names: int =
 
 
 def broken_lines(text: str, *, indent: str = "", behind: str = "  ") -> list[str]:
-    """Returns the lines of a text as wide as the terminal, 80 columns where there is none, broken between words alone.
+    """Breaks a text between words into lines that fit the terminal, and returns them; without a terminal, 80 columns.
 
-    indent: what each of the text's own lines begins with; behind: what the rest of one that was broken begins with
-    besides.
+    Line breaks in the text are kept. indent: a text put in front of every line; behind: a text put after `indent` on
+    the second and later lines of a line that was broken.
 
     >>> broken_lines("two words"), broken_lines("", indent="    ")
     (['two words'], [''])
@@ -72,12 +73,12 @@ def broken_lines(text: str, *, indent: str = "", behind: str = "  ") -> list[str
 
 
 def print_text(text: str, *, indent: str = "", behind: str = "  ") -> None:
-    """Prints `broken_lines`."""
+    """Prints a text broken into lines that fit the terminal; the arguments are those of `broken_lines`."""
     print("\n".join(broken_lines(text, indent=indent, behind=behind)), flush=True)
 
 
 def print_record(line: str) -> None:
-    """Prints a line that scripts read, as `print_text` on a terminal and whole elsewhere: in a pipe, in a file."""
+    """Prints a line that scripts read: broken to fit a terminal, but as one line into a pipe or file."""
     if sys.stdout.isatty():
         print_text(line)
     else:
@@ -85,14 +86,14 @@ def print_record(line: str) -> None:
 
 
 def _console() -> Console:
-    """What prints tables; 80 columns wide where there is no terminal to measure."""
+    """Returns a rich console as wide as the terminal; without a terminal, 80 columns."""
     from rich.console import Console
 
     return Console(width=shutil.get_terminal_size().columns)
 
 
 def _split_columns(rows: Sequence[dict[str, str]], width: int, names: int) -> list[dict[str, int]]:
-    """Returns the columns of each table that fits the width, name -> width; no tables if a column does not fit."""
+    """Splits columns into tables that fit the width; returns (column -> its width) for each, [] if one cannot fit."""
     from rich.cells import cell_len
 
     cells = {column: max(cell_len(row[column]) for row in rows) for column in rows[0]}
@@ -110,12 +111,12 @@ def _split_columns(rows: Sequence[dict[str, str]], width: int, names: int) -> li
 
 
 def _table_width(columns: Mapping[str, int]) -> int:
-    """Returns the width of a table of such columns, each with a line and a space on either side."""
+    """Returns the width of a table whose columns have these widths, with its borders and the spaces between columns."""
     return sum(columns.values()) + 3 * len(columns) + 1
 
 
 def _print_part(console: Console, rows: Sequence[dict[str, str]], part: Mapping[str, int], names: int) -> None:
-    """Prints some columns of the rows: the names to the left, the others to the right."""
+    """Prints some columns of the rows as a table: the first `names` aligned to the left, the others to the right."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -124,5 +125,5 @@ def _print_part(console: Console, rows: Sequence[dict[str, str]], part: Mapping[
     for i, (column, size) in enumerate(part.items()):
         table.add_column(Text(column), justify="left" if i < names else "right", width=size)
     for row in rows:
-        table.add_row(*(Text(row[column]) for column in part))  # a name may hold what rich reads as markup
+        table.add_row(*(Text(row[column]) for column in part))  # rich reads [brackets] in a str as markup
     console.print(table)

@@ -1,4 +1,4 @@
-"""The environment in which numbers were measured: versions, processor, device."""
+"""A record of the environment in which numbers were measured: versions, processor, device."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Returns the commit of the package's source tree, with a '+' if files are changed; None outside a checkout."""
+    """Returns the git commit of this package's source, with a '+' if files differ from it; None without git."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
@@ -41,7 +41,7 @@ def _commit() -> str | None:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Returns versions, platform, processor, device, threads and commit, as plain values for JSON.
+    """Returns versions, platform, processor, device, number of threads and git commit, as plain values for JSON.
 
     >>> environment(torch.device("cpu"))["device"]
     'cpu'

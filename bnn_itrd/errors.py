@@ -1,4 +1,4 @@
-"""Errors that a user can correct: wrong input, a wrong file, a wrong field. Commands print them without a traceback."""
+"""Errors that a user can correct, such as a wrong file or option; commands print them without a traceback."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ __all__ = ["FieldError", "LostProcess", "Unfinished", "UserError", "remedy", "re
 
 
 class UserError(ValueError):
-    """Something that the user gave is wrong; the message says what, where it stands, and what to do."""
+    """An error in the user's input, such as a wrong file or option; the message says what is wrong and what to do."""
 
 
 class FieldError(UserError):
-    """A field of a configuration holds a value that does not fit.
+    """An error in one field of a configuration: its value is not allowed.
 
-    field: its name in its group (``train.lr``); problem: the rest of the message (``must be > 0``); got: the value,
-    with which the message ends if it is given; fits: a value that is allowed, if one is known; hint: text after it.
+    The message is FIELD PROBLEM HINT, got GOT. field: its name with its group (``train.lr``); problem: the rule that is
+    broken (``must be > 0``); got: the value, if it should be shown; hint: further text; fits: an allowed value, from
+    which `at` makes a hint, or None.
     """
 
     def __init__(self, field: str, problem: str, *, got: object = ..., fits: object = None, hint: str = "") -> None:
@@ -26,7 +27,9 @@ class FieldError(UserError):
         self.field, self.problem, self.got, self.fits = field, problem, got, fits
 
     def at(self, where: str, *, fits: object = None) -> FieldError:
-        """Returns the same error for a field of the group `where`, with the option that sets it to an allowed value.
+        """Returns this error with the field's group replaced by `where`, and a hint: an option with an allowed value.
+
+        fits: the allowed value; None: that of this error.
 
         >>> str(FieldError("train.lr", "must be > 0", got=-1.0).at("teacher_train", fits=0.1))
         'teacher_train.lr must be > 0 (--teacher_train.lr 0.1), got -1.0'
@@ -38,7 +41,7 @@ class FieldError(UserError):
         return FieldError(field, self.problem, got=self.got, fits=fits, hint=hint)
 
     def inside(self, where: str) -> FieldError:
-        """Returns the same error with `where` in front of the field's whole name.
+        """Returns the same error with `where` put in front of the field's name.
 
         >>> str(FieldError("kd.tau", "must be > 0", got=-1.0).inside("students.mine"))
         'students.mine.kd.tau must be > 0, got -1.0'
@@ -47,9 +50,9 @@ class FieldError(UserError):
 
 
 class Unfinished(Exception):
-    """A training stopped before its last epoch, because ``train.max_seconds`` were over; its epochs are saved.
+    """An exception that ends a training early because of its time limit, ``train.max_seconds``; its epochs are saved.
 
-    title: the network's name; epoch: the number of epochs that are done; epochs: the number of all epochs.
+    title: the network's name; epoch: the number of finished epochs; epochs: the number of planned epochs.
 
     >>> print(Unfinished("recu-itrd", 12, 200))
     recu-itrd: stopped after epoch 12 of 200, since the next would pass train.max_seconds; the same command continues
@@ -64,9 +67,9 @@ class Unfinished(Exception):
 
 
 class LostProcess(RuntimeError):
-    """Another process of a training with several processes has ended too early, so this one cannot go on.
+    """An error in a training with several processes: another process has ended, so this one cannot continue.
 
-    who: the process in words, for the message. status: the exit status of the command.
+    who: the other process in words, for the message. status: the exit status of the command.
 
     >>> print(LostProcess("rank 1 of 2 (pid 4711)"))
     rank 1 of 2 (pid 4711) has ended before the training did, and this one with it; the same command continues from \
@@ -98,9 +101,9 @@ _REMEDIES = {
 
 
 def remedy(error: OSError, otherwise: str = "", *, writing: bool = True) -> str:
-    """Returns what to do about an error of the operating system, by its number; `otherwise` for other numbers.
+    """Returns advice for an error of the operating system, chosen by its errno; `otherwise` if there is none for it.
 
-    writing: the error occurred while the run wrote a file; False where that is not known.
+    writing: whether the error surely occurred while a file was written.
 
     >>> remedy(OSError(errno.ENOSPC, "No space left on device"))
     'Free some space or choose another --out'
@@ -113,7 +116,7 @@ def remedy(error: OSError, otherwise: str = "", *, writing: bool = True) -> str:
 
 
 def require(condition: bool, name: str, rule: str, value: object) -> None:
-    """Raises ``NAME must be RULE, got VALUE`` unless the condition holds.
+    """Raises FieldError with the message ``NAME must be RULE, got VALUE`` unless the condition holds.
 
     >>> require(0.5 > 0, "train.lr", "> 0", 0.5)
     """
@@ -122,13 +125,15 @@ def require(condition: bool, name: str, rule: str, value: object) -> None:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """Returns the error for a name that is not among those known, which are listed, with the most similar one first.
+    """Returns an error for a name that is none of the known ones; its message lists those and suggests the closest.
+
+    kind: what the name stands for, in words.
 
     >>> print(unknown("optimizer", "sdg", ["sgd", "adamw"]))
     unknown optimizer 'sdg', did you mean 'sgd'? Expected one of sgd, adamw
     """
     known = list(known)
-    plain = {option.lstrip("-"): option for option in known}  # dashes alone are no likeness
+    plain = {option.lstrip("-"): option for option in known}  # dashes do not make two options similar
     near = difflib.get_close_matches(name.lstrip("-"), plain, n=1, cutoff=0.5)
     hint = f"did you mean {plain[near[0]]!r}? Expected" if near else "expected"
     return UserError(f"unknown {kind} {name!r}, {hint} one of {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""Functions that write a file whole or not at all, and a file's hash."""
+"""Functions that write a file atomically (completely or not at all), and one that hashes a file."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ __all__ = ["file_hash", "remove_half_written", "write_file", "write_json", "writ
 
 _OTHER = "Choose another --out"
 _UMASK = threading.Lock()
-# Temporary files are called .NAME.X.tmp, where X is from tempfile, a UUID or a process id: not a user's .notes.tmp.
+# Temporary files are called .NAME.X.tmp, where X is from tempfile, a UUID or a process id. The pattern is narrow so
+# that it does not match a user's own file, such as .notes.tmp.
 _HALF_WRITTEN = re.compile(r"\..+\.([a-z0-9_]{8}|[0-9a-f]{32}|[0-9]+)\.tmp")
 
 
 def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file whole or not at all: a temporary file in the same folder is written, synced, and renamed.
+    """Writes a file atomically: a temporary file in the same folder is written, synced to disk, and renamed.
 
-    write: a function that writes the content into an open binary file. Raises UserError on a full disk or a missing
-    permission, and leaves the old file as it was.
+    write: a function that writes the content into an open binary file. Raises UserError if the disk is full or a
+    permission is missing; an older file of that name then stays unchanged.
     """
     temporary = ""
     try:
@@ -45,20 +46,20 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError):
-            kept = "; the file that was there is untouched" if path.exists() else ""
+            kept = "; the older file of that name is unchanged" if path.exists() else ""
             raise UserError(f"cannot write {path}: {error}{kept}. {remedy(error, _OTHER)}") from error
         raise
 
 
 def remove_half_written(folder: Path) -> None:
-    """Removes the temporary files that a killed process has left in a folder."""
+    """Removes temporary files that `write_file` left in a folder because its process was killed."""
     for path in folder.glob(".*.tmp"):
         if _HALF_WRITTEN.fullmatch(path.name) and not path.is_dir():
             path.unlink(missing_ok=True)
 
 
 def _umask() -> int:
-    """Returns the process's umask, under a lock: it can only be read by setting it."""
+    """Returns the process's umask; a lock is needed because it can only be read by setting it."""
     with _UMASK:
         umask = os.umask(0)
         os.umask(umask)
@@ -72,11 +73,11 @@ def file_hash(path: Path) -> str:
 
 
 def write_yaml(path: Path, value: dict[str, Any]) -> None:
-    """Writes a nested dict as YAML, whole or not at all."""
+    """Writes a nested dict as a YAML file, atomically; raises UserError as `write_file` does."""
     text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
     write_file(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a plain value as indented JSON, whole or not at all."""
+    """Writes a plain value as an indented JSON file, atomically; raises UserError as `write_file` does."""
     write_file(path, lambda file: file.write((json.dumps(value, indent=1) + "\n").encode()))

@@ -1,4 +1,4 @@
-"""A hash of tensors, by which a checkpoint recognises weights and images."""
+"""A hash of tensors, which checkpoints store to recognise the same weights or images later."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["tensors_hash"]
 
 
 def tensors_hash(named: Mapping[str, Tensor]) -> str:
-    """Returns the SHA-256, in hex, of the names and values of tensors in their order; they may be on any device.
+    """Returns the SHA-256, as a hexadecimal text, of named tensors: of their names and values, in the dict's order.
 
-    Their shapes and number types are not part of it.
+    The tensors may be on any device. Two tensors with the same bytes but other shapes or dtypes give the same hash.
 
     >>> tensors_hash({"bias": torch.zeros(2)}) == tensors_hash({"bias": torch.tensor([0.0, 1.0])})
     False

@@ -1,4 +1,4 @@
-"""Numbers with the words that they count."""
+"""A function that writes a number with its noun in the singular or plural, for messages and printed lines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ __all__ = ["counted"]
 
 
 def counted(number: int, word: str, several: str | None = None) -> str:
-    """Returns a number and the word for so many; several: the word for any number but 1, by default with an s.
+    """Returns a number followed by its noun, in the plural unless the number is 1.
+
+    several: the plural; None: the word with an s.
 
     >>> counted(1, "epoch"), counted(60_000, "test image"), counted(2, "batch", "batches")
     ('1 epoch', '60,000 test images', '2 batches')

@@ -1,4 +1,4 @@
-"""A reader of YAML from other people: it returns plain values, and refuses files made to exhaust memory or stack."""
+"""Functions that read YAML safely: they return plain values, and refuse files that would exhaust memory or stack."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from bnn_itrd.errors import UserError
 
 __all__ = ["parse_yaml", "read_yaml"]
 
-# Levels of nesting: more than any recipe has, and fewer than Python's recursion allows.
+# The largest number of nested levels, more than any recipe has, and fewer than Python's recursion limit allows.
 _DEEPEST = 50
-# Values that repeated anchors (&name, *name) may add: ten lines with ten repeats each would make ten thousand million.
+# The largest number of values that anchors (&name, repeated as *name) may add. Without a limit, ten lines that repeat
+# the line before ten times would give ten thousand million values.
 _MOST_REPEATED = 10_000
 
 _TIME = "tag:yaml.org,2002:timestamp"
 
 
 class _Loader(yaml.SafeLoader):
-    """Loads YAML's plain values: text, numbers, true and false, null, lists, mappings; a date is loaded as text."""
+    """A YAML loader for plain values: text, numbers, true, false, null, lists, mappings; it loads a date as text."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -30,6 +31,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def _refuse(loader: _Loader, node: yaml.Node) -> Any:
+    """Raises yaml's error for an unknown tag."""
     return loader.construct_undefined(node)
 
 
@@ -38,12 +40,12 @@ for _kind in ("timestamp", "binary", "omap", "pairs", "set"):
 
 
 def parse_yaml(text: str, *, where: str) -> Any:
-    """Returns the plain values of a YAML text; `where` is its name in messages.
+    """Returns the plain values of a YAML text (dicts, lists, text, numbers); where: the text's name in messages.
 
     >>> parse_yaml("train: {epochs: 2}", where="the recipe")
     {'train': {'epochs': 2}}
 
-    Raises UserError if the text is not YAML, a mapping has a key twice, or values are nested too deeply, contain
+    Raises UserError if the text is not YAML, a mapping has the same key twice, or values are nested too deeply, contain
     themselves, or are repeated too often by anchors.
     """
     loader = None
@@ -54,7 +56,9 @@ def parse_yaml(text: str, *, where: str) -> Any:
             return None
         sizes: dict[int, int] = {}
         if _size(node, where, sizes, ()) - len(sizes) > _MOST_REPEATED:
-            raise UserError(f"{where} has anchors (&name, *name) that repeat more than {_MOST_REPEATED:,} values")
+            raise UserError(
+                f"{where} has anchors (&name, *name) that repeat more than {_MOST_REPEATED:,} values: use fewer of them"
+            )
         return loader.construct_document(node)
     except yaml.YAMLError as error:
         raise UserError(f"{where} is not YAML: {error}") from error
@@ -68,7 +72,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """Returns the plain values of a YAML file. Raises UserError as `parse_yaml` does, and if it cannot be read."""
+    """Returns the plain values of a YAML file. Raises UserError if it cannot be read, and as `parse_yaml` does."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -79,7 +83,11 @@ def read_yaml(path: Path) -> Any:
 
 
 def _size(node: yaml.Node, where: str, sizes: dict[int, int], above: tuple[int, ...]) -> int:
-    """Returns the number of values of a node with its anchors expanded. above: the ids of the nodes that contain it."""
+    """Returns the number of values in a YAML node, with its anchors expanded. Raises UserError as `parse_yaml` does.
+
+    where: the file's name in messages; sizes: id of a node -> its number of values, filled here; above: the ids of the
+    nodes that contain this one.
+    """
     if id(node) in above:
         raise UserError(f"{where}: {_line(node)} contains itself: its anchor (&name) is used (*name) inside it")
     if len(above) > _DEEPEST:
@@ -97,7 +105,7 @@ def _size(node: yaml.Node, where: str, sizes: dict[int, int], above: tuple[int, 
 
 
 def _check_keys(node: yaml.MappingNode, where: str) -> None:
-    """Raises UserError if a mapping has a key twice; YAML itself would keep the last value."""
+    """Raises UserError if a mapping has a key twice, because PyYAML would silently keep the last value."""
     first: dict[tuple[str, str], yaml.Node] = {}
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
@@ -109,4 +117,5 @@ def _check_keys(node: yaml.MappingNode, where: str) -> None:
 
 
 def _line(node: yaml.Node) -> str:
+    """Returns where a node begins, as text: ``line 3``."""
     return f"line {node.start_mark.line + 1}"

@@ -1,12 +1,16 @@
-"""Takes a file of `bnn-itrd export --to finn` through FINN's own Python steps, up to its estimates.
+"""Runs a file of `bnn-itrd export --to finn` through the Python part of FINN, a compiler for FPGAs.
 
     python finn_flow.py student.finn.onnx [--images 2] [--part xczu7ev-ffvc1156-2-e] [--fps 500] [--out DIR]
 
-After each stage it prints the largest difference from the logits of the file as it was given, and, once there are
-hardware layers, what stays outside the dataflow partition. It ends with FINN's estimates; no Vivado is needed, and
-nothing is synthesised. One order of steps does for plain and residual networks: what a network lacks, its steps leave
-alone. It runs in the Python of a FINN installation, which need not have bnn_itrd.
-Exit status: 0 all the same and all inside, 1 a stage differs or an operation is left outside, 2 bad arguments, no FINN.
+FINN turns a network into hardware layers, which it joins to one dataflow partition, the part that runs on the FPGA. The
+script runs FINN's transformations in stages. After each stage it executes the graph and prints the largest difference
+from the logits of the given file. As soon as there are hardware layers, it also prints the operations that stay outside
+the partition. At the end it prints FINN's estimates of resources and speed. Vivado is not needed, since nothing is
+synthesised. The same stages work for networks with and without shortcuts, because a transformation that finds nothing
+to change does nothing. The script needs the Python of a FINN installation, but not bnn_itrd.
+
+The exit status is 0 if all logits agree and no operation stays outside, 1 if a stage differs or an operation stays
+outside, and 2 if the arguments are wrong or FINN is not installed.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 Model = Any  # qonnx's ModelWrapper
-Array = Any  # of numpy, which only FINN's Python must have
+Array = Any  # a NumPy array; NumPy is imported only where it is used, in FINN's Python
 
 NEEDS = (
     "Run this with the Python of a FINN installation: https://github.com/Xilinx/finn at branch dev, the qonnx that its "
@@ -37,8 +41,9 @@ _HARDWARE = "finn.transformation.fpgadataflow.convert_to_hw_layers"
 _LAYOUTS = "qonnx.transformation.infer_data_layouts:InferDataLayouts"
 _NUMBERS = "qonnx.transformation.infer_datatypes:InferDataTypes"
 
+# Stage -> the addresses of its transformations, in order.
 STAGES: dict[str, tuple[str, ...]] = {
-    # Weights become whole numbers with a datatype; the thresholds are in the file already.
+    # Weights become integers with a datatype. The file contains the thresholds already.
     "read": (
         "qonnx.transformation.infer_shapes:InferShapes",
         "qonnx.transformation.fold_constants:FoldConstants",
@@ -49,9 +54,9 @@ STAGES: dict[str, tuple[str, ...]] = {
         _NUMBERS,
         _LAYOUTS,
     ),
-    # The division by the number of pixels comes to stand in front of the last thresholds, which absorb it.
+    # The division by the number of pixels is moved in front of the last thresholds, which absorb it.
     "pooled": (f"{_HARDWARE}:InferGlobalAccPoolLayer", f"{_STREAMLINE}:Streamline", _LAYOUTS),
-    # Convolutions become matrix products, channels last.
+    # Convolutions become matrix products with the channels on the last axis.
     "lowered": (
         "qonnx.transformation.lower_convs_to_matmul:LowerConvsToMatMul",
         f"{_STREAMLINE}.reorder:MakeMaxPoolNHWC",
@@ -60,7 +65,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         f"{_STREAMLINE}.absorb:AbsorbConsecutiveTransposes",
         _LAYOUTS,
     ),
-    # Of a residual network, block after block: repeated until nothing moves.
+    # Transposes are moved through a residual network, block by block, so this stage is repeated until nothing moves.
     "transposed": (
         f"{_STREAMLINE}.reorder:MoveTransposePastFork",
         f"{_STREAMLINE}.absorb:AbsorbTransposeIntoMultiThreshold",
@@ -70,7 +75,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         f"{_STREAMLINE}.absorb:AbsorbTransposeIntoFlatten",
         _LAYOUTS,
     ),
-    # Signs become bits, and a border of 0 becomes one of -1.
+    # Signs -1 and +1 become the bits 0 and 1, so that FINN's padding of 0 now means -1.
     "binary": (
         "qonnx.transformation.bipolar_to_xnor:ConvertBipolarMatMulToXnorPopcount",
         f"{_STREAMLINE}:Streamline",
@@ -90,7 +95,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         f"{_GENERAL}:GiveUniqueNodeNames",
         _LAYOUTS,
     ),
-    # Inside the partition, which "partitioned" makes of the hardware layers.
+    # This stage is applied to the graph inside the partition.
     "narrowed": (
         "finn.transformation.fpgadataflow.minimize_weight_bit_width:MinimizeWeightBitWidth",
         "finn.transformation.fpgadataflow.minimize_accumulator_width:MinimizeAccumulatorWidth",
@@ -104,24 +109,27 @@ STAGES: dict[str, tuple[str, ...]] = {
 
 
 def _whole_numbers(model: Model, node: Any) -> bool:
-    """Whether an operation reads whole numbers alone; the step and the bias of the logits are the host's."""
+    """Returns whether all inputs of an operation are integers.
+
+    The multiplication and the bias at the logits have float inputs, and so stay on the host.
+    """
     return all(model.get_tensor_datatype(name).is_integer() for name in node.input)
 
 
 def apply(model: Model, stage: str) -> Model:
-    """The steps of a stage, one after the other."""
+    """Applies the transformations of a stage to a graph and returns it. Exits with a message if one of them fails."""
     for address in STAGES[stage]:
         module, name = address.split(":")
         try:
             step = getattr(importlib.import_module(module), name)
             model = model.transform(step(_whole_numbers) if name == "InferElementwiseBinaryOperation" else step())
         except Exception as error:
-            raise SystemExit(f"{stage}: {name} stops: {type(error).__name__}: {error}") from error
+            raise SystemExit(f"stage {stage}: FINN's {name} failed: {type(error).__name__}: {error}") from error
     return model
 
 
 def apply_until_still(model: Model, stage: str) -> Model:
-    """A stage again and again, until it leaves the order of the operations as it was."""
+    """Applies a stage again and again until the order of the operations does not change any more; returns the graph."""
     before = None
     while before != (kinds := [node.op_type for node in model.graph.node]):
         before, model = kinds, apply(model, stage)
@@ -129,7 +137,10 @@ def apply_until_still(model: Model, stage: str) -> Model:
 
 
 def with_borders(model: Model) -> Model:
-    """A copy in which the borders of binary layers are -1, as FINN reads them, for an execution before `binary`."""
+    """Returns a copy of a graph in which the padding of binary layers is -1, so that it can be executed.
+
+    Before the stage `binary` the graph says that it is 0, while FINN treats it as -1.
+    """
     import numpy as np
     from onnx import helper
     from qonnx.core.datatype import DataType
@@ -159,7 +170,7 @@ def with_borders(model: Model) -> Model:
 
 
 def execute(model: Model, images: Array) -> Array:
-    """The logits of images, one at a time; (n, c, h, w) -> (n, classes)."""
+    """Executes a graph on images (n, c, h, w), one at a time; returns the logits (n, classes)."""
     import numpy as np
     from qonnx.core.onnx_exec import execute_onnx
 
@@ -169,7 +180,10 @@ def execute(model: Model, images: Array) -> Array:
 
 
 def random_images(metadata: dict[str, str], count: int) -> Array:
-    """Images as the host makes them of normalised ones: whole numbers, float32."""
+    """Returns random images as the host would give them to the FPGA: integers, stored as float32.
+
+    metadata: that of the file, which has the input's shape, datatype and scale.
+    """
     import numpy as np
 
     shape = [int(size) for size in metadata["input_shape"].strip("[]").split(",")]
@@ -180,9 +194,9 @@ def random_images(metadata: dict[str, str], count: int) -> Array:
 
 
 def outside(model: Model) -> tuple[list[Any], list[Any]]:
-    """Operations that are no hardware layers: (those of the host, those left over).
+    """Returns the operations that are not hardware layers: (those that the host computes, all others).
 
-    The host's are a transpose of the images, and, at the logits, their step and their bias.
+    The host transposes the images at the input, and multiplies and adds constants at the logits.
     """
     hosts: list[Any] = []
     reader = model.find_consumer(model.graph.input[0].name)
@@ -197,7 +211,10 @@ def outside(model: Model) -> tuple[list[Any], list[Any]]:
 
 
 def estimate(model: Model, part: str, fps: float, clock: float) -> dict[str, float]:
-    """FINN's estimates of a partition, folded for so many images a second; `clock` in MHz."""
+    """Returns FINN's estimates of resources and speed for a partition, as name -> number.
+
+    part: the FPGA; fps: images per second, for which FINN chooses how much runs in parallel; clock: in MHz.
+    """
     from finn.analysis.fpgadataflow.dataflow_performance import dataflow_performance
     from finn.transformation.fpgadataflow.annotate_cycles import AnnotateCycles
     from finn.transformation.fpgadataflow.set_folding import SetFolding
@@ -219,16 +236,20 @@ def estimate(model: Model, part: str, fps: float, clock: float) -> dict[str, flo
 
 
 class Report:
-    """Prints a line for each stage, and remembers whether one differed or left something outside."""
+    """The printed table of stages; `failed` is True if a stage differed or left an operation outside the partition.
+
+    images: those on which each graph is executed; tolerance: the allowed difference, as a share of the largest logit;
+    folder: where the graphs are saved.
+    """
 
     def __init__(self, model: Model, images: Array, tolerance: float, folder: Path) -> None:
         self.images, self.folder, self.failed = images, folder, False
         self.expected = execute(model, images)
         self.allowed = tolerance * max(1.0, float(abs(self.expected).max()))
-        print(f"{'stage':<12} {'largest difference':>18}  outside the dataflow (the host's in brackets)", flush=True)
+        print(f"{'stage':<12} {'largest difference':>18}  outside the partition (in brackets: on the host)", flush=True)
 
     def stage(self, name: str, model: Model, *, hardware: bool = False) -> None:
-        """Executes the graph as it is behind a stage, saves it, and prints its line."""
+        """Executes and saves the graph after a stage, and prints its line; hardware: also list operations outside."""
         model.save(str(self.folder / f"{name}.onnx"))
         difference = float(abs(execute(model, self.images) - self.expected).max())
         text = ""
@@ -242,7 +263,7 @@ class Report:
 
 
 def flow(path: Path, options: argparse.Namespace, folder: Path) -> bool:
-    """Every stage of a file, with its line; whether all is the same and inside one partition."""
+    """Runs all stages on a file; returns whether all logits agree and all operations are in one partition."""
     from finn.transformation.fpgadataflow.create_dataflow_partition import CreateDataflowPartition
     from qonnx.core.modelwrapper import ModelWrapper
     from qonnx.custom_op.registry import getCustomOp
@@ -250,7 +271,9 @@ def flow(path: Path, options: argparse.Namespace, folder: Path) -> bool:
     model = ModelWrapper(str(path))
     metadata = {entry.key: entry.value for entry in model.model.metadata_props}
     if metadata.get("flavor") != "finn" or metadata.get("input_datatype") not in ("INT8", "BIPOLAR"):
-        raise SystemExit(f"{path} takes no whole numbers: write it with `bnn-itrd export --to finn`")
+        raise SystemExit(
+            f"{path} is not a file for FINN with integer inputs: write one with bnn-itrd export RUN --to finn"
+        )
     report = Report(model, random_images(metadata, options.images), options.tolerance, folder)
     for stage in ("read", "pooled", "lowered"):
         report.stage(stage, model := apply(model, stage))
@@ -261,7 +284,7 @@ def flow(path: Path, options: argparse.Namespace, folder: Path) -> bool:
     report.stage("partitioned", parent, hardware=True)
     partitions = parent.get_nodes_by_op_type("StreamingDataflowPartition")
     if len(partitions) != 1:
-        print(f"{len(partitions)} dataflow partitions, and FINN builds one")
+        print(f"{len(partitions)} dataflow partitions, but FINN can build only one")
         return False
     file = getCustomOp(partitions[0]).get_nodeattr("model")
     inside = apply(ModelWrapper(file), "narrowed")
@@ -279,7 +302,7 @@ def flow(path: Path, options: argparse.Namespace, folder: Path) -> bool:
 
 
 def source_of(package: str) -> Path | None:
-    """The folder of a package, without importing it; None where it is not installed."""
+    """Returns the folder of a package without importing the package; None if it is not installed."""
     try:
         found = importlib.util.find_spec(package)
     except ModuleNotFoundError:
@@ -289,26 +312,32 @@ def source_of(package: str) -> Path | None:
 
 
 def _positive(text: str) -> float:
+    """Returns an option's value as a positive number. Raises ArgumentTypeError if it is none."""
     if not 0 < (number := float(text)) < float("inf"):
         raise argparse.ArgumentTypeError(f"it must be positive, got {text}")
     return number
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Runs the script with command line arguments (None: those of the process); returns the exit status."""
     p = argparse.ArgumentParser("finn_flow.py", description="Take a file for FINN through FINN's own Python steps.")
-    p.add_argument("file", type=Path, help="what `bnn-itrd export --to finn` wrote")
+    p.add_argument("file", type=Path, help="a file that bnn-itrd export --to finn wrote")
     p.add_argument("--images", type=int, default=2, help="random images to compare, 2 by default")
-    p.add_argument("--tolerance", type=_positive, default=1e-5, help="of the largest logit, 1e-5 by default")
-    p.add_argument("--part", default="xczu7ev-ffvc1156-2-e", help="the FPGA; that of a ZCU104 by default")
-    p.add_argument("--fps", type=_positive, default=500.0, help="images a second to fold for, 500 by default")
-    p.add_argument("--clock", type=_positive, default=100.0, help="MHz, 100 by default")
-    p.add_argument("--out", type=Path, help="a folder for the graph behind each stage and the partition's")
+    p.add_argument(
+        "--tolerance",
+        type=_positive,
+        default=1e-5,
+        help="allowed difference, as a share of the largest logit; 1e-5 by default",
+    )
+    p.add_argument("--part", default="xczu7ev-ffvc1156-2-e", help="the FPGA, by default that of the board ZCU104")
+    p.add_argument("--fps", type=_positive, default=500.0, help="images per second to reach, 500 by default")
+    p.add_argument("--clock", type=_positive, default=100.0, help="clock in MHz, 100 by default")
+    p.add_argument("--out", type=Path, help="a folder for the graphs after each stage and that of the partition")
     options = p.parse_args(argv)
     if options.images < 1:
         p.error(f"--images must be at least 1, got {options.images}")
     if not options.file.is_file():
-        p.error(f"there is no file {options.file}")
+        p.error(f"there is no file {options.file}: bnn-itrd export RUN --to finn writes one")
     source, qonnx = source_of("finn.transformation"), source_of("qonnx.transformation")
     if source is None or qonnx is None:
         missing = "FINN" if source is None else "qonnx"
@@ -317,7 +346,8 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.out or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        # FINN reads both when it is imported; the first is the folder of its checkout, around src/finn/transformation.
+        # FINN reads both variables when it is imported. The first is the folder of its checkout, which contains
+        # src/finn/transformation.
         os.environ.setdefault("FINN_ROOT", str(source.parents[2]))
         os.environ.setdefault("FINN_BUILD_DIR", scratch)
         warnings.filterwarnings("ignore")

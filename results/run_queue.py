@@ -1,11 +1,12 @@
-"""The queue of a folder of results: which runs it shall hold, the command of each, and what is missing.
+"""Manages the folder of published results: it lists the planned trainings that are missing, and prints their commands.
 
     python results/run_queue.py [results] [--device gpu] [--commands] [--keep]
 
-Prints the runs that are not there yet. `--commands` prints their commands alone, for a shell: each is resumable, so
-``python results/run_queue.py --device gpu --commands | bash`` may be stopped and called again. `--keep` copies what is
-finished from runs/ (the small files: see `KEPT`; and half-precision weights where the queue says so) and writes
-QUEUE.md and the table of README.md anew.
+The plan is queue.yaml in the folder. Without options the script prints the trainings that the folder does not have yet.
+`--commands` prints only their commands, for a shell. Each can be continued, so
+``python results/run_queue.py --device gpu --commands | bash`` may be stopped and called again. `--keep` copies the
+finished ones from runs/ into the folder: small files, and half-precision weights if the queue asks for them. It also
+writes QUEUE.md and the table in README.md anew.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ from bnn_itrd.runs.half_precision import save_half_precision
 
 __all__ = ["KEPT", "Block", "Run", "command", "configuration", "done", "keep", "main", "minutes", "read", "render"]
 
-# What a folder of results holds of a run; not the curves as a picture (the CSV has them), nor files for other runtimes.
-# comparison.json comes last: a run that has it is there with all its files, even if the copying is interrupted.
+# The files of a training that are copied into the results. The picture of the curves is left out, because metrics.csv
+# has its numbers. comparison.json is copied last, so a folder that has it is complete.
 KEPT = ("config.yaml", "environment.json", "metrics.csv", "student.onnx", "teacher.onnx", "comparison.json")
-# Start, compilation, export and validation of one run, roughly.
+# A rough time for a run's start, compilation, export and validation.
 _FIXED_MINUTES = 1.0
 _TRAINING_IMAGES = 50_000
 _CLASSES = {"cifar10": 10, "cifar100": 100}
@@ -45,7 +46,12 @@ _CLASSES = {"cifar10": 10, "cifar100": 100}
 
 @dataclass(frozen=True)
 class Run:
-    """One training: `name` is its folder under results/ and runs/; fields: over the recipe's; weights: kept too."""
+    """One planned training.
+
+    name: its folder in results/ and in runs/; member: the network of the recipe that is trained; images_per_s: the
+    assumed speed; root: the data set's file; teacher: the name of another entry of the queue, None if there is none;
+    fields: configuration fields that replace the recipe's; weights: whether its weights are copied into the results.
+    """
 
     name: str
     recipe: str
@@ -60,7 +66,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Block:
-    """Runs that belong together, in order; device: gpu or cpu."""
+    """A section of the queue: planned trainings in order, with a title and the reason for them; device: gpu or cpu."""
 
     title: str
     why: str
@@ -69,6 +75,10 @@ class Block:
 
 
 def _runs(entry: dict[str, Any], images_per_s: float, paths: dict[str, str]) -> Iterator[Run]:
+    """Yields the trainings of an entry of queue.yaml, one for each seed.
+
+    images_per_s: the speed if the entry has none; paths: data set's name -> its file.
+    """
     data = entry["name"].partition("-")[0]
     for seed in entry["seeds"]:
         yield Run(
@@ -85,9 +95,13 @@ def _runs(entry: dict[str, Any], images_per_s: float, paths: dict[str, str]) -> 
 
 
 def read(path: Path) -> list[Block]:
-    """The blocks of a queue.yaml. Raises UserError: no such file, not a queue, a name or teacher that does not fit."""
+    """Reads a queue.yaml and returns its blocks.
+
+    Raises UserError if the file is missing or not a queue, two trainings have the same name, or a teacher does not come
+    before its student.
+    """
     if not path.is_file():
-        raise UserError(f"no {path}: is it a folder of results with a queue?")
+        raise UserError(f"there is no {path}: name a folder of results that has one")
     try:
         tree = yaml.safe_load(path.read_text())
         blocks = [
@@ -106,12 +120,13 @@ def read(path: Path) -> list[Block]:
         if run.name in seen:
             raise UserError(f"{path}: two runs are called {run.name}")
         if run.teacher is not None and run.teacher not in seen:
-            raise UserError(f"{path}: {run.name} needs its teacher {run.teacher} to come before it")
+            raise UserError(f"{path}: {run.name} needs its teacher {run.teacher}: put that before it")
         seen.add(run.name)
     return blocks
 
 
 def _arguments(run: Run) -> list[str]:
+    """Returns the arguments of `bnn-itrd train` for a planned training."""
     teacher = [] if run.teacher is None else [f"--teacher=runs/{run.teacher}/teacher"]
     return [
         run.recipe,
@@ -125,13 +140,13 @@ def _arguments(run: Run) -> list[str]:
 
 
 def command(run: Run) -> str:
-    """The run's shell command."""
+    """Returns the shell command of a planned training."""
     return shlex.join(["bnn-itrd", "train", *_arguments(run)])
 
 
 @cache
 def configuration(run: Run) -> RunConfig:
-    """What the command trains. Raises UserError where the command would be refused."""
+    """Returns the configuration of a planned training. Raises UserError if its command would be refused."""
     recipe, *rest = _arguments(run)
     config, _ = run_config("train", "", recipes.read(recipe), rest, extra={"out": "", "member": ""})
     member_config(config, run.member)
@@ -139,7 +154,7 @@ def configuration(run: Run) -> RunConfig:
 
 
 def minutes(run: Run) -> float:
-    """Expected length: images to train on, over the assumed speed, and what every run costs besides."""
+    """Returns the minutes that a training should take, from its number of images and the assumed speed."""
     config = configuration(run)
     member = member_config(config, run.member)
     stage = 0 if member.scheme is None else member.scheme.first_stage_epochs
@@ -151,7 +166,7 @@ def minutes(run: Run) -> float:
 
 
 def done(run: Run, results: Path) -> bool:
-    """Whether the folder of results holds the run, trained to its end."""
+    """Returns whether the folder of results has a training, with all its epochs."""
     path = results / run.name / "comparison.json"
     if not path.is_file():
         return False
@@ -163,13 +178,14 @@ def done(run: Run, results: Path) -> bool:
 
 
 def _epochs(run: Run) -> int:
+    """Returns the number of epochs of a planned training, without those of a first stage."""
     return member_config(configuration(run), run.member).train.epochs
 
 
 def keep(run: Run, runs: Path, results: Path) -> bool:
-    """Copies a finished run's small files into the results; False where it is not finished.
+    """Copies the files of a finished training from `runs` to `results`; returns False if it is not finished.
 
-    Raises UserError where the run was trained with other settings than the queue's.
+    Raises UserError if it was trained with other settings than the queue's.
     """
     source = runs / run.name / run.member
     if not (source / "comparison.json").is_file() or not (source / "metrics.csv").is_file():
@@ -189,13 +205,13 @@ def keep(run: Run, runs: Path, results: Path) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Whole or not at all."""
+    """Copies a file atomically: completely or not at all."""
     content = source.read_bytes()
     write_file(target, lambda file: file.write(content))
 
 
 def _strange(run: Run, path: Path) -> list[str]:
-    """A line for each setting of a run's config.yaml that is not the queue's."""
+    """Returns a line for each setting in a config.yaml that differs from the planned training."""
     if not path.is_file():
         return [f"no {path.name}"]
     given = to_dict(member_config(configuration(run), run.member))
@@ -203,14 +219,14 @@ def _strange(run: Run, path: Path) -> list[str]:
         saved = dict(yaml.safe_load(path.read_text()))
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not the configuration of a run: {error}") from error
-    # What auto chose is in the run's folder alone.
+    # Which precision auto chose is known only from the run's folder.
     if given["train"]["precision"] == "auto" and isinstance(saved.get("train"), dict):
         given["train"]["precision"] = saved["train"].get("precision")
     return differences({key: value for key, value in saved.items() if key in given}, given)
 
 
 def render(blocks: Sequence[Block], results: Path) -> str:
-    """QUEUE.md: every run in order, its state, its expected minutes and its command."""
+    """Returns the text of QUEUE.md: each planned training with its state, expected minutes and command."""
     runs = [run for block in blocks for run in block.runs]
     finished = sum(done(run, results) for run in runs)
     lines = [
@@ -219,9 +235,9 @@ def render(blocks: Sequence[Block], results: Path) -> str:
         "Made from queue.yaml by `python results/run_queue.py --keep`; without it the script prints what is missing. "
         f"{finished} of {len(runs)} runs are done.",
         "",
-        "Minutes are expected ones: images over the speed that queue.yaml says, and one minute for start, compilation "
-        "and export. Every command is resumable and writes to runs/; teachers stay there, as students of the same "
-        "teacher need its weights.",
+        "The minutes are estimates: the number of images divided by the speed in queue.yaml, and one minute for start, "
+        "compilation and export. Every command can be stopped and called again, and writes to runs/. Teachers stay "
+        "there, because students of the same teacher need its weights.",
     ]
     for block in blocks:
         total = sum(minutes(run) for run in block.runs)
@@ -237,16 +253,20 @@ _TABLE = re.compile(r"(<!-- bnn-itrd compare results/\* --markdown -->\n)(?:\|.*
 
 
 def table(readme: str, folders: Sequence[Path]) -> str:
-    """The README with its table made anew, below the comment that names the command."""
+    """Returns the text of README.md with its table replaced by a new one.
+
+    readme: the text, in which a comment with the command stands above the table; folders: those of the results.
+    """
     return _TABLE.sub(lambda match: match[1] + markdown_table(summarise_runs(folders)) + "\n", readme)
 
 
 def _update(blocks: Sequence[Block], runs: Path, results: Path) -> None:
+    """Copies all newly finished trainings into the results, and writes QUEUE.md and README.md anew."""
     for run in (run for block in blocks for run in block.runs):
         try:
             if not done(run, results) and keep(run, runs, results):
                 print(f"kept {results / run.name}")
-        except UserError as error:  # one that is odd must not cost the others
+        except UserError as error:  # a faulty one must not keep the others from being copied
             print(f"run_queue: {error}", file=sys.stderr)
     text = render(blocks, results)
     write_file(results / "QUEUE.md", lambda file: file.write(text.encode()))
@@ -258,6 +278,7 @@ def _update(blocks: Sequence[Block], runs: Path, results: Path) -> None:
 
 
 def _started(run: Run, runs: Path) -> str:
+    """Returns how far a training is, as text; '-' if it has not begun."""
     path = runs / run.name / run.member / "metrics.csv"
     if not path.is_file():
         return "-"
@@ -265,12 +286,12 @@ def _started(run: Run, runs: Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints what is missing, or the commands for it; see the module. 2 on input that does not fit."""
-    p = parser("python results/run_queue.py", "The runs that a folder of results does not hold yet.")
-    p.add_argument("results", nargs="?", default="results", help="folder of results, with queue.yaml")
+    """Runs the script with command line arguments (None: those of the process); returns 0, or 2 on wrong input."""
+    p = parser("python results/run_queue.py", "List the planned runs that a folder of results does not have yet.")
+    p.add_argument("results", nargs="?", default="results", help="folder of results with a queue.yaml")
     p.add_argument("--runs", default="runs", help="folder of the runs")
-    p.add_argument("--device", default=None, help="only those meant for it: gpu or cpu")
-    p.add_argument("--commands", action="store_true", help="print the commands alone")
+    p.add_argument("--device", default=None, help="only runs planned for gpu, or for cpu")
+    p.add_argument("--commands", action="store_true", help="print only the commands")
     p.add_argument("--keep", action="store_true", help="copy finished runs into the results and rewrite its tables")
     try:
         args = parse(p, list(sys.argv[1:] if argv is None else argv))
@@ -294,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ]
         print_table(rows, f"{len(missing)} of {len(chosen)} runs are missing")
     else:
-        print(f"all {len(chosen)} runs are there")
+        print(f"all {len(chosen)} planned runs are done")
     return 0
 
 

@@ -16,18 +16,18 @@ from helpers import write_npz
 
 # A test machine has few cores, and tests of several processes share them: waiting threads must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# A table or a sentence is one line, unless a test is about the width; pytest-xdist would give its workers another.
+# The terminal is wide, so that a printed row or sentence is one line; pytest-xdist's workers would have another width.
 os.environ["COLUMNS"] = "250"
 if not Path("/dev/nvidiactl").exists():
-    # Triton reads it when it is imported, and later: its kernels are run on the CPU, operation by operation. What
-    # torch.compile makes for a CPU is C++, here and in the processes that tests begin: it is as without.
+    # Without a GPU, Triton interprets its kernels on the CPU. It reads this variable when it is imported and later.
+    # torch.compile is not affected, because for a CPU it makes C++.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Two test files run at a time: with a thread for every core in each, they would wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The files that take longest begin first, and many short ones end: two run at a time, and neither is left over alone.
-# By the number of their tests, xdist's own order, those with few long ones would be last.
+# The files that take longest begin first: two files run at a time, and with short ones at the end neither process waits
+# long for the other. xdist's own order, by the number of tests, would put files with few but long tests last.
 _LONG = [
     "test_two_processes.py", "test_sweep.py", "test_run_command.py", "test_evaluate_and_predict.py",
     "test_deployment_targets.py", "test_recipes_train.py", "test_campaign.py", "test_squad_runs.py", "test_training.py",
@@ -42,15 +42,15 @@ _LONG = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sorts the files by `_LONG`; within a file the tests stay in their order."""
+    """Puts the files of `_LONG` first, in that order; within a file the tests keep their order."""
     place = {name: i for i, name in enumerate(_LONG)}
     items.sort(key=lambda item: place.get(item.path.name, len(_LONG)))
 
 
 def pytest_runtest_setup() -> None:
-    """Shares PyTorch's table of translations among the exports of a process: made for each, it is half of their time.
+    """Makes the exports of a process share PyTorch's table of ONNX translations, which takes half of an export's time.
 
-    The table is wrapped once some test has loaded it, so that tests without an export do not load it here.
+    The table is shared as soon as some test has loaded it; tests without an export do not load it.
     """
     module = sys.modules.get("torch.onnx._internal.exporter._registration")
     registry = getattr(module, "ONNXRegistry", None)
@@ -63,7 +63,7 @@ def pytest_runtest_setup() -> None:
         key = (*args, *sorted(kwargs.items()))
         if key not in tables:
             tables[key] = make(*args, **kwargs)
-        table = copy.copy(tables[key])  # an export registers its own translations
+        table = copy.copy(tables[key])  # a copy, because an export registers its own translations in it
         table.functions = {target: list(found) for target, found in table.functions.items()}
         return table
 
@@ -73,13 +73,16 @@ def pytest_runtest_setup() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """96 training and 48 test images of 8x8, 3 classes, in the form `--data.root` takes."""
+    """Returns the path of a data set for `--data.root`: 96 training and 48 test images of 8x8 in 3 classes."""
     return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
 
 
 @pytest.fixture(scope="session")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The native library, compiled with the address and undefined-behaviour sanitizers."""
+    """Returns the path of the native library, compiled with the address and undefined-behaviour sanitizers.
+
+    A test that uses it is skipped if the compiler has no sanitizers.
+    """
     if why := why_no_sanitizers():
         pytest.skip(why)
     return compile_sanitized(tmp_path_factory.mktemp("sanitized"))
@@ -87,7 +90,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs `bnn-itrd ARGS` in a process of its own."""
+    """Returns a function that runs `bnn-itrd ARGS` in a separate process and returns the finished process."""
 
     def run(*args: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

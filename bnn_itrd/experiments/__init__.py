@@ -1,1 +1,1 @@
-"""Experiments with several runs: sweeps, linear probes, and tables."""
+"""Code for experiments with several trained networks: sweeps, linear probes, figures, and tables."""

@@ -1,4 +1,4 @@
-"""A figure of several trainings, from their metrics.csv: accuracy over minutes, ReCU's tau, sign flips.
+"""A script that draws several trainings in one figure: accuracy over minutes or epochs, ReCU's tau, and sign flips.
 
 python -m bnn_itrd.experiments.curves results/cifar10-resnet20-* --out curves.png [--epochs]
 """
@@ -27,21 +27,25 @@ Row = dict[str, Any]
 
 
 def minutes_curve(rows: Sequence[Row]) -> list[Point]:
-    """Returns (minutes of training, top-1) for the epochs with an evaluation; every epoch gets the median's length.
+    """Returns (minutes of training until its end, top-1 in percent) for each epoch that ended with an evaluation.
 
-    On a machine with other work some epochs take longer, which says nothing about the training.
+    rows: those of metrics.csv. Every epoch counts as long as the median epoch, because other work on the machine makes
+    some epochs longer, which says nothing about the training.
     """
     minutes = statistics.median(row["seconds"] for row in rows) / 60
     return [(minutes * row["epoch"], row["top1"]) for row in rows if row["top1"] is not None]
 
 
 def _first_stage_epochs(config: dict[str, Any]) -> int:
-    """Returns the epochs of a first stage, which metrics.csv does not contain."""
+    """Returns the number of epochs of the first stage of two-stage training, 0 without it; metrics.csv omits them."""
     return int((config.get("scheme") or {}).get("first_stage_epochs") or 0)
 
 
 def tau_curve(config: dict[str, Any], epochs: int) -> list[Point]:
-    """Returns (epoch, tau at its end) for a network with ReCU's weights; [] for another."""
+    """Returns (epoch, ReCU's tau at its end) for a network whose weights are binarised by ReCU; [] for any other.
+
+    config: that of the network's folder; epochs: the number of epochs, without those of a first stage.
+    """
     from bnn_itrd.quant import recu_tau
 
     scheme = config.get("scheme") or {}
@@ -53,19 +57,25 @@ def tau_curve(config: dict[str, Any], epochs: int) -> list[Point]:
 
 
 def epochs_curve(rows: Sequence[Row], before: int = 0) -> list[Point]:
-    """Returns (epoch, top-1) for the epochs with an evaluation; before: epochs of a first stage, which are added."""
+    """Returns (epoch, top-1 in percent) for each epoch that ended with an evaluation.
+
+    rows: those of metrics.csv; before: the number of epochs of a first stage, which is added to each epoch.
+    """
     return [(before + row["epoch"], row["top1"]) for row in rows if row["top1"] is not None]
 
 
 def _flips(rows: Sequence[Row], before: int) -> list[Point]:
+    """Returns (epoch, percent of binary weights whose sign flipped in it), where metrics.csv has that number."""
     return [(before + row["epoch"], row["sign_flips"]) for row in rows if row.get("sign_flips") is not None]
 
 
 def plot_runs(folders: Sequence[Path], path: Path, *, epochs: bool = False) -> Path:
-    """Writes a PNG with a panel for each quantity that some run recorded; epochs: plot accuracy over epochs.
+    """Draws trained networks as curves in a PNG: accuracy, ReCU's tau and sign flips, each in a panel of its own.
 
-    Folders that differ only in ``-s<seed>`` are lines of one colour. Epochs of a first stage are counted. Returns the
-    path. Raises UserError on a folder without a run.
+    folders: those of the networks. path: the PNG, which is returned. epochs: True: accuracy is drawn over epochs, of
+    which those of a first stage are part; False: over minutes. A quantity that no network recorded has no panel.
+    Folders whose names differ only in ``-s<seed>`` get the same colour. Raises UserError if a folder has no
+    metrics.csv and config.yaml.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -112,13 +122,13 @@ def plot_runs(folders: Sequence[Path], path: Path, *, epochs: bool = False) -> P
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draws the runs in the given folders; returns 0, or 2 on wrong input."""
+    """Runs the script with command line arguments (None: those of the process); returns 0, or 2 on wrong input."""
     from bnn_itrd.config.parse import parse, parser
 
     p = parser("python -m bnn_itrd.experiments.curves", "Draw curves of several trained networks from metrics.csv.")
-    p.add_argument("folders", nargs="+", help="folders with metrics.csv and config.yaml")
-    p.add_argument("--out", required=True, help="PNG file")
-    p.add_argument("--epochs", action="store_true", help="plot accuracy over epochs, not minutes")
+    p.add_argument("folders", nargs="+", help="folders of trained networks, with metrics.csv and config.yaml")
+    p.add_argument("--out", required=True, help="the PNG file to write")
+    p.add_argument("--epochs", action="store_true", help="draw accuracy over epochs instead of minutes")
     try:
         args = parse(p, list(sys.argv[1:] if argv is None else argv))
         print(plot_runs([Path(folder) for folder in args.folders], Path(args.out), epochs=args.epochs))

@@ -1,4 +1,4 @@
-"""The grid of a sweep: it makes points, each of which is one training, from ``--grid FIELD=A,B`` and ``--methods``."""
+"""Functions that turn the options of a sweep, ``--grid FIELD=A,B`` and ``--methods``, into a list of trainings."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _SEED, _WEIGHT = "train.seed", "scheme.weight"
 
 @dataclass(frozen=True)
 class Axis:
-    """A field of the configuration and its values, as they were written."""
+    """One ``--grid FIELD=A,B`` of a sweep: a field of the configuration, and its values as they were written."""
 
     field: str
     values: tuple[str, ...]
 
     @property
     def student(self) -> str | None:
-        """The student that the field belongs to; None if it concerns all students."""
+        """Returns the name of the student that the field belongs to; None if it is a field of all students."""
         return self.field.split(".")[1] if self.field.startswith("students.") else None
 
 
 @dataclass(frozen=True)
 class Point:
-    """One training of a sweep: a student with one value of each axis.
+    """One training of a sweep: a student, with one value for each field of the grid.
 
-    row: the point's name without the seed, the same for all seeds of a method; teacher: its teacher's name; fields: the
-    values of the axes, field -> value as written.
+    name: also its folder's name; row: the name without the seed, which all seeds of a method share; teacher: its
+    teacher's name; student: the student's name in the configuration; fields: field of the grid -> value as written.
     """
 
     name: str
@@ -54,31 +54,37 @@ class Point:
 
     @property
     def seed(self) -> int:
+        """Returns the seed of the student's training."""
         return self.config.train.seed
 
     @property
     def member(self) -> MemberConfig:
+        """Returns the settings of the student's training, named as this point."""
         return dataclasses.replace(member_config(self.config, self.student), name=self.name)
 
     @property
     def named(self) -> frozenset[str]:
-        """The addresses of the user's own code in the configuration."""
+        """Returns the addresses of a user's own code (``package.module:Name``) that the configuration contains."""
         return named_addresses(to_dict(self.config))
 
     @property
     def trains_teacher(self) -> bool:
+        """Returns whether the sweep has to train a teacher for this student, because it needs one and none is given."""
         return self.config.teacher is None and self.member.needs_teacher
 
     @property
     def teacher_member(self) -> MemberConfig:
-        """The settings of its teacher's training, without those of students alone, so that points share a teacher."""
+        """Returns the settings of its teacher's training.
+
+        Fields of the network that only students use are left out, so that students that differ in them share a teacher.
+        """
         made = member_config(self.config, "teacher")
         shared = NetworkConfig(made.network.name, made.network.width, teacher_shortcut=made.network.teacher_shortcut)
         return dataclasses.replace(made, network=shared)
 
 
 def _split(text: str) -> list[str]:
-    """Splits a text at the commas outside brackets: ``{a: 1, b: 2},3`` has two values."""
+    """Splits a text at its commas, except those inside brackets: ``{a: 1, b: 2},3`` gives two values."""
     parts, depth, start = [], 0, 0
     for i, character in enumerate(text):
         depth += (character in "[{(") - (character in "]})")
@@ -89,7 +95,7 @@ def _split(text: str) -> list[str]:
 
 
 def parse_axis(text: str) -> Axis:
-    """Parses an axis. Raises UserError: no field, an unknown field, no value, an empty value.
+    """Parses one ``--grid`` option, FIELD=A,B. Raises UserError if the field is unknown or a value is empty.
 
     >>> parse_axis("train.seed=0,1,2")
     Axis(field='train.seed', values=('0', '1', '2'))
@@ -104,16 +110,17 @@ def parse_axis(text: str) -> Axis:
         raise UserError(f"--grid {field} is empty: give it values, {field}=A,B")
     found = _split(values)
     if "" in found:
-        raise UserError(f"--grid {field} has an empty value in {values!r}")
+        raise UserError(f"--grid {field} has an empty value in {values!r}: remove a comma")
     return Axis(field, tuple(found))
 
 
 def student_trees(methods: Sequence[str] | None, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the students to compare: the recipe's, or a plain one and one for each of the named distillers.
+    """Returns the students that a sweep compares, as the nested dict of the configuration field `students`.
 
-    If the recipe has a student with a distiller's name, that student is used, with its options. A user's own distiller
-    is given by its address; its student has the name of its column, ``mypkg.losses:Mine`` -> Mine.
-    Raises UserError on an unknown or repeated name.
+    methods: the names after ``--methods``; None: the recipe's students. For names there is one student without a
+    distiller, called plain, and one for each name; if the recipe has a student of that name, its options are used. A
+    user's own distiller is named by its address, and its student by the part after the colon: ``mypkg.losses:Mine`` ->
+    Mine. recipe: the recipe as a nested dict. Raises UserError on an unknown or repeated name.
     """
     own = recipe.get("students", to_dict(RunConfig())["students"])
     if methods is None:
@@ -129,17 +136,23 @@ def student_trees(methods: Sequence[str] | None, recipe: Mapping[str, Any]) -> d
     if repeated := [name for name in students if students.count(name) > 1]:
         raise UserError(f"--methods names {repeated[0]} more than once")
     if PLAIN in students:
-        raise UserError(f"--methods: a distiller called {PLAIN} would take the place of the plain student: rename it")
+        raise UserError(f"--methods: {PLAIN} is the name of the student without a distiller: rename your distiller")
     own = own if isinstance(own, Mapping) else {}
     trees = {name: own.get(column_of(name)) or {name: {}} for name in names}
     for name, tree in trees.items():
         if is_address(name) and name not in tree:
-            raise UserError(f"--methods {name}: the recipe has a student {column_of(name)} without it: rename one")
+            raise UserError(
+                f"--methods {name}: the recipe's student {column_of(name)} does not use it: rename one of them"
+            )
     return {PLAIN: {}, **{column_of(name): tree for name, tree in trees.items()}}
 
 
 def _labels(axes: Sequence[Axis]) -> dict[str, str]:
-    """Returns a short name for each field: the shortest end of its dotted name that no other axis has."""
+    """Returns a short name for the field of each axis, as field -> name.
+
+    It is the last word of the field, ``lr`` for ``train.lr``. If two fields end with the same word, they get more
+    words: ``train_lr`` and ``teacher_train_lr``.
+    """
     labels = {}
     for axis in axes:
         parts = axis.field.split(".")
@@ -150,15 +163,17 @@ def _labels(axes: Sequence[Axis]) -> dict[str, str]:
 
 
 def _part(label: str, value: str) -> str:
-    label = "" if label.split("_")[-1] == "name" else label  # for network.name: resnet8, not nameresnet8
+    """Returns a field's short name and a value as a part of a folder's name, with _ for characters bad in paths."""
+    label = "" if label.split("_")[-1] == "name" else label  # so that network.name gives resnet8 and not nameresnet8
     return label + re.sub(r"[^A-Za-z0-9._+]+", "_", value).strip("_")
 
 
 def _check_axes(axes: Sequence[Axis], students: Mapping[str, Any]) -> None:
+    """Raises UserError if a field is given twice, or belongs to a student that the sweep does not have."""
     fields = [axis.field for axis in axes]
     for axis in axes:
         if fields.count(axis.field) > 1:
-            raise UserError(f"--grid {axis.field} is given more than once: give all its values at once")
+            raise UserError(f"--grid {axis.field} is given more than once: give all its values in one")
         if axis.student is not None and axis.student not in students:
             raise unknown(f"student in --grid {axis.field}:", axis.student, students)
 
@@ -172,17 +187,19 @@ def make_points(
     teacher_per_seed: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> list[Point]:
-    """Returns all points, ordered by seed first, so that all methods have the same number of seeds if a sweep stops.
+    """Returns the trainings of a sweep: each student with each combination of the values of the axes.
 
-    An axis of one student's field applies to that student only. argv: fields that replace the recipe's. A point's name
-    consists of the weights' binariser (of binary students), the student, the other axes and the seed (``recu-kd-s1``),
-    so it does not change when the grid grows. teacher_per_seed: train a teacher for each seed. say: see `run_config`.
-    Raises UserError: no student, an unknown field or student, a value that is not allowed, two points of one name.
+    All trainings with the first seed come first, so that the methods have equally many seeds if the sweep is stopped. A
+    field of one student is varied for that student only. recipe, students: as nested dicts; argv: options that replace
+    fields of the recipe; teacher_per_seed: True: a teacher for each seed; say: as in `run_config`.
+    The name of a point consists of the binariser of the weights (of binary students), the student, the values and the
+    seed (``recu-kd-s1``); it does not change when the grid grows. Raises UserError if there are no students, a field or
+    student is unknown, a value is not allowed, or two points have the same name.
     """
     tree = {**recipe, "students": dict(students)}
     base, _ = run_config("sweep", "", tree, argv, extra={})
     if not base.students:
-        raise UserError("the grid is empty: the recipe has no students, and no --methods are named")
+        raise UserError("the grid is empty: the recipe has no students: name some with --methods")
     _check_axes(axes, base.students)
     labels = _labels([axis for axis in axes if axis.field not in (_SEED, _WEIGHT)])
     order = sorted(axes, key=lambda axis: axis.field != _SEED)
@@ -201,7 +218,7 @@ def make_points(
     seen: set[str] = set()
     for point in points:
         if point.name in seen:
-            raise UserError(f"two points of the grid are called {point.name}: is a value there twice?")
+            raise UserError(f"two trainings of the grid are called {point.name}: is a value given twice?")
         seen.add(point.name)
     return points
 
@@ -209,6 +226,10 @@ def make_points(
 def _point(
     student: str, fields: dict[str, str], labels: Mapping[str, str], config: RunConfig, teacher_per_seed: bool
 ) -> Point:
+    """Returns one training of a sweep.
+
+    fields: field of the grid -> value; labels: field -> its short name, from which the training's name is made.
+    """
     if teacher_per_seed:
         config = dataclasses.replace(
             config, teacher_train=dataclasses.replace(config.teacher_train, seed=config.train.seed)

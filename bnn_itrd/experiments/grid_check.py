@@ -1,4 +1,4 @@
-"""Checks of a grid's points before any training: networks, distillers and teachers must fit each other."""
+"""A check of all trainings of a sweep before the first one begins: networks, teachers and distillers must fit."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ __all__ = ["check_points"]
 
 
 def check_points(points: Sequence[Point], *, trust: bool = False) -> dict[DataConfig, ImageData]:
-    """Checks all points and returns their data sets. Raises UserError, naming the point, if its training would fail.
+    """Checks all points (trainings) of a sweep and returns the data sets that they use.
 
-    Each network and distiller is built once on the meta device, without memory or arithmetic. trust: allow importing
-    code that only a given teacher's folder names.
+    Each network and distiller is built once on the meta device, where tensors have no memory. trust: True: a user's
+    code may be imported though only the folder of a given teacher names it. Raises UserError, with the point's name, if
+    its training would fail.
     """
     check = _Check(trust)
     for point in points:
@@ -42,20 +43,27 @@ def check_points(points: Sequence[Point], *, trust: bool = False) -> dict[DataCo
 
 
 def _given_key(config: RunConfig) -> tuple[Any, ...]:
-    """Returns a key that is different for different given teachers."""
+    """Returns the fields that tell which given teacher a configuration uses, as the key of a dict."""
     return (config.teacher, config.teacher_weights, config.teacher_normalization, config.data)
 
 
 class _Check:
+    """The check of a sweep's points (its trainings), one after the other; it keeps what several points share.
+
+    data: loaded data sets; sizes: sizes of networks' outputs; distillers: built distillers; teachers: the settings of
+    the teachers to train, by name; given: given teachers, on the meta device.
+    """
+
     def __init__(self, trust: bool) -> None:
         self.trust = trust
         self.data: dict[DataConfig, ImageData] = {}
         self.sizes: dict[tuple[Any, ...], Sizes] = {}
         self.distillers: dict[tuple[Any, ...], dict[str, nn.Module]] = {}
         self.teachers: dict[str, MemberConfig] = {}
-        self.given: dict[tuple[Any, ...], nn.Module] = {}  # on the meta device, without their values
+        self.given: dict[tuple[Any, ...], nn.Module] = {}
 
     def point(self, point: Point) -> None:
+        """Checks one training of a sweep: loads its data, builds its networks. Raises UserError if it would fail."""
         config, member = point.config, point.member
         if config.fabric.devices > 1 or config.fabric.num_nodes > 1:
             raise UserError("a sweep runs in one process: leave fabric.devices and fabric.num_nodes at 1")
@@ -83,14 +91,20 @@ class _Check:
         )
 
     def _fits(self, member: MemberConfig, field: str) -> None:
+        """Raises UserError if augmentation or batch size do not suit the data; field: their group in messages."""
         data = self.data[member.data]
         check_augmentation(member.train, shape=data.input_shape, labels=data.train.labels, field=field)
         size, images = member.train.batch_size, len(data.train)
         if size > images:
-            raise UserError(f"{field}.batch_size {size} is larger than the {counted(images, 'training image')}")
+            raise UserError(
+                f"{field}.batch_size {size} is larger than the {counted(images, 'training image')}: give a smaller one"
+            )
 
     def _sizes(self, member: MemberConfig) -> Sizes:
-        """Returns the sizes of a network's outputs; a network with two training stages is built for both."""
+        """Returns the sizes of a network's logits, representation and maps, found by building it without memory.
+
+        For two-stage training the networks of both stages are built.
+        """
         key = (member.network, member.scheme, member.data)
         if key not in self.sizes:
             data, scheme = self.data[member.data], member.scheme
@@ -100,7 +114,7 @@ class _Check:
         return self.sizes[key]
 
     def _teacher(self, point: Point) -> Sizes:
-        """Returns the output sizes of the point's teacher, which is given or will be trained."""
+        """Returns the sizes of logits, representation and maps of a training's teacher, also before that is trained."""
         config = point.config
         if config.teacher is not None:
             key = _given_key(config)
@@ -114,5 +128,7 @@ class _Check:
         member = point.teacher_member
         self._fits(member, "teacher_train")
         if lines := differences(to_dict(self.teachers.setdefault(point.teacher, member)), to_dict(member)):
-            raise UserError(f"two different teachers would be called {point.teacher}: {'; '.join(lines)}")
+            raise UserError(
+                f"two different teachers would be called {point.teacher}; they differ in {'; '.join(lines)}"
+            )
         return self._sizes(member)

@@ -1,4 +1,4 @@
-"""A linear probe: a linear classifier trained on a frozen network's representation of another data set."""
+"""The linear probe, which rates a network's features by training a linear classifier on them, often on other data."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from bnn_itrd.models import evaluation_mode, observe
 
 __all__ = ["linear_probe", "probe_data", "representations"]
 
-# ITU-R 601 luma, with which exported files turn colour into grey too.
+# The weights of red, green and blue in a grey image (ITU-R 601). Exported files use the same.
 _LUMA = (0.299, 0.587, 0.114)
 
 
 def probe_data(known: Mapping[str, Any], given: Mapping[str, Any]) -> ImageData:
-    """Loads the data set of the command line in the size of the network's input.
+    """Loads the data set that the command line names, with images of the size that the network takes.
 
-    known: the network's identity; given: the `DataConfig` fields of the command line, which include `name`, so that an
-    address in it is trusted. Raises UserError if the images cannot be brought to that size, and as `load_data` does.
+    known: the settings stored in the network's checkpoint; given: the `DataConfig` fields of the command line, among
+    them `name`. If the name is the address of a user's code, that is imported, because the user gave it. Raises
+    UserError if the images cannot have that size, and as `load_data` does.
     """
     height, width = known["input_shape"][1:]
     fields = dict(given)
@@ -46,9 +47,10 @@ def probe_data(known: Mapping[str, Any], given: Mapping[str, Any]) -> ImageData:
 
 
 def _normalised_as_trained(images: Tensor, data: ImageData, known: Mapping[str, Any]) -> Tensor:
-    """Returns images (n, c, h, w) in the network's normalisation and number of channels instead of the data's."""
+    """Converts images (n, c, h, w) from the data's normalisation and number of channels to the network's."""
 
     def channels(values: Any) -> Tensor:
+        """Returns numbers per channel as a tensor (c, 1, 1)."""
         return torch.tensor(values, dtype=torch.float32, device=images.device)[:, None, None]
 
     pixels = images * channels(data.std) + channels(data.mean)
@@ -65,7 +67,10 @@ def _normalised_as_trained(images: Tensor, data: ImageData, known: Mapping[str, 
 def representations(
     model: nn.Module, split: Split, data: ImageData, known: Mapping[str, Any], *, batch_size: int = 256
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Returns the representations of all images of a split, float32 (n, d), and the labels (n,), in eval mode."""
+    """Returns a network's representations of all images of a split, float32 (n, d), and their labels (n,).
+
+    The network runs in eval mode. data: the data set of the split; known: the settings stored in its checkpoint.
+    """
     device = next(model.parameters()).device
     features, labels = [], []
     observed = observe(model)
@@ -82,14 +87,18 @@ def representations(
 def linear_probe(
     model: nn.Module, known: Mapping[str, Any], data: ImageData, *, c: float = 1.0, max_iterations: int = 1000
 ) -> dict[str, Any]:
-    """Trains a multinomial logistic regression on standardised features by L-BFGS, which finds the one optimum of
+    """Trains a linear classifier on a network's representation of a data set, and returns its accuracy.
+
+    It is multinomial logistic regression; L-BFGS finds the minimum over W and b of
 
         sum_i cross-entropy(W z_i + b, y_i) + |W|^2 / (2 c)
 
-    z: features with mean 0 and variance 1 over the training images (a constant feature is 0). known: the network's
-    identity (input_shape, mean, std). Images are not augmented. Returns plain values, among them top1 (test) and
-    train_top1 in percent, loss (test) and train_loss as mean cross-entropy in nats.
-    Raises UserError: c <= 0, max_iterations < 1, training labels of one class, a test class without training images.
+    z: the features with mean 0 and variance 1 over the training images. known: the settings stored in the network's
+    checkpoint (input_shape, mean, std). Images are not augmented. The result has, among other entries, top1 (on test
+    images) and train_top1 in percent, loss (test) and train_loss as mean cross-entropy in nats, and whether L-BFGS
+    `converged`.
+    Raises UserError if c <= 0, max_iterations < 1, the features are not finite, the training images are all of one
+    class, or a class has test images but no training images.
     """
     for name, value in (("c", c), ("max_iterations", max_iterations)):
         if not value > 0:
@@ -103,18 +112,18 @@ def linear_probe(
     train, train_labels = representations(model, data.train, data, known)
     test, test_labels = representations(model, data.test, data, known)
     if not (np.isfinite(train).all() and np.isfinite(test).all()):
-        raise UserError(f"the network's representation of {data.name} is not finite")
+        raise UserError(f"the network's representation of {data.name} is not finite: look at it with bnn-itrd evaluate")
     if len(np.unique(train_labels)) < 2:
-        raise UserError(f"{data.name} must have training images of at least two classes")
+        raise UserError(f"all training images of {data.name} are of one class: a linear probe needs two or more")
     if absent := sorted(set(test_labels.tolist()) - set(train_labels.tolist())):
         raise UserError(
             f"{data.name} has test images of class {data.classes[absent[0]]!r}, but no training image of it"
         )
-    # For two classes scikit-learn fits only the difference w of their rows: |W|^2 is then |w|^2 / 2.
+    # For two classes scikit-learn fits only the difference w of the two rows of W, with |W|^2 = |w|^2 / 2.
     regression = LogisticRegression(C=c if len(np.unique(train_labels)) > 2 else 2 * c, max_iter=max_iterations)
     classifier = make_pipeline(StandardScaler(), regression)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the result has `converged`
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the result says so in `converged`
         classifier.fit(train, train_labels)
     iterations = int(np.max(regression.n_iter_))
     return {

@@ -1,4 +1,4 @@
-"""Mean and spread over seeds, and whether a difference is larger than the spread: Welch's t-test."""
+"""Statistics of a sweep: mean and standard deviation over seeds, and Welch's t-test between methods."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 __all__ = ["Welch", "method_statistics", "std_interval", "table_cells", "table_notes", "welch"]
 
 LEVEL = 0.05
-LARGER, WITHIN, CANNOT = "larger than the spread", "within the spread", "not to be told"
+LARGER, WITHIN, CANNOT = "larger than the spread", "within the spread", "cannot be tested"
 
 
 @dataclass(frozen=True)
 class Welch:
-    """The results of Welch's t-test: t, degrees of freedom, two-sided p."""
+    """The result of Welch's t-test: t, degrees of freedom, and the two-sided p value."""
 
     t: float
     df: float
@@ -24,16 +24,17 @@ class Welch:
 
     @property
     def verdict(self) -> str:
+        """Returns the result in words, for a table: whether p is below 0.05."""
         return LARGER if self.p < LEVEL else WITHIN
 
 
 def welch(a: Sequence[float], b: Sequence[float]) -> Welch | None:
-    """Returns Welch's t-test of mean(a) - mean(b), for samples (n,), (m,) of different variances (Welch 1947).
+    """Computes Welch's t-test of mean(a) - mean(b) for samples of n and m values of any variances (Welch 1947).
 
-        t = (mean a - mean b) / sqrt(u + v)      u = var a / n, v = var b / m, with n - 1 and m - 1
+        t = (mean a - mean b) / sqrt(u + v)      u = var a / n, v = var b / m, sample variances
         df = (u + v)^2 / (u^2 / (n - 1) + v^2 / (m - 1))
 
-    It is None if it cannot be computed: a sample has fewer than two values, or neither has any spread.
+    Returns None if a sample has fewer than two values, or if all values within each sample are equal.
 
     >>> round(welch([90.0, 91.0, 92.0], [88.0, 89.0, 90.0]).t, 3)
     2.449
@@ -51,7 +52,13 @@ def welch(a: Sequence[float], b: Sequence[float]) -> Welch | None:
 
 
 def std_interval(n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Returns the confidence interval of the true standard deviation divided by that of a normal sample of n values."""
+    """Returns the confidence interval of the ratio (true standard deviation / that of a sample of n values).
+
+    The values are assumed to be normally distributed.
+
+    >>> [round(end, 2) for end in std_interval(3)]
+    [0.52, 6.28]
+    """
     from scipy.stats import chi2
 
     low, high = chi2.ppf([(1 + confidence) / 2, (1 - confidence) / 2], n - 1)
@@ -59,9 +66,10 @@ def std_interval(n: int, confidence: float = 0.95) -> tuple[float, float]:
 
 
 def _reference_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], reference: str) -> str:
-    """Returns the row with which another is compared: the reference method in the same setting, or the named row.
+    """Returns the name of the row of a sweep's table with which another row is compared; "" if there is none.
 
-    A name of both a student and a row means the student, unless there is no other student.
+    reference: the user's choice. If it names a row, that row is returned; if a student, then that student's row with
+    the same values of the grid. A name of both means the student, unless there is no other student.
     """
     students = {other["student"] for other in rows}
     if reference in {other["row"] for other in rows} and (reference not in students or len(students) == 1):
@@ -75,12 +83,13 @@ def _reference_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], ref
 
 
 def method_statistics(results: Sequence[Mapping[str, Any]], reference: str) -> list[dict[str, Any]]:
-    """Returns a row per method and setting, in the order of the results, with top-1 on the test images in percent.
+    """Returns statistics over seeds: a dict for each method and setting, in the order of the results.
 
-    results: mappings with row, student, fields (without the seed), seed, and top1, which is None before the end of the
-    training. A row has row, student, fields, seeds, top1 (a list), mean, std (of the sample, n - 1; None with fewer
-    than two values), and the comparison with the row of the reference, a student or a row by name: difference (of the
-    means), t, df, p, verdict; each is None if it cannot be computed.
+    results: dicts with row, student, fields (without the seed), seed, and top1: the percentage on the test images, None
+    if the training is not finished. reference: the student or row with which the others are compared.
+    Each dict of the result has row, student, fields, seeds, planned (the number of trainings), top1 (a list), mean, and
+    std (with n - 1; None for fewer than two values). The comparison is in reference (the name of a row), difference
+    (of the means), t, df, p and verdict; each is None if it cannot be computed.
     """
     rows: dict[str, dict[str, Any]] = {}
     for result in results:
@@ -117,12 +126,12 @@ def method_statistics(results: Sequence[Mapping[str, Any]], reference: str) -> l
 
 
 def table_notes(table: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns notes on what can and cannot be concluded from the numbers of a table."""
+    """Returns sentences for the user: how to read a table of `method_statistics`, and what it does not show."""
     counts = [len(row["top1"]) for row in table if row["top1"]]
     tested = [row for row in table if row["p"] is not None]
     lines = ["Top-1 of the last epoch on the test images; ± is the sample standard deviation over seeds (n - 1)."]
     if counts and min(counts) < 2:
-        lines.append("With a single seed there is no spread, and a difference says nothing about the method.")
+        lines.append("With a single seed the spread is not known, so a difference may be due to chance.")
     if tested:
         lines.append(
             f"Differences are compared with the spread by Welch's t-test; '{LARGER}' is p < {LEVEL:g}, two-sided. The "
@@ -142,12 +151,12 @@ def table_notes(table: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"them would still be expected to be '{LARGER}'."
             )
     if any(len(row["top1"]) < row["planned"] for row in table):
-        lines.append("Some runs are missing; their rows have fewer seeds.")
+        lines.append("Some trainings are missing; their rows have fewer seeds.")
     return lines
 
 
 def table_cells(table: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Returns the table as text, for the terminal and Markdown."""
+    """Returns the table of `method_statistics` as rows of text (column -> cell), for the terminal and Markdown."""
 
     def cell(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)

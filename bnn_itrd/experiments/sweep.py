@@ -1,4 +1,4 @@
-"""A sweep: it trains every point of a grid in a folder of its own, skips finished points, and records failed ones."""
+"""The class that runs a sweep: it trains every point of a grid in its own folder, and goes on if one of them fails."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ __all__ = ["Sweep", "reference_of"]
 
 
 def reference_of(points: Sequence[Point], wanted: str | None = None) -> str:
-    """Returns the student or row with which the others are compared: by default the plain student.
+    """Returns the name of the student or table row with which a sweep's table compares the others.
 
-    A grid with a single student has its first row as reference. Raises UserError on a name that the grid does not have.
+    It is `wanted` if that is given, otherwise the first student without a teacher, or the first student; if there is
+    only one student, its first row. Raises UserError if `wanted` is neither a student nor a row of the sweep.
     """
     students = list(dict.fromkeys(p.student for p in points))
     rows = list(dict.fromkeys(p.row for p in points))
@@ -50,9 +51,9 @@ def reference_of(points: Sequence[Point], wanted: str | None = None) -> str:
 
 
 def _in_one_precision(points: Sequence[Point], out: Path) -> tuple[list[Point], list[str]]:
-    """Returns the points with 'auto' replaced by a precision, and lines about it.
+    """Replaces the precision 'auto' by one choice for all trainings; returns (points, lines that explain the choice).
 
-    If a training of the sweep exists already, its precision is used for all points.
+    If some training of the sweep has begun before, its precision is used.
     """
     open_ones = [p for p in points if p.config.train.precision == "auto"]
     students = [folder for p in open_ones for folder in (out / p.name, out / p.name / FIRST_STAGE)]
@@ -64,11 +65,13 @@ def _in_one_precision(points: Sequence[Point], out: Path) -> tuple[list[Point], 
 
 
 class Sweep:
-    """Trains points in a folder: call `check`, which raises the errors of all points, and then `run`.
+    """A sweep: it trains a list of points (a student with one choice of the grid's values) in the folder `out`.
 
-    Each different teacher is trained once, in DIR/teachers/NAME; a point is trained in DIR/NAME, which has a
-    result.json when it is done. sweep.json, sweep.csv and sweep.md are written whenever the state of a point changes.
-    trust: allow importing code that only a given teacher's folder names.
+    Call `check` first, which finds errors in all points before any training, and then `run`. A point is trained in
+    OUT/NAME, which has a result.json when it is done. Each different teacher is trained once, in OUT/teachers/NAME.
+    The tables sweep.json, sweep.csv and sweep.md are written whenever the state of a point changes.
+    recipe: the recipe's name; reference: see `reference_of`; trust: True: a user's code may be imported though only the
+    folder of a given teacher names it.
     """
 
     def __init__(self, points: Sequence[Point], out: Path, *, recipe: str, reference: str, trust: bool = False) -> None:
@@ -83,7 +86,7 @@ class Sweep:
         self._deadline: float | None = None
 
     def check(self) -> None:
-        """Builds every point on the meta device, and checks its folder. Raises UserError, naming the point."""
+        """Checks all trainings of the sweep before the first begins. Raises UserError, with the name of a wrong one."""
         self._data = check_points(self.points, trust=self.trust)
         for point in self.points:
             try:
@@ -92,6 +95,7 @@ class Sweep:
                 raise UserError(f"{point.name}: {error}") from error
 
     def _check_folder(self, point: Point) -> None:
+        """Raises UserError if the folder of a training, or of its teacher, has results of other settings."""
         data = data_identity(self._data[point.config.data])
         done, last = read_result(self.out / point.name), self.out / point.name / "last.pt"
         given = {**to_dict(point.member), **data}
@@ -108,13 +112,12 @@ class Sweep:
         if point.trains_teacher and teacher.exists():
             matching_state(teacher, {**to_dict(point.teacher_member), **data})
 
-    # ---- training
-
     def run(self, say: Callable[[str], None] = print) -> dict[str, Any]:
-        """Trains the points that are not done; returns the contents of sweep.json. A failing point is recorded there.
+        """Runs the trainings of the sweep that are not done yet, and returns the content of sweep.json.
 
-        say: a function called with each line of output. Raises UserError if another process works in the folder,
-        Unfinished if ``train.max_seconds`` are over.
+        If a training fails, its error is recorded there and the next one begins. say: a function called with each
+        line of output. Raises UserError if another process works in the folder, Unfinished if ``train.max_seconds``
+        have passed: the same command then continues.
         """
         limits = [p.config.max_seconds for p in self.points if p.config.max_seconds is not None]
         self._deadline = time.monotonic() + min(limits) if limits else None
@@ -122,6 +125,7 @@ class Sweep:
             return self._run(say)
 
     def _run(self, say: Callable[[str], None]) -> dict[str, Any]:
+        """Does the work of `run` in the locked folder."""
         for point in self.points:
             result = read_result(self.out / point.name)
             state = "waiting" if result is None else "done"
@@ -133,7 +137,7 @@ class Sweep:
         done = sum(record["state"] == "done" for record in self.records.values())
         for line in self._notes:
             say(line)
-        say(f"{counted(len(self.points), 'point')}, {done} done before")
+        say(f"{counted(len(self.points), 'training')} in this sweep, {done} of them already done")
         self._write()
         for i, point in enumerate(waiting):
             self.records[point.name]["state"] = "running"
@@ -148,17 +152,18 @@ class Sweep:
                 self.records[point.name] = point_record(point, "waiting", None)
                 self._write()
                 raise
-            except Exception as error:  # the other points are trained in any case
+            except Exception as error:  # whatever the error is, the other points are trained
                 message = _error_text(error)
                 self.records[point.name] = point_record(point, "failed", None, message)
                 say(f"{i + 1}/{len(waiting)} {point.name} failed: {message}")
-                # The failed training may have left hooks on its teacher, which is loaded again.
+                # The failed training may have left hooks on its teacher, so the next point has to load it again.
                 self._teachers.pop(self._teacher_key(point), None)
             self._write()
         self._check_teachers()
         return self._write()
 
     def _fabric(self, point: Point, precision: str) -> Fabric:
+        """Returns the Fabric that runs a training in a precision. Raises UserError if it has several processes."""
         key = (point.config.fabric, precision)
         if key not in self._fabrics:
             self._fabrics[key] = make_fabric(point.config.fabric, precision=precision)
@@ -167,11 +172,13 @@ class Sweep:
         return self._fabrics[key]
 
     def _teacher_key(self, point: Point) -> str:
+        """Returns the key of a training's teacher in `_teachers`; trainings with the same teacher have the same key."""
         config = point.config
         given = (config.teacher, config.teacher_weights, config.teacher_normalization, config.data)
         return point.teacher if config.teacher is None else str(given)
 
     def _teacher(self, point: Point) -> Member:
+        """Returns the teacher of a training, which is loaded or trained if needed. Raises UserError if that failed."""
         key = self._teacher_key(point)
         if key not in self._teachers and key not in self._failed_teachers:
             try:
@@ -185,7 +192,7 @@ class Sweep:
         return self._teachers[key]
 
     def _find_teacher(self, point: Point) -> None:
-        """Loads the point's teacher if it is given, or was trained here to its end."""
+        """Loads the teacher of a training into `_teachers`, if it is given or was trained to its end before."""
         key, config, data = self._teacher_key(point), point.config, self._data[point.config.data]
         if key in self._teachers:
             return
@@ -196,10 +203,11 @@ class Sweep:
         folder, member = self.out / "teachers" / point.teacher, point.teacher_member
         if (folder / "last.pt").exists():
             state = matching_state(folder / "last.pt", {**to_dict(member), **data_identity(data)})
-            if state["epoch"] == member.train.epochs:  # its training is finished
+            if state["epoch"] == member.train.epochs:  # finished
                 self._teachers[key] = load_teacher(str(folder), None, data, trust=trust)
 
     def _make_teacher(self, point: Point) -> Member:
+        """Loads the teacher of a training if it exists, and otherwise trains it; returns it."""
         self._find_teacher(point)
         if (found := self._teachers.get(self._teacher_key(point))) is not None:
             return found
@@ -208,6 +216,7 @@ class Sweep:
         return train_member(member, data, None, fabric=fabric, out=folder, deadline=self._deadline)
 
     def _train(self, point: Point) -> dict[str, Any]:
+        """Runs one training, writes its result.json, and returns the content, with test accuracies in percent."""
         data, member = self._data[point.config.data], point.member
         identity = {**to_dict(member), **data_identity(data)}
         teacher = None
@@ -235,7 +244,7 @@ class Sweep:
         return result
 
     def _check_teachers(self) -> None:
-        """Marks points as failed whose results were learned from another teacher than this sweep's."""
+        """Marks finished trainings as failed if the teacher they learned from is not this sweep's teacher any more."""
         hashes: dict[str, str] = {}
         for point in self.points:
             key = self._teacher_key(point)
@@ -248,8 +257,10 @@ class Sweep:
                 self.records[point.name] = point_record(point, "failed", None, message)
 
     def _write(self) -> dict[str, Any]:
+        """Writes the tables of the sweep; returns the content of sweep.json."""
         return write_sweep(self.out, list(self.records.values()), recipe=self.recipe, reference=self.reference)
 
 
 def _error_text(error: Exception) -> str:
+    """Returns an error as one line for the user; the name of its class is left out of a UserError."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""The files of a sweep: a result.json for each point, and the table of all in sweep.json, sweep.md and sweep.csv."""
+"""Functions for a sweep's files: result.json of each training, and the tables sweep.json, sweep.md and sweep.csv."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["point_record", "read_result", "write_sweep"]
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """Returns the contents of result.json in a point's folder; None if the point is not done.
+    """Reads result.json from the folder of one training of a sweep; None if it is missing: the training is not done.
 
-    Raises UserError on a file that is not such a result.
+    Raises UserError if the file is damaged or of another kind.
     """
     path = folder / "result.json"
     if not path.is_file():
@@ -32,11 +32,15 @@ def read_result(folder: Path) -> dict[str, Any] | None:
             return dict(result)
     except (ValueError, KeyError, TypeError):
         pass
-    raise UserError(f"{path} is not the result of a sweep: remove it to train this point again")
+    raise UserError(f"{path} is not the result of a training in a sweep: remove it to train that again")
 
 
 def point_record(point: Point, state: str, result: dict[str, Any] | None, error: str | None = None) -> dict[str, Any]:
-    """Returns a point's entry in sweep.json; state: waiting, running, done or failed; result: of a finished one."""
+    """Returns the entry of one training in sweep.json.
+
+    state: 'waiting', 'running', 'done' or 'failed'; result: the content of its result.json, None if it is not done;
+    error: why it failed.
+    """
     known = {} if result is None else result
     teacher = None
     if point.member.needs_teacher:
@@ -55,7 +59,10 @@ def point_record(point: Point, state: str, result: dict[str, Any] | None, error:
 
 
 def write_sweep(out: Path, records: Sequence[dict[str, Any]], *, recipe: str, reference: str) -> dict[str, Any]:
-    """Writes sweep.json, sweep.md and sweep.csv into `out`; returns the contents of sweep.json."""
+    """Writes the tables of a sweep, sweep.json, sweep.md and sweep.csv, into `out`; returns the content of sweep.json.
+
+    records: entries of `point_record`; recipe: the recipe's name; reference: the student or row to compare with.
+    """
     table = method_statistics(records, reference)
     lines = table_notes(table)
     value = {
@@ -74,7 +81,7 @@ def write_sweep(out: Path, records: Sequence[dict[str, Any]], *, recipe: str, re
 
 
 def _csv(records: Sequence[dict[str, Any]]) -> str:
-    """Returns a CSV text with a line per point and a column for each axis."""
+    """Returns sweep.csv as text: a line for each training, with a column for each field of the grid."""
     fields = dict.fromkeys(field for record in records for field in record["fields"])
     columns = ["name", "row", "student", *fields, "seed", "state", "top1", "top5", "loss", "epochs", "seconds", "error"]
     text = io.StringIO()

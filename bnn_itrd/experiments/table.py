@@ -1,4 +1,4 @@
-"""One table of several runs, from their comparison.json: a row per network and method, with means over seeds."""
+"""Functions that make one table of several runs from their comparison.json, with means over seeds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ from bnn_itrd.runs.comparison_file import read_comparison
 
 __all__ = ["markdown_table", "summarise_runs"]
 
-# The accuracy in points by which two evaluations of one teacher, with different students, may differ.
+# The largest difference, in percentage points, between two evaluations of the same teacher on the same images.
 _SAME_TEACHER = 0.05
 
 
 @dataclass(frozen=True)
 class _Trained:
-    """One trained network; own: its own folder or its run's was given, False if it is only a student's reference."""
+    """One trained network of a comparison.json, with what decides to which row of the table it belongs.
+
+    device: that of the training; split: 'val' if the best epoch was chosen on held-out images, else 'test'; last, best:
+    top-1 in percent; own: False for a teacher that a student's folder lists only to compare with it; model: its entry
+    in the file.
+    """
 
     data: str
     network: str
@@ -38,10 +43,12 @@ class _Trained:
 
     @property
     def group(self) -> tuple[Any, ...]:
+        """Returns what networks of the same row have in common: everything but the seed and the results."""
         return (self.data, self.network, self.method, self.epochs, self.device, self.split)
 
 
 def _read(folder: Path) -> dict[str, Any]:
+    """Returns the content of a folder's comparison.json, or of the file itself. Raises UserError without one."""
     path = folder / "comparison.json" if folder.is_dir() else folder
     if not path.is_file():
         raise UserError(f"no comparison.json in {folder}: is it the folder of a finished run?")
@@ -49,7 +56,10 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _method(folder: Path, data: str, model: dict[str, Any]) -> str:
-    """Returns the method, from a folder's name <data>-<network>-<method>[-<variant>][-e<epochs>][-val][-s<seed>]."""
+    """Returns a network's method, with its variant, as its folder's name tells it; otherwise the network's name.
+
+    Folders are called <data>-<network>-<method>[-<variant>][-e<epochs>][-val][-s<seed>].
+    """
     rest = folder.resolve().name.removeprefix(f"{data}-{model['network']}-")
     rest = re.sub(r"(-e\d+)?(-val)?(-s\d+)?$", "", rest)
     same = rest == model["name"] or rest.startswith(f"{model['name']}-")
@@ -57,6 +67,7 @@ def _method(folder: Path, data: str, model: dict[str, Any]) -> str:
 
 
 def _device(model: dict[str, Any]) -> str:
+    """Returns the device on which a network was trained, as text."""
     device = (model.get("trained_on") or {}).get("device")
     if device is None:
         return "-"
@@ -64,13 +75,14 @@ def _device(model: dict[str, Any]) -> str:
 
 
 def _epochs(model: dict[str, Any], config: dict[str, Any], *, is_teacher: bool) -> int | None:
-    """Returns the number of epochs, including those of a first stage, which the curve does not have."""
+    """Returns a network's number of epochs with those of a first stage of two-stage training, which `epochs` omits."""
     epochs: int | None = model.get("epochs")
     first = 0 if is_teacher else (config.get("scheme") or {}).get("first_stage_epochs") or 0
     return None if epochs is None else epochs + first
 
 
 def _trained(folder: Path, comparison: dict[str, Any]) -> list[_Trained]:
+    """Returns the networks of a comparison; folder: where it was found, whose name may tell the method."""
     data = (comparison.get("dataset") or {}).get("name") or ""
     config = comparison.get("config") or {}
     models = comparison["models"]
@@ -84,7 +96,7 @@ def _trained(folder: Path, comparison: dict[str, Any]) -> list[_Trained]:
         last, best = model["top1_last"], model.get("top1_best")
         split = model.get("best_split") or "test"
         if split == "val":
-            # Settings are chosen on the held-out images, before anyone looks at the test accuracy.
+            # The accuracy on held-out images is shown, because settings are chosen by it and not by the test accuracy.
             last = model["curve"][-1]["test_top1"]
         result.append(
             _Trained(
@@ -105,7 +117,7 @@ def _trained(folder: Path, comparison: dict[str, Any]) -> list[_Trained]:
 
 
 def _mean_and_deviation(values: Sequence[float | None], form: str = "{:.2f}") -> str:
-    """Returns mean and sample standard deviation as text; a single value alone, or '-' if one is missing."""
+    """Returns "mean ± sample standard deviation" as text; for one value only that, and '-' if a value is None."""
     known = [value for value in values if value is not None]
     if len(known) < len(values) or not known:
         return "-"
@@ -114,10 +126,12 @@ def _mean_and_deviation(values: Sequence[float | None], form: str = "{:.2f}") ->
 
 
 def _mean(values: Sequence[float | None], form: str) -> str:
+    """Returns the mean as text, '-' if a value is None."""
     return _mean_and_deviation(values, form).partition(" ")[0]
 
 
 def _row(group: Sequence[_Trained]) -> dict[str, Any]:
+    """Returns the table's row for networks that differ only in their seeds: column -> value."""
     first = group[0]
     seeds = ", ".join("?" if t.seed is None else str(t.seed) for t in group)
     models = [t.model for t in group]
@@ -140,17 +154,17 @@ def _row(group: Sequence[_Trained]) -> dict[str, Any]:
 
 
 def summarise_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Summarises runs: a row per method, network, epochs and device, with mean ± sample deviation over its seeds.
+    """Returns the rows of a table of several runs: one for each method, network, number of epochs and device.
 
-    Every trained network counts once, although a student's folder also has its teacher's numbers. The last epoch comes
-    before the best, which was chosen on the same images. Networks trained with held-out images (data.val_fraction) have
-    rows of their own, with the accuracy on those. Raises UserError on a folder without a comparison.json, or with a
-    damaged one.
+    folders: of runs or of single networks, or their comparison.json. A row (column -> value) has means and sample
+    standard deviations over the seeds. Every trained network counts once, although a student's folder also lists its
+    teacher. Networks that were trained with held-out images (data.val_fraction) get separate rows, with the accuracy on
+    those images. Raises UserError if a comparison.json is missing or damaged.
     """
     for folder in folders:
         if not folder.exists():
             raise UserError(f"no comparison.json in {folder}: there is no such folder")
-    # Paths without one (such as the README of results/) are skipped if others have one.
+    # Paths without a comparison.json (such as results/README.md) are skipped if others have one.
     usable = [f for f in folders if f.suffix == ".json" or (f / "comparison.json").is_file()] or list(folders)
     trained = []
     for folder in usable:
@@ -165,7 +179,10 @@ def summarise_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def _own_folder(reference: _Trained, trained: Sequence[_Trained]) -> _Trained:
-    """Returns the same teacher from a folder of its own, which records more; the reference if none was given."""
+    """Returns the same teacher as read from its own folder, which records more; `reference` if that is not given.
+
+    reference: a teacher that a student's folder lists.
+    """
     for one in trained:
         same = (one.data, one.network, one.method) == (reference.data, reference.network, reference.method)
         if same and one.own and abs(one.model["top1_last"] - reference.model["top1_last"]) <= _SAME_TEACHER:
@@ -174,13 +191,15 @@ def _own_folder(reference: _Trained, trained: Sequence[_Trained]) -> _Trained:
 
 
 def _markdown_cell(value: object) -> str:
-    """Returns a value for a cell, escaped so that Markdown and HTML read it as plain text."""
+    """Returns a value as text on one line, escaped so that Markdown and HTML show it as it is."""
     text = " ".join(html.escape(str(value), quote=False).split())
     return re.sub(r"([\\`*|\[\]])", r"\\\1", text)
 
 
 def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Returns rows of the same keys as a Markdown table, with values escaped for Markdown and HTML.
+    """Returns rows (column -> value, the same columns in each) as a Markdown table; "" without rows.
+
+    The first three columns are aligned to the left. Values are escaped for Markdown and HTML.
 
     >>> print(markdown_table([{"method": "kd", "seeds": 3, "top-1 %": 72.9, "bytes": 70}]))
     | method | seeds | top-1 % | bytes |

@@ -1,1 +1,1 @@
-"""Runs: a run is a folder in which networks are trained, from which they are loaded, and where they are compared."""
+"""Code for runs; a run is a folder in which a teacher and its students are trained, stored, and compared."""

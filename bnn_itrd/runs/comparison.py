@@ -1,4 +1,4 @@
-"""The comparison of all networks of a run, and of their exported files, on the same test images."""
+"""Functions that compare all networks of a run, and their exported files, on the same test images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ __all__ = ["as_png", "compare_networks", "evaluate_member"]
 
 
 _MOST_DIFFERENCES = 48
-_TURNS, _TIMING_SECONDS = 15, 15.0  # the turns in which all files are timed; fewer if they take more seconds
+# The files are timed one after the other, 15 times over; fewer times if that takes more than 15 seconds.
+_TURNS, _TIMING_SECONDS = 15, 15.0
 _FPGA_RECIPES = "see check_fpga, and the recipes fpga-resnet18 and fpga-vgg_small"
 
 
@@ -42,11 +43,13 @@ def evaluate_member(
     device: torch.device | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> EvaluatedMember:
-    """Exports a network to every target that can represent it, and compares network and files on the test images.
+    """Exports a trained network to all targets, and compares the network with the files on the test images.
 
-    The images are normalised as in the network's own training, which the files record. If the training ended with an
-    evaluation on the test images, that is used; else the network is evaluated on `device`, the CPU by default. The
-    files run on the CPU with torch's number of threads. tell: a function called with a line before each part.
+    file: the path of its ONNX file; the files of other targets are written beside it. Targets that cannot represent the
+    network are listed in the result. The images are normalised as in the network's own training. If the training ended
+    with an evaluation on the test images, that is used; otherwise the network is evaluated on `device` (None: the CPU).
+    The files run on the CPU with torch's number of threads. tell: a function called with a line before each part of the
+    work. Raises ExportError if the network cannot be exported to ONNX.
     """
     data = shown_as_trained(member.model, data)
     test = _evaluation(member, data, device or torch.device("cpu"), tell)
@@ -69,7 +72,7 @@ def evaluate_member(
 
 
 def _evaluation(member: Member, data: ImageData, device: torch.device, tell: Callable[[str], None]) -> Evaluation:
-    """Returns the evaluation on the test images with which the training ended, or makes one on the device."""
+    """Returns a network's evaluation on the test images: that at the end of its training, or else a new one."""
     if member.fitted is not None and data.val is None:
         return member.fitted.final
     tell(f"{member.name}: PyTorch on {counted(len(data.test), 'test image')}")
@@ -77,7 +80,10 @@ def _evaluation(member: Member, data: ImageData, device: torch.device, tell: Cal
 
 
 def _other_targets(member: Member, data: ImageData, file: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Writes a student for every other target; returns (the files' rows, the targets that fail with their reasons)."""
+    """Exports a student to the targets other than ONNX; returns (the files, the targets that failed with the reasons).
+
+    For a teacher both lists are empty.
+    """
     artefacts: list[dict[str, Any]] = []
     missing: list[dict[str, str]] = []
     if member.method == "teacher":
@@ -100,7 +106,11 @@ def _other_targets(member: Member, data: ImageData, file: Path) -> tuple[list[di
 def _file_row(
     path: Path, target: str, data: ImageData, network_logits: np.ndarray, labels: np.ndarray
 ) -> dict[str, Any]:
-    """Returns the results of a file in its runtime, {} if that is not installed, or its error if it is broken."""
+    """Runs a file on the test images and returns how it agrees with its network, under the keys of comparison.json.
+
+    network_logits: the network's on the same images, (n, classes). The result is {} if the file's runtime is not
+    installed, and has only the key 'error' if the file does not run.
+    """
     runtime = TARGETS[target].runtime
     if runtime is not None and environments.find(runtime) is None:
         return {}
@@ -114,7 +124,7 @@ def _file_row(
 
 
 def _why_not_finn(member: Member, data: ImageData) -> str:
-    """Returns why FINN cannot map the network to an FPGA, or "" if it can."""
+    """Returns why FINN (a compiler for FPGAs) cannot use the network, as text for the user; "" if it can."""
     from bnn_itrd.export.fpga import check_fpga
     from bnn_itrd.quant import BinaryConv2d
 
@@ -132,7 +142,10 @@ def _why_not_finn(member: Member, data: ImageData) -> str:
 
 
 def _speed(measured: Sequence[dict[str, Any]], file: Path, compared: bool) -> list[dict[str, Any]]:
-    """Returns a row per form in which a file was timed, native before stock; compared: with ratios to the teacher."""
+    """Returns the timings of one file: a row with the native library and one without it (the form 'stock').
+
+    measured: the result of `time_files`; compared: True: the rows also have the ratios to the teacher's time.
+    """
     ratios = ("ratio", "ratio_low", "ratio_high") if compared else ()
     return [
         {"form": row["form"], "ms_per_image": row["ms_per_image"], **{key: row[key] for key in ratios}}
@@ -142,7 +155,7 @@ def _speed(measured: Sequence[dict[str, Any]], file: Path, compared: bool) -> li
 
 
 def as_png(split: Split, index: int) -> bytes:
-    """Returns an image of a split as in an evaluation, before the normalisation, as the bytes of a PNG file."""
+    """Returns one image of a split as the bytes of a PNG file, as an evaluation sees it before the normalisation."""
     from PIL import Image
 
     pixels = split.raw(index)
@@ -152,7 +165,10 @@ def as_png(split: Split, index: int) -> bytes:
 
 
 def _differences(entries: Sequence[EvaluatedMember], data: ImageData) -> list[dict[str, Any]]:
-    """Returns test images on which the networks give different classes, at most 48 at even distances."""
+    """Returns test images that the networks do not all put in the same class: at most 48, spread over the test set.
+
+    Each is a dict with index, label, predictions (network's name -> class) and png (base64).
+    """
     if not entries:
         return []
     predictions = torch.stack([e.test.predictions for e in entries])
@@ -181,13 +197,15 @@ def compare_networks(
     device: torch.device | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Compares a teacher (first) and its students: exports, validates and times each.
+    """Exports, evaluates and times the networks of a run, and returns the content of comparison.json.
 
-    files: network's name -> its .onnx file; device, tell: see `evaluate_member`. Latencies are measured in turns in one
-    process. Returns plain values, whose keys docs/reference/run-folder.md describes.
+    members: the teacher first, then its students. files: network's name -> path of its .onnx file, which is written.
+    recipe, environment, config: are copied into the result. device, tell: as in `evaluate_member`. The files' latencies
+    are measured one after the other, several times over, in this process. docs/reference/run-folder.md describes the
+    result's keys.
     """
     entries = [evaluate_member(m, data, files[m.name], device=device, tell=tell) for m in members]
-    tell(f"latency of {len(entries)} ONNX files, in turns")
+    tell(f"latency of {counted(len(entries), 'ONNX file')}, each timed in turn")
     teacher = entries[0] if entries and entries[0].member.method == "teacher" else None
     measured = time_files([e.file for e in entries], repeats=_TURNS, budget=_TIMING_SECONDS)
     speeds = {e.member.name: _speed(measured, e.file, teacher is not None) for e in entries}

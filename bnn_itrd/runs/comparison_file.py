@@ -1,4 +1,4 @@
-"""A reader of comparison.json that checks every field it needs; docs/reference/run-folder.md describes them."""
+"""Functions that read comparison.json and check its fields, which docs/reference/run-folder.md describes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from bnn_itrd.errors import UserError
 
 __all__ = ["best_of_run", "best_student", "read_comparison"]
 
-# The fields of a comparison, of its `dataset`, of its `config`, ...: field -> type; with "?" it may be null or missing.
+# The fields of the file, of its `dataset`, of its `config`, and so on, as field -> type. A field whose type ends with
+# "?" may be null or missing.
 _TOP = {"models": "list", "dataset": "object?", "config": "object?"}
 _DATASET = {"name": "text?"}
 _CONFIG = {"scheme": "object?", "train": "object?", "teacher_train": "object?"}
@@ -40,9 +41,9 @@ _ARTEFACT = {"file": "text", "top1": "number?"}
 
 
 def best_student(models: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the name of the student with the highest top-1 after its last epoch; without students, of the networks.
+    """Returns the name of the student with the highest top-1 after its last epoch.
 
-    models: those of a comparison, at least one.
+    models: the entries of `models` in comparison.json, at least one; if none is a student, all are considered.
 
     >>> rows = [("teacher", "teacher", 99.0), ("recu", "recu", 96.0), ("recu-kd", "recu-kd", 97.0)]
     >>> best_student([dict(zip(("name", "method", "top1_last"), row)) for row in rows])
@@ -53,9 +54,10 @@ def best_student(models: Sequence[Mapping[str, Any]]) -> str:
 
 
 def best_of_run(run: Path, names: Collection[str], *, say: Callable[[str], None]) -> str | None:
-    """Returns the network that a run's folder stands for; say: is called with a line that names it.
+    """Returns the name of the network to use for a command that was given a run's folder with several networks.
 
-    It is `best_student` of those in its comparison.json; None where that has none of them.
+    names: the networks to choose from. It is the one that `best_student` chooses, by the run's comparison.json; None if
+    there is no such file, or it has none of the names. say: a function called with a line that names the choice.
     """
     record = run / "comparison.json"
     rows = read_comparison(record)["models"] if record.is_file() else []
@@ -65,7 +67,7 @@ def best_of_run(run: Path, names: Collection[str], *, say: Callable[[str], None]
     best = best_student(list(known.values()))
     top1 = known[best]["top1_last"]
     why = "" if best == "teacher" else f", the student with the highest top-1 ({top1:.2f} %)"
-    say(f"{run} holds {', '.join(names)}: taken is {best}{why}")
+    say(f"{run} holds {', '.join(names)}: {best} is used{why}")
     return best
 
 
@@ -87,9 +89,12 @@ _KINDS = {
 
 
 def _check(value: object, fields: Mapping[str, str], path: Path, place: str) -> None:
-    """Raises UserError, naming the field, unless `value`, at `place` in the file, is an object with these fields."""
+    """Raises UserError, naming the field, unless a value of the file is a JSON object with the given fields.
+
+    value: the value; fields: field -> type; path: the file; place: where the value is in it (``models[0]``).
+    """
     if not isinstance(value, dict):
-        raise UserError(f"{path} is not a comparison of bnn-itrd: {place or 'the whole'} must be an object")
+        raise UserError(f"{path} is not a comparison of bnn-itrd: {place or 'its content'} must be an object")
     for name, kind in fields.items():
         found, optional = value.get(name), kind.endswith("?")
         if found is None and optional:
@@ -105,16 +110,18 @@ def _check(value: object, fields: Mapping[str, str], path: Path, place: str) -> 
 
 
 def read_comparison(path: Path) -> dict[str, Any]:
-    """Returns the contents of a run's comparison.json, with the fields that this package reads checked.
+    """Reads a run's comparison.json, checks the fields that this package uses, and returns its content.
 
-    Raises UserError, naming the file and the field, if one is missing or has another type.
+    Raises UserError, naming the file and the field, if it is not JSON, or a field is missing or of a wrong type.
     """
     try:
         comparison = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a comparison of bnn-itrd: it cannot be read as JSON: {error}") from error
     if isinstance(comparison, dict) and "task" in comparison:
-        raise UserError(f"{path} compares networks of another task ({comparison['task']}), which have no row here")
+        raise UserError(
+            f"{path} compares networks of another task ({comparison['task']}), which this command cannot show"
+        )
     _check(comparison, _TOP, path, "")
     for name, fields in (("dataset", _DATASET), ("config", _CONFIG)):
         _check(comparison.get(name) or {}, fields, path, name)

@@ -1,4 +1,4 @@
-"""A trained network in half the bytes, to evaluate or to start another training from; not to continue its training."""
+"""A function that stores a trained network with float16 weights, in a checkpoint of about half the size."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ _ATTEMPTS = 8
 
 
 def save_half_precision(source: Path, target: Path) -> None:
-    """Writes a checkpoint with the network alone: a student's latent weights, or all weights of a teacher, as float16.
+    """Reads a checkpoint and writes its network with float16 weights: a teacher's, or a student's latent weights.
 
-    The signs of the binary weights do not change: a weight that rounding takes across its threshold is set to the next
-    float16 on its side. So a student whose scale does not depend on the weights (in ReCU it is learned) stays exactly
-    the same network. A student's full-precision weights stay float32, since rounding them changes signs in later
-    layers, which costs half a point of accuracy. A layer whose signs cannot be kept stays float32 too.
-    Raises UserError if `source` is no network's checkpoint, or a weight is beyond float16's 65,504.
+    The new checkpoint can be evaluated, and another training can start from it, but its own training cannot be
+    continued. The signs of the binary weights do not change: if rounding would change a sign, the next float16 is taken
+    that keeps it. So a student stays exactly the same network if its scale does not depend on the weights (ReCU learns
+    the scale). A student's full-precision weights stay float32, because rounding them changes signs of later layers'
+    inputs, which costs half a point of accuracy. A layer whose signs cannot be kept stays float32 too.
+    Raises UserError if `source` is not a network's checkpoint, or a weight is larger than float16's 65,504.
     """
     model, identity, _ = load_member(source)
     layers = {k: m for k, m in model.named_modules() if isinstance(m, BinaryConv2d | BinaryLinear)}
@@ -44,7 +45,7 @@ def save_half_precision(source: Path, target: Path) -> None:
 
 @torch.no_grad()
 def _same_signs(layer: BinaryConv2d | BinaryLinear) -> Tensor | None:
-    """Returns a layer's weight as float16 with the signs of float32, or None if that fails."""
+    """Returns a layer's weight in float16 with unchanged binary signs; None if that is not found in a few attempts."""
     weight, signs = layer.weight.detach().clone(), layer.binary_weight().signs
     half = weight.half()
     try:
@@ -54,7 +55,7 @@ def _same_signs(layer: BinaryConv2d | BinaryLinear) -> Tensor | None:
             if not wrong.any():
                 return half
             wide = half.float()
-            # A step of one unit in the last place; thresholds are means of a filter, which this hardly changes.
+            # One step to the next float16. It hardly changes a filter's mean, with which a binariser may compare.
             step = signs * (wide.abs() * 2.0**-10).clamp_min(2.0**-24)
             half = torch.where(wrong, wide + step, wide).half()
     finally:

@@ -1,4 +1,4 @@
-"""The identity of a network and its data in a checkpoint, by which a resumed run recognises them."""
+"""Hashes and values that a checkpoint stores of its network and data, so that a resumed run can recognise them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ __all__ = ["data_identity", "layers_hash", "teacher_hash", "weights_hash"]
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Returns the SHA-256, in hex, of the names and values of a network's state dict."""
+    """Returns the SHA-256, as a hexadecimal text, of the names and values in a network's state dict."""
     return tensors_hash(model.state_dict())
 
 
 def teacher_hash(teacher: nn.Module, data: ImageData) -> str:
-    """Returns the hash of a teacher's state dict, with its renormalisation if its training had another mean or std."""
+    """Returns the SHA-256, as a hexadecimal text, of a teacher's state dict and of how its images are renormalised.
+
+    The second part is left out if the teacher was trained with the mean and std of `data`.
+    """
     renormalised = renormalisation(teacher, data)
     state = teacher.state_dict()
     if renormalised is not None:
@@ -31,9 +34,10 @@ def teacher_hash(teacher: nn.Module, data: ImageData) -> str:
 
 
 def layers_hash(model: nn.Module) -> str:
-    """Returns the SHA-256, in hex, of a network's printed layers: their sizes, schemes and padding, not the weights.
+    """Returns the SHA-256, as a hexadecimal text, of a network's architecture as ``repr(model)`` shows it.
 
-    The text of a scheme is added if it has a user's own binarisers, which a layer's text does not distinguish.
+    So it covers the layers' sizes, schemes and padding, but no weights. Since the repr of a layer does not
+    distinguish a user's own binarisers, the repr of a scheme that has some is hashed too.
     """
     schemes = [m.scheme for m in model.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))]
     own = {repr(s) for s in schemes if not all(isinstance(getattr(s, part), str) for part in PARTS)}
@@ -41,7 +45,7 @@ def layers_hash(model: nn.Module) -> str:
 
 
 def data_identity(data: ImageData) -> dict[str, Any]:
-    """Returns what a checkpoint records of its data: values to recognise it by, and its normalisation."""
+    """Returns what a checkpoint records of the data: classes, image shape, number of training images, mean, std."""
     return {
         "classes": list(data.classes),
         "input_shape": list(data.input_shape),

@@ -1,4 +1,4 @@
-"""Functions that load a trained network from a run folder or a checkpoint."""
+"""Functions that load a trained network from a run's folder or from a checkpoint file."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ __all__ = ["find_checkpoint", "load_member", "named_network", "no_such_path"]
 
 
 def _identity(state: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Returns the identity in a network's checkpoint. Raises UserError if the file is not a network's checkpoint."""
+    """Returns the identity in a checkpoint: a dict of the settings, classes and image shape stored with the weights.
+
+    Raises UserError if the file is not a network's checkpoint, or a value in it cannot be right.
+    """
     identity, model = state.get("identity"), state.get("model")
     weights = isinstance(model, dict) and all(isinstance(value, Tensor) for value in model.values())
     if not isinstance(identity, dict) or not weights:
-        raise UserError(f"{file} is not a checkpoint of a network of bnn-itrd")
+        raise UserError(f"{file} is not a checkpoint of a network of bnn-itrd: name a last.pt or best.pt of a run")
     shape, classes = identity.get("input_shape"), identity.get("classes")
     if not _is_shape(shape):
         raise UserError(f"{file}: input_shape must be three whole numbers from 1 to {MOST_PIXELS}, got {shape!r}")
@@ -44,14 +47,18 @@ def _identity(state: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def _is_shape(shape: object) -> bool:
-    """Returns whether a value is a shape (c, h, w) for which a network can be built."""
+    """Returns whether a value is an image shape (c, h, w) of reasonable size."""
     if not isinstance(shape, (list, tuple)) or len(shape) != 3:
         return False
     return all(type(size) is int and 1 <= size <= MOST_PIXELS for size in shape)
 
 
 def _from_identity(identity: dict[str, Any], where: Path, trust: bool | Collection[str]) -> nn.Module:
-    """Returns the untrained network that a checkpoint's identity describes; trust: see `load_member`."""
+    """Builds the untrained network of a checkpoint.
+
+    identity: the settings stored in it; where: its path, for messages; trust: as in `load_member`. Raises UserError as
+    that does.
+    """
     made = identity if "network" in identity else identity.get("made_by") or {}
     shape = tuple(identity["input_shape"])
     if "network" in made:
@@ -74,8 +81,8 @@ def _from_identity(identity: dict[str, Any], where: Path, trust: bool | Collecti
     address: str | None = made.get("address")
     if address is None:
         raise UserError(
-            f"{where} has a network of your own, {identity.get('custom_network', 'unnamed')}, and not the address of "
-            "its code: name a function that makes one with --model package.module:NAME, or in Python pass "
+            f"{where} has a network of your own, {identity.get('custom_network', 'unnamed')}, but does not say where "
+            "its code is: name a function that makes one with --model package.module:NAME, or in Python pass "
             "model=... to bnn_itrd.load"
         )
     check_trusted(address, trust, where=str(where))
@@ -85,7 +92,10 @@ def _from_identity(identity: dict[str, Any], where: Path, trust: bool | Collecti
 
 
 def _check_layers(network: nn.Module, identity: dict[str, Any], address: str, where: Path) -> None:
-    """Raises UserError if the network that an address makes has other layers than the one that was trained."""
+    """Raises UserError if the network made by the code at `address` has other layers than the trained one.
+
+    identity: the settings stored in the checkpoint, with a hash of the trained layers; where: its path.
+    """
     trained = identity.get("layers_sha256")
     if trained is not None and layers_hash(network) != trained:
         raise UserError(
@@ -95,9 +105,11 @@ def _check_layers(network: nn.Module, identity: dict[str, Any], address: str, wh
 
 
 def named_network(address: str, identity: dict[str, Any], *, what: str) -> nn.Module:
-    """Returns a user's network, untrained, from the address of its class or of a function that makes it.
+    """Builds a user's network, untrained, by calling the class or function at an address (``mypkg.nets:make``).
 
-    The class or function is called with those of num_classes and input_shape that it names. Raises UserError.
+    It gets num_classes and input_shape, if its signature names them. identity: the settings stored in the checkpoint,
+    from which these values come. what: the field that
+    gave the address, for messages. Raises UserError if it cannot be imported, fails, or does not return a network.
     """
     make = import_address(address, what=what)
     shape = tuple(identity["input_shape"])
@@ -105,7 +117,7 @@ def named_network(address: str, identity: dict[str, Any], *, what: str) -> nn.Mo
 
 
 def no_such_path(path: Path) -> UserError:
-    """Returns the error for a path that does not exist; inside a run's folder it lists the run's networks."""
+    """Returns an error that says that a path does not exist; in a run's folder it also names the networks there."""
     members = sorted({p.parent.name for p in path.parent.glob("*/last.pt")})
     if not members:
         return UserError(f"no such file or folder: {path}")
@@ -115,10 +127,11 @@ def no_such_path(path: Path) -> UserError:
 
 
 def find_checkpoint(path: Path, *, prefer: str = "last.pt", say: Callable[[str], None] | None = None) -> Path:
-    """The checkpoint meant by a path: the file itself, a member's folder, or a run's folder with one student in it.
+    """Returns the checkpoint that a path stands for: a checkpoint file, a network's folder, or a run's folder.
 
-    say: is called with a line if a run has several students; the one with the highest top-1 is then loaded.
-    Raises UserError where there is none, or nothing says which.
+    For a run's folder it is the checkpoint of the run's only student. If there are several, it is that of the student
+    with the highest top-1, and `say` is called with a line that names it; without `say` that is an error.
+    prefer: the file's name, last.pt or best.pt. Raises UserError if there is no checkpoint, or it cannot be chosen.
     """
     if path.is_file():
         return path
@@ -129,18 +142,20 @@ def find_checkpoint(path: Path, *, prefer: str = "last.pt", say: Callable[[str],
     members = sorted(p.parent.name for p in path.glob(f"*/{prefer}"))
     if members == [FIRST_STAGE]:
         raise UserError(
-            f"{path} has only a checkpoint of its first stage: name {path / FIRST_STAGE} if you mean that one"
+            f"{path} has only a checkpoint of its first training stage: name {path / FIRST_STAGE} to use that one, or "
+            "call the same training again to continue it"
         )
     students = [name for name in members if name != "teacher"] or members
     if len(students) == 1:
         return path / students[0] / prefer
     if not members:
-        raise UserError(f"no {prefer} in {path}")
+        raise UserError(f"{path} has no checkpoint {prefer}: is it the folder of a run?")
     best = None if say is None else best_of_run(path, members, say=say)
     if best is not None:
         return path / best / prefer
     raise UserError(
-        f"no {prefer} in {path}: it holds the networks {', '.join(members)}: name one, {path / students[-1]}"
+        f"no {prefer} in {path}, but in the folders of its networks {', '.join(members)}: name one of these, such as "
+        f"{path / students[-1]}"
     )
 
 
@@ -152,19 +167,22 @@ def load_member(
     trust: bool | Collection[str] = False,
     say: Callable[[str], None] | None = None,
 ) -> tuple[nn.Module, dict[str, Any], Path]:
-    """Returns (network in eval mode, its identity, its checkpoint's path) of a run folder or a checkpoint file.
+    """Loads a trained network from a run's folder or a checkpoint; returns (network in eval mode, identity, file).
 
-    `model`: the network to fill, or the address of a function that makes it, where it is not one of ours. `best`: the
-    epoch with the best top-1, not the last. `trust`: True, or addresses of the user's own code that may be imported
-    although only the checkpoint names them. `say`: see `find_checkpoint`.
-    Raises UserError: nothing there, a file that is cut or newer, another architecture, code that is not trusted.
+    The identity is a dict of the settings, classes and image shape stored with the weights.
+    model: for a network of the user's own: an instance, into which the weights are loaded, or the address of a function
+    that makes one. best: True: the weights of the epoch with the best top-1, False: those of the last. trust: True, or
+    the addresses of a user's code that may be imported though only the checkpoint names it. say: as in
+    `find_checkpoint`. Raises UserError if there is no checkpoint, it is damaged or of a newer version of this package,
+    its weights do not fit the network, or it needs code that is not trusted.
     """
     file = find_checkpoint(Path(path), prefer="best.pt" if best else "last.pt", say=say)
     state = load_checkpoint(file)
     identity = _identity(state, file)
     if type(epoch := state.get("epoch")) is int and epoch == 0:
         raise UserError(
-            f"{file} has no epoch of training yet, only its distillers' preparation: call the same command to continue"
+            f"{file} has no finished epoch of training yet, only its distillers' preparation: call the same command "
+            "again to continue it"
         )
     if isinstance(model, str):
         network = named_network(model, identity, what=f"model {model}")

@@ -1,4 +1,4 @@
-"""Locks that let only one process at a time work in a folder."""
+"""Locks that make sure that only one process at a time works in a run's folder."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from bnn_itrd.files import remove_half_written
 
 __all__ = ["exclusive_folder", "run_folder"]
 
-# Variables with a process's rank, set by launchers: only the process of rank 0 takes the lock.
+# Environment variables in which launchers give each process its rank; only the process of rank 0 takes the lock.
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 
 @contextlib.contextmanager
 def exclusive_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Locks a folder for this process, inside a ``with`` block; the system releases the lock of a killed process.
+    """Locks a folder for this process as long as a ``with`` block runs; if the process is killed, the lock ends too.
 
-    The folder is made if it does not exist, and removed again if it stays empty; the lock needs no file in it.
-    Temporary files of a killed process are removed. shared: other processes may take a shared lock too, but not an
-    exclusive one; nothing is removed then. Of a run with several processes only the first takes the lock. Raises
-    UserError if another process has the lock, or the folder cannot be made.
+    The folder is made if it does not exist, and removed again if it is empty at the end; no lock file is written.
+    Temporary files of a killed process are removed. shared: True: other processes can take a shared lock at the same
+    time, but no exclusive one, and no temporary files are removed. Where there are no locks (Windows, some network
+    disks) nothing is locked. In a training with several processes only the first takes the lock.
+    Raises UserError if another process has the lock, or the folder cannot be made.
     """
     if any(os.environ.get(name, "0") != "0" for name in _RANKS):
         yield
@@ -61,12 +62,12 @@ def exclusive_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 def _holder(handle: int) -> int | None:
-    """Returns the id of the process that has locked an open folder, from Linux's /proc/locks; None if not known."""
+    """Returns the id of the process that has locked an open folder, read from Linux's /proc/locks; None if unknown."""
     status = os.fstat(handle)
     place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with contextlib.suppress(OSError):
         for line in Path("/proc/locks").read_text().splitlines():
-            # 1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF
+            # A line looks like this: 1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF
             words = line.split()
             if words[1] == "FLOCK" and words[5] == place and int(words[4]) > 0:
                 return int(words[4])
@@ -75,9 +76,10 @@ def _holder(handle: int) -> int | None:
 
 @contextlib.contextmanager
 def run_folder(out: Path, only: str | None = None) -> Iterator[None]:
-    """Locks a run's folder, inside a ``with`` block; only: lock one network's folder, so others can be trained too.
+    """Locks a run's folder as long as a ``with`` block runs.
 
-    Raises UserError as `exclusive_folder` does.
+    only: the name of the one network that is trained: its folder is locked, and the run's folder only with a shared
+    lock, so that other processes can train the run's other networks. Raises UserError as `exclusive_folder` does.
     """
     with contextlib.ExitStack() as held:
         held.enter_context(exclusive_folder(out, shared=only is not None))

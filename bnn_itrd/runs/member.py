@@ -1,4 +1,4 @@
-"""The training of one network of a run in its folder."""
+"""A network of a run (a "member": the teacher or a student), and the function that trains it in its folder."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ from bnn_itrd.training.step.nonfinite import check_weights_finite
 __all__ = ["FIRST_STAGE", "Member", "check_first_weights", "check_from_teacher", "train_member"]
 
 
-# The folder, inside a network's, of the first of two training stages.
+# In two-stage training, the first stage's folder inside the network's folder.
 FIRST_STAGE = "first-stage"
 
 
 @dataclass(frozen=True)
 class Member:
-    """A trained network in eval mode.
+    """A trained network of a run, in eval mode: its teacher or one of its students.
 
-    method: 'teacher' or the student's name; network: its architecture ('resnet20', 'torchvision:resnet18');
-    checkpoint: None for a network of another library; fitted: its training, if this command trained it; other_task: a
-    teacher of other classes, whose logits cannot be compared with those of its students.
+    method: 'teacher', or the student's name; network: its architecture ('resnet20', 'torchvision:resnet18');
+    checkpoint: its file, None for a network of another library; fitted: the result of its training, None if an earlier
+    call trained it; other_task: True for a teacher with other classes than the data, whose logits cannot be compared
+    with its students'.
     """
 
     name: str
@@ -60,10 +61,11 @@ def train_member(
     out: Path,
     deadline: float | None = None,
 ) -> Member:
-    """Trains a network of a run in its folder, or continues there. Raises UserError as `fit` and `build` do.
+    """Trains one network of a run in the folder `out`, or continues its training there, and returns it.
 
-    In two-stage training the network is first trained with the binariser of the first stage, in `out`/first-stage; the
-    second stage starts from those weights.
+    In two-stage training the network is first trained with the binarisers of the first stage, in `out`/first-stage; the
+    second stage starts from those weights. deadline: a time of `time.monotonic`.
+    Raises UserError as `fit` and `build` do, Unfinished if the next epoch would end after the deadline.
     """
     torch.manual_seed(mix_seed(config.train.seed, 0))
     model = build(
@@ -81,12 +83,13 @@ def train_member(
             check_weights_finite("teacher", teacher)
             _begin_as(teacher.state_dict(), model, config.name)
     identity |= data_identity(data)
-    # A run that is past its first stage continues with its own state.
+    # If last.pt exists, the second stage has begun, so the first one is not needed again.
     if (first := config.of_first_stage()) is not None and not (out / "last.pt").exists():
         stage = train_member(first, data, teacher, fabric=fabric, out=out / FIRST_STAGE, deadline=deadline)
         load_stage(model, stage.model.state_dict())
 
     def begin() -> None:
+        """Writes the settings and the environment into the folder, when the training begins."""
         write_yaml(out / "config.yaml", identity)
         write_json(out / "environment.json", environment(fabric.device))
 
@@ -109,7 +112,7 @@ def train_member(
 
 
 def check_first_weights(config: MemberConfig, data: ImageData) -> None:
-    """Raises UserError where a student is to begin with weights that are not its network's, or not there."""
+    """Raises UserError if the file in ``network.weights``, a student's first weights, is missing or does not fit."""
     if config.network.weights is not None:
         sizes: dict[str, Any] = {"num_classes": len(data.classes), "input_shape": data.input_shape}
         with torch.random.fork_rng(devices=[]):
@@ -117,10 +120,10 @@ def check_first_weights(config: MemberConfig, data: ImageData) -> None:
 
 
 def check_from_teacher(config: MemberConfig, teacher: MemberConfig | nn.Module, data: ImageData) -> None:
-    """Raises UserError if a student should begin with its teacher's weights, but the teacher has other layers.
+    """Raises UserError if a student should begin with its teacher's weights, but the teacher's layers do not fit.
 
-    Networks are built on the meta device for this, before anything is trained. A user's own code that fails on the meta
-    device is checked when the student is built.
+    It is called before anything is trained, and builds the networks on the meta device. If a user's own code fails on
+    that device, nothing is raised here: the check is made again when the student is trained.
     """
     if config.scheme is None or not config.scheme.from_teacher:
         return
@@ -138,7 +141,7 @@ def check_from_teacher(config: MemberConfig, teacher: MemberConfig | nn.Module, 
 
 
 def _begin_as(teacher: Mapping[str, Tensor], model: nn.Module, name: str) -> None:
-    """Copies a teacher's state into a student. Raises UserError if the teacher has other layers."""
+    """Copies a teacher's weights into a student called `name`. Raises UserError if the teacher's layers do not fit."""
     try:
         take_weights(model, teacher)
     except ValueError as error:

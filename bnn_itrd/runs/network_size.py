@@ -1,4 +1,4 @@
-"""A limit on the number of a network's weights, checked before memory is taken for them."""
+"""A check that a network does not have too many weights, made before memory is allocated for them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from bnn_itrd.errors import UserError
 
 __all__ = ["check_weights"]
 
-# Networks up to these sizes are built without the check.
+# A network is checked only if its width or its number of input pixels is larger than these.
 _USUAL_WIDTH, _USUAL_PIXELS = 2.0, 512**2
 _MOST_WEIGHTS = 2**30  # 4 GiB of floats
 
 
 def check_weights(make: Callable[[], nn.Module], *, name: str, width: float, input_shape: tuple[int, int, int]) -> None:
-    """Raises UserError if a network has too many weights; only wide ones, or those for very large images, are checked.
+    """Raises UserError if a network would have more than 2^30 weights.
 
-    make: builds the network; it is called once on the meta device, and draws no random numbers.
+    Networks of usual width and image size are not checked. make: a function that builds the network; it is called once
+    on the meta device, and torch's random state is kept. name, width: the network's, for the message. input_shape:
+    (c, h, w).
     """
     if width <= _USUAL_WIDTH and input_shape[1] * input_shape[2] <= _USUAL_PIXELS:
         return

@@ -36,10 +36,11 @@ def build(
     num_classes: int,
     input_shape: tuple[int, int, int],
 ) -> nn.Module:
-    """Builds the full-precision network (scheme None) or the binary network of a configuration, untrained.
+    """Builds the untrained network that a configuration describes: binary, or full precision if `scheme` is None.
 
-    A name that is an address (``mypkg.nets:make``) is imported and called; see `own_network`. input_shape: (c, h, w).
-    Raises UserError: an unknown name, an option that the network does not have, a shape that it does not take.
+    ``network.name`` is one of MODELS, ``torchvision:NAME``, ``timm:NAME``, or the address of a user's class or function
+    (``mypkg.nets:make``), which is imported and called. input_shape: (c, h, w).
+    Raises UserError if the name is unknown, or if the network does not have an option or cannot take the input shape.
     """
     if is_address(network.name):
         return _of_user(network, scheme, num_classes=num_classes, input_shape=input_shape)
@@ -61,12 +62,12 @@ def build(
         raise UserError(f"network {network.name}: {error}") from error
 
 
-# Fields of a network that are not options of its builder.
+# Fields of NetworkConfig that are not passed to the function that builds the network.
 _NAMES = ("name", "teacher", "teacher_shortcut", "weights")
 
 
 def _options(network: NetworkConfig, scheme: SchemeConfig | None, make: Any) -> dict[str, Any]:
-    """Returns the builder's arguments. Raises UserError on an option that the network does not have."""
+    """Returns keyword arguments for `make`, which builds a network. Raises UserError on an option that it lacks."""
     accepted = inspect.signature(make).parameters
     fields = [f for f in dataclasses.fields(network) if f.name not in _NAMES]
     not_accepted = [f.name for f in fields if getattr(network, f.name) != f.default and f.name not in accepted]
@@ -75,7 +76,7 @@ def _options(network: NetworkConfig, scheme: SchemeConfig | None, make: Any) -> 
     if not_accepted:
         has = ", ".join(f.name for f in fields if f.name in accepted) or "none"
         raise UserError(f"network.{not_accepted[0]} is not an option of {network.name}, whose options are: {has}")
-    if scheme is None:  # the other fields concern students
+    if scheme is None:  # a teacher: the other fields are only for students
         given = {"width": network.width, "shortcut": network.teacher_shortcut}
     else:
         given = {f.name: getattr(network, f.name) for f in fields} | {"binary": _scheme(scheme)}
@@ -83,7 +84,7 @@ def _options(network: NetworkConfig, scheme: SchemeConfig | None, make: Any) -> 
 
 
 def _scheme(config: SchemeConfig) -> Scheme:
-    """Returns the scheme of a configuration, with a user's own binarisers imported."""
+    """Returns the `Scheme` that a configuration describes; a user's own binarisers are imported. Raises UserError."""
     given = {field.name: getattr(config, field.name) for field in dataclasses.fields(SchemeOptions)}
     for name in PARTS:
         if is_address(given[name]):
@@ -91,7 +92,8 @@ def _scheme(config: SchemeConfig) -> Scheme:
     try:
         scheme = Scheme(**given)
         if isinstance(scheme.weight, str):
-            # This draws random numbers; without it, seeds would give other weights than in results/ and the README.
+            # The result is not used, but making it draws random numbers. Without that, a seed would give other initial
+            # weights than it gave in the runs of results/ and the README.
             scheme.make_weight(1)
     except ValueError as error:
         raise UserError(f"scheme: {error}") from error
@@ -101,9 +103,10 @@ def _scheme(config: SchemeConfig) -> Scheme:
 def definition_of(
     model: nn.Module, *, num_classes: int, input_shape: tuple[int, int, int]
 ) -> tuple[NetworkConfig, SchemeConfig | None] | None:
-    """Returns the configuration with which `build` makes a network again.
+    """Returns the (network, scheme) configuration with which `build` makes the same architecture as `model` again.
 
-    It is None if the network was not built by this package, or was changed afterwards.
+    The scheme is None for a full-precision network. Returns None if this package did not build the network, or if it
+    was changed afterwards. input_shape: (c, h, w).
     """
     made = getattr(model, "definition", None)
     name = next((n for n, builder in MODELS.items() if isinstance(made, Definition) and builder == made.builder), None)
@@ -130,7 +133,7 @@ def definition_of(
 
 
 def _can_be_imported(address: str) -> bool:
-    """Returns whether another process can import a class by its address; not if a script or function defines it."""
+    """Returns whether another process can import a class by its address; False if a script or function defines it."""
     return is_address(address) and not address.startswith("__main__:")
 
 
@@ -141,7 +144,7 @@ _SIDE_EXITS = ("googlenet", "inception_v3")
 def _of_library(
     network: NetworkConfig, scheme: SchemeConfig | None, *, num_classes: int, input_shape: tuple[int, int, int]
 ) -> nn.Module:
-    """Returns a network of torchvision or timm, unchanged or made binary by `binarize`."""
+    """Builds a network of torchvision or timm, and makes it binary with `binarize` unless `scheme` is None."""
     for field in dataclasses.fields(network):
         if (
             field.name not in ("name", "teacher", "weights", "padding_value")
@@ -157,20 +160,23 @@ def _of_library(
     return model
 
 
-# The number of warnings that are shown.
+# How many warnings of `binarize` are shown to the user.
 _SHOWN = 5
 
-# The reports of `binarize` on the networks that were built here.
+# Network that was built here -> the report of `binarize` on it.
 _REPORTS: weakref.WeakKeyDictionary[nn.Module, Report] = weakref.WeakKeyDictionary()
 
 
 def _made_binary(model: nn.Module, network: NetworkConfig, scheme: Scheme) -> nn.Module:
-    """Returns the network made binary by `binarize`, with the names of its stages kept. Raises UserError."""
+    """Makes a network binary with `binarize` and returns it; the names of its stages are kept in ``model.stages``.
+
+    Raises UserError if it has no layer that can be binary.
+    """
     if not hasattr(model, "stages"):
         with contextlib.suppress(ValueError):  # raised for a network without a linear layer, which has no stages
             seen = observe(model)
             seen.remove()
-            # The names are kept, since the rewritten network has no Sequential in which stages could be found.
+            # After the rewriting the stages could no longer be found, because it leaves no Sequential.
             model.stages = seen.stage_names  # type: ignore[assignment]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the report has the same warnings
@@ -183,7 +189,9 @@ def _made_binary(model: nn.Module, network: NetworkConfig, scheme: Scheme) -> nn
 
 
 def remarks(model: nn.Module) -> list[str]:
-    """Returns the warnings and the verdict of `binarize` on a network that `build` made binary with it.
+    """Returns, as lines, the warnings and the verdict of `binarize` on a network that `build` made binary with it.
+
+    The list is empty for any other network.
 
     >>> remarks(nn.Linear(2, 2))
     []
@@ -202,9 +210,10 @@ def remarks(model: nn.Module) -> list[str]:
 def own_network(
     make: Any, *, num_classes: int, input_shape: tuple[int, int, int], options: Mapping[str, Any], what: str
 ) -> nn.Module:
-    """Calls a user's class or function with those of num_classes, input_shape and the options that it names.
+    """Calls a user's class or function that makes a network, and returns the network.
 
-    what: the field that names it, for messages. Raises UserError if it fails, or does not return a network.
+    Of num_classes, input_shape (c, h, w) and the options, `make` gets those that its signature names.
+    what: the field that names `make`, for messages. Raises UserError if it fails, or does not return a network.
     """
     offered = {"num_classes": num_classes, "input_shape": tuple(input_shape), **options}
     try:
@@ -223,9 +232,10 @@ def own_network(
 def _of_user(
     network: NetworkConfig, scheme: SchemeConfig | None, *, num_classes: int, input_shape: tuple[int, int, int]
 ) -> nn.Module:
-    """Returns a user's network, made binary by its function (if that takes ``binary=``) or else by `binarize`.
+    """Builds the network of a user's class or function, whose address is ``network.name``; with a scheme it is binary.
 
-    A network that already has binary layers is not changed.
+    If the function takes ``binary=``, it makes the network binary itself; otherwise `binarize` does. A network that
+    already has binary layers is not changed.
     """
     what = f"network.name {network.name}"
     make = import_address(network.name, what="network.name")
@@ -234,7 +244,7 @@ def _of_user(
     try:
         names = inspect.signature(make).parameters
     except (TypeError, ValueError) as error:
-        raise UserError(f"{what} has no signature, from which its arguments could be read: {error}") from error
+        raise UserError(f"{what} has no signature that can be read ({error}): name a Python function") from error
     own = dataclasses.replace(network, padding_value=0)  # `binarize` applies it if the function does not take it
     options = _options(own if "padding_value" not in names else network, scheme, make)
     if scheme is None and "binary" in names:
@@ -249,10 +259,11 @@ def _of_user(
 
 
 def untrained_network(address: str, *, num_classes: int, in_channels: int = 3, side_exits: bool = True) -> nn.Module:
-    """Returns ``torchvision:NAME``, ``timm:NAME`` or ``timm:NAME.TAG``, untrained; TAG: which of timm's weights fit it.
+    """Builds an untrained network of torchvision or timm: ``torchvision:NAME``, ``timm:NAME`` or ``timm:NAME.TAG``.
 
-    side_exits: with auxiliary classifiers. Raises UserError: an unknown name, a library that is not installed, a number
-    of channels that it does not take.
+    TAG names one of timm's sets of trained weights; the network is built so that these fit. side_exits: False leaves
+    out the auxiliary classifiers of googlenet and inception_v3.
+    Raises UserError if the name is unknown, the library is not installed, or it cannot take `in_channels`.
     """
     library, _, name = address.partition(":")
     if library == "torchvision":

@@ -1,4 +1,4 @@
-"""The data for which a trained network or an exported file was made."""
+"""Functions that find or load the data set for which a trained network or an exported file was made."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def validation_data(
     *,
     trust: bool | Collection[str] = False,
 ) -> ImageData:
-    """Loads the data set on which a network was trained, or another from the command line, in its normalisation.
+    """Loads the data set on which a network was trained, or the one that the command line names, to evaluate on it.
 
-    known: a checkpoint's identity, or a file's metadata; config: the run's configuration; given: the `DataConfig`
-    fields of the command line, which replace the run's; trust: see `check_trusted`.
-    Raises UserError as `load_data` does, on the address of a user's code that only the run names, and if the network
-    was trained on Datasets that were given as objects.
+    The images are normalised as in the network's training. known: the settings stored in a checkpoint, or the metadata
+    of an exported file; config: the run's configuration; given: `DataConfig` fields from the command line, which
+    replace the run's; trust: True, or the addresses of a user's code that may be imported though only the run names it.
+    Raises UserError if the data cannot be loaded, needs code that is not trusted, or was given as Python objects.
     """
     from bnn_itrd.config.data import DataConfig
     from bnn_itrd.data.datasets import load_data
@@ -35,7 +35,7 @@ def validation_data(
     saved = config.get("data") or {}
     if not isinstance(saved, dict):
         raise UserError(
-            f"the run's `data` must be a mapping of fields, got {str(saved)[:40]!r}: is its config.yaml whole?"
+            f"the run's `data` must be a mapping of fields, got {str(saved)[:40]!r}: is config.yaml damaged?"
         )
     fields = {k: v for k, v in saved.items() if k in DataConfig.__dataclass_fields__}
     if known.get("dataset"):
@@ -47,7 +47,7 @@ def validation_data(
     try:
         chosen = DataConfig(**{**fields, **given})
     except TypeError as error:
-        raise UserError(f"the run's `data` has a value of another type: {error}: is its config.yaml whole?") from error
+        raise UserError(f"the run's `data` has a value of a wrong type ({error}): is config.yaml damaged?") from error
     data = load_data(chosen)
     if "mean" in known and "std" in known and len(known["mean"]) == data.input_shape[0]:
         data = data.normalised_with(known["mean"], known["std"])
@@ -55,7 +55,7 @@ def validation_data(
 
 
 def _check_name(name: str, trust: bool | Collection[str]) -> None:
-    """Raises UserError if a name that only the run gives is an untrusted address, or not that of a data set."""
+    """Raises UserError if a data set's name, read from a run, is unknown or the address of untrusted code."""
     from bnn_itrd.config.addresses import check_trusted, is_address
     from bnn_itrd.data.datasets import DATASETS
 
@@ -63,13 +63,16 @@ def _check_name(name: str, trust: bool | Collection[str]) -> None:
         check_trusted(name, trust, where="the run's data.name", instead=f"give --data {name}")
     elif name not in DATASETS:
         raise UserError(
-            f"the network was trained on a data set of your own, {name!r}, which cannot be loaded by its name: give "
-            "--data NAME, or --data package.module:make"
+            f"the network was trained on a data set of your own, {name!r}, which cannot be loaded by its name: name "
+            "the data to use with --data NAME, or --data package.module:make"
         )
 
 
 def recorded_facts(identity: dict[str, Any]) -> ImageFacts | None:
-    """Returns the facts about Datasets that were given as objects, which cannot be loaded; None for other data."""
+    """Returns what a checkpoint records of data that was given as Python objects; None for data that can be loaded.
+
+    An export uses it in place of the data. identity: the settings stored in the checkpoint.
+    """
     from bnn_itrd.data.splits import ImageFacts
 
     data = identity.get("data") or {}
@@ -82,7 +85,7 @@ def recorded_facts(identity: dict[str, Any]) -> ImageFacts | None:
 
 
 def recorded(path: Path) -> dict[str, Any]:
-    """Returns the configuration in config.yaml in the folder of an exported file; {} if there is none."""
+    """Returns the configuration in the config.yaml beside a file, as a nested dict; {} if there is none."""
     config = path.parent / "config.yaml"
     tree = read_yaml(config) if config.is_file() else None
     return tree if isinstance(tree, dict) else {}

@@ -1,4 +1,4 @@
-"""The results of a run, written after the training: exported files, comparison.json, curves.png and report.html."""
+"""A function that writes the results of a run: exported files, comparison.json, curves.png and report.html."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bnn_itrd.runs.member import Member
 
 __all__ = ["report_run"]
 
-# Numbers of channels that an image file can have.
+# The numbers of channels with which an image can be saved as example.png.
 _OF_PICTURES = (1, 3)
 
 
@@ -37,13 +37,13 @@ def report_run(
     began: float,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Exports and compares trained networks, and writes the results; returns the comparison.
+    """Exports and compares trained networks, writes the results, and returns the content of comparison.json.
 
-    folders: network's name -> its folder, which gets its exported files and a comparison.json of it and its teacher.
-    out: the folder of the whole run, which gets comparison.json, curves.png, report.html and the first test image,
-    example.png; None: these are not written.
-    device: the device on which networks are evaluated. began: the beginning of the call or command, a time of
-    `time.monotonic`. tell: a function called with a line before each part of the work.
+    folders: network's name -> its folder, into which its exported files, its curves.png, and a comparison.json with it
+    and its teacher are written. out: the folder of the whole run, into which comparison.json, curves.png, report.html
+    and example.png (the first test image) are written; None: these are not written. recipe, config: the recipe's name
+    and the run's settings, for the record. device: where networks are evaluated. began: when the command began, a time
+    of `time.monotonic`. tell: a function called with a line before each part of the work.
     """
     files = {}
     for m in members:
@@ -60,7 +60,7 @@ def report_run(
         tell=tell,
     )
     for model in comparison["models"]:
-        # The environment of the training, which may differ from that of the comparison.
+        # This is the environment of the training, which may differ from that of the comparison.
         record = folders[model["name"]] / "environment.json"
         model["trained_on"] = json.loads(record.read_text()) if record.is_file() else None
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

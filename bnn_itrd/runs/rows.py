@@ -1,4 +1,4 @@
-"""The rows of a comparison, in comparison.json and in the table on the terminal."""
+"""Functions that make the entries of comparison.json, and the rows of the table that a run prints."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ _MS_WHAT = {
 
 @dataclass(frozen=True)
 class EvaluatedMember:
-    """A network, its evaluation on the test images, its ONNX file, and the file's agreement with it.
+    """A trained network with the results of its evaluation and of its exported files.
 
-    opened: the file in onnxruntime; session_ms: the time to open it; others: rows of its other files; not_exported:
-    targets that cannot represent it, with their reasons.
+    test: its evaluation on the test images; file: its ONNX file; agreement: how the file agrees with the network;
+    opened: the file, loaded in onnxruntime; session_ms: the milliseconds that loading took; others: a dict for each
+    other exported file; not_exported: dicts with the targets that cannot represent it and the reasons.
     """
 
     member: Member
@@ -40,7 +41,7 @@ class EvaluatedMember:
 
 
 def agreement_row(result: Agreement) -> dict[str, Any]:
-    """Returns the agreement of a file with its network under the keys of comparison.json."""
+    """Returns how an exported file agrees with its network, under the keys of comparison.json; shares in percent."""
     return {
         "top1": None if result.top1_file is None else 100 * result.top1_file,
         "agreement": 100 * result.argmax_agreement,
@@ -57,9 +58,10 @@ def agreement_row(result: Agreement) -> dict[str, Any]:
 def model_row(
     entry: EvaluatedMember, data: ImageData, teacher: EvaluatedMember | None, speed: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Returns one model of comparison.json; accuracies in percent, times in ms, sizes in bytes (run-folder.md).
+    """Returns the entry of one network in comparison.json, whose keys docs/reference/run-folder.md describes.
 
-    speed: the latencies of its file, a row per form, native before stock.
+    Accuracies are in percent, times in milliseconds, sizes in bytes. teacher: the network to compare with, or None.
+    speed: the latencies of its ONNX file: a dict with the native library, if it was used, and one without.
     """
     member, test = entry.member, entry.test
     cost = summary(member.model, data.input_shape)
@@ -116,9 +118,9 @@ def model_row(
 
 
 def _curve_point(row: dict[str, Any]) -> dict[str, Any]:
-    """Returns a row of the history under the keys of comparison.json."""
+    """Returns an epoch of the training, a row of metrics.csv, under the keys of comparison.json."""
     parts = {k.removeprefix("loss_"): v for k, v in row.items() if k.startswith("loss_")}
-    watched = {k: v for k, v in row.items() if "." in k}  # numbers that distillers report, ``itrd.corr``
+    watched = {k: v for k, v in row.items() if "." in k}  # numbers that distillers report, such as ``itrd.corr``
     split = row["split"]
     return {
         "epoch": row["epoch"],
@@ -137,7 +139,7 @@ def _curve_point(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def table_rows(comparison: dict[str, Any]) -> list[dict[str, str]]:
-    """Returns the rows of the table on the terminal, one for each model, as text."""
+    """Returns the rows of the table that a run prints, one for each network of a comparison: column -> text."""
 
     def cell(value: Any, form: str) -> str:
         return "-" if value is None else format(value, form)

@@ -1,4 +1,4 @@
-"""A whole run: it trains a teacher and its students, exports them to ONNX, validates the files, and compares all."""
+"""The function behind `bnn-itrd run`: it trains a teacher and its students, exports, validates and compares them."""
 
 from __future__ import annotations
 
@@ -39,32 +39,33 @@ __all__ = ["run_recipe"]
 
 
 def _folders(config: RunConfig, out: Path) -> list[Path]:
-    """Returns the folders where a training may have begun: the students', their first stages', then the teacher's."""
+    """Returns the folders of all trainings of a run: students with their first stages, and last the teacher."""
     students = [folder for name in config.students for folder in (out / name, out / name / FIRST_STAGE)]
     return [*students, out / "teacher"]
 
 
 def _check_name(config: RunConfig, only: str | None) -> None:
-    """Refuses a name that is no member's, before the folder is looked at, which may be another run's."""
+    """Raises UserError if `only` is not the name of a network of the run; called before the run's folder is read."""
     if only is not None:
         member_config(config, only)
 
 
 def _check_folder(config: RunConfig, data: ImageData, out: Path) -> None:
-    """Raises UserError if the folder has checkpoints of another configuration, before anything in it is changed."""
+    """Raises UserError if the folder has checkpoints of other settings; called before anything in it is changed."""
     for name in ("teacher", *config.students):
         member = member_config(config, name)
         for stage, folder in ((member, out / name), (member.of_first_stage(), out / name / FIRST_STAGE)):
             if stage is not None and (folder / "last.pt").exists():
                 given = {**to_dict(stage), **data_identity(data)}
-                # The hashes of the teacher and of given weights are not known before both are loaded.
+                # The hashes of the teacher and of the first weights are left out: their files are read only later.
                 matching_state(folder / "last.pt", given, later=("teacher_sha256", "weights_sha256"))
 
 
 def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher: Member | None) -> None:
-    """Builds every network and distiller on the meta device, so that errors come before hours of training.
+    """Builds every network and distiller on the meta device, so that errors are raised before hours of training.
 
-    teacher: one that is already trained, or None for the run's own.
+    only: check just this network; None: all of the run. teacher: a teacher that is already trained; None: the run
+    trains its own. Raises UserError.
     """
     students = [member_config(config, name) for name in config.students if only in (None, name)]
     shape, labels = data.input_shape, data.train.labels
@@ -78,7 +79,7 @@ def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher
         teacher_sizes = _sizes("teacher", member_config(config, "teacher") if teacher is None else teacher.model, data)
     if not students:
         return
-    # Students differ only in what they learn from, so one of them is enough.
+    # All students have the same network and scheme and differ only in their distillers: checking one is enough.
     check_first_weights(students[0], data)
     if (first := students[0].of_first_stage()) is not None:
         _sizes(first.name, first, data)
@@ -101,7 +102,10 @@ def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher
 
 
 def _sizes(name: str, given: MemberConfig | nn.Module, data: ImageData) -> Sizes:
-    """Returns the sizes of a network's outputs; given: its configuration or the network. Errors begin with its name."""
+    """Returns the sizes of a network's logits, representation and maps.
+
+    given: its configuration, or the network; name: the network's, for error messages.
+    """
     try:
         if isinstance(given, nn.Module):
             return output_sizes(given, data)
@@ -119,13 +123,13 @@ def run_recipe(
     trust: bool = False,
     report: bool = True,
 ) -> dict[str, Any] | None:
-    """Trains, exports, validates and compares the networks of a run; returns the comparison in the main process.
+    """Trains, exports, validates and compares the networks of a run in the folder `out`; returns the comparison.
 
-    The same call continues a run that was interrupted. only: train and compare only 'teacher' or this student. trust:
-    allow importing code that only a given teacher's folder names; code that the configuration names is imported
-    anyway. report: False leaves the export and the comparison to a later call. status.json, in the run's folder or that
-    of `only`, says whether all training is done. Raises UserError on errors that the user can correct, Unfinished if
-    ``train.max_seconds`` are over.
+    The result is the content of comparison.json; None if `report` is False, and in all processes but the first. The
+    same call continues an interrupted run; status.json says whether all training is done. recipe: the recipe's name.
+    only: 'teacher' or a student's name: train and compare just that network. trust: True: import a user's code though
+    only the folder of a given teacher names it. report: False: only train; a later call exports and compares.
+    Raises UserError if the user can correct the error, Unfinished if ``train.max_seconds`` have passed.
     """
     began = time.monotonic()
     _check_name(config, only)
@@ -173,15 +177,15 @@ def run_recipe(
 
 
 def _silent(line: str) -> None:
-    """Ignores a line of progress."""
+    """Does nothing; it takes the place of `print` if no progress is to be shown."""
 
 
 def _print_beginning(config: RunConfig, data: ImageData, only: str | None) -> None:
-    """Prints the data and the network of the students, or of the teacher if there are no students."""
+    """Prints the data set and the size of the students' network, or of the teacher's if only that is trained."""
     name = only or next(iter(config.students), "teacher")
     member = member_config(config, name)
     shown, cost, remarks = config.log.progress, None, list[str]()
-    if shown or member.network.name not in MODELS:  # networks of MODELS have no remarks
+    if shown or member.network.name not in MODELS:  # only networks made binary by `binarize` have remarks
         cost, remarks = first_look(member.network, member.scheme, data)
     tell_beginning(data, member.network.name, cost, remarks, shown=shown)
 
@@ -198,9 +202,11 @@ def _train(
     only: str | None,
     deadline: float | None,
 ) -> list[Member]:
-    """Trains the teacher if `trainings` has it, and the students; returns those that can be compared, teacher first.
+    """Trains the networks of a run, or the one called `only`; returns the networks to compare, the teacher first.
 
-    Raises Unfinished if the deadline, a time of `time.monotonic`, is near.
+    teacher: a teacher that is already trained. It is trained here if `trainings` has the key 'teacher_train'. A teacher
+    whose classes are not those of the data is not returned. deadline: a time of `time.monotonic`. Raises Unfinished if
+    the next epoch would end after it.
     """
     precision = config.teacher_train.precision
     if fabric.is_global_zero:
@@ -233,7 +239,7 @@ def _train(
 
 
 def _trainings(config: RunConfig, only: str | None, teacher: Member | None) -> dict[str, TrainConfig]:
-    """Returns the trainings of this call, field -> settings, the teacher's before the students'."""
+    """Returns the settings of this call's trainings: 'teacher_train' -> the teacher's, 'train' -> the students'."""
     trainings = {}
     if teacher is None and only in (None, "teacher"):
         trainings["teacher_train"] = config.teacher_train
@@ -243,14 +249,17 @@ def _trainings(config: RunConfig, only: str | None, teacher: Member | None) -> d
 
 
 def _given_teacher(config: RunConfig, data: ImageData, out: Path, only: str | None, trust: bool) -> Member | None:
-    """Returns a teacher that is already trained: the one named, or for a single student the one in the run's folder."""
+    """Returns a teacher that is already trained, or None if there is none or none is needed.
+
+    It is the one that the configuration names or, if a single student is trained, the one in the run's folder.
+    """
     trusted = trust or named_addresses(to_dict(config))
     if config.teacher is not None and only == "teacher":
-        raise UserError(f"teacher {config.teacher} is given, so none is trained: leave it out, or name a student")
+        raise UserError(f"teacher {config.teacher} is given, so none is trained: leave --teacher out or name a student")
     if config.teacher is not None:
         untrained = config.teacher_weights is None and config.teacher.partition(":")[0] in LIBRARIES
         if untrained and only is not None and not member_config(config, only).needs_teacher:
-            return None  # this student has no need of one
+            return None  # this student is trained without a teacher
         students = config.students if only is None else {k: v for k, v in config.students.items() if k == only}
         other = not any(student.compares_logits for student in students.values())
         return load_given_teacher(config, data, other_classes=other, trust=trusted)

@@ -1,4 +1,4 @@
-"""The sizes of a network's outputs, found before anything is trained."""
+"""Functions that find the sizes of a network's logits, representation and maps before it is trained."""
 
 from __future__ import annotations
 
@@ -30,13 +30,15 @@ Found = TypeVar("Found")
 def first_look(
     network: NetworkConfig, scheme: SchemeConfig | None, data: ImageData
 ) -> tuple[Summary | None, list[str]]:
-    """Returns the size and work of the network that will be trained, and the remarks of `binarize` on it.
+    """Builds a network on the meta device; returns (its parameters and MACs, what `binarize` reported on it).
 
-    The first is None if it cannot be counted; the second is empty unless `binarize` made the network binary.
+    A run prints both before the training. The first is None if they cannot be counted; the second is an empty list
+    unless `binarize` made the network binary.
     """
     model: list[nn.Module] = []
 
     def count(made: nn.Module) -> Summary:
+        """Counts a network's parameters and MACs, and keeps the network for `remarks`."""
         model.append(made)
         return summary(made, data.input_shape)
 
@@ -47,9 +49,10 @@ def first_look(
 
 
 def sizes_of_definition(network: NetworkConfig, scheme: SchemeConfig | None, data: ImageData) -> Sizes:
-    """Returns the sizes of the outputs of the network that will be trained on the data.
+    """Returns the sizes of logits, representation and maps of a network that a configuration describes.
 
-    Raises UserError as `build` and `output_sizes` do.
+    The images have the data's shape. scheme: None for a full-precision network. Raises UserError as `build` and
+    `output_sizes` do.
     """
     return _found_of_definition(lambda model: output_sizes(model, data), network, scheme, data)
 
@@ -57,10 +60,10 @@ def sizes_of_definition(network: NetworkConfig, scheme: SchemeConfig | None, dat
 def _found_of_definition(
     find: Callable[[nn.Module], Found], network: NetworkConfig, scheme: SchemeConfig | None, data: ImageData
 ) -> Found:
-    """Returns the result of `find` on a network that is built on the meta device, without memory or arithmetic.
+    """Builds a network on the meta device, where tensors have no memory, and returns `find` of it.
 
-    A user's or another library's code that fails on that device, since it computes sizes with tensors, is built with
-    memory.
+    The code of a user or of another library may fail on that device, because it computes with tensors' values; such a
+    network is built in memory instead.
     """
     make = functools.partial(build, network, scheme, num_classes=len(data.classes), input_shape=data.input_shape)
     theirs = network.name.partition(":")[0] in LIBRARIES or named_addresses(
@@ -75,7 +78,10 @@ def _found_of_definition(
 
 
 def output_sizes(model: nn.Module, data: ImageData) -> Sizes:
-    """Returns the sizes of a network's outputs. Raises UserError if it does not take images of the data's shape."""
+    """Returns the sizes of a network's logits, representation and maps for images of the data's shape.
+
+    Raises UserError if the network cannot take such images.
+    """
     try:
         return measure(model, data.input_shape)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:

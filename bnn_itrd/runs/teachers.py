@@ -1,4 +1,4 @@
-"""Functions that load a trained teacher from a run, torchvision or timm."""
+"""Functions that load a trained teacher from a run, from torchvision, or from timm."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def load_teacher(
     other_classes: bool = False,
     trust: bool | Collection[str] = False,
 ) -> Member:
-    """Loads a trained teacher: a run folder (its teacher), a checkpoint, torchvision:NAME or timm:NAME.
+    """Loads a trained teacher, in eval mode; its classes and its image shape must be those of the data.
 
-    weights: the state dict of a library's network. normalization: 'own': its images are normalised with mean and std
-    of its run, or of its library (mostly ImageNet's); 'data': with those of the data, for a library's network that was
-    trained so. other_classes: it may have other classes than the data, for students that do not compare logits. trust:
-    True, or addresses of the user's own code that may be imported although only the teacher's folder names them.
-    Raises UserError if it does not exist, is not trained to its end, or has other classes or another image shape.
+    address: a run's folder, a checkpoint, ``torchvision:NAME`` or ``timm:NAME``. weights: for a library's network: the
+    file with its state dict. normalization: whose mean and std its images get: 'own': those of its training; 'data':
+    those of the data (for a library's network only). other_classes: True: its classes may be others, which suits
+    students that do not compare logits. trust: True, or the addresses of a user's code that may be imported though only
+    the teacher's folder names it. Raises UserError if it does not exist, is not trained to its end, or does not fit.
     """
     library, colon, _ = address.partition(":")
     if colon and library in LIBRARIES:
@@ -55,11 +55,11 @@ def load_teacher(
     if colon and not Path(address).exists() and library.isalpha() and len(library) > 1:
         raise unknown("library of teachers", library, LIBRARIES)
     if weights is not None:
-        raise UserError(f"teacher_weights belong to torchvision:NAME and timm:NAME; teacher {address} has its own")
+        raise UserError(f"teacher_weights is for torchvision:NAME and timm:NAME: leave it out, {address} has weights")
     if normalization != "own":
         raise UserError(
-            f"teacher_normalization {normalization} is for torchvision:NAME and timm:NAME; teacher {address} keeps the "
-            "statistics of its own training"
+            f"teacher_normalization {normalization} is for torchvision:NAME and timm:NAME: leave it out, {address} "
+            "keeps the mean and std of its training"
         )
     path = Path(address)
     if (path / "teacher" / "last.pt").is_file() or (not (path / "last.pt").is_file() and (path / "teacher").is_dir()):
@@ -68,12 +68,12 @@ def load_teacher(
     done, planned = load_checkpoint(file).get("epoch"), identity.get("train", {}).get("epochs")
     if done is not None and planned is not None and done < planned and file.name == "last.pt":
         raise UserError(
-            f"teacher {file} is at epoch {done} of {planned}: finish its training first, or name its best.pt"
+            f"teacher {file} is at epoch {done} of {planned}: finish its training first, or give its best.pt instead"
         )
     if identity.get("input_shape") != list(data.input_shape):
         raise UserError(
-            f"teacher {file} was trained for input_shape {identity.get('input_shape')}, but the data has "
-            f"{list(data.input_shape)}"
+            f"teacher {file} was trained on images of shape {identity.get('input_shape')}, but the data has images of "
+            f"shape {list(data.input_shape)}: set data.image_size, or take another teacher"
         )
     other = identity.get("classes") != list(data.classes)
     if other and not other_classes:
@@ -89,7 +89,7 @@ def load_teacher(
 def load_given_teacher(
     config: RunConfig, data: ImageData, *, other_classes: bool = False, trust: bool | Collection[str] = False
 ) -> Member:
-    """Loads the teacher that a configuration names, as `load_teacher` does."""
+    """Loads the teacher that a configuration names in its fields `teacher*`; otherwise as `load_teacher`."""
     assert config.teacher is not None
     return load_teacher(
         config.teacher,
@@ -102,14 +102,15 @@ def load_given_teacher(
 
 
 def _few(names: Sequence[str]) -> str:
+    """Returns the first eight names as text, with the number of the others."""
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return f"{list(names[:8])}{more}"
 
 
 def library_statistics(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns the mean and standard deviation with which a library normalises a network's images.
+    """Returns the mean and std, a number per channel, with which a network of torchvision or timm was trained.
 
-    timm records them in the network; torchvision's networks all have ImageNet's.
+    timm stores them in the network. torchvision does not, but its networks all have those of ImageNet.
     """
     recorded: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     return tuple(recorded.get("mean", MEAN)), tuple(recorded.get("std", STD))
@@ -118,14 +119,15 @@ def library_statistics(model: nn.Module) -> tuple[tuple[float, ...], tuple[float
 def foreign(
     address: str, weights: str | None, *, num_classes: int, other_classes: bool = False
 ) -> tuple[nn.Module, int]:
-    """Loads ``torchvision:NAME`` or ``timm:NAME`` with its state dict from a local file; nothing is downloaded.
+    """Builds a network of torchvision or timm and loads its weights from a local file; nothing is downloaded.
 
-    Returns the network and its number of classes: num_classes or, with `other_classes`, that of the file.
-    Raises UserError: an unknown name, a missing file, a state dict that does not fit.
+    address: ``torchvision:NAME`` or ``timm:NAME``. weights: the file with the state dict. Returns the network and its
+    number of classes, which is num_classes or, if `other_classes` is True, that of the file.
+    Raises UserError if the name is unknown, the file is missing, or the state dict does not fit.
     """
     model = untrained_network(address, num_classes=num_classes)
     if weights is None:
-        how = f"; this makes the file: {how_to_save(address)}"
+        how = f"; this command makes the file: {how_to_save(address)}"
         raise UserError(f"teacher {address!r} is untrained: give its state dict with --teacher_weights FILE{how}")
     path = state_file(weights, field="teacher_weights", network=address)
     state = read_state(path, of=f"{address} with {num_classes} classes")

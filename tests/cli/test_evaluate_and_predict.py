@@ -99,15 +99,15 @@ def test_predict_takes_folders(
         captured = capsys.readouterr()
         answers[path] = captured.out
         assert [line[: len(photo)] for line, photo in zip(captured.out.splitlines(), photos, strict=True)] == photos
-        assert (f"holds recu, recu-itrd, teacher: taken is {best}," in captured.err) == (path == road)
+        assert (f"holds recu, recu-itrd, teacher: {best} is used," in captured.err) == (path == road)
     assert answers[road] == answers[road / best] == answers[road / best / "student.onnx"]
     # The networks themselves are found as their files are.
     assert main(["evaluate", str(road)]) == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith(f"{road / best / 'last.pt'}: top-1 ") and f"taken is {best}," in captured.err
+    assert captured.out.startswith(f"{road / best / 'last.pt'}: top-1 ") and f": {best} is used," in captured.err
     assert main(["predict", str(road / best / "last.pt"), str(tmp_path), "--top=1"]) == 0
     captured = capsys.readouterr()
-    assert captured.out == answers[road] and f"taken is {road / best / 'student.onnx'}, which was" in captured.err
+    assert captured.out == answers[road] and f": {road / best / 'student.onnx'} is used, which was" in captured.err
     assert main(["bench", str(road), f"--against={road}", "--repeats=1", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert {row["file"] for row in rows} == {str(road / best / "student.onnx"), str(road / "teacher" / "teacher.onnx")}
@@ -123,7 +123,7 @@ def test_predict_takes_folders(
         ((road / "recu" / "student.tflite", tmp_path), "bnn-itrd validate --setup lce"),
         ((road / "recuu", tmp_path), f"did you mean {road / 'recu'}? {road} holds recu, recu-itrd, teacher"),
         ((road, tmp_path / "c"), f"no such image or folder of images: {tmp_path / 'c'}"),
-        ((tmp_path, road), f"{tmp_path} holds no exported file"),
+        ((tmp_path, road), f"{tmp_path} has no exported file"),
         ((road / best / "best.pt", tmp_path), "is a checkpoint, not an exported file: bnn-itrd export"),
     ):
         assert main(["predict", *map(str, words)]) == 2

@@ -102,13 +102,13 @@ def test_load_of_a_run_with_one_student(road: Path, tmp_path: Path) -> None:
     shutil.copytree(road / "teacher", tmp_path / "run" / "teacher")
     shutil.copytree(road / "recu", tmp_path / "run" / "recu")
     assert any(isinstance(m, BinaryConv2d) for m in bnn_itrd.load(tmp_path / "run").modules())
-    with pytest.raises(UserError, match=r"holds the networks recu, recu-itrd, teacher: name one"):
+    with pytest.raises(UserError, match=r"in the folders of its networks recu, recu-itrd, teacher: name one"):
         bnn_itrd.load(road)
 
 
 def test_a_first_stage_is_not_taken_for_its_student(road: Path, tmp_path: Path) -> None:
     shutil.copytree(road / "recu", tmp_path / "recu" / "first-stage")
-    with pytest.raises(UserError, match="has only a checkpoint of its first stage"):
+    with pytest.raises(UserError, match="has only a checkpoint of its first training stage"):
         bnn_itrd.load(tmp_path / "recu")
     assert any(isinstance(m, BinaryConv2d) for m in bnn_itrd.load(tmp_path / "recu" / "first-stage").modules())
 
@@ -119,7 +119,7 @@ def test_options_of_a_teacher_that_would_be_ignored(
     base = ["digits", *SMALL, f"--data.root={tiny_npz}", f"--out={tmp_path / 'out'}"]
     for arguments, message in (
         (["run", *base, "--teacher_weights=w.pt"], "teacher_weights must be given together with teacher"),
-        (["run", *base, "--teacher_weights=w.pt", f"--teacher={road}"], "teacher_weights belong to torchvision:NAME"),
+        (["run", *base, "--teacher_weights=w.pt", f"--teacher={road}"], "teacher_weights is for torchvision:NAME"),
         (["train", *base, "--member=teacher", f"--teacher={road}"], "is given, so none is trained"),
         # Another run's folder: the name comes first.
         (

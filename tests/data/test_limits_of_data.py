@@ -171,7 +171,7 @@ def test_a_training_in_a_checkpoint_that_is_none(changed: dict, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [(3, "the run's `data` must be a mapping of fields, got '3'"), ({"image_size": "x"}, "a value of another type")],
+    [(3, "the run's `data` must be a mapping of fields, got '3'"), ({"image_size": "x"}, "a value of a wrong type")],
 )
 def test_the_data_of_a_run_that_is_none(data: object, message: str) -> None:
     with pytest.raises(UserError, match=message):

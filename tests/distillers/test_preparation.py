@@ -116,7 +116,7 @@ def test_a_run_in_its_preparation_is_no_network_yet(
         stop_after(patch, 1, 0)
         config = DistillConfig(ft=dc.FTConfig(preparation_epochs=2))
         distilled(data, tmp_path, config, student=made(1), teacher=made(2, Net, TEACHER))
-    with pytest.raises(UserError, match="has no epoch of training yet, only its distillers' preparation"):
+    with pytest.raises(UserError, match="has no finished epoch of training yet, only its distillers' preparation"):
         bnn_itrd.load(tmp_path, model=made(1))
     assert not (tmp_path / "best.pt").exists() and not (tmp_path / "metrics.csv").exists()
 

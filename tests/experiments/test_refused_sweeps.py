@@ -22,7 +22,7 @@ REFUSED = {
     "no method": (["--methods"], "--methods is empty"),
     "method twice": (["--methods", "kd", "kd"], "--methods names kd more than once"),
     "axis twice": (["--grid", "train.seed=0", "--grid", "train.seed=1"], "--grid train.seed is given more than once"),
-    "value twice": (["--grid", "train.seed=0,0"], "two points of the grid are called recu-s0"),
+    "value twice": (["--grid", "train.seed=0,0"], "two trainings of the grid are called recu-s0"),
     "wrong type": (["--grid", "train.seed=0,many"], "train.seed must be int, got many"),
     "out of range": (["--grid", "train.lr=0.1,-1"], r"train.lr must be > 0 .--train.lr 0.1., got -1.0"),
     "unknown student": (

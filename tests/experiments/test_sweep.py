@@ -263,4 +263,4 @@ def test_another_configuration_is_refused(copy: Path, tiny_npz: Path, capsys: py
 def test_damaged_result(copy: Path, tiny_npz: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (copy / "recu-kd-s0" / "result.json").write_text("{")
     assert sweep(tiny_npz, copy) == 2
-    assert "is not the result of a sweep" in capsys.readouterr().err
+    assert "is not the result of a training in a sweep" in capsys.readouterr().err

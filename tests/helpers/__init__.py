@@ -1,4 +1,4 @@
-"""What test files of several folders import: tiny data sets on disk, and the options of a run that takes seconds."""
+"""Helpers for test files of several folders: a tiny data set on disk, and the options of a run that takes seconds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ TINY = [
 
 
 def write_npz(path: Path, *, n: int = 96, size: int = 8, classes: int = 3, seed: int = 0) -> Path:
-    """Images that can be learned: the class sets the brightness of one channel."""
+    """Writes a data set of images (n, size, size, 3) that can be learned, and returns its path.
+
+    Each class makes one colour channel brighter. There are half as many test images as training images.
+    """
     rng = np.random.default_rng(seed)
     arrays: dict[str, np.ndarray] = {}
     for split, count in (("train", n), ("test", n // 2)):

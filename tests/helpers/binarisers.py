@@ -1,4 +1,4 @@
-"""What binarisers compute, in NumPy, at one place of a training; and a network of each scheme."""
+"""NumPy versions of what binarisers compute at a fixed progress of the training, and a network for each scheme."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from bnn_itrd.quant import SCHEMES, BinaryConv2d, BinaryLinear, Scheme, set_progress, start_epoch
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-P = 0.3  # the progress at which values and gradients are compared
+# The progress of the training (0 to 1) at which values and gradients are compared, and what annealed binarisers make of
+# it: T and K of IR-Net, the order of ReSTE, tau of ReCU.
+P = 0.3
 T = 1e-2 * 1000**P
 K = max(1 / T, 1)
 ORDER = 1 + 2 * (1 - math.cos(math.pi / 2 * P))
@@ -30,7 +32,7 @@ def hard(x: Array) -> Array:
 
 
 def standard(x: Array, *, centre: bool = True, eps: float = 1e-5) -> Array:
-    """Sample by sample, entry by entry sums."""
+    """Returns each sample divided by its standard deviation, after subtracting its mean if `centre`; plain loops."""
     out = np.empty_like(x)
     for i in range(len(x)):
         entries = [float(v) for v in x[i].flat]
@@ -40,7 +42,7 @@ def standard(x: Array, *, centre: bool = True, eps: float = 1e-5) -> Array:
     return out
 
 
-# Integrals of the surrogates' derivatives: what the backward pass says the sign is.
+# The functions whose derivatives are the surrogate gradients, so that numerical differentiation gives these.
 def ede(x: Array) -> Array:
     return K * np.tanh(T * x)
 
@@ -65,6 +67,7 @@ def reste(x: Array) -> Array:
 
 
 def per_filter(f: Callable[[Array], float], w: Array) -> Array:
+    """Returns f of each filter of w, flattened."""
     return np.array([f(w[i].ravel()) for i in range(len(w))])
 
 
@@ -76,6 +79,7 @@ REAL = {"real", "biper_sine"}
 
 
 def numerical(f: Callable[[Array], float], x: Array, step: float = 1e-6) -> Array:
+    """Returns the gradient of f at x by central differences."""
     gradient = np.zeros_like(x)
     for i in np.ndindex(*x.shape):
         up, down = x.copy(), x.copy()
@@ -96,7 +100,10 @@ def channels_last(v: Array) -> Array:
 
 
 def network(scheme: str | Scheme, *, padding_value: int = 0) -> nn.Module:
-    """Every kind of layer between full-precision ends, nothing at its starting value."""
+    """Returns a network with every kind of binary layer between two full-precision layers.
+
+    Its scales, biases and statistics do not have their initial values, so that a test notices if one is ignored.
+    """
     torch.manual_seed(3)
     made = Scheme() if isinstance(scheme, Scheme) else SCHEMES[scheme]
     made = scheme if isinstance(scheme, Scheme) else made

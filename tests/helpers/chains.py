@@ -1,4 +1,4 @@
-"""Operations of ours inside onnxruntime, with the native library and without; models of one float convolution."""
+"""Sessions of onnxruntime with and without the native library, and ONNX models with one float convolution."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def opened(model: onnx.ModelProto | bytes, *, native: bool = True, threads: int 
 
 
 def bits(signs: np.ndarray) -> np.ndarray:
-    """What counts of opaque signs: the first bytes."""
+    """Returns the bytes of a tensor of packed signs that carry them; the rest of its buffer has no meaning."""
     n, h, w, c = signs.shape
     return signs.reshape(-1)[: n * h * w * -(-c // 8)]
 
@@ -40,7 +40,7 @@ def assert_same(results: list[np.ndarray], expected: list[np.ndarray]) -> None:
 
 
 def stem_constants(op: str, outputs: int) -> dict[str, np.ndarray]:
-    """Those of RPReLU and RSign."""
+    """Returns the constants that an operation with RPReLU or RSign in its name takes, name -> (outputs,)."""
     names = (["before", "slope", "after"] if "RPReLU" in op else []) + (["level"] if op.endswith("RSign") else [])
     return dict(
         zip(names, np.random.default_rng(outputs).standard_normal((len(names), outputs), np.float32), strict=True)

@@ -1,4 +1,4 @@
-"""Networks that stress the passes behind channels last, and what a graph of our operations computes."""
+"""Networks for the tests of the pass `channels_last` and those after it, and functions that run their graphs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ SHAPE = (6, 8, 8)
 
 
 def run(model: ir.Model, x: Tensor) -> np.ndarray:
-    """What a graph computes in a stock session; nodes of the canonical form are lowered first."""
+    """Returns the output of a graph in onnxruntime without the native library.
+
+    If the graph is in the canonical form, its binary layers are first replaced by standard operations, in a copy.
+    """
     clone = ir.from_proto(ir.to_proto(model))
     lower_binary(clone) if any(node.op_type.endswith(("2d", "Linear")) for node in clone.graph) else None
     proto = ir.to_proto(clone)
@@ -42,7 +45,7 @@ def run(model: ir.Model, x: Tensor) -> np.ndarray:
 
 
 def randomise(model: nn.Module) -> nn.Module:
-    """Statistics and factors of BatchNorm as training leaves them; evaluation mode."""
+    """Gives each BatchNorm random statistics and factors, as after a training; returns the network in eval mode."""
     generator = torch.Generator().manual_seed(3)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -59,7 +62,10 @@ def conv(inputs: int = 6, outputs: int = 6, kernel: int = 3, **more: Any) -> Bin
 
 
 class Residual(nn.Module):
-    """conv, conv, + x, hardtanh: what a block is; `twist` says how it differs."""
+    """A residual block (two binary convolutions, + x, hardtanh) and a third convolution.
+
+    twist: how it differs from this, for example what is added instead of x.
+    """
 
     def __init__(self, twist: str = "") -> None:
         super().__init__()
@@ -89,7 +95,7 @@ class Residual(nn.Module):
 
 
 class Between(nn.Module):
-    """An operation between two binary convolutions."""
+    """A network with an operation between two binary convolutions."""
 
     def __init__(self, operation: Callable[[Tensor], Tensor], channels: int = 6) -> None:
         super().__init__()
@@ -102,7 +108,7 @@ class Between(nn.Module):
 
 
 class Head(nn.Module):
-    """What may follow the last binary convolution."""
+    """A network with an operation after its last binary convolution."""
 
     def __init__(self, head: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -123,7 +129,7 @@ class Dense(nn.Module):
 
 
 class WithOffset(WeightBinarizer):
-    """scale * sign(w) + offset."""
+    """A weight binariser with the result scale * sign(w) + offset, where some scales are negative."""
 
     def forward(self, weight: Tensor) -> BinaryWeight:
         scale = torch.linspace(-1, 2, len(weight))
@@ -187,12 +193,12 @@ def _traced(name: str) -> onnx.ModelProto:
 
 
 def case_graph(name: str) -> ir.Model:
-    """The canonical graph of a network of `CASES`, which is traced once: each caller has a copy to change."""
+    """Returns the canonical graph of a network of `CASES`; it is traced once, and each caller gets a copy to change."""
     return ir.from_proto(_traced(name))
 
 
 def kinds_of(model: nn.Module | str) -> Counter[str]:
-    """How many operations of each kind the passes leave, of a network or of one of `CASES` by its name."""
+    """Returns how many operations of each kind are left after the passes; model: a network, or a name in `CASES`."""
     graph = case_graph(model) if isinstance(model, str) else canonical(randomise(model), input_shape=SHAPE)
     fold_batchnorm(graph)
     drop_clips(graph)

@@ -1,4 +1,4 @@
-"""The classic losses as float64 loops after the papers' formulas, with the inputs on which both are compared."""
+"""The classic distillation losses as plain loops from the papers' formulas, and inputs to compare them on."""
 
 import math
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def normed(row: list[float]) -> list[float]:
 
 
 def pooled(x: Array, h: int, w: int) -> Array:
-    """Adaptive average pooling: cell i of h averages the rows floor(i H / h) to ceil((i + 1) H / h)."""
+    """Computes adaptive average pooling: output row i averages the input rows floor(i H / h) to ceil((i + 1) H / h)."""
     n, c, height, width = x.shape
     out = np.zeros((n, c, h, w))
     for i in range(h):

@@ -1,4 +1,4 @@
-"""The options of a run on small images."""
+"""Command line options for a run on small images that takes seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image folders, and published data sets as they are unpacked, on a small scale."""
+"""Functions that write small image folders, also in the layout of published data sets, and load them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def folder(root: Path, **more: object) -> ImageData:
 
 
 def save(path: Path, *, side: int = 70, value: int = 128) -> None:
-    """An image of one grey, with a white frame of an eighth of its side."""
+    """Writes a square grey image with a white frame, whose width is an eighth of the side."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full((side, side, 3), 255, np.uint8)
     edge = side // 8

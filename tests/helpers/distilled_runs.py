@@ -1,4 +1,4 @@
-"""Small networks with stages, and runs of two epochs with distillers between them."""
+"""Small networks with stages, and functions that distil one into another for two epochs."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from bnn_itrd.data.splits import ImageData
 from bnn_itrd.distillers import METHODS
 from bnn_itrd.training.trainer import Trainer
 
-# KDConfig, ITRDConfig ...
+# The classes of all methods' options by name: dc.KDConfig, dc.ITRDConfig, ...
 dc: Any = SimpleNamespace(**{kind.__name__: kind for kind in METHODS.values()})
 QUIET = LogConfig(tensorboard=False, progress=False)
 CPU = FabricConfig(accelerator="cpu", threads=1)
 SHAPE = (3, 16, 16)
 STUDENT, TEACHER = (6, 8, 12), (8, 10, 14)
 TEACHER_MAPS = tuple(zip(TEACHER, (16, 8, 4), (16, 8, 4), strict=True))
-# So small that no weight moves, whatever its gradient.
+# A learning rate so small that no weight changes, whatever its gradient.
 STILL = 1e-30
-# Epochs of preparation draw from here on (documented in the trainer).
+# The epochs of the preparation are numbered from here on when random numbers are drawn (see the trainer).
 PREPARATION = 1 << 20
 
 
 class Net(nn.Module):
-    """Three stages and no BatchNorm: several processes compute exactly what one does."""
+    """A network with three stages and no BatchNorm, so that several processes compute exactly what one does."""
 
     stages = ("a", "b", "c")
 
@@ -54,7 +54,7 @@ class Net(nn.Module):
 
 
 class Flat(nn.Module):
-    """A network that shows no stages."""
+    """A network without stages."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,11 +82,11 @@ def distilled(
 
 
 class Stop(Exception):
-    pass
+    """An exception that tests raise to break off a training."""
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, preparation: int, training: int) -> None:
-    """The run breaks off when it begins another epoch than these."""
+    """Makes trainings raise `Stop` after so many epochs of preparation, or so many of training."""
     for name, most in (("prepare_epoch", preparation), ("train_epoch", training)):
         real = getattr(Trainer, name)
 

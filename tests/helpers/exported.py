@@ -1,4 +1,4 @@
-"""Networks for the tests of exported files, and how a file or a graph is compared with its network."""
+"""Parts of networks for the tests of exported files, and functions that compare a file or graph with its network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALL = (3, 16, 16)
 
 
 def randomised(model: Any, seed: int = 0) -> Any:
-    """BatchNorm and scales as training leaves them and worse: negative ones, and a zero in each."""
+    """Gives BatchNorms and scales random values, some negative and one 0 in each; returns the network in eval mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():
@@ -44,7 +44,10 @@ def images(n: int, shape: tuple[int, ...] = SMALL, seed: int = 0) -> Tensor:
 
 
 def run_graph(model: ir.Model, x: Tensor) -> np.ndarray:
-    """What a graph computes, binary nodes lowered, without onnxruntime's own optimisations."""
+    """Returns the output of a graph in onnxruntime, without onnxruntime's own optimisations.
+
+    The graph's binary layers are replaced by standard operations, in a copy.
+    """
     clone = ir.from_proto(ir.to_proto(model))
     lower_binary(clone)
     options = onnxruntime.SessionOptions()
@@ -58,7 +61,10 @@ def run_graph(model: ir.Model, x: Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def assert_same_function(model: nn.Module, file: Path, shape: tuple[int, ...]) -> None:
-    """A sum within rounding of a threshold may fall on either side, and its bit can change every logit."""
+    """Asserts that a file computes what its network does, up to rounding.
+
+    Some images may get another class: rounding can move a sum across a threshold, and that sign can change all logits.
+    """
     result = validate(model, file, images(40, shape))
     assert result.images == 40
     assert result.argmax_agreement >= 0.9
@@ -67,7 +73,7 @@ def assert_same_function(model: nn.Module, file: Path, shape: tuple[int, ...]) -
 
 
 class WithOffset(WeightBinarizer):
-    """Weights {offset - scale, offset + scale}, both per channel."""
+    """A weight binariser with the result scale * sign(w) + shift, both learned for each channel."""
 
     def __init__(self, out_channels: int) -> None:
         super().__init__(out_channels)
@@ -79,7 +85,7 @@ class WithOffset(WeightBinarizer):
 
 
 class Threshold(ActivationBinarizer):
-    """sign(x + b_c), RSign's form."""
+    """An activation binariser that computes sign(x + b) with a number b for each channel, as RSign does."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
@@ -102,6 +108,6 @@ def with_parts(layer: Any, *, offset: bool = False, threshold: bool = False) -> 
 
 
 def save_sealed(model: onnx.ModelProto, path: Path) -> None:
-    """A changed model with a checksum that fits."""
+    """Writes a changed ONNX model with a new checksum, so that it is not refused as damaged."""
     next(entry for entry in model.metadata_props if entry.key == "sha256").value = NO_DIGEST
     path.write_bytes(seal(model.SerializeToString()))

@@ -1,4 +1,4 @@
-"""The layers of networks as functions of tensors (float64), for the papers' formulas; small networks for them."""
+"""Layers as plain functions of float64 tensors, with which tests write down networks; and small networks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bnn_itrd.quant import BinaryConv2d
 
 
 def tiny(name: str, **options: object) -> nn.Module:
-    """A small one of a kind, for 16 x 16 images."""
+    """Returns a network of MODELS for 16 x 16 images; the wide ones are made narrower."""
     width = {"width": 0.25} if name in ("resnet50", "resnet8x4", "vgg8") else {}
     return MODELS[name](5, input_shape=(3, 16, 16), **width, **options)
 
 
 def lively(model: nn.Module, seed: int = 0) -> nn.Module:
-    """BatchNorms and scales that are not 1 and 0."""
+    """Gives BatchNorms values that are not 1 and 0; returns the network in float64 and eval mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():
@@ -42,7 +42,10 @@ def signs(x: Tensor) -> Tensor:
 
 
 def convolved(x: Tensor, conv: nn.Module) -> Tensor:
-    """A convolution of the network, binary or not; ReCU's weights are the signs of weights that were centred."""
+    """Computes a convolution of a network, binary (with ReCU's weights) or not.
+
+    ReCU's binary weights are the signs of w - mean(filter).
+    """
     if isinstance(conv, BinaryConv2d):
         w = conv.weight - conv.weight.mean((1, 2, 3), keepdim=True)
         alpha = conv.weight_binarizer.alpha.reshape(1, -1, 1, 1)
@@ -56,7 +59,7 @@ def activated(x: Tensor, binary: str | None) -> Tensor:
 
 
 def shuffled(x: Tensor, groups: int) -> Tensor:
-    """Channel i of group g becomes channel i * groups + g."""
+    """Computes a channel shuffle: channel i of group g becomes channel i * groups + g."""
     each = x.shape[1] // groups
     result = torch.empty_like(x)
     for g in range(groups):

@@ -1,4 +1,4 @@
-"""Small networks that an FPGA can hold, as training leaves them."""
+"""Small networks that FINN can map to an FPGA, with values as after a training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def rand(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tens
 
 
 def trained(model: Any, seed: int = 0) -> Any:
-    """Statistics, scales and steps as training might leave them: some alphas negative."""
+    """Gives a network random statistics and scales, some of them negative; returns it in eval mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():
@@ -41,7 +41,7 @@ def trained(model: Any, seed: int = 0) -> Any:
 
 
 def small(*, classes: int = 5, **options: Any) -> ResNet:
-    """Two stages of one block each: every kind of node a ready ResNet has, and quick to trace."""
+    """Returns a ResNet with two stages of one block, quick to trace, with every kind of node that a larger one has."""
     torch.manual_seed(0)
     style = Style(
         scheme=Scheme("recu", "recu"),
@@ -61,7 +61,7 @@ def small_vgg(**options: Any) -> nn.Module:
 
 
 def assert_agrees(result: QonnxAgreement, *, median: float = 1e-4) -> None:
-    """99 % of the images in the same class, one image allowed."""
+    """Asserts that 99 % of the images (all but one, if there are few) get the same class."""
     found = result.agreement
     assert len(found.disagreements) <= max(1, 0.01 * found.images) and found.median_difference <= median
 
@@ -72,7 +72,7 @@ class Offset(WeightBinarizer):
 
 
 class Mixed(nn.Module):
-    """Offsets, biases, groups, a border of +1, a binary linear layer, a mean that drops its axes."""
+    """A network with offsets, biases, groups, padding with +1, a binary linear layer, and a mean over two axes."""
 
     def __init__(self) -> None:
         super().__init__()

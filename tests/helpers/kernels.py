@@ -1,4 +1,4 @@
-"""Binary convolutions for the tests of the native library: random ones, in NumPy and torch, and as a one-node model."""
+"""Random binary convolutions for the tests of the native library: in NumPy and torch, and as an ONNX model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from helpers.chains import opened
 
 
 def kernels() -> list[str]:
-    """Those this processor can run."""
+    """Returns the names of the kernels that this processor can run."""
     if library_path() and kernel() == "neon":
         return ["portable", "neon"]
     best = KERNELS.index(kernel()) if library_path() else -1
@@ -27,7 +27,7 @@ def kernels() -> list[str]:
 
 
 def packed(values: np.ndarray, *, axis: int = -1) -> np.ndarray:
-    """+-1 -> bits, the lowest first; unused ones 0."""
+    """Packs values +1 and -1 into bytes along an axis, the lowest bit first; unused bits are 0."""
     return np.packbits(values > 0, axis=axis, bitorder="little")
 
 
@@ -36,7 +36,10 @@ def signs_of(shape: Sequence[int], generator: np.random.Generator) -> np.ndarray
 
 
 def sums(x: np.ndarray, weights: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
-    """torch.conv2d in float64: x (n, h, w, c), weights (kh, kw, i, o) of +-1 -> int32 (n, h', w', o)."""
+    """Computes a binary convolution by torch in float64; x (n, h, w, c), weights (kh, kw, i, o), both +1 and -1.
+
+    Returns int32 (n, h', w', o). attributes: those of the ONNX operation.
+    """
     images = torch.from_numpy(rearrange(x, "n h w c -> n c h w")).double()
     filters = torch.from_numpy(np.ascontiguousarray(rearrange(weights, "y x i o -> o i y x"))).double()
     top, left, bottom, right = attributes["pads"]
@@ -60,7 +63,10 @@ SUFFIXES = tuple(name.removeprefix("BinaryConv") for name in CONVOLUTIONS if nam
 def one_node(
     op: str, case: dict[str, Any], generator: np.random.Generator
 ) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
-    """A model of Sign and `op`, and its constants (weights unpacked, of +-1)."""
+    """Returns an ONNX model of the operations Sign and `op`, and its random constants.
+
+    case: sizes, as in `CASE`. The weights among the constants are +1 and -1, not packed.
+    """
     thresholds, outputs = "Threshold" in op, case["group"] * case["group_outputs"]
     channels = case["group"] * case["group_channels"]
     weights = signs_of((*case["kernel_shape"], case["group_channels"], outputs), generator)
@@ -114,6 +120,7 @@ CASE: dict[str, Any] = {
 
 
 def check_node(op: str, case: dict[str, Any], *, threads: int, batch: int, seed: int = 0) -> None:
+    """Asserts that `op` in the native library gives exactly the bits of the same computation in NumPy and torch."""
     generator = np.random.default_rng(seed)
     model, constants = one_node(op, case, generator)
     session = opened(model, threads=threads)
@@ -132,7 +139,7 @@ def check_node(op: str, case: dict[str, Any], *, threads: int, batch: int, seed:
         expected = [y, np.where(y >= constants.get("level", 0), 1, -1)] if op.endswith("Sign") else [y]
     for result, value in zip(session.run(None, feeds), expected, strict=True):
         assert result.shape == value.shape
-        if result.dtype == np.uint8:  # opaque: the bits are at the front of the buffer
+        if result.dtype == np.uint8:  # packed signs: the bits are at the front of the buffer
             bits = packed(value).reshape(-1)
             np.testing.assert_array_equal(result.reshape(-1)[: bits.size], bits)
         else:

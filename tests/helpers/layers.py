@@ -9,7 +9,7 @@ from bnn_itrd.quant import BinaryWeight, WeightBinarizer, sign
 
 
 class SignsScaleOffset(WeightBinarizer):
-    """sign(w) with a fixed scale, of both signs and zero, and an offset."""
+    """A weight binariser with signs, an offset, and fixed scales, some of which are negative and one 0."""
 
     def forward(self, weight: Tensor) -> BinaryWeight:
         scale = torch.linspace(-1, 1, 2 * self.out_channels + 1, dtype=weight.dtype)[::2][: self.out_channels]

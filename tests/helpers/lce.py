@@ -1,4 +1,4 @@
-"""What a .tflite file for Larq Compute Engine holds, and how its results are compared with the network's."""
+"""Functions that read a .tflite file for Larq Compute Engine, and compare its results with the network's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from helpers.exported import WithOffset, images
 
 
 def operations(file: Path) -> list[tuple[str, Any]]:
-    """(name, operator) of each operation in the file, in order."""
+    """Returns (name, operator) for each operation in a file, in order."""
     model, _ = read_lce_model(file)
     schema = load_schema()
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
@@ -34,7 +34,7 @@ def count(file: Path) -> Counter[str]:
 
 
 def stored(file: Path, operator: Any, index: int, dtype: Any = np.float32) -> np.ndarray:
-    """A constant input of an operator."""
+    """Returns the constant that an operator has as its input number `index`."""
     model, _ = read_lce_model(file)
     tensor = model.subgraphs[0].tensors[operator.inputs[index]]
     data = np.asarray(model.buffers[tensor.buffer].data, np.uint8)
@@ -42,10 +42,12 @@ def stored(file: Path, operator: Any, index: int, dtype: Any = np.float32) -> np
 
 
 def assert_same_function(model: nn.Module, file: Path, shape: tuple[int, ...], n: int = 20, tol: float = 2e-5) -> None:
-    """A value within rounding of zero may fall on either side, and its bit can change every logit."""
+    """Asserts that a file computes what its network does, up to rounding.
+
+    One image or 1 % of them may get another class: rounding can change a sign, and that can change all logits.
+    """
     x = images(n, shape)
     result = agreement(predict_model(model, x), run_lce(file, x))
-    # 99 %, one image allowed.
     assert len(result.disagreements) <= max(1, 0.01 * n)
     assert result.median_difference < tol
 
@@ -56,7 +58,10 @@ def with_offset(layer: Any) -> Any:
 
 
 class Side(nn.Module):
-    """Each layer on the same images, its result flattened: many cases in one file."""
+    """A network that applies several layers to the same images and joins the flattened results.
+
+    So one exported file tests many layers.
+    """
 
     def __init__(self, layers: dict[str, nn.Module]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Convolutions of signs as plain loops in NumPy."""
+"""A convolution of signs as plain loops in NumPy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 
 
 def sums(signs: np.ndarray, weights: np.ndarray, how: dict[str, Any]) -> np.ndarray:
-    """The convolution (n, h, w, c), (o, i, kh, kw) -> int64 (n, h', w', o), a window at a time."""
+    """Computes a convolution of signs (n, h, w, c) with weights (o, i, kh, kw), one window at a time.
+
+    Returns int64 (n, h', w', o). how: pads, strides, dilations, group and padding_value, as in the ONNX operation.
+    """
     top, left, bottom, right = how["pads"]
     padded = np.pad(
         signs.astype(np.int64), ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=how["padding_value"]

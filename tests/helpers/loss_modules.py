@@ -1,4 +1,4 @@
-"""Every loss with parameters or state in one configuration at least, and its arguments for a batch."""
+"""Each loss with parameters or state, in one or more configurations, and random arguments for it."""
 
 import math
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def random_pair(n: int, student: tuple[int, ...], teacher: tuple[int, ...]) -> A
     return random_map(n, student, 1), random_map(n, teacher, 2)
 
 
-# Every module in one configuration at least: how to build it, and its arguments for a batch of n, in float64.
+# Name -> (a function that builds the loss, a function that returns its arguments for a batch of n, in float64).
 CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Args]]] = {
     "vid": (lambda: VID((3, 8, 8), (4, 4, 4)), lambda n: random_pair(n, (3, 8, 8), (4, 4, 4))),
     "vid_paper": (
@@ -93,21 +93,25 @@ def build_module(name: str, *, seed: int = 0) -> nn.Module:
 
 
 def apply_to_floats(args: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The arguments with every floating-point tensor changed."""
+    """Returns nested arguments with `change` applied to each floating-point tensor."""
     if isinstance(args, Tensor):
         return change(args) if args.is_floating_point() else args
     return type(args)(apply_to_floats(arg, change) for arg in args)
 
 
 def seeded_loss(module: nn.Module, args: Args) -> Tensor:
-    """module(*args) on a copy of it, with the random numbers of one seed: CRD draws, and all of them have state."""
+    """Returns module(*args) with a fixed random seed, which CRD needs because it draws samples."""
     torch.manual_seed(7)
     loss: Tensor = module(*args)
     return loss
 
 
 def crd_reference(v_s: Array, v_t: Array, banks: list[Array], samples: Array, z: list[float], t: float) -> Array:
-    """h of eq. 19 for both directions, as (2, n, 1 + K)."""
+    """Computes h of equation 19 of the CRD paper by loops, for both directions: (2, n, 1 + number of negatives).
+
+    v_s, v_t: embeddings of student and teacher; banks: their memory banks; samples: indices into these, the positive
+    first; z: the normalisation constants; t: the temperature.
+    """
     n, columns = samples.shape
     h = np.zeros((2, n, columns))
     for d, (v, bank) in enumerate(((v_s, banks[1]), (v_t, banks[0]))):

@@ -1,4 +1,4 @@
-"""A network of a user's own, and what the tests of networks count."""
+"""A network as a user might write it, and a count of parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def parameters(model: nn.Module) -> int:
 
 
 class Mixed(nn.Module):
-    """A user's own network: two branches, concatenation, pooling, float and binary layers, one layer used twice."""
+    """A network as a user might write it, with two branches, concatenation, pooling, and a layer that is used twice."""
 
     def __init__(self) -> None:
         super().__init__()

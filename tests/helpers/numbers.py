@@ -1,4 +1,4 @@
-"""Random numbers that are always the same, and gradients by central differences."""
+"""Random numbers with a fixed seed, and gradients by central differences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def rand(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tens
 
 
 def numerical_gradient(f: Callable[[np.ndarray], float], x: np.ndarray, step: float = 1e-6) -> np.ndarray:
-    """Central differences, entry by entry."""
+    """Returns the gradient of f at x by central differences, one entry after the other."""
     gradient = np.zeros_like(x)
     for i in np.ndindex(*x.shape):
         up, down = x.copy(), x.copy()

@@ -1,4 +1,4 @@
-"""Convolution, batch normalisation and pooling in NumPy, for losses with layers of their own."""
+"""Convolution, batch normalisation and pooling in NumPy, for the tests of losses that have such layers."""
 
 import itertools
 import math
@@ -39,7 +39,7 @@ def numpy_conv_transposed(x: Array, weight: Array, bias: Array, *, stride: int =
 
 
 def numpy_batch_norm(x: Array, layer: Any) -> Array:
-    """Batch normalisation with the statistics of the batch."""
+    """Computes batch normalisation with the statistics of the batch x (n, c, h, w); layer: torch's BatchNorm."""
     out = np.zeros_like(x)
     for c in range(x.shape[1]):
         values = x[:, c]
@@ -72,7 +72,7 @@ def numpy_nearest(x: Array, height: int, width: int) -> Array:
 
 
 def randomise_norms(module: nn.Module) -> None:
-    """Scales and shifts that are not 1 and 0, so that a test sees them."""
+    """Gives BatchNorms random scales and shifts, so that a test notices if they are ignored."""
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.uniform_(layer.weight, 0.5, 1.5)

@@ -1,4 +1,4 @@
-"""Datasets of lists and of coloured images, and one epoch of them."""
+"""Data sets as a user might write them, from a list or from coloured images, and their batches of one epoch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 class Listed(Dataset):  # type: ignore[type-arg]
-    """A Dataset of a list of samples, with a transform of its images."""
+    """A torch Dataset made of a list of samples, with a transform of the images."""
 
     def __init__(self, samples: list[Any], transform: Callable[[Any], Any] = lambda image: image) -> None:
         self.samples, self.transform = samples, transform
@@ -31,7 +31,7 @@ class Listed(Dataset):  # type: ignore[type-arg]
 
 
 def colours(n: int, first: int = 0, size: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images uint8 (n, 3, size, size) whose label is their brightest channel, and the labels."""
+    """Returns images uint8 (n, 3, size, size) and labels (n,); an image's label is its brightest channel."""
     generator = torch.Generator().manual_seed(first)
     labels = torch.arange(n) % 3
     images = torch.randint(0, 120, (n, 3, size, size), dtype=torch.uint8, generator=generator)

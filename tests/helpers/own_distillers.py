@@ -1,4 +1,4 @@
-"""A small network, and a run of it with distillers of a user's own."""
+"""A small network, and a function that trains it with a user's own distillers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bnn_itrd.distillers import Setting, Sizes
 
 QUIET = LogConfig(tensorboard=False, progress=False)
 CPU = FabricConfig(accelerator="cpu", threads=1)
-# So small that no weight moves, whatever its gradient.
+# A learning rate so small that no weight changes, whatever its gradient.
 STILL = 1e-30
 SETTING = Setting(
     Sizes(3, 5, ((2, 4, 4),)), Sizes(3, 7, ((3, 4, 4),)), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2])

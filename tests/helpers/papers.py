@@ -1,4 +1,4 @@
-"""Folders of runs that fill cells of the papers' tables."""
+"""Functions that write folders of trained networks for the tests of `bnn-itrd table`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ def write_run(
     seed: int = 0,
     **metrics: Any,
 ) -> Path:
-    """A run's two files, as a training writes them; epochs: how many are done, all of them by default."""
+    """Writes config.yaml and metrics.csv of a trained network into a folder, and returns the folder.
+
+    words: options that replace fields of the recipe; epochs: the number of finished epochs, None for all; metrics:
+    further columns.
+    """
     made = member_config(config_of(recipe, *words), member)
     folder.mkdir(parents=True)
     tree = {**to_dict(made), "classes": ["a"], "train_images": 50_000}

@@ -1,4 +1,4 @@
-"""How a pass over the canonical graph is tested: what the graph computes before it and after it."""
+"""The test of a pass over the canonical graph: the graph computes the same before it and after it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bnn_itrd.export.passes.batchnorm import fold_batchnorm, fold_batchnorm_into
 from bnn_itrd.quant import BinaryConv2d
 from helpers.exported import images, randomised, run_graph
 
-# What builds the network, the pass, how often it changes the graph, and the operation that is gone afterwards.
+# (a function that builds the network, the pass, how many changes it makes, the operation that is gone afterwards).
 PassCase = tuple[Callable[[], nn.Module], Callable[[ir.Model], int], int, str]
 
 
 class Fork(nn.Module):
-    """A value that a second reader needs as it is."""
+    """A network in which two operations read the same value, so that it must not be changed for only one of them."""
 
     def __init__(self, clip: bool = False) -> None:
         super().__init__()
@@ -33,7 +33,10 @@ class Fork(nn.Module):
 
 
 def check_pass(case: PassCase) -> None:
-    """The pass changes the graph as often as it should, and what the graph computes not at all (folding: rounding)."""
+    """Asserts that a pass makes the expected number of changes, and does not change what the graph computes.
+
+    Only passes that fold a BatchNorm may change rounding.
+    """
     build, apply, count, gone = case
     torch.manual_seed(9)
     model = randomised(build())

@@ -1,4 +1,4 @@
-"""A recipe as a configuration, the papers' table of pairs, and random images in place of its data."""
+"""Functions that turn a recipe into a configuration, tables of the papers, and random images in place of data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TABLE_1 = [
     ("resnet32x4", "shufflenet_v2", 1.5, 0.01),
     ("wrn_40_2", "shufflenet_v1", 1.5, 0.01),
 ]
-# What ITRD's table 1 and the poster's table 3 compare, by the names of their students here.
+# The methods that ITRD's table 1 and the poster's table 3 compare, by the names of the students in our recipes.
 ROWS = [
     *("plain", "kd", "fitnet", "at", "sp", "cc", "rkd", "pkt", "ft", "nst", "crd", "wcord", "reviewkd"),
     *("corr", "itrd", "srd", "dkd", "srd-dkd"),

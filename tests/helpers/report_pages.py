@@ -1,4 +1,4 @@
-"""A comparison as a run makes it, and the page of one, parsed: for the tests of the report."""
+"""The content of a comparison.json, and a parser of report pages, for the tests of the report."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def comparison(classes: int = 3) -> dict[str, Any]:
 
 
 class Page(HTMLParser):
-    """Checks the nesting of a page, and keeps its text per section, its table rows and its attributes."""
+    """A parsed HTML page: its text by section, its table rows, tags and attributes; wrong nesting fails the test."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)

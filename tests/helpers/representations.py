@@ -1,4 +1,4 @@
-"""Pairs of representations, and the losses of representations as NumPy loops in float64 after the papers' formulas."""
+"""Random representations, and losses of representations as plain loops from the papers' formulas."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Small networks for the tests of `binarize`, and what of a network it made binary."""
+"""Small networks for the tests of `binarize`, and functions that look at its results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def binary_layers(model: nn.Module) -> dict[str, BinaryConv2d | BinaryLinear]:
 
 
 def binary_inputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """What each binary layer reads in a forward pass in training mode."""
+    """Returns the input of each binary layer in a forward pass in training mode, layer's path -> tensor."""
     seen: dict[str, Tensor] = {}
     for path, layer in binary_layers(model).items():
         layer.register_forward_pre_hook(lambda _, args, path=path: seen.update({path: args[0].detach()}))
@@ -47,12 +47,13 @@ def block(i: int, o: int) -> list[nn.Module]:
 
 
 def small(*middle: nn.Module, width: int = 8) -> nn.Sequential:
-    """stem (0-2), what is given, then head: pool, flatten, linear."""
+    """Returns a network of a stem (modules 0 to 2), the given modules, and a head: pooling, flatten, linear."""
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 5)]
     return nn.Sequential(*block(3, width), *middle, *head)
 
 
 def quietly(model: nn.Module, **options: object) -> tuple[nn.Module, Report]:
+    """Returns `binarize` of a network, without its warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return binarize(model, **options)

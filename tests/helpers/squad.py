@@ -1,4 +1,4 @@
-"""Questions made by hand, their batches, and the arguments of a run that learns them."""
+"""A small question-answering data set in SQuAD's form, batches of it, and the arguments of a run that learns it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bnn_itrd.nlp.squad import Example
 
 
 def tree(*paragraphs: tuple[str, list[tuple[str, str]]]) -> dict[str, Any]:
-    """SQuAD's tree of (context, [(question, answer)])."""
+    """Returns paragraphs (context, [(question, answer)]) as a nested dict in the format of SQuAD's files."""
     made = []
     for p, (context, pairs) in enumerate(paragraphs):
         qas = [

@@ -1,4 +1,4 @@
-"""The command of a sweep of two methods with two seeds, on small images, and the cells of a page's table of one."""
+"""Functions that run a small sweep (two methods, two seeds), and read a sweep's table in a page of the docs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def sweep(root: Path, out: Path, *arguments: str, grid: list[str] = GRID) -> int
 
 
 def table_of_page(page: Path, mark: str) -> list[list[str]]:
-    """Returns the cells of the table that follows ``<!-- mark -->`` in a page, without its header."""
+    """Returns the rows of the table that follows ``<!-- mark -->`` in a Markdown page, without its header."""
     text = page.read_text().partition(f"<!-- {mark} -->\n")[2].partition("\n\n")[0]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
 
 
 def difference_on_page(row: Mapping[str, Any]) -> str:
-    """Returns how a page shows a row of `method_statistics`: the difference, bold if it is larger than the spread."""
+    """Returns how a docs page shows the difference in a row of `method_statistics`: bold if larger than the spread."""
     difference = "" if row["difference"] is None else f"{row['difference']:+.2f}"
     return f"**{difference}**" if (row["verdict"] or "").startswith("larger") else difference

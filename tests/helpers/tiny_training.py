@@ -1,4 +1,4 @@
-"""A network of two layers, and a training of it that takes a second."""
+"""A network of two layers, and a function that trains it in a second."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CPU = FabricConfig(accelerator="cpu", threads=1)
 
 
 class TinyNet(nn.Module):
-    """No BatchNorm: several processes compute exactly what one does."""
+    """A network of two layers without BatchNorm, so that several processes compute exactly what one does."""
 
     def __init__(self, width: int = 8, classes: int = 3) -> None:
         super().__init__()

@@ -57,13 +57,13 @@ def test_a_queue_is_worked_off(small_queue: Path, capsys: pytest.CaptureFixture[
     queued.write_text(json.dumps(tree))
     assert queue.main([]) == 0
     assert "1 of 1 runs are missing" in capsys.readouterr().out
-    assert queue.main(["--device", "gpu"]) == 0 and "all 0 runs" in capsys.readouterr().out
+    assert queue.main(["--device", "gpu"]) == 0 and "all 0 planned runs" in capsys.readouterr().out
     assert queue.main(["--commands"]) == 0
     words = shlex.split(capsys.readouterr().out)
     assert main(words[1:]) == 0
     capsys.readouterr()
     assert queue.main(["--keep"]) == 0
-    assert "all 1 runs are there" in capsys.readouterr().out
+    assert "all 1 planned runs are done" in capsys.readouterr().out
     kept = small_queue / "results" / "cifar10-resnet8-recu-s3"
     names = {path.name for path in kept.iterdir()}
     assert names == {"config.yaml", "environment.json", "metrics.csv", "comparison.json", "student.onnx", "last.pt"}
@@ -173,7 +173,7 @@ def test_a_run_with_other_settings_is_not_kept(small_queue: Path, capsys: pytest
     [
         (lambda t: t.pop("blocks"), r"is not a queue of runs: KeyError\('blocks'\)"),
         (lambda t: t["blocks"][0]["runs"][0].update(seeds=[3, 3]), r"two runs are called cifar10-resnet8-recu-s3"),
-        (lambda t: t["blocks"][0]["runs"][0].update(teacher="x-s0"), r"needs its teacher x-s0 to come before it"),
+        (lambda t: t["blocks"][0]["runs"][0].update(teacher="x-s0"), r"needs its teacher x-s0: put that before it"),
     ],
 )
 def test_a_queue_that_does_not_fit(small_queue: Path, change: Any, message: str) -> None:

@@ -113,7 +113,7 @@ def test_what_does_not_fit_is_told_before_anything_is_trained(
     torch.save(vgg9(9).state_dict(), path)
     assert main(words) == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert "features.0.weight is (64, 3, 3, 3) there, (4, 3, 3, 3) here" in told
+    assert "features.0.weight has the shape (64, 3, 3, 3), but (4, 3, 3, 3) in the network" in told
     assert not (tmp_path / "a").exists()
 
 
@@ -138,7 +138,7 @@ def test_a_file_must_have_the_network_and_no_more(tmp_path: Path) -> None:
 
     refused("less", r"does not fit resnet8: it has no layer1\.0\.conv1\.weight \(1 of ")
     refused("more", r"it also has layer1\.7\.conv1\.weight, which the network does not have \(1 such name\)")
-    refused("nan", r"layer1\.0\.conv1\.weight is not finite")
+    refused("nan", r"layer1\.0\.conv1\.weight has values that are not finite")
     torch.save([1, 2], path)
     with pytest.raises(UserError, match=r"is not the state dict of resnet8: it must map names to tensors"):
         begin_with_weights(MODELS["resnet8"](10, width=0.25), network)

@@ -42,14 +42,14 @@ def test_the_best_student_against_its_teacher(tmp_path: Path) -> None:
         "Next:",
         f"  bnn-itrd bench '{out}/a/student.onnx' --against '{out}/teacher/teacher.onnx'",
         f"  xdg-open '{out}/report.html'",
-        f"Not validated: a/student.tflite, b/student.tflite: {NO_LCE}. This makes and uses it:",
+        f"Not validated: a/student.tflite, b/student.tflite: {NO_LCE}. This installs and uses it:",
         f"  bnn-itrd validate '{out}/a/student.tflite' '{out}/b/student.tflite' --trust --setup lce",
     ]
     assert told(out, *both, options=" --trust") == commands
     (out / "example.png").write_bytes(b"")
     assert told(out, *both)[1:3] == [
         f"  bnn-itrd predict '{out}/a/student.onnx' '{out}/example.png'",
-        "      a test image; your own photos, or a folder of them, go in its place",
+        "      this is a test image: give your own photos, or a folder of them, instead",
     ]
 
 
@@ -59,7 +59,7 @@ def test_a_runtime_that_fails(tmp_path: Path) -> None:
         "Not validated: a/student.tflite: it failed: the interpreter was killed by SIGSEGV. To try it again:",
         f"  bnn-itrd validate {tmp_path}/a/student.tflite",
         "Not validated: a/student.qonnx.onnx: qonnx, which executes it, was not on the machine. "
-        "This makes and uses it:",
+        "This installs and uses it:",
         f"  bnn-itrd validate {tmp_path}/a/student.qonnx.onnx --setup fpga",
     ]
 
@@ -73,7 +73,7 @@ def test_a_runtime_that_fails(tmp_path: Path) -> None:
             "linux",
             [
                 "  python3 -m http.server --bind 127.0.0.1 --directory {}",
-                "      then http://localhost:8000/report.html",
+                "      then open http://localhost:8000/report.html",
             ],
         ),
     ],

@@ -35,7 +35,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pyte
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"cannot write .*a\.pt: .*No space left.*is untouched"):
+    with pytest.raises(UserError, match=r"cannot write .*a\.pt: .*No space left.*is unchanged"):
         save_checkpoint(path, {"x": 2})
     assert load_checkpoint(path)["x"] == 1 and list(tmp_path.iterdir()) == [path]
 
@@ -59,7 +59,7 @@ def test_a_write_that_really_fails(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     save_checkpoint(path, {"x": 1})
     done = subprocess.run([sys.executable, "-c", _FILL, str(path)], capture_output=True, text=True, timeout=120)
-    assert "cannot write" in done.stdout and "untouched" in done.stdout, done.stdout + done.stderr
+    assert "cannot write" in done.stdout and "is unchanged" in done.stdout, done.stdout + done.stderr
     assert load_checkpoint(path)["x"] == 1 and list(tmp_path.iterdir()) == [path]
 
 

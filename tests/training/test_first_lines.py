@@ -40,7 +40,7 @@ def test_the_line_of_a_run(tiny_npz: Path, tmp_path: Path, capsys: pytest.Captur
         f"  bnn-itrd evaluate {tmp_path}/s",
         f"  bnn-itrd export {tmp_path}/s",
         f"  bnn-itrd run {tmp_path}/config.yaml",
-        "      the run with all its networks: trains those that are missing, exports and compares",
+        "      trains the other networks of the run, then exports and compares all",
     ]
 
 

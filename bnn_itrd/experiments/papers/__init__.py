@@ -1,1 +1,1 @@
-"""The papers' tables: the published values, the runs that fill their cells, and commands for the empty cells."""
+"""Code for `bnn-itrd table`, which shows a paper's table with the user's own results in its cells."""

@@ -1,4 +1,4 @@
-"""The rules by which runs fill a table's cells: data, network and method in config.yaml, never a folder's name."""
+"""Functions that decide which trained networks belong in which cell of a published table, by their config.yaml."""
 
 from __future__ import annotations
 
@@ -22,28 +22,30 @@ from bnn_itrd.nlp.config import HiddenConfig
 
 __all__ = ["Filled", "Wanted", "config_of", "fill", "tokens", "value_of", "wanted"]
 
-# Fields that do not belong to the published setting: names, options for machines, the frequency of evaluations.
+# Fields that are not compared with the published setting: names, the seed, options for the machine or for speed, and
+# how often the network is evaluated.
 _NOT_OF_SETTING = (
     *("name", "train.seed", "train.precision", "train.compile", "train.compile_mode", "train.channels_last"),
     *("train.eval_every", "train.fused_kernels", "data.per_class_seed"),
 )
+# The groups of fields that are compared with the published setting.
 _SETTING = ("data.", "scheme", "train.", "distill.")
-# Fields of a `step` schedule, which do not matter in a run with the cosine schedule.
+# Fields that only the learning rate schedule `step` uses.
 _OF_STEP = ("train.milestones", "train.decay")
-# Whose options have defaults.
+# Distiller -> the class of its options, which has their defaults.
 _KNOWN = {**METHODS, "hidden": HiddenConfig}
-# The first word of a measure -> the score that it means, if that is not top-1.
+# The first word of a table's measure -> the name of that score in a run; all other measures are top-1.
 _MEASURES = {"top-5": "top5", "exact": "em", "F1": "f1"}
-# Options of distillers that depend on the machine, not on the method.
+# Options of distillers that depend on the machine and do not change the method.
 _OF_MACHINES = ("gather",)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The training that a cell stands for.
+    """The training that would give the value in a cell of a published table; trained networks are compared with it.
 
-    member: the network's configuration, as a tree; is_it: values that identify the cell; teacher: the teacher's
-    network, None without one; fixed: fields (or groups) of the member that must be the cell's.
+    member: the network's configuration, as a nested dict; is_it: the result of `_identity` for it; teacher: the name of
+    the teacher's network, None without one; fixed: fields (or groups of fields) that must have the cell's values.
     """
 
     member: Mapping[str, Any]
@@ -54,10 +56,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Filled:
-    """Runs of one setting that fill a cell.
+    """Trained networks that belong in a cell of a published table and differ from each other only in their seeds.
 
-    values: their results in the table's measure; differs: their differences from the published setting, as text;
-    same_methods: whether their methods have exactly the cell's options.
+    runs: the networks; values: their results in the table's measure; differs: how their setting differs from the
+    published one, as lines of text; same_methods: whether their distillers have exactly the cell's options.
     """
 
     runs: tuple[FoundRun, ...]
@@ -67,24 +69,27 @@ class Filled:
 
     @property
     def seeds(self) -> tuple[int, ...]:
+        """Returns the different seeds, in order."""
         return tuple(sorted({run.seed for run in self.runs}))
 
     @property
     def epochs(self) -> int:
+        """Returns the number of epochs of each training."""
         return self.runs[0].of
 
     @property
     def mean(self) -> float:
+        """Returns the mean of the values."""
         return statistics.fmean(self.values)
 
     @property
     def spread(self) -> float | None:
-        """The sample standard deviation over the runs; None for a single run."""
+        """Returns the sample standard deviation of the values; None if there is only one."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
 def tokens(fields: Mapping[str, Any]) -> list[str]:
-    """Returns fields as arguments of a command.
+    """Returns fields (name -> value) as arguments of a command line.
 
     >>> tokens({"data.per_class": None, "students.at": {"at": {"weight": 1000.0}}})
     ['--data.per_class=null', '--students.at={"at": {"weight": 1000.0}}']
@@ -94,17 +99,18 @@ def tokens(fields: Mapping[str, Any]) -> list[str]:
 
 @cache
 def _config(recipe: str, words: tuple[str, ...]) -> RunConfig:
+    """Returns the configuration of a recipe with some fields replaced by command line arguments; it is cached."""
     return run_config("table", "", recipes.read(recipe), words, extra={})[0]
 
 
 def config_of(cell: Cell) -> RunConfig:
-    """Returns the configuration of a run that trains a cell; the cell must have a recipe of images."""
+    """Returns the configuration of the run that trains a table's cell, which must have a recipe for images."""
     assert cell.recipe is not None
     return _config(cell.recipe, tuple(tokens(cell.fields)))
 
 
 def wanted(cell: Cell) -> Wanted:
-    """Returns the training that a cell stands for; the cell must have a recipe and a member."""
+    """Returns the training that would give the value in a table's cell; that must have a recipe and a member."""
     assert cell.recipe is not None and cell.member is not None
     if cell.recipe == SQUAD:
         tree, of = wanted_reader(cell.member, tokens(cell.fields))
@@ -123,7 +129,10 @@ def wanted(cell: Cell) -> Wanted:
 
 
 def _identity(member: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Returns the data and whether labels are hidden, the binarisers, and the methods, which identify a cell."""
+    """Returns what must be equal for a network to belong in a table's cell: kind of data, binarisers, and distillers.
+
+    member: a network's configuration, as a nested dict.
+    """
     scheme, distill, data = member.get("scheme"), member["distill"], member["data"]
     binary = None
     if isinstance(scheme, Mapping):
@@ -134,15 +143,17 @@ def _identity(member: Mapping[str, Any]) -> tuple[Any, ...]:
     for name, options in distill.items():
         if isinstance(options, Mapping):
             methods.append((name, tuple(sorted(_kind(name, options).items(), key=str))))
-    # Which images, which of them labelled, and whether it begins with trained weights, wherever their file lies.
+    # The data set, whether some images have no labels, and whether the network begins with trained weights.
     seen = data.get("name"), bool(data.get("unlabelled")), bool(member["network"].get("weights"))
     return seen, binary, bool(distill.get("ce", 1)), tuple(sorted(methods))
 
 
 def _kind(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options that make a distiller a different method: texts, switches, numbers that became 0 or not 0.
+    """Returns those of a distiller's options that make it a different method from the one with default options.
 
-    An option that an older configuration does not have yet counts as its default.
+    These are texts and booleans that are not the default, and numbers that are 0 where the default is not, or the other
+    way round. name: the distiller's; options: as saved. A missing option counts as its default, because a configuration
+    saved by an older version does not have it.
 
     >>> _kind("itrd", {"beta_mi": 0.0, "alpha": 1.5}), _kind("vid", {"form": "logits", "batch_norm": False})
     ({'beta_mi': 'is 0'}, {'form': 'logits'})
@@ -160,10 +171,11 @@ def _kind(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fill(cell: Cell, runs: Sequence[FoundRun], *, published: Cell | None = None) -> list[Filled]:
-    """Returns the finished runs that fill a cell, grouped by setting, with the group closest to the cell first.
+    """Returns the trained networks that belong in a table's cell, grouped by setting, with the closest setting first.
 
-    Groups are ordered by whether their methods have the cell's options, then by most epochs, fewest differences, most
-    runs. published: the cell with the published setting, if `cell` is another version of it.
+    Networks that are not trained to their end are left out. Groups whose distillers have exactly the cell's options
+    come first, then those with most epochs, fewest differences and most networks. published: the cell with the
+    published setting, if `cell` is the version of it for two cores.
     """
     runs = [run for run in runs if _may_fill(run, cell)]
     if not runs:
@@ -176,7 +188,9 @@ def fill(cell: Cell, runs: Sequence[FoundRun], *, published: Cell | None = None)
             groups.setdefault((_differs(run, setting), _same_methods(run, want)), []).append(run)
     filled = []
     for (differs, same_methods), found in groups.items():
-        once = {(run.seed, *run.scores.items()): run for run in found}  # results/ contains copies of runs
+        once = {
+            (run.seed, *run.scores.items()): run for run in found
+        }  # results/ contains some runs twice; each counts once
         values = [value_of(run, cell.measure) for run in once.values()]
         known = [value for value in values if value is not None]
         if len(known) == len(values):
@@ -188,7 +202,10 @@ def fill(cell: Cell, runs: Sequence[FoundRun], *, published: Cell | None = None)
 
 
 def _may_fill(run: FoundRun, cell: Cell) -> bool:
-    """Returns whether data and network have the recipe's names, a quick check before a configuration is made."""
+    """Returns whether a network could belong in a table's cell: data and network must have the recipe's names.
+
+    This quick check saves making the whole configuration for most networks.
+    """
     if not cell.trains or cell.recipe is None:
         return False
     tree = recipes.read(cell.recipe)
@@ -201,16 +218,17 @@ def _may_fill(run: FoundRun, cell: Cell) -> bool:
 
 
 def value_of(run: FoundRun, measure: str) -> float | None:
-    """Returns a run's result in a table's measure, or None if the run does not have it."""
+    """Returns a network's result in a table's measure (``error %`` is 100 - top-1); None if it was not measured."""
     value = run.scores.get(_MEASURES.get(measure.partition(" ")[0], "top1"))
     return 100 - value if value is not None and "error" in measure else value
 
 
 def _fits(run: FoundRun, want: Wanted) -> bool:
+    """Returns whether a trained network belongs in the table's cell whose training is `want`."""
     if _identity(run.member) != want.is_it or (want.teacher is not None and run.teacher != want.teacher):
         return False
     different = changed(run.member, want.member)
-    different.pop("network.weights", None)  # where the file lies; whether there is one was asked above
+    different.pop("network.weights", None)  # the file's path does not matter; _identity compares whether there is one
     if any(key.startswith("network.") for key in different):
         return False
     of_machines = tuple(f".{name}" for name in _OF_MACHINES)
@@ -222,17 +240,21 @@ def _fits(run: FoundRun, want: Wanted) -> bool:
 
 
 def _same_methods(run: FoundRun, want: Wanted) -> bool:
+    """Returns whether a network's distillers have exactly the options of the training `want`."""
     keys = [key for key in changed(run.member, want.member) if key.startswith("distill.")]
     return all(key.rpartition(".")[2] in _OF_MACHINES for key in keys)
 
 
 def _differs(run: FoundRun, setting: Wanted) -> tuple[str, ...]:
-    """Returns a run's differences as text, with the published value in brackets: ``epochs 72 (600)``."""
+    """Returns how a network's setting differs from another, as texts with the other's value in brackets.
+
+    An example is ``epochs 72 (600)``.
+    """
     lines = []
     if run.split != "test":
         lines.append("scored on held-out images")
     for key, (there, published) in changed(run.member, setting.member).items():
-        if key in _NOT_OF_SETTING or not key.startswith(_SETTING):  # other fields are measured on the data
+        if key in _NOT_OF_SETTING or not key.startswith(_SETTING):  # other fields follow from the data or do not matter
             continue
         if key in _OF_STEP and run.member["train"].get("schedule", "cosine") != "step":
             continue
@@ -243,11 +265,12 @@ def _differs(run: FoundRun, setting: Wanted) -> tuple[str, ...]:
 
 
 def _text(value: Any) -> str:
+    """Returns a field's value as text for the user."""
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value is None else json.dumps(value) if isinstance(value, (list, tuple, bool)) else str(value)
 
 
 def small_cell(cell: Cell, recipe: str) -> Cell:
-    """Returns the same cell in the version of the table for two cores."""
+    """Returns a cell with another recipe: that of its table's small version, which two CPU cores can train."""
     return dataclasses.replace(cell, recipe=recipe)

@@ -1,4 +1,4 @@
-"""Commands that fill a table's empty cells; each can be resumed. The version for two cores is one sweep."""
+"""Functions that make the commands for a published table's empty cells, with the hours that they would take."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from bnn_itrd.experiments.papers.runs import FoundRun
 
 __all__ = ["Task", "missing_tasks", "small_sweep"]
 
-# The folder of the images, and files of weights: shell variables that the user sets before running the commands.
+# A shell variable in the commands: the user sets it to the folder of the images before running them.
 _DATA = '"$DATA"'
+# A field whose value, a file of weights, only the user knows; its command has a shell variable instead.
 _OF_READER = "network.weights"
 
 
 @dataclass(frozen=True)
 class Task:
-    """One command, the hours that it is expected to take, and the cell that it fills."""
+    """One shell command, the hours that it is expected to take, and what it trains, as text for the user."""
 
     command: str
     hours: Expected
@@ -33,10 +34,11 @@ class Task:
 
 
 def missing_tasks(table: PublishedTable, runs: Sequence[FoundRun]) -> list[Task]:
-    """Returns the trainings for a table's empty cells, one for each seed, teachers first.
+    """Returns the commands that train what a table's empty cells need: one for each seed, teachers first.
 
-    A cell is empty if no run with its methods' options fills it, in any setting. A cell without a published value does
-    not count, unless the table has no values at all. A training that fills several cells is listed once.
+    runs: the trained networks that exist. A cell is empty if none of them belongs in it with exactly its distillers'
+    options; other differences from the published setting do not matter. Cells without a published value are left out,
+    unless the table has no values at all. A training that several cells need is listed once.
     """
     of_table = [cell for cell in table.cells if cell.trains and (cell.value is not None or not table.has_values)]
     empty = [cell for cell in of_table if not any(found.same_methods for found in fill(cell, runs))]
@@ -63,14 +65,17 @@ def missing_tasks(table: PublishedTable, runs: Sequence[FoundRun]) -> list[Task]
 
 
 def _folder(table: PublishedTable, name: str) -> str:
+    """Returns the folder in which a command trains a network."""
     return f"runs/{table.name}/{name}"
 
 
 def _plain(text: str) -> str:
+    """Replaces characters that are unusual in a folder's name by _, and returns the text."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_")
 
 
 def _teacher(table: PublishedTable, cell: Cell, network: str) -> Task:
+    """Returns the command that trains the teacher for a table's cell; network: the name of the teacher's network."""
     fields = {k: v for k, v in cell.fields.items() if not k.startswith("students.")} | dict(cell.teacher_fields or {})
     shown = dataclasses.replace(cell, member="teacher", fields=fields)
     member = member_config(config_of(shown), "teacher")
@@ -79,6 +84,7 @@ def _teacher(table: PublishedTable, cell: Cell, network: str) -> Task:
 
 
 def _student(table: PublishedTable, cell: Cell, network: str, seed: int) -> Task:
+    """Returns the command that trains the student of a table's cell with one seed; network: its teacher's, by name."""
     want, config = wanted(cell), config_of(cell)
     name = "-".join(_plain(part) for part in (cell.column, cell.row, f"s{seed}"))
     fields = {key: value for key, value in cell.fields.items() if key != _OF_READER}
@@ -93,23 +99,23 @@ def _student(table: PublishedTable, cell: Cell, network: str, seed: int) -> Task
 
 
 def _squad(table: PublishedTable, cell: Cell) -> Task:
+    """Returns the command for a table's cell with question answering on SQuAD; its hours are not known."""
     words = ["--member", str(cell.member), "--out", _folder(table, "squad")]
     line = _line("train", SQUAD, words) + ' --pretrained "$BERT"'
     return Task(line, Expected(None, None), f"{cell.row}, EM and F1")
 
 
 def _line(command: str, recipe: str, words: Sequence[str]) -> str:
+    """Returns a command of bnn-itrd as a line for a shell, with the folder of the images."""
     return f"{shlex.join(['bnn-itrd', command, recipe, *words])} --data.root {_DATA}"
 
 
-# ---- the version for two cores
-
-
 def small_sweep(table: PublishedTable, runs: Sequence[FoundRun]) -> tuple[Task, int] | None:
-    """Returns (the sweep that fills the table's small version, the number of its trainings that are missing).
+    """Returns the command of a sweep that fills a table's small version, and the number of trainings it still lacks.
 
-    It is None if the table has no small version. The hours are those of the missing trainings. Students of the recipe
-    that the table does not have are counted too, since the sweep trains them.
+    The small version is one that two CPU cores can train; the result is None if the table has none. runs: the trained
+    networks that exist. The hours are those of the missing trainings. Students that the sweep trains although the table
+    does not show them are counted too.
     """
     if table.small is None:
         return None
@@ -141,5 +147,5 @@ def small_sweep(table: PublishedTable, runs: Sequence[FoundRun]) -> tuple[Task, 
 
 
 def _of_sweep(cell: Cell, member: str) -> Cell:
-    """Returns a cell for a training of the sweep that the table does not have."""
+    """Returns a cell that stands for a network that the sweep trains although the table does not show it."""
     return dataclasses.replace(cell, row=member, member=member, fields={}, value=None, spread=None)

@@ -1,4 +1,4 @@
-"""Estimates of a training's hours, from measured speeds scaled by the number of multiplications."""
+"""Functions that estimate the hours of a training from measured speeds, scaled by the network's multiplications."""
 
 from __future__ import annotations
 
@@ -12,40 +12,47 @@ from bnn_itrd.yaml_files import read_yaml
 
 __all__ = ["Expected", "expected_hours", "speed_notes"]
 
-# A step takes a forward pass and twice its time for the gradients; a teacher takes only a forward pass.
+# A training step costs as much as three forward passes, because the gradients cost two. A teacher costs one more.
 _STEP = 3
-# A rough time for start, compilation, export and validation of one run.
+# A rough time for a run's start, compilation, export and validation.
 _FIXED_HOURS = 1 / 60
+# The image size, in pixels, for which speeds.yaml has the multiplications.
 _CIFAR = 32
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The expected hours on an H100 and on two CPU cores; None if there is no measured speed for them."""
+    """The hours that a training should take on an H100 GPU (h100) and on two CPU cores (cores); None if unknown."""
 
     h100: float | None
     cores: float | None
 
     def __add__(self, other: Expected) -> Expected:
+        """Returns the sum of both, in which an unknown number makes the sum unknown."""
         return Expected(_sum(self.h100, other.h100), _sum(self.cores, other.cores))
 
 
 def _sum(a: float | None, b: float | None) -> float | None:
+    """Returns a + b, or None if one of them is None."""
     return None if a is None or b is None else a + b
 
 
 @cache
 def _speeds() -> dict[str, Any]:
+    """Returns the content of speeds.yaml."""
     return dict(read_yaml(Path(__file__).with_name("speeds.yaml")))
 
 
 def speed_notes() -> list[str]:
-    """Returns sentences about the source of the hours."""
+    """Returns sentences for the user that say how the hours were estimated."""
     return [*_speeds()["notes"]]
 
 
 def _macs(network: str, width: float, size: int | None) -> float | None:
-    """Returns the multiplications for one image of the network in full precision, in its published form."""
+    """Returns the multiplications of a full-precision network for one image; None if it is not in speeds.yaml.
+
+    width: the factor of its channels; size: the image size in pixels, None for that of CIFAR.
+    """
     known = _speeds()["macs"].get(network)
     if known is None:
         return None
@@ -54,7 +61,7 @@ def _macs(network: str, width: float, size: int | None) -> float | None:
 
 
 def expected_hours(member: MemberConfig, teacher: str | None) -> Expected:
-    """Returns the expected hours of one training; teacher: the network that it learns from, or None."""
+    """Returns the hours that one training should take; teacher: the name of its teacher's network, or None."""
     images = _images(member)
     size, width = member.data.image_size, member.network.width
     own, taught = _macs(member.network.name, width, size), 0.0
@@ -73,13 +80,14 @@ def expected_hours(member: MemberConfig, teacher: str | None) -> Expected:
         measured = _speeds()[device]
         of_it = _STEP * measured["macs"] + (measured["macs"] if teacher is not None else 0.0)
         faster = of_it / work
-        # A large GPU is not faster on a smaller network, whose time is not spent in multiplications.
+        # A large GPU is not faster on a smaller network, because such a network does not keep it busy.
         per_s = measured["images_per_s"][kind] * (min(faster, 1.0) if device == "h100" else faster)
         hours.append(seen / per_s / 3600 + _FIXED_HOURS)
     return Expected(*hours)
 
 
 def _images(member: MemberConfig) -> float | None:
+    """Returns the number of training images of an epoch; None if the data set is not in speeds.yaml."""
     known = _speeds()["images"].get(member.data.name)
     if known is None:
         return None

@@ -1,4 +1,4 @@
-"""Published tables as data, which are read from tables.yaml."""
+"""The tables of papers, with their published values, read from tables.yaml."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ __all__ = ["Cell", "PublishedTable", "published_accuracy", "published_table", "t
 
 @dataclass(frozen=True)
 class Cell:
-    """One value of a published table; value and spread are None if the paper prints none.
+    """One cell of a published table, and how this package trains the network for it.
 
-    recipe, member, fields: the training that gives it here; teacher_fields: fields that its teacher's training has
-    instead; cannot: why there is no command for it, None if there is one. key: (data, network, method) of `bnn-itrd
-    compare`.
+    value, spread: as printed, None if the paper prints none; measure: what the value is (``top-1 %``). recipe, member,
+    fields: the recipe, the network in it, and the fields that replace the recipe's; teacher_fields: fields that replace
+    those in the training of its teacher. cannot: why no command of this package fills it, None if one does. key:
+    (data, network, method), by which `bnn-itrd compare` finds the value.
     """
 
     row: str
@@ -37,17 +38,17 @@ class Cell:
 
     @property
     def trains(self) -> bool:
-        """Whether this package can train it."""
+        """Returns whether this package can train the network of this cell."""
         return self.recipe is not None and self.member is not None and self.cannot is None
 
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A table of a paper.
+    """A table of a paper, with its published values and how this package trains what they measure.
 
-    cells: row by row; seeds: the number of runs for a published value; setting: the paper's training, as text; of: the
-    table from which this one is computed. small: the version for two cores: its recipe, its columns, and its `methods`
-    if they are not all students of the recipe.
+    cells: row by row; seeds: the number of trainings behind a published value; setting: how the paper trained, as text;
+    of: the name of the table from whose values this one is computed, None for an ordinary table. small: the version
+    that two CPU cores can train: its recipe, its columns, and its `methods` if they are not all students of the recipe.
     """
 
     name: str
@@ -62,15 +63,16 @@ class PublishedTable:
 
     @property
     def rows(self) -> tuple[str, ...]:
+        """Returns the labels of the rows, in order."""
         return tuple(dict.fromkeys(cell.row for cell in self.cells))
 
     @property
     def has_values(self) -> bool:
-        """Whether the paper prints values, and not only conclusions."""
+        """Returns whether the paper prints values for this table; some papers only state a conclusion."""
         return any(cell.value is not None for cell in self.cells)
 
     def cell(self, row: str, column: str) -> Cell:
-        """Returns the cell of a row and a column.
+        """Returns the cell with these labels of row and column.
 
         >>> published_table("itrd-1").cell("KD", "R56 R20").value
         70.66
@@ -80,6 +82,7 @@ class PublishedTable:
 
 @cache
 def _trees() -> dict[str, dict[str, Any]]:
+    """Returns the content of tables.yaml, table's name -> nested dict."""
     return dict(read_yaml(Path(__file__).with_name("tables.yaml")))
 
 
@@ -89,9 +92,9 @@ def table_names() -> list[str]:
 
 
 def tables_named(name: str) -> list[PublishedTable]:
-    """Returns the table of this name, or its parts: vid-1a and vid-1b for vid-1.
+    """Returns the table with a name, or the parts that a paper's table was split into: vid-1a and vid-1b for vid-1.
 
-    Raises UserError on any other name.
+    Raises UserError on an unknown name.
 
     >>> [table.name for table in tables_named("vid-1")]
     ['vid-1a', 'vid-1b']
@@ -104,7 +107,7 @@ def tables_named(name: str) -> list[PublishedTable]:
 
 @cache
 def published_table(name: str) -> PublishedTable:
-    """Returns the table of exactly this name. Raises UserError on an unknown name."""
+    """Returns the table with exactly this name. Raises UserError on an unknown name."""
     if name not in _trees():
         raise unknown("table", name, table_names())
     tree = _trees()[name]
@@ -138,7 +141,13 @@ def _cell(
     value: float | None,
     spread: float | None,
 ) -> Cell:
+    """Returns one cell of a table.
+
+    tree: the table; label, row: the cell's row; column, own: its column; value, spread: as the paper prints them.
+    """
+
     def first(name: str) -> Any:
+        """Returns an entry of the row, otherwise of the column, otherwise of the table; None if none has it."""
         return next((each[name] for each in (row, own, tree) if name in each), None)
 
     method, network = row.get("method"), own.get("network")
@@ -159,7 +168,7 @@ def _cell(
 
 @cache
 def _known() -> dict[tuple[str, str, str], float]:
-    """Returns the accuracies that `compare` shows; if two tables have the same row, the first table's."""
+    """Returns (data, network, method) -> published accuracy; if several tables have it, that of the first."""
     known: dict[tuple[str, str, str], float] = {}
     for name in table_names():
         for cell in published_table(name).cells:
@@ -169,9 +178,9 @@ def _known() -> dict[tuple[str, str, str], float]:
 
 
 def published_accuracy(data: str, network: str, method: str) -> str:
-    """Returns a published accuracy as text, or '-' if none is known of exactly this method on this network.
+    """Returns the published accuracy of a method on a network and data set, as text; '-' if none is known.
 
-    ReCU's and ITRD's values are those of the best epoch on the test images; `compare` also has the last epoch.
+    `bnn-itrd compare` shows it. The papers of ReCU and ITRD report the best epoch on the test images.
 
     >>> published_accuracy("cifar10", "resnet18", "recu-itrd"), published_accuracy("cifar10", "resnet18", "mine")
     ('94.1', '-')

@@ -1,4 +1,7 @@
-"""The networks of question answering as the tables of papers read them: in the form of an image network's record."""
+"""Functions that bring the configuration of a question-answering network into the form of an image network's.
+
+The code that fills published tables works on that form.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,17 @@ from bnn_itrd.nlp.options import squad_config
 
 __all__ = ["SQUAD", "read_reader", "reader_tree", "teacher_of_readers", "wanted_reader"]
 
-# The recipe of the table.
+# The recipe for question answering on SQuAD.
 SQUAD = "squad"
-# BERT-base, from which the papers' students are cut.
+# The numbers of layers and of features of BERT-base; the papers' students are its first layers.
 _LAYERS, _WIDTH = 12, 768
 
 
 def reader_tree(saved: Mapping[str, Any], *, layers: int, width: int) -> dict[str, Any]:
-    """Returns the configuration of a member (`SquadConfig.identity`) as a tree with the groups of `MemberConfig`.
+    """Returns a question-answering network's configuration as a nested dict with the groups of `MemberConfig`.
 
-    layers, width: of its BERT. What it learns from is `distill`; weights that were drawn are part of the network.
+    saved: the configuration as its config.yaml has it; layers, width: the numbers of layers and features of its BERT.
+    The losses it learns from become the group `distill`.
 
     >>> reader_tree({"name": "t3", "data": {}, "train": {}, "student": {"layers": 3, "ce": 1.0}}, layers=3, width=768)[
     ...     "distill"
@@ -36,9 +40,10 @@ def reader_tree(saved: Mapping[str, Any], *, layers: int, width: int) -> dict[st
 
 
 def read_reader(saved: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
-    """Returns the tree of a member's config.yaml, with its size from the folder that transformers reads.
+    """Returns `reader_tree` of a question-answering network in a folder; None if the folder has no such network.
 
-    None if the config.yaml is not one of question answering, or there is no such folder.
+    saved: the content of its config.yaml. The size of its BERT is read from model/config.json, which transformers
+    wrote.
     """
     if "network" in saved or not (isinstance(saved.get("student"), Mapping) or "random_init" in saved):
         return None
@@ -51,7 +56,7 @@ def read_reader(saved: Mapping[str, Any], folder: Path) -> dict[str, Any] | None
 
 
 def teacher_of_readers(run: Path) -> str | None:
-    """Returns the teacher's network in the comparison.json of a whole run; None if there is none."""
+    """Returns the name of the teacher's network in a question-answering run's comparison.json; None without one."""
     found = _json(run / "comparison.json")
     models = found.get("models")
     first = models[0] if found.get("task") == SQUAD and isinstance(models, list) and models else {}
@@ -59,6 +64,7 @@ def teacher_of_readers(run: Path) -> str | None:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    """Returns the dict in a JSON file; {} if it cannot be read or holds something else."""
     try:
         tree = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -68,6 +74,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 @cache
 def _wanted(member: str, words: tuple[str, ...]) -> tuple[dict[str, Any], str | None]:
+    """Does the work of `wanted_reader`; the result is cached."""
     config = squad_config("table", "", recipes.read(SQUAD), words, extra={})[0]
     learns = None if member == "teacher" else config.students[member]
     tree = reader_tree(config.identity(member), layers=_LAYERS if learns is None else learns.layers, width=_WIDTH)
@@ -75,5 +82,8 @@ def _wanted(member: str, words: tuple[str, ...]) -> tuple[dict[str, Any], str | 
 
 
 def wanted_reader(member: str, words: Sequence[str]) -> tuple[dict[str, Any], str | None]:
-    """Returns (the tree of a member of the recipe `squad`, its teacher's network); words: fields as arguments."""
+    """Returns (`reader_tree` of a network of the recipe `squad`, the name of its teacher's network or None).
+
+    member: the network's name in the recipe; words: command line arguments that replace fields of the recipe.
+    """
     return _wanted(member, tuple(words))

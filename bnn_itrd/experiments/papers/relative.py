@@ -1,4 +1,4 @@
-"""The relative improvement of ITRD's table 2: the gain over another method, divided by that method's gain over KD."""
+"""The relative improvement, the measure in table 2 of the ITRD paper, which compares two methods with KD."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ __all__ = ["relative_improvement"]
 
 
 def relative_improvement(values: Mapping[tuple[str, str], float], method: str, other: str) -> float | None:
-    """Returns the mean over pairs of (X - Y) / (Y - KD) in percent, or None if no pair has all three values.
+    """Returns how much further above KD a method is than another method, in percent: (X - Y) / (Y - KD).
 
-    X, Y: accuracies of `method` and `other`; values: (method, pair) -> accuracy, with KD among the methods. A pair with
-    Y = KD is left out. The definition is WCoRD's (Chen et al. 2021): it gives the values of ITRD's table 2 from those
-    of table 1. The formula in the ITRD paper's footnote, (X - Y) / (X - KD), does not.
+    X and Y are the accuracies of `method` and `other`; the result is the mean over the pairs of teacher and student. A
+    pair that lacks a value, or has Y = KD, is left out; None if no pair is left. values: (method, pair) -> accuracy;
+    one of the methods must be called KD. The definition is WCoRD's (Chen et al. 2021). It gives the values in table 2
+    of the ITRD paper from its table 1; the formula in that paper's footnote, (X - Y) / (X - KD), does not.
 
     >>> relative_improvement({("a", "p"): 75.0, ("b", "p"): 74.0, ("KD", "p"): 72.0}, "a", "b")
     50.0

@@ -1,4 +1,4 @@
-"""A search for trained networks in folders, by their config.yaml and metrics.csv."""
+"""Functions that find the trained networks in folders, by their config.yaml and metrics.csv."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from bnn_itrd.yaml_files import read_yaml
 __all__ = ["FoundRun", "find_runs"]
 
 
-# Columns of metrics.csv that a table may have a measure for.
+# The columns of metrics.csv that a published table may show.
 _SCORES = ("top1", "top5", "em", "f1")
 
 
 @dataclass(frozen=True)
 class FoundRun:
-    """One trained network that was found.
+    """One trained network that was found in a folder.
 
-    member: its configuration, as a tree of `MemberConfig`; epochs: the number of epochs that are done; scores: of the
-    last epoch, in percent, on `split`, those that it has of top1, top5, em (exact match) and f1; teacher, teacher_top1:
-    its teacher's network and top-1, None if there is no teacher or they are not recorded.
+    member: its configuration, as a nested dict with the groups of `MemberConfig`; epochs: the number of finished
+    epochs; split: 'test' or 'val', the images of its evaluation; scores: its results after the last epoch, in percent:
+    top1 and top5, or em (exact match) and f1; teacher, teacher_top1: the name of its teacher's network, and the
+    teacher's top-1 in percent, None if there is no teacher or they are not recorded.
     """
 
     folder: Path
@@ -40,19 +41,20 @@ class FoundRun:
 
     @property
     def seed(self) -> int:
+        """Returns the seed of its training."""
         return int(self.member["train"].get("seed", 0))
 
     @property
     def of(self) -> int:
-        """The number of epochs of its whole training."""
+        """Returns the number of epochs that its whole training has."""
         return int(self.member["train"]["epochs"])
 
 
 def find_runs(folders: Sequence[Path]) -> list[FoundRun]:
-    """Returns every network inside the folders that was trained for at least one epoch and evaluated, each once.
+    """Returns the trained networks in some folders and all folders below; each was evaluated at least once.
 
-    A network's folder has a config.yaml and a metrics.csv: it belongs to a run, a sweep, or results/. Raises UserError
-    on a folder that does not exist.
+    A network is recognised by the config.yaml and metrics.csv in its folder, as runs and sweeps write them. Raises
+    UserError if one of the folders does not exist.
     """
     found: dict[Path, FoundRun] = {}
     for folder in folders:
@@ -66,7 +68,7 @@ def find_runs(folders: Sequence[Path]) -> list[FoundRun]:
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
-    """Returns the configuration of a network's folder; None if config.yaml is missing or not a network's."""
+    """Returns the configuration in a network's config.yaml; None if the file is missing or not a network's."""
     path = folder / "config.yaml"
     if not path.is_file():
         return None
@@ -87,8 +89,9 @@ def _record(folder: Path) -> dict[str, Any] | None:
 
 
 def _read(folder: Path) -> FoundRun | None:
+    """Returns the trained network in a folder; None if there is none, or it is the first of two training stages."""
     member = _record(folder)
-    if member is None or _record(folder.parent) is not None:  # in a network's folder: the first of two stages
+    if member is None or _record(folder.parent) is not None:  # a folder inside a network's is its first stage
         return None
     try:
         rows = read_metrics(folder / "metrics.csv")
@@ -112,7 +115,10 @@ def _read(folder: Path) -> FoundRun | None:
 
 
 def _teacher(folder: Path) -> tuple[str | None, float | None]:
-    """Returns the teacher's (network, top-1), from a comparison.json or from the teacher's own folder."""
+    """Returns the (network, top-1) of the teacher of the network in a folder; None for what is not recorded.
+
+    They are read from a comparison.json, or from the teacher's own folder.
+    """
     for place in (folder, folder.parent):
         try:
             first = read_comparison(place / "comparison.json")["models"][0]
@@ -130,5 +136,6 @@ def _teacher(folder: Path) -> tuple[str | None, float | None]:
 
 
 def _teacher_folders(folder: Path) -> Iterator[Path]:
+    """Yields the folders where a run or a sweep keeps the teacher of the network in a folder."""
     yield folder.parent / "teacher"
     yield from sorted((folder.parent / "teachers").glob("*"))

@@ -1,4 +1,4 @@
-"""A published table with our runs, as text of 80 columns, as rows for Markdown, and as plain values for JSON."""
+"""The class that shows a published table with the user's results, as text, as rows for Markdown, and for JSON."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from bnn_itrd.experiments.papers.runs import FoundRun
 
 __all__ = ["Shown", "show_table"]
 
+# Characters of a line, and of the labels of rows.
 _WIDTH = 80
 _LABEL = 23
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A table with the runs that fill its cells.
+    """A published table with the trained networks that belong in its cells.
 
-    cells: (cell, groups of runs that fill it, the closest first); unfinished: runs that would fill a cell if they were
-    finished; small: the recipe of the version for two cores, else None; cells_of_other: the cells of the table from
-    which this one is computed.
+    cells: pairs (cell, groups of trained networks with the closest setting first); unfinished: networks that would
+    belong in a cell if their training were finished; small: the recipe of the table's version for two CPU cores, None
+    for the table itself; cells_of_other: the same pairs for the table from whose values this one is computed.
     """
 
     table: PublishedTable
@@ -37,11 +38,12 @@ class Shown:
 
     @property
     def filled(self) -> list[tuple[Cell, tuple[Filled, ...]]]:
+        """Returns the entries of `cells` that have trained networks."""
         return [(cell, found) for cell, found in self.cells if found]
 
     @property
     def _digits(self) -> int:
-        """The number of digits after the point in the published values, 1 or 2."""
+        """Returns the number of decimals of the published values, 1 or 2."""
         values = [cell.value for cell in self.table.cells if cell.value is not None]
         return 1 if all(round(value, 1) == value for value in values) else 2
 
@@ -63,7 +65,7 @@ class Shown:
         return lines
 
     def _marks(self) -> dict[tuple[str, ...], str]:
-        """Returns a footnote number for each set of differences from the published setting."""
+        """Returns differences from the published setting -> the number of their footnote."""
         marks: dict[tuple[str, ...], str] = {}
         for _, found in self.filled:
             for each in found:
@@ -72,6 +74,7 @@ class Shown:
         return marks
 
     def _grid(self) -> list[str]:
+        """Returns the lines of the table itself: the published values, and below each row the user's results."""
         columns = list(dict.fromkeys(cell.column for cell, _ in self.cells))
         by_label = {(cell.row, cell.column): (cell, found) for cell, found in self.cells}
         digits = self._digits
@@ -101,10 +104,11 @@ class Shown:
 
     @property
     def _other(self) -> dict[tuple[str, str], float]:
-        """Our values of the table from which this one is computed, (row, column) -> mean."""
+        """Returns the user's results in the table from which this one is computed, (row, column) -> mean."""
         return {(cell.row, cell.column): found[0].mean for cell, found in self.cells_of_other if found}
 
     def _list(self, marks: dict[tuple[str, ...], str]) -> list[str]:
+        """Returns lines with the user's results, seeds, epochs and footnotes; marks: the result of `_marks`."""
         lines = [f"{'Ours':<{_LABEL + 15}}{'last epoch':>14}  {'seeds':>7} {'epochs':>6} {'differs':>8}"]
         for cell, found in self.filled:
             for each in found:
@@ -123,7 +127,7 @@ class Shown:
         return lines + self._teachers()
 
     def _teachers(self) -> list[str]:
-        """Returns lines with the accuracies of our students' teachers."""
+        """Returns lines with the accuracy of the teachers of the user's students, for each column."""
         known: dict[str, list[float]] = {}
         for cell, found in self.filled:
             values = [run.teacher_top1 for each in found for run in each.runs if run.teacher_top1 is not None]
@@ -138,7 +142,7 @@ class Shown:
         return lines
 
     def rows(self) -> list[dict[str, Any]]:
-        """Returns a row for each cell and setting, for a Markdown table."""
+        """Returns the rows (column -> value) of a Markdown table, one for each cell and setting."""
         rows = []
         for cell, found in self.cells:
             for each in found or (None,):
@@ -156,7 +160,7 @@ class Shown:
         return rows
 
     def values(self) -> dict[str, Any]:
-        """Returns the table as the plain values that --json prints."""
+        """Returns the table as plain values, which `bnn-itrd table --json` prints."""
         cells = []
         for cell, found in self.cells:
             ours = [
@@ -185,17 +189,22 @@ _RELATIVE = (
 
 
 def _range(values: Sequence[float]) -> str:
+    """Returns the smallest and the largest value and the mean, as text."""
     return f"{min(values):.2f} to {max(values):.2f}, mean {statistics.fmean(values):.2f}"
 
 
 def _value(value: float | None, spread: float | None, digits: int = 2) -> str:
+    """Returns a value and its standard deviation, if there is one, as text; '-' without a value."""
     if value is None:
         return "-"
     return f"{value:.{digits}f}" if spread is None else f"{value:.{digits}f}±{spread:.{digits}f}"
 
 
 def _chunks(widths: Sequence[int], room: int) -> list[list[int]]:
-    """Returns the indices of the columns in groups that fit the width."""
+    """Splits columns into groups that fit a line; returns the indices in each.
+
+    widths: the columns' widths; room: the characters of a line.
+    """
     chunks: list[list[int]] = [[]]
     for i, width in enumerate(widths):
         if chunks[-1] and sum(widths[j] + 2 for j in chunks[-1]) + width + 2 > room:
@@ -205,7 +214,7 @@ def _chunks(widths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def _heads(columns: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """Returns the lines of the columns' labels, one word below the other."""
+    """Returns the lines of the columns' labels, each label with one word below the other."""
     words = [column.split() for column in columns]
     most = max(len(w) for w in words)
     padded = [[""] * (most - len(w)) + w for w in words]
@@ -216,6 +225,7 @@ def _heads(columns: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 
 def _left_out(shown: Shown) -> list[str]:
+    """Returns lines about cells that no command fills, with the reason, and about unfinished trainings."""
     lines = []
     for reason in dict.fromkeys(cell.cannot for cell, _ in shown.cells if cell.cannot is not None):
         rows = list(dict.fromkeys(cell.row for cell, _ in shown.cells if cell.cannot == reason))
@@ -228,7 +238,10 @@ def _left_out(shown: Shown) -> list[str]:
 
 
 def show_table(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool = False) -> Shown:
-    """Returns the table with the runs that fill its cells; small: the version for two cores, with its columns only."""
+    """Finds the trained networks that belong in a table's cells and returns the table with them.
+
+    small: True: the table's version for two CPU cores, which has only some of its columns.
+    """
     if table.of is not None:
         other = published_table(table.of)
         filled = tuple((cell, tuple(fill(cell, runs))) for cell in other.cells)
@@ -247,5 +260,6 @@ def show_table(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool =
 
 
 def _would_fill(run: FoundRun, cells: Sequence[tuple[Cell, tuple[Filled, ...]]], recipe: str | None) -> bool:
+    """Returns whether a network would belong in a cell of the table if its training were finished."""
     whole = dataclasses.replace(run, epochs=run.of)
     return any(fill(cell if recipe is None else small_cell(cell, recipe), [whole]) for cell, _ in cells)

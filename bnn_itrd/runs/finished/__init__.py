@@ -1,1 +1,1 @@
-"""The exported files of a finished run, and the commands to go on with."""
+"""Code for finished runs: it finds their exported files, and prints the commands to try next."""

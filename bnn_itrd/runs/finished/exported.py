@@ -1,4 +1,4 @@
-"""The choice of an exported file when a command is given a folder."""
+"""A function that finds the exported file that a user means by the path of a folder or checkpoint."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["find_exported"]
 
 
 def find_exported(path: Path, *, say: Callable[[str], None]) -> Path:
-    """Returns the exported file for a path; say: is called with a line if the file was chosen for the user.
+    """Returns the exported file that a path stands for; commands that run a file, such as `predict`, call it.
 
-    path: the file itself, the checkpoint that it was exported from, a network's folder, or a run's: of several
-    students the one with the highest top-1 in its comparison.json. Raises UserError where there is none, or nothing
-    says which.
+    path: the file itself, the checkpoint that it was exported from, a network's folder, or a run's folder. In a run
+    with several students the one with the highest top-1 in comparison.json is chosen. say: a function called with a
+    line that names the file, if it was chosen so. Raises UserError if there is no file, or it cannot be chosen.
 
     >>> find_exported(Path("runs/digits"), say=print)  # doctest: +SKIP
-    runs/digits holds recu, recu-itrd, teacher: taken is recu, the student with the highest top-1 (97.80 %)
+    runs/digits holds recu, recu-itrd, teacher: recu is used, the student with the highest top-1 (97.80 %)
     PosixPath('runs/digits/recu/student.onnx')
     """
     if path.is_file():
@@ -38,21 +38,21 @@ def find_exported(path: Path, *, say: Callable[[str], None]) -> Path:
         return next(iter(students.values()))
     if not found:
         trained = any(path.glob("last.pt")) or any(path.glob("*/last.pt"))
-        hint = f": bnn-itrd export {path} writes one of a trained network" if trained else ""
-        raise UserError(f"{path} holds no exported file{hint}")
+        hint = f": bnn-itrd export {path} exports its trained network" if trained else ""
+        raise UserError(f"{path} has no exported file{hint}")
     best = best_of_run(path, list(found), say=say)
     if best is None:
-        raise UserError(f"{path} holds {', '.join(found)}: name one, {path / list(students)[-1]}")
+        raise UserError(f"{path} holds {', '.join(found)}: name one of these, such as {path / list(students)[-1]}")
     return found[best]
 
 
 def _of_checkpoint(path: Path, *, say: Callable[[str], None]) -> Path:
-    """The file beside a checkpoint, where it was exported from this state of it. Raises UserError where it was not."""
+    """Returns the ONNX file next to a checkpoint. Raises UserError if it was not exported from this very checkpoint."""
     file = _file_in(path.parent)
     if file is not None and file.suffix == ".onnx" and read_metadata(file).get("source_sha256") == file_hash(path):
-        say(f"{path} is a checkpoint: taken is {file}, which was exported from it")
+        say(f"{path} is a checkpoint: {file} is used, which was exported from it")
         return file
-    raise UserError(f"{path} is a checkpoint, not an exported file: bnn-itrd export {path} writes one")
+    raise UserError(f"{path} is a checkpoint, not an exported file: bnn-itrd export {path} makes one")
 
 
 def _file_in(folder: Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""The commands to go on with after a run, which a run prints at its end."""
+"""The commands that `run` and `train` print at their end, for the user to try next."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from bnn_itrd.runs.comparison_file import best_student
 
 __all__ = ["EXAMPLE", "after_training", "next_steps"]
 
-# The file in a run's folder with its first test image.
+# The file in a run's folder that contains the first test image.
 EXAMPLE = "example.png"
 
 
 def next_steps(comparison: Mapping[str, Any], folders: Mapping[str, Path], out: Path, *, options: str = "") -> str:
-    """Returns the last lines of a run's output: commands to predict, time, read the report, and validate other files.
+    """Returns the text that ends a run's output: commands that predict, time the file, and open the report.
 
-    comparison: that of the run in `out`; folders: network's name -> its folder. The commands use the student with the
-    highest top-1. options: those that `validate` needs to load these networks (``--trust``).
+    The commands use the student with the highest top-1. If some exported files could not be run, there are also
+    commands that validate them. comparison: the content of comparison.json; folders: network's name -> its folder; out:
+    the run's folder; options: what `validate` needs to load these networks, such as ``--trust``.
     """
     models = {model["name"]: model for model in comparison["models"]}
     best = best_student(comparison["models"])
@@ -31,7 +32,7 @@ def next_steps(comparison: Mapping[str, Any], folders: Mapping[str, Path], out: 
     lines = ["Next:"]
     if (out / EXAMPLE).is_file():
         lines.append(f"  {_command('predict', files[best], out / EXAMPLE)}")
-        lines.append("      a test image; your own photos, or a folder of them, go in its place")
+        lines.append("      this is a test image: give your own photos, or a folder of them, instead")
     others = [files[name] for name in models if name != best and models[name]["method"] == "teacher"]
     against = f" --against {shlex.quote(str(others[0]))}" if others else ""
     lines += [f"  {_command('bench', files[best])}{against}", f"  {_show(out / 'report.html')}"]
@@ -39,20 +40,21 @@ def next_steps(comparison: Mapping[str, Any], folders: Mapping[str, Path], out: 
 
 
 def _command(name: str, *paths: Path) -> str:
+    """Returns a command of bnn-itrd with its paths quoted for a shell."""
     return " ".join(["bnn-itrd", name, *(shlex.quote(str(path)) for path in paths)])
 
 
 def _show(page: Path) -> str:
-    """Returns a command that shows a page: the system's own, or a web server on a machine without a screen."""
+    """Returns a shell command that opens an HTML page; on a machine without a browser, one that serves the page."""
     own = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
     if sys.platform in ("darwin", "win32") or shutil.which(own) is not None:
         return f"{own} {shlex.quote(str(page))}"
     folder = shlex.quote(str(page.parent))
-    return f"python3 -m http.server --bind 127.0.0.1 --directory {folder}\n      then http://localhost:8000/{page.name}"
+    return f"python3 -m http.server --bind 127.0.0.1 --directory {folder}\n      then open http://localhost:8000/{page.name}"
 
 
 def _not_validated(models: Mapping[str, Any], folders: Mapping[str, Path], options: str) -> list[str]:
-    """A line for the files of each target that were not run, as the page says it, and the command that runs them."""
+    """Returns lines that say which exported files were not run and why, each followed by a command that runs them."""
     lines = []
     for unrun in unrun_files(models.values()):
         files = [folders[model["name"]] / artefact["file"] for model, artefact in unrun.files]
@@ -63,24 +65,25 @@ def _not_validated(models: Mapping[str, Any], folders: Mapping[str, Path], optio
     return lines
 
 
-# What the command does, without and with the making of a runtime.
-_REMEDIES = {False: "To try it again", True: "This makes and uses it"}
+# What the command does. The key: whether it also installs the runtime that was missing.
+_REMEDIES = {False: "To try it again", True: "This installs and uses it"}
 
 
 def after_training(name: str, out: Path, *, rest: bool, options: str = "") -> str:
-    """Returns what the training of one network ends with: how to evaluate and export it, and to run the others.
+    """Returns the text that ends the training of a single network: commands that evaluate and export it.
 
-    out: the folder of its run; rest: the run has other networks that are not trained yet, or were not compared.
+    name: the network's; out: the run's folder; rest: True: also a command for the run's other networks, because some
+    are not trained or not compared yet; options: added to each command.
 
     >>> print(after_training("recu", Path("runs/digits"), rest=True))
     Next:
       bnn-itrd evaluate runs/digits/recu
       bnn-itrd export runs/digits/recu
       bnn-itrd run runs/digits/config.yaml
-          the run with all its networks: trains those that are missing, exports and compares
+          trains the other networks of the run, then exports and compares all
     """
     lines = ["Next:", *(f"  {_command(command, out / name)}{options}" for command in ("evaluate", "export"))]
     if rest:
         lines.append(f"  {_command('run', out / 'config.yaml')}{options}")
-        lines.append("      the run with all its networks: trains those that are missing, exports and compares")
+        lines.append("      trains the other networks of the run, then exports and compares all")
     return "\n".join(lines)

@@ -1,1 +1,1 @@
-"""Files of trained weights that the user gives."""
+"""Functions that read the user's own files of trained weights."""

@@ -1,4 +1,4 @@
-"""The trained weights that a student in full precision begins with."""
+"""A function that starts a network from trained weights in a file, the option ``network.weights``."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from bnn_itrd.words import counted
 __all__ = ["begin_with_weights"]
 
 _FIELD = "network.weights"
-# A count that a BatchNorm keeps; older files do not have it.
+# A buffer of BatchNorm, which files from old versions of torch do not have.
 _COUNT = "num_batches_tracked"
 
 
 def begin_with_weights(model: nn.Module, network: NetworkConfig) -> dict[str, Any]:
-    """Gives a fresh network the weights of ``network.weights``, and returns what a checkpoint keeps of the file.
+    """Loads the weights in the file ``network.weights`` into a new network, all but those of its classifier.
 
-    Everything but the classifier is taken by name, and has to be there in the network's shapes; the classifier stays
-    as it is, whatever the file's is called. Without a file it does nothing. Raises UserError, before anything changes:
-    no file, another network's.
+    Every other tensor of the network, except BatchNorm's num_batches_tracked, must be in the file with the same name
+    and shape. Returns {'weights_sha256': the file's hash}, which a checkpoint stores; {} if no file is set.
+    Raises UserError, before any weight changes, if the file is missing or does not fit the network.
     """
     if network.weights is None:
         return {}
@@ -40,7 +40,7 @@ def begin_with_weights(model: nn.Module, network: NetworkConfig) -> dict[str, An
     problem = _problem(own, state, taken, head=head)
     if problem is not None:
         how = how_to_save(network.name)
-        said = f". This makes a file that fits: {how}" if how else ""
+        said = f". This command makes a file that fits: {how}" if how else ""
         raise UserError(f"{_FIELD}: {path} does not fit {network.name}: {problem}{said}")
     model.load_state_dict(taken, strict=False)
     return {"weights_sha256": file_hash(path)}
@@ -49,18 +49,22 @@ def begin_with_weights(model: nn.Module, network: NetworkConfig) -> dict[str, An
 def _problem(
     own: Mapping[str, Tensor], state: Mapping[str, Tensor], taken: Mapping[str, Tensor], *, head: str
 ) -> str | None:
-    """Returns why a state dict does not fit the network, or None if it does."""
+    """Returns why a state dict does not fit a network, as text for the user; None if it does.
+
+    own: the network's state dict; state: the file's; taken: the tensors of the file that will be loaded; head: the name
+    of the classifier, with a dot.
+    """
     missing = [n for n in own if n not in taken and not n.startswith(head) and not n.endswith(_COUNT)]
     if missing:
-        return f"it has no {missing[0]} ({len(missing)} of {len(own)} are missing)"
-    # The file's classifier may be called otherwise, and is then no part of the network.
+        return f"it has no {missing[0]} ({len(missing)} of {counted(len(own), 'tensor')} are missing)"
+    # The classifier may have another name in the file. Names outside the network's submodules are therefore allowed.
     parts = {name.partition(".")[0] for name in own}
     other = [name for name in state if name not in own and name.partition(".")[0] in parts]
     if other:
         return f"it also has {other[0]}, which the network does not have ({counted(len(other), 'such name')})"
     for name, value in taken.items():
         if value.shape != own[name].shape:
-            return f"{name} is {tuple(value.shape)} there, {tuple(own[name].shape)} here"
+            return f"{name} has the shape {tuple(value.shape)}, but {tuple(own[name].shape)} in the network"
         if value.is_floating_point() and not value.isfinite().all():
-            return f"{name} is not finite"
+            return f"{name} has values that are not finite"
     return None

@@ -1,4 +1,4 @@
-"""A reader of state dicts in a user's files, and the command that saves a library's weights as such a file."""
+"""Functions that read a state dict from a user's file, and say how to save a library's weights as such a file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from bnn_itrd.training.checkpoint import check_undamaged, refused_content
 
 __all__ = ["how_to_save", "read_state", "state_file"]
 
-# A network of ours -> that of a library whose weights fit it.
+# A network of this package -> a library's network whose weights fit it.
 _FITTING = {"vgg9": "torchvision:vgg11_bn"}
 
 
 def how_to_save(network: str) -> str:
-    """Returns the command that saves a library's trained weights for the network; an empty text if there are none.
+    """Returns a shell command that saves a library's trained weights for a network to a file; "" if it has none.
+
+    network: ``torchvision:NAME``, ``timm:NAME``, or the name of a network of this package.
 
     >>> how_to_save("torchvision:resnet18")[:70]
     'python -c "import torch, torchvision; torch.save(torchvision.models.ge'
@@ -36,19 +38,22 @@ def how_to_save(network: str) -> str:
 
 
 def state_file(path: str, *, field: str, network: str) -> Path:
-    """Returns the path of a file that a field names. Raises UserError if the file is missing or damaged."""
+    """Returns a path given in an option, after checking the file there. Raises UserError if it is missing or damaged.
+
+    field: the option's name; network: the network that the file is for: the message says how to make such a file.
+    """
     if not Path(path).is_file():
         how = how_to_save(network)
-        said = f"; this makes one: {how}" if how else ""
+        said = f"; this command makes one: {how}" if how else ""
         raise UserError(f"no file {path} for --{field}{said}")
     check_undamaged(Path(path))
     return Path(path)
 
 
 def read_state(path: Path, *, of: str) -> Mapping[str, Tensor]:
-    """Returns the state dict in a file, on the CPU; of: the network that it should belong to, for the message.
+    """Reads a state dict from a file of torch or safetensors and returns it: name -> tensor, on the CPU.
 
-    Raises UserError if the file contains none.
+    of: the network that it should belong to, for the message. Raises UserError if the file contains no state dict.
     """
     try:
         if path.suffix == ".safetensors":
