@@ -36,7 +36,7 @@ REFUSED: list[tuple[DistillConfig, Callable[[], nn.Module], Callable[[], nn.Modu
     (DistillConfig(reviewkd=dc.ReviewKDConfig()), Flat, Flat, r"reviewkd compares the outputs .*representation"),
     (DistillConfig(sp=dc.SPConfig(stage=3)), Net, Net, r"sp\.stage is 3, .* have 3 stages: give a number from -3 to 2"),
     (DistillConfig(ft=dc.FTConfig(stage=-4)), Net, Net, r"ft\.stage is -4, .* have 3 stages: give"),
-    (DistillConfig(ft=dc.FTConfig(rate=0.05)), Net, Net, r"ft\.rate must be .*leave a factor channel.*12, got 0.05"),
+    (DistillConfig(ft=dc.FTConfig(rate=0.05)), Net, Net, r"ft\.rate must be .*keep at least 1.*12 channels, got 0.05"),
     (
         DistillConfig(fsp=dc.FSPConfig()),
         Net,
