@@ -67,10 +67,10 @@ class Replayed(NamedTuple):
 class _Forced(nn.Module):
     """A module that replaces a quantiser of the network: it returns the values that were recorded from the graph.
 
-    It counts how many differ from the network's own values, and keeps the largest distance of such an x from its
-    threshold. Base of the classes for signs and for integers. If nothing was recorded for it, because the logits do
-    not depend on it, it returns the network's own values. Raises ExportError if values were recorded for only some of
-    its calls, because it is then not known which call they belong to.
+    It compares them with the quantiser's own values: it counts those that differ, and keeps the largest distance of
+    their inputs from the threshold. It is the base of the classes for signs and for integers. If nothing was recorded
+    for the quantiser, because the logits do not depend on it, the module returns the quantiser's own values. Raises
+    ExportError if values were recorded for only some of its calls, because it is not known for which.
     """
 
     def __init__(self, path: str) -> None:

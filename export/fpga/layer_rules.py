@@ -21,7 +21,7 @@ _MOST_BITS = 8
 
 
 def _binary_problems(walk: FinnWalk, kernel: str) -> Iterator[tuple[str, str]]:
-    """Yields (why FINN cannot map it, what to do) for each problem of the walk's current binary layer.
+    """Yields (why FINN cannot map it, what to do) for each problem of the current node, a binary layer.
 
     kernel: size of its kernel, such as ``"3x3"``, and "" for a linear layer.
     """
@@ -40,7 +40,11 @@ def _binary_problems(walk: FinnWalk, kernel: str) -> Iterator[tuple[str, str]]:
 
 
 def check_binary_layer(walk: FinnWalk) -> None:
-    """Reports a binary layer, which FINN can map if it has no offset and no groups, and pads with -1 or not at all."""
+    """Adds the current node, a binary layer, to the report of `check_fpga`.
+
+    FINN can map it if it has no groups, pads with -1 or not at all, and has no offset, which is a number that is added
+    to all binary weights of a channel.
+    """
     weight = walk.node.inputs[1]
     sizes = [] if weight is None or weight.shape is None else list(weight.shape)[2:]
     kernel = "x".join(str(size) for size in sizes)
@@ -51,7 +55,7 @@ def check_binary_layer(walk: FinnWalk) -> None:
 
 
 def check_sign(walk: FinnWalk) -> None:
-    """Records that a node computes signs; it reports only the signs of the images themselves, which FINN can map."""
+    """Records that the current node computes signs; adds it to the report if they are the signs of the images."""
     if walk.kind(walk.node.inputs[0]).name == "image":
         walk.note("sign of the image", "on the host, or thresholds on its pixels")
     # A sign of floats is not reported, because the layer that computed the floats is.
@@ -59,9 +63,10 @@ def check_sign(walk: FinnWalk) -> None:
 
 
 def check_integers(walk: FinnWalk) -> None:
-    """Reports a quantiser that rounds activations to integers, which FINN can map if they have at most 8 bits.
+    """Adds the current node, which rounds activations to integers, to the report of `check_fpga`.
 
-    A quantiser of a weight is not reported, because it is part of its layer.
+    FINN can map it if the integers have at most 8 bits. A node that rounds a weight is not added, because it is part
+    of its layer.
     """
     node = walk.node
     bits = int(attribute(node, "bits", 8))
@@ -83,7 +88,10 @@ def _is_constant_weight(value: ir.Value | None) -> bool:
 
 
 def check_weighted_layer(walk: FinnWalk) -> None:
-    """Reports a convolution or linear layer, which FINN can map if its input and its constant weights are integers."""
+    """Adds the current node, a convolution or linear layer, to the report of `check_fpga`.
+
+    FINN can map it if its input and its constant weights are integers.
+    """
     node = walk.node
     inputs, weights = walk.kind(node.inputs[0]), walk.kind(node.inputs[1])
     what = "conv" if node.op_type == "Conv" else "linear"
@@ -102,7 +110,10 @@ def check_weighted_layer(walk: FinnWalk) -> None:
 
 
 def check_batchnorm(walk: FinnWalk) -> None:
-    """Reports a BatchNorm only if its statistics are not constants; others become part of the next thresholds."""
+    """Adds the current node, a BatchNorm, to the report of `check_fpga` if its statistics are not constants.
+
+    Any other BatchNorm becomes part of the thresholds behind it and is no layer of its own.
+    """
     x, gamma = walk.node.inputs[0], constant(walk.node.inputs[1])
     if gamma is None or attribute(walk.node, "training_mode", 0):
         why = "normalises with statistics that follow from the images"

@@ -47,9 +47,10 @@ _BORDERS = {
 
 
 def _of_network(standard: ir.Model, name: str, step: float) -> str:
-    """Returns the name of a tensor that is `step` times the tensor `name`, as the PyTorch network's values are.
+    """Returns the name of a tensor that holds the same values as in the PyTorch network.
 
-    The tensor `name` holds the integers of a quantiser. If step is not 1, a Mul is added to the graph.
+    The tensor `name` holds integers, and step times them are the network's values. If step is not 1, a Mul is added to
+    the graph.
     """
     import onnx_ir as ir
 
@@ -135,7 +136,7 @@ def to_qonnx(
     qonnx, which executes it, and can be written even if FINN cannot map the network (see `check_fpga`). ``finn`` is
     for FINN: all values up to the logits are integers, and MultiThreshold nodes make signs and integers of sums. It
     must not be executed as ONNX, because the padding of its convolutions stands for -1.
-    The input is one normalised float32 image (1, c, h, w); for ``finn`` the host first computes
+    The input is one normalised float32 image (1, c, h, w); for ``finn`` the host computer first computes
     ``round(clip(image / input_scale))`` with `input_datatype` and `input_scale` of the metadata. classes, normalization
     = (mean, std) and metadata (further entries) are stored in the file.
     Before an older file is replaced, all signs of a few images are compared with the network's (see `replay`).

@@ -30,10 +30,10 @@ __all__ = [
 
 
 def _constant_arithmetic(walk: FinnWalk, array: np.ndarray, value: ir.Value | None, *, first: bool) -> None:
-    """Reports arithmetic with a constant if FINN cannot map it; with one number per channel FINN can.
+    """Adds the current node, arithmetic with a constant, to the report of `check_fpga` if FINN cannot map it.
 
-    The numbers then become part of the next thresholds. array: the constant; value: the other operand; first: whether
-    the constant is the first operand.
+    FINN can if the constant is one number per channel, which becomes part of the thresholds behind it. array: the
+    constant; value: the other operand; first: whether the constant is the first operand.
     """
     if first and walk.node.op_type == "Div":
         walk.note("Div", "", ("divides by a value that follows from the image", "multiply or divide by constants only"))
@@ -54,9 +54,10 @@ def _constant_arithmetic(walk: FinnWalk, array: np.ndarray, value: ir.Value | No
 
 
 def check_arithmetic(walk: FinnWalk) -> None:
-    """Reports an addition, which FINN can map if it adds integers with the same scale and number of bits.
+    """Adds the current node, an addition or other arithmetic, to the report of `check_fpga`.
 
-    Arithmetic with a constant follows the rule `_constant_arithmetic`.
+    FINN can map an addition of integers with the same scale and number of bits. Arithmetic with a constant follows
+    `_constant_arithmetic`.
     """
     first, second = walk.node.inputs[:2]
     a, b = walk.kind(first), walk.kind(second)
@@ -79,9 +80,9 @@ def check_arithmetic(walk: FinnWalk) -> None:
 
 
 def check_clip(walk: FinnWalk) -> None:
-    """Reports a hardtanh, which FINN cannot map because it limits floats.
+    """Adds the current node, a hardtanh, to the report of `check_fpga`: FINN cannot map it, because it limits floats.
 
-    One that only signs read is not reported, because `drop_clips` has removed it.
+    A hardtanh that only signs read is not in the graph any more, because `drop_clips` has removed it.
     """
     into_last = any(use.node.op_type in ("Reshape", "Flatten", "Gemm") for use in walk.node.outputs[0].uses())
     way_out = ways_out.FIRST_LAST if into_last else ways_out.RESIDUAL
@@ -90,9 +91,10 @@ def check_clip(walk: FinnWalk) -> None:
 
 
 def check_max_pool(walk: FinnWalk) -> None:
-    """Reports a MaxPool, which FINN can map if its windows tile the image and it pools signs or integers.
+    """Adds the current node, a MaxPool, to the report of `check_fpga`.
 
-    A MaxPool of other values is mapped too if it can be moved behind the sign or quantiser that reads it.
+    FINN can map it if its windows tile the image and it pools signs or integers, or can be moved behind the node that
+    makes signs or integers of its result.
     """
     node, kind = walk.node, walk.kind(walk.node.inputs[0])
     kernel = list(attribute(node, "kernel_shape", ()))
@@ -112,7 +114,7 @@ def check_max_pool(walk: FinnWalk) -> None:
 
 
 def check_mean(walk: FinnWalk) -> None:
-    """Reports a mean, which FINN can map if it is over whole images of integers, as a GlobalAveragePool is."""
+    """Adds the current node, a mean, to the report; FINN can map a GlobalAveragePool of integers only."""
     node = walk.node
     problems = []
     if node.op_type != "GlobalAveragePool":
@@ -124,14 +126,14 @@ def check_mean(walk: FinnWalk) -> None:
 
 
 def check_average_pool(walk: FinnWalk) -> None:
-    """Reports an average over windows, which FINN cannot map."""
+    """Adds the current node, an average over windows, to the report as one that FINN cannot map."""
     why = "FINN's average pool truncates its result to an integer, which the network does not do"
     walk.note("average pool", "", (why, ways_out.SHORTCUT))
     walk.give(FLOAT)
 
 
 def check_pad(walk: FinnWalk) -> None:
-    """Reports a Pad or Slice, which FINN cannot map."""
+    """Adds the current node, a Pad or Slice, to the report as one that FINN cannot map."""
     why = "FINN has no hardware layer that pads or cuts channels or pixels"
     walk.note(walk.node.op_type.lower(), "", (why, ways_out.SHORTCUT))
     walk.give(FLOAT)
@@ -143,9 +145,9 @@ def keep_kind(walk: FinnWalk) -> None:
 
 
 def check_reshape(walk: FinnWalk) -> None:
-    """Reports a reshape that does not flatten its input to (n, features), which FINN cannot map.
+    """Adds the current node, a reshape, to the report if it does not flatten its input to (n, features).
 
-    It would bring values to another channel, which has other thresholds.
+    FINN cannot map such a reshape, because values would come to another channel, which has other thresholds.
     """
     x, y = walk.node.inputs[0], walk.node.outputs[0]
     before, after = ([] if v is None or v.shape is None else list(v.shape) for v in (x, y))
@@ -162,7 +164,7 @@ def check_reshape(walk: FinnWalk) -> None:
 
 
 def check_unknown(walk: FinnWalk) -> None:
-    """Reports an operation that no rule knows, which FINN cannot map."""
+    """Adds the current node, an operation without a rule, to the report as one that FINN cannot map."""
     op = walk.node.op_type
     way_out = f"build the network without {op}" if walk.any_binary else ways_out.BINARY
     walk.note(op, "", (f"{op} is not an operation that FINN maps in a binary network", way_out))

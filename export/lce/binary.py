@@ -148,7 +148,7 @@ class BinaryLayers:
         return network.emit("LceBconv2d", inputs, shape, custom=bytes(flexbuffers.Dumps(options)))
 
     def _corrected(self, tensor: Tensor, part: _Part, axes: Sequence[WindowAxis]) -> np.ndarray:
-        """Returns the bias (1, h', w', o) with which a border that is padded with +1 counts as 0."""
+        """Returns the bias of each output, (1, h', w', o), with which padding with +1 counts as padding with 0."""
         taps = reduce(part.signs.astype(np.int64), "o h w i -> o h w", "sum")
         rows, columns = (_taps_outside(axis, taps.shape[1 + i]) for i, axis in enumerate(axes))
         outside = rows[:, None, :, None] | columns[None, :, None, :]
@@ -268,7 +268,7 @@ class BinaryLayers:
         values.put(node.outputs[0], self._layer(node, tensor, axes, kernel, (scale, offset, bias)), form)
 
     def _reversed_form(self, axes: Sequence[WindowAxis], form: Image) -> Image | None:
-        """Returns another image form in which LCE's own padding with zeros gives these windows; None without one."""
+        """Returns how to store the image reversed so that LCE's own padding gives these windows; None if it cannot."""
         if not any(axis.before > 0 or axis.after > 0 for axis in axes):
             return None
         flipped = [axis if axis.is_same() else axis.reversed() for axis in axes]

@@ -22,9 +22,10 @@ _TWO_D = "LCE's files hold 2-d images: use 2-d layers, or keep this part out of 
 
 
 def window_axes(values: Values, node: ir.Node, kernel: Sequence[int], form: Image) -> list[WindowAxis]:
-    """Returns the windows of a convolution or pooling along height and along width, on an image of the form `form`.
+    """Returns the windows of a convolution or pooling along height and along width.
 
-    kernel: (kh, kw). Raises ExportError on other than 2-d images and on automatic padding.
+    kernel: (kh, kw); form: whether the image is stored reversed, and so has its windows reversed. Raises ExportError
+    on other than 2-d images and on automatic padding.
     """
     x, y = source(node), node.outputs[0]
     sizes, out = values.sizes(x, node), values.sizes(y, node)

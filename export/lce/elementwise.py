@@ -46,7 +46,7 @@ _FUSES = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL"
 
 
 def _common_form(values: Values, node: ir.Node) -> Form:
-    """Returns the form (see `tensor_layout`) in which all inputs of an elementwise operation are fetched.
+    """Returns the order of elements (see `tensor_layout`) in which all inputs of an elementwise operation are fetched.
 
     It is that of the first input that is an image, or ONNX's order if not all computed inputs have 4 axes.
     """

@@ -39,7 +39,7 @@ def _moves_zero(node: ir.Node) -> bool:
 
 
 def zero_decides(value: ir.Value) -> bool:
-    """Returns whether the sign of an exact 0 in this tensor may be taken by a later Sign node."""
+    """Returns whether a later sign may change if this tensor holds a tiny negative number in place of an exact 0."""
     found, todo = {value}, [value]
     while todo:
         for node in {use.node for use in todo.pop().uses()}:

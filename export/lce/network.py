@@ -177,14 +177,14 @@ class Network:
 
 
 def _buffer(schema: ModuleType, data: np.ndarray) -> Any:
-    """Returns the schema's object for a buffer with these bytes."""
+    """Returns a buffer with these bytes, as an object of the .tflite schema."""
     buffer = schema.BufferT()
     buffer.data = data
     return buffer
 
 
 def _tensor(schema: ModuleType, model: Any, tensor: Tensor) -> Any:
-    """Returns the schema's object for a tensor; a constant's numbers are added to the model's buffers."""
+    """Returns a tensor as an object of the .tflite schema; a constant's numbers are added to the model's buffers."""
     entry = schema.TensorT()
     entry.name = tensor.name
     entry.shape = list(tensor.shape)
@@ -199,7 +199,7 @@ def _tensor(schema: ModuleType, model: Any, tensor: Tensor) -> Any:
 
 
 def _code(schema: ModuleType, code: str) -> Any:
-    """Returns the schema's object that names an operation."""
+    """Returns the entry that names an operation in the file, as an object of the .tflite schema."""
     entry = schema.OperatorCodeT()
     entry.version = 1
     if code in CUSTOM:
@@ -212,7 +212,7 @@ def _code(schema: ModuleType, code: str) -> Any:
 
 
 def _operator(schema: ModuleType, operator: Operator) -> Any:
-    """Returns the schema's object for an operation with its options, without inputs and outputs."""
+    """Returns an operation with its options, but without inputs and outputs, as an object of the .tflite schema."""
     entry = schema.OperatorT()
     if operator.code in CUSTOM:
         entry.customOptions = np.frombuffer(operator.custom, np.uint8)

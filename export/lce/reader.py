@@ -34,10 +34,11 @@ def _metadata(model: Any) -> dict[str, Any] | None:
 def read_lce_model(
     path: str | os.PathLike[str], *, python: str | os.PathLike[str] | None = None
 ) -> tuple[Any, dict[str, Any]]:
-    """Returns (parsed file, metadata) of a .tflite file that `to_lce` wrote; the first is the schema's class ModelT.
+    """Returns (parsed file, metadata) of a .tflite file that `to_lce` wrote.
 
-    python: see `load_schema`. Raises FileNotFoundError if there is no such file, ExportError if it is not a TFLite
-    file, was not written by `to_lce`, is damaged, or has a newer format than this package reads.
+    The parsed file is an object of the class ModelT in LCE's schema. python: see `load_schema`. Raises
+    FileNotFoundError if there is no such file, ExportError if it is not a TFLite file, was not written by `to_lce`, is
+    damaged, or has a newer format than this package reads.
     """
     file = Path(path)
     if not file.is_file():

@@ -21,7 +21,10 @@ _MOST_AXES = 5
 
 
 def _form(values: Values, value: ir.Value, node: ir.Node) -> Form:
-    """Returns the form in which a node's input is fetched. Raises ExportError if it has too many axes for TFLite."""
+    """Returns the order of elements (see `tensor_layout`) in which a node's input is fetched.
+
+    Raises ExportError if the input has too many axes for TFLite.
+    """
     rank = len(values.sizes(value, node))
     if rank > _MOST_AXES:
         raise refuse(
@@ -33,12 +36,12 @@ def _form(values: Values, value: ir.Value, node: ir.Node) -> Form:
 
 
 def _is_reversed(form: Form, axis: int) -> bool:
-    """Returns whether an axis, by its number in ONNX, is stored in reversed order in this form."""
+    """Returns whether an axis, by its number in ONNX, is reversed in a tensor that is stored in the order `form`."""
     return isinstance(form, Image) and ((axis == 2 and form.reversed_h) or (axis == 3 and form.reversed_w))
 
 
 def _stored(form: Form, axis: int) -> int:
-    """Returns the number of an ONNX axis in the stored tensor."""
+    """Returns the number that an axis of the ONNX tensor has in a tensor that is stored in the order `form`."""
     return AXIS[axis] if isinstance(form, Image) else axis
 
 
@@ -122,7 +125,7 @@ def _slice(values: Values, tensor: Tensor, form: Form, cuts: dict[int, tuple[int
 def add_slice(values: Values, node: ir.Node) -> None:
     """Translates a Slice node to STRIDED_SLICE.
 
-    Raises ExportError on computed bounds, steps < 0, a slice of the batch, and a slice that is empty.
+    Raises ExportError on computed bounds, steps that are not > 0, a slice of the batch, and a slice that is empty.
     """
     x = source(node)
     form = _form(values, x, node)
@@ -148,7 +151,7 @@ def add_slice(values: Values, node: ir.Node) -> None:
 
 
 def add_split(values: Values, node: ir.Node) -> None:
-    """Translates a Split node to one STRIDED_SLICE per part."""
+    """Translates a Split node to one STRIDED_SLICE for each part."""
     x = source(node)
     form = _form(values, x, node)
     tensor = values.fetch(x, node, form)

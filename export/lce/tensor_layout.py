@@ -1,6 +1,6 @@
-"""The forms in which a TFLite file stores the tensors of the graph, and the conversions between these forms.
+"""The orders in which a TFLite file stores the elements of the graph's tensors, and the conversions between them.
 
-A form is the order in which a tensor's elements are stored. Images are (n, c, h, w) in ONNX and (n, h, w, c) in TFLite.
+Such an order is called a form. Images are (n, c, h, w) in ONNX and (n, h, w, c) in TFLite.
 An image may also be stored reversed in h and w: with a stride of 2, PyTorch's padding=1 pads at the beginning of an
 axis and TFLite's SAME at its end, so both give the same windows if the image is reversed.
 """
@@ -109,9 +109,9 @@ def _sizes(value: ir.Value) -> list[int | None] | None:
 class Values:
     """The table that maps each tensor of the ONNX graph to the tensors of the TFLite network that hold it.
 
-    One tensor of the graph may be stored in several forms: `put` enters a tensor, and `fetch` returns it in any form,
-    after adding the operations that convert it. preferred: the image form to use if an operation needs no other;
-    watched: the tensors to compare with the PyTorch network's, in the order of execution.
+    A tensor of the graph may be stored with its elements in several orders (`Form`): `put` records a tensor, and
+    `fetch` returns it in any order, after adding the operations that convert it. preferred: the order for images if an
+    operation needs no other; watched: the tensors to compare with the PyTorch network's, in the order of execution.
     """
 
     def __init__(self, network: Network) -> None:
@@ -122,7 +122,10 @@ class Values:
         self._owners: dict[Tensor, int] = {}
 
     def put(self, value: ir.Value, tensor: Tensor, form: Form = PLAIN) -> None:
-        """Enters `tensor` as the graph's tensor `value` in a form; the first form entered is the one for `home`."""
+        """Records that `tensor` holds the graph's tensor `value`, with its elements in the order `form`.
+
+        `home` later returns the first order that was recorded for a tensor.
+        """
         if _sizes(value) is None:
             # torch's exporter gives no shapes inside an operation that it decomposes.
             n, *rest = tensor.shape
@@ -140,11 +143,11 @@ class Values:
         return self._owners.get(tensor, 0) > 1 or any(entry.tensor is tensor for entry in self.watched)
 
     def forget(self, value: ir.Value) -> None:
-        """Removes all forms of a tensor of the graph, so that `put` can enter another one as the first."""
+        """Forgets which tensors hold the graph's tensor `value`, so that `put` can record others."""
         self._forms.pop(value, None)
 
     def home(self, value: ir.Value) -> Form:
-        """Returns the form in which a tensor of the graph was computed, so that it needs no conversion."""
+        """Returns the order of elements in which a tensor of the graph was computed, which needs no conversion."""
         return next(iter(self._forms[value])) if value in self._forms else PLAIN
 
     def known(self, value: ir.Value | None) -> bool:
@@ -181,7 +184,7 @@ class Values:
         return self.network.emit("TRANSPOSE", [tensor, self.network.integers(order)], shape)
 
     def reverse(self, tensor: Tensor, have: Image, want: Image) -> Tensor:
-        """Returns an image (n, h, w, c) in another image form; only axes of more than one pixel are reversed."""
+        """Returns an image (n, h, w, c) with rows and columns reversed where `have` and `want` differ."""
         axes = [i + 1 for i in range(2) if have[i] != want[i] and tensor.shape[i + 1] > 1]
         if not axes:
             return tensor
@@ -203,7 +206,7 @@ class Values:
         return self.transpose(tensor, (0, 2, 3, 1))
 
     def _convert(self, tensor: Tensor, have: Form, want: Form) -> Tensor:
-        """Returns a tensor of the form `have` in the form `want`."""
+        """Returns a tensor whose elements are in the order `have` with its elements in the order `want`."""
         if isinstance(have, Image) and isinstance(want, Image):
             return self.reverse(tensor, have, want)
         if isinstance(have, Flat):
@@ -218,8 +221,9 @@ class Values:
         return self.reverse(self._plain_to_image(tensor), Image(), want)
 
     def fetch(self, value: ir.Value | None, node: ir.Node, form: Form = PLAIN) -> Tensor:
-        """Returns a tensor of the graph in a form; adds the operations that convert it if it is not known in this form.
+        """Returns the TFLite tensor that holds a tensor of the graph with its elements in the order `form`.
 
+        If it is known in another order only, the operations that convert it are added to the network.
         A constant becomes a constant of the TFLite network. Raises ExportError, naming the layer of `node`, if the
         tensor is missing or does not hold floats.
         """
@@ -237,13 +241,13 @@ class Values:
         return forms[form]
 
     def array(self, array: np.ndarray, form: Form) -> np.ndarray:
-        """Returns a constant rearranged so that it broadcasts to tensors of the form `form`."""
+        """Returns a constant rearranged so that it broadcasts to tensors whose elements are in the order `form`."""
         if not isinstance(form, Image) or array.ndim == 0:
             return array
         full = array.reshape((1,) * (4 - array.ndim) + array.shape)
         return reverse_array(rearrange(full, "n c h w -> n h w c"), form)
 
     def image_form(self, value: ir.Value) -> Image:
-        """Returns the image form in which an image of the graph can be fetched with the fewest conversions."""
+        """Returns the order, reversed or not, in which an image of the graph can be fetched with the least work."""
         home = self.home(value)
         return home if isinstance(home, Image) else self.preferred

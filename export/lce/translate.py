@@ -66,9 +66,9 @@ class Translated(NamedTuple):
 
 
 def _preferred(values: Values, model: ir.Model) -> Image:
-    """Returns the image form, reversed or not, with which LCE's own padding with zeros fits most binary layers.
+    """Returns whether images are best stored with their rows, and their columns, in reversed order.
 
-    Height and width are decided separately.
+    That is so if LCE's own padding with zeros then fits more binary layers than it would otherwise.
     """
     votes = [0, 0]
     for node in model.graph:
@@ -84,9 +84,9 @@ def _preferred(values: Values, model: ir.Model) -> Image:
 
 
 def _add_input(values: Values, value: ir.Value, first: ir.Node) -> None:
-    """Adds the input images to the TFLite network and, if the preferred form is reversed, an operation that reverses.
+    """Adds the input images to the TFLite network, and an operation that reverses them if `preferred` says so.
 
-    value: the graph's input; first: a node that error messages name.
+    values: the table of tensors; value: the graph's input; first: a node that error messages name.
     """
     sizes = values.sizes(value, first)
     form: Form = PLAIN
@@ -136,7 +136,7 @@ def _add_node(values: Values, binary: BinaryLayers, node: ir.Node) -> None:
 
 
 def translate(model: ir.Model) -> Translated:
-    """Translates the canonical graph to a TFLite network, after applying LCE's passes to it in place.
+    """Translates the canonical graph to a TFLite network, after applying the passes in `passes.LCE` to it in place.
 
     The network's input is float32 images, and its output the logits. Raises ExportError, with the layer and what to do,
     on an operation that an LCE file cannot hold, and on one that combines the images of a batch.

@@ -96,8 +96,8 @@ def texts(values: Mapping[str, Any]) -> dict[str, str]:
 def to_proto(model: ir.Model, metadata: dict[str, str]) -> onnx.ModelProto:
     """Returns the graph as an ONNX model that can be saved, after onnx's checker has accepted it.
 
-    The model contains a function for each operation of the domain bnn_itrd, so that every runtime can run it. metadata:
-    entries for the file. The metadata of nodes is removed from `model`.
+    The model contains a function that defines each operation of the domain bnn_itrd by standard operations, so that
+    every runtime can run it. metadata: entries for the file. The metadata of nodes is removed from `model`.
     """
     import onnx
     import onnx_ir as ir
@@ -146,9 +146,9 @@ def _check_file(path: Path, source: np.ndarray, classes: Sequence[str] | None) -
 def _lower(
     graph: ir.Model, *, functions: bool, packed: bool, normalization: Normalization | None
 ) -> list[tuple[str, str]]:
-    """Rewrites the canonical graph for the file, in place; returns (layer's path, tensor's name) of each layer's signs.
+    """Rewrites the canonical graph for the file, in place; returns which tensors hold the binary layers' input signs.
 
-    The arguments are those of `to_onnx`; the result names the tensors to compare with the network's signs.
+    The result has (layer's path, tensor's name) for each layer. The arguments are those of `to_onnx`.
     """
     from bnn_itrd.export.passes.channels_last.binary import layer_signs
     from bnn_itrd.export.passes.lower_binary import lowered_signs

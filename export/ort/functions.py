@@ -28,9 +28,10 @@ _FUNCTIONS = {
 
 
 def function_bodies(names: Iterable[str]) -> list[onnx.FunctionProto]:
-    """Returns the ONNX functions that define these operations of the domain bnn_itrd, for a model's ``functions``.
+    """Returns the ONNX functions that define operations of this package (domain bnn_itrd) by standard operations.
 
-    Raises ValueError on a name that is not an operation of the domain.
+    They are added to a model's ``functions``. names: of the operations, such as ``BinaryConv``. Raises ValueError on
+    an unknown name.
     """
     import onnx.parser
 

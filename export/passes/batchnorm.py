@@ -69,7 +69,7 @@ def _fold_after(model: ir.Model, node: ir.Node, factor: np.ndarray, shift: np.nd
 def _fold_after_binary(
     model: ir.Model, node: ir.Node, factor: np.ndarray, shift: np.ndarray
 ) -> list[ir.Value | None] | None:
-    """Returns what `_fold_after` returns, for a binary layer: its scale, offset and bias take up factor and shift."""
+    """Returns new inputs for a binary layer, with which it computes ``factor * y + shift`` instead of y, or None."""
     scale, offset, bias = (optional_input(node, i) for i in (2, 3, 4))
     numbers = [constant(value) for value in (scale, offset, bias)]
     if numbers[0] is None:

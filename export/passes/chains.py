@@ -1,4 +1,4 @@
-"""A pass that joins consecutive operations of the domain bnn_itrd to one function, which is called a chain.
+"""A pass that joins consecutive binary layers, and the operations between them, to one ONNX function, called a chain.
 
 The native library runs a chain image by image, which is faster: an image's values stay in the processor's cache, and
 each thread takes whole images. The native operator reads its steps from the attribute `program`
@@ -25,7 +25,7 @@ CHAINS = 16
 
 
 def _read(nodes: Sequence[onnx.NodeProto]) -> list[Operation]:
-    """Returns the nodes as `Operation`s, in the form in which this package reads them from a file."""
+    """Returns the nodes as objects of the class `Operation`, as if they had been read from a file."""
     return [read_operation(node.SerializeToString()) for node in nodes]
 
 
@@ -81,9 +81,10 @@ def _as_one(
 
 
 def chain(proto: onnx.ModelProto) -> int:
-    """Replaces consecutive operations of the domain bnn_itrd by calls of functions, in place; returns how many.
+    """Joins consecutive operations of the ONNX domain bnn_itrd to functions, in place; returns how many functions.
 
-    The functions are called ``Chain0``, ``Chain1``, ..., or ``ChainSign0``, ... if they also return signs.
+    A function is called ``Chain0``, ``Chain1``, ..., or ``ChainSign0``, ... if it also returns signs. The native
+    library runs it faster than the separate operations.
     """
     import onnx
 

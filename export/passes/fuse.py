@@ -23,7 +23,7 @@ __all__ = ["fuse"]
 
 
 def _convolutions(model: ir.Model) -> list[ir.Node]:
-    """Returns all binary and float convolutions of the operator domain bnn_itrd."""
+    """Returns the graph's convolutions, binary and float, that are operations of the ONNX domain bnn_itrd."""
     return [node for node in model.graph if node.domain == DOMAIN and "Conv" in node.op_type]
 
 
@@ -65,7 +65,7 @@ def _replacement(
 ) -> ir.Node:
     """Adds a copy of the convolution `node`, with another operation name, in front of the node `before`; returns it.
 
-    more: further attributes; inputs: the copy's, by default those of `node`; outputs: their number.
+    more: further attributes; inputs: of the copy, by default those of `node`; outputs: number of its outputs.
     """
     attributes = {name: a.value for name, a in node.attributes.items()} | (more or {})
     new = ir.node(
@@ -163,7 +163,7 @@ def _fuse_clip(model: ir.Model, node: ir.Node) -> ir.Node | None:
 
 
 def _fuse_rprelu(model: ir.Model, node: ir.Node) -> ir.Node | None:
-    """Returns a convolution that includes the RPReLU behind it, [constant Add,] PRelu[, constant Add]; None without."""
+    """Returns a convolution that includes the RPReLU behind it, a PRelu with or without constant shifts, or None."""
     channels, x = _outputs(node), node.outputs[0]
     if _is_bent(node):
         return None

@@ -23,8 +23,8 @@ __all__ = ["drop_zero_biases", "fix_reshapes"]
 def fix_reshapes(model: ir.Model) -> int:
     """Replaces the target shape of a Reshape by a constant with -1 for the batch, if only the batch size is unknown.
 
-    torch's exporter computes such a shape by operations in the graph, which other programs do not understand. Returns
-    the number of changed nodes.
+    torch's exporter computes such a shape by operations in the graph, which are not needed then. Returns the number of
+    changed nodes.
     """
     count = 0
     for node in nodes_of(model, "Reshape"):

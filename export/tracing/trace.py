@@ -254,7 +254,8 @@ def traced_once() -> Iterator[None]:
 def canonical(model: nn.Module, *, input_shape: Sequence[int] | None = None) -> ir.Model:
     """Returns the network as an ONNX graph (opset 18), ``images`` (batch, *input_shape) -> ``logits``, not optimised.
 
-    A binary layer becomes the nodes of its `presign`, then ``bnn_itrd::Sign(x)`` (+1 for x >= 0, else -1), and one of
+    A binary layer becomes the nodes of its binariser's `presign` (float operations in front of the sign, if any), then
+    ``bnn_itrd::Sign(x)`` (+1 for x >= 0, else -1), and one of
 
     - ``BinaryConv2d(a, signs int8 (o, i/g, kh, kw), scale (o,), [offset (o,)], [bias (o,)])`` with attributes
       strides, pads (top, left, bottom, right), dilations, group, padding_value, path;

@@ -1,6 +1,7 @@
-"""Nodes between a layer's sum and its quantiser that multiply or shift each channel by a constant, such as BatchNorm.
+"""Nodes between a layer and the next quantiser that multiply or shift each channel by constants, such as BatchNorm.
 
-In a file for FINN they become part of the thresholds that replace the quantiser.
+A quantiser is a node that makes signs or integers of its input. In a file for FINN it is replaced by thresholds, and
+these nodes become part of them.
 """
 
 from __future__ import annotations

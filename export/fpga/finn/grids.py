@@ -32,7 +32,7 @@ class Grid(NamedTuple):
 
 
 def grid_of_quantiser(node: ir.Node) -> Grid | None:
-    """Returns the grid of the output of a BipolarQuant or Quant; None if its scale or its bits are not constants."""
+    """Returns which values a BipolarQuant or Quant node can return, as a `Grid`; None if its scale is not constant."""
     if node.op_type == "BipolarQuant":
         return Grid(1.0, 1.0, -1, 1)
     scale, bits = constant(node.inputs[1]), constant(node.inputs[3])
@@ -71,9 +71,10 @@ def write_weight(model: ir.Model, node: ir.Node, whole: np.ndarray) -> None:
 
 
 def grid_of_product(model: ir.Model, node: ir.Node, x: Grid) -> Grid | None:
-    """Returns the grid of the output of a Conv or MatMul, and replaces its weights by integers.
+    """Returns which values a Conv or MatMul node can return, as a `Grid`, and replaces its weights by integers.
 
-    x: the grid of its input. Returns None, and changes nothing, if its weights are not quantised constants.
+    x: the values that its input can hold. Returns None, and changes nothing, if its weights are not quantised
+    constants.
     """
     found = _whole_weight(node)
     if found is None:
@@ -87,9 +88,9 @@ def grid_of_product(model: ir.Model, node: ir.Node, x: Grid) -> Grid | None:
 
 
 def grid_through(node: ir.Node, inputs: list[Grid | None]) -> Grid | None:
-    """Returns the grid of the output of an operation without weights, such as MaxPool, Add or GlobalAveragePool.
+    """Returns which values an operation without weights, such as MaxPool, Add or Reshape, can return, as a `Grid`.
 
-    inputs: the grids of its inputs. Returns None if the operation does not make integers of integers.
+    inputs: the values that its inputs can hold, None for floats. Returns None if the operation returns floats.
     """
     x = inputs[0] if inputs else None
     if x is None or node.domain:

@@ -63,9 +63,9 @@ def _read_as(node: ir.Node, value: ir.Value) -> HostImages | None:
 
 
 def take_integers(model: ir.Model) -> HostImages:
-    """Removes the quantiser that reads the images from the graph, so that the input is integers; returns their kind.
+    """Removes the node that rounds the input images to signs or integers, so that the input is these; returns its kind.
 
-    FINN has no thresholds on floats, so the host quantises the images. The input gets qonnx's annotation of its data
+    FINN cannot round floats, so the host computer rounds the images. The input gets qonnx's annotation of its data
     type (finn_datatype). If nothing quantises the images, the graph stays as it is, with float images. Raises
     ExportError if the images are read by a quantiser and also by another kind of quantiser or operation.
     """

@@ -1,4 +1,7 @@
-"""A pass that moves a MaxPool behind the next quantiser, because FINN's MaxPool takes only signs or integers."""
+"""A pass that moves a MaxPool behind the next quantiser, the node that makes signs or integers of its result.
+
+FINN's own MaxPool takes only signs or integers.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ class PoolReaders(NamedTuple):
 
 
 def readers_of(pool: ir.Node) -> PoolReaders:
-    """Returns the nodes from a MaxPool to the next quantiser; it stops at a tensor that several nodes read."""
+    """Returns the nodes from a MaxPool to the next one that makes signs or integers, its quantiser.
+
+    The search stops at a tensor that several nodes read.
+    """
     nodes: list[ir.Node] = []
     node = only_consumer(pool.outputs[0])
     negative = 0
@@ -44,8 +50,9 @@ def readers_of(pool: ir.Node) -> PoolReaders:
 
 
 def pool_last(model: ir.Model) -> int:
-    """Moves each MaxPool behind the next quantiser and the BatchNorm or factors between them; returns how many.
+    """Moves each MaxPool behind the next node that makes signs or integers, its quantiser; returns how many.
 
+    A BatchNorm, or factors and shifts, between the two keep their place in front of the quantiser.
     The result is the same bit for bit, because without negative factors BatchNorm and quantisers, with their rounding,
     keep the order of values. FINN itself cannot move a MaxPool past its correction of binary sums.
     Raises ExportError, with the layer's path, on a negative factor behind a MaxPool, which FINN cannot compute.

@@ -45,7 +45,7 @@ def _chain(quantiser: ir.Node, rank: int) -> tuple[list[Affine], ir.Value | None
 def _levels(chain: list[Affine], grid: Grid, y: torch.Tensor) -> torch.Tensor:
     """Returns the integers or signs that the network computes from sums y, (1, channels, values, 1).
 
-    chain: the nodes between sum and quantiser; grid: of the quantiser's output.
+    chain: the nodes between sum and quantiser; grid: the values that the quantiser returns.
     """
     for one in chain:
         y = one.apply(y)
@@ -58,9 +58,10 @@ def first_numbers(chain: list[Affine], grid: Grid, source: Grid, turn: np.ndarra
     """Returns the smallest integer sum for which a quantiser returns each of its levels or more.
 
     The result is int64, (channels, levels - 1), without the lowest level; source.high + 1 stands for no sum. chain: the
-    nodes between sum and quantiser; grid: of the quantiser's output; source: grid of the sums; turn: (channels,), -1
-    where the chain's factor is negative and the layer's weights are to be negated, else +1. The result is computed in
-    float64, and then the network's own arithmetic in float32 is evaluated for the integers around it.
+    nodes between sum and quantiser; grid: the values that the quantiser returns; source: those that the sum can have;
+    turn: (channels,), -1 where the chain multiplies by a negative number, so that the layer's weights are to be
+    negated, else +1. The result is computed in float64 and then corrected by evaluating the network's own float32
+    arithmetic for the integers around it.
     """
     levels = np.array([1]) if grid.signs else np.arange(grid.low + 1, grid.high + 1)
     edges = np.zeros(1) if grid.signs else (levels - 0.5) * grid.unit
@@ -98,10 +99,10 @@ def _turned(model: ir.Model, chain: list[Affine], value: ir.Value, turn: np.ndar
 
 
 def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> Grid | None:
-    """Replaces a quantiser by a MultiThreshold; returns the grid of its output, or None if the quantiser must stay.
+    """Replaces a node that makes signs or integers by a MultiThreshold; returns the values that this can return.
 
-    grids: the grid of each tensor so far; the new one is added. Raises ExportError if the quantiser reads the images
-    through a chain.
+    Returns None if the node must stay. grids: the values that each tensor can hold; the new tensor is added. Raises
+    ExportError if the node reads images that were scaled or shifted.
     """
     shape, grid = node.outputs[0].shape, grid_of_quantiser(node)
     rank = 0 if shape is None else len(shape)
@@ -156,9 +157,10 @@ def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> G
 
 
 def _put_steps_back(model: ir.Model, grids: dict[ir.Value, Grid], whole: set[ir.Node]) -> None:
-    """Adds a Mul by the grid's step behind each tensor of integers that is an output or is read as floats.
+    """Adds a Mul behind each tensor of integers that is an output or is read as floats, so that it has its real values.
 
-    grids: the grid of each tensor of integers; whole: the nodes that compute with integers.
+    grids: the values that each tensor of integers can hold, with the step to multiply by; whole: the nodes that compute
+    with integers.
     """
     for value, grid in grids.items():
         others = [use for use in value.uses() if use.node not in whole]
@@ -184,7 +186,7 @@ def _put_steps_back(model: ir.Model, grids: dict[ir.Value, Grid], whole: set[ir.
 
 
 def write_thresholds(model: ir.Model, images: HostImages) -> int:
-    """Replaces each quantiser of values that are computed from integers by a MultiThreshold; returns how many.
+    """Replaces each node that makes signs or integers of a sum of integers by a MultiThreshold; returns how many.
 
     Scales, BatchNorm and the integers' scales become part of the thresholds, and the weights are negated where a factor
     is negative. A threshold is halfway between two integers, so that no rounding, here or in FINN, moves a sum to its

@@ -151,7 +151,10 @@ def binary_linear(rewriter: Rewriter) -> bool:
 
 
 def layer_signs(model: ir.Model) -> list[tuple[str, str]]:
-    """Returns (path, name of the tensor of its input signs) of each binary layer, in a graph after `channels_last`."""
+    """Returns (layer's path, name of the tensor that holds its input signs) for each binary layer.
+
+    model: a graph after the pass `channels_last`.
+    """
     return [
         (node.metadata_props[_SIGN_OF], node.inputs[0].name or "")
         for node in model.graph

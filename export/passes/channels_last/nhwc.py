@@ -28,7 +28,7 @@ _ELEMENTWISE = frozenset(
 
 
 def _elementwise(rewriter: Rewriter) -> bool:
-    """Rule for elementwise operations, if at least one input is available in NHWC."""
+    """Replaces an elementwise node that has an NHWC input by one in NHWC; returns whether it did."""
     node = rewriter.node
     out = node.outputs[0]
     if not any(rewriter.is_last(value) for value in node.inputs):
@@ -65,7 +65,7 @@ def _in_last(rewriter: Rewriter) -> ir.Value | None:
 
 
 def _concat(rewriter: Rewriter) -> bool:
-    """Rule for Concat, if at least one input is available in NHWC."""
+    """Replaces a Concat node that has an NHWC input by one in NHWC; returns whether it did."""
     node = rewriter.node
     if not any(rewriter.is_last(v) for v in node.inputs) or any(len(sizes_of(v)) != 4 for v in node.inputs):
         return False
@@ -75,7 +75,7 @@ def _concat(rewriter: Rewriter) -> bool:
 
 
 def _pad(rewriter: Rewriter) -> bool:
-    """Rule for Pad with constant sizes."""
+    """Replaces a Pad node by one in NHWC, if its sizes are constant; returns whether it did."""
     node = rewriter.node
     pads = constant(optional_input(node, 1))
     x = node.inputs[0]
@@ -89,7 +89,7 @@ def _pad(rewriter: Rewriter) -> bool:
 
 
 def _slice(rewriter: Rewriter) -> bool:
-    """Rule for Slice with constant axes."""
+    """Replaces a Slice node by one in NHWC, if its axes are constant; returns whether it did."""
     node = rewriter.node
     x, axes = node.inputs[0], constant(optional_input(node, 3))
     if x is None or not rewriter.is_last(x) or axes is None:
@@ -101,7 +101,7 @@ def _slice(rewriter: Rewriter) -> bool:
 
 
 def _batchnorm(rewriter: Rewriter) -> bool:
-    """Rule for BatchNormalization with constant statistics, which becomes Mul and Add."""
+    """Replaces a BatchNormalization by Mul and Add in NHWC, if its statistics are constant; returns whether it did."""
     node = rewriter.node
     x = node.inputs[0]
     values = [constant(value) for value in node.inputs[1:]]
@@ -119,7 +119,7 @@ def _batchnorm(rewriter: Rewriter) -> bool:
 
 
 def _pool(rewriter: Rewriter) -> bool:
-    """Rule for poolings whose windows tile the image, which means that they neither overlap nor leave a remainder."""
+    """Replaces a pooling by one in NHWC, if its windows tile the image without overlap; returns whether it did."""
     node = rewriter.node
     x = node.inputs[0]
     kernel = [int(v) for v in attribute(node, "kernel_shape", ())]
@@ -165,7 +165,7 @@ def _mean(rewriter: Rewriter, x: ir.Value, size: list[int], channels: int, kerne
 
 
 def _reduce(rewriter: Rewriter) -> bool:
-    """Rule for GlobalAveragePool, GlobalMaxPool, and for ReduceMean, ReduceMax and ReduceSum over constant axes."""
+    """Replaces a global pooling, or a reduction over constant axes, by one in NHWC; returns whether it did."""
     node = rewriter.node
     x = node.inputs[0]
     if x is None or not rewriter.is_last(x):
@@ -204,7 +204,8 @@ def _reduced(rewriter: Rewriter, made: ir.Value, keep: int) -> bool:
 
 
 def _flatten(rewriter: Rewriter) -> bool:
-    """Rule for Reshape and Flatten of (n, c, 1, 1), which have their numbers in the same order in NCHW and NHWC."""
+    """Lets a Reshape or Flatten of (n, c, 1, 1) read its input in NHWC; returns whether it did."""
+    # Both layouts have the numbers of such a tensor in the same order.
     node = rewriter.node
     x = node.inputs[0]
     if x is None or not rewriter.is_last(x) or sizes_of(x)[2:] != [1, 1]:
@@ -234,7 +235,7 @@ _BINARY_RULES: dict[str, Callable[[Rewriter], bool]] = {"BinaryConv2d": binary_c
 
 
 def _elementwise_after(model: ir.Model) -> int:
-    """Replaces elementwise operation -> Transpose to NHWC by the operation in NHWC; returns how many."""
+    """Replaces each elementwise node that is followed by Transposes to NHWC by one in NHWC; returns how many."""
     count = 0
     for node in reversed(list(model.graph)):
         out = node.outputs[0]
