@@ -105,7 +105,9 @@ def agreement(theirs: np.ndarray, ours: np.ndarray, labels: Sequence[int] | Imag
     (0.5, 3.0, 1.0, 0.5)
     """
     if theirs.shape != ours.shape:
-        raise ValueError(f"the network's logits have shape {theirs.shape}, the file's {ours.shape}")
+        raise ValueError(
+            f"the network's logits have shape {theirs.shape}, the file's {ours.shape}: was it made from this network?"
+        )
     if theirs.ndim != 2 or not theirs.size:
         raise ValueError(
             f"logits must have the shape (images, classes) with at least one of each, got the shape {theirs.shape}"

@@ -56,7 +56,7 @@ class Replayed(NamedTuple):
 
     @property
     def too_many(self) -> bool:
-        """Whether in the layer `flipped` more than two signs, and more than one in a thousand, differ.
+        """Returns whether in the layer `flipped` more than two signs, and more than one in a thousand, differ.
 
         Rounding changes a value by about a millionth, and so the sign of about one value in a million. If many more
         differ, the graph computes by another rule, such as another sign for 0, which `margin` does not show.
@@ -88,16 +88,16 @@ class _Forced(nn.Module):
     def distance(self, x: Tensor, values: Tensor, own: Tensor) -> Tensor:
         """Returns, for each x, its distance from the threshold between `values` and `own`, and 0 where they agree.
 
-        values: the recorded results; own: the network's results for x.
+        values: the exported graph's results for x; own: the network's results for x.
         """
         raise NotImplementedError
 
     def count(self, values: Tensor, own: Tensor) -> int:
-        """Returns how many recorded signs differ from the network's own; 0 for integers, which are not counted."""
+        """Returns how many signs of the exported graph, `values`, differ from the network's; 0 for integers."""
         return 0
 
     def choose(self, x: Tensor) -> Tensor:
-        """Returns the recorded result for this call, after comparing it with the network's own result for x."""
+        """Returns what the exported graph computed in this call, after comparing it with the network's result for x."""
         own = self.decide(x)
         if not self.recorded:
             return own
@@ -119,7 +119,7 @@ class _Forced(nn.Module):
 
 
 class _ForcedSigns(_Forced):
-    """A module that replaces a layer's activation binariser and returns recorded signs; see `_Forced`."""
+    """A module that replaces a layer's activation binariser and returns the exported graph's signs; see `_Forced`."""
 
     def __init__(self, binarizer: ActivationBinarizer, path: str) -> None:
         super().__init__(path)
@@ -142,7 +142,7 @@ class _ForcedSigns(_Forced):
 
 
 class _ForcedIntegers(_Forced):
-    """A module that replaces an integer quantiser and returns recorded values; see `_Forced`."""
+    """A module that replaces an integer quantiser and returns the exported graph's values; see `_Forced`."""
 
     def __init__(self, quantizer: IntegerQuantizer, path: str) -> None:
         super().__init__(path)
@@ -162,9 +162,10 @@ class _ForcedIntegers(_Forced):
 
 
 def _force(network: nn.Module) -> dict[str, _Forced]:
-    """Replaces a network's activation binarisers and integer quantisers by modules that return recorded values.
+    """Replaces a network's activation binarisers and integer quantisers by modules that return given values.
 
-    Returns the new modules by the path of the layer or quantiser. The network, a copy, is changed in place.
+    The values are those of an exported graph, which the caller puts into the modules. Returns the modules by the path
+    of the layer or quantiser. The network, a copy, is changed in place.
     """
     forced: dict[str, _Forced] = {}
     for path, module in list(network.named_modules()):
@@ -179,9 +180,10 @@ def _force(network: nn.Module) -> dict[str, _Forced]:
 
 
 def _as_network(values: np.ndarray, *, channels_last: bool) -> Tensor:
-    """Returns a recorded tensor in PyTorch's layout, (n, c, ...).
+    """Returns a tensor of the exported graph rearranged to PyTorch's layout, (n, c, ...), as floats.
 
-    channels_last: whether the tensor is (n, h, w, c). A tensor of type uint8 always is; it holds 0 for -1 and 2 for +1.
+    values: the tensor's numbers; channels_last: whether they are (n, h, w, c). Numbers of type uint8 always are, and
+    stand for signs, 0 for -1 and 2 for +1.
     """
     if values.dtype == np.uint8:
         values, channels_last = values.astype(np.float32) - 1, True
@@ -235,7 +237,7 @@ def replay(
 def replay_recorded(
     model: nn.Module, recorded: list[tuple[str, Tensor]], logits: np.ndarray, *, images: Tensor
 ) -> Replayed:
-    """Compares a network with a file that another program has already run, as `replay` does.
+    """Returns how a network differs, sign by sign, from a file that another program has run; see `replay`.
 
     recorded: (layer's path, values) of each layer's input signs in the file, and of each integer activation, in the
     order of execution; logits: the file's, (n, classes); images: the network's input.

@@ -55,7 +55,10 @@ def _open(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
 
 
 def _images_of(metadata: dict[str, Any]) -> HostImages:
-    """Returns which images a file takes, from its metadata; without such entries (version 1) it takes floats."""
+    """Returns the kind of images, floats, integers or signs, that a file takes according to its metadata.
+
+    A file of format version 1 has no such entries and takes floats.
+    """
     datatype, scale = metadata.get("input_datatype", "FLOAT32"), float(metadata.get("input_scale", 1.0))
     return HostImages(datatype, scale, metadata.get("input_layer", ""))
 
@@ -97,7 +100,8 @@ def _quantised(file: Path) -> list[tuple[str, str, str]]:
 def _executable(file: Path, flavor: str) -> Iterator[Path]:
     """Returns a context with the path of a file that qonnx can execute.
 
-    That is `file` itself, or for the flavor ``finn`` a temporary copy in which Pad nodes do the padding with -1.
+    That is `file` itself, or, if it was written with ``flavor="finn"``, a temporary copy in which Pad nodes do the
+    padding with -1.
     """
     if flavor != "finn":
         yield file.absolute()
@@ -160,10 +164,11 @@ def run_qonnx(
     """Executes a QONNX file with the program qonnx and returns the logits (n, classes), float32.
 
     images: normalised, (n, c, h, w), float32; python: an interpreter that has qonnx, by default that of the environment
-    that `runtimes.setup("fpga")` made. For a file of flavor ``finn`` the images are first rounded to integers (see
-    `HostImages`), and a copy of the file is executed, because qonnx does not know that its padding stands for -1.
-    Raises ValueError on images that do not fit or batch_size < 1, FileNotFoundError if there is no such file,
-    ExportError if there is no environment with qonnx, or the execution fails or takes more than a minute per image.
+    that `runtimes.setup("fpga")` made. For a file that was written with ``flavor="finn"`` the images are first rounded
+    to integers (see `HostImages`), and a copy of the file is executed, because qonnx does not know that its padding
+    stands for -1. Raises ValueError on images that do not fit or batch_size < 1, FileNotFoundError if there is no such
+    file, ExportError if there is no environment with qonnx, or the execution fails or takes more than a minute per
+    image.
 
     >>> run_qonnx("student.onnx", images).shape  # doctest: +SKIP
     (8, 2)
@@ -189,7 +194,7 @@ def qonnx_values(
 
 
 def inference_cost(path: str | os.PathLike[str], *, python: str | os.PathLike[str] | None = None) -> dict[str, float]:
-    """Returns what one image costs in a QONNX file of either flavor, as qonnx's function inference_cost counts it.
+    """Returns what running a QONNX file on one image costs, as qonnx's function inference_cost counts it.
 
     The entries are ``total_bops`` (MACs x input bits x weight bits), ``total_macs``, ``total_mem_w_bits`` (bits of all
     weights), and counts by data type. Raises FileNotFoundError and ExportError like `run_qonnx`.

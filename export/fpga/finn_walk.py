@@ -43,11 +43,11 @@ class FinnWalk:
         self.any_binary = any(node.domain == DOMAIN and node.op_type.startswith("Binary") for node in model.graph)
 
     def kind(self, value: ir.Value | None) -> ValueKind:
-        """Returns the kind of values that a tensor holds; constants that no rule has visited are floats."""
+        """Returns the kind of values, such as signs or floats, that a tensor holds; unknown ones count as floats."""
         return FLOAT if value is None else self.kinds.get(id(value), FLOAT)
 
     def give(self, kind: ValueKind) -> None:
-        """Sets the kind of values that the current node's outputs hold."""
+        """Records the kind of values, such as signs or floats, that the current node's outputs hold."""
         for output in self.node.outputs:
             self.kinds[id(output)] = kind
 

@@ -10,7 +10,7 @@ __all__ = ["main"]
 
 
 def _run(images: np.ndarray, arguments: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Executes the file batch by batch; returns the logits and the watched tensors by name, and no results."""
+    """Executes the file batch by batch; returns the logits and the tensors in ``watched`` by name, and no results."""
     from qonnx.core.modelwrapper import ModelWrapper
     from qonnx.core.onnx_exec import execute_onnx
     from qonnx.transformation.change_batchsize import ChangeBatchSize
@@ -46,9 +46,9 @@ def _cost(arguments: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, A
 def main(arrays: dict[str, np.ndarray], arguments: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Returns (arrays, results) for the task in ``arguments["task"]``, ``run`` or ``cost``, on the file ``path``.
 
-    ``run`` executes the file on the array ``images`` in batches of ``batch_size``. Its arrays are ``logits``, and the
-    integers of each tensor in ``watched``, a list of (tensor's name, name of its scale or ""). ``cost`` returns the
-    counts of qonnx's inference_cost as results.
+    ``run`` executes the file on the array ``images`` in batches of ``batch_size``. It returns the array ``logits``, and
+    for each entry (tensor's name, name of its scale or "") of ``watched`` an array with that tensor's integers.
+    ``cost`` returns the counts of qonnx's inference_cost as results.
     """
     if arguments["task"] == "cost":
         return _cost(arguments)

@@ -47,10 +47,10 @@ _BORDERS = {
 
 
 def _of_network(standard: ir.Model, name: str, step: float) -> str:
-    """Returns the name of a tensor that holds the same values as in the PyTorch network.
+    """Returns the name of a tensor that holds the values which the PyTorch network computes.
 
-    The tensor `name` holds integers, and step times them are the network's values. If step is not 1, a Mul is added to
-    the graph.
+    The tensor `name` holds integers, and `step` times them are the network's values. If step is not 1, a Mul that
+    multiplies them is added to the graph.
     """
     import onnx_ir as ir
 
@@ -74,8 +74,8 @@ def _check_graph(
 ) -> None:
     """Runs the QONNX graph on a few images and compares all its signs and integers with the network's.
 
-    shape: of one image; host: how the images are rounded for the flavor ``finn``, else None. For ``finn`` a copy is run
-    in which Pad nodes do the padding with -1. Raises ExportError if the values differ by more than rounding, ValueError
+    shape: of one image; host: how the images are rounded if the file is for FINN, else None. For FINN a copy is run in
+    which Pad nodes do the padding with -1. Raises ExportError if the values differ by more than rounding, ValueError
     if the network has another number of classes.
     """
     import onnx_ir as ir
@@ -103,7 +103,7 @@ def _check_graph(
 
 
 def _of_images(images: HostImages) -> dict[str, Any]:
-    """Returns the metadata entries that say which images a file takes."""
+    """Returns the metadata entries that say which images a file takes: data type, scale, and layer that reads them."""
     return {"input_datatype": images.datatype, "input_scale": images.scale, "input_layer": images.layer}
 
 

@@ -29,14 +29,17 @@ STEP = "step"
 
 
 def _watch(value: ir.Value, path: str, kind: str) -> None:
-    """Marks a tensor as the signs or integers of a layer, so that `watched_values` returns it."""
+    """Marks a tensor, by metadata of its node, as signs or integers that are compared with the network's.
+
+    `watched_values` returns the marked tensors. kind: ``sign`` or ``integers``; path: of the layer or quantiser.
+    """
     node = value.producer()
     assert node is not None
     node.metadata_props[_LAYER], node.metadata_props[_KIND] = path, kind
 
 
 def move_watch(old: ir.Node, new: ir.Node) -> None:
-    """Moves the mark that a node's output holds a layer's signs or integers from the node `old` to `new`."""
+    """Moves the mark that a node's output is compared with the network's (`watched_values`) from `old` to `new`."""
     for key in (_LAYER, _KIND):
         new.metadata_props.pop(key, None)
         if key in old.metadata_props:
@@ -44,7 +47,7 @@ def move_watch(old: ir.Node, new: ir.Node) -> None:
 
 
 def _write_sign(model: ir.Model, node: ir.Node) -> None:
-    """Replaces a Sign node by BipolarQuant."""
+    """Replaces a Sign node of the canonical graph by BipolarQuant, QONNX's operation for signs."""
     writer = Writer(model, node)
     made = writer.bipolar(node.inputs[0], name="sign")
     _watch(made, writer.path, "sign")
@@ -52,7 +55,7 @@ def _write_sign(model: ir.Model, node: ir.Node) -> None:
 
 
 def _write_quant(model: ir.Model, node: ir.Node) -> None:
-    """Replaces a Quant node of an activation by QONNX's operation Quant."""
+    """Replaces a node that rounds an activation to integers by Quant, QONNX's operation for that."""
     if constant(node.inputs[0]) is not None:
         return  # The quantiser of a weight is written with its layer.
     writer = Writer(model, node)

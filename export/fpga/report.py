@@ -39,17 +39,17 @@ class FpgaReport:
 
     @property
     def ok(self) -> bool:
-        """Whether FINN can map every layer to hardware."""
+        """Returns whether FINN can map every layer to hardware."""
         return all(layer.maps for layer in self.layers)
 
     @property
     def failures(self) -> tuple[FpgaLayer, ...]:
-        """The layers that FINN cannot map."""
+        """Returns the layers that FINN cannot map to hardware, in order."""
         return tuple(layer for layer in self.layers if not layer.maps)
 
     @property
     def ways_out(self) -> dict[str, int]:
-        """What to do about the failures: advice -> the number of layers that need it, the most frequent first."""
+        """Returns what to do about the failures: advice -> number of layers that need it, the most frequent first."""
         return dict(Counter(way for layer in self.failures for way in layer.ways_out).most_common())
 
     def __str__(self) -> str:

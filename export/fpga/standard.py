@@ -1,4 +1,4 @@
-"""`to_standard` translates a QONNX graph to standard ONNX, so that onnxruntime can run it and check it."""
+"""`to_standard` translates a QONNX graph to standard ONNX, so that onnxruntime can run it when a file is checked."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def check_pad(walk: FinnWalk) -> None:
 
 
 def keep_kind(walk: FinnWalk) -> None:
-    """Sets the kind of values that the current node computes to that of its input, which it does not change."""
+    """Records that the current node's output holds the same kind of values, such as signs, as its input."""
     walk.give(walk.kind(walk.node.inputs[0]))
 
 

@@ -35,7 +35,10 @@ class Writer:
         name: str,
         domain: str = "",
     ) -> ir.Value:
-        """Adds an operation whose name ends in `name`; returns its output. domain: "" for standard ONNX."""
+        """Adds an operation in front of the node that is replaced; returns the operation's output.
+
+        name: the ending of its name; domain: of the operation, "" for standard ONNX.
+        """
         version = QONNX_VERSION if domain else None
         return insert_named(
             self.model, self.node, op_type, inputs, attributes, name=name, domain=domain, version=version

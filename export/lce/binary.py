@@ -42,7 +42,7 @@ def pack_filter(signs: np.ndarray) -> np.ndarray:
 
 
 def carries_zero_padding(axes: Sequence[WindowAxis]) -> bool:
-    """Returns whether LCE's own padding with zeros gives these windows and the right results.
+    """Returns whether LCE's own padding with zeros is right for a convolution with these windows.
 
     Windows larger than the image get wrong results, because LCE corrects a sum for kernel positions outside only one
     side of the image (seen with LCE 0.16 for a 3x3 kernel on 2x2 pixels). axes: along height and along width.
@@ -122,7 +122,7 @@ class BinaryLayers:
     def _bconv(
         self, packed: Tensor, part: _Part, axes: Sequence[WindowAxis], padding: str, dilations: Sequence[int]
     ) -> Tensor:
-        """Adds one LceBconv2d on packed signs; returns its output (n, h', w', o)."""
+        """Adds one LceBconv2d, LCE's binary convolution, on packed signs; returns its output (n, h', w', o)."""
         from flatbuffers import flexbuffers
 
         network = self.values.network
@@ -268,7 +268,7 @@ class BinaryLayers:
         values.put(node.outputs[0], self._layer(node, tensor, axes, kernel, (scale, offset, bias)), form)
 
     def _reversed_form(self, axes: Sequence[WindowAxis], form: Image) -> Image | None:
-        """Returns how to store the image reversed so that LCE's own padding gives these windows; None if it cannot."""
+        """Returns how to store the image reversed so that LCE's padding is right; None if no order makes it right."""
         if not any(axis.before > 0 or axis.after > 0 for axis in axes):
             return None
         flipped = [axis if axis.is_same() else axis.reversed() for axis in axes]

@@ -22,10 +22,10 @@ _TWO_D = "LCE's files hold 2-d images: use 2-d layers, or keep this part out of 
 
 
 def window_axes(values: Values, node: ir.Node, kernel: Sequence[int], form: Image) -> list[WindowAxis]:
-    """Returns the windows of a convolution or pooling along height and along width.
+    """Returns the size, stride and number of a convolution's or pooling's windows, along height and along width.
 
-    kernel: (kh, kw); form: whether the image is stored reversed, and so has its windows reversed. Raises ExportError
-    on other than 2-d images and on automatic padding.
+    kernel: (kh, kw); form: whether the image is stored reversed, which reverses the windows too. Raises ExportError if
+    the images are not 2-d or the padding is automatic.
     """
     x, y = source(node), node.outputs[0]
     sizes, out = values.sizes(x, node), values.sizes(y, node)
@@ -68,9 +68,10 @@ def _crop(network: Network, tensor: Tensor, starts: Sequence[int]) -> Tensor:
 
 
 def border(network: Network, tensor: Tensor, axes: Sequence[WindowAxis], value: float = 0.0) -> Tensor:
-    """Returns an image padded and cropped so that TFLite's padding VALID gives the windows `axes`.
+    """Returns an image that is padded and cropped as a convolution or pooling needs, which then needs no padding.
 
-    value: the number to pad with.
+    tensor: the image, (n, h, w, c); axes: the operation's windows along height and width; value: the number to pad
+    with.
     """
     tensor = _crop(network, tensor, [max(-axis.before, 0) for axis in axes])
     return _pad(network, tensor, [(max(axis.before, 0), max(axis.after, 0)) for axis in axes], value)
@@ -79,9 +80,10 @@ def border(network: Network, tensor: Tensor, axes: Sequence[WindowAxis], value: 
 def choose_padding(
     network: Network, tensor: Tensor, axes: Sequence[WindowAxis], value: float = 0.0
 ) -> tuple[Tensor, str]:
-    """Returns (image, TFLite's padding) that give the windows `axes`.
+    """Returns (image, TFLite's padding) for a convolution or pooling.
 
-    The image is `tensor` itself if SAME or VALID gives these windows, else `tensor` padded with `value`, for VALID.
+    TFLite pads only as ``SAME`` (output size = input size / stride) or ``VALID`` (no padding). The image is `tensor`
+    itself if one of them gives the windows `axes`, else `tensor` padded with `value`, for ``VALID``.
     """
     name = named_padding(axes)
     return (border(network, tensor, axes, value), "VALID") if name is None else (tensor, name)

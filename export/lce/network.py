@@ -107,7 +107,7 @@ class Network:
         return self._constants[key]
 
     def integers(self, numbers: Sequence[int]) -> Tensor:
-        """Returns a constant int32 vector of these numbers."""
+        """Returns a constant int32 vector that holds `numbers`."""
         return self.constant(np.array(numbers, np.int32))
 
     def emit(

@@ -21,7 +21,7 @@ _LOWEST = float(np.finfo(np.float32).min)
 
 
 def _options(axes: Sequence[WindowAxis], padding: str) -> dict[str, int]:
-    """Returns the options of TFLite's pooling for these windows along height and width."""
+    """Returns the options of TFLite's pooling operations for windows along height and width, and SAME or VALID."""
     return {
         "padding": PADDING[padding],
         "strideH": axes[0].stride,

@@ -206,7 +206,7 @@ class Values:
         return self.transpose(tensor, (0, 2, 3, 1))
 
     def _convert(self, tensor: Tensor, have: Form, want: Form) -> Tensor:
-        """Returns a tensor whose elements are in the order `have` with its elements in the order `want`."""
+        """Returns a tensor with its elements rearranged from the order `have` to the order `want`."""
         if isinstance(have, Image) and isinstance(want, Image):
             return self.reverse(tensor, have, want)
         if isinstance(have, Flat):

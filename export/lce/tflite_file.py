@@ -64,9 +64,9 @@ def _check_written(file: Path, translated: Translated, python: Path | None) -> N
 
 
 def _recorded(values: np.ndarray, watched: Watched) -> Tensor:
-    """Returns a recorded tensor of the file in PyTorch's layout, as signs or as integers, for `replay_recorded`.
+    """Returns a tensor that LCE's interpreter computed in PyTorch's layout, as signs or as integers.
 
-    values: the tensor as TFLite stores it; watched: which tensor of the network it is.
+    values: the tensor as the file stores it; watched: which tensor of the network it is.
     """
     from bnn_itrd.export.lce.tensor_layout import Image, reverse_array
 

@@ -26,7 +26,7 @@ class WindowAxis(NamedTuple):
 
     @property
     def after(self) -> int:
-        """How far the last window reaches beyond the image's last pixel; negative if pixels at the end are not used."""
+        """Returns by how many pixels the last window reaches beyond the image; negative if pixels are left unused."""
         return (self.out - 1) * self.stride + self.reach - self.size - self.before
 
     def reversed(self) -> WindowAxis:
@@ -34,22 +34,22 @@ class WindowAxis(NamedTuple):
         return self._replace(before=self.after)
 
     def is_valid(self) -> bool:
-        """Returns whether TFLite's padding VALID, which is none, gives these windows."""
+        """Returns whether these are the windows with TFLite's padding ``VALID``, which is no padding."""
         return self.before == 0 and -self.stride < self.after <= 0
 
     def is_same(self) -> bool:
-        """Returns whether TFLite's padding SAME gives these windows.
+        """Returns whether these are the windows with TFLite's padding ``SAME``.
 
-        SAME has ceil(size / stride) windows, and pads both ends alike, or by one pixel less before the image.
+        It has ceil(size / stride) windows, and pads both ends alike, or by one pixel less before the image.
         """
         border = max((self.out - 1) * self.stride + self.reach - self.size, 0)
         return self.out == -(-self.size // self.stride) and self.before == border // 2
 
 
 def named_padding(axes: Sequence[WindowAxis]) -> str | None:
-    """Returns the padding of TFLite, ``VALID`` or ``SAME``, that gives exactly these windows; None if neither does.
+    """Returns the padding of TFLite, ``VALID`` or ``SAME``, with which an operation has exactly the windows `axes`.
 
-    axes: the windows along height and along width.
+    Returns None if neither fits. axes: the windows along height and along width.
     """
     if all(axis.is_valid() for axis in axes):
         return "VALID"

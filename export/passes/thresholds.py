@@ -28,7 +28,7 @@ def pack_weights(signs: np.ndarray) -> np.ndarray:
 
 
 def _from_zero(y: np.ndarray) -> np.ndarray:
-    """Returns where y >= 0, which is where its sign is +1."""
+    """Returns a bool array that is True where y >= 0, because the sign is +1 there."""
     return y >= 0
 
 

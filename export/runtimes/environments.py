@@ -148,7 +148,7 @@ def find(name: str, *, python: str | os.PathLike[str] | None = None) -> Path | N
 
     >>> find("lce", python="/no/such/python")
     Traceback (most recent call last):
-    bnn_itrd.export.runtime.errors.ExportError: there is no Python interpreter /no/such/python
+    bnn_itrd.export.runtime.errors.ExportError: there is no Python interpreter /no/such/python: check its path
     """
     runtime = _runtime(name)
     if python is None:
@@ -159,7 +159,7 @@ def find(name: str, *, python: str | os.PathLike[str] | None = None) -> Path | N
     # The link is not resolved, because an environment's python is a link and finds its packages by the link's path.
     named = Path(python).expanduser().absolute()
     if not named.is_file():
-        raise ExportError(f"there is no Python interpreter {named}")
+        raise ExportError(f"there is no Python interpreter {named}: check its path")
     _check(runtime, named)
     return named
 
@@ -207,7 +207,7 @@ def _build(runtime: Runtime, place: Path, report: Callable[[str], None]) -> None
     if runtime.bare:
         _pip(runtime, python, ["--no-deps", *runtime.bare], report)
     _pip(runtime, python, list(runtime.requirements), report)
-    report(f"{runtime.name}: trying it")
+    report(f"{runtime.name}: checking the new environment")
     _check(runtime, python)
 
 

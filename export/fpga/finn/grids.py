@@ -27,7 +27,7 @@ class Grid(NamedTuple):
 
     @property
     def signs(self) -> bool:
-        """Whether the values are signs, which have the bounds -1 and 1 (integers of two bits are -2 to 1)."""
+        """Returns whether the values are signs, whose bounds are -1 and 1 (integers of two bits are -2 to 1)."""
         return (self.low, self.high) == (-1, 1)
 
 

@@ -55,9 +55,9 @@ def _levels(chain: list[Affine], grid: Grid, y: torch.Tensor) -> torch.Tensor:
 
 
 def first_numbers(chain: list[Affine], grid: Grid, source: Grid, turn: np.ndarray) -> np.ndarray:
-    """Returns the smallest integer sum for which a quantiser returns each of its levels or more.
+    """Returns the smallest integer sum of a layer for which its quantiser returns at least v, for each of its values v.
 
-    The result is int64, (channels, levels - 1), without the lowest level; source.high + 1 stands for no sum. chain: the
+    The result is int64, (channels, values - 1), without the lowest v; source.high + 1 stands for no sum. chain: the
     nodes between sum and quantiser; grid: the values that the quantiser returns; source: those that the sum can have;
     turn: (channels,), -1 where the chain multiplies by a negative number, so that the layer's weights are to be
     negated, else +1. The result is computed in float64 and then corrected by evaluating the network's own float32

@@ -89,7 +89,7 @@ def float_convolution(rewriter: Rewriter, transpose: ir.Node) -> bool:
 
 
 def inner_convolution(rewriter: Rewriter) -> bool:
-    """Replaces the rewriter's current Conv, if its input is known as (n, h, w, c); returns whether it did.
+    """Replaces the rewriter's Conv node by one on (n, h, w, c), if its input has that layout; returns whether it did.
 
     A small Conv (see `_is_small`) becomes InnerFloatConv, and any other 1x1 Conv with stride 1 a matrix product.
     """

@@ -28,7 +28,7 @@ _ELEMENTWISE = frozenset(
 
 
 def _elementwise(rewriter: Rewriter) -> bool:
-    """Replaces an elementwise node that has an NHWC input by one in NHWC; returns whether it did."""
+    """Replaces an elementwise node by the same one on NHWC tensors, if an input is one; returns whether it did."""
     node = rewriter.node
     out = node.outputs[0]
     if not any(rewriter.is_last(value) for value in node.inputs):
@@ -65,7 +65,7 @@ def _in_last(rewriter: Rewriter) -> ir.Value | None:
 
 
 def _concat(rewriter: Rewriter) -> bool:
-    """Replaces a Concat node that has an NHWC input by one in NHWC; returns whether it did."""
+    """Replaces a Concat node by a Concat of NHWC tensors, if an input is one; returns whether it did."""
     node = rewriter.node
     if not any(rewriter.is_last(v) for v in node.inputs) or any(len(sizes_of(v)) != 4 for v in node.inputs):
         return False
@@ -75,7 +75,7 @@ def _concat(rewriter: Rewriter) -> bool:
 
 
 def _pad(rewriter: Rewriter) -> bool:
-    """Replaces a Pad node by one in NHWC, if its sizes are constant; returns whether it did."""
+    """Replaces a Pad node with constant sizes by a Pad of the NHWC tensor; returns whether it did."""
     node = rewriter.node
     pads = constant(optional_input(node, 1))
     x = node.inputs[0]
@@ -89,7 +89,7 @@ def _pad(rewriter: Rewriter) -> bool:
 
 
 def _slice(rewriter: Rewriter) -> bool:
-    """Replaces a Slice node by one in NHWC, if its axes are constant; returns whether it did."""
+    """Replaces a Slice node with constant axes by a Slice of the NHWC tensor; returns whether it did."""
     node = rewriter.node
     x, axes = node.inputs[0], constant(optional_input(node, 3))
     if x is None or not rewriter.is_last(x) or axes is None:
@@ -101,7 +101,7 @@ def _slice(rewriter: Rewriter) -> bool:
 
 
 def _batchnorm(rewriter: Rewriter) -> bool:
-    """Replaces a BatchNormalization by Mul and Add in NHWC, if its statistics are constant; returns whether it did."""
+    """Replaces a BatchNormalization of constants by Mul and Add of the NHWC tensor; returns whether it did."""
     node = rewriter.node
     x = node.inputs[0]
     values = [constant(value) for value in node.inputs[1:]]
@@ -119,7 +119,7 @@ def _batchnorm(rewriter: Rewriter) -> bool:
 
 
 def _pool(rewriter: Rewriter) -> bool:
-    """Replaces a pooling by one in NHWC, if its windows tile the image without overlap; returns whether it did."""
+    """Replaces a pooling, if its windows tile the image, by one of the NHWC tensor; returns whether it did."""
     node = rewriter.node
     x = node.inputs[0]
     kernel = [int(v) for v in attribute(node, "kernel_shape", ())]
@@ -165,7 +165,7 @@ def _mean(rewriter: Rewriter, x: ir.Value, size: list[int], channels: int, kerne
 
 
 def _reduce(rewriter: Rewriter) -> bool:
-    """Replaces a global pooling, or a reduction over constant axes, by one in NHWC; returns whether it did."""
+    """Replaces a global pooling, or a reduction over fixed axes, by one of the NHWC tensor; returns whether it did."""
     node = rewriter.node
     x = node.inputs[0]
     if x is None or not rewriter.is_last(x):
@@ -204,7 +204,7 @@ def _reduced(rewriter: Rewriter, made: ir.Value, keep: int) -> bool:
 
 
 def _flatten(rewriter: Rewriter) -> bool:
-    """Lets a Reshape or Flatten of (n, c, 1, 1) read its input in NHWC; returns whether it did."""
+    """Lets a Reshape or Flatten of (n, c, 1, 1) read the NHWC form of its input instead; returns whether it did."""
     # Both layouts have the numbers of such a tensor in the same order.
     node = rewriter.node
     x = node.inputs[0]
@@ -235,7 +235,7 @@ _BINARY_RULES: dict[str, Callable[[Rewriter], bool]] = {"BinaryConv2d": binary_c
 
 
 def _elementwise_after(model: ir.Model) -> int:
-    """Replaces each elementwise node that is followed by Transposes to NHWC by one in NHWC; returns how many."""
+    """Moves Transposes to NHWC from behind an elementwise node to the front of it; returns the number of such nodes."""
     count = 0
     for node in reversed(list(model.graph)):
         out = node.outputs[0]
