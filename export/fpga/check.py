@@ -53,7 +53,7 @@ def check_fpga(model: nn.Module, *, input_shape: Sequence[int] | None = None) ->
 
     >>> for layer in check_fpga(network).failures:
     ...     print(layer.path, layer.note, layer.ways_out, sep=": ")
-    2: multiplies floats: ('give the first and last layer integers: first_last_bits=8',)
+    2: multiplies floats: ('let the first and last layer compute with integers: first_last_bits=8',)
     """
     graph = passes.apply(canonical(model, input_shape=input_shape), passes.QONNX)
     walk = FinnWalk(graph)
