@@ -47,7 +47,10 @@ def _write_conv(model: ir.Model, node: ir.Node) -> None:
 
 
 def _write_gemm(model: ir.Model, node: ir.Node) -> None:
-    """Replaces a Gemm by MatMul and Add. Raises ExportError if its alpha or beta is not 1, or transA is set."""
+    """Replaces a Gemm, ONNX's linear layer with bias, by MatMul and Add.
+
+    Raises ExportError if its alpha or beta is not 1, or transA is set.
+    """
     plain = attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0
     if not plain or attribute(node, "transA", 0):
         raise ExportError(f"{layer_path(node)}: FINN has no Gemm with alpha, beta or transA: use nn.Linear")

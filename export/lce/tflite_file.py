@@ -64,9 +64,9 @@ def _check_written(file: Path, translated: Translated, python: Path | None) -> N
 
 
 def _recorded(values: np.ndarray, watched: Watched) -> Tensor:
-    """Returns a tensor that LCE's interpreter computed in PyTorch's layout, as signs or as integers.
+    """Returns a tensor that LCE's interpreter computed, as signs or as integers, rearranged to PyTorch's layout.
 
-    values: the tensor as the file stores it; watched: which tensor of the network it is.
+    values: the tensor's numbers in the file's layout; watched: which tensor of the network it is.
     """
     from bnn_itrd.export.lce.tensor_layout import Image, reverse_array
 

@@ -56,7 +56,10 @@ def _whole_weight(node: ir.Node) -> tuple[np.ndarray, float] | None:
 
 
 def write_weight(model: ir.Model, node: ir.Node, whole: np.ndarray) -> None:
-    """Replaces a layer's quantised weight by the integers `whole`, behind a quantiser of the same type with scale 1."""
+    """Replaces a layer's weight by the integers `whole`, with a quantiser of the same type and scale 1 behind them.
+
+    node: the Conv or MatMul, whose weight must be the output of a BipolarQuant or Quant.
+    """
     old = node.inputs[1]
     made = None if old is None else old.producer()
     assert old is not None and made is not None

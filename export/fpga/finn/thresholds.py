@@ -99,10 +99,10 @@ def _turned(model: ir.Model, chain: list[Affine], value: ir.Value, turn: np.ndar
 
 
 def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> Grid | None:
-    """Replaces a node that makes signs or integers by a MultiThreshold; returns the values that this can return.
+    """Replaces a node that makes signs or integers by a MultiThreshold, which compares sums with thresholds.
 
-    Returns None if the node must stay. grids: the values that each tensor can hold; the new tensor is added. Raises
-    ExportError if the node reads images that were scaled or shifted.
+    Returns the values that the MultiThreshold can return, or None if the node must stay. grids: the values that each
+    tensor can hold; the new tensor is added. Raises ExportError if the node reads images that were scaled or shifted.
     """
     shape, grid = node.outputs[0].shape, grid_of_quantiser(node)
     rank = 0 if shape is None else len(shape)
