@@ -114,7 +114,7 @@ def check_max_pool(walk: FinnWalk) -> None:
 
 
 def check_mean(walk: FinnWalk) -> None:
-    """Adds the current node, a mean, to the report; FINN can map a GlobalAveragePool of integers only."""
+    """Adds the current node, a mean, to the report; FINN can map only a GlobalAveragePool of integers or signs."""
     node = walk.node
     problems = []
     if node.op_type != "GlobalAveragePool":
