@@ -195,7 +195,7 @@ def test_named_interpreters(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
         monkeypatch.setitem(environments.RUNTIMES, name, Runtime(name, ("something>=1",), probe))
     # The link itself, not what it points to: that is what makes it an environment's.
     assert find("good", python=sys.executable) == THIS.absolute()
-    with pytest.raises(ExportError, match=r"runtime bad: .*'no_such_module_anywhere'; it needs something>=1"):
+    with pytest.raises(ExportError, match=r"runtime bad: .*'no_such_module_anywhere'; install something>=1"):
         find("bad", python=sys.executable)
     with pytest.raises(ExportError, match=r"there is no Python interpreter .*nowhere"):
         find("good", python=tmp_path / "nowhere")
