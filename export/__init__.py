@@ -1,6 +1,7 @@
-"""The exporters: they write a network as a file, compare the file with the network, and run and time it.
+"""Exporters that write a network as a file, compare the file with the network, and run and time the file.
 
-A name is imported when it is first used (`__init__.pyi` lists them), so code that only runs files imports no torch.
+`__init__.pyi` lists the public names. Each is imported when it is first used, so a program that only runs exported
+files does not import torch.
 """
 
 import lazy_loader

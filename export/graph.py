@@ -1,4 +1,8 @@
-"""Helpers that read and change an onnx-ir graph; all passes are made of them."""
+"""Helpers that read and change a network's graph in the library onnx-ir; the passes are written with them.
+
+In this library a node is one operation, a value (`ir.Value`) is one tensor between operations, and an initializer is a
+constant tensor that is stored in the file.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +32,15 @@ __all__ = [
 
 
 def nodes_of(model: ir.Model, op_type: str, domain: str = "") -> list[ir.Node]:
-    """Returns the graph's nodes of one operation, in order, as a list: the graph may change while it is iterated."""
+    """Returns the nodes of one operation, such as ``"Conv"``, in their order in the graph.
+
+    The list is a copy, so the graph may be changed while a caller iterates over it.
+    """
     return [node for node in model.graph if node.op_type == op_type and node.domain == domain]
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
-    """Returns the numbers of an initializer or a Constant node; None where the value is computed or missing."""
+    """Returns the numbers of a constant tensor; None if `value` is None or is computed when the network runs."""
     if value is None or value.is_graph_input():
         return None
     tensor = ir.convenience.get_const_tensor(value)
@@ -41,13 +48,13 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
 
 
 def attribute(node: ir.Node, name: str, default: Any) -> Any:
-    """Returns an attribute's value, or the default where the node does not have it."""
+    """Returns the value of a node's attribute, or `default` if the node does not have that attribute."""
     found = node.attributes.get(name)
     return default if found is None or found.value is None else found.value
 
 
 def only_consumer(value: ir.Value) -> ir.Node | None:
-    """Returns the one node that reads the value; None where several do, or the value is an output of the graph."""
+    """Returns the only node that reads `value`; None if none or several read it, or it is an output of the graph."""
     uses = list(value.uses())
     if len(uses) != 1 or value.is_graph_output():
         return None
@@ -55,7 +62,10 @@ def only_consumer(value: ir.Value) -> ir.Node | None:
 
 
 def add_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
-    """Adds a constant to the graph and returns its value; a name that is taken gets a number behind it."""
+    """Adds `array` to the graph as a constant tensor and returns that tensor.
+
+    If the graph already has a constant of this name, the new one is called ``name.1``, ``name.2``, and so on.
+    """
     unique, count = name, 0
     while unique in model.graph.initializers:
         count += 1
@@ -67,7 +77,7 @@ def add_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
 
 
 def add_scalar(model: ir.Model, name: str, number: float) -> ir.Value:
-    """Returns the float32 scalar of this name; it is added at the first call and shared by later ones."""
+    """Returns the float32 scalar constant called `name`; the first call adds it to the graph, later calls share it."""
     found = model.graph.initializers.get(name)
     return add_initializer(model, name, np.array(number, np.float32)) if found is None else found
 
@@ -79,7 +89,10 @@ def insert(
     inputs: Sequence[ir.Value | None],
     attributes: dict[str, Any] | None = None,
 ) -> ir.Value:
-    """Adds a node of standard ONNX in front of another, for the same module; returns its one output."""
+    """Adds a standard ONNX operation to the graph in front of the node `before`; returns the operation's one output.
+
+    The new node gets the metadata of `before`, so both belong to the same PyTorch module.
+    """
     node = ir.node(op_type, list(inputs), attributes or {})
     node.metadata_props.update(before.metadata_props)
     model.graph.insert_before(before, node)
@@ -87,7 +100,10 @@ def insert(
 
 
 def layer_path(node: ir.Node) -> str:
-    """Returns the path of the module a node is for, or its operation's name where the graph has no path for it."""
+    """Returns the path of the PyTorch module that a node was made from, such as ``layer1.0.conv1``.
+
+    Returns the name of the node's operation if the graph has no path for the node.
+    """
     return str(attribute(node, "path", "") or node.metadata_props.get("path") or node.op_type)
 
 
@@ -102,10 +118,11 @@ def insert_named(
     domain: str = "",
     version: int | None = None,
 ) -> ir.Value:
-    """Adds a named node in front of another, for files whose readers look at names; returns its one output.
+    """Adds an operation like `insert`, but gives the node and its output a name; returns that output.
 
-    The node and its output are called PATH.name, where PATH is the `layer_path` of `before`; a name that is taken gets
-    a number behind it. version: the version of the operation set `domain`.
+    It is used for QONNX files, because programs that read them identify tensors by name. The name is ``PATH.name``,
+    where PATH is the `layer_path` of `before`; if it is taken, a number is appended. version: version of the operation
+    set `domain`.
     """
     node = ir.node(op_type, list(inputs), attributes or {}, domain=domain, version=version)
     node.metadata_props.update(before.metadata_props)
@@ -121,7 +138,10 @@ def insert_named(
 
 
 def replace_value(model: ir.Model, old: ir.Value, new: ir.Value) -> None:
-    """Puts `new` in the place of `old`, in the nodes that read it and among the graph's outputs."""
+    """Replaces the tensor `old` by `new` in all nodes that read it and among the graph's outputs.
+
+    `new` takes over the shape and type of `old` if it has none, and the name of `old` if that is a graph output.
+    """
     if new.shape is None:
         new.shape = old.shape
     if new.type is None:
@@ -137,12 +157,12 @@ def replace_value(model: ir.Model, old: ir.Value, new: ir.Value) -> None:
 
 
 def optional_input(node: ir.Node, index: int) -> ir.Value | None:
-    """Returns an input of the node, or None where it is left out."""
+    """Returns the node's input number `index`, or None if the node has no such input or leaves it out."""
     return node.inputs[index] if index < len(node.inputs) else None
 
 
 def with_inputs(model: ir.Model, node: ir.Node, inputs: list[ir.Value | None]) -> ir.Node:
-    """Puts a copy of the node with other inputs in its place; returns the copy."""
+    """Replaces a node with one output by a copy that has other inputs; returns the copy."""
     attributes = list(node.attributes.values())
     new = ir.Node(node.domain, node.op_type, inputs, attributes=attributes, version=node.version)
     new.metadata_props.update(node.metadata_props)
@@ -152,13 +172,16 @@ def with_inputs(model: ir.Model, node: ir.Node, inputs: list[ir.Value | None]) -
 
 
 def add_float32(model: ir.Model, node: ir.Node, name: str, array: np.ndarray) -> ir.Value:
-    """Adds a float32 constant named after the node's module; returns its value."""
+    """Adds `array` to the graph as a float32 constant called ``PATH.name``; returns it.
+
+    PATH is the path of the module that `node` was made from, or else the name of its operation in lower case.
+    """
     path = node.metadata_props.get("path") or node.op_type.lower()
     return add_initializer(model, f"{path}.{name}", array.astype(np.float32))
 
 
 def remove_unused(model: ir.Model) -> None:
-    """Removes the nodes, initializers, functions and domains that nothing uses."""
+    """Removes from the graph all nodes, constants, functions and operation sets that are no longer used."""
     from onnx_ir.passes import common
 
     common.RemoveUnusedNodesPass()(model)
@@ -167,7 +190,7 @@ def remove_unused(model: ir.Model) -> None:
 
 
 def clean(model: ir.Model) -> None:
-    """Removes the exporter's metadata from nodes and values (source lines, folders); keeps a node's ``path``."""
+    """Removes the metadata that torch's exporter adds, such as source lines and folders; keeps a node's ``path``."""
     model.graph.metadata_props.clear()
     model.graph.doc_string = None
     values = [*model.graph.inputs, *model.graph.initializers.values()]

@@ -1,1 +1,1 @@
-"""Checks of an exported file: before it is moved to its place, and against its network afterwards."""
+"""Checks that an exported file computes what its network computes, while the file is written and afterwards."""

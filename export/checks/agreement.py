@@ -1,4 +1,4 @@
-"""Validation: an exported file and its network are run on the same images, and their logits are compared."""
+"""`validate` runs a network and its exported file on the same images and compares their logits."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ Images = np.ndarray | Tensor
 
 
 class Disagreement(NamedTuple):
-    """One image that the network and the file put in different classes.
+    """An image for which the network and the exported file give different classes.
 
-    image: its index; margin: the network's largest logit minus the second largest.
+    image: its index in the compared images; model_class, file_class: the class that each gives; margin: the network's
+    largest logit minus its second largest, which is near 0 if rounding alone explains the difference.
 
     >>> agreement(np.array([[1.0, 0.5]]), np.array([[1.0, 2.0]])).disagreements
     (Disagreement(image=0, model_class=0, file_class=1, margin=0.5),)
@@ -42,13 +43,14 @@ class Disagreement(NamedTuple):
 
 @dataclass(frozen=True)
 class Agreement:
-    """The result of comparing a network with its file on `images` images.
+    """The result of comparing a network with its exported file; `validate` and `agreement` return it.
 
-    argmax_agreement: fraction of images with the same class; max_difference, median_difference: maximum and median of
-    the absolute differences of all logits; top1_model, top1_file: fraction of images classified right, None without
-    labels. A value within 1e-6 of a threshold may fall on either side of it, so single images may differ: judge by
-    the fractions. An image for which one side gives a logit that is not finite counts as a disagreement, and as wrong
-    for that side; the differences may then be nan or inf.
+    images: their number; argmax_agreement: fraction of images with the same class; max_difference, median_difference:
+    maximum and median of the absolute differences of all logits; disagreements: the images with different classes;
+    top1_model, top1_file: fraction of images classified right, None without labels.
+    Single images may differ, because rounding can move a value that is very near to 0 to its other sign: judge by the
+    fractions. If the network or the file gives an image a logit that is not finite, the image counts as a disagreement
+    and as wrong for that side, and the differences may be nan or inf.
 
     >>> found = agreement(np.array([[1.0, 0.5]]), np.array([[1.0, 0.75]]))
     >>> found.argmax_agreement, found.max_difference, found.top1_file
@@ -65,17 +67,19 @@ class Agreement:
 
 
 def _truth(labels: Sequence[int] | Images, images: int) -> np.ndarray:
+    """Returns the labels as an array (images,). Raises ValueError if they have another shape."""
     truth = as_array(labels if isinstance(labels, Tensor) else np.asarray(labels))
     if truth.shape != (images,):
-        raise ValueError(f"labels must be {images} class numbers, got shape {truth.shape}")
+        raise ValueError(f"labels must be {images} class numbers, one per image, got an array of shape {truth.shape}")
     return truth
 
 
 @torch.no_grad()
 def predict_model(model: nn.Module, images: Images, *, batch_size: int = 256) -> np.ndarray:
-    """Returns the logits (n, classes), float32, that a copy of the network gives in evaluation mode on the CPU.
+    """Returns the network's logits (n, classes), float32, computed in evaluation mode on the CPU, batch by batch.
 
-    images: normalised, (n, c, h, w). Raises ValueError on no images, or batch_size < 1.
+    images: normalised, (n, c, h, w). The network is copied and not changed. Raises ValueError if there are no images
+    or batch_size is below 1.
 
     >>> predict_model(network, images).shape
     (8, 2)
@@ -91,18 +95,23 @@ def predict_model(model: nn.Module, images: Images, *, batch_size: int = 256) ->
 
 
 def agreement(theirs: np.ndarray, ours: np.ndarray, labels: Sequence[int] | Images | None = None) -> Agreement:
-    """Compares the network's logits (theirs) with the file's (ours), each (n, k); labels: (n,) class numbers.
+    """Returns how far an exported file's logits agree with the network's, for results that are already computed.
 
-    Raises ValueError where the shapes differ or are not (n, k) with n, k >= 1, or where there are not n labels.
+    theirs: the network's logits, (n, classes); ours: the file's, of the same shape; labels: the images' right classes,
+    (n,). Raises ValueError if the shapes differ, an axis is empty, or there are not n labels.
 
     >>> found = agreement(np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([[1.0, 0.5], [3.0, 2.0]]), labels=[0, 1])
     >>> found.argmax_agreement, found.max_difference, found.top1_model, found.top1_file
     (0.5, 3.0, 1.0, 0.5)
     """
     if theirs.shape != ours.shape:
-        raise ValueError(f"the network's logits have shape {theirs.shape}, the file's {ours.shape}")
+        raise ValueError(
+            f"the network's logits have shape {theirs.shape}, the file's {ours.shape}: was it made from this network?"
+        )
     if theirs.ndim != 2 or not theirs.size:
-        raise ValueError(f"logits must be (n, k) of at least one image and one class, got {theirs.shape}")
+        raise ValueError(
+            f"logits must have the shape (images, classes) with at least one of each, got the shape {theirs.shape}"
+        )
     truth = None if labels is None else _truth(labels, len(theirs))
     model_class, file_class = theirs.argmax(1), ours.argmax(1)
     model_finite, file_finite = np.isfinite(theirs).all(1), np.isfinite(ours).all(1)
@@ -136,13 +145,14 @@ def validate(
     batch_size: int = 256,
     threads: int = 1,
 ) -> Agreement:
-    """Compares the network with its file (a path, or a session) on normalised images (n, c, h, w), float32.
+    """Runs a network and its ONNX file on the same images and returns how far their logits agree.
 
-    raw_images: the same images in the same order as uint8, for a file that normalises them itself. labels: (n,) class
-    numbers. The network is copied and left as it was. Data too large for one array: call `predict_model` and
-    `predict_file` on parts of it, then `agreement`.
-    Raises ValueError where the numbers of images or labels differ, the images do not have the file's shape, the logits
-    of file and network have different shapes, or `raw_images` is missing; and what `session` raises.
+    file: its path, or a session from `session`; images: normalised, (n, c, h, w), float32; raw_images: the same images
+    as uint8, needed if the file normalises its images itself; labels: the right classes, (n,). The network is copied
+    and not changed. For data that does not fit in memory, call `predict_model` and `predict_file` on parts of it, then
+    `agreement` on the joined logits.
+    Raises ValueError if the numbers of images or labels differ, the images do not have the file's shape, the file and
+    the network have different numbers of classes, or `raw_images` is missing or not wanted; and what `session` raises.
 
     >>> found = validate(network, "student.onnx", images)
     >>> found.images, found.argmax_agreement
@@ -152,12 +162,14 @@ def validate(
     takes_raw = opened.get_inputs()[0].type == "tensor(uint8)"
     if takes_raw != (raw_images is not None):
         need = (
-            "takes uint8 images: pass them as raw_images" if takes_raw else "takes float32 images: leave out raw_images"
+            "normalises uint8 images itself: pass them as raw_images too"
+            if takes_raw
+            else "takes normalised float32 images: leave out raw_images"
         )
         raise ValueError(f"the file {need}")
     source = images if raw_images is None else raw_images
     if len(source) != len(images):
-        raise ValueError(f"raw_images must be the same {len(images)} images, got {len(source)}")
+        raise ValueError(f"raw_images must be the same {len(images)} images as images, got {len(source)}")
     truth = None if labels is None else _truth(labels, len(images))
     ours = predict_file(opened, source, batch_size=batch_size)
     return agreement(predict_model(model, images, batch_size=batch_size), ours, truth)

@@ -1,4 +1,4 @@
-"""The metadata of an exported file: all formats hold the same entries, and each writer encodes them in its own way."""
+"""`file_metadata` collects the metadata of an exported file, which are the same for all file formats."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ __all__ = ["file_metadata"]
 
 
 def _own_version() -> str:
+    """Returns the installed version of this package."""
     try:
         return importlib.metadata.version("bnn-itrd")
     except importlib.metadata.PackageNotFoundError:
@@ -29,15 +30,15 @@ def file_metadata(
     own: Mapping[str, Any],
     added: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Returns the metadata of a file, in the order in which they are written; an entry that is None is left out.
+    """Returns the metadata entries of an exported file, in the order in which they are written.
 
-    version: the name and number of the file's format; own: further entries of this format, None where a file has no
-    such entry; added: the caller's entries, under names that the export does not use itself.
-    ``sha256`` is filled with zeros: `seal` puts the checksum there.
-    Raises ValueError where `added` has a name that the export writes itself, and where classes is one string.
+    version: name and number of the file format, such as ``{"format_version": 1}``; classes: their names; mean_std: the
+    normalisation, one value per channel each; own: further entries of this file format; added: the user's entries.
+    Entries that are None are left out. The entry ``sha256`` holds zeros, which `seal` later replaces by the checksum.
+    Raises ValueError if `added` has a name that the export uses itself, or classes is a string.
     """
     if isinstance(classes, str):
-        raise ValueError("classes must be a list of names, got one text")
+        raise ValueError(f"classes must be a list of names, got one string, {classes!r}")
     mean, std = (None, None) if mean_std is None else mean_std
     written = {
         **version,
@@ -52,5 +53,7 @@ def file_metadata(
     }
     taken = sorted(written.keys() & set(added or {}))
     if taken:
-        raise ValueError(f"metadata must not hold {', '.join(taken)}: written by the export itself")
+        raise ValueError(
+            f"metadata must not have an entry {', '.join(taken)}, which the export writes itself: choose another name"
+        )
     return {name: value for name, value in written.items() if value is not None} | dict(added or {})

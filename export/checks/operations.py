@@ -1,4 +1,4 @@
-"""The name of the operation in front of a layer, for error messages."""
+"""`operation_in_front` finds the name of the operation that computes a layer's input, for error messages."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from bnn_itrd.export.tracing.network_copy import copy_for_export
 
 __all__ = ["SATURATING", "operation_in_front"]
 
-# Activations whose values for inputs far below 0 are negative and so near to 0 that they are rounded to -0.0:
-# autograd's name -> torch's.
+# Activations that are negative and nearly 0 for inputs far below 0, so that they are rounded to -0.0. The key is the
+# name in autograd, the entry the name of torch's module.
 SATURATING = {"Silu": "SiLU", "Gelu": "GELU", "Mish": "Mish", "Hardswish": "Hardswish"}
+# Autograd's names of multiplications, and of operations that move or pool values without computing new ones.
 _SCALING = ("Mul", "Div")
 _PASSING = (
     *("View", "UnsafeView", "ReshapeAlias", "Permute", "Transpose", "T", "Squeeze", "Unsqueeze", "Expand", "Alias"),
@@ -24,17 +25,20 @@ _PASSING = (
 
 
 def _name(function: Any) -> str:
+    """Returns the name of an autograd function without its ending, such as ``Relu`` for ``ReluBackward0``."""
     return re.sub(r"Backward\d*$", "", str(function.name()).rpartition("::")[2])
 
 
 def _before(function: Any) -> list[Any]:
+    """Returns the autograd functions that compute the inputs of this one."""
     return [found for found, _ in function.next_functions if found is not None]
 
 
 def _found_behind(function: Any, through: tuple[str, ...], wanted: set[str] | None) -> str:
-    """Returns the name of the nearest operation before `function`, skipping those in `through`; empty if none is found.
+    """Returns the name of the operation that computes a result, looking through operations that only move values.
 
-    wanted: the names that count; None for any.
+    function: the result's autograd function; through: names of the operations to look through; wanted: names that may
+    be returned, None for any. Returns "" if none is found.
     """
     todo, seen = [function], set()
     while todo:
@@ -49,10 +53,11 @@ def _found_behind(function: Any, through: tuple[str, ...], wanted: set[str] | No
 
 
 def operation_in_front(model: nn.Module, path: str, images: Tensor) -> str:
-    """Returns the name of the operation that computes a layer's input; poolings and reshapes in between are skipped.
+    """Returns the name of the operation that computes a layer's input; poolings and reshapes between are skipped.
 
-    A saturating activation (`SATURATING`) is found behind a product too. The name is empty where it cannot be found:
-    the layer is not called, or its input is computed without autograd.
+    path: the layer's path in the network; images: a batch for the network. Multiplications are skipped too if one of
+    the activations in `SATURATING` is in front of them. Returns "" if the network does not call the layer, or its
+    input has no autograd history.
 
     >>> network = nn.Sequential(nn.Linear(4, 4), nn.SiLU(), nn.Flatten(), nn.Linear(4, 2))
     >>> operation_in_front(network, "3", torch.zeros(1, 4))

@@ -1,8 +1,9 @@
-"""Replay: an exported graph is compared with its network sign by sign, so that one different sign does not spread.
+"""`replay` compares an exported graph with its network sign by sign.
 
-A sum within rounding of a threshold may give either sign, and in a deep network one such sign can change every logit.
-So the graph is run first, and the network is then run with the graph's signs in the place of its own: each sign is
-compared where it arises, and the logits are those of equal signs.
+Comparing the logits is not enough: a value very near to 0 may be rounded to either sign, and in a deep network one such
+sign can change every logit. So the graph is run first and its signs are recorded. Then the network is run, and in each
+binary layer the recorded signs replace the network's own. Each sign is compared where it is computed, and the logits
+are compared for equal signs.
 """
 
 from __future__ import annotations
@@ -31,16 +32,18 @@ _MOST_FLIPPED, _FEW = 1e-3, 2
 
 
 def _allowed(signs: int) -> float:
+    """Returns how many of a layer's input signs may differ because of rounding; signs: how many it has."""
     return max(_FEW, _MOST_FLIPPED * signs)
 
 
 class Replayed(NamedTuple):
-    """How far a graph is from its network when both compute with the graph's signs.
+    """The result of `replay`: how far an exported graph is from its network if both compute with the graph's signs.
 
-    difference: largest difference of the logits, divided by their standard deviation; margin: largest |x| whose sign
-    differs, divided by the root mean square of x; layer: the layer that reads this sign, empty where none differs;
-    flipped: the layer whose input has the most differing signs above the allowed number; flips, signs: how many of
-    its signs differ, and how many it has; operation: the operation that computes its input, where they are too many.
+    difference: largest difference of a logit, divided by the logits' standard deviation. margin: the largest |x| for
+    which graph and network differ in sign(x), divided by the root mean square of the layer's x; layer: path of that
+    layer, "" if no sign differs. flipped: path of the layer with the most differing input signs, compared with the
+    number that `too_many` allows; flips: how many differ there; signs: how many that input has; operation: the
+    operation that computes this input, set only if too many differ.
     """
 
     difference: float
@@ -53,20 +56,21 @@ class Replayed(NamedTuple):
 
     @property
     def too_many(self) -> bool:
-        """Whether more signs of a layer differ than rounding explains.
+        """Returns whether in the layer `flipped` more than two signs, and more than one in a thousand, differ.
 
-        Rounding moves a value by about a millionth of its size, so about one in a million of a layer's values changes
-        its sign. A thousand times as many (and more than two, in a small layer) is no coincidence: the graph computes
-        by another rule, such as another sign for a value of exactly 0, which no margin shows.
+        Rounding changes a value by about a millionth, and so the sign of about one value in a million. If many more
+        differ, the graph computes by another rule, such as another sign for 0, which `margin` does not show.
         """
         return self.flips > _allowed(self.signs)
 
 
 class _Forced(nn.Module):
-    """Returns the graph's recorded values in the place of its own, and keeps how far x was from the threshold.
+    """A module that replaces a quantiser of the network: it returns the values that were recorded from the graph.
 
-    A layer on which the logits do not depend has no values in the graph: it returns its own. Raises ExportError where
-    that is so for some calls of a layer only, because the recorded values cannot be assigned to its calls.
+    It compares them with the quantiser's own values: it counts those that differ, and keeps the largest distance of
+    their inputs from the threshold. It is the base of the classes for signs and for integers. If nothing was recorded
+    for the quantiser, because the logits do not depend on it, the module returns the quantiser's own values. Raises
+    ExportError if values were recorded for only some of its calls, because it is not known for which.
     """
 
     def __init__(self, path: str) -> None:
@@ -78,27 +82,31 @@ class _Forced(nn.Module):
         self.flips = self.compared = 0
 
     def decide(self, x: Tensor) -> Tensor:
-        """Returns the network's own values for x."""
+        """Returns the network's own result for x."""
         raise NotImplementedError
 
     def distance(self, x: Tensor, values: Tensor, own: Tensor) -> Tensor:
-        """Returns how far each x is from the threshold between the recorded value and the network's own."""
+        """Returns, for each x, its distance from the threshold between `values` and `own`, and 0 where they agree.
+
+        values: the exported graph's results for x; own: the network's results for x.
+        """
         raise NotImplementedError
 
     def count(self, values: Tensor, own: Tensor) -> int:
-        """Returns how many recorded values count as differing signs."""
+        """Returns how many signs of the exported graph, `values`, differ from the network's; 0 for integers."""
         return 0
 
     def choose(self, x: Tensor) -> Tensor:
+        """Returns what the exported graph computed in this call, after comparing it with the network's result for x."""
         own = self.decide(x)
         if not self.recorded:
             return own
         self.calls += 1
         if self.calls > len(self.recorded) or self.recorded[self.calls - 1].numel() != x.numel():
             raise ExportError(
-                f"{self.path or 'the network'}: called more often than the logits need it "
-                f"({len(self.recorded)} of its calls are in the file): remove the other calls, or use a layer of its "
-                "own for them; nothing was written"
+                f"{self.path or 'the network'}: the network calls this layer more often than the logits need it "
+                f"({len(self.recorded)} of its calls are in the file): remove the other calls, or use a separate layer "
+                "for them; nothing was written"
             )
         values = self.recorded[self.calls - 1].reshape(x.shape)
         far = self.distance(x, values, own)
@@ -111,6 +119,8 @@ class _Forced(nn.Module):
 
 
 class _ForcedSigns(_Forced):
+    """A module that replaces a layer's activation binariser and returns the exported graph's signs; see `_Forced`."""
+
     def __init__(self, binarizer: ActivationBinarizer, path: str) -> None:
         super().__init__(path)
         self.binarizer = binarizer
@@ -132,6 +142,8 @@ class _ForcedSigns(_Forced):
 
 
 class _ForcedIntegers(_Forced):
+    """A module that replaces an integer quantiser and returns the exported graph's values; see `_Forced`."""
+
     def __init__(self, quantizer: IntegerQuantizer, path: str) -> None:
         super().__init__(path)
         self.quantizer = quantizer
@@ -150,7 +162,11 @@ class _ForcedIntegers(_Forced):
 
 
 def _force(network: nn.Module) -> dict[str, _Forced]:
-    """Replaces the (copied) network's activation binarisers and integer quantisers; returns the new ones by path."""
+    """Replaces a network's activation binarisers and integer quantisers by modules that return given values.
+
+    The values are those of an exported graph, which the caller puts into the modules. Returns the modules by the path
+    of the layer or quantiser. The network, a copy, is changed in place.
+    """
     forced: dict[str, _Forced] = {}
     for path, module in list(network.named_modules()):
         if isinstance(module, (BinaryConv2d, BinaryLinear)):
@@ -164,7 +180,11 @@ def _force(network: nn.Module) -> dict[str, _Forced]:
 
 
 def _as_network(values: np.ndarray, *, channels_last: bool) -> Tensor:
-    """Returns a recorded value as (n, c, ...); one of uint8 holds signs (n, h, w, c), 0 for -1 and 2 for +1."""
+    """Returns a tensor of the exported graph rearranged to PyTorch's layout, (n, c, ...), as floats.
+
+    values: the tensor's numbers; channels_last: whether they are (n, h, w, c). Numbers of type uint8 always are, and
+    stand for signs, 0 for -1 and 2 for +1.
+    """
     if values.dtype == np.uint8:
         values, channels_last = values.astype(np.float32) - 1, True
     return torch.from_numpy(rearrange(values, "n h w c -> n c h w") if channels_last and values.ndim == 4 else values)
@@ -180,12 +200,12 @@ def replay(
     images: Tensor,
     integers: Sequence[tuple[str, str, bool]] = (),
 ) -> Replayed:
-    """Runs the graph on `source` and then the network on `images`, with the graph's signs, and compares them.
+    """Runs an exported graph, then its network with the graph's signs in place of its own; returns how they differ.
 
-    source, images: the same images, in the graph's input type and in the network's; signs: (path of the layer, name of
-    the value) of each sign in the graph, in the order of execution; integers: (path of the quantiser, name of the
-    value, whether it is (n, h, w, c)) of each integer activation.
-    Raises ExportError where a layer has more calls than recorded values.
+    source, images: the same images, as the graph takes them and as the network takes them; signs: (layer's path, name
+    of the tensor) of each binary layer's input signs in the graph, in the order of execution; integers: (quantiser's
+    path, name of the tensor, whether it is (n, h, w, c)) of each activation that is rounded to integers.
+    Raises ExportError if the network calls a layer more often than the graph does.
     """
     import onnx
     import onnxruntime
@@ -217,9 +237,10 @@ def replay(
 def replay_recorded(
     model: nn.Module, recorded: list[tuple[str, Tensor]], logits: np.ndarray, *, images: Tensor
 ) -> Replayed:
-    """Compares a file that was run elsewhere with its network, as `replay` does.
+    """Returns how a network differs, sign by sign, from a file that another program has run; see `replay`.
 
-    recorded: (path, values) of each sign, in the order of execution; logits: the file's, (n, classes).
+    recorded: (layer's path, values) of each layer's input signs in the file, and of each integer activation, in the
+    order of execution; logits: the file's, (n, classes); images: the network's input.
     """
     network = copy_for_export(model)
     forced = _force(network)

@@ -1,4 +1,8 @@
-"""Steps that the writers of all targets share: they check arguments, and replace a file whole or not at all."""
+"""Steps that all exporters share.
+
+They check arguments, judge the comparison of a new file with its network, and replace an old file only by a complete
+new one.
+"""
 
 from __future__ import annotations
 
@@ -26,22 +30,27 @@ __all__ = [
 
 Normalization = tuple[Sequence[float], Sequence[float]]
 
-# Random images on which a new file is compared with its network.
+# Number of random images on which a new file is compared with its network.
 CHECKED_IMAGES = 3
-# Relative to the logits' standard deviation and to the size of a layer's input: rounding errors are about a millionth,
-# errors of a wrong translation about 1.
+# The largest difference that counts as rounding, relative to the logits' standard deviation or to the size of a layer's
+# input. Rounding gives about a millionth, and a wrong file about 1.
 _TOLERANCE = 1e-2
 
 
 def check_normalization(
     normalization: Normalization | None, shape: tuple[int, ...]
 ) -> tuple[list[float], list[float]] | None:
-    """Returns (mean, std) as floats. Raises ValueError where they do not fit images of this shape."""
+    """Returns the normalisation (mean, std) as two lists of floats, or None if it is None.
+
+    shape: of one image, (c, h, w). Raises ValueError if there is not one value per channel, or a std is not > 0.
+    """
     if normalization is None:
         return None
     mean, std = ([float(v) for v in values] for values in normalization)
     if len(shape) != 3:
-        raise ValueError(f"normalization needs images (c, h, w), and input_shape is {shape}: leave it out")
+        raise ValueError(
+            f"normalization is for images of shape (c, h, w), and input_shape is {shape}: leave out normalization"
+        )
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != shape[0]:
             raise ValueError(f"normalization's {name} must have {shape[0]} values, one per channel, got {values}")
@@ -51,50 +60,52 @@ def check_normalization(
 
 
 def check_folder(file: Path) -> None:
-    """Raises FileNotFoundError where the folder that the file is to be written to does not exist."""
+    """Raises FileNotFoundError if the folder in which `file` is to be written does not exist."""
     if not file.parent.is_dir():
-        raise FileNotFoundError(f"no such folder: {file.parent}")
+        raise FileNotFoundError(f"no such folder: {file.parent}: make it first, or write {file.name} to another one")
 
 
 def _cause(operation: str) -> str:
-    """Returns the part of a message that names the operation whose signs differ, and what to do."""
+    """Returns the end of an error message: it names the operation that computed the differing signs, if known."""
     if operation in SATURATING.values():
         return (
-            f". They are the signs of {operation}, which rounds to -0.0, whose sign is +1, for numbers far below 0, "
-            "and each runtime rounds others: put nn.Hardtanh there, as binarize does"
+            f". They are the signs of the result of {operation}. For numbers far below 0 this result is rounded to "
+            "-0.0, whose sign is +1, and each runtime does so for other numbers: replace it by nn.Hardtanh, as "
+            "binarize does"
         )
     return f". They are the signs of the result of {operation}" if operation else ""
 
 
 def check_function(replayed: Replayed, *, where: str = "") -> None:
-    """Raises ExportError where a file differs from its network by more than rounding.
+    """Raises ExportError if a comparison of a new file with its network shows more than rounding errors.
 
-    where: the runtime that ran the file, for the message.
+    replayed: the result of `replay`; where: words for the message that say which runtime ran the file.
     """
-    # Written as "not smaller", so that a NaN fails too.
+    # "not <=" instead of ">", so that NaN raises too.
     if not replayed.margin <= _TOLERANCE:
         raise ExportError(
-            f"{replayed.layer}: {where}the signs in front of it differ from the network's by more than rounding "
-            f"({replayed.margin:.3g} of its input's size); nothing was written"
+            f"{replayed.layer}: {where}the signs or integers of its input differ from the network's by more than "
+            f"rounding ({replayed.margin:.3g} times its input's root mean square): report this network; nothing was "
+            "written"
         )
     if replayed.too_many:
         raise ExportError(
-            f"{replayed.flipped}: {where}{replayed.flips} of the {replayed.signs} signs in front of it differ from the "
-            f"network's, more than rounding explains{_cause(replayed.operation)}; nothing was written"
+            f"{replayed.flipped}: {where}{replayed.flips} of the {replayed.signs} signs of its input differ from the "
+            f"network's, which is more than rounding explains{_cause(replayed.operation)}; nothing was written"
         )
     if not replayed.difference <= _TOLERANCE:
         raise ExportError(
-            f"{where}the logits differ from the network's by {replayed.difference:.3g} of their standard deviation; "
-            "nothing was written"
+            f"{where}the logits differ from the network's by {replayed.difference:.3g} times their standard deviation: "
+            "report this network; nothing was written"
         )
 
 
 @contextlib.contextmanager
 def replacing(file: Path, data: bytes) -> Iterator[Path]:
-    """Writes the data to a temporary file in the same folder, and after the block moves it to `file`.
+    """Returns a context that writes `data` to a temporary file in the same folder and at its end moves it to `file`.
 
-    The block checks the temporary file, whose path it gets. An error in the block, or while writing, leaves an older
-    file as it was.
+    The context gives the temporary file's path, so that the ``with`` block can check it. If the block raises an error,
+    or writing fails, the temporary file is removed and an older `file` stays as it was.
     """
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
     try:

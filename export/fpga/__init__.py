@@ -1,4 +1,8 @@
-"""FPGAs: the check whether FINN can map a network, the writer of QONNX files, and qonnx, which executes them."""
+"""Export of networks to FPGAs, by the programs FINN, which makes hardware of a QONNX file, and qonnx, which runs one.
+
+`check_fpga` tells whether FINN can map a network to hardware, `to_qonnx` writes the file, and `validate_qonnx` compares
+it with the network.
+"""
 
 from bnn_itrd.export.fpga.agreement import Outlier, QonnxAgreement, compare_values, validate_qonnx
 from bnn_itrd.export.fpga.check import check_fpga

@@ -1,4 +1,4 @@
-"""Validation of a QONNX file: qonnx executes it, and its logits are compared with the network's."""
+"""`validate_qonnx` lets qonnx execute a QONNX file and compares its logits with the network's."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["Outlier", "QonnxAgreement", "compare_values", "validate_qonnx"]
 
 
 class Outlier(NamedTuple):
-    """An image whose logits differ.
+    """An image for which a QONNX file and its network give different logits or classes.
 
-    image: its index; difference: the largest difference of a logit; layer: the first layer or quantiser with a sign or
-    integer that differs, empty where none differs and the logits differ by rounding; differing: how many values differ
-    there.
+    image: its index; difference: the largest absolute difference of a logit; layer: path of the first binary layer or
+    quantiser at which a sign or integer differs, "" if all are equal and only rounding differs; differing: how many
+    signs or integers differ there.
     """
 
     image: int
@@ -35,7 +35,11 @@ class Outlier(NamedTuple):
 
 @dataclass(frozen=True)
 class QonnxAgreement:
-    """The file compared with the network (see `Agreement`), and the images beyond the tolerance, the worst first."""
+    """The result of comparing a QONNX file with its network.
+
+    agreement: how far their logits agree; outliers: the images with another class or with logits that differ by more
+    than the tolerance, the largest difference first.
+    """
 
     agreement: Agreement
     outliers: tuple[Outlier, ...]
@@ -43,7 +47,10 @@ class QonnxAgreement:
 
 @torch.no_grad()
 def _network_levels(model: nn.Module, images: np.ndarray, batch_size: int) -> dict[str, list[np.ndarray]]:
-    """Returns the network's own signs and integers: path -> one array (n, ...), int16, for each call."""
+    """Runs a network and returns the binary inputs of its layers, +1 and -1, and the integers of its quantisers.
+
+    The result maps the path of a binary layer or quantiser to one int16 array (n, ...) for each of its calls.
+    """
     network = copy_for_export(model)
     parts: dict[str, list[list[np.ndarray]]] = {}
     calls: dict[str, int] = {}
@@ -74,8 +81,11 @@ def _network_levels(model: nn.Module, images: np.ndarray, batch_size: int) -> di
 def _outliers(
     model: nn.Module, theirs: QonnxValues, logits: np.ndarray, images: np.ndarray, beyond: list[int], batch_size: int
 ) -> list[Outlier]:
-    """Returns the images `beyond`, each with the first layer in which the network's signs or integers differ."""
-    # All images run in the same batches as for the logits: in other batches a value may be rounded differently.
+    """Returns an `Outlier` for each image whose index is in `beyond`.
+
+    theirs: logits, signs and integers of the file; logits: the network's, (n, classes); images: the network's input.
+    """
+    # The batches are the same as for the logits, because values may be rounded differently in other batches.
     ours = _network_levels(model, images, batch_size) if beyond else {}
     seen: dict[str, int] = {}
     differing: list[tuple[str, np.ndarray]] = []
@@ -101,10 +111,10 @@ def compare_values(
     tolerance: float = 1e-4,
     batch_size: int = 32,
 ) -> QonnxAgreement:
-    """Compares a file that was executed already with its network, as `validate_qonnx` does.
+    """Returns how a network differs from a QONNX file that was already executed; `validate_qonnx` executes it first.
 
-    theirs: the file's values; logits: the network's, (n, k); images: normalised, (n, c, h, w). Raises ValueError where
-    the shapes or the number of labels do not fit.
+    theirs: the file's result, from `qonnx_values`; logits: the network's, (n, classes); images: normalised, (n, c, h,
+    w). The other arguments are those of `validate_qonnx`. Raises ValueError if shapes or the number of labels differ.
 
     >>> logits = np.zeros((8, 2), np.float32)
     >>> compare_values(network, QonnxValues(logits, []), logits, images).outliers
@@ -115,7 +125,7 @@ def compare_values(
     largest = np.abs(logits - theirs.logits).max(1)
     other_class = {disagreement.image for disagreement in compared.disagreements}
     order = np.argsort(-largest, kind="stable").tolist()
-    # "not <=", so that a difference that is NaN is beyond the tolerance.
+    # "not <=" instead of ">", so that NaN counts as beyond the tolerance.
     beyond = [i for i in order if not largest[i] <= tolerance or i in other_class]
     return QonnxAgreement(compared, tuple(_outliers(model, theirs, logits, array, beyond, batch_size)))
 
@@ -130,12 +140,12 @@ def validate_qonnx(
     python: str | os.PathLike[str] | None = None,
     batch_size: int = 32,
 ) -> QonnxAgreement:
-    """Compares the network with its QONNX file, executed by qonnx, on normalised images (n, c, h, w), float32.
+    """Runs a network, and its QONNX file in the program qonnx, on the same images; returns how they differ.
 
-    labels: (n,) class numbers. An outlier is an image with another class, or with a logit that differs by more than
-    `tolerance`. Its `layer` is the first one, in the order of execution, whose input signs or integers differ: such a
-    value lies within rounding of its threshold, and the difference can grow in the layers behind it.
-    python, batch_size: see `run_qonnx`, whose errors it raises; ValueError where numbers of images and labels differ.
+    images: normalised, (n, c, h, w), float32; labels: the right classes, (n,); tolerance: an image with a logit that
+    differs by more is an outlier, as is one with another class. An outlier names the first layer at which a sign or
+    integer differs, because a value that is rounded to the other sign there can change all layers behind it.
+    python, batch_size: see `run_qonnx`. Raises what `run_qonnx` raises, and ValueError if there are not n labels.
 
     >>> validate_qonnx(network, "student.onnx", images).agreement.argmax_agreement  # doctest: +SKIP
     1.0

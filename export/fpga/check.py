@@ -1,4 +1,4 @@
-"""`check_fpga` checks whether FINN can map a network to hardware; the network need not be trained."""
+"""`check_fpga` reports which layers of a network, trained or not, FINN can map to the hardware of an FPGA."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from bnn_itrd.export.tracing.trace import canonical
 
 __all__ = ["check_fpga"]
 
+# Operation of the graph -> the function that adds its layer to the report.
 _RULES: dict[str, Callable[[FinnWalk], None]] = {
     "Sign": layer_rules.check_sign,
     "Quant": layer_rules.check_integers,
@@ -42,17 +43,17 @@ _RULES: dict[str, Callable[[FinnWalk], None]] = {
 
 
 def check_fpga(model: nn.Module, *, input_shape: Sequence[int] | None = None) -> FpgaReport:
-    """Returns which layers FINN can map to hardware, and for the others why not and what to do.
+    """Returns a report on which layers of the network FINN can map to hardware, why not the others, and what to do.
 
-    The rules are those of FINN's public source (fpga.md); FINN itself is not run. They are applied to the graph that
-    `to_qonnx` writes, even where it would refuse the network. Scales and shifts (alpha, BatchNorm) are not listed,
-    because the thresholds behind them absorb them, or the host at the end. An untrained network gives the same report
-    as a trained one, except for negative factors behind a MaxPool.
-    Raises ValueError without an input shape, ExportError on a network that cannot be traced.
+    input_shape: of one image, by default ``model.input_shape``. The rules are those of FINN's public source
+    (docs/guides/fpga.md); FINN itself is not run. Scales and BatchNorms are not listed, because they become part of the
+    next layer's thresholds or, behind the last layer, are computed on the host. The network need not be trained: an
+    untrained one gives the same report, except for negative BatchNorm factors behind a MaxPool.
+    Raises ValueError if the input shape is not known, ExportError on a network that cannot be traced.
 
     >>> for layer in check_fpga(network).failures:
     ...     print(layer.path, layer.note, layer.ways_out, sep=": ")
-    2: multiplies floats: ('give the first and last layer integers: first_last_bits=8',)
+    2: multiplies floats: ('let the first and last layer compute with integers: first_last_bits=8',)
     """
     graph = passes.apply(canonical(model, input_shape=input_shape), passes.QONNX)
     walk = FinnWalk(graph)

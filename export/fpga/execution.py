@@ -1,4 +1,4 @@
-"""Executing a QONNX file with the tool qonnx, which has a virtual environment of its own."""
+"""Functions that execute a QONNX file with the program qonnx, which runs in a separate virtual environment."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ from bnn_itrd.export.runtimes import environments
 __all__ = ["QonnxValues", "inference_cost", "qonnx_values", "run_qonnx"]
 
 _CHILD = Path(__file__).with_name("qonnx_child.py")
-# Seconds after which the process is stopped; a 224x224 image takes qonnx one or two seconds in a deep network.
+# Seconds after which the process is stopped, for its start and for each image. A 224x224 image takes qonnx one or two
+# seconds in a deep network.
 _STARTING, _PER_IMAGE = 600.0, 60.0
 _NAME = re.compile(r"(.*)\.(sign|integers)(?:\.\d+)?")
 
 
 class QonnxValues(NamedTuple):
-    """The values of a file for n images.
+    """The values that a QONNX file computes for n images; `qonnx_values` returns them.
 
-    logits: (n, k), float32; levels: (path, values) of each activation quantiser in the order of execution, int16
-    (n, ...). They are +-1 for the input of a binary layer, with its path, and integers for an integer quantiser.
+    logits: (n, classes), float32. levels: (path, values) for each binary layer and each quantiser of activations, in
+    the order of execution. The values, int16 (n, ...), are the binary layer's inputs, +1 and -1, or the quantiser's
+    integers.
     """
 
     logits: np.ndarray
@@ -39,7 +41,10 @@ class QonnxValues(NamedTuple):
 
 
 def _open(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
-    """Returns (file, metadata). Raises ExportError on a file that `to_qonnx` did not write."""
+    """Returns a QONNX file's path and metadata.
+
+    Raises ExportError if `to_qonnx` did not write the file, or a newer version of it did.
+    """
     file = Path(path)
     metadata = read_metadata(file)
     if metadata.get("flavor") is None:
@@ -50,26 +55,30 @@ def _open(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
 
 
 def _images_of(metadata: dict[str, Any]) -> HostImages:
-    """Returns what images the file takes; a file of version 1 has no such entries and takes floats."""
+    """Returns the kind of images, floats, integers or signs, that a file takes according to its metadata.
+
+    A file of format version 1 has no such entries and takes floats.
+    """
     datatype, scale = metadata.get("input_datatype", "FLOAT32"), float(metadata.get("input_scale", 1.0))
     return HostImages(datatype, scale, metadata.get("input_layer", ""))
 
 
 def _python(python: str | os.PathLike[str] | None) -> Path:
+    """Returns an interpreter that has qonnx: `python`, or that of its environment. Raises ExportError without one."""
     found = environments.find("fpga", python=python)
     if found is None:
         raise ExportError(
-            "qonnx runs in an environment of its own, which is not there yet: make it once with "
-            "`bnn-itrd validate --setup fpga`, or name the python of one that has qonnx"
+            "qonnx runs in a separate virtual environment, which does not exist yet: make it once with `bnn-itrd "
+            "validate --setup fpga`, or name the Python interpreter of an environment that has qonnx (--fpga-python)"
         )
     return found
 
 
 def _quantised(file: Path) -> list[tuple[str, str, str]]:
-    """Returns (path of the layer or quantiser, name of the value, name of its scale or "") of each activation.
+    """Returns (path, tensor's name, name of its scale or "") for each sign and quantised activation in a file.
 
-    The value is the one that the network has there: behind the MaxPool, where FINN's file has moved it behind the
-    quantiser.
+    path: of the binary layer or quantiser in the network. Where a file for FINN has a MaxPool behind a quantiser that
+    the network has in front of it, the tensor is the MaxPool's output, which equals the network's.
     """
     import onnx
 
@@ -89,7 +98,11 @@ def _quantised(file: Path) -> list[tuple[str, str, str]]:
 
 @contextlib.contextmanager
 def _executable(file: Path, flavor: str) -> Iterator[Path]:
-    """Yields a file that qonnx can execute: for a file for FINN, a copy whose padding of -1 is in Pad nodes."""
+    """Returns a context with the path of a file that qonnx can execute.
+
+    That is `file` itself, or, if it was written with ``flavor="finn"``, a temporary copy in which Pad nodes do the
+    padding with -1.
+    """
     if flavor != "finn":
         yield file.absolute()
         return
@@ -112,13 +125,14 @@ def _execute(
     python: str | os.PathLike[str] | None,
     batch_size: int,
 ) -> QonnxValues:
+    """Returns the file's values for the images, with `watch` also the signs and integers; see `run_qonnx`."""
     file, metadata = _open(path)
     array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
     shape = tuple(metadata["input_shape"])
     if array.shape[1:] != shape or not len(array):
         raise ValueError(f"images must be (n, {', '.join(map(str, shape))}) for this file, got {array.shape}")
     if array.dtype != np.float32:
-        raise ValueError(f"images must be float32, normalised, got {array.dtype}")
+        raise ValueError(f"images must be normalised float32 numbers, got {array.dtype}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, got {batch_size}")
     quantised = _quantised(file) if watch else []
@@ -147,13 +161,14 @@ def run_qonnx(
     python: str | os.PathLike[str] | None = None,
     batch_size: int = 32,
 ) -> np.ndarray:
-    """Returns the logits (n, k), float32, of normalised images (n, c, h, w), float32, from qonnx.
+    """Executes a QONNX file with the program qonnx and returns the logits (n, classes), float32.
 
-    python: an interpreter that has qonnx, by default that of the environment that `runtimes.setup("fpga")` made. For a
-    file for FINN, the images are rounded as the host does it (see `HostImages`), and a copy of the file is executed,
-    because qonnx does not know that its padding stands for -1.
-    Raises ValueError on images that do not fit or batch_size < 1, FileNotFoundError, ExportError where there is no
-    environment with qonnx, and where the execution fails or takes minutes per image.
+    images: normalised, (n, c, h, w), float32; python: an interpreter that has qonnx, by default that of the environment
+    that `runtimes.setup("fpga")` made. For a file that was written with ``flavor="finn"`` the images are first rounded
+    to integers (see `HostImages`), and a copy of the file is executed, because qonnx does not know that its padding
+    stands for -1. Raises ValueError on images that do not fit or batch_size < 1, FileNotFoundError if there is no such
+    file, ExportError if there is no environment with qonnx, or the execution fails or takes more than a minute per
+    image.
 
     >>> run_qonnx("student.onnx", images).shape  # doctest: +SKIP
     (8, 2)
@@ -168,7 +183,9 @@ def qonnx_values(
     python: str | os.PathLike[str] | None = None,
     batch_size: int = 32,
 ) -> QonnxValues:
-    """Returns the logits, and all signs and integers inside the network; arguments and errors are `run_qonnx`'s.
+    """Executes a QONNX file like `run_qonnx` and returns the logits with all signs and integers inside the network.
+
+    The arguments and errors are those of `run_qonnx`.
 
     >>> [path for path, _ in qonnx_values("student.onnx", images).levels]  # doctest: +SKIP
     ['0']
@@ -177,10 +194,10 @@ def qonnx_values(
 
 
 def inference_cost(path: str | os.PathLike[str], *, python: str | os.PathLike[str] | None = None) -> dict[str, float]:
-    """Returns the cost of one image by qonnx's inference_cost, for a file of either flavor.
+    """Returns what running a QONNX file on one image costs, as qonnx's function inference_cost counts it.
 
-    The entries are ``total_bops`` (MACs x input bits x weight bits), ``total_macs``, ``total_mem_w_bits`` (bits of the
-    weights), and its counts by type. Raises FileNotFoundError, ExportError as `run_qonnx`.
+    The entries are ``total_bops`` (MACs x input bits x weight bits), ``total_macs``, ``total_mem_w_bits`` (bits of all
+    weights), and counts by data type. Raises FileNotFoundError and ExportError like `run_qonnx`.
 
     >>> inference_cost("student.onnx")["total_macs"]  # doctest: +SKIP
     464.0

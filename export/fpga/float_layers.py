@@ -1,4 +1,4 @@
-"""Float and integer convolutions and linear layers, in the form in which FINN reads them in a QONNX file."""
+"""A step of the QONNX export that writes float and integer convolutions and linear layers as FINN reads them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ __all__ = ["write_float_layers"]
 
 
 def _quantised_weight(node: ir.Node) -> tuple[np.ndarray, ir.Node | None]:
-    """Returns the constant weight of a Conv or Gemm, and the Quant node that quantises it or None."""
+    """Returns the constant weight of a Conv or Gemm, and the Quant node that rounds it to integers, or None.
+
+    Raises ExportError if the weight is not a constant.
+    """
     value = node.inputs[1]
     weight = constant(value)
     quant = None if value is None else value.producer()
@@ -23,13 +26,16 @@ def _quantised_weight(node: ir.Node) -> tuple[np.ndarray, ir.Node | None]:
     else:
         quant = None
     if weight is None:
-        raise ExportError(f"{layer_path(node)}: the weight of its {node.op_type} must be a constant")
+        raise ExportError(
+            f"{layer_path(node)}: the weight of its {node.op_type} must be a constant, not computed from the images"
+        )
     return weight, quant
 
 
 def _write_conv(model: ir.Model, node: ir.Node) -> None:
+    """Sets all attributes of a Conv, and replaces the Quant of its weight by QONNX's operation of that name."""
     weight, quant = _quantised_weight(node)
-    # qonnx's cost and FINN read these attributes without defaults.
+    # FINN and qonnx's inference_cost fail if one of these attributes is left out, although ONNX has defaults.
     node.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", list(weight.shape[2:]))
     for name, default in (("strides", [1, 1]), ("dilations", [1, 1]), ("pads", [0, 0, 0, 0])):
         if weight.ndim == 4 and name not in node.attributes:
@@ -41,6 +47,10 @@ def _write_conv(model: ir.Model, node: ir.Node) -> None:
 
 
 def _write_gemm(model: ir.Model, node: ir.Node) -> None:
+    """Replaces a Gemm, ONNX's linear layer with bias, by MatMul and Add.
+
+    Raises ExportError if its alpha or beta is not 1, or transA is set.
+    """
     plain = attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0
     if not plain or attribute(node, "transA", 0):
         raise ExportError(f"{layer_path(node)}: FINN has no Gemm with alpha, beta or transA: use nn.Linear")
@@ -57,9 +67,10 @@ def _write_gemm(model: ir.Model, node: ir.Node) -> None:
 
 
 def write_float_layers(model: ir.Model) -> None:
-    """Writes a Conv with its weight's quantiser, and a Gemm as MatMul and Add.
+    """Rewrites each Conv and Gemm of the graph for FINN, in place: a Gemm becomes MatMul and Add.
 
-    Raises ExportError where a weight is computed in the graph.
+    A weight that is rounded to integers becomes a constant with QONNX's operation Quant. Raises ExportError if a weight
+    is not a constant, or a Gemm has alpha, beta or transA.
     """
     for node in nodes_of(model, "Conv"):
         _write_conv(model, node)

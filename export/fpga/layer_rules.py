@@ -1,4 +1,7 @@
-"""Rules for layers: how FINN maps binary layers, integers, convolutions and linear layers, and BatchNorm."""
+"""Rules of `check_fpga` for layers: binary and other convolutions and linear layers, quantisers and BatchNorm.
+
+Each rule adds the walk's current node to the report, if it is a layer, and sets what kind of values it computes.
+"""
 
 from __future__ import annotations
 
@@ -13,28 +16,35 @@ from bnn_itrd.export.passes.integers import quantizer_constants
 
 __all__ = ["check_batchnorm", "check_binary_layer", "check_integers", "check_sign", "check_weighted_layer"]
 
-# FINN turns a quantiser of b bits into 2^b - 1 thresholds, by default up to this many bits.
+# The most bits of a quantiser that FINN maps by default; b bits become 2^b - 1 thresholds.
 _MOST_BITS = 8
 
 
 def _binary_problems(walk: FinnWalk, kernel: str) -> Iterator[tuple[str, str]]:
-    """Yields (why it does not map, what to do) of the current binary layer."""
+    """Yields (why FINN cannot map it, what to do) for each problem of the current node, a binary layer.
+
+    kernel: size of its kernel, such as ``"3x3"``, and "" for a linear layer.
+    """
     node = walk.node
     border = attribute(node, "padding_value", 0)
     if any(attribute(node, "pads", (0,))) and border == 0:
-        yield "pads with 0, and bipolar values have no zero: it would be taken for -1", ways_out.PADDING
+        yield "pads with 0, which FINN would take for -1 because signs have no zero", ways_out.PADDING
     elif any(attribute(node, "pads", (0,))) and border == 1:
-        yield "pads with +1, and FINN's padding of bipolar values is -1", ways_out.PADDING
+        yield "pads with +1, and FINN pads signs with -1", ways_out.PADDING
     if optional_input(node, 3) is not None:
-        yield "an offset needs a second, real-valued sum", "take weights without one: scheme recu or xnor"
+        yield "has weights with an offset, which needs a second sum of floats", "take scheme recu or xnor, without one"
     if attribute(node, "group", 1) != 1:
-        yield "groups of binary channels", "take groups=1"
+        yield "has groups of binary channels", "take groups=1"
     if kernel == "1x1" and max(attribute(node, "strides", (1, 1))) > 1 and len(set(walk.sizes())) > 1:
-        yield "a strided 1x1 convolution needs square images", "bring the images to a square"
+        yield "is a 1x1 convolution with a stride, which needs square images", "use images of equal height and width"
 
 
 def check_binary_layer(walk: FinnWalk) -> None:
-    """A binary layer maps if it has no offset and no groups, and pads with -1."""
+    """Adds the current node, a binary layer, to the report of `check_fpga`.
+
+    FINN can map it if it has no groups, pads with -1 or not at all, and has no offset, which is a number that is added
+    to all binary weights of a channel.
+    """
     weight = walk.node.inputs[1]
     sizes = [] if weight is None or weight.shape is None else list(weight.shape)[2:]
     kernel = "x".join(str(size) for size in sizes)
@@ -45,7 +55,7 @@ def check_binary_layer(walk: FinnWalk) -> None:
 
 
 def check_sign(walk: FinnWalk) -> None:
-    """A sign maps; the sign of the image is computed on the host."""
+    """Records that the current node computes signs; adds it to the report if they are the signs of the images."""
     if walk.kind(walk.node.inputs[0]).name == "image":
         walk.note("sign of the image", "on the host, or thresholds on its pixels")
     # A sign of floats is not reported, because the layer that computed the floats is.
@@ -53,20 +63,24 @@ def check_sign(walk: FinnWalk) -> None:
 
 
 def check_integers(walk: FinnWalk) -> None:
-    """Integer activations map up to `_MOST_BITS` bits; integer weights are part of their layer."""
+    """Adds the current node, which rounds activations to integers, to the report of `check_fpga`.
+
+    FINN can map it if the integers have at most 8 bits. A node that rounds a weight is not added, because it is part
+    of its layer.
+    """
     node = walk.node
     bits = int(attribute(node, "bits", 8))
     scale, _, _ = quantizer_constants(node)
     if constant(node.inputs[0]) is None:
         thresholds = f"{2**bits - 1} thresholds per channel"
         becomes = "on the host" if walk.kind(node.inputs[0]).name == "image" else thresholds
-        problems = [(f"{bits} bits are {thresholds}", f"take at most {_MOST_BITS} bits")] if bits > _MOST_BITS else []
+        problems = [(f"{bits} bits need {thresholds}", f"take at most {_MOST_BITS} bits")] if bits > _MOST_BITS else []
         walk.note(f"INT{bits}", becomes, *problems)
     walk.give(ValueKind("integer", scale, bits))
 
 
 def _is_constant_weight(value: ir.Value | None) -> bool:
-    """Whether a value is constant, or the integers of a constant."""
+    """Returns whether a tensor is a constant, or a constant that a quantiser rounds to integers."""
     producer = None if value is None else value.producer()
     if producer is not None and producer.op_type == "Quant":
         value = producer.inputs[0]
@@ -74,7 +88,10 @@ def _is_constant_weight(value: ir.Value | None) -> bool:
 
 
 def check_weighted_layer(walk: FinnWalk) -> None:
-    """A convolution or linear layer maps where its input and its constant weights are integers."""
+    """Adds the current node, a convolution or linear layer, to the report of `check_fpga`.
+
+    FINN can map it if its input and its constant weights are integers.
+    """
     node = walk.node
     inputs, weights = walk.kind(node.inputs[0]), walk.kind(node.inputs[1])
     what = "conv" if node.op_type == "Conv" else "linear"
@@ -93,11 +110,14 @@ def check_weighted_layer(walk: FinnWalk) -> None:
 
 
 def check_batchnorm(walk: FinnWalk) -> None:
-    """BatchNorm with constant statistics maps: the next thresholds absorb it."""
+    """Adds the current node, a BatchNorm, to the report of `check_fpga` if its statistics are not constants.
+
+    Any other BatchNorm becomes part of the thresholds behind it and is no layer of its own.
+    """
     x, gamma = walk.node.inputs[0], constant(walk.node.inputs[1])
     if gamma is None or attribute(walk.node, "training_mode", 0):
         why = "normalises with statistics that follow from the images"
-        walk.note("BatchNorm", "", (why, "track running statistics, and no computed factors"))
+        walk.note("BatchNorm", "", (why, "use nn.BatchNorm2d with track_running_stats=True"))
         walk.give(FLOAT)
         return
     walk.give(ValueKind("sum") if walk.kind(x).name in ("sum", "integer", "sign") else FLOAT)

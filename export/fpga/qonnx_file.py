@@ -1,4 +1,4 @@
-"""`to_qonnx` writes a network as one .onnx file with BipolarQuant and Quant nodes, for qonnx and FINN."""
+"""`to_qonnx` writes a network as a QONNX file: ONNX with operations for signs and integers, for qonnx and FINN."""
 
 from __future__ import annotations
 
@@ -35,20 +35,22 @@ __all__ = ["FLAVORS", "QONNX_FORMAT_VERSION", "to_qonnx"]
 
 FLAVORS = ("qonnx", "finn")
 
-# Version of the files that this module writes; a file with a higher one is refused.
-QONNX_FORMAT_VERSION = 2  # 2: the images of `finn` are whole numbers
+# Version of the files that this module writes; a file with a higher version is not read. Since version 2 the images of
+# the flavor `finn` are integers.
+QONNX_FORMAT_VERSION = 2
 
 _BORDERS = {
-    "qonnx": "as written: a border of -1 is a Pad node",
-    "finn": "the padding of every binary convolution stands for -1, as FINN's hardware has it; executed as ONNX it "
-    "would be 0 and the numbers others",
+    "qonnx": "padding with -1 is done by a Pad node",
+    "finn": "the padding of every binary convolution stands for -1, as in FINN's hardware; executed as ONNX it would "
+    "be 0, and the results would be wrong",
 }
 
 
 def _of_network(standard: ir.Model, name: str, step: float) -> str:
-    """Returns the name of `step` times the graph's value `name`; unless step is 1, a Mul is added to compute it.
+    """Returns the name of a tensor that holds the values which the PyTorch network computes.
 
-    That is the value in the PyTorch network: the graph holds integers, in units of the quantiser's step.
+    The tensor `name` holds integers, and `step` times them are the network's values. If step is not 1, a Mul that
+    multiplies them is added to the graph.
     """
     import onnx_ir as ir
 
@@ -70,11 +72,11 @@ def _check_graph(
     classes: Sequence[str] | None,
     host: HostImages | None,
 ) -> None:
-    """Runs the graph on a few images and compares all signs and integers with the network's.
+    """Runs the QONNX graph on a few images and compares all its signs and integers with the network's.
 
-    host: the images of the flavor ``finn``, else None. For ``finn`` a copy is run in which the padding of binary
-    convolutions is -1. Raises ExportError where they differ by more than rounding, ValueError on another number of
-    classes.
+    shape: of one image; host: how the images are rounded if the file is for FINN, else None. For FINN a copy is run in
+    which Pad nodes do the padding with -1. Raises ExportError if the values differ by more than rounding, ValueError
+    if the network has another number of classes.
     """
     import onnx_ir as ir
 
@@ -84,7 +86,7 @@ def _check_graph(
 
     logits = graph.graph.outputs[0].shape
     if classes is not None and logits is not None and logits[-1] != len(classes):
-        raise ValueError(f"classes has {len(classes)} names, and the network gives {logits[-1]} logits")
+        raise ValueError(f"classes must have one name per logit, got {len(classes)} names for {logits[-1]} logits")
     images = random_images(CHECKED_IMAGES, shape)
     standard = to_standard(graph if host is None else put_borders_back(ir.from_proto(ir.to_proto(graph))))
     watched = watched_values(graph, "integers")
@@ -101,17 +103,20 @@ def _check_graph(
 
 
 def _of_images(images: HostImages) -> dict[str, Any]:
+    """Returns the metadata entries that say which images a file takes: data type, scale, and layer that reads them."""
     return {"input_datatype": images.datatype, "input_scale": images.scale, "input_layer": images.layer}
 
 
 def _write(proto: onnx.ModelProto, file: Path) -> None:
-    """Writes a temporary file, reads it back and checks it, then moves it to its place."""
+    """Writes the model to a temporary file, reads it back and checks it, then renames it to `file`."""
     import onnx
 
     data = seal(proto.SerializeToString())
     with replacing(file, data) as written:
         if written.read_bytes() != data:
-            raise ExportError(f"{file} could not be written whole: what was read back differs")
+            raise ExportError(
+                f"{file} could not be written: what was read back differs from what was written; is the disk full?"
+            )
         onnx.checker.check_model(onnx.load(str(written)))
 
 
@@ -125,21 +130,19 @@ def to_qonnx(
     normalization: Normalization | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes the network as QONNX (domain qonnx.custom_op.general 2, opset 13, IR 8, one image); returns its path.
+    """Writes the network as a QONNX file (ONNX opset 13, IR 8, domain qonnx.custom_op.general 2); returns its path.
 
-    Signs and binary weights are BipolarQuant with scale 1, then Mul(alpha), BatchNormalization; integers are Quant
-    (`residual_bits`, `first_last_bits`). flavor: ``qonnx`` is executed by qonnx; a padding of -1 is a Pad node.
-    ``finn`` is for FINN: a padding of -1 is the convolution's own, so it must not be executed as ONNX; MaxPools are
-    behind the signs; the host rounds the images (`input_datatype`, `input_scale` in the metadata), and all values up
-    to the logits are integers, with MultiThreshold for signs and quantisers. A network that FINN cannot map, as
-    `check_fpga` says, can still be written as ``qonnx``.
-    The input ``images`` is (1, c, h, w), float32, normalised by `normalization` = (mean, std), and for ``finn`` then
-    ``round(clip(image / input_scale))``. The metadata are those, classes, input_shape, flavor, versions, and the
-    entries of `metadata`. Before the file takes its place, the signs of a few images are compared with the network's
-    (see `replay`).
-    Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError where the
-    file cannot be written, ExportError on a network that cannot be exported, and for ``finn`` on a padding other than
-    -1, a negative factor behind a MaxPool, and images that are not quantised first.
+    Signs and binary weights are BipolarQuant nodes, integers are Quant nodes. flavor: ``qonnx`` is for the program
+    qonnx, which executes it, and can be written even if FINN cannot map the network (see `check_fpga`). ``finn`` is
+    for FINN: all values up to the logits are integers, and MultiThreshold nodes make signs and integers of sums. It
+    must not be executed as ONNX, because the padding of its convolutions stands for -1.
+    The input is one normalised float32 image (1, c, h, w); for ``finn`` the host computer first computes
+    ``round(clip(image / input_scale))`` with `input_datatype` and `input_scale` of the metadata. classes, normalization
+    = (mean, std) and metadata (further entries) are stored in the file.
+    Before an older file is replaced, all signs of a few images are compared with the network's (see `replay`).
+    Raises ValueError on arguments that do not fit, FileNotFoundError if the folder does not exist, OSError if the file
+    cannot be written, ExportError on a network that cannot be exported; for ``finn`` also on padding other than -1, a
+    negative factor behind a MaxPool, and images that are quantised in two ways, or scaled before.
 
     >>> to_qonnx(network, "student.qonnx.onnx").name
     'student.qonnx.onnx'

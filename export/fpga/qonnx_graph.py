@@ -1,4 +1,4 @@
-"""Translation of the canonical graph to QONNX: signs and integers are quantiser nodes, and nothing is folded."""
+"""`to_qonnx_graph` translates the canonical graph to QONNX, where nodes called quantisers make signs and integers."""
 
 from __future__ import annotations
 
@@ -17,23 +17,29 @@ from bnn_itrd.export.tracing.batch_check import refuse_mixing
 
 __all__ = ["STEP", "move_watch", "to_qonnx_graph", "watched_values"]
 
-# FINN's transformations need the operations of this older version, which have axes as attributes.
+# FINN needs the operations of this older ONNX version, which have their axes as attributes.
 _OPSET = 13
 
+# Metadata keys of a node whose output is compared with the network's: the path of its layer or quantiser, and whether
+# the output is a ``sign`` or ``integers``.
 _LAYER = "layer"
 _KIND = "kind"
-# Metadata key, at a node whose output are integers, of the factor by which the network's value is larger.
+# Metadata key of a node whose output holds integers; its entry is the factor that makes them the network's values.
 STEP = "step"
 
 
 def _watch(value: ir.Value, path: str, kind: str) -> None:
+    """Marks a tensor, by metadata of its node, as signs or integers that are compared with the network's.
+
+    `watched_values` returns the marked tensors. kind: ``sign`` or ``integers``; path: of the layer or quantiser.
+    """
     node = value.producer()
     assert node is not None
     node.metadata_props[_LAYER], node.metadata_props[_KIND] = path, kind
 
 
 def move_watch(old: ir.Node, new: ir.Node) -> None:
-    """Moves the metadata that mark a node's output as a layer's signs or integers from `old` to `new`."""
+    """Moves the mark that a node's output is compared with the network's (`watched_values`) from `old` to `new`."""
     for key in (_LAYER, _KIND):
         new.metadata_props.pop(key, None)
         if key in old.metadata_props:
@@ -41,6 +47,7 @@ def move_watch(old: ir.Node, new: ir.Node) -> None:
 
 
 def _write_sign(model: ir.Model, node: ir.Node) -> None:
+    """Replaces a Sign node of the canonical graph by BipolarQuant, QONNX's operation for signs."""
     writer = Writer(model, node)
     made = writer.bipolar(node.inputs[0], name="sign")
     _watch(made, writer.path, "sign")
@@ -48,8 +55,9 @@ def _write_sign(model: ir.Model, node: ir.Node) -> None:
 
 
 def _write_quant(model: ir.Model, node: ir.Node) -> None:
+    """Replaces a node that rounds an activation to integers by Quant, QONNX's operation for that."""
     if constant(node.inputs[0]) is not None:
-        return  # a weight, which is written with its layer
+        return  # The quantiser of a weight is written with its layer.
     writer = Writer(model, node)
     made = writer.integers(node.inputs[0], node, name="integers")
     _watch(made, writer.path, "integers")
@@ -57,16 +65,22 @@ def _write_quant(model: ir.Model, node: ir.Node) -> None:
 
 
 def _positive(signs: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (signs, scale) with scales >= 0 and the same products; FINN moves only such scales behind a MaxPool."""
+    """Returns (signs, scale) with the same products but no negative scale; both are negated where it was negative.
+
+    FINN can move only scales >= 0 behind a MaxPool. signs: binary weights, (o, ...); scale: (o,).
+    """
     flip = np.where(scale < 0, -1.0, 1.0)
     return signs * flip.reshape(-1, *([1] * (signs.ndim - 1))), scale * flip
 
 
 def _write_binary(model: ir.Model, node: ir.Node) -> None:
+    """Replaces a binary layer by Conv or MatMul with BipolarQuant weights, Mul by its scale and Add of its bias."""
     writer = Writer(model, node)
     signs, scale, offset, bias = (constant(optional_input(node, i)) for i in range(1, 5))
     if signs is None or scale is None:
-        raise ExportError(f"{writer.path}: its signs and its scale must be constants")
+        raise ExportError(
+            f"{writer.path}: the binary weights and the scale must be constants, not computed from the images"
+        )
     is_conv = node.op_type == "BinaryConv2d"
     weight, alpha = _positive(signs.astype(np.float64), scale.astype(np.float64))
     x = node.inputs[0]
@@ -114,9 +128,9 @@ _RULES = {
 
 
 def _to_older_opset(model: ir.Model) -> None:
-    """Converts the graph to version _OPSET of ONNX.
+    """Changes the graph's operations to those of the ONNX version `_OPSET`, in place.
 
-    Raises ExportError, with the layer's path, on an operation, or a form of one, that this version does not have.
+    Raises ExportError, with the layer's path, on an operation, input or attribute that this version does not have.
     """
     import onnx
 
@@ -133,26 +147,32 @@ def _to_older_opset(model: ir.Model) -> None:
         try:
             schema = onnx.defs.get_schema(node.op_type, _OPSET)
         except onnx.defs.SchemaError as error:
-            raise ExportError(f"{layer_path(node)}: {node.op_type} does not exist in ONNX {_OPSET}") from error
+            raise ExportError(
+                f"{layer_path(node)}: {node.op_type} does not exist in ONNX opset {_OPSET}, which FINN needs: replace "
+                "it by other operations"
+            ) from error
         axes = constant(optional_input(node, 1)) if "axes" in schema.attributes else None
         if axes is not None and schema.max_input == 1:
             node.attributes["axes"] = ir.AttrInt64s("axes", [int(axis) for axis in axes])
             node.attributes.pop("noop_with_empty_axes", None)
             node.resize_inputs(1)
         if len(node.inputs) > schema.max_input or set(node.attributes) - set(schema.attributes):
-            raise ExportError(f"{layer_path(node)}: this form of {node.op_type} does not exist in ONNX {_OPSET}")
+            raise ExportError(
+                f"{layer_path(node)}: this form of {node.op_type} does not exist in ONNX opset {_OPSET}, which FINN "
+                "needs: replace it by other operations"
+            )
     model.graph.opset_imports.clear()
     model.graph.opset_imports.update({"": _OPSET, QONNX_DOMAIN: QONNX_VERSION})
 
 
 def to_qonnx_graph(model: ir.Model) -> ir.Model:
-    """Translates the canonical graph to QONNX, in place: conv -> Mul(alpha) -> BatchNormalization -> BipolarQuant.
+    """Translates the canonical graph to QONNX, in place, for a batch of one image; returns it.
 
-    The batch becomes one image. Signs and binary weights are BipolarQuant with scale 1, integers are Quant; a padding
-    of +-1 is a Pad in front of a Conv without padding. The values are the network's, except for rounding where a
-    BatchNorm is folded into a float classifier. Every alpha is >= 0; for a negative one, the channel's signs are
-    negated. Raises ExportError, with the layer's path, on an operation that ONNX does not have in this version, and on
-    one that combines the images of a batch.
+    A binary layer becomes Conv or MatMul, Mul by the scale alpha, BatchNormalization. Signs and binary weights are
+    BipolarQuant with scale 1, integers are Quant, and padding with +1 or -1 is a Pad node. No alpha is negative: a
+    negative one is made positive by negating the channel's weights. All values are the network's, except for rounding
+    where a BatchNorm is folded into a float classifier. Raises ExportError, with the layer's path, on an operation
+    that ONNX opset 13 does not have, and on one that combines the images of a batch.
     """
     refuse_mixing(model)
     passes.apply(model, passes.QONNX)
@@ -169,9 +189,10 @@ def to_qonnx_graph(model: ir.Model) -> ir.Model:
 
 
 def watched_values(model: ir.Model, kind: str) -> list[tuple[str, str, float]]:
-    """Returns (path of the layer or quantiser, name of the value, step) of each activation of a kind.
+    """Returns (path, tensor's name, step) for each tensor to compare with the network's signs or integers.
 
-    kind: ``sign`` or ``integers``. The network's value is the step times the value in the graph.
+    kind: which of them, ``sign`` or ``integers``; path: of the binary layer or quantiser. The network's values are step
+    times those of the graph.
     """
     return [
         (node.metadata_props[_LAYER], node.outputs[0].name or "", float(node.metadata_props.get(STEP, 1.0)))

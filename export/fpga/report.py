@@ -1,4 +1,4 @@
-"""The report of `check_fpga`: which layers of a network FINN can map."""
+"""The report that `check_fpga` returns: which layers of a network FINN can map to hardware."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ __all__ = ["FpgaLayer", "FpgaReport"]
 
 @dataclass(frozen=True)
 class FpgaLayer:
-    """One layer of the report. note: its hardware, or why it does not map; ways_out: what to do then.
+    """One layer of the report.
+
+    path: its path in the network; operation: what it computes, in words; maps: whether FINN can map it to hardware;
+    note: the hardware that it becomes, or the reason why it does not map; ways_out: what to do if it does not.
 
     >>> FpgaLayer("conv1", "binary 3x3 conv", True, "XNOR-popcount matrix unit").ways_out
     ()
@@ -25,7 +28,7 @@ class FpgaLayer:
 
 @dataclass(frozen=True)
 class FpgaReport:
-    """The layers of a network, in order; ``str()`` returns them as a table.
+    """The report of `check_fpga`, with the layers of a network in order; ``str()`` returns it as a table.
 
     >>> report = FpgaReport((FpgaLayer("pool", "MaxPool", True, "StreamingMaxPool"),))
     >>> report.ok, len(report.failures)
@@ -36,16 +39,17 @@ class FpgaReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every layer maps."""
+        """Returns whether FINN can map every layer to hardware."""
         return all(layer.maps for layer in self.layers)
 
     @property
     def failures(self) -> tuple[FpgaLayer, ...]:
+        """Returns the layers that FINN cannot map to hardware, in order."""
         return tuple(layer for layer in self.layers if not layer.maps)
 
     @property
     def ways_out(self) -> dict[str, int]:
-        """What to do, with the number of layers that need it, the most frequent first."""
+        """Returns what to do about the failures: advice -> number of layers that need it, the most frequent first."""
         return dict(Counter(way for layer in self.failures for way in layer.ways_out).most_common())
 
     def __str__(self) -> str:

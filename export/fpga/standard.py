@@ -1,4 +1,4 @@
-"""Translation of QONNX to standard ONNX, so that onnxruntime can run it for the check."""
+"""`to_standard` translates a QONNX graph to standard ONNX, so that onnxruntime can run it when a file is checked."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ __all__ = ["to_standard"]
 
 
 def _bipolar(model: ir.Model, node: ir.Node) -> ir.Value:
+    """Adds standard operations that compute a BipolarQuant, ``scale * (x >= 0 ? +1 : -1)``; returns their result."""
     positive = insert(model, node, "GreaterOrEqual", [node.inputs[0], add_scalar(model, "zero", 0.0)])
     signs = [add_scalar(model, "plus_one", 1.0), add_scalar(model, "minus_one", -1.0)]
     return insert(model, node, "Mul", [insert(model, node, "Where", [positive, *signs]), node.inputs[1]])
 
 
 def _integers(model: ir.Model, node: ir.Node) -> ir.Value:
+    """Adds standard operations that compute a Quant, ``scale * round(clip(x / scale))``; returns their result."""
     bits = constant(node.inputs[3])
     assert bits is not None
     low, high = integer_range(int(bits), narrow=bool(attribute(node, "narrow", 0)))
@@ -28,12 +30,16 @@ def _integers(model: ir.Model, node: ir.Node) -> ir.Value:
     return insert(model, node, "Mul", [y, node.inputs[1]])
 
 
-# Number of thresholds with which a map is compared at once: 255 would take 255 times its memory.
+# Number of thresholds with which a tensor is compared at once, because comparing it with all 255 thresholds of 8 bits
+# at once would take 255 times its memory.
 _AT_ONCE = 15
 
 
 def _thresholds(model: ir.Model, node: ir.Node) -> ir.Value:
-    """Adds the number of thresholds that a value reaches, times out_scale, plus out_bias."""
+    """Adds standard operations that compute a MultiThreshold; returns their result.
+
+    It is ``out_scale * count + out_bias``, where count is how many of its channel's thresholds a value reaches.
+    """
     table = constant(node.inputs[1])
     assert table is not None
     pixels = (1,) * (len(str(attribute(node, "data_layout", "NCHW"))) - 2)
@@ -54,10 +60,11 @@ _RULES = {"BipolarQuant": _bipolar, "Quant": _integers, "MultiThreshold": _thres
 
 
 def to_standard(model: ir.Model) -> ir.Model:
-    """Returns a copy, for any batch size, in which quantisers are the standard operations that define them.
+    """Returns a copy of a QONNX graph in standard ONNX operations, for any batch size.
 
-    BipolarQuant is GreaterOrEqual, Where, Mul; Quant is Div, Clip, Round, Mul; MultiThreshold is a sum of comparisons.
-    Values keep their names. Quantisers must have zero_point 0 and signed integers, as this package writes them.
+    BipolarQuant becomes GreaterOrEqual, Where, Mul; Quant becomes Div, Clip, Round, Mul; MultiThreshold becomes a sum
+    of comparisons. The tensors keep their names. Each Quant must have zero_point 0 and signed integers, as this package
+    writes it.
     """
     clone = ir.from_proto(ir.to_proto(model))
     for node in list(clone.graph):

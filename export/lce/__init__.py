@@ -1,4 +1,7 @@
-"""Larq Compute Engine (LCE): a network as one .tflite file for ARM phones and boards, and LCE's interpreter for it."""
+"""Export to Larq Compute Engine (LCE), a TFLite for binary networks on ARM phones and boards.
+
+`to_lce` writes a network as a .tflite file, `run_lce` and `time_lce` run and time the file in LCE's interpreter.
+"""
 
 from bnn_itrd.export.lce.interpreter import run_lce, time_lce
 from bnn_itrd.export.lce.reader import LCE_FORMAT_VERSION, read_lce_metadata

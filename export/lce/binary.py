@@ -1,9 +1,9 @@
-"""Translation of binary layers to LceQuantize and LceBconv2d.
+"""Translation of binary layers to LCE's operations LceQuantize, which packs signs, and LceBconv2d.
 
-LceBconv2d computes ``multiplier * sum + bias`` in floats, with its own correction of a zero border, and rounds each
-step: a result that is exactly 0 in the network may become slightly negative, and its sign wrong. So a result that only
-signs read is written as a comparison of whole numbers (``+-sum - (threshold - 1/2)``, which is never 0). A result that
-other operations read too, and that can be 0, is written as the exact sum with separate operations for scale and bias.
+LceBconv2d computes ``multiplier * sum + bias`` in floats and rounds each step, so a result that is exactly 0 in the
+network may become slightly negative, with the wrong sign. Therefore a result that only signs read is written as an
+integer comparison, ``+-sum - (threshold - 1/2)``, which is never 0. A result that can be 0 and that other operations
+read too is written as the exact sum, with separate operations for scale and bias.
 """
 
 from __future__ import annotations
@@ -25,37 +25,40 @@ from bnn_itrd.export.passes.thresholds import fold_into_threshold
 
 __all__ = ["LANES", "BinaryLayers", "carries_zero_padding", "pack_filter"]
 
-# Channels in one 32-bit word.
+# Number of channels that LCE packs into one 32-bit integer.
 LANES = 32
-# LCE needs one operation per group; a file with thousands of them would be of no use.
+# The most groups of a convolution that is translated, because LCE needs one operation per group and would be slow.
 _MOST_GROUPS = 32
 
 
 def pack_filter(signs: np.ndarray) -> np.ndarray:
-    """Packs signs (o, h, w, i) to int32 (o, h, w, ceil(i / 32)): bit c % 32 of word c // 32 is set for -1."""
+    """Returns binary weights (o, h, w, i) packed to one bit each, as int32 (o, h, w, ceil(i / 32)).
+
+    Input channel c is bit c % 32, counted from the lowest, of integer c // 32; a bit of 1 stands for -1.
+    """
     bits = np.packbits(signs < 0, axis=-1, bitorder="little")
     missing = -bits.shape[-1] % 4
     return np.ascontiguousarray(np.pad(bits, [(0, 0)] * 3 + [(0, missing)])).view("<i4")
 
 
 def carries_zero_padding(axes: Sequence[WindowAxis]) -> bool:
-    """Whether LCE's own padding with zeros gives these windows and is computed right.
+    """Returns whether LCE's own padding with zeros is right for a convolution with these windows.
 
-    LCE corrects the sums for the kernel positions outside the image, for one side at a time. A window larger than the
-    image reaches beyond both sides, and its result is wrong (seen with LCE 0.16 for a 3x3 kernel on 2x2 pixels).
+    Windows larger than the image get wrong results, because LCE corrects a sum for kernel positions outside only one
+    side of the image (seen with LCE 0.16 for a 3x3 kernel on 2x2 pixels). axes: along height and along width.
     """
     return named_padding(axes) == "SAME" and all(axis.reach <= axis.size for axis in axes)
 
 
 def _taps_outside(axis: WindowAxis, kernel: int) -> np.ndarray:
-    """Returns, (out, kernel) bool, which kernel positions of each window lie outside the image."""
+    """Returns which kernel positions of each window lie outside the image, as bool (windows, kernel positions)."""
     dilation = (axis.reach - 1) // (kernel - 1) if kernel > 1 else 1
     places = np.arange(axis.out)[:, None] * axis.stride - axis.before + np.arange(kernel)[None] * dilation
     return (places < 0) | (places >= axis.size)
 
 
 class _Part(NamedTuple):
-    """The constants of one LceBconv2d: signs (o, h, w, i), multiplier and bias (o,), both float64."""
+    """The constants of one LceBconv2d: signs, the weights (o, h, w, i), and multiplier and bias, float64 (o,)."""
 
     signs: np.ndarray
     multiplier: np.ndarray
@@ -63,9 +66,9 @@ class _Part(NamedTuple):
 
 
 class BinaryLayers:
-    """Translates the canonical graph's binary nodes to LCE's operations.
+    """A translator of the canonical graph's binary layers to LCE's operations, which it adds to the TFLite network.
 
-    expected: number of LceBconv2d that the network must have.
+    expected: number of LceBconv2d operations that it has added so far.
     """
 
     def __init__(self, values: Values) -> None:
@@ -75,21 +78,22 @@ class BinaryLayers:
         self._packed: dict[tuple[Tensor, int, int], Tensor] = {}
 
     def add_sign(self, node: ir.Node) -> None:
-        """Keeps the input of a Sign; it has no operation of its own, since the layer that reads it packs the signs."""
+        """Remembers which tensor a Sign node reads; the layer that reads the signs adds the operation for them."""
         x = source(node)
         self._sources[node.outputs[0]] = x
 
     def _presign(self, node: ir.Node) -> ir.Value:
+        """Returns the float tensor whose signs are a layer's input. Raises ExportError if that is not a sign."""
         a = node.inputs[0]
         if a is None or a not in self._sources:
-            raise refuse(node, "its input is not the sign of a value", "use bnn_itrd's binary layers")
+            raise refuse(node, "its input is not a sign", "use bnn_itrd's binary layers")
         return self._sources[a]
 
     def _constants(self, node: ir.Node) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
-        """Returns (signs, scale, offset or None, bias); the last three are (o,), float64."""
+        """Returns a binary layer's (signs, scale, offset or None, bias), of which the last three are (o,), float64."""
         signs, scale, offset, bias = (constant(optional_input(node, i)) for i in range(1, 5))
         if signs is None or scale is None:
-            raise refuse(node, "its signs or its scale are computed from the images", "use constant ones")
+            raise refuse(node, "its weights or its scale are computed from the images", "use constant ones")
 
         def per_channel(numbers: np.ndarray | None) -> np.ndarray:
             given = np.zeros(1) if numbers is None else numbers.astype(np.float64)
@@ -98,9 +102,9 @@ class BinaryLayers:
         return signs, per_channel(scale), None if offset is None else per_channel(offset), per_channel(bias)
 
     def _quantize(self, tensor: Tensor, first: int, channels: int) -> Tensor:
-        """Returns packed signs (n, h, w, ceil(channels / 32)), int32, of `channels` channels from `first` on.
+        """Returns the packed signs of some channels of a float tensor, as int32 (n, h, w, ceil(channels / 32)).
 
-        They are computed once for all layers that read them.
+        first, channels: number of the first channel, and how many. They are computed once for all layers.
         """
         network = self.values.network
         key = (tensor, first, channels)
@@ -118,6 +122,7 @@ class BinaryLayers:
     def _bconv(
         self, packed: Tensor, part: _Part, axes: Sequence[WindowAxis], padding: str, dilations: Sequence[int]
     ) -> Tensor:
+        """Adds one LceBconv2d, LCE's binary convolution, on packed signs; returns its output (n, h', w', o)."""
         from flatbuffers import flexbuffers
 
         network = self.values.network
@@ -143,7 +148,7 @@ class BinaryLayers:
         return network.emit("LceBconv2d", inputs, shape, custom=bytes(flexbuffers.Dumps(options)))
 
     def _corrected(self, tensor: Tensor, part: _Part, axes: Sequence[WindowAxis]) -> np.ndarray:
-        """Returns (1, h', w', o): the bias that makes a border of +1 count as 0."""
+        """Returns the bias of each output, (1, h', w', o), with which padding with +1 counts as padding with 0."""
         taps = reduce(part.signs.astype(np.int64), "o h w i -> o h w", "sum")
         rows, columns = (_taps_outside(axis, taps.shape[1 + i]) for i, axis in enumerate(axes))
         outside = rows[:, None, :, None] | columns[None, :, None, :]
@@ -159,7 +164,10 @@ class BinaryLayers:
         multiplier: np.ndarray,
         bias: np.ndarray,
     ) -> Tensor:
-        """Adds ``multiplier * conv + bias`` of the signs of a float tensor, with one LceBconv2d per group."""
+        """Adds the binary convolution ``multiplier * sum + bias`` of a float tensor's signs, one LceBconv2d per group.
+
+        signs: the weights, (o, h, w, i); multiplier, bias: (o,). Returns the output (n, h', w', o).
+        """
         network = self.values.network
         groups = attribute(node, "group", 1)
         dilations = attribute(node, "dilations", (1, 1))
@@ -191,12 +199,15 @@ class BinaryLayers:
         signs: np.ndarray,
         numbers: tuple[np.ndarray, np.ndarray | None, np.ndarray],
     ) -> Tensor:
-        """Adds a layer with signs (o, h, w, i); returns (n, h', w', o). numbers: (scale, offset or None, bias)."""
+        """Adds the operations of a binary layer on the image `tensor` (n, h, w, c); returns the output (n, h', w', o).
+
+        signs: the weights, (o, h, w, i); numbers: (scale, offset or None, bias), each (o,).
+        """
         scale, offset, bias = numbers
         result, largest = node.outputs[0], signs[0].size
         if offset is None and only_signs_read(result):
             threshold, flip = fold_into_threshold(scale.astype(np.float32), bias.astype(np.float32), largest)
-            # Multiples of 1/2 far below 2^24: LCE computes with them without rounding.
+            # These are multiples of 1/2 far below 2^24, so LCE computes with them without rounding.
             level = threshold.clip(-largest - 1, largest + 1) - 0.5
             y = self._convolve(node, tensor, axes, signs, np.where(flip, -1.0, 1.0), -level)
         elif may_be_zero(scale, bias, largest) and zero_decides(result):
@@ -218,11 +229,11 @@ class BinaryLayers:
         signs: np.ndarray,
         numbers: tuple[np.ndarray, np.ndarray | None, np.ndarray],
     ) -> Tensor:
-        """Adds a layer with the network's own rounding: exact sums, then operations for scale, offset and bias."""
+        """Adds a binary layer as exact sums, then MUL and ADD for scale, offset and bias, so that no 0 is rounded."""
         network = self.values.network
         scale, offset, bias = numbers
         ones, zeros = np.ones(len(signs)), np.zeros(len(signs))
-        # A negative scale is made positive by negating the signs: so a sum of 0 stays +0 and does not become -0, which
+        # A negative scale is made positive by negating the weights. With it a sum of 0 would become -0, which
         # LceQuantize takes for -1 on ARM.
         flip = np.where(scale < 0, -1, 1).astype(signs.dtype)
         y = self._convolve(node, tensor, axes, signs * flip[:, None, None, None], ones, zeros)
@@ -234,14 +245,14 @@ class BinaryLayers:
         return network.emit("ADD", [y, network.constant(bias)], y.shape) if bias.any() else y
 
     def add_conv(self, node: ir.Node) -> None:
-        """Translates a BinaryConv2d, exactly for each padding, size, stride and dilation."""
+        """Adds the operations that compute a BinaryConv2d node exactly, for any padding, size, stride and dilation."""
         values = self.values
         x = self._presign(node)
         signs, scale, offset, bias = self._constants(node)
         if attribute(node, "group", 1) > _MOST_GROUPS:
             raise refuse(
                 node,
-                f"{attribute(node, 'group', 1)} groups, and LCE has one operation for each",
+                f"it has {attribute(node, 'group', 1)} groups, and LCE needs one operation for each",
                 f"use at most {_MOST_GROUPS} groups, or an ordinary depthwise convolution",
             )
         form = values.image_form(x)
@@ -257,7 +268,7 @@ class BinaryLayers:
         values.put(node.outputs[0], self._layer(node, tensor, axes, kernel, (scale, offset, bias)), form)
 
     def _reversed_form(self, axes: Sequence[WindowAxis], form: Image) -> Image | None:
-        """Returns another image form in which LCE's own zero padding fits; None where there is none."""
+        """Returns how to store the image reversed so that LCE's padding is right; None if no order makes it right."""
         if not any(axis.before > 0 or axis.after > 0 for axis in axes):
             return None
         flipped = [axis if axis.is_same() else axis.reversed() for axis in axes]
@@ -266,7 +277,10 @@ class BinaryLayers:
         return Image(*(have if axis.is_same() else not have for have, axis in zip(form, axes, strict=True)))
 
     def add_linear(self, node: ir.Node) -> None:
-        """Translates a BinaryLinear to a 1x1 convolution; the axes between batch and channels are a row of pixels."""
+        """Adds the operations that compute a BinaryLinear node, as a 1x1 convolution of an image of one row.
+
+        All axes between batch and channels become the pixels of that row.
+        """
         values = self.values
         x = self._presign(node)
         signs, scale, offset, bias = self._constants(node)

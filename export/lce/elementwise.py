@@ -1,4 +1,7 @@
-"""Translation of elementwise operations: arithmetic with broadcasting, activations, BatchNormalization."""
+"""Functions that translate elementwise operations of the graph to TFLite's: arithmetic, activations, BatchNorm.
+
+Each adds operations to the TFLite network and enters the result in `values`.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +39,17 @@ _UNARY = {
     "Relu": "RELU",
     "Round": "ROUND",
 }
-# Operation -> its number in the schema's ActivationFunctionType, if it can be fused into the operation before.
+# Activation that TFLite can fuse into the operation before it -> its number in the schema's ActivationFunctionType.
 _FUSED = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
+# The operations into which TFLite can fuse an activation.
 _FUSES = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "DIV")
 
 
 def _common_form(values: Values, node: ir.Node) -> Form:
-    """Returns the form to which an operation's inputs are brought: that of its first image, else ONNX's order."""
+    """Returns the order of elements (see `tensor_layout`) in which all inputs of an elementwise operation are fetched.
+
+    It is that of the first input that is an image, or ONNX's order if not all computed inputs have 4 axes.
+    """
     computed = [x for x in node.inputs if x is not None and values.known(x)]
     ranks = {len(values.sizes(x, node)) for x in computed}
     if ranks != {4}:
@@ -56,11 +63,12 @@ def _common_form(values: Values, node: ir.Node) -> Form:
 
 
 def _shape(*tensors: Tensor) -> tuple[int, ...]:
+    """Returns the shape to which the tensors broadcast together."""
     return np.broadcast_shapes(*(tensor.shape for tensor in tensors))
 
 
 def add_binary(values: Values, node: ir.Node) -> None:
-    """Translates Add, Sub, Mul, Div, Max, Min, Sum and Pow of two or more values."""
+    """Translates an Add, Sub, Mul, Div, Max, Min, Sum or Pow node of two or more inputs, with broadcasting."""
     form = _common_form(values, node)
     first, *rest = [values.fetch(x, node, form) for x in node.inputs]
     for tensor in rest:
@@ -69,6 +77,7 @@ def add_binary(values: Values, node: ir.Node) -> None:
 
 
 def _unary(values: Values, node: ir.Node, code: str, options: Mapping[str, float] | None = None) -> None:
+    """Adds TFLite's operation `code` on a node's first input, or fuses it into the operation that computes that."""
     x = source(node)
     form = values.home(x)
     tensor = values.fetch(x, node, form)
@@ -88,7 +97,7 @@ def _unary(values: Values, node: ir.Node, code: str, options: Mapping[str, float
 
 
 def _hard_sigmoid(values: Values, node: ir.Node) -> None:
-    """Translates a HardSigmoid as ``clip(alpha * x + beta, 0, 1)``."""
+    """Translates a HardSigmoid node, ``clip(alpha * x + beta, 0, 1)``, to four TFLite operations."""
     x = source(node)
     form = values.home(x)
     tensor = values.fetch(x, node, form)
@@ -106,9 +115,9 @@ def _hard_sigmoid(values: Values, node: ir.Node) -> None:
 
 
 def add_activation(values: Values, node: ir.Node) -> None:
-    """Translates Relu and other functions of one input; it is fused into the operation before if TFLite can."""
+    """Translates a Relu or another function of one input; TFLite's own Relu is fused into the operation before it."""
     if node.op_type == "Elu" and attribute(node, "alpha", 1.0) != 1:
-        raise refuse(node, "an ELU with another alpha than 1", "use alpha=1")
+        raise refuse(node, "it is an ELU with another alpha than 1", "use alpha=1")
     if node.op_type == "LeakyRelu":
         _unary(values, node, "LEAKY_RELU", {"alpha": float(attribute(node, "alpha", 0.01))})
     elif node.op_type == "HardSigmoid":
@@ -118,12 +127,15 @@ def add_activation(values: Values, node: ir.Node) -> None:
 
 
 def add_clip(values: Values, node: ir.Node) -> None:
-    """Translates a Clip to RELU_N1_TO_1 (hardtanh), RELU6 or RELU if it is one, else to MAXIMUM and MINIMUM."""
+    """Translates a Clip node to RELU_N1_TO_1 (hardtanh), RELU6 or RELU if its limits are theirs.
+
+    Other limits become MAXIMUM and MINIMUM. Raises ExportError if the limits are not constants.
+    """
     x = source(node)
     given = [optional_input(node, i) for i in (1, 2)]
     limits = [constant(value) for value in given]
     if any(value is not None and limit is None for value, limit in zip(given, limits, strict=True)):
-        raise refuse(node, "limits that are computed from the images", "use constant limits")
+        raise refuse(node, "its limits are computed from the images", "use constant limits")
     low, high = (None if limit is None else float(limit) for limit in limits)
     known = {(-1.0, 1.0): "RELU_N1_TO_1", (0.0, 6.0): "RELU6", (0.0, None): "RELU"}.get((low, high))  # type: ignore[arg-type]
     if known is not None:
@@ -139,10 +151,10 @@ def add_clip(values: Values, node: ir.Node) -> None:
 
 
 def add_prelu(values: Values, node: ir.Node) -> None:
-    """Translates a PRelu with constant slopes, one or one per channel."""
+    """Translates a PRelu node. Raises ExportError if its slopes are not constants."""
     slope = constant(node.inputs[1])
     if slope is None:
-        raise refuse(node, "slopes that are computed from the images", "use constant slopes")
+        raise refuse(node, "its slopes are computed from the images", "use constant slopes")
     form = _common_form(values, node)
     tensor = values.fetch(node.inputs[0], node, form)
     slope = values.array(slope, form)
@@ -153,13 +165,16 @@ def add_prelu(values: Values, node: ir.Node) -> None:
 
 
 def add_softmax(values: Values, node: ir.Node) -> None:
-    """Translates Softmax and LogSoftmax over the last axis or over an image's channels."""
+    """Translates a Softmax or LogSoftmax node over the last axis or over an image's channels.
+
+    Raises ExportError on another axis.
+    """
     x = source(node)
     rank = len(values.sizes(x, node))
     axis = attribute(node, "axis", -1) % rank
     form: Form = values.image_form(x) if rank == 4 and axis == 1 else PLAIN
     if form is PLAIN and axis != rank - 1:
-        raise refuse(node, f"a softmax over axis {axis} of {rank}", "transpose that axis to the last place first")
+        raise refuse(node, f"it is a softmax over axis {axis} of {rank}", "make that axis the last one first")
     tensor = values.fetch(x, node, form)
     if node.op_type == "LogSoftmax":
         y = values.network.emit("LOG_SOFTMAX", [tensor], tensor.shape)
@@ -169,12 +184,15 @@ def add_softmax(values: Values, node: ir.Node) -> None:
 
 
 def add_batchnorm(values: Values, node: ir.Node) -> None:
-    """Translates a BatchNormalization that could not be folded (behind a MaxPool, for example) to MUL and ADD."""
+    """Translates a BatchNormalization that is not part of the layer before it, as behind a MaxPool, to MUL and ADD.
+
+    Raises ExportError if its statistics are not constants.
+    """
     network = values.network
     x = node.inputs[0]
     numbers = [constant(value) for value in node.inputs[1:]]
     if x is None or any(n is None for n in numbers) or attribute(node, "training_mode", 0):
-        raise refuse(node, "statistics that are computed from the images", "export in evaluation mode")
+        raise refuse(node, "its statistics are computed from the images", "let it track running statistics")
     gamma, beta, mean, variance = (np.asarray(n, np.float64) for n in numbers)
     factor = gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
     shift = beta - mean * factor
@@ -189,7 +207,7 @@ def add_batchnorm(values: Values, node: ir.Node) -> None:
 
 
 def add_same(values: Values, node: ir.Node) -> None:
-    """Translates Identity, and Dropout in evaluation mode, to the same tensor."""
+    """Translates an Identity or Dropout node, which does not change its input, to no operation."""
     x = source(node)
     form = values.home(x)
     values.put(node.outputs[0], values.fetch(x, node, form), form)

@@ -1,4 +1,7 @@
-"""Finds whether a layer's result can be exactly 0, and whether a sign depends on that."""
+"""Functions that tell whether a binary layer's result can be exactly 0, and whether a later sign depends on that.
+
+The sign of 0 is +1, but LCE may compute a slightly negative number instead of 0, whose sign is -1.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,16 @@ def _is_sign(node: ir.Node) -> bool:
 
 
 def only_signs_read(value: ir.Value) -> bool:
-    """Whether a value is read by signs and by nothing else."""
+    """Returns whether a tensor is read by Sign nodes and by nothing else."""
     readers = [use.node for use in value.uses()]
     return bool(readers) and not value.is_graph_output() and all(_is_sign(reader) for reader in readers)
 
 
 def _moves_zero(node: ir.Node) -> bool:
-    """Whether an operation's result for 0 is not 0, so that a sign behind it does not depend on the exact 0."""
+    """Returns whether an operation turns 0 into other numbers, so that no sign behind it depends on an exact 0.
+
+    A layer with weights does, and a BatchNormalization whose shift is not 0 in any channel.
+    """
     if node.op_type in ("Conv", "Gemm", "MatMul"):
         return True
     numbers = [constant(value) for value in node.inputs[1:5]] if node.op_type == "BatchNormalization" else []
@@ -33,7 +39,7 @@ def _moves_zero(node: ir.Node) -> bool:
 
 
 def zero_decides(value: ir.Value) -> bool:
-    """Whether a later sign may depend on this value being exactly 0."""
+    """Returns whether a later sign may change if this tensor holds a tiny negative number in place of an exact 0."""
     found, todo = {value}, [value]
     while todo:
         for node in {use.node for use in todo.pop().uses()}:
@@ -46,7 +52,10 @@ def zero_decides(value: ir.Value) -> bool:
 
 
 def may_be_zero(scale: np.ndarray, bias: np.ndarray, largest: int) -> bool:
-    """Whether ``scale * sum + bias`` is exactly 0 in float32 for a whole sum of at most `largest`, in any channel."""
+    """Returns whether ``scale * sum + bias`` is exactly 0 in float32 for some integer sum in some channel.
+
+    scale, bias: (channels,); largest: the largest possible absolute value of the sum.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         nearest = np.where(scale == 0, 0, np.round(-bias / scale)).clip(-largest, largest).astype(np.float32)
     return bool((nearest * scale.astype(np.float32) + bias.astype(np.float32) == 0).any())

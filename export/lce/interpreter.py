@@ -1,4 +1,4 @@
-"""Running a .tflite file in LCE's interpreter, which has a virtual environment of its own."""
+"""Functions that run and time a .tflite file in LCE's interpreter, which has a separate virtual environment."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ from bnn_itrd.export.runtimes import environments
 
 __all__ = ["call_interpreter", "lce_python", "run_lce", "time_lce"]
 
-# Seconds after which the process is stopped; a run of one 224x224 image takes less than a second, even under load.
+# Seconds after which the process is stopped, for its start and for each run. A 224x224 image takes less than a second,
+# even on a busy machine.
 _STARTING, _PER_RUN = 300.0, 10.0
 _CHILD = Path(__file__).with_name("interpreter_child.py")
 
 
 def lce_python(python: str | os.PathLike[str] | None = None) -> Path:
-    """Returns the Python of the runtime lce. Raises ExportError, with how to make it, where there is none."""
+    """Returns a Python interpreter that has LCE: `python`, or that of the environment for LCE.
+
+    Raises ExportError, with how to make the environment, if there is none.
+    """
     found = environments.find("lce", python=python)
     if found is None:
         raise ExportError(
-            "LCE's interpreter is not there: `bnn-itrd validate --setup lce` makes its environment (about 290 MB), or "
-            "name the python of one that has larq-compute-engine and numpy<2 with --lce-python"
+            "LCE's interpreter is not installed: make its virtual environment (about 290 MB) with `bnn-itrd validate "
+            "--setup lce`, or name the Python interpreter of one that has larq-compute-engine and numpy<2 with "
+            "--lce-python"
         )
     return found
 
@@ -43,9 +48,11 @@ def call_interpreter(
     indirect: bool = True,
     xnnpack: bool = False,
 ) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """Returns the file's outputs for images (n, ...) in its own layout and, with repeats > 0, the time of one run.
+    """Runs a .tflite file in LCE's interpreter; returns its outputs and, with repeats > 0, the time of one run.
 
-    indirect: use LCE's indirect BGEMM kernel, and not its default one; xnnpack: run other operations with XNNPACK.
+    images: (n, h, w, c), or whatever layout the file has; the result is ([output (n, ...), ...], {"milliseconds":
+    ...}). threads: of the interpreter; repeats, warmup: timed runs, and runs before them; indirect: whether LCE uses
+    its indirect BGEMM kernel instead of its default one; xnnpack: whether XNNPACK runs the other operations.
     """
     arguments = {"file": str(file.absolute()), "threads": threads, "repeats": repeats, "warmup": warmup}
     arguments |= {"indirect": indirect, "xnnpack": xnnpack}
@@ -57,18 +64,21 @@ def call_interpreter(
 
 
 def as_stored(images: np.ndarray) -> np.ndarray:
-    """Returns (n, c, h, w) as (n, h, w, c), and an array of another rank as it is."""
+    """Returns images (n, c, h, w) as (n, h, w, c), the layout of a .tflite file; an array of other rank unchanged."""
     return np.ascontiguousarray(rearrange(images, "n c h w -> n h w c") if images.ndim == 4 else images)
 
 
 def _checked(images: np.ndarray | Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns the images in the file's layout. Raises ValueError where they do not fit."""
+    """Returns the images in the file's layout. Raises ValueError if their shape or dtype is not that of the file.
+
+    shape: of the file's input, (n, h, w, c) for images.
+    """
     array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
     takes = shape[1:] if len(shape) != 4 else (shape[3], *shape[1:3])
     if array.ndim != len(shape) or array.shape[1:] != takes:
         raise ValueError(f"images must be (n, {', '.join(map(str, takes))}) for this file, got {array.shape}")
     if array.dtype != np.float32:
-        raise ValueError(f"images must be float32 (normalised) for this file, got {array.dtype}")
+        raise ValueError(f"images must be normalised float32 numbers for this file, got {array.dtype}")
     if not len(array):
         raise ValueError("images must hold at least one image, got none")
     return as_stored(array)
@@ -81,13 +91,12 @@ def run_lce(
     python: str | os.PathLike[str] | None = None,
     threads: int = 1,
 ) -> np.ndarray:
-    """Returns the logits (n, k), float32, of normalised images (n, c, h, w), float32, from LCE's interpreter.
+    """Runs a .tflite file in LCE's interpreter, image by image, and returns the logits (n, classes), float32.
 
-    The images are run one by one.
-    python: an interpreter that has larq-compute-engine, by default that of the environment that `runtimes.setup` made.
-    It uses the indirect BGEMM kernel and `threads` threads. Raises ValueError on images that do not fit or threads < 1,
-    FileNotFoundError, ExportError on a file that is damaged or has a newer format than this package reads, and where
-    the interpreter is missing or fails.
+    images: normalised, (n, c, h, w), float32; python: an interpreter that has larq-compute-engine, by default that of
+    the environment that `runtimes.setup("lce")` made. LCE uses its indirect BGEMM kernel and `threads` threads.
+    Raises ValueError on images that do not fit or threads < 1, FileNotFoundError if there is no such file, ExportError
+    if the file is damaged or of a newer format, or the interpreter is missing or fails.
 
     >>> run_lce("student.tflite", images).shape  # doctest: +SKIP
     (8, 2)
@@ -108,10 +117,10 @@ def time_lce(
     repeats: int = 50,
     warmup: int = 5,
 ) -> float:
-    """Returns the median milliseconds of a run on one random image in LCE's interpreter.
+    """Returns how many milliseconds a .tflite file takes for one random image in LCE's interpreter, as a median.
 
-    python, threads: see `run_lce`; repeats: timed runs, after `warmup` runs that are not timed. Raises ValueError on
-    threads or repeats < 1, or warmup < 0, and otherwise what `run_lce` raises.
+    repeats: number of timed runs; warmup: number of runs before them that are not timed; python, threads: see
+    `run_lce`. Raises ValueError on threads or repeats < 1, or warmup < 0, and otherwise what `run_lce` raises.
 
     >>> time_lce("student.tflite", threads=4)  # doctest: +SKIP
     1.9

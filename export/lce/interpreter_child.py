@@ -1,6 +1,6 @@
-"""A script that runs a .tflite file in the environment of LCE, on one image at a time; see `environments.call`.
+"""A script that `environments.call` runs in the environment of LCE; it runs or times a .tflite file.
 
-The interpreter's library is loaded by its path because importing the package would import TensorFlow.
+LCE's library is loaded by its path because importing its package would import TensorFlow.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ __all__ = ["main"]
 
 
 def _interpreter(path: str, threads: int, indirect: bool, xnnpack: bool) -> Any:
+    """Returns LCE's interpreter with the file loaded; indirect, xnnpack: see `call_interpreter`."""
     package = importlib.util.find_spec("larq_compute_engine")
     if package is None or package.origin is None:
         raise ImportError("No module named 'larq_compute_engine'")
@@ -26,14 +27,16 @@ def _interpreter(path: str, threads: int, indirect: bool, xnnpack: bool) -> Any:
         raise ImportError(f"{library} cannot be loaded")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    # False: not the reference kernel.
+    # The False means that LCE does not use its slow reference kernel.
     return module.LiteInterpreter(Path(path).read_bytes(), threads, False, indirect, xnnpack)
 
 
 def main(arrays: dict[str, np.ndarray], arguments: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns output0, output1, ... (n, ...) and, with repeats > 0, the median milliseconds of one run.
+    """Runs a .tflite file on images; returns its outputs and, with repeats > 0, the milliseconds that one image takes.
 
-    arrays: images (n, ...) in the file's layout; arguments: file, threads, indirect, xnnpack, repeats, warmup.
+    arrays: ``images`` (n, ...) in the file's layout; arguments: file, threads, indirect, xnnpack, repeats, warmup, as
+    in `call_interpreter`. The result is ``{"output0": (n, ...), "output1": ...}`` and ``{"milliseconds": median}`` or
+    {}.
     """
     interpreter = _interpreter(*(arguments[name] for name in ("file", "threads", "indirect", "xnnpack")))
     images = arrays["images"]

@@ -1,4 +1,4 @@
-"""A TFLite network in memory, and how it is written as a flatbuffer."""
+"""`Network` holds a TFLite network in memory, and `to_flatbuffer` writes it in the format of a .tflite file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 
 __all__ = ["CUSTOM", "Network", "Operator", "Tensor", "to_flatbuffer"]
 
-# LCE's operations; all others are TFLite's own.
+# The operations that LCE adds to TFLite.
 CUSTOM = ("LceQuantize", "LceBconv2d")
 
-# Operation -> the schema's table for its options; an operation that is not listed has no options.
+# Operation -> the schema's class for its options; an operation that is not listed has none.
 _OPTIONS = {
     "CONV_2D": "Conv2DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
@@ -52,13 +52,17 @@ _OPTIONS = {
 
 _SCHEMA_VERSION = 3
 _IDENTIFIER = b"TFL3"
-# TFLite requires this alignment, in bytes, of every buffer, because kernels read weights as vectors.
+# Every buffer must begin at a multiple of so many bytes, because TFLite reads weights with vector instructions.
 _ALIGNMENT = 16
 
 
 @dataclass(eq=False)
 class Tensor:
-    """A tensor. shape: with 1 for the batch; dtype: float32 or int32; data: a constant's; batch_axis: the free axis."""
+    """A tensor of a TFLite network.
+
+    shape: with 1 for the batch; dtype: ``float32`` or ``int32``; data: the numbers of a constant, else None;
+    batch_axis: the axis that a user of the file may resize, or None.
+    """
 
     shape: tuple[int, ...]
     dtype: str = "float32"
@@ -69,7 +73,11 @@ class Tensor:
 
 @dataclass(eq=False)
 class Operator:
-    """An operation. code: its name in BuiltinOperator, or one of `CUSTOM`; custom: an LCE operation's flexbuffer."""
+    """An operation of a TFLite network.
+
+    code: its name in the schema's BuiltinOperator, or one of `CUSTOM`; inputs: None for one that is left out; options:
+    by their names in the schema; custom: the options of an LCE operation, encoded as a flexbuffer.
+    """
 
     code: str
     inputs: list[Tensor | None]
@@ -79,7 +87,10 @@ class Operator:
 
 
 class Network:
-    """A network: operators in the order of execution, each with one output; equal constants are stored once."""
+    """A TFLite network in memory, to which `emit` adds operations in the order of execution.
+
+    Each operation has one output. Constants with equal numbers are stored once.
+    """
 
     def __init__(self) -> None:
         self.operators: list[Operator] = []
@@ -88,7 +99,7 @@ class Network:
         self._constants: dict[Any, Tensor] = {}
 
     def constant(self, array: np.ndarray) -> Tensor:
-        """Returns a constant, float32 or int32."""
+        """Returns a constant tensor with the numbers of `array`, as float32 if they are floats, else as int32."""
         kept = np.asarray(array, np.float32 if np.issubdtype(array.dtype, np.floating) else np.int32, order="C")
         key = (kept.dtype.name, kept.shape, kept.tobytes())
         if key not in self._constants:
@@ -96,7 +107,7 @@ class Network:
         return self._constants[key]
 
     def integers(self, numbers: Sequence[int]) -> Tensor:
-        """Returns a constant int32 vector."""
+        """Returns a constant int32 vector that holds `numbers`."""
         return self.constant(np.array(numbers, np.int32))
 
     def emit(
@@ -109,20 +120,27 @@ class Network:
         dtype: str = "float32",
         custom: bytes = b"",
     ) -> Tensor:
-        """Adds an operator, with options by their names in the schema; returns its output."""
+        """Adds an operation to the end of the network; returns its output.
+
+        shape, dtype: of the output; see `Operator`.
+        """
         output = Tensor(tuple(int(size) for size in shape), dtype)
         self.operators.append(Operator(code, list(inputs), output, dict(options or {}), custom))
         return output
 
     def producer(self, tensor: Tensor) -> Operator | None:
-        """Returns the operator whose output a tensor is; None for an input or a constant."""
+        """Returns the operation that computes a tensor; None for an input of the network or a constant."""
         return next((op for op in reversed(self.operators) if op.output is tensor), None)
 
     def model(self, schema: ModuleType, metadata: bytes, *, watch: Sequence[Tensor] = ()) -> Any:
-        """Returns the schema's ModelT. metadata: stored as bnn_itrd; watch: tensors that become outputs too."""
+        """Returns the network as an object of the schema's class ModelT, which `to_flatbuffer` writes.
+
+        schema: the module from `load_schema`; metadata: the bytes of the file's metadata entry ``bnn_itrd``; watch:
+        tensors that the file returns after the logits.
+        """
         model = schema.ModelT()
         model.version, model.description = _SCHEMA_VERSION, "bnn_itrd"
-        # Buffer 0 is empty; all computed tensors refer to it.
+        # The format wants an empty buffer with the number 0, to which all computed tensors refer.
         model.buffers = [schema.BufferT()]
         graph = schema.SubGraphT()
         graph.name = "network"
@@ -130,6 +148,7 @@ class Network:
         index: dict[Tensor, int] = {}
 
         def number(tensor: Tensor | None) -> int:
+            """Returns the tensor's number in the file, after adding it if it is new; -1 stands for None."""
             if tensor is None:
                 return -1
             if tensor not in index:
@@ -158,12 +177,14 @@ class Network:
 
 
 def _buffer(schema: ModuleType, data: np.ndarray) -> Any:
+    """Returns a buffer with these bytes, as an object of the .tflite schema."""
     buffer = schema.BufferT()
     buffer.data = data
     return buffer
 
 
 def _tensor(schema: ModuleType, model: Any, tensor: Tensor) -> Any:
+    """Returns a tensor as an object of the .tflite schema; a constant's numbers are added to the model's buffers."""
     entry = schema.TensorT()
     entry.name = tensor.name
     entry.shape = list(tensor.shape)
@@ -178,18 +199,20 @@ def _tensor(schema: ModuleType, model: Any, tensor: Tensor) -> Any:
 
 
 def _code(schema: ModuleType, code: str) -> Any:
+    """Returns the entry that names an operation in the file, as an object of the .tflite schema."""
     entry = schema.OperatorCodeT()
     entry.version = 1
     if code in CUSTOM:
         entry.builtinCode, entry.customCode = schema.BuiltinOperator.CUSTOM, code
     else:
         entry.builtinCode = getattr(schema.BuiltinOperator, code)
-    # Old readers use the one-byte field, which is 127 for all later operations.
+    # Old programs read this field of one byte, which is 127 for all newer operations.
     entry.deprecatedBuiltinCode = min(entry.builtinCode, 127)
     return entry
 
 
 def _operator(schema: ModuleType, operator: Operator) -> Any:
+    """Returns an operation with its options, but without inputs and outputs, as an object of the .tflite schema."""
     entry = schema.OperatorT()
     if operator.code in CUSTOM:
         entry.customOptions = np.frombuffer(operator.custom, np.uint8)
@@ -206,7 +229,10 @@ def _operator(schema: ModuleType, operator: Operator) -> Any:
 
 
 def _aligned(builder: Any, data: np.ndarray) -> int:
-    """Writes a vector of bytes that starts at a multiple of 16 in the file; the schema's own writer aligns to 4."""
+    """Writes bytes as a flatbuffer vector that begins at a multiple of 16 in the file; returns its offset.
+
+    The writer of the schema itself would align it to 4 only.
+    """
     builder.StartVector(1, len(data), _ALIGNMENT)
     builder.head = builder.Head() - len(data)
     builder.Bytes[builder.Head() : builder.Head() + len(data)] = data.tobytes()
@@ -214,6 +240,7 @@ def _aligned(builder: Any, data: np.ndarray) -> int:
 
 
 def _vector(builder: Any, offsets: Sequence[int]) -> int:
+    """Writes a flatbuffer vector of offsets to objects that are already written; returns its own offset."""
     builder.StartVector(4, len(offsets), 4)
     for offset in reversed(offsets):
         builder.PrependUOffsetTRelative(offset)
@@ -221,7 +248,10 @@ def _vector(builder: Any, offsets: Sequence[int]) -> int:
 
 
 def to_flatbuffer(schema: ModuleType, model: Any) -> bytes:
-    """Returns a ModelT as the bytes of a .tflite file, with every buffer aligned to 16 bytes."""
+    """Returns the bytes of a .tflite file, made of an object of the schema's class ModelT.
+
+    All buffers with weights begin at multiples of 16 bytes.
+    """
     import flatbuffers
 
     builder = flatbuffers.Builder(1 << 16)

@@ -1,4 +1,7 @@
-"""Translation of poolings: max, average (with padding and rounding up, too), and reductions of whole axes."""
+"""Functions that translate poolings of the graph, and means, sums and maxima over whole axes, to TFLite's operations.
+
+Each adds operations to the TFLite network and enters the result in `values`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ _LOWEST = float(np.finfo(np.float32).min)
 
 
 def _options(axes: Sequence[WindowAxis], padding: str) -> dict[str, int]:
+    """Returns the options of TFLite's pooling operations for windows along height and width, and SAME or VALID."""
     return {
         "padding": PADDING[padding],
         "strideH": axes[0].stride,
@@ -28,12 +32,15 @@ def _options(axes: Sequence[WindowAxis], padding: str) -> dict[str, int]:
 
 
 def add_max_pool(values: Values, node: ir.Node) -> None:
-    """Translates a MaxPool to MAX_POOL_2D, padded with the lowest number where SAME and VALID do not fit."""
+    """Translates a MaxPool node to MAX_POOL_2D, after padding with the lowest float if TFLite has no such padding.
+
+    Raises ExportError on dilation, and if the indices of the maxima are used.
+    """
     x, y = source(node), node.outputs[0]
     if max(attribute(node, "dilations", (1, 1))) > 1:
-        raise refuse(node, "a pooling with dilation", "pool without dilation")
+        raise refuse(node, "it is a pooling with dilation", "pool without dilation")
     if len([output for output in node.outputs if list(output.uses())]) > 1:
-        raise refuse(node, "the indices of a max pooling", "use its values only")
+        raise refuse(node, "the network uses the indices of its max pooling", "use only the values")
     form = values.image_form(x)
     axes = window_axes(values, node, attribute(node, "kernel_shape", (1, 1)), form)
     tensor, padding = choose_padding(values.network, values.fetch(x, node, form), axes, _LOWEST)
@@ -42,9 +49,9 @@ def add_max_pool(values: Values, node: ir.Node) -> None:
 
 
 def _counted(axis: WindowAxis, before: int, after: int) -> np.ndarray:
-    """Returns, (out,), by how many pixels a window's sum is divided along one axis.
+    """Returns how many pixels each window of an average pooling counts along one axis, (windows,).
 
-    before, after: how many rows of the border count as pixels.
+    before, after: how many pixels of padding at the beginning and the end of the axis are counted too.
     """
     starts = np.arange(axis.out) * axis.stride - axis.before
     last = np.minimum(starts + axis.reach, axis.size + after)
@@ -52,7 +59,7 @@ def _counted(axis: WindowAxis, before: int, after: int) -> np.ndarray:
 
 
 def add_average_pool(values: Values, node: ir.Node) -> None:
-    """Translates an AveragePool to AVERAGE_POOL_2D, times a constant where TFLite counts the border differently."""
+    """Translates an AveragePool node to AVERAGE_POOL_2D; a MUL corrects windows in which TFLite counts other pixels."""
     network = values.network
     x, y = source(node), node.outputs[0]
     form = values.image_form(x)
@@ -65,7 +72,7 @@ def add_average_pool(values: Values, node: ir.Node) -> None:
     tensor = values.fetch(x, node, form)
     own = [_counted(axis, 0, 0) for axis in axes]
     padding = named_padding(axes)
-    # TFLite divides by the number of pixels inside the image, which is right where the border does not count.
+    # TFLite divides by the number of pixels inside the image, which is right if no padding is counted.
     fits = all(np.array_equal(a, b) for a, b in zip(own, counted, strict=True))
     if padding is None or not fits:
         fits, tensor, padding = False, border(network, tensor, axes), "VALID"
@@ -82,6 +89,7 @@ _REDUCTIONS = {"ReduceMean": "MEAN", "ReduceSum": "SUM", "ReduceMax": "REDUCE_MA
 
 
 def _reduce(values: Values, node: ir.Node, code: str, axes: Sequence[int], keep: bool) -> None:
+    """Adds the reduction `code` over ONNX's `axes` for a node; keep: whether the axes stay with size 1."""
     network = values.network
     x, y = source(node), node.outputs[0]
     rank = len(values.sizes(x, node))
@@ -99,11 +107,11 @@ def _reduce(values: Values, node: ir.Node, code: str, axes: Sequence[int], keep:
 
 
 def add_reduction(values: Values, node: ir.Node) -> None:
-    """Translates ReduceMean, ReduceSum, ReduceMax and ReduceMin over constant axes."""
+    """Translates a ReduceMean, ReduceSum, ReduceMax or ReduceMin node. Raises ExportError if it names no fixed axes."""
     given = optional_input(node, 1)
     axes = constant(given) if given is not None else attribute(node, "axes", None)
     if axes is None or not len(np.atleast_1d(axes)):
-        raise refuse(node, "a reduction over all axes or over computed ones", "name the axes, without the batch's")
+        raise refuse(node, "it reduces over all axes or over computed ones", "name the axes, without the batch axis")
     _reduce(
         values,
         node,
@@ -114,5 +122,5 @@ def add_reduction(values: Values, node: ir.Node) -> None:
 
 
 def add_global_pool(values: Values, node: ir.Node) -> None:
-    """Translates GlobalAveragePool and GlobalMaxPool to MEAN and REDUCE_MAX over h and w."""
+    """Translates a GlobalAveragePool or GlobalMaxPool node to MEAN or REDUCE_MAX over height and width."""
     _reduce(values, node, "MEAN" if node.op_type == "GlobalAveragePool" else "REDUCE_MAX", [2, 3], True)

@@ -1,4 +1,4 @@
-"""The TFLite schema in larq-compute-engine, which is loaded by its path: importing the package imports TensorFlow."""
+"""`load_schema` loads the module of larq-compute-engine that describes the .tflite format, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _loaded: dict[Path, ModuleType] = {}
 
 
 def _in_this_python() -> Path | None:
-    # find_spec does not import the package.
+    """Returns the schema's file if larq-compute-engine is installed for this Python, else None."""
+    # find_spec does not import the package, which would import TensorFlow.
     spec = importlib.util.find_spec("larq_compute_engine")
     if spec is None or spec.origin is None:
         return None
@@ -27,16 +28,18 @@ def _in_this_python() -> Path | None:
 
 
 def _in_environment_of(python: Path | None) -> Path | None:
+    """Returns the schema's file in the virtual environment of an interpreter, or None if it is not there."""
     if python is None:
         return None
     return next(iter(sorted(python.parents[1].glob(f"lib/python3*/site-packages/{_FILE}"))), None)
 
 
 def load_schema(python: str | os.PathLike[str] | None = None) -> ModuleType:
-    """Returns larq-compute-engine's module ``tflite_schema``, which stands for the .tflite format.
+    """Returns larq-compute-engine's module ``tflite_schema``, whose classes describe the parts of a .tflite file.
 
-    It is that of this Python, or else of the environment whose interpreter is `python`; by default the environment that
-    `bnn-itrd validate --setup lce` makes. Raises ExportError, with how to install it, where neither has it.
+    It is taken from this Python's packages, or else from those of the interpreter `python`, by default the one in the
+    environment that `bnn-itrd validate --setup lce` makes. It is loaded by its path, because importing its package
+    would import TensorFlow. Raises ExportError, with what to install, if it is in neither.
     """
     file = _in_this_python()
     if file is None:
@@ -51,11 +54,11 @@ def load_schema(python: str | os.PathLike[str] | None = None) -> ModuleType:
     if file not in _loaded:
         spec = importlib.util.spec_from_file_location("bnn_itrd_tflite_schema", file)
         if spec is None or spec.loader is None:
-            raise ExportError(f"{file} cannot be loaded")
+            raise ExportError(f"{file} cannot be loaded as a Python module: install larq-compute-engine again")
         module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
         except ImportError as error:
-            raise ExportError(f"the TFLite schema needs a package that is missing: {error}") from error
+            raise ExportError(f"the TFLite schema {file} needs a package that is not installed: {error}") from error
         _loaded[file] = module
     return _loaded[file]

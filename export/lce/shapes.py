@@ -1,4 +1,7 @@
-"""Translation of operations that move elements: Concat, Pad, Slice, Split, Reshape, Flatten, Squeeze, Transpose."""
+"""Functions that translate operations which move elements to TFLite's: Concat, Pad, Slice, Split, Reshape, Transpose.
+
+Each adds operations to the TFLite network and enters the result in `values`.
+"""
 
 from __future__ import annotations
 
@@ -13,35 +16,49 @@ from bnn_itrd.export.lce.tensor_layout import AXIS, PLAIN, Flat, Form, Image, Va
 
 __all__ = ["add_concat", "add_pad", "add_reshape", "add_slice", "add_split", "add_transpose"]
 
-# Maximum number of axes for TFLite's slicing, padding and transposing.
+# The most axes of a tensor that TFLite can slice, pad and transpose.
 _MOST_AXES = 5
 
 
 def _form(values: Values, value: ir.Value, node: ir.Node) -> Form:
+    """Returns the order of elements (see `tensor_layout`) in which a node's input is fetched.
+
+    Raises ExportError if the input has too many axes for TFLite.
+    """
     rank = len(values.sizes(value, node))
     if rank > _MOST_AXES:
-        raise refuse(node, f"a tensor of {rank} axes", f"TFLite moves at most {_MOST_AXES}")
+        raise refuse(
+            node,
+            f"it slices, pads or joins a tensor of {rank} axes, and TFLite can do so with at most {_MOST_AXES}",
+            f"use at most {_MOST_AXES} axes",
+        )
     return values.image_form(value) if rank == 4 else PLAIN
 
 
 def _is_reversed(form: Form, axis: int) -> bool:
-    """Whether an ONNX axis is stored reversed."""
+    """Returns whether an axis, by its number in ONNX, is reversed in a tensor that is stored in the order `form`."""
     return isinstance(form, Image) and ((axis == 2 and form.reversed_h) or (axis == 3 and form.reversed_w))
 
 
 def _stored(form: Form, axis: int) -> int:
+    """Returns the number that an axis of the ONNX tensor has in a tensor that is stored in the order `form`."""
     return AXIS[axis] if isinstance(form, Image) else axis
 
 
 def add_concat(values: Values, node: ir.Node) -> None:
-    """Translates a Concat to CONCATENATION; along a reversed axis the parts are joined in reversed order."""
+    """Translates a Concat node to CONCATENATION; along an axis that is stored reversed, the parts are reversed too.
+
+    Raises ExportError if a part is a constant, or the parts are joined along the batch.
+    """
     known = [x for x in node.inputs if x is not None and values.known(x)]
     if len(known) < len(node.inputs):
-        raise refuse(node, "a part that is not computed from the images", "make it a padding or an addition")
+        raise refuse(
+            node, "it joins a part that is not computed from the images", "use a padding or an addition instead"
+        )
     form = _form(values, known[0], node)
     axis = attribute(node, "axis", 0) % len(values.sizes(known[0], node))
     if axis == 0:
-        raise refuse(node, "a concatenation along the batch", "treat all images alike")
+        raise refuse(node, "it concatenates along the batch", "join along another axis")
     parts = [values.fetch(x, node, form) for x in known]
     if _is_reversed(form, axis):
         parts.reverse()
@@ -52,7 +69,10 @@ def add_concat(values: Values, node: ir.Node) -> None:
 
 
 def add_pad(values: Values, node: ir.Node) -> None:
-    """Translates a Pad with a constant to PAD or PADV2, and a reflecting one to MIRROR_PAD."""
+    """Translates a Pad node to PAD or PADV2, or to MIRROR_PAD if it reflects the image.
+
+    Raises ExportError on computed or negative amounts, and on other kinds of padding.
+    """
     network = values.network
     x = source(node)
     form = _form(values, x, node)
@@ -64,8 +84,8 @@ def add_pad(values: Values, node: ir.Node) -> None:
     if given is None or (given < 0).any() or mode not in ("constant", "reflect"):
         raise refuse(
             node,
-            f"padding ({mode}) that is computed, negative, or neither constant nor reflecting",
-            "pad with a constant or reflecting, by fixed amounts >= 0",
+            f"its padding (mode {mode}) is computed from the images, negative, or neither constant nor reflecting",
+            "pad with a constant or by reflecting, by fixed amounts >= 0",
         )
     amounts = np.zeros((rank, 2), np.int32)
     axes = range(rank) if chosen is None else [int(a) % rank for a in chosen]
@@ -83,14 +103,17 @@ def add_pad(values: Values, node: ir.Node) -> None:
 
 
 def _slice(values: Values, tensor: Tensor, form: Form, cuts: dict[int, tuple[int, int, int]]) -> Tensor:
-    """Adds a slice of a tensor. cuts: ONNX axis -> (first, count, step) of the elements to keep, with step > 0."""
+    """Returns a slice of a tensor, by a STRIDED_SLICE.
+
+    cuts: number of an axis in ONNX -> (first, count, step) of the elements to keep, with step > 0.
+    """
     rank = len(tensor.shape)
     begin, end, strides, shape = [0] * rank, [0] * rank, [1] * rank, list(tensor.shape)
     whole = (1 << rank) - 1
     for axis, (first, count, step) in cuts.items():
         stored = _stored(form, axis)
         if _is_reversed(form, axis):
-            # The last element that is kept is the first one stored.
+            # On a reversed axis the last element that is kept is stored first.
             first = tensor.shape[stored] - 1 - (first + (count - 1) * step)
         begin[stored], end[stored], strides[stored] = first, first + (count - 1) * step + 1, step
         shape[stored] = count
@@ -100,14 +123,17 @@ def _slice(values: Values, tensor: Tensor, form: Form, cuts: dict[int, tuple[int
 
 
 def add_slice(values: Values, node: ir.Node) -> None:
-    """Translates a Slice with constant bounds and steps > 0 to STRIDED_SLICE."""
+    """Translates a Slice node to STRIDED_SLICE.
+
+    Raises ExportError on computed bounds, steps that are not > 0, a slice of the batch, and a slice that is empty.
+    """
     x = source(node)
     form = _form(values, x, node)
     tensor = values.fetch(x, node, form)
     rank = len(tensor.shape)
     starts, ends, axes, steps = (constant(optional_input(node, i)) for i in range(1, 5))
     if starts is None or ends is None or (steps is not None and (steps < 1).any()):
-        raise refuse(node, "a slice with computed bounds or a negative step", "use constant bounds and steps > 0")
+        raise refuse(node, "its slice has computed bounds or a negative step", "use constant bounds and steps > 0")
     count = len(starts)
     axes = np.arange(count) if axes is None else axes
     steps = np.ones(count, np.int64) if steps is None else steps
@@ -116,16 +142,16 @@ def add_slice(values: Values, node: ir.Node) -> None:
         axis %= rank
         kept = range(tensor.shape[_stored(form, axis)])[slice(start, end, step)]
         if not len(kept):
-            raise refuse(node, "a slice that keeps nothing", "remove it")
+            raise refuse(node, "its slice keeps nothing", "remove it")
         cuts[axis] = (kept[0], len(kept), step)
     if 0 in cuts and cuts[0] != (0, tensor.shape[0], 1):
-        raise refuse(node, "a slice of the batch", "treat all images alike")
+        raise refuse(node, "it slices the batch", "treat all images of a batch alike")
     cuts.pop(0, None)
     values.put(node.outputs[0], _slice(values, tensor, form, cuts), form)
 
 
 def add_split(values: Values, node: ir.Node) -> None:
-    """Translates a Split to one STRIDED_SLICE per part."""
+    """Translates a Split node to one STRIDED_SLICE for each part."""
     x = source(node)
     form = _form(values, x, node)
     tensor = values.fetch(x, node, form)
@@ -138,18 +164,20 @@ def add_split(values: Values, node: ir.Node) -> None:
 
 
 def _is_flattening(sizes: Sequence[int], target: Sequence[int]) -> bool:
+    """Returns whether a reshape from shape `sizes` to `target` flattens images (n, c, h, w) to (n, c * h * w)."""
     return len(sizes) == 4 and len(target) == 2 and target[1] == sizes[1] * sizes[2] * sizes[3]
 
 
 def add_reshape(values: Values, node: ir.Node) -> None:
-    """Translates Reshape, Flatten, Squeeze and Unsqueeze to RESHAPE.
+    """Translates a Reshape, Flatten, Squeeze or Unsqueeze node to RESHAPE.
 
-    A flattened image keeps its stored order; the layer that reads it reorders its weights.
+    A flattened image keeps the order in which it is stored, and the layer that reads it reorders its weights instead.
+    Raises ExportError if the batch appears twice in the new shape.
     """
     x, y = source(node), node.outputs[0]
     sizes, shape, target = values.sizes(x, node), values.sizes(y, node), values.target(y, node)
     if target.count(-1) > 1:
-        raise refuse(node, "a reshape in which the batch appears twice", "keep the batch the first axis")
+        raise refuse(node, "the batch appears twice in its new shape", "keep the batch as the first axis only")
     home = values.home(x)
     if isinstance(home, Image) and _is_flattening(sizes, shape):
         _, channels, height, width = sizes
@@ -161,10 +189,10 @@ def add_reshape(values: Values, node: ir.Node) -> None:
 
 
 def add_transpose(values: Values, node: ir.Node) -> None:
-    """Translates a Transpose to TRANSPOSE of the axes in ONNX's order."""
+    """Translates a Transpose node to TRANSPOSE. Raises ExportError on a tensor with too many axes for TFLite."""
     x = source(node)
     if len(values.sizes(x, node)) > _MOST_AXES:
-        raise refuse(node, "a transposition of more axes than TFLite takes", f"use at most {_MOST_AXES}")
+        raise refuse(node, "it transposes more axes than TFLite can", f"use at most {_MOST_AXES}")
     tensor = values.fetch(x, node)
     order = attribute(node, "perm", tuple(reversed(range(len(tensor.shape)))))
     values.put(node.outputs[0], values.transpose(tensor, list(order)))

@@ -1,4 +1,4 @@
-"""`to_lce` writes a network as one .tflite file, with 1 bit per binary weight, without TensorFlow."""
+"""`to_lce` writes a network as one .tflite file for LCE, with 1 bit per binary weight; it does not need TensorFlow."""
 
 from __future__ import annotations
 
@@ -43,15 +43,18 @@ __all__ = ["to_lce"]
 
 
 def _check_written(file: Path, translated: Translated, python: Path | None) -> None:
-    """Reads the file and checks that all binary layers are LCE's operations and that no operation is missing."""
+    """Reads a new file and raises ExportError if a binary layer is not LCE's operation, or an operation is missing.
+
+    translated: the network that was written; python: an interpreter whose environment has LCE's schema.
+    """
     model, _ = read_lce_model(file, python=python)
     names = [(code.customCode or b"").decode() for code in model.operatorCodes]
     graph = model.subgraphs[0]
     counted = Counter(names[operator.opcodeIndex] for operator in graph.operators)["LceBconv2d"]
     if counted != translated.expected or counted < translated.layers:
         raise ExportError(
-            f"the file has {counted} binary operations, and the network's {translated.layers} binary layers need "
-            f"{translated.expected}; nothing was written"
+            f"the file has {counted} binary operations, but the network's {translated.layers} binary layers need "
+            f"{translated.expected}: report this network; nothing was written"
         )
     if len(graph.operators) != len(translated.network.operators):
         raise ExportError(
@@ -61,7 +64,10 @@ def _check_written(file: Path, translated: Translated, python: Path | None) -> N
 
 
 def _recorded(values: np.ndarray, watched: Watched) -> Tensor:
-    """Returns the signs, or the integers, of a recorded value in PyTorch's layout, for `replay_recorded`."""
+    """Returns a tensor that LCE's interpreter computed, as signs or as integers, rearranged to PyTorch's layout.
+
+    values: the tensor's numbers in the file's layout; watched: which tensor of the network it is.
+    """
     from bnn_itrd.export.lce.tensor_layout import Image, reverse_array
 
     if isinstance(watched.form, Image):
@@ -72,7 +78,11 @@ def _recorded(values: np.ndarray, watched: Watched) -> Tensor:
 def _check_function(
     model: nn.Module, translated: Translated, schema: ModuleType, python: Path, shape: tuple[int, ...], place: Path
 ) -> None:
-    """Runs the file in LCE's interpreter and compares all signs and the logits with PyTorch's; see `replay`."""
+    """Runs a file in LCE's interpreter and compares its signs and logits with the PyTorch network's; see `replay`.
+
+    The file that is run is a copy at `place` that also returns the signs; shape: of one image. Raises ExportError if
+    the values differ by more than rounding.
+    """
     images = random_images(CHECKED_IMAGES, shape)
     watched = translated.network.model(schema, b"{}", watch=[entry.tensor for entry in translated.watched])
     try:
@@ -101,16 +111,16 @@ def to_lce(
 ) -> Path:
     """Writes the network as a .tflite file for Larq Compute Engine (LCE); returns its path.
 
-    The input is (1, h, w, c), float32, normalised; the batch can be resized. The output are the logits. A binary layer
-    is LceQuantize and LceBconv2d, with scale and BatchNorm in its multiplier and bias; all other operations are
-    TFLite's own. The metadata ``bnn_itrd`` (JSON) are classes, mean and std of `normalization`, input_shape,
-    format_version, binary_layers, versions, a checksum, and the entries of `metadata`.
-    A temporary file is checked and then takes its place, so that an older file is replaced whole or not at all. It must
-    have all operations, and no binary layer may be a float one. Where LCE's environment is set up, or `python` names an
-    interpreter, all signs and the logits of a few images are also compared with the network's.
-    Raises ValueError on arguments that do not fit, FileNotFoundError where the folder does not exist, OSError where the
-    file cannot be written, ExportError where LCE cannot represent the network (with the layer and what to do), and
-    where larq-compute-engine, whose schema is needed, is missing.
+    input_shape: of one image, by default ``model.input_shape``. The file's input is one normalised float32 image (1, h,
+    w, c), whose batch axis the user may resize, and its output is the logits. A binary layer becomes LCE's operations
+    LceQuantize and LceBconv2d, which include scale and BatchNorm; all other operations are TFLite's own. classes,
+    normalization = (mean, std) and metadata (further entries) are stored in the file as JSON.
+    An older file is replaced only when the new one has been checked: it must have all operations. If LCE's environment
+    exists, or `python` names an interpreter that has LCE, the file is also run, and its signs and logits for a few
+    images are compared with the network's.
+    Raises ValueError on arguments that do not fit, FileNotFoundError if the folder does not exist, OSError if the file
+    cannot be written, ExportError if larq-compute-engine, whose file schema is needed, is missing, or LCE cannot
+    represent the network; the message names the layer and what to do.
 
     >>> to_lce(network, "student.tflite", classes=["cat", "dog"])  # doctest: +SKIP
     PosixPath('student.tflite')
@@ -126,7 +136,7 @@ def to_lce(
         input_shape=shape,
         classes=classes,
         mean_std=mean_std,
-        own={"binary_layers": 0},  # counted below
+        own={"binary_layers": 0},  # The number is filled in below.
         added=metadata,
     )
     interpreter = environments.find("lce", python=python)
@@ -135,12 +145,12 @@ def to_lce(
     translated = translate(canonical(model, input_shape=shape))
     logits = translated.network.outputs[0].shape
     if classes is not None and logits[-1] != len(classes):
-        raise ValueError(f"classes has {len(classes)} names, and the network gives {logits[-1]} logits")
+        raise ValueError(f"classes must have one name per logit, got {len(classes)} names for {logits[-1]} logits")
     values["binary_layers"] = translated.layers
     try:
         text = json.dumps(values, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
-        raise ValueError(f"metadata must hold what JSON can: {error}") from error
+        raise ValueError(f"metadata must be values that JSON can hold: {error}") from error
     data = seal(to_flatbuffer(schema, translated.network.model(schema, text)))
 
     with replacing(file, data) as written:

@@ -1,4 +1,4 @@
-"""`translate` turns the canonical graph, after LCE's passes, into a TFLite network, node by node."""
+"""`translate` turns the canonical graph into a TFLite network with LCE's operations, node by node."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ __all__ = ["Translated", "translate"]
 
 _Translation = Callable[[Values, ir.Node], None]
 
+# Operation of the graph -> the function that translates a node of it.
 _TRANSLATIONS: dict[str, _Translation] = {
     "Conv": convolutions.add_conv,
     "Gemm": convolutions.add_gemm,
@@ -52,9 +53,10 @@ _TRANSLATIONS: dict[str, _Translation] = {
 
 
 class Translated(NamedTuple):
-    """A translated network. expected: number of LceBconv2d it must have; layers: number of binary layers.
+    """The result of `translate`, with what is needed to check the file.
 
-    watched: the values to compare with PyTorch's, in the order of execution.
+    network: the TFLite network; expected: number of its LceBconv2d operations; layers: number of binary layers;
+    watched: the tensors to compare with the PyTorch network's, in the order of execution.
     """
 
     network: Network
@@ -64,7 +66,10 @@ class Translated(NamedTuple):
 
 
 def _preferred(values: Values, model: ir.Model) -> Image:
-    """Returns the image form that suits LCE's zero padding in most binary layers, for each of h and w."""
+    """Returns whether images are best stored with their rows, and their columns, in reversed order.
+
+    That is so if LCE's own padding with zeros then fits more binary layers than it would otherwise.
+    """
     votes = [0, 0]
     for node in model.graph:
         if node.op_type != "BinaryConv2d" or attribute(node, "padding_value", 0):
@@ -79,6 +84,10 @@ def _preferred(values: Values, model: ir.Model) -> Image:
 
 
 def _add_input(values: Values, value: ir.Value, first: ir.Node) -> None:
+    """Adds the input images to the TFLite network, and an operation that reverses them if `preferred` says so.
+
+    values: the table of tensors; value: the graph's input; first: a node that error messages name.
+    """
     sizes = values.sizes(value, first)
     form: Form = PLAIN
     if len(sizes) == 4:
@@ -89,7 +98,7 @@ def _add_input(values: Values, value: ir.Value, first: ir.Node) -> None:
     values.network.inputs.append(tensor)
     values.put(value, tensor, form)
     if isinstance(form, Image) and any(values.preferred):
-        # All following values are computed from the reversed images.
+        # The reversed images are entered first, so that all following tensors are computed from them.
         flipped = values.reverse(tensor, form, values.preferred)
         values.forget(value)
         values.put(value, flipped, values.preferred)
@@ -97,7 +106,10 @@ def _add_input(values: Values, value: ir.Value, first: ir.Node) -> None:
 
 
 def _reader_of_size(node: ir.Node) -> ir.Node:
-    """Returns the operation (a Resize, for example) that reads the size a node computes; messages name this one."""
+    """Returns the node, such as a Resize, that finally reads the sizes which `node` computes, for an error message.
+
+    Returns `node` itself if it does not compute sizes.
+    """
     while node.op_type in ("Shape", "Slice", "Gather", "Cast", "Unsqueeze", "Concat"):
         readers = [reader for output in node.outputs for reader, _ in output.uses()]
         if not readers or (node.op_type != "Shape" and not any(map(is_size, node.inputs))):
@@ -107,6 +119,7 @@ def _reader_of_size(node: ir.Node) -> ir.Node:
 
 
 def _add_node(values: Values, binary: BinaryLayers, node: ir.Node) -> None:
+    """Translates one node of the graph. Raises ExportError if LCE has no such operation."""
     own = {"Sign": binary.add_sign, "BinaryConv2d": binary.add_conv, "BinaryLinear": binary.add_linear}
     if node.domain == DOMAIN and node.op_type in own:
         own[node.op_type](node)
@@ -116,24 +129,24 @@ def _add_node(values: Values, binary: BinaryLayers, node: ir.Node) -> None:
         node = _reader_of_size(node)
         raise refuse(
             node,
-            f"{node.op_type} has no form in an LCE file",
-            "replace it by an operation docs/guides/lce.md lists, or compute it outside the network",
+            f"an LCE file cannot hold the operation {node.op_type}",
+            "replace it by an operation that docs/guides/lce.md lists, or compute it outside the network",
         )
     add(values, node)
 
 
 def translate(model: ir.Model) -> Translated:
-    """Applies LCE's passes to the canonical graph, in place, and translates it to a TFLite network.
+    """Translates the canonical graph to a TFLite network, after applying the passes in `passes.LCE` to it in place.
 
-    Its input are float32 images, its output the logits. Raises ExportError, with the layer and what to do, on an
-    operation that LCE cannot represent.
+    The network's input is float32 images, and its output the logits. Raises ExportError, with the layer and what to do,
+    on an operation that an LCE file cannot hold, and on one that combines the images of a batch.
     """
     refuse_mixing(model)
     passes.apply(model, passes.LCE)
     quantizers = {name: path for path, name, _ in quantized_values(model)}
     nodes = list(model.graph)
     if not nodes:
-        raise ExportError("the network computes nothing: there is no operation in its graph")
+        raise ExportError("the network computes nothing, because its forward has no operation: nothing can be exported")
     network = Network()
     values = Values(network)
     values.preferred = _preferred(values, model)
@@ -147,7 +160,7 @@ def translate(model: ir.Model) -> Translated:
             values.watched.append(Watched(quantizers[y.name], values.fetch(y, node, form), form, False))
     logits = values.fetch(model.graph.outputs[0], nodes[-1])
     if logits is network.inputs[0] or logits.data is not None:
-        raise ExportError("the network's logits do not depend on its images: there is nothing to export")
+        raise ExportError("the network's logits do not depend on its images: nothing can be exported")
     logits.name, logits.batch_axis = "logits", 0
     network.outputs.append(logits)
     layers = sum(node.op_type in ("BinaryConv2d", "BinaryLinear") and node.domain == DOMAIN for node in nodes)

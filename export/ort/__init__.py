@@ -1,1 +1,1 @@
-"""The targets `onnx` and `onnx-plain`: a network as one .onnx file that a stock onnxruntime runs."""
+"""Exporters for the targets `onnx` and `onnx-plain`, which write a network as one .onnx file for onnxruntime."""

@@ -1,11 +1,11 @@
-"""Function bodies of the binary and float convolutions, in standard ONNX.
+"""Text of the ONNX functions for binary and float convolutions, written with standard operations.
 
-The exact sum of +-1 is computed in one of two forms, both without ``ConvInteger``, which is 20 times slower. For a
-float result, Gather collects the windows as rows (im2col) and MatMulInteger with zero point 1 sums them. For a
-threshold, QLinearConv has minus the threshold as its int32 bias and a small output scale, so that its 8-bit output
-saturates at the two signs. onnxruntime folds everything that depends on weights and attributes alone (the indices of
-the Gather, the unpacked weights) when it makes the session. `input_size` is an attribute because onnxruntime does not
-fold the Shape of a value with a free batch.
+A binary convolution needs exact integer sums. ``ConvInteger`` would be 20 times slower than the two ways used here. If
+the result is floats, Gather collects the windows as rows (im2col), and MatMulInteger with zero point 1 multiplies them
+with the weights. If the sum is compared with a threshold, QLinearConv has minus the threshold as its int32 bias and a
+small output scale, so that its 8-bit output saturates at the codes of the two signs. onnxruntime computes what depends
+only on weights and attributes, such as the unpacked weights, once when it loads the file. `input_size` is an attribute
+because onnxruntime does not compute the shape of a tensor with an unknown batch size in advance.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CLIP = """
   y = Clip ({0}, low, high)
 """
 
-# PRelu takes onnxruntime twice as long.
+# This expression is used because the operation PRelu takes onnxruntime twice as long.
 _RPRELU = """
   moved = Add ({0}, before)
   origin = Constant <value = float {{0.}}> ()
@@ -60,8 +60,8 @@ _COMMON = (
 """
 )
 
-# Packed weights (kh, kw, bytes, o), lowest bit first -> signs (kh kw, i, o), int32. Shifts are not used: runtimes
-# disagree on a bit that is shifted out of its byte.
+# Steps from packed weights (kh, kw, bytes, o), lowest bit first, to signs (kh * kw, i, o), int32. Shifts are not used,
+# because runtimes disagree on a bit that is shifted out of its byte.
 _UNPACK = """
   masks = Constant <value = uint8[8, 1] {1, 2, 4, 8, 16, 32, 64, 128}> ()
   apart = Unsqueeze (w, i3)
@@ -83,7 +83,8 @@ _UNPACK = """
   signs = Sub (doubled, one)
 """
 
-# Index (oh, ow, kh kw) of the pixel of the padded image that each kernel position of each window reads.
+# Steps that compute, for each window and kernel position (oh, ow, kh * kw), the index of the pixel that it reads in the
+# padded image.
 _INDEX = """
   z = Constant <value_int = 0> ()
   input_size = Constant <value_ints: ints = @input_size> ()
@@ -130,7 +131,8 @@ _INDEX = """
   index = Reshape (offset, index_shape)
 """
 
-# Windows as rows: (n, oh, ow, kh kw c). The number of pixels is computed, not -1, so that an empty batch has a shape.
+# Steps that collect each window as a row, (n, oh, ow, kh * kw * c). The number of pixels is computed instead of -1,
+# because Reshape cannot infer a -1 for an empty batch.
 _ROWS = """
   area = ReduceProd <keepdims = 1> (size)
   flat = Concat <axis = 0> (i0, area, all_channels)
@@ -152,8 +154,8 @@ _MATMUL_SUM = (
 """
 )
 
-# A matrix product, whose order of summation is known (format.md), and not a Conv: the native operator computes the
-# same bits.
+# Steps of a float convolution. It is a matrix product instead of a Conv because the order in which the product adds is
+# known (docs/reference/format.md), so the native operator can compute the same bits.
 _FLOAT_CONV = (
     _PADS
     + """
@@ -177,8 +179,9 @@ _OIHW = """
   oihw = Transpose <perm = [3, 2, 0, 1]> (by_position)
 """
 
-# With groups the sums are a float Conv's, which are exact too. Round does not change them: it keeps onnxruntime's
-# optimiser from merging the Mul by the scale into the Conv's weights, where every term of a sum would be rounded.
+# Steps of a binary convolution with groups. A Conv in floats computes the sums, which are exact too. Round does not
+# change them, but it keeps onnxruntime's optimiser from multiplying the Conv's weights by the scale, after which every
+# product in a sum would be rounded.
 _GROUPED_SUM = (
     _OIHW
     + """
@@ -213,7 +216,10 @@ _THRESHOLD = (
 
 
 def _float_body(name: str, grouped: bool) -> tuple[str, str, str, str]:
-    """Returns (inputs, outputs, further attributes, body) of a binary convolution with a float result."""
+    """Returns the text of a binary convolution with a float result, as (inputs, outputs, more attributes, steps).
+
+    name: of the operation; grouped: whether the convolution has groups.
+    """
     add = "Add" in name
     body = _COMMON + _UNPACK + (_GROUPED_SUM if grouped else _INDEX + _MATMUL_SUM)
     body += "  scaled = Mul (acc, scale)\n"
@@ -222,9 +228,9 @@ def _float_body(name: str, grouped: bool) -> tuple[str, str, str, str]:
 
 
 def float_convolution_function(name: str) -> str:
-    """Returns the function of a float convolution, in onnx's text form.
+    """Returns the ONNX function for a float convolution in ONNX's text syntax.
 
-    Its input is (n, c, h, w); with "Inner" in the name it is (n, h, w, c).
+    Its input is (n, c, h, w), or (n, h, w, c) if the operation's name begins with ``Inner``.
     """
     inputs, outputs, more, end = _end(name, "dot", ["bias"])
     inner = name.startswith("Inner")
@@ -234,9 +240,10 @@ def float_convolution_function(name: str) -> str:
 
 
 def _end(name: str, value: str, added: list[str]) -> tuple[str, str, str, str]:
-    """Returns (inputs, outputs, further attributes, body) of the operations behind the sum that is called `value`.
+    """Returns the text of the operations behind a convolution's sum, as (inputs, outputs, more attributes, steps).
 
-    added: names of the values that are added first. The outputs are y and, for a sign, t.
+    name: the convolution's name, such as ``BinaryConvAddClipSign``, which tells the operations; value: name of the sum
+    in the text; added: names of tensors that are added to it first. The outputs are y (floats) and, with a sign, t.
     """
     clip, rprelu, rsign = "Clip" in name, "RPReLU" in name, name.endswith("RSign")
     body, inputs = "", list(added)
@@ -259,7 +266,7 @@ def _end(name: str, value: str, added: list[str]) -> tuple[str, str, str, str]:
 
 
 def binary_convolution_function(name: str) -> str:
-    """Returns the function of a binary convolution, in onnx's text form."""
+    """Returns the ONNX function for a binary convolution, such as ``BinaryConvThreshold``, in ONNX's text syntax."""
     if name.endswith("Threshold"):
         inputs, outputs, more, body = "s, w, threshold", "t", "", _COMMON + _UNPACK + _THRESHOLD
     else:

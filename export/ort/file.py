@@ -1,4 +1,4 @@
-"""`to_onnx` writes a network as one .onnx file, with 1 bit per binary weight, which a stock onnxruntime runs."""
+"""`to_onnx` writes a network as one .onnx file, with 1 bit per binary weight, which onnxruntime 1.20 or later runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = ["native", "portable", "texts", "to_onnx", "to_proto"]
 
 
 def _bake(model: ir.Model, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Puts the normalisation of uint8 images into the graph: cast, / 255, - mean, / std, as for training."""
+    """Adds the normalisation to the graph, which then takes uint8 images: ``(images / 255 - mean) / std``."""
     import onnx_ir as ir
 
     from bnn_itrd.export.graph import add_initializer, insert
@@ -57,9 +57,10 @@ def _bake(model: ir.Model, mean: Sequence[float], std: Sequence[float]) -> None:
 
 
 def native(model: ir.Model, *, normalization: Normalization | None = None) -> ir.Model:
-    """Rewrites the canonical graph, in place, with the operations of docs/reference/format.md; returns it.
+    """Rewrites the canonical graph with the operations of docs/reference/format.md, in place; returns it.
 
-    normalization: (mean, std), which the graph then applies to uint8 images itself.
+    The native library computes these operations. normalization: (mean, std), which the graph then applies itself, to
+    uint8 images.
     """
     from bnn_itrd.export import passes
 
@@ -70,10 +71,10 @@ def native(model: ir.Model, *, normalization: Normalization | None = None) -> ir
 
 
 def portable(model: ir.Model, *, packed: bool = True, normalization: Normalization | None = None) -> ir.Model:
-    """Rewrites the canonical graph, in place, with standard ONNX operations alone; returns it.
+    """Rewrites the canonical graph with standard ONNX operations only, in place; returns it.
 
-    packed: stores a binary weight as 1 bit and not as a float. normalization: (mean, std), which the graph then applies
-    to uint8 images itself. Raises ExportError where the signs of a layer are not constants.
+    packed: whether a binary weight is stored as 1 bit instead of a float; normalization: (mean, std), which the graph
+    then applies itself, to uint8 images. Raises ExportError if a layer's binary weights are not constants.
 
     >>> graph = portable(canonical(network), packed=False).graph
     >>> [node.op_type for node in graph]
@@ -88,19 +89,23 @@ def portable(model: ir.Model, *, packed: bool = True, normalization: Normalizati
 
 
 def texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the metadata as strings: a string as it is, everything else as JSON."""
+    """Returns metadata as ONNX stores them, as strings: a string stays as it is, any other value becomes JSON."""
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
 
 def to_proto(model: ir.Model, metadata: dict[str, str]) -> onnx.ModelProto:
-    """Returns the graph, without its nodes' metadata, as an ONNX model with functions; onnx's checker accepts it."""
+    """Returns the graph as an ONNX model that can be saved, after onnx's checker has accepted it.
+
+    The model contains a function that defines each operation of the domain bnn_itrd by standard operations, so that
+    every runtime can run it. metadata: entries for the file. The metadata of nodes is removed from `model`.
+    """
     import onnx
     import onnx_ir as ir
 
     for node in model.graph:
         node.metadata_props.clear()
         for output in node.outputs:
-            # onnxruntime infers the sizes behind standard operations, but not behind those of the format.
+            # onnxruntime infers the output shapes of standard operations, but not those of the domain bnn_itrd.
             if not output.is_graph_output() and node.domain != DOMAIN:
                 output.shape = output.type = None
     model.metadata_props.clear()
@@ -112,7 +117,10 @@ def to_proto(model: ir.Model, metadata: dict[str, str]) -> onnx.ModelProto:
 
 
 def _inputs(shape: tuple[int, ...], baked: Normalization | None) -> tuple[np.ndarray, Tensor]:
-    """Returns a few random images, as the file takes them and as the network takes them."""
+    """Returns a few random images twice: as the file takes them, and as the network takes them.
+
+    baked: the (mean, std) that the file applies itself to uint8 images, or None.
+    """
     if baked is None:
         images = random_images(CHECKED_IMAGES, shape)
         return images.numpy(), images
@@ -122,18 +130,26 @@ def _inputs(shape: tuple[int, ...], baked: Normalization | None) -> tuple[np.nda
 
 
 def _check_file(path: Path, source: np.ndarray, classes: Sequence[str] | None) -> None:
-    """Opens and runs the file. Raises ExportError where that fails, ValueError on another number of classes."""
+    """Opens a new file in onnxruntime and runs it on `source`.
+
+    Raises ExportError if that fails or a logit is not finite, ValueError if there are not as many logits as classes.
+    """
     logits = predict_file(session(path), source)
     if not np.isfinite(logits).all():
         raise ExportError("the network gives logits that are not finite: train it again; nothing was written")
     if classes is not None and logits.shape[-1] != len(classes):
-        raise ValueError(f"classes has {len(classes)} names, and the network gives {logits.shape[-1]} logits")
+        raise ValueError(
+            f"classes must have one name per logit, got {len(classes)} names for {logits.shape[-1]} logits"
+        )
 
 
 def _lower(
     graph: ir.Model, *, functions: bool, packed: bool, normalization: Normalization | None
 ) -> list[tuple[str, str]]:
-    """Rewrites the canonical graph as the file's; returns (path of the layer, name of the value) of each sign."""
+    """Rewrites the canonical graph for the file, in place; returns which tensors hold the binary layers' input signs.
+
+    The result has (layer's path, tensor's name) for each layer. The arguments are those of `to_onnx`.
+    """
     from bnn_itrd.export.passes.channels_last.binary import layer_signs
     from bnn_itrd.export.passes.lower_binary import lowered_signs
 
@@ -143,7 +159,7 @@ def _lower(
 
 
 def _with_chains(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns a copy in which binary layers in a row are chains."""
+    """Returns a copy of the model in which consecutive binary layers are joined to chains (see `passes.chains`)."""
     from bnn_itrd.export.passes.chains import chain
 
     copy = type(proto)()
@@ -165,18 +181,17 @@ def to_onnx(
     chains: bool = True,
     packed: bool = True,
 ) -> Path:
-    """Writes the network as one ONNX file (opset 18, IR 8) that a stock onnxruntime runs; returns its path.
+    """Writes the network as one ONNX file (opset 18, IR 8), which onnxruntime 1.20 or later runs; returns its path.
 
-    functions: binary layers are model-local functions, which the native library replaces (format.md), and with `chains`
-    those in a row are one function; False writes standard operations alone, for tools that do not know functions.
-    packed: without functions, a binary weight takes 1 bit and not 32; the results are the same bit for bit.
-    The input ``images`` is (batch, c, h, w), float32, normalised. With `bake_normalization` it is uint8, and the file
-    itself divides by 255 and applies `normalization` = (mean, std), one value per channel. The output is ``logits``
-    (batch, classes). metadata: entries besides classes, mean, std, input_shape, versions and a checksum, as JSON.
-    A temporary file is checked, a few images sign by sign against the network (see `replay`), and then takes its
-    place, so that an older file is replaced whole or not at all.
-    Raises ValueError on arguments that do not fit, FileNotFoundError without the folder, OSError where the file cannot
-    be written, ExportError on a network that cannot be exported.
+    input_shape: of one image, by default ``model.input_shape``. The input is normalised float32 (batch, c, h, w). With
+    `bake_normalization` it is uint8, and the file computes ``(images / 255 - mean) / std`` with `normalization` =
+    (mean, std), one value per channel. classes, normalization and metadata (further entries) are stored in the file.
+    functions: write a binary layer as an ONNX function, which the native library replaces by faster code
+    (docs/reference/format.md); chains: join consecutive layers to one function. functions=False writes standard
+    operations only, for tools that do not know functions; then packed=False stores a binary weight as a float.
+    A temporary file is compared with the network sign by sign on a few images and then replaces an older file.
+    Raises ValueError on arguments that do not fit, FileNotFoundError if the folder does not exist, OSError if the file
+    cannot be written, ExportError on a network that cannot be exported.
 
     >>> session(to_onnx(network, "plain.onnx", functions=False)).get_inputs()[0].shape
     ['batch', 3, 4, 4]
@@ -204,7 +219,8 @@ def to_onnx(
     signs = _lower(graph, functions=functions, packed=packed, normalization=baked)
     integers = quantized_values(graph)
     proto = to_proto(graph, texts(values))
-    # The replay compares every sign, and the signs inside a chain are not values of the graph.
+    # The comparison below needs the signs of every layer, and those inside a chain cannot be read, so it runs the model
+    # without chains.
     written_proto = _with_chains(proto) if functions and chains else proto
 
     source, images = _inputs(shape, baked)

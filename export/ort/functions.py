@@ -1,4 +1,7 @@
-"""Functions of standard ONNX, which a stock onnxruntime runs, for the operations of docs/reference/format.md."""
+"""ONNX functions that define the operations of docs/reference/format.md by standard operations.
+
+They are written into each file, so that an onnxruntime without the native library can run it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["function_bodies"]
 
-# Name of an operation -> the function that writes its body.
+# Name of an operation -> the Python function that returns its ONNX function as text.
 _FUNCTIONS = {
     **dict.fromkeys(SIGNS, sign_function),
     **dict.fromkeys(POOLINGS, pooling_function),
@@ -25,7 +28,11 @@ _FUNCTIONS = {
 
 
 def function_bodies(names: Iterable[str]) -> list[onnx.FunctionProto]:
-    """Returns the model-local functions of these operations. Raises ValueError on a name the format does not have."""
+    """Returns the ONNX functions that define operations of this package (domain bnn_itrd) by standard operations.
+
+    They are added to a model's ``functions``. names: of the operations, such as ``BinaryConv``. Raises ValueError on
+    an unknown name.
+    """
     import onnx.parser
 
     wanted = sorted(set(names))

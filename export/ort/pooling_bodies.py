@@ -1,4 +1,4 @@
-"""Function bodies of the poolings, in standard ONNX."""
+"""Text of the ONNX functions for poolings, written with standard operations."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ __all__ = ["pooling_function"]
 
 
 def _pooling_body(name: str) -> str:
-    """Returns the steps of a pooling: it reduces the rows of a window, then its columns.
+    """Returns the steps of a pooling in ONNX's text syntax: they reduce the rows of each window, then its columns.
 
-    Both are reductions of a middle axis, which onnxruntime does fast. It adds up to four numbers in their order, but
-    eight in an order that depends on the batch: so a mean of eight is two poolings (passes/channels_last/nhwc.py).
+    Each step reduces one axis in the middle of a reshaped tensor, which onnxruntime does fast. onnxruntime adds up to
+    four numbers in a fixed order, but eight in an order that depends on the batch size. So a mean over eight numbers is
+    written as two poolings (passes/channels_last/nhwc.py).
     """
     reduce = "ReduceMean" if name.startswith("Average") else "ReduceMax"
     body = f"""
@@ -50,6 +51,6 @@ def _pooling_body(name: str) -> str:
 
 
 def pooling_function(name: str) -> str:
-    """Returns the function of a pooling, in onnx's text form."""
+    """Returns the ONNX function for a pooling, such as ``AveragePool`` or ``MaxPoolPad``, in ONNX's text syntax."""
     more = ", zeros" if name.endswith("Pad") else ""
     return f"{name} <input_size, channels, kernel_shape{more}> (x) => (y) {{{_pooling_body(name)}}}"

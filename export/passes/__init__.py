@@ -1,8 +1,8 @@
-"""Passes, which rewrite a graph, and for each target the list that turns the canonical graph into that of its file.
+"""Passes, which are functions that rewrite a network's graph, and the list of passes for each kind of exported file.
 
-A pass changes the model in place and returns the number of changes. The target's writer and its checks apply the same
-list. A new pass is a file of its own and one line here. The modules import onnx-ir: code that must start fast imports
-this package inside a function.
+A pass changes the graph in place and returns the number of changes. Applied to the canonical graph in order, a list
+gives the graph that is written to the file. A new pass is a file in this folder and an entry in the lists below. The
+passes import onnx-ir, which is slow, so a program that must start fast imports this package inside a function.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _FOLDS: tuple[Pass, ...] = (
     clips.drop_clips,
 )
 
-# The operations of format.md. Chains are made later, of the ONNX model: the replay has to see every sign before that.
+# For files with the operations of docs/reference/format.md. Chains are made later, in the finished ONNX file, because
+# the check against the network must see every sign, and the signs inside a chain cannot be seen.
 ONNX: tuple[Pass, ...] = (
     *_FOLDS,
     prelu.merge_prelu,
@@ -44,15 +45,15 @@ ONNX: tuple[Pass, ...] = (
     prelu.split_prelu,
 )
 
-# Standard operations alone: UNPACKED stores a binary weight in 32 bits, PORTABLE in 1.
+# For files with standard ONNX operations only. UNPACKED stores a binary weight in 32 bits, PORTABLE in 1.
 UNPACKED: tuple[Pass, ...] = (*_FOLDS, lower_binary.lower_binary)
 PORTABLE: tuple[Pass, ...] = (*UNPACKED, pack_bits.pack_signs)
 
-# The graph that is translated to a .tflite file, node by node.
+# For .tflite files: each node of the resulting graph is then translated to operations of TFLite and LCE.
 LCE: tuple[Pass, ...] = _FOLDS
 
-# The graph that is written as QONNX, node by node, and that `check_fpga` checks: scale, BatchNorm and signs stay
-# separate nodes. The writing is not a pass: it stops at the first fault, and the check has to report all of them.
+# For QONNX files and for `check_fpga`: scale, BatchNorm and signs stay separate nodes. The translation to QONNX that
+# follows is not a pass because it stops at the first error, and `check_fpga` has to report all of them.
 QONNX: tuple[Pass, ...] = (
     batchnorm.fold_batchnorm_into_next,
     clips.drop_clips,
@@ -63,7 +64,7 @@ QONNX: tuple[Pass, ...] = (
 
 
 def apply(model: ir.Model, passes: Sequence[Pass]) -> ir.Model:
-    """Applies the passes to the model in their order, in place; returns the model."""
+    """Applies the passes to the graph one after the other, in place; returns the same `model`."""
     for step in passes:
         step(model)
     return model

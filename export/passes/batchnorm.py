@@ -1,4 +1,4 @@
-"""Passes that fold BatchNormalization into the layer in front of it or behind it."""
+"""Passes that fold a BatchNormalization into the constants of the layer before or after it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ __all__ = ["fold_batchnorm", "fold_batchnorm_into_next"]
 
 
 def _batchnorm_affine(node: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns (factor, shift), float64, per channel, of ``factor * x + shift``; None where they are computed."""
+    """Returns (factor, shift), float64, (channels,), with which a BatchNorm computes ``factor * x + shift``.
+
+    Returns None if its statistics are not constants.
+    """
     values = [constant(value) for value in node.inputs[1:]]
     if any(value is None for value in values) or attribute(node, "training_mode", 0):
         return None
@@ -32,13 +35,14 @@ def _batchnorm_affine(node: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _rank(value: ir.Value) -> int | None:
+    """Returns the number of a tensor's axes, or None if its shape is not known."""
     return None if value.shape is None else len(value.shape)
 
 
 def _fold_after(model: ir.Model, node: ir.Node, factor: np.ndarray, shift: np.ndarray) -> list[ir.Value | None] | None:
-    """Returns inputs with which a Conv, Gemm or binary node computes ``factor * y + shift`` in place of its output y.
+    """Returns new inputs for a Conv, Gemm or binary layer, so that it computes ``factor * y + shift`` instead of y.
 
-    Returns None where there are none.
+    Returns None for other nodes, and if the layer's weights are not constants.
     """
     if node.domain == DOMAIN and node.op_type in ("BinaryConv2d", "BinaryLinear"):
         if node.op_type == "BinaryLinear" and _rank(node.outputs[0]) != 2:
@@ -65,6 +69,7 @@ def _fold_after(model: ir.Model, node: ir.Node, factor: np.ndarray, shift: np.nd
 def _fold_after_binary(
     model: ir.Model, node: ir.Node, factor: np.ndarray, shift: np.ndarray
 ) -> list[ir.Value | None] | None:
+    """Returns new inputs for a binary layer, with which it computes ``factor * y + shift`` instead of y, or None."""
     scale, offset, bias = (optional_input(node, i) for i in (2, 3, 4))
     numbers = [constant(value) for value in (scale, offset, bias)]
     if numbers[0] is None:
@@ -82,10 +87,10 @@ def _fold_after_binary(
 
 
 def fold_batchnorm(model: ir.Model) -> int:
-    """Folds a BatchNormalization into the constants of the Conv, Gemm or binary layer right in front of it, in float64.
+    """Folds each BatchNormalization into the Conv, Gemm or binary layer whose output it normalises; returns how many.
 
-    It is folded only where it is the only reader of that layer. It is not moved across a MaxPool: with a negative
-    factor the largest value would become the smallest.
+    It is folded only if nothing else reads that output. The constants are computed in float64. A BatchNorm behind a
+    MaxPool is not folded, because with a negative factor the largest value would become the smallest.
     """
     count = 0
     for node in nodes_of(model, "BatchNormalization"):
@@ -105,7 +110,10 @@ def fold_batchnorm(model: ir.Model) -> int:
 
 
 def fold_batchnorm_into_next(model: ir.Model) -> int:
-    """Folds a BatchNormalization of (n, c) into the Gemm right behind it, in float64."""
+    """Folds each BatchNormalization into the Gemm that reads its output (n, c), in float64; returns how many.
+
+    It is folded only if the Gemm is the only node that reads this output.
+    """
     count = 0
     for node in nodes_of(model, "BatchNormalization"):
         affine = _batchnorm_affine(node)

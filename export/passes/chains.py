@@ -1,7 +1,8 @@
-"""Chains: operations of the domain bnn_itrd in a row become one function, which the native library runs image by image.
+"""A pass that joins consecutive binary layers, and the operations between them, to one ONNX function, called a chain.
 
-The function's body holds the operations themselves; the native operator reads the same steps from the attribute
-`program` (docs/reference/format.md). An image's values then stay in the cache, and each thread takes whole images.
+The native library runs a chain image by image, which is faster: an image's values stay in the processor's cache, and
+each thread takes whole images. The native operator reads its steps from the attribute `program`
+(docs/reference/format.md). Other runtimes run the function's body, which holds the original operations.
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ if TYPE_CHECKING:
 
 __all__ = ["CHAINS", "chain"]
 
-# The native library registers so many names Chain0, Chain1, ... and ChainSign0, ...; a file uses a name once.
+# The largest number of chains in a file: the native library knows the names Chain0 to Chain15 and ChainSign0 to
+# ChainSign15, and each chain of a file needs a number of its own.
 CHAINS = 16
 
 
 def _read(nodes: Sequence[onnx.NodeProto]) -> list[Operation]:
-    """Returns the nodes in the form that a reader of the file has, which computes the attributes again from it."""
+    """Returns the nodes as objects of the class `Operation`, as if they had been read from a file."""
     return [read_operation(node.SerializeToString()) for node in nodes]
 
 
 def _length(nodes: Sequence[onnx.NodeProto], wanted: set[str]) -> int:
-    """Returns how many of these nodes, from the first on, can be one chain at most; 0 where not even two can.
+    """Returns the largest number of nodes, counted from the first, that can form one chain; 0 if two cannot.
 
-    Only the last operation of a chain may be read outside it, and it must return floats. wanted: names of the graph's
-    outputs and of the values that operations behind these nodes read.
+    A chain needs a binary convolution. Only the output of its last operation may be used outside the chain, and that
+    output must be floats. wanted: names of all tensors that are used behind these nodes, by operations or as outputs.
     """
     best = 0
     for end in range(2, len(nodes) + 1):
@@ -46,12 +48,17 @@ def _length(nodes: Sequence[onnx.NodeProto], wanted: set[str]) -> int:
 def _as_one(
     nodes: Sequence[onnx.NodeProto], constants: set[str], outputs: Mapping[str, int], number: int
 ) -> tuple[onnx.NodeProto, onnx.FunctionProto]:
-    """Returns these operations as (node, function). outputs: number of output channels by the name of the weights."""
+    """Returns the chain of these operations, as the node that calls it and the function with its body.
+
+    constants: names of the graph's constant tensors; outputs: name of a weight -> number of its output channels;
+    number: the chain's number, which becomes part of its name.
+    """
     from onnx import helper
 
     made = {name for node in nodes for name in node.output}
     values = list(dict.fromkeys(i for node in nodes for i in node.input if i not in made | constants))
-    # A constant that two operations share becomes two inputs: the constants of one operation must follow each other.
+    # A constant that two operations share becomes two inputs of the chain, because the native operator expects the
+    # constants of each operation next to each other.
     inner: list[onnx.NodeProto] = []
     actual = dict(zip(values, values, strict=True))
     for step, node in enumerate(nodes):
@@ -74,7 +81,11 @@ def _as_one(
 
 
 def chain(proto: onnx.ModelProto) -> int:
-    """Puts neighbouring operations of the domain bnn_itrd into functions `Chain0`, ..., in place; returns how many."""
+    """Joins consecutive operations of the ONNX domain bnn_itrd to functions, in place; returns how many functions.
+
+    A function is called ``Chain0``, ``Chain1``, ..., or ``ChainSign0``, ... if it also returns signs. The native
+    library runs it faster than the separate operations.
+    """
     import onnx
 
     graph = proto.graph
@@ -88,7 +99,7 @@ def chain(proto: onnx.ModelProto) -> int:
         wanted = {output.name for output in graph.output}.union(*(node.input for node in nodes[end:]))
         count = _length(nodes[at:end], wanted) if made < CHAINS else 0
         sizes = value_sizes(_read(nodes[at : at + count]), outputs)
-        # The size of a sign's input follows from the sign's readers; without readers it is not known.
+        # The native operator needs the size of a sign's input, which is known only from the operations that read it.
         if not count or any(node.op_type in SIGNS and node.input[0] not in sizes for node in nodes[at : at + count]):
             result.append(nodes[at])
             at += 1

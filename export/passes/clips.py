@@ -1,4 +1,4 @@
-"""A pass that removes clips (hardtanh) that do not change a sign."""
+"""A pass that removes each Clip (hardtanh) that cannot change the result because only signs read its output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ __all__ = ["drop_clips"]
 
 
 def drop_clips(model: ir.Model) -> int:
-    """Removes a Clip (hardtanh) that only signs read, because ``sign(clip(x, a, b)) = sign(x)`` for a < 0 <= b."""
+    """Removes each Clip (hardtanh) whose output is read by Sign nodes only; returns how many.
+
+    The result is the same because ``sign(clip(x, a, b)) = sign(x)`` for a < 0 <= b; other bounds are left alone.
+    """
     count = 0
     for node in nodes_of(model, "Clip"):
         x, y = node.inputs[0], node.outputs[0]

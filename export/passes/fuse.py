@@ -1,4 +1,4 @@
-"""Fusion: the operations behind a convolution (residual, hardtanh or RPReLU, sign) become part of it."""
+"""A pass that fuses the operations behind a convolution into it: residual addition, hardtanh or RPReLU, and sign."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["fuse"]
 
 
 def _convolutions(model: ir.Model) -> list[ir.Node]:
-    """Returns the convolutions of the domain bnn_itrd, binary ones and float ones."""
+    """Returns the graph's convolutions, binary and float, that are operations of the ONNX domain bnn_itrd."""
     return [node for node in model.graph if node.domain == DOMAIN and "Conv" in node.op_type]
 
 
@@ -39,7 +39,7 @@ def _outputs(node: ir.Node) -> int:
 
 
 def _per_channel(value: ir.Value | None, channels: int) -> np.ndarray | None:
-    """Returns a float32 constant that is added to (n, h, w, c) per channel, as (c,); None for any other value."""
+    """Returns a float32 constant, one number or one per channel of (n, h, w, c), as (c,); None for other tensors."""
     array = constant(value)
     if array is None or array.dtype != np.float32 or (array.size > 1 and array.shape[-1:] != (channels,)):
         return None
@@ -47,7 +47,7 @@ def _per_channel(value: ir.Value | None, channels: int) -> np.ndarray | None:
 
 
 def _added(node: ir.Node | None, x: ir.Value, channels: int) -> np.ndarray | None:
-    """Returns the constant per channel, (c,), that a node adds to x; None where it does something else."""
+    """Returns the constants (c,) that a node adds to the channels of x; None if the node is no such addition."""
     if node is None or node.op_type != "Add" or node.domain:
         return None
     return _per_channel(node.inputs[1] if node.inputs[0] is x else node.inputs[0], channels)
@@ -63,7 +63,10 @@ def _replacement(
     more: dict[str, Any] | None = None,
     outputs: int = 1,
 ) -> ir.Node:
-    """Inserts the convolution as another operation in front of `before`; the caller replaces its output."""
+    """Adds a copy of the convolution `node`, with another operation name, in front of the node `before`; returns it.
+
+    more: further attributes; inputs: of the copy, by default those of `node`; outputs: number of its outputs.
+    """
     attributes = {name: a.value for name, a in node.attributes.items()} | (more or {})
     new = ir.node(
         op_type,
@@ -83,19 +86,20 @@ def _copy_type(new: ir.Value, old: ir.Value) -> None:
 
 
 def _is_bent(node: ir.Node) -> bool:
-    """Whether the convolution's floats have gone through a hardtanh or an RPReLU."""
+    """Returns whether a hardtanh or an RPReLU is already fused into the convolution."""
     return "Clip" in node.op_type or "RPReLU" in node.op_type
 
 
 def _fuse_shift(model: ir.Model) -> int:
-    """Replaces Add of a constant b per channel -> Sign by RSign with level -b, exactly: x + b is 0 only at x = -b."""
+    """Replaces each ``sign(x + b)``, with a constant b per channel, by RSign: x >= -b; returns how many."""
+    # Both give the same signs, because the rounded x + b is 0 only for x = -b.
     count = 0
     for node in [n for n in model.graph if n.domain == DOMAIN and n.op_type == "Sign"]:
         shifted = node.inputs[0]
         add = None if shifted is None else shifted.producer()
         if add is None or add.op_type != "Add" or add.domain or shifted is None or shifted.shape is None:
             continue
-        # A sum that other nodes read too is computed in any case, and may be the end of an RPReLU.
+        # If other nodes read x + b too, it is computed anyway, and it may be the last addition of an RPReLU.
         if shifted.is_graph_output() or not all(_is_sign(use.node) for use in shifted.uses()):
             continue
         for x, other in (add.inputs, reversed(add.inputs)):
@@ -118,7 +122,7 @@ def _fuse_shift(model: ir.Model) -> int:
 
 
 def _fuse_add(model: ir.Model, node: ir.Node) -> ir.Node | None:
-    """Fuses BinaryConv -> Add of a value of the same shape."""
+    """Returns a binary convolution that includes the residual addition behind it; None if there is no such Add."""
     y = node.outputs[0]
     add = only_consumer(y)
     if (
@@ -142,7 +146,7 @@ def _fuse_add(model: ir.Model, node: ir.Node) -> ir.Node | None:
 
 
 def _fuse_clip(model: ir.Model, node: ir.Node) -> ir.Node | None:
-    """Fuses a convolution[Add] -> Clip with constant bounds."""
+    """Returns a convolution that includes the Clip (hardtanh) behind it; None if there is no Clip with fixed bounds."""
     clip = only_consumer(node.outputs[0])
     if clip is None or clip.op_type != "Clip" or clip.domain or _is_bent(node):
         return None
@@ -159,7 +163,7 @@ def _fuse_clip(model: ir.Model, node: ir.Node) -> ir.Node | None:
 
 
 def _fuse_rprelu(model: ir.Model, node: ir.Node) -> ir.Node | None:
-    """Fuses a convolution[Add] [-> Add of a constant] -> PRelu [-> Add of a constant]."""
+    """Returns a convolution that includes the RPReLU behind it, a PRelu with or without constant shifts, or None."""
     channels, x = _outputs(node), node.outputs[0]
     if _is_bent(node):
         return None
@@ -191,7 +195,11 @@ def _fuse_rprelu(model: ir.Model, node: ir.Node) -> ir.Node | None:
 
 
 def _fuse_sign(model: ir.Model, node: ir.Node) -> ir.Node | None:
-    """Fuses the Sign of a result: into a threshold on the sum where only the Sign reads it, else as a second output."""
+    """Returns a convolution that includes the sign of its result; None if no Sign reads the result.
+
+    If only the Sign reads it, a binary convolution compares its sum with a threshold and returns signs (`_threshold`).
+    Otherwise the signs are a second output.
+    """
     y = node.outputs[0]
     readers = [use.node for use in y.uses()]
     signs = [reader for reader in readers if _is_sign(reader)]
@@ -203,10 +211,10 @@ def _fuse_sign(model: ir.Model, node: ir.Node) -> ir.Node | None:
     if new is not None:
         made = new.outputs[0]
     else:
-        # The operation has one level; signs with another level stay nodes of their own.
+        # The fused operation has one level (the number that RSign compares with), so other levels are not fused.
         signs = [each for each in signs if list(each.inputs[1:]) == list(sign.inputs[1:])]
         inputs = [*node.inputs, *sign.inputs[1:]]
-        # At the place of the convolution itself: readers of its float output may stand in front of the sign.
+        # The new node takes the convolution's position, because readers of the floats may stand in front of the sign.
         new = _replacement(model, node, node, f"{node.op_type}{sign.op_type}", inputs=inputs, outputs=2)
         _copy_type(new.outputs[0], y)
         replace_value(model, y, new.outputs[0])
@@ -218,7 +226,10 @@ def _fuse_sign(model: ir.Model, node: ir.Node) -> ir.Node | None:
 
 
 def _threshold(model: ir.Model, node: ir.Node, sign: ir.Node) -> ir.Node | None:
-    """Replaces a convolution and its sign by a comparison of its sum; None where one comparison is not enough."""
+    """Returns a node that computes a binary convolution's signs by comparing its integer sum with a threshold.
+
+    Returns None if one comparison is not enough: with a residual addition, or an RPReLU with a negative slope.
+    """
     if "Add" in node.op_type:
         return None
     packed, scale, bias, *bends = (constant(value) for value in node.inputs[1:])
@@ -227,7 +238,7 @@ def _threshold(model: ir.Model, node: ir.Node, sign: ir.Node) -> ir.Node | None:
     low, high = attribute(node, "low", -np.inf), attribute(node, "high", np.inf)
     before, slope, after = bends or (None, None, None)
     if slope is not None and (slope < 0).any():
-        return None  # the function falls and rises: two thresholds
+        return None  # The function falls and then rises, so it would need two thresholds.
 
     def positive(y: np.ndarray) -> np.ndarray:
         if "Clip" in node.op_type:
@@ -250,13 +261,13 @@ def _threshold(model: ir.Model, node: ir.Node, sign: ir.Node) -> ir.Node | None:
 
 
 def _negated(packed: np.ndarray, flip: np.ndarray, channels: int) -> np.ndarray:
-    """Returns the packed weights with the output channels of `flip` negated; unused bits stay 0."""
+    """Returns packed weights (kh, kw, bytes, o) with the output channels in flip (o,) negated; unused bits stay 0."""
     used = np.packbits(np.arange(8 * packed.shape[2]) < channels, bitorder="little")
     return np.where(flip, ~packed & used[:, None], packed)
 
 
 def _fuse_zeros(model: ir.Model) -> int:
-    """Fuses a pooling -> Pad with channels of zeros, which is the shortcut between two stages of a ResNet."""
+    """Fuses each Pad that adds channels of zeros (a ResNet shortcut) into the pooling before; returns how many."""
     count = 0
     for node in [n for n in model.graph if n.domain == DOMAIN and n.op_type in ("AveragePool", "MaxPool")]:
         pad = only_consumer(node.outputs[0])
@@ -277,9 +288,9 @@ def _fuse_zeros(model: ir.Model) -> int:
 
 
 def fuse(model: ir.Model) -> int:
-    """Fuses the operations behind a convolution (residual, hardtanh, RPReLU, signs) or a pooling (channels of zeros).
+    """Fuses operations into the convolution or pooling before them, in place; returns the number of fused operations.
 
-    Returns the number of fused operations.
+    A convolution takes up a residual addition, a hardtanh or RPReLU, and a sign; a pooling takes up channels of zeros.
     """
     count = _fuse_zeros(model) + _fuse_shift(model)
     for step in (_fuse_add, _fuse_clip, _fuse_rprelu, _fuse_sign):

@@ -1,4 +1,4 @@
-"""A pass that writes the mean over whole images as GlobalAveragePool."""
+"""A pass that replaces the mean over height and width by the operation GlobalAveragePool, which FINN reads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ __all__ = ["write_global_pooling"]
 
 
 def write_global_pooling(model: ir.Model) -> int:
-    """Replaces ReduceMean over height and width by GlobalAveragePool, and a Flatten where it drops these axes."""
+    """Replaces each ReduceMean over height and width of (n, c, h, w) by GlobalAveragePool; returns how many.
+
+    A Flatten follows if the ReduceMean removes the two axes.
+    """
     count = 0
     for node in nodes_of(model, "ReduceMean"):
         axes, x = constant(optional_input(node, 1)), node.inputs[0]

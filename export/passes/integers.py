@@ -1,4 +1,4 @@
-"""A pass that writes integer quantisers in standard ONNX: Div, Clip, Round and Mul, or the quantised weight itself."""
+"""A pass that replaces integer quantisers by standard ONNX operations, and weights by their quantised values."""
 
 from __future__ import annotations
 
@@ -21,17 +21,23 @@ from bnn_itrd.quant import integer_range
 
 __all__ = ["lower_quantizers", "quantized_values", "quantizer_constants"]
 
-# Metadata key, at the node whose output is an integer activation, of the quantiser's path.
+# Metadata key of a node whose output is an activation that was rounded to integers; its entry is the quantiser's path.
 _QUANTIZER = "quantizer_of"
-# Ending of that node's name; a node that replaces it in the layout NHWC has another name.
+# Ending of that node's name. A node that replaces it in the layout (n, h, w, c) has no such ending.
 _FIRST = ".nchw"
 
 
 def quantizer_constants(node: ir.Node) -> tuple[float, int, int]:
-    """Returns (scale, lowest, highest integer) of a Quant node. Raises ExportError where its scale is computed."""
+    """Returns (scale, lowest integer, highest integer) of a Quant node, which rounds to multiples of its scale.
+
+    Raises ExportError if the scale is not a constant number.
+    """
     scale = constant(node.inputs[1])
     if scale is None or scale.size != 1:
-        raise ExportError(f"{attribute(node, 'path', node.name)}: the scale of its integers must be one constant")
+        raise ExportError(
+            f"{attribute(node, 'path', node.name)}: the scale of its integers must be one constant, the same for all "
+            "images and channels"
+        )
     return (
         float(scale.reshape(())),
         *integer_range(attribute(node, "bits", 8), narrow=bool(attribute(node, "narrow", 0))),
@@ -39,6 +45,7 @@ def quantizer_constants(node: ir.Node) -> tuple[float, int, int]:
 
 
 def _lower(model: ir.Model, node: ir.Node) -> ir.Value:
+    """Adds the standard operations, or the quantised weight, that stand for a Quant node; returns their result."""
     scale, low, high = quantizer_constants(node)
     weight = constant(node.inputs[0])
     if weight is not None:
@@ -57,7 +64,10 @@ def _lower(model: ir.Model, node: ir.Node) -> ir.Value:
 
 
 def lower_quantizers(model: ir.Model) -> int:
-    """Replaces Quant nodes by Div, Clip, Round (ties to even) and Mul; those of weights by the quantised weights."""
+    """Replaces each Quant node by the operations Div, Clip, Round (ties to even) and Mul; returns how many.
+
+    A Quant of a constant weight is computed at once and replaced by the quantised weight.
+    """
     nodes = nodes_of(model, "Quant", DOMAIN)
     for node in nodes:
         replace_value(model, node.outputs[0], _lower(model, node))
@@ -66,7 +76,11 @@ def lower_quantizers(model: ir.Model) -> int:
 
 
 def quantized_values(model: ir.Model) -> list[tuple[str, str, bool]]:
-    """Returns (path of the quantiser, name of the value, whether it is (n, h, w, c)) of each integer activation."""
+    """Returns a tuple for each activation that was rounded to integers, in a graph after `lower_quantizers`.
+
+    Its entries are the quantiser's path, the name of the quantised tensor, and whether that tensor is (n, h, w, c)
+    instead of (n, c, h, w).
+    """
     return [
         (
             node.metadata_props[_QUANTIZER],

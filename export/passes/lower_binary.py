@@ -1,4 +1,4 @@
-"""A pass that writes the binary nodes of the canonical graph in standard ONNX, with exact sums."""
+"""A pass that replaces the binary layers of the canonical graph by standard ONNX operations with exact sums."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from bnn_itrd.export.runtime.format import DOMAIN
 
 __all__ = ["lower_binary", "lowered_signs"]
 
-# Metadata key, at the node whose output are a layer's input signs, of that layer's path.
+# Metadata key of a node whose output is a binary layer's input, the signs; its entry is the layer's path.
 _SIGN_OF = "sign_of"
 
 
 def _lower_sign(model: ir.Model, node: ir.Node) -> ir.Value:
-    # ONNX's own Sign is 0 at 0.
+    """Adds standard operations that compute a Sign node, ``x >= 0 ? +1 : -1``; returns their result."""
+    # ONNX has a Sign too, but its result for 0 is 0.
     positive = insert(model, node, "GreaterOrEqual", [node.inputs[0], add_scalar(model, "zero", 0.0)])
     signs = [add_scalar(model, "plus_one", 1.0), add_scalar(model, "minus_one", -1.0)]
     y = insert(model, node, "Where", [positive, *signs])
@@ -37,7 +38,10 @@ def _lower_sign(model: ir.Model, node: ir.Node) -> ir.Value:
 
 
 def _convolution(model: ir.Model, node: ir.Node) -> tuple[ir.Value | None, dict[str, object]]:
-    """Returns the convolution's input, padded with +-1 where the layer pads with that, and its attributes."""
+    """Returns (input, attributes) for the Conv that replaces a binary convolution.
+
+    If the layer pads with +1 or -1, a Pad node is added, because a Conv can only pad with 0.
+    """
     x = node.inputs[0]
     pads = [int(size) for size in attribute(node, "pads", (0, 0, 0, 0))]
     padding_value = attribute(node, "padding_value", 0)
@@ -57,9 +61,13 @@ def _convolution(model: ir.Model, node: ir.Node) -> tuple[ir.Value | None, dict[
 
 
 def _lower_layer(model: ir.Model, node: ir.Node) -> ir.Value:
+    """Adds standard operations that compute a BinaryConv2d or BinaryLinear; returns their result."""
     signs, scale, offset, bias = (constant(optional_input(node, i)) for i in range(1, 5))
     if signs is None or scale is None:
-        raise ExportError(f"{attribute(node, 'path', node.name)}: its signs and its scale must be constants")
+        raise ExportError(
+            f"{attribute(node, 'path', node.name)}: the binary weights and the scale must be constants, not computed "
+            "from the images"
+        )
     signs = signs.astype(np.float32)
     is_conv = node.op_type == "BinaryConv2d"
     x, attributes = _convolution(model, node) if is_conv else (node.inputs[0], {})
@@ -79,7 +87,8 @@ def _lower_layer(model: ir.Model, node: ir.Node) -> ir.Value:
     # weights, where every term of the sum would be rounded.
     y = insert(model, node, "Mul", [per_channel("scale", scale), product("signs", signs)])
     if offset is not None:
-        # The sum of a window's inputs. With one group it is the same for all output channels and is computed once.
+        # The offset multiplies the sum of the inputs in each window. Without groups this sum is the same for all
+        # output channels, so it is computed for one.
         ones = np.ones_like(signs if attribute(node, "group", 1) > 1 else signs[:1])
         window = insert(model, node, "Mul", [per_channel("offset", offset), product("ones", ones)])
         y = insert(model, node, "Add", [y, window])
@@ -89,10 +98,11 @@ def _lower_layer(model: ir.Model, node: ir.Node) -> ir.Value:
 
 
 def lower_binary(model: ir.Model) -> int:
-    """Replaces binary nodes by GreaterOrEqual, Where, and [Pad,] Conv or MatMul, Round, Mul[, Add]; returns how many.
+    """Replaces the binary layers and their signs by standard ONNX operations; returns the number of replaced nodes.
 
-    For a layer with an offset, offset times the sum of the window's inputs is added: Conv or MatMul, Round, Mul, Add.
-    Raises ExportError where a layer's signs or scale are computed in the graph.
+    A sign becomes GreaterOrEqual and Where; a layer becomes [Pad,] Conv or MatMul, Round, Mul and [Add for the bias]. A
+    layer with an offset gets a second Conv or MatMul, which sums the inputs of each window; offset times this sum is
+    added. Raises ExportError if a layer's binary weights or scale are not constants.
     """
     count = 0
     for node in list(model.graph):
@@ -105,7 +115,10 @@ def lower_binary(model: ir.Model) -> int:
 
 
 def lowered_signs(model: ir.Model) -> list[tuple[str, str]]:
-    """Returns (path of the layer, name of the value) of each sign in a graph after `lower_binary`, in order."""
+    """Returns (layer's path, name of the tensor) for each binary layer's input signs, in a graph after `lower_binary`.
+
+    The order is that of the graph.
+    """
     return [
         (node.metadata_props[_SIGN_OF], node.outputs[0].name or "")
         for node in model.graph

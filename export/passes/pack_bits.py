@@ -1,4 +1,4 @@
-"""A pass that stores weights of +-1 as one bit each; standard operations in the graph unpack them."""
+"""A pass that stores weights of +1 and -1 with one bit each; standard ONNX operations in the graph unpack them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from bnn_itrd.export.graph import (
 
 __all__ = ["pack_signs", "packed_bits"]
 
-# With fewer elements the nodes that unpack a weight take more bytes than packing saves.
+# Weights with fewer elements are not packed, because the nodes that unpack them would take more bytes than are saved.
 _SMALLEST = 512
-# Name of the initializer whose row b holds the eight signs of byte b, highest bit first.
+# Name of the constant table (256, 8) whose row b holds the eight signs that byte b stands for, highest bit first.
 _TABLE = "signs_of_a_byte"
 
 
 def _unpack(model: ir.Model, before: ir.Node, name: str, array: np.ndarray) -> ir.Value:
+    """Adds a weight of +1 and -1 as packed bits, and the nodes that unpack it; returns the unpacked weight."""
     table = model.graph.initializers.get(_TABLE)
     if table is None:
         bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
@@ -43,12 +44,12 @@ def _unpack(model: ir.Model, before: ir.Node, name: str, array: np.ndarray) -> i
 
 
 def pack_signs(model: ir.Model) -> int:
-    """Stores the weights of +-1 of Conv and MatMul as one bit each, with operations that unpack them; returns how many.
+    """Stores the weights of Conv and MatMul that are all +1 or -1 with one bit each; returns the number of weights.
 
-    Gather selects a row of a table for each byte: Cast, Gather, Cast, [Reshape, Slice], Reshape. Bit k from the left of
-    byte b is element 8 b + k in C order; 1 stands for +1. A table is used because runtimes differ in arithmetic on
-    bytes: OpenVINO saturates a left shift, which onnxruntime wraps, and divides for a right shift. onnxruntime unpacks
-    once, when it makes the session, and its results are those of float weights, bit for bit.
+    The added operations Cast, Gather, Cast, [Reshape, Slice], Reshape unpack them: Gather looks up each byte in a table
+    of its eight signs. Bit k from the left of byte b is element 8 b + k in C order; 1 stands for +1. A table is used
+    because runtimes disagree about shifts of bytes: OpenVINO saturates a left shift and onnxruntime wraps it.
+    onnxruntime unpacks once, when it loads the file, and then computes exactly what it computes with float weights.
     """
     count = 0
     for name, value in list(model.graph.initializers.items()):
@@ -68,7 +69,7 @@ def pack_signs(model: ir.Model) -> int:
 
 
 def packed_bits(model: ir.Model) -> int:
-    """Returns how many bits the packed weights take in the file, in whole bytes per tensor."""
+    """Returns the number of bits that the packed weights take in the file; each weight takes whole bytes."""
     bits = 0
     for node in nodes_of(model, "Gather"):
         table, rows = node.inputs

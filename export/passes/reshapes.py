@@ -1,4 +1,4 @@
-"""Passes that move quantisers in front of reshapes, and write flattening reshapes as Flatten."""
+"""Passes for FINN that move quantisers in front of reshapes and replace a flattening Reshape by Flatten."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ __all__ = ["quantise_before_reshapes", "write_flattenings"]
 
 
 def quantise_before_reshapes(model: ir.Model) -> int:
-    """Moves the Quant of a reshaped map in front of the reshape; returns how many.
+    """Changes Reshape -> Quant to Quant -> Reshape, where nothing else reads the Reshape; returns how many.
 
-    The integers are the same, and the quantiser then needs thresholds per channel of the map, not per pixel.
+    The result is the same. In FINN a quantiser becomes thresholds for each channel: in front of the Reshape these are
+    the channels of (n, c, h, w), and behind it every pixel would need thresholds of its own.
     """
     count = 0
     for node in nodes_of(model, "Quant", DOMAIN):
@@ -47,7 +48,7 @@ def quantise_before_reshapes(model: ir.Model) -> int:
 
 
 def write_flattenings(model: ir.Model) -> int:
-    """Replaces a Reshape of (n, ...) to (n, product of the rest) by Flatten; returns how many."""
+    """Replaces each Reshape that flattens (n, ...) to two axes (n, features) by Flatten; returns how many."""
     count = 0
     for node in nodes_of(model, "Reshape"):
         shape, x = constant(optional_input(node, 1)), node.inputs[0]

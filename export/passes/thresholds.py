@@ -1,6 +1,7 @@
-"""Thresholds: scale, bias and sign of an integer sum become one integer comparison per channel.
+"""Functions that prepare a binary layer's constants for the file.
 
-`pack_weights` stores binary weights as bits.
+`fold_into_threshold` turns scale, bias and sign into one integer comparison per channel; `pack_weights` stores the
+binary weights with one bit each.
 """
 
 from __future__ import annotations
@@ -12,17 +13,22 @@ from einops import rearrange
 
 __all__ = ["NEVER", "fold_into_threshold", "pack_weights"]
 
-# A sum that no window reaches: the threshold of a channel whose sign is always -1, and negated of one always +1.
+# A number larger than any sum: it is the threshold of a channel whose sign is always -1, and -NEVER is that of a
+# channel whose sign is always +1.
 NEVER = 2**30
 
 
 def pack_weights(signs: np.ndarray) -> np.ndarray:
-    """Packs signs (o, i, kh, kw) to uint8 (kh, kw, ceil(i / 8), o): channel k is bit k % 8 of byte k // 8, 1 for +1."""
+    """Returns binary weights (o, i, kh, kw) packed to one bit each, as uint8 (kh, kw, ceil(i / 8), o).
+
+    Input channel k is bit k % 8, counted from the lowest, of byte k // 8; a bit of 1 stands for +1.
+    """
     bits = rearrange(signs > 0, "o i kh kw -> kh kw i o")
     return np.ascontiguousarray(np.packbits(bits, axis=2, bitorder="little"))
 
 
 def _from_zero(y: np.ndarray) -> np.ndarray:
+    """Returns a bool array that is True where y >= 0, because the sign is +1 there."""
     return y >= 0
 
 
@@ -32,13 +38,13 @@ def fold_into_threshold(
     largest: int,
     positive: Callable[[np.ndarray], np.ndarray] = _from_zero,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Folds ``positive(acc * scale + bias)`` into ``s * acc >= threshold``, where s is -1 at `flip` and else +1.
+    """Returns (threshold int32 (o,), flip bool (o,)) with which the sign of a layer's output is an integer comparison.
 
-    Returns (threshold int32 (o,), flip bool (o,)). scale, bias: float32 (o,), finite; largest: maximum of |acc|;
-    positive: whether the sign of a float32 (o,) is +1, a rule that holds for all larger numbers once it holds for one.
-    flip: where the scale is negative. The result is exact for every whole acc, ties included: the expression, computed
-    in float32 with its two roundings, never falls as s * acc grows, so bisection on the expression itself finds the
-    first sum for which it holds.
+    For the integer sum acc of a channel, ``positive(acc * scale + bias)`` equals ``acc >= threshold``, or
+    ``-acc >= threshold`` where `flip` is True, which is where the scale is negative. The caller negates the weights of
+    those channels. scale, bias: float32 (o,), finite; largest: the largest possible |acc|; positive: takes outputs
+    (o,) and returns where their sign is +1, and must stay True for larger outputs. The result is exact for every
+    integer acc, because bisection evaluates the expression itself in float32, with its rounding.
     """
     flip = scale < 0
     size = np.abs(scale).astype(np.float32)

@@ -1,4 +1,7 @@
-"""External runtimes, each in a virtual environment of its own: `setup` makes it, `find` finds it, `call` runs in it."""
+"""Programs that run exported files, each in a separate virtual environment because their requirements may conflict.
+
+`setup` makes such an environment, `find` returns its interpreter, and `call` runs a script in it.
+"""
 
 from bnn_itrd.export.runtimes.environments import RUNTIMES, Runtime, call, find, folder, setup
 

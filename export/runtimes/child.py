@@ -1,7 +1,7 @@
-"""A program that runs in an external runtime's Python: ``child.py SCRIPT FOLDER`` calls the script's main.
+"""A program that `environments.call` starts in another environment's Python: ``child.py SCRIPT FOLDER``.
 
-FOLDER holds arrays.npz and arguments.json; the program writes results.npz and results.json there (see
-`environments.call`). It needs NumPy only.
+It calls the function ``main`` of SCRIPT with the contents of arrays.npz and arguments.json in FOLDER, and writes what
+it returns to results.npz and results.json there. It imports NumPy only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["run_script"]
 
 
 def run_script(script: str, folder: Path) -> None:
-    """Calls ``main(arrays, arguments) -> (arrays, results)`` of the script on the files in the folder."""
+    """Calls a script's ``main(arrays, arguments) -> (arrays, results)``; reads and writes the files in `folder`."""
     with np.load(folder / "arrays.npz", allow_pickle=False) as loaded:
         arrays = {key: loaded[key] for key in loaded.files}
     arguments = json.loads((folder / "arguments.json").read_text())

@@ -1,4 +1,4 @@
-"""External runtimes in virtual environments of their own, which are made on request and called as a subprocess."""
+"""Virtual environments for the programs that run exported files; `setup` makes one, `call` runs a script in one."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from bnn_itrd.export.runtimes.ownership import check_ownership
 __all__ = ["RUNTIMES", "Runtime", "call", "find", "folder", "setup"]
 
 _CHILD = Path(__file__).with_name("child.py")
-# The lines of pip's output that are shown as progress; all are kept for the message of a failure.
+# Lines of pip's output that begin so are shown as progress; if pip fails, its errors are shown too.
 _PROGRESS = ("Collecting", "Downloading", "Installing", "Successfully")
-# Files are made with this umask, whatever the user's is: `check_ownership` refuses files that others may write.
+# Files are made with this umask instead of the user's, because `check_ownership` refuses files that others may write.
 _UMASK = 0o022
 _UNREACHABLE = ("name resolution", "NewConnectionError", "Failed to establish", "timed out", "ProxyError", "SSLError")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """An external runtime, which runs one kind of file.
+    """A program that runs one kind of exported file, with what its virtual environment needs.
 
-    requirements: for pip; bare: requirements that are installed without their dependencies; probe: Python code that
-    fails where the environment cannot be used; option: the command line's option for an existing interpreter.
+    requirements: packages for pip; bare: packages that pip installs without their dependencies; probe: Python code that
+    raises an error in an environment that cannot be used; option: the command-line option that names an interpreter.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Runtime:
         return ", ".join((*self.bare, *self.requirements))
 
 
-# The interpreter's library is loaded by its path because importing the package would import TensorFlow.
+# LCE's library is loaded by its path because importing its package would import TensorFlow.
 _LCE_PROBE = """
 import importlib.util, pathlib, numpy
 if int(numpy.__version__.split(".")[0]) >= 2:
@@ -82,15 +82,15 @@ RUNTIMES = {
 
 def _runtime(name: str) -> Runtime:
     if name not in RUNTIMES:
-        raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {name!r}")
+        raise ValueError(f"the runtime must be one of {', '.join(RUNTIMES)}, got {name!r}")
     return RUNTIMES[name]
 
 
 def folder(name: str) -> Path:
-    """Returns the folder of the runtime's environment, made or not: $XDG_CACHE_HOME (~/.cache) / bnn_itrd / NAME-HASH.
+    """Returns the folder for a runtime's environment, which need not exist: bnn_itrd/NAME-HASH in the user's cache.
 
-    The hash depends on the requirements, the Python version and the machine, so a change of one makes a new
-    environment. Raises ValueError on an unknown name.
+    The cache is $XDG_CACHE_HOME, by default ~/.cache. The hash depends on the requirements, the Python version and the
+    machine, so a change of one of them leads to a new environment. Raises ValueError on an unknown name.
 
     >>> folder("lce").name.startswith("lce-")
     True
@@ -113,7 +113,7 @@ def _last_lines(text: str, count: int = 6) -> str:
 
 
 def _died(code: int) -> str:
-    """Returns how a process ended, from its return code."""
+    """Returns words for an error message that say how a process ended, from its return code."""
     if code >= 0:
         return f"ended with status {code}"
     try:
@@ -127,9 +127,9 @@ def _way_out(runtime: Runtime) -> str:
 
 
 def _check(runtime: Runtime, python: Path) -> None:
-    """Raises ExportError, with the reason, where the interpreter cannot be used for the runtime."""
+    """Raises ExportError, with the reason, if the interpreter `python` cannot be used for the runtime."""
     try:
-        # -I: a package that the environment lacks must not be found by PYTHONPATH or in the working folder.
+        # With -I, packages are looked for in the environment only, and not in PYTHONPATH or the working folder.
         done = subprocess.run(
             [str(python), "-I", "-c", runtime.probe], capture_output=True, text=True, timeout=300, umask=_UMASK
         )
@@ -137,35 +137,35 @@ def _check(runtime: Runtime, python: Path) -> None:
         raise ExportError(f"{python} does not run: {error}") from error
     if done.returncode:
         why = _last_lines(done.stderr, 1) or _died(done.returncode)
-        raise ExportError(f"{python} cannot serve as runtime {runtime.name}: {why}; it needs {runtime.packages()}")
+        raise ExportError(f"{python} cannot be used as runtime {runtime.name}: {why}; install {runtime.packages()}")
 
 
 def find(name: str, *, python: str | os.PathLike[str] | None = None) -> Path | None:
-    """Returns a runtime's interpreter: `python`, or by default the one that `setup` made; None where there is none.
+    """Returns the Python interpreter of a runtime's environment; None if `setup` has not made the environment yet.
 
-    Raises ValueError on an unknown name, ExportError on a named interpreter that is missing or lacks a package, and on
-    an environment that others than the user and root may have changed (`check_ownership`).
+    python: an interpreter to check and return instead. Raises ValueError on an unknown name, ExportError if `python` is
+    missing or lacks a package, and if other users can have changed the environment (`check_ownership`).
 
     >>> find("lce", python="/no/such/python")
     Traceback (most recent call last):
-    bnn_itrd.export.runtime.errors.ExportError: no such interpreter: /no/such/python
+    bnn_itrd.export.runtime.errors.ExportError: there is no Python interpreter /no/such/python: check its path
     """
     runtime = _runtime(name)
     if python is None:
         made = _python_of(folder(name))
         check_ownership(folder(name))
-        # A link to an interpreter that was removed is not a file.
+        # is_file is False for a link to an interpreter that was removed, as by an update of Python.
         return made if made.is_file() else None
-    # Links are not followed: an environment's python is a link, and by its path it finds the environment's packages.
+    # The link is not resolved, because an environment's python is a link and finds its packages by the link's path.
     named = Path(python).expanduser().absolute()
     if not named.is_file():
-        raise ExportError(f"no such interpreter: {named}")
+        raise ExportError(f"there is no Python interpreter {named}: check its path")
     _check(runtime, named)
     return named
 
 
 def _pip(runtime: Runtime, python: Path, arguments: list[str], report: Callable[[str], None]) -> None:
-    """Runs pip in the new environment and reports its progress line by line. Raises ExportError where it fails."""
+    """Runs ``pip install`` in the new environment; calls `report` with lines of progress. Raises ExportError."""
     command = [str(python), "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     command += ["--retries", "2", "--progress-bar", "off", "--only-binary", ":all:", *arguments]
     lines: list[str] = []
@@ -184,7 +184,7 @@ def _pip(runtime: Runtime, python: Path, arguments: list[str], report: Callable[
     if any(mark in text for mark in _UNREACHABLE):
         why = "the package index cannot be reached: check the network (or pip's index settings)"
     elif "No matching distribution" in text:
-        why = f"there is no wheel of it for Python {version} on {platform.system()} {platform.machine()}"
+        why = f"it has no wheel for Python {version} on {platform.system()} {platform.machine()}: use another Python"
     else:
         why = f"pip {_died(process.returncode)}"
     errors = [line for line in lines if line.startswith("ERROR")] or lines
@@ -207,17 +207,17 @@ def _build(runtime: Runtime, place: Path, report: Callable[[str], None]) -> None
     if runtime.bare:
         _pip(runtime, python, ["--no-deps", *runtime.bare], report)
     _pip(runtime, python, list(runtime.requirements), report)
-    report(f"{runtime.name}: trying it")
+    report(f"{runtime.name}: checking the new environment")
     _check(runtime, python)
 
 
 def setup(name: str, *, report: Callable[[str], None] = print) -> Path:
-    """Makes the runtime's virtual environment in the user's cache folder, unless it is there; returns its python.
+    """Makes a runtime's virtual environment in the user's cache folder, if it is not there; returns its interpreter.
 
-    It is built under a temporary name and moved to its place when it works: so it is whole or absent, and two processes
-    may make it at the same time. report: called with each line of progress.
-    Raises ValueError on an unknown name, OSError where the cache folder cannot be written, ExportError where pip or the
-    new environment fails, and where others than the user and root may have changed an existing one (`check_ownership`).
+    The environment is built under a temporary name and renamed when it works, so that an incomplete one is never used
+    and two processes may build it at the same time. report: called with each line of progress.
+    Raises ValueError on an unknown name, OSError if the cache folder cannot be written, ExportError if pip or the new
+    environment fails, or other users can have changed an existing one (`check_ownership`).
 
     >>> setup("fpga")  # doctest: +SKIP
     PosixPath('/home/user/.cache/bnn_itrd/fpga-1c70cf6a02/bin/python')
@@ -232,14 +232,14 @@ def setup(name: str, *, report: Callable[[str], None] = print) -> Path:
     if not target.parent.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         target.parent.chmod(0o777 & ~_UMASK)
-    # The environment can be moved because bin/python and site-packages are found relative to it. Its scripts, pip
-    # among them, contain its path, but they are not used.
+    # An environment can be renamed, because bin/python finds site-packages relative to itself. Its scripts, such as
+    # bin/pip, contain the old path, but they are not used.
     building = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
     report(f"{name}: making a virtual environment in {target}")
     try:
         _build(runtime, building, report)
         if target.exists() and not python.is_file():
-            # Its interpreter was removed (by an update of Python), so it cannot run any more.
+            # The old environment's interpreter was removed, as by an update of Python, so it cannot run any more.
             shutil.rmtree(target)
         try:
             building.rename(target)
@@ -261,12 +261,12 @@ def call(
     arguments: Mapping[str, Any] | None = None,
     timeout: float | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Runs ``main(arrays, arguments) -> (arrays, results)`` of a script in another interpreter; returns its result.
+    """Runs a script's ``main(arrays, arguments) -> (arrays, results)`` in another interpreter; returns its result.
 
-    arrays: by name, of numbers; arguments and results: values that JSON can hold. They are passed as files in a
-    temporary folder. The script may import the packages of that interpreter, but not bnn_itrd. timeout: seconds.
-    Raises ValueError on arguments that JSON cannot hold, ExportError where the interpreter does not start, or the
-    script fails, is killed, takes too long, or leaves results that cannot be read.
+    python: the interpreter; arrays: NumPy arrays by name; arguments, results: values that JSON can hold; timeout: in
+    seconds, None for no limit. The script can import the packages of that interpreter, but not bnn_itrd.
+    Raises ValueError on arguments that JSON cannot hold, ExportError if the interpreter does not start, or the script
+    fails, is killed, takes too long, or leaves results that cannot be read.
 
     >>> call("/path/to/python", Path("script.py"), arguments={"repeats": 3})  # doctest: +SKIP
     ({}, {'milliseconds': 1.2})
@@ -277,7 +277,7 @@ def call(
         try:
             (place / "arguments.json").write_text(json.dumps(dict(arguments or {})))
         except TypeError as error:
-            raise ValueError(f"arguments must hold what JSON can: {error}") from error
+            raise ValueError(f"arguments must be values that JSON can hold: {error}") from error
         command = [str(python), "-I", str(_CHILD), str(script), str(place)]
         try:
             done = subprocess.run(
@@ -287,7 +287,7 @@ def call(
         except OSError as error:
             raise ExportError(f"{python} does not run: {error}") from error
         except subprocess.TimeoutExpired as error:
-            raise ExportError(f"{script.name} was stopped after {timeout:g} seconds") from error
+            raise ExportError(f"{script.name} took too long and was stopped after {timeout:g} seconds") from error
         if done.returncode:
             last = _last_lines(done.stderr)
             raise ExportError(f"{script.name} {_died(done.returncode)} in {python}" + (f":\n{last}" if last else ""))
@@ -296,5 +296,5 @@ def call(
                 outputs = {key: loaded[key] for key in loaded.files}
             results: dict[str, Any] = json.loads((place / "results.json").read_text())
         except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            raise ExportError(f"{script.name} left no results that can be read ({error}): is the disk full?") from error
+            raise ExportError(f"the results of {script.name} cannot be read ({error}): is the disk full?") from error
         return outputs, results

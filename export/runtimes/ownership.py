@@ -1,4 +1,4 @@
-"""A check that only the user and root can have changed an environment, whose code is about to be run."""
+"""`check_ownership` checks that no other user can have changed a virtual environment whose code is about to run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["check_ownership"]
 
 
 def check_ownership(environment: Path) -> None:
-    """Raises ExportError where others than the user and root can have changed an environment.
+    """Raises ExportError if anybody except the user and root can have changed a virtual environment.
 
-    All its files and folders, and its parent folder, must belong to the user or root and be writable by their owner
-    alone. A link must belong to them too; its target outside the environment, the system's Python, is not checked.
-    Where files have no owners (Windows), nothing is checked.
+    All files and folders in it, and its parent folder, must belong to the user or root, and only their owner may be
+    allowed to write them. Links must belong to the user or root too, but their targets, such as the system's Python,
+    are not checked. Nothing is checked if the environment does not exist, or on Windows, where files have no owners.
 
     >>> check_ownership(Path("/nowhere"))
     """
@@ -27,18 +27,21 @@ def check_ownership(environment: Path) -> None:
         status = path.lstat()
         if status.st_uid not in (os.getuid(), 0):
             raise ExportError(
-                f"{path} belongs to user {status.st_uid}, not to you or root: no code is run from there. Remove "
-                f"{environment}, or set XDG_CACHE_HOME to a folder of your own"
+                f"{path} belongs to the user with the number {status.st_uid} instead of you or root, so no code in it "
+                f"is run: remove {environment}, or set XDG_CACHE_HOME to a folder that belongs to you"
             )
         if not stat.S_ISLNK(status.st_mode) and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise ExportError(
-                f"{path} can be written by others (its mode is {stat.S_IMODE(status.st_mode):o}): no code is run from "
-                f"there. If nobody has changed it, chmod -R go-w {environment.parent}; else remove {environment}"
+                f"{path} can be changed by other users (its mode is {stat.S_IMODE(status.st_mode):o}), so no code in "
+                f"it is run: remove {environment}, or, if nobody has changed it, run chmod -R go-w {environment.parent}"
             )
 
 
 def _inside(environment: Path) -> Iterator[Path]:
-    """Yields the environment's parent folder and all paths in the environment; links are not followed."""
+    """Yields the environment's parent folder, the environment and all paths in it; links are not followed.
+
+    Yields nothing if the environment does not exist.
+    """
     if environment.is_dir():
         yield environment.parent
         yield environment

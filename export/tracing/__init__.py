@@ -1,1 +1,1 @@
-"""Tracing: it turns a network into the canonical graph, with one node for each binary layer and nothing folded."""
+"""Tracing of a PyTorch network to an ONNX graph with one node for each binary layer, the canonical graph."""

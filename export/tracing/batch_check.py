@@ -1,4 +1,4 @@
-"""A check that the result for an image does not depend on the other images of its batch."""
+"""A check that a network's result for one image does not depend on the other images of the batch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from bnn_itrd.export.runtime.errors import ExportError
 
 __all__ = ["is_size", "refuse_mixing"]
 
-_WAY_OUT = "treat every image alike, whatever others are in the batch"
+_WAY_OUT = "change the network so that an image's result does not depend on the other images of the batch"
 
 
 def _is_batch(value: ir.Value | None, axis: int) -> bool:
-    """Whether an axis is the batch axis: the one whose size is not a number, or axis 0 of a value without a shape."""
+    """Returns whether `axis` of a tensor is the batch axis.
+
+    That is the axis whose size is a name instead of a number, or axis 0 if the tensor's shape is not known.
+    """
     if value is None or value.shape is None:
         return axis == 0
     rank = len(value.shape)
@@ -22,11 +25,12 @@ def _is_batch(value: ir.Value | None, axis: int) -> bool:
 
 
 def _rank(value: ir.Value | None) -> int:
+    """Returns the number of a tensor's axes; 0 if there is no tensor or its shape is not known."""
     return 0 if value is None or value.shape is None else len(value.shape)
 
 
 def _reduced(node: ir.Node) -> list[int]:
-    """Returns the axes that a Reduce operation reduces; all of them where none is named."""
+    """Returns the axes over which a Reduce operation (ReduceMean and the like) reduces; all if it names none."""
     given = optional_input(node, 1)
     axes = attribute(node, "axes", None) if given is None else constant(given)
     if axes is None or not np.size(axes):
@@ -35,7 +39,7 @@ def _reduced(node: ir.Node) -> list[int]:
 
 
 def _cut(node: ir.Node) -> list[int]:
-    """Returns the axes that a Slice shortens or reorders."""
+    """Returns the axes that a Slice operation shortens or reorders."""
     starts, ends, axes, steps = (constant(optional_input(node, i)) for i in range(1, 5))
     if starts is None or ends is None:
         return []
@@ -47,7 +51,7 @@ def _cut(node: ir.Node) -> list[int]:
 
 
 def _touched(node: ir.Node) -> list[int]:
-    """Returns the axes of its first input along which the operation combines elements, or selects some."""
+    """Returns the axes of an operation's first input along which it combines elements or selects some of them."""
     kind = node.op_type
     if kind.startswith("Reduce"):
         return _reduced(node)
@@ -64,7 +68,7 @@ def _touched(node: ir.Node) -> list[int]:
 
 
 def is_size(value: ir.Value | None) -> bool:
-    """Whether the value is computed from the shape of another value, not from its elements."""
+    """Returns whether a tensor holds sizes, which means that it is computed from another tensor's shape alone."""
     producer = None if value is None else value.producer()
     if producer is None:
         return False
@@ -74,11 +78,11 @@ def is_size(value: ir.Value | None) -> bool:
 
 
 def _mixes(node: ir.Node) -> str:
-    """Returns how an operation combines different images of a batch, in words; empty where it does not."""
+    """Returns a phrase that says how an operation combines different images of a batch; "" if it does not."""
     if node.op_type == "BatchNormalization" and attribute(node, "training_mode", 0):
         return "a BatchNorm with the statistics of the current batch"
     if node.op_type == "Concat" and any(map(is_size, node.inputs)):
-        return ""  # joins sizes to a shape, which a Resize or a Reshape reads
+        return ""  # This Concat joins sizes to a shape, which a Resize or a Reshape reads.
     if any(_is_batch(node.inputs[0] if node.inputs else None, axis) for axis in _touched(node)):
         return f"{node.op_type} over the images of a batch"
     if node.op_type in ("MatMul", "Gemm"):
@@ -93,14 +97,15 @@ def _mixes(node: ir.Node) -> str:
 
 
 def _names_batch_twice(value: ir.Value) -> bool:
+    """Returns whether two axes of a tensor have the size of the batch, as those of ``x @ x.T`` have."""
     return value.shape is not None and [str(size) for size in value.shape].count("batch") > 1
 
 
 def refuse_mixing(model: ir.Model) -> None:
-    """Raises ExportError, with the layer's path, where the result for an image depends on the others in its batch.
+    """Raises ExportError, with the layer's path, if the result for an image depends on other images of its batch.
 
-    A file that takes one image at a time would give other numbers. model: the canonical graph, whose batch axis is
-    the one without a size.
+    The exporters to LCE and QONNX call it, because their files take one image at a time and would give other results.
+    model: the canonical graph, in which the batch axis is the one whose size is not a number.
     """
     for node in model.graph:
         what = "" if node.domain else _mixes(node)

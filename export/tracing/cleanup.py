@@ -1,4 +1,7 @@
-"""Passes that simplify the graph of torch's exporter; each changes the model and returns how many nodes it changed."""
+"""Passes that simplify the graph which torch's exporter makes.
+
+Each changes the model in place and returns the number of nodes that it changed.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,11 @@ __all__ = ["drop_zero_biases", "fix_reshapes"]
 
 
 def fix_reshapes(model: ir.Model) -> int:
-    """Replaces the computed size of a Reshape by the constant [-1, sizes...] where only the batch is unknown."""
+    """Replaces the target shape of a Reshape by a constant with -1 for the batch, if only the batch size is unknown.
+
+    torch's exporter computes such a shape by operations in the graph, which are not needed then. Returns the number of
+    changed nodes.
+    """
     count = 0
     for node in nodes_of(model, "Reshape"):
         shape = node.outputs[0].shape
@@ -35,7 +42,10 @@ def fix_reshapes(model: ir.Model) -> int:
 
 
 def drop_zero_biases(model: ir.Model) -> int:
-    """Removes a Conv's or Gemm's bias of zeros (the exporter writes one where the module has none)."""
+    """Removes the bias of a Conv or Gemm if all its values are 0; returns the number of changed nodes.
+
+    torch's exporter writes such a bias for modules without bias.
+    """
     count = 0
     for node in [*nodes_of(model, "Conv"), *nodes_of(model, "Gemm")]:
         bias = constant(optional_input(node, 2))

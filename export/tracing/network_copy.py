@@ -1,4 +1,7 @@
-"""Copies the network that is exported, finds the logits in its output, and names the module in which it fails."""
+"""Helpers that prepare a network for the export.
+
+They copy it, find the logits in what it returns, and find the module in which an error arose.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ _HOOKS = (
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Returns the network inside `observe`, ``torch.compile`` or a data-parallel wrapper."""
+    """Returns the network inside the wrapper of `observe`, ``torch.compile`` or data-parallel training."""
     while True:
         if isinstance(model, Observed):
             model = model.model
@@ -39,20 +42,22 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def _is_torchs_own(hook: Any) -> bool:
-    """Whether a hook is torch's own: pruning and the old weight_norm compute weights in one, so it must stay."""
+    """Returns whether a hook is defined in ``torch.nn.utils``.
+
+    Pruning and the old weight_norm compute weights in such hooks, so a copy of the network needs them.
+    """
     module = getattr(hook, "__module__", None) or type(hook).__module__
     return str(module).startswith("torch.nn.utils.")
 
 
 def copy_for_export(model: nn.Module) -> nn.Module:
-    """Returns a copy in evaluation mode, on the CPU, in float32, without gradients and hooks that users registered.
+    """Returns a copy of the network for exporting: in evaluation mode, on the CPU, in float32, without gradients.
 
-    The model itself is left as it was.
-
-    Raises ExportError where the network cannot be copied.
+    Hooks that users registered are left out of the copy. `model` itself is not changed. Raises ExportError if the
+    network cannot be copied.
     """
     model = unwrap(model)
-    # Hooks are left out while copying: they may hold objects that cannot be copied, such as activations with a graph.
+    # Hooks are not copied because they may hold objects that cannot be copied, such as tensors with autograd history.
     memo: dict[int, Any] = {}
     for module in model.modules():
         for name in _HOOKS:
@@ -68,7 +73,7 @@ def copy_for_export(model: nn.Module) -> nn.Module:
 
 
 def _tensors(output: Any, place: str = "") -> dict[str, Tensor]:
-    """Returns the tensors in a network's output, by their places in it, such as ``['out'][0]``."""
+    """Returns the tensors in a network's output, with the index expression of each, such as ``['out'][0]``, as key."""
     if isinstance(output, Tensor):
         return {place: output}
     entries: list[tuple[Any, Any]] = []
@@ -80,14 +85,16 @@ def _tensors(output: Any, place: str = "") -> dict[str, Tensor]:
 
 
 def logits_of(output: Any) -> Tensor:
-    """Returns the one tensor in a network's output: the output itself, or the only tensor in a tuple, list or mapping.
+    """Returns the logits: the network's output itself, or the only tensor in an output that is a tuple, list or dict.
 
-    Raises ExportError where there is none, or more than one: a file has one output, and the others would be lost
-    silently.
+    Raises ExportError if there is no tensor or more than one, because an exported file has only one output.
     """
     found = _tensors(output)
     if not found:
-        raise ExportError(f"the network returns {type(output).__name__}, with no tensor to take for logits")
+        raise ExportError(
+            f"the network returns {type(output).__name__}, with no tensor to take for logits: let forward return the "
+            "logits as a tensor"
+        )
     if len(found) > 1:
         shapes = ", ".join(f"output{place} {tuple(tensor.shape)}" for place, tensor in found.items())
         first = next(iter(found))
@@ -100,7 +107,10 @@ def logits_of(output: Any) -> Tensor:
 
 
 class ModuleStack:
-    """Keeps the paths of the modules that are running, so that an error can name the one it arose in."""
+    """A list of the modules whose forward is running, so that an error message can name the module that failed.
+
+    It registers hooks on all modules of the network; `remove` removes them again.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self.paths: list[str] = []
@@ -119,11 +129,15 @@ class ModuleStack:
         self.paths.pop()
 
     def where(self, model: nn.Module) -> str:
-        """Returns ``layer1.0.conv (MyConv)`` for the innermost module that is running, or the network's class."""
+        """Returns path and class of the innermost running module, such as ``layer1.0.conv (MyConv)``.
+
+        Returns the class name of `model` if no module inside it is running.
+        """
         if not self.paths or not self.paths[-1]:
             return type(model).__name__
         return f"{self.paths[-1]} ({type(model.get_submodule(self.paths[-1])).__name__})"
 
     def remove(self) -> None:
+        """Removes the hooks from the network's modules."""
         for handle in self._handles:
             handle.remove()

@@ -1,4 +1,8 @@
-"""Symbolic layers: modules that replace a copied network's binary layers and are traced to one node each."""
+"""Modules that stand for a network's binary layers while it is traced, so that each becomes one node of the graph.
+
+They are called symbolic because their forward adds a node without computing its result. `replace_binary_layers` puts
+them into the copy of the network that is exported.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +29,19 @@ __all__ = ["replace_binary_layers", "run_and_check"]
 
 
 def _symbolic(op: str, inputs: tuple[Tensor | None, ...], attributes: dict[str, Any], shape: Any) -> Tensor:
-    """Adds one node ``bnn_itrd::op`` to the graph that is being traced; in an ordinary call it returns zeros."""
+    """Adds the node ``bnn_itrd::op`` to the graph that is being traced; returns its output, which holds zeros.
+
+    shape: of the output. None in `inputs` stands for an optional input that is left out.
+    """
     return torch.onnx.ops.symbolic(f"{DOMAIN}::{op}", inputs, attributes, dtype=torch.float32, shape=shape, version=1)
 
 
 class _SymbolicLayer(nn.Module):
-    """A binary layer with its constants as exported: `forward` is traced to its node, `evaluate` computes its result.
+    """The exported form of a binary layer, with the constants that the file will hold; base of the two classes below.
 
-    Raises ExportError where a binariser cannot be exported.
+    `forward` adds the layer's node to the traced graph, and `evaluate` computes what that node stands for. signs: the
+    binary weights, int8; scale, offset, bias: float32, (out_channels,). Raises ExportError if the layer's binarisers
+    cannot be exported.
     """
 
     signs: Tensor
@@ -50,7 +59,8 @@ class _SymbolicLayer(nn.Module):
         if not bool((binary.signs.abs() == 1).all()):
             raise ExportError(
                 f"{path or 'the network'}: {type(layer.weight_binarizer).__name__} gives weights other than "
-                "-1 and +1, which a file with 1 bit per weight cannot hold: put their size into the scale"
+                "-1 and +1, which a file with 1 bit per weight cannot hold: let it return weights of -1 and +1, and "
+                "put their size into the scale"
             )
         self.binarizer = layer.activation_binarizer
         self.register_buffer("signs", binary.signs.detach().to(torch.int8))
@@ -59,7 +69,7 @@ class _SymbolicLayer(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach().float())
 
     def activations(self, x: Tensor) -> Tensor:
-        """Returns what the sign node computes, +1 and -1."""
+        """Returns the layer's binary inputs, +1 and -1, as the exported Sign node computes them from x."""
         return quant_sign(self.binarizer.presign(x))
 
     def _sign_node(self, x: Tensor) -> Tensor:
@@ -72,6 +82,8 @@ class _SymbolicLayer(nn.Module):
 
 
 class _SymbolicConv2d(_SymbolicLayer):
+    """The exported form of a BinaryConv2d; x: (n, c, h, w)."""
+
     def __init__(self, layer: BinaryConv2d, path: str) -> None:
         super().__init__(layer, path)
         self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
@@ -109,6 +121,8 @@ class _SymbolicConv2d(_SymbolicLayer):
 
 
 class _SymbolicLinear(_SymbolicLayer):
+    """The exported form of a BinaryLinear; x: (..., in_features)."""
+
     def evaluate(self, x: Tensor) -> Tensor:
         a = self.activations(x)
         y = F.linear(a, self.signs.float()) * self.scale
@@ -121,7 +135,10 @@ class _SymbolicLinear(_SymbolicLayer):
 
 
 class _SymbolicQuantizer(nn.Module):
-    """An integer quantiser with its scale () as exported; it is traced to one Quant node."""
+    """The exported form of a quantiser that rounds to integers; it is traced to one Quant node.
+
+    scale: the float32 scalar by which the integers are multiplied; path: the quantiser's path in the network.
+    """
 
     scale: Tensor
 
@@ -136,7 +153,10 @@ class _SymbolicQuantizer(nn.Module):
 
 
 class _SymbolicIntegerLinear(nn.Module):
-    """An IntegerLinear with its normalisation folded into the weight, which is not yet quantised."""
+    """The exported form of an IntegerLinear, with the layer's normalisation folded into weight and bias.
+
+    The weight is kept as floats, which a Quant node of the graph rounds to integers.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -160,31 +180,34 @@ def _symbolic_layer(layer: BinaryConv2d | BinaryLinear, path: str) -> _SymbolicC
 
 
 def _check_layer(layer: BinaryConv2d | BinaryLinear, path: str, x: Tensor, y: Tensor) -> None:
-    """Raises ExportError unless the layer, for input x and output y, computes what its node computes."""
+    """Raises ExportError if a layer that returned y for the input x does not compute what its exported node computes.
+
+    It finds a user's own subclasses of the binary layers that compute something more, which would be lost.
+    """
     symbolic = _symbolic_layer(layer, path)
     where = path or "the network"
     probe = torch.cat([x, torch.zeros_like(x[:1])])
     if not torch.equal(layer.activation_binarizer(probe), symbolic.activations(probe)):
         raise ExportError(
-            f"{where}: {type(layer.activation_binarizer).__name__} does not give sign(presign(x)) in "
-            "evaluation mode, with +1 at 0, so it cannot be exported: override its presign"
+            f"{where}: {type(layer.activation_binarizer).__name__} does not return sign(presign(x)) in "
+            "evaluation mode, with +1 for 0, so it cannot be exported: override its method presign"
         )
     expected = symbolic.evaluate(x)
     if y.shape != expected.shape or not torch.allclose(
         y, expected, rtol=1e-4, atol=1e-5 * (1 + float(expected.abs().max()))
     ):
         raise ExportError(
-            f"{where}: {type(layer).__name__} computes something other than a sum of signs with scale, offset and "
-            "bias: move what it adds into a module around it"
+            f"{where}: {type(layer).__name__} computes something other than the binary layer with scale, offset and "
+            "bias that the file would hold: move what it adds into a module around it"
         )
 
 
 @torch.no_grad()
 def run_and_check(model: nn.Module, example: Tensor) -> None:
-    """Runs the copied network once on `example` (n, *input_shape) and compares each binary layer with its node.
+    """Runs the copied network once and compares each binary layer's output with that of its exported form.
 
-    Raises ExportError with the module's path where the network does not run, or a layer computes something else than
-    its node.
+    example: images, (n, *input_shape). Raises ExportError, with the module's path, if the network does not run, does
+    not return one tensor, or has a layer that computes something other than its exported form.
     """
     stack = ModuleStack(model)
     checks = []
@@ -212,9 +235,10 @@ def run_and_check(model: nn.Module, example: Tensor) -> None:
 
 
 def replace_binary_layers(model: nn.Module) -> nn.Module:
-    """Replaces the binary layers and integer quantisers of the (copied) network by symbolic ones; returns the network.
+    """Replaces the binary layers and integer quantisers of a network by symbolic ones, in place; returns the network.
 
-    A layer that is used in two places is replaced by one that is used in both.
+    It is called on the copy that is traced. A layer that is used in two places is replaced by one symbolic layer,
+    which is used in both. If `model` itself is a binary layer, the symbolic layer is returned.
     """
     symbolic: dict[int, nn.Module] = {}
     for path, module in list(model.named_modules()):

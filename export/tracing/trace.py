@@ -1,7 +1,4 @@
-"""The canonical graph: `canonical` traces a network to ONNX with one node for each binary layer.
-
-Every target's passes begin with this graph.
-"""
+"""`canonical` traces a network to ONNX with one node per binary layer: the canonical graph that all exporters use."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["IR_VERSION", "OPSET", "canonical", "check_input_shape", "random_images", "traced_once"]
 
-# Versions that every onnxruntime from 1.20 on loads; onnx's own defaults are newer than that.
+# Every onnxruntime from 1.20 on loads files of these versions; onnx's own defaults are too new for 1.20.
 IR_VERSION = 8
 OPSET = 18
 
@@ -37,7 +34,7 @@ _ADVICE = "replace it by operations that ONNX has, or compute it outside the net
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences the exporter's progress lines, warnings and logs."""
+    """Returns a context in which the progress lines, warnings and logs of torch's exporter are not shown."""
     disabled = logging.root.manager.disable
     with (
         warnings.catch_warnings(),
@@ -53,9 +50,9 @@ def _quiet() -> Iterator[None]:
 
 
 def check_input_shape(model: nn.Module, input_shape: Sequence[int] | None) -> tuple[int, ...]:
-    """Returns the shape of one image: `input_shape`, or ``model.input_shape`` by default.
+    """Returns the shape of one image without the batch axis: `input_shape`, or ``model.input_shape`` if that is None.
 
-    Raises ValueError where neither is there, or a size is below 1.
+    Raises ValueError if the model has no such attribute either, or a size is below 1.
     """
     shape = input_shape if input_shape is not None else getattr(model, "input_shape", None)
     if shape is None:
@@ -67,23 +64,25 @@ def check_input_shape(model: nn.Module, input_shape: Sequence[int] | None) -> tu
 
 
 def random_images(n: int, shape: Sequence[int]) -> Tensor:
-    """Returns standard normal numbers (n, *shape), the same at every call; the global generator is not used."""
+    """Returns n standard normal images (n, *shape), the same at every call; leaves torch's global generator alone."""
     return torch.randn((n, *shape), generator=torch.Generator().manual_seed(0))
 
 
 def _is_mask(tensor: Tensor) -> bool:
-    """Whether a buffer is an attention mask, whose values 0 and minus infinity are intended."""
+    """Returns whether a tensor is a buffer that holds only 0 and minus infinity, as an attention mask does."""
     return not isinstance(tensor, nn.Parameter) and bool(((tensor == 0) | (tensor == -torch.inf)).all())
 
 
 def _check_finite(model: nn.Module) -> None:
-    """Raises ExportError on a weight or buffer that is not finite; a sign would hide it (sign(NaN) is -1)."""
+    """Raises ExportError if a weight or a buffer, except an attention mask, holds a value that is not finite."""
+    # Without this check nobody would notice, because the sign of NaN is -1.
     for path, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if not bool(tensor.isfinite().all()) and not _is_mask(tensor):
             raise ExportError(f"{path} holds values that are not finite in float32: train the network again")
 
 
 def _first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, or the name of its class if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
@@ -95,12 +94,13 @@ def _root_cause(error: BaseException) -> BaseException:
 
 
 def _takes_any_number(model: nn.Module) -> bool:
-    """Whether forward takes the images in a ``*args``."""
+    """Returns whether the first parameter of the network's forward is ``*args``."""
     first = next(iter(inspect.signature(model.forward).parameters.values()), None)
     return first is not None and first.kind is inspect.Parameter.VAR_POSITIONAL
 
 
 def _capture(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """Returns the network as traced by ``torch.export`` for any batch size. Raises ExportError if that fails."""
     stack = ModuleStack(model)
     try:
         with _quiet():
@@ -127,7 +127,7 @@ def _capture(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
 
 
 def _find_operation(program: torch.export.ExportedProgram, error: BaseException) -> tuple[str, str]:
-    """Returns (module, operation) at which the exporter stopped; each is empty where its messages do not name it."""
+    """Returns (module, operation) at which torch's ONNX exporter failed; each is "" if the error does not tell it."""
     messages = []
     cause: BaseException | None = error
     while cause is not None:
@@ -137,7 +137,7 @@ def _find_operation(program: torch.export.ExportedProgram, error: BaseException)
     if found is None:
         return "", ""
     operation = found.group(1).rsplit(".", 1)[0]
-    # The exporter's messages name a decomposed operation (aten._linalg_svd for aten.linalg_svd).
+    # The exporter names the operation's decomposed form, such as aten._linalg_svd for aten.linalg_svd.
     core = operation.split(".")[-1].strip("_")
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
     exact = [node for node in calls if str(node.target).startswith(f"{operation}.")]
@@ -151,6 +151,7 @@ def _find_operation(program: torch.export.ExportedProgram, error: BaseException)
 
 
 def _translate(program: torch.export.ExportedProgram) -> ir.Model:
+    """Returns a traced network as an ONNX graph. Raises ExportError on an operation that ONNX does not have."""
     try:
         with _quiet():
             result = torch.onnx.export(
@@ -169,12 +170,12 @@ def _translate(program: torch.export.ExportedProgram) -> ir.Model:
             raise ExportError(f"torch.onnx.export failed: {_first_line(_root_cause(error))}") from error
         raise ExportError(f"{where or 'the network'} uses {operation}, which ONNX does not have: {_ADVICE}") from error
     if result is None:
-        raise ExportError("torch.onnx.export gave no graph")
+        raise ExportError("torch.onnx.export returned no graph: try another version of torch, or report this network")
     return result.model
 
 
 def _note_paths(model: ir.Model) -> None:
-    """Copies the module path that the exporter stored with each node to the node's metadata ``path``."""
+    """Sets each node's metadata entry ``path`` to the path of its PyTorch module, which torch's exporter recorded."""
     for node in model.graph:
         scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
         if scopes:
@@ -183,7 +184,7 @@ def _note_paths(model: ir.Model) -> None:
 
 
 def _name_batch(model: ir.Model) -> None:
-    """Names the batch axis ``batch`` wherever it is an axis of its own; other computed sizes lose their names."""
+    """Names the batch axis of every tensor ``batch`` and removes the names of all other unknown sizes."""
     import onnx_ir as ir
 
     graph = model.graph
@@ -195,7 +196,10 @@ def _name_batch(model: ir.Model) -> None:
 
 
 def _simplify(model: ir.Model) -> None:
-    """Folds constants, mostly shapes; the exporter's own rewrites are not used because they would fold BatchNorm."""
+    """Computes constant parts of the graph in advance, mostly shapes, and removes what is then unused.
+
+    The optimiser of torch's exporter is not used because it would also fold BatchNorm into convolutions.
+    """
     import onnxscript.optimizer
     from onnx_ir.passes import common
 
@@ -211,7 +215,7 @@ def _simplify(model: ir.Model) -> None:
 
 
 def _finish(model: ir.Model, shape: tuple[int, ...]) -> None:
-    """Turns the exporter's graph into the canonical one, in place."""
+    """Turns the graph of torch's exporter into the canonical graph, in place. shape: of one image."""
     from bnn_itrd.export.graph import clean
 
     _note_paths(model)
@@ -231,9 +235,9 @@ _TRACED: ContextVar[list[tuple[nn.Module, tuple[int, ...], ir.Model]] | None] = 
 
 @contextlib.contextmanager
 def traced_once() -> Iterator[None]:
-    """Makes `canonical`, and so all exporters, trace a network only once inside the block.
+    """Returns a context in which a network is traced only once, however many exporters are called.
 
-    The network must not change inside the block.
+    Use it to write several files of one network. The network must not change inside the ``with`` block.
 
     >>> with traced_once():
     ...     first, second = canonical(network), canonical(network)  # the second call copies the graph of the first
@@ -248,22 +252,22 @@ def traced_once() -> Iterator[None]:
 
 
 def canonical(model: nn.Module, *, input_shape: Sequence[int] | None = None) -> ir.Model:
-    """Traces the network to a graph ``images`` (batch, *input_shape) -> ``logits`` of opset 18, with nothing folded.
+    """Returns the network as an ONNX graph (opset 18), ``images`` (batch, *input_shape) -> ``logits``, not optimised.
 
-    The nodes of a binary layer are those of its `presign`, ``bnn_itrd::Sign(x)`` (+1 for x >= 0, else -1), and one of
+    A binary layer becomes the nodes of its binariser's `presign` (float operations in front of the sign, if any), then
+    ``bnn_itrd::Sign(x)`` (+1 for x >= 0, else -1), and one of
 
     - ``BinaryConv2d(a, signs int8 (o, i/g, kh, kw), scale (o,), [offset (o,)], [bias (o,)])`` with attributes
       strides, pads (top, left, bottom, right), dilations, group, padding_value, path;
     - ``BinaryLinear(a, signs int8 (o, c), scale (o,), [offset (o,)], [bias (o,)])`` with attribute path.
 
-    An integer quantiser is ``Quant(x, scale ())`` with attributes bits, narrow (the range is symmetric), path; it
-    computes scale * round(clip(x / scale)), clipped to the signed integers of `bits` bits, ties rounded to even. Its x
-    is an activation, or a weight that is not yet quantised.
-    All other nodes are standard ONNX; a node's metadata ``path`` is the path of its module. The network is copied, in
-    evaluation mode, on the CPU, in float32, without hooks.
-    Raises ValueError without an input shape; ExportError, with the module's path, on a module that cannot be exported,
-    on a network that returns more than one tensor, and on weights or buffers that are not finite (a buffer of 0 and
-    minus infinity is an attention mask, and is allowed).
+    An integer quantiser becomes ``Quant(x, scale ())`` with attributes bits, narrow (the range is symmetric), path. It
+    computes scale * round(clip(x / scale)), clipped to the signed integers of `bits` bits, with ties rounded to even. x
+    is an activation, or a weight as floats.
+    All other nodes are standard ONNX. A node's metadata entry ``path`` is the path of its PyTorch module. The network
+    is copied before (see `copy_for_export`), so `model` is not changed.
+    Raises ValueError if the input shape is not known. Raises ExportError, with the module's path, on a module that
+    cannot be exported, a network that returns more than one tensor, and weights or buffers that are not finite.
 
     >>> [node.op_type for node in canonical(network, input_shape=(3, 4, 4)).graph]
     ['Sign', 'BinaryConv2d', 'Reshape', 'Gemm']
@@ -283,9 +287,10 @@ def canonical(model: nn.Module, *, input_shape: Sequence[int] | None = None) -> 
 
 
 def _trace(model: nn.Module, shape: tuple[int, ...]) -> ir.Model:
+    """Returns the canonical graph of a network, always traced anew. shape: of one image."""
     network = copy_for_export(model)
     _check_finite(network)
-    # Two images: with one, the tracer would take the batch size for a constant.
+    # The batch has two images because the tracer would take a batch size of 1 for a constant.
     example = random_images(2, shape)
     run_and_check(network, example)
     network = replace_binary_layers(network)

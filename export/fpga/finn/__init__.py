@@ -1,4 +1,4 @@
-"""QONNX for FINN: all values from the images to the logits are integers, and quantisers are thresholds."""
+"""`for_finn` turns a QONNX graph into the form that FINN needs: integers everywhere, and thresholds for quantisers."""
 
 from bnn_itrd.export.fpga.finn.borders import put_borders_back
 from bnn_itrd.export.fpga.finn.form import for_finn

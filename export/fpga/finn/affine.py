@@ -1,4 +1,8 @@
-"""Factors and shifts per channel between a sum and its quantiser; FINN's thresholds absorb them."""
+"""Nodes between a layer and the next quantiser that multiply or shift each channel by constants, such as BatchNorm.
+
+A quantiser is a node that makes signs or integers of its input. In a file for FINN it is replaced by thresholds, and
+these nodes become part of them.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +19,14 @@ __all__ = ["Affine", "affine", "is_quantiser", "per_channel"]
 
 
 def is_quantiser(node: ir.Node | None) -> bool:
-    """Whether a node is a quantiser to signs or integers, in a QONNX graph or in the one that `check_fpga` reads."""
+    """Returns whether a node makes signs or integers of its input, in a QONNX graph or in the canonical graph."""
     return node is not None and node.op_type in ("BipolarQuant", "Quant", "Sign")
 
 
 def per_channel(array: np.ndarray, rank: int, channels: object = None) -> bool:
-    """Whether a constant is one number, or one for each channel (axis 1) of values of this rank, 2 or 4.
+    """Returns whether a constant broadcasts to a tensor as one number, or as one number per channel (axis 1).
 
-    channels: number of channels, if it is known.
+    rank: number of the tensor's axes; channels: number of its channels, if known.
     """
     if array.size == 1:
         return array.ndim <= rank
@@ -33,7 +37,10 @@ def per_channel(array: np.ndarray, rank: int, channels: object = None) -> bool:
 
 
 class Affine(NamedTuple):
-    """One node as ``y = factor * x + shift``, float64, (channels,) or (1,); x: index of the input x."""
+    """A node that computes ``factor * x + shift`` for each channel.
+
+    x: which of the node's inputs is x; factor, shift: float64, (channels,) or (1,).
+    """
 
     node: ir.Node
     x: int
@@ -41,7 +48,7 @@ class Affine(NamedTuple):
     shift: np.ndarray
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """Computes the node as the network does, in float32; x is (1, channels, values, 1)."""
+        """Returns the node's result for x, (1, channels, values, 1), rounded in float32 as the network computes it."""
         numbers = [None if v is None else constant(v) for v in self.node.inputs]
         if self.node.op_type == "BatchNormalization":
             gamma, beta, mean, var = (torch.from_numpy(np.array(c, np.float32)) for c in numbers[1:])
@@ -58,6 +65,7 @@ class Affine(NamedTuple):
 
 
 def _norm(node: ir.Node) -> Affine | None:
+    """Returns a BatchNormalization as `Affine`; None if its statistics are not constants."""
     arrays = [constant(v) for v in node.inputs[1:]]
     if any(array is None for array in arrays) or attribute(node, "training_mode", 0):
         return None
@@ -67,7 +75,10 @@ def _norm(node: ir.Node) -> Affine | None:
 
 
 def affine(node: ir.Node | None, rank: int) -> Affine | None:
-    """Returns BatchNorm, or arithmetic with a constant per channel, as factor and shift; None for any other node."""
+    """Returns a node as `Affine` if it is a BatchNorm or arithmetic with a constant per channel, else None.
+
+    rank: number of axes of the node's input.
+    """
     if node is None or node.domain:
         return None
     if node.op_type == "BatchNormalization":

@@ -1,4 +1,4 @@
-"""Padding with -1: it is the convolution's own padding for FINN, and a Pad node where the file is executed."""
+"""Passes that move padding with -1 from a Pad node into the convolution, as FINN reads it, and back for execution."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ __all__ = ["merge_padding", "put_borders_back"]
 
 
 def _has_binary_weight(node: ir.Node) -> bool:
+    """Returns whether the weights of a Conv are signs, made by a BipolarQuant."""
     weight = None if node.inputs[1] is None else node.inputs[1].producer()
     return weight is not None and weight.op_type == "BipolarQuant" and weight.domain == QONNX_DOMAIN
 
 
 def merge_padding(model: ir.Model) -> int:
-    """Replaces Pad(-1) -> Conv by a Conv with pads, which FINN reads as padding with -1; returns how many.
+    """Moves the padding of each binary convolution from a Pad node with -1 into the Conv; returns how many.
 
-    Raises ExportError, with the layer's path, on a binary convolution with another padding: FINN would take it for -1.
+    FINN takes the padding of such a Conv for -1. Raises ExportError, with the layer's path, on a binary convolution
+    that pads with another number.
     """
     count = 0
     for node in nodes_of(model, "Conv"):
@@ -54,7 +56,10 @@ def merge_padding(model: ir.Model) -> int:
 
 
 def put_borders_back(model: ir.Model) -> ir.Model:
-    """Replaces, in place, the padding of binary convolutions by a Pad with -1, so that the graph can be executed."""
+    """Moves the padding of each binary convolution into a Pad node with -1, in place; returns the graph.
+
+    It undoes `merge_padding`, because a runtime that executes the graph would pad with 0.
+    """
     for node in nodes_of(model, "Conv"):
         pads = [int(size) for size in attribute(node, "pads", ())]
         if not _has_binary_weight(node) or not any(pads):

@@ -1,4 +1,4 @@
-"""The steps that turn a QONNX graph into one for FINN."""
+"""`for_finn`, which applies the steps that turn a QONNX graph into one for FINN."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["for_finn"]
 
 
 def for_finn(model: ir.Model) -> HostImages:
-    """Turns the graph of `to_qonnx_graph` into one for FINN, in place; returns the images that it takes.
+    """Turns the graph of `to_qonnx_graph` into the form for FINN, in place; returns which images it then takes.
 
     Raises ExportError, with the layer's path, on a binary convolution that pads with something else than -1, a negative
-    factor behind a MaxPool, and images that have several quantisers or arithmetic in front of one.
+    factor behind a MaxPool, and images that are quantised in two ways or scaled before they are quantised.
     """
     merge_padding(model)
     pool_last(model)

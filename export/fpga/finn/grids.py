@@ -1,4 +1,4 @@
-"""Grids: which values of a graph are integers, between which bounds, and by which factor the network's are larger."""
+"""`Grid`, which says what integers a tensor of a QONNX graph can hold, and functions that find the grid of a tensor."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["Grid", "grid_of_product", "grid_of_quantiser", "grid_through", "writ
 
 
 class Grid(NamedTuple):
-    """The values that a tensor can have: ``unit * i`` with an integer low <= i <= high.
+    """The values that a tensor of a graph for FINN can hold: ``unit * i`` for the integers low <= i <= high.
 
-    step: the network's values are step times those of the graph.
+    step: the factor by which the same values in the PyTorch network are larger.
     """
 
     step: float
@@ -27,12 +27,12 @@ class Grid(NamedTuple):
 
     @property
     def signs(self) -> bool:
-        """Whether the integers are signs; integers of two bits are -2 to 1."""
+        """Returns whether the values are signs, whose bounds are -1 and 1 (integers of two bits are -2 to 1)."""
         return (self.low, self.high) == (-1, 1)
 
 
 def grid_of_quantiser(node: ir.Node) -> Grid | None:
-    """Returns the grid behind a quantiser that stays as it is; None where its constants are computed."""
+    """Returns which values a BipolarQuant or Quant node can return, as a `Grid`; None if its scale is not constant."""
     if node.op_type == "BipolarQuant":
         return Grid(1.0, 1.0, -1, 1)
     scale, bits = constant(node.inputs[1]), constant(node.inputs[3])
@@ -42,7 +42,7 @@ def grid_of_quantiser(node: ir.Node) -> Grid | None:
 
 
 def _whole_weight(node: ir.Node) -> tuple[np.ndarray, float] | None:
-    """Returns (integers, their step) of a quantised constant weight; None for any other weight."""
+    """Returns (integers, scale) of a layer's weight, which is their product; None if it is not a quantised constant."""
     made = None if node.inputs[1] is None else node.inputs[1].producer()
     if made is None or made.domain != QONNX_DOMAIN:
         return None
@@ -56,7 +56,10 @@ def _whole_weight(node: ir.Node) -> tuple[np.ndarray, float] | None:
 
 
 def write_weight(model: ir.Model, node: ir.Node, whole: np.ndarray) -> None:
-    """Replaces a layer's weight by integers, with a quantiser of the same type and scale 1."""
+    """Replaces a layer's weight by the integers `whole`, with a quantiser of the same type and scale 1 behind them.
+
+    node: the Conv or MatMul, whose weight must be the output of a BipolarQuant or Quant.
+    """
     old = node.inputs[1]
     made = None if old is None else old.producer()
     assert old is not None and made is not None
@@ -71,9 +74,10 @@ def write_weight(model: ir.Model, node: ir.Node, whole: np.ndarray) -> None:
 
 
 def grid_of_product(model: ir.Model, node: ir.Node, x: Grid) -> Grid | None:
-    """Returns the grid of a convolution or linear layer on integers, and replaces its weights by integers.
+    """Returns which values a Conv or MatMul node can return, as a `Grid`, and replaces its weights by integers.
 
-    Returns None where its weights are not quantised constants.
+    x: the values that its input can hold. Returns None, and changes nothing, if its weights are not quantised
+    constants.
     """
     found = _whole_weight(node)
     if found is None:
@@ -87,7 +91,10 @@ def grid_of_product(model: ir.Model, node: ir.Node, x: Grid) -> Grid | None:
 
 
 def grid_through(node: ir.Node, inputs: list[Grid | None]) -> Grid | None:
-    """Returns the grid behind an operation without weights that maps integers to integers; None behind any other."""
+    """Returns which values an operation without weights, such as MaxPool, Add or Reshape, can return, as a `Grid`.
+
+    inputs: the values that its inputs can hold, None for floats. Returns None if the operation returns floats.
+    """
     x = inputs[0] if inputs else None
     if x is None or node.domain:
         return None

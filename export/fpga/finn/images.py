@@ -1,4 +1,4 @@
-"""The images of a file for FINN: integers, to which the host rounds the normalised pixels."""
+"""The input images of a file for FINN, which are integers: the host computer rounds the normalised pixels to them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ __all__ = ["FLOAT_IMAGES", "HostImages", "take_integers"]
 
 
 class HostImages(NamedTuple):
-    """The images that a file takes.
+    """The kind of images that a QONNX file takes; `of` converts normalised images to them.
 
-    datatype: ``INT8`` (or with another number of bits), ``BIPOLAR`` or ``FLOAT32``; scale: step of the integers; layer:
-    path of the quantiser, or of the binary layer, that quantised the images; empty for floats.
+    datatype: ``INT8`` (or with another number of bits) for integers, ``BIPOLAR`` for signs, or ``FLOAT32``; scale: the
+    number by which pixels are divided before they are rounded to integers; layer: path of the network's quantiser or
+    binary layer that did the same with the images, "" for floats.
 
     >>> HostImages("INT8", 0.5, "conv1").of(np.array([0.75, -0.75, 99.0], np.float32)).tolist()
     [2.0, -2.0, 127.0]
@@ -30,11 +31,14 @@ class HostImages(NamedTuple):
     layer: str = ""
 
     def bounds(self) -> tuple[int, int]:
-        """Returns (lowest, highest) integer, for signs (-1, 1)."""
+        """Returns the lowest and the highest integer of a pixel, which are (-1, 1) for signs."""
         return (-1, 1) if self.datatype == "BIPOLAR" else integer_range(int(self.datatype.removeprefix("INT")))
 
     def of(self, images: np.ndarray) -> np.ndarray:
-        """Rounds normalised images to integers, as float32, ties to even, as the host does it; FLOAT32 keeps floats."""
+        """Returns normalised images rounded to the file's integers or signs, as float32; ties go to even integers.
+
+        For the datatype ``FLOAT32`` the images are returned as they are.
+        """
         if self.datatype == "FLOAT32":
             return images
         if self.datatype == "BIPOLAR":
@@ -47,6 +51,7 @@ FLOAT_IMAGES = HostImages("FLOAT32")
 
 
 def _read_as(node: ir.Node, value: ir.Value) -> HostImages | None:
+    """Returns the kind of images to which a node rounds its input `value`; None if it is no quantiser of `value`."""
     if not node.domain or node.op_type not in ("Quant", "BipolarQuant") or node.inputs[0] is not value:
         return None
     if node.op_type == "BipolarQuant":
@@ -58,10 +63,11 @@ def _read_as(node: ir.Node, value: ir.Value) -> HostImages | None:
 
 
 def take_integers(model: ir.Model) -> HostImages:
-    """Removes the quantiser of the images from the graph, whose input then are integers; returns which ones.
+    """Removes the node that rounds the input images to signs or integers, so that the input is these; returns its kind.
 
-    Otherwise it would become thresholds on floats, which FINN's hardware does not have. The input is annotated with its
-    type as qonnx reads it (finn_datatype). Raises ExportError where other nodes read the images too.
+    FINN cannot round floats, so the host computer rounds the images. The input gets qonnx's annotation of its data
+    type (finn_datatype). If nothing quantises the images, the graph stays as it is, with float images. Raises
+    ExportError if the images are read by a quantiser and also by another kind of quantiser or operation.
     """
     images = model.graph.inputs[0]
     nodes = [use.node for use in images.uses()]
@@ -71,8 +77,8 @@ def take_integers(model: ir.Model) -> HostImages:
     if len({None if kind is None else kind[:2] for kind in kinds}) > 1 or kinds[0] is None:
         paths = ", ".join(sorted({layer_path(node) for node in nodes}))
         raise ExportError(
-            f"the images are read in several ways, by {paths}, and the host rounds them only once: give every layer "
-            "that reads them the integers of one quantiser"
+            f"the images are quantised in different ways, by {paths}, but the host can round them only once: let every "
+            "layer that reads them read the integers of one quantiser"
         )
     for node in nodes:
         replace_value(model, node.outputs[0], images)

@@ -1,4 +1,7 @@
-"""A pass that moves a MaxPool behind its quantiser, because FINN's MaxPool pools signs or integers, not sums."""
+"""A pass that moves a MaxPool behind the next quantiser, the node that makes signs or integers of its result.
+
+FINN's own MaxPool takes only signs or integers.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,16 @@ from bnn_itrd.export.runtime.errors import ExportError
 
 __all__ = ["POOLED", "PoolReaders", "pool_last", "readers_of"]
 
-# Ending of the name of a value that is pooled behind its quantiser; the part before it is the quantiser's name.
+# Ending of the name of a MaxPool's output that was moved behind a quantiser; the name begins with the quantiser's.
 POOLED = ".pooled"
 
 
 class PoolReaders(NamedTuple):
-    """The nodes behind a MaxPool: factors and shifts, and the quantiser that reads them, or None.
+    """The nodes between a MaxPool and the quantiser that finally reads its output.
 
-    negative: number of channels with a negative factor, with which the largest value becomes the smallest.
+    nodes: those that multiply or shift channels by constants, in order; quantiser: the node that makes signs or
+    integers of their result, None if there is none; negative: number of channels that a node multiplies by a negative
+    constant, for which the largest value becomes the smallest.
     """
 
     nodes: list[ir.Node]
@@ -29,7 +34,10 @@ class PoolReaders(NamedTuple):
 
 
 def readers_of(pool: ir.Node) -> PoolReaders:
-    """Returns the nodes from a MaxPool to the next quantiser, as long as each has only one reader."""
+    """Returns the nodes from a MaxPool to the next one that makes signs or integers, its quantiser.
+
+    The search stops at a tensor that several nodes read.
+    """
     nodes: list[ir.Node] = []
     node = only_consumer(pool.outputs[0])
     negative = 0
@@ -42,19 +50,20 @@ def readers_of(pool: ir.Node) -> PoolReaders:
 
 
 def pool_last(model: ir.Model) -> int:
-    """Turns MaxPool -> factors, shifts -> quantiser into factors, shifts -> quantiser -> MaxPool; returns how many.
+    """Moves each MaxPool behind the next node that makes signs or integers, its quantiser; returns how many.
 
-    Without negative factors, normalising and quantising keep the order of values, rounding included, so the result is
-    the same bit for bit. FINN cannot move the correction of XNOR sums past a MaxPool itself.
-    Raises ExportError, with the layer's path, on a negative factor behind a MaxPool, which no hardware layer computes.
+    A BatchNorm, or factors and shifts, between the two keep their place in front of the quantiser.
+    The result is the same bit for bit, because without negative factors BatchNorm and quantisers, with their rounding,
+    keep the order of values. FINN itself cannot move a MaxPool past its correction of binary sums.
+    Raises ExportError, with the layer's path, on a negative factor behind a MaxPool, which FINN cannot compute.
     """
     count = 0
     for pool in nodes_of(model, "MaxPool"):
         behind = readers_of(pool)
         if behind.negative:
             raise ExportError(
-                f"{layer_path(pool)}: {behind.negative} channels of the MaxPool have a negative factor behind it, "
-                "where the largest becomes the smallest, and FINN has no layer for that: put the BatchNorm in front of "
+                f"{layer_path(pool)}: {behind.negative} channels of the MaxPool have a negative factor behind it, so "
+                "that the largest value becomes the smallest, which FINN cannot compute: put the BatchNorm in front of "
                 "the MaxPool (vgg_small: norm_before_pool), or keep its factors >= 0"
             )
         quantiser = behind.quantiser

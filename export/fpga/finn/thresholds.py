@@ -1,4 +1,8 @@
-"""A pass that replaces quantisers by thresholds on integers, halfway between two of them or at the lowest one."""
+"""A pass for FINN that replaces quantisers by MultiThreshold nodes, which compare integer sums with thresholds.
+
+In this file a level is one of the values that a quantiser returns, and a chain is the list of nodes between a layer's
+sum and the quantiser that multiply or shift channels by constants (`Affine`).
+"""
 
 from __future__ import annotations
 
@@ -18,12 +22,15 @@ from bnn_itrd.export.runtime.errors import ExportError
 
 __all__ = ["first_numbers", "write_thresholds"]
 
-# Integers around the computed threshold for which the network's own arithmetic is evaluated.
+# Distances from a computed threshold of the integers for which the network's own arithmetic is evaluated.
 _AROUND = np.arange(-2, 3)
 
 
 def _chain(quantiser: ir.Node, rank: int) -> tuple[list[Affine], ir.Value | None]:
-    """Returns (factors and shifts in front of a quantiser, in order; their input), if nothing else reads them."""
+    """Returns (chain, value): the nodes in front of a quantiser that multiply or shift channels, and their input.
+
+    The chain, in order, ends at a tensor that several nodes read. rank: number of axes of the quantiser's input.
+    """
     chain: list[Affine] = []
     value = quantiser.inputs[0]
     while value is not None and only_consumer(value) is not None:
@@ -36,7 +43,10 @@ def _chain(quantiser: ir.Node, rank: int) -> tuple[list[Affine], ir.Value | None
 
 
 def _levels(chain: list[Affine], grid: Grid, y: torch.Tensor) -> torch.Tensor:
-    """Returns the network's integers for sums y, (1, channels, values, 1); grid: of its quantiser."""
+    """Returns the integers or signs that the network computes from sums y, (1, channels, values, 1).
+
+    chain: the nodes between sum and quantiser; grid: the values that the quantiser returns.
+    """
     for one in chain:
         y = one.apply(y)
     if grid.signs:
@@ -45,11 +55,13 @@ def _levels(chain: list[Affine], grid: Grid, y: torch.Tensor) -> torch.Tensor:
 
 
 def first_numbers(chain: list[Affine], grid: Grid, source: Grid, turn: np.ndarray) -> np.ndarray:
-    """Returns the first integer sum that reaches each level, (channels, levels - 1), int64; source.high + 1 for never.
+    """Returns the smallest integer sum of a layer for which its quantiser returns at least v, for each of its values v.
 
-    chain: factors and shifts between sum and quantiser; grid: of the quantiser; source: of the sums; turn: +-1,
-    (channels,), by which a channel's sums are multiplied so that no factor is negative. The threshold is computed in
-    float64, and for the integers around it the network's own arithmetic, in float32, decides whether they reach it.
+    The result is int64, (channels, values - 1), without the lowest v; source.high + 1 stands for no sum. chain: the
+    nodes between sum and quantiser; grid: the values that the quantiser returns; source: those that the sum can have;
+    turn: (channels,), -1 where the chain multiplies by a negative number, so that the layer's weights are to be
+    negated, else +1. The result is computed in float64 and then corrected by evaluating the network's own float32
+    arithmetic for the integers around it.
     """
     levels = np.array([1]) if grid.signs else np.arange(grid.low + 1, grid.high + 1)
     edges = np.zeros(1) if grid.signs else (levels - 0.5) * grid.unit
@@ -65,13 +77,16 @@ def first_numbers(chain: list[Affine], grid: Grid, source: Grid, turn: np.ndarra
     sums = (numbers * turn[:, None, None] * size).astype(np.float32).reshape(1, len(turn), -1, 1)
     reached = _levels(chain, grid, torch.from_numpy(sums)).numpy().reshape(numbers.shape) >= levels[:, None]
     first = numbers[..., 0] + (~reached).sum(-1)
-    # With a factor of 0 all sums reach a level, or none does.
+    # If a factor is 0, either all sums reach a level or none does.
     first = np.where(reached.any(-1), first, np.where(factor[:, None] == 0, source.high + 1, first))
     return np.clip(np.maximum.accumulate(first, axis=1), source.low, source.high + 1)
 
 
 def _turned(model: ir.Model, chain: list[Affine], value: ir.Value, turn: np.ndarray) -> bool:
-    """Negates the weights of channels with a negative factor; False where the sums are not those of one layer."""
+    """Negates a layer's weights in the channels where `turn` is -1; returns whether it did. value: the layer's output.
+
+    It does not if `value` is not the sum of a layer with quantised weights, or other nodes than the chain read it.
+    """
     layer = value.producer()
     if layer is None or layer.op_type not in ("Conv", "MatMul") or only_consumer(value) is not chain[0].node:
         return False
@@ -84,7 +99,11 @@ def _turned(model: ir.Model, chain: list[Affine], value: ir.Value, turn: np.ndar
 
 
 def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> Grid | None:
-    """Replaces a quantiser by thresholds; returns the grid of their output, None where the quantiser stays."""
+    """Replaces a node that makes signs or integers by a MultiThreshold, which compares sums with thresholds.
+
+    Returns the values that the MultiThreshold can return, or None if the node must stay. grids: the values that each
+    tensor can hold; the new tensor is added. Raises ExportError if the node reads images that were scaled or shifted.
+    """
     shape, grid = node.outputs[0].shape, grid_of_quantiser(node)
     rank = 0 if shape is None else len(shape)
     if shape is None or rank not in (2, 4) or not isinstance(shape[1], int) or grid is None:
@@ -92,8 +111,9 @@ def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> G
     chain, value = _chain(node, rank)
     if value is not None and value.is_graph_input():
         raise ExportError(
-            f"{layer_path(node)}: the network shifts or scales the images in front of their quantiser, and FINN "
-            "has no thresholds on floats: normalise them outside (normalization=) and let the first layer read them"
+            f"{layer_path(node)}: the network shifts or scales the images before it quantises them, and FINN has no "
+            "thresholds on floats: normalise them outside the network, pass to_qonnx(normalization=(mean, std)), and "
+            "let the first layer read them"
         )
     if value is None or value not in grids:
         return None
@@ -107,7 +127,8 @@ def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> G
     first = first_numbers(chain, grid, source, turn)
     table = np.asarray(source.unit * (first - 0.5), np.float32)
     if source.unit == 1.0:
-        # FINN counts a binary layer's products of +1, and takes no threshold below a count of 0.
+        # FINN counts the products that are +1 in a binary sum and accepts no threshold below a count of 0, which is the
+        # lowest sum.
         table = np.maximum(table, np.float32(source.low))
     table = table[:1] if (table == table[:1]).all() else table
     bipolar = node.op_type == "BipolarQuant"
@@ -128,7 +149,7 @@ def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> G
     move_watch(node, made)
     for user, index in list(old.uses()):
         user.replace_input_with(index, made.outputs[0])
-    # A MaxPool that was moved behind the quantiser gives the next layer's input.
+    # If a MaxPool was moved behind the quantiser, its output is compared with the network's too.
     for reader in (made, *(use.node for use in made.outputs[0].uses() if use.node.op_type == "MaxPool")):
         reader.metadata_props[STEP] = repr(grid.unit)
     grids[made.outputs[0]] = behind = Grid(grid.unit, 1.0, grid.low, grid.high)
@@ -136,7 +157,11 @@ def _threshold(model: ir.Model, node: ir.Node, grids: dict[ir.Value, Grid]) -> G
 
 
 def _put_steps_back(model: ir.Model, grids: dict[ir.Value, Grid], whole: set[ir.Node]) -> None:
-    """Adds a Mul by the step behind each value that an operation on floats reads, or that is an output."""
+    """Adds a Mul behind each tensor of integers that is an output or is read as floats, so that it has its real values.
+
+    grids: the values that each tensor of integers can hold, with the step to multiply by; whole: the nodes that compute
+    with integers.
+    """
     for value, grid in grids.items():
         others = [use for use in value.uses() if use.node not in whole]
         if grid.step == 1.0 or not (others or value.is_graph_output()):
@@ -161,14 +186,13 @@ def _put_steps_back(model: ir.Model, grids: dict[ir.Value, Grid], whole: set[ir.
 
 
 def write_thresholds(model: ir.Model, images: HostImages) -> int:
-    """Replaces the quantisers of values that are computed from integers by MultiThreshold; returns how many.
+    """Replaces each node that makes signs or integers of a sum of integers by a MultiThreshold; returns how many.
 
-    Alpha, BatchNorm and the integers' steps are folded into the thresholds, the sign of a negative factor into the
-    weights. A threshold is halfway between the last integer below a level and the first one that reaches it, so that
-    no rounding, here or in FINN, moves a sum to its other side; the threshold of a level that every sum reaches is the
-    lowest sum. Values between thresholds are integers; a Mul by their step is added where operations on floats read
-    them, as in front of the logits.
-    Raises ExportError where the network scales the images in front of their quantiser.
+    Scales, BatchNorm and the integers' scales become part of the thresholds, and the weights are negated where a factor
+    is negative. A threshold is halfway between two integers, so that no rounding, here or in FINN, moves a sum to its
+    other side; only the threshold of a level that every sum reaches is the lowest sum. All values between thresholds
+    are integers. Where an operation on floats reads them, and for the logits, a Mul makes them the network's values.
+    images: which images the graph takes. Raises ExportError if the network scales the images before it quantises them.
     """
     grids: dict[ir.Value, Grid] = {}
     whole: set[ir.Node] = set()

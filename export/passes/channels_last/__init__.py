@@ -1,1 +1,1 @@
-"""Channels last: the pass that brings binary layers, and the operations between them, from NCHW to NHWC."""
+"""The pass `channels_last`, which changes a graph's images from the layout (n, c, h, w) to (n, h, w, c)."""

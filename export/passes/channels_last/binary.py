@@ -1,4 +1,7 @@
-"""Rules that replace the binary nodes of the canonical graph by the NHWC operations of docs/reference/format.md."""
+"""Functions that replace the canonical graph's binary layers by operations on (n, h, w, c), called NHWC.
+
+docs/reference/format.md defines these operations. The pass `channels_last` calls the functions node by node.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,21 @@ from bnn_itrd.export.runtime.format import DOMAIN
 
 __all__ = ["binary_conv", "binary_linear", "layer_signs"]
 
-# Metadata key, at a layer's convolution, of the layer's path.
+# Metadata key of the convolution that stands for a binary layer; its entry is the layer's path.
 _SIGN_OF = "sign_of"
 
 
 def _binary_constants(node: ir.Node) -> tuple[np.ndarray, ...]:
-    """Returns (signs, scale, offset or empty, bias) of a binary node. Raises ExportError where they are computed."""
+    """Returns a binary layer's constants (signs, scale, offset, bias); the offset is empty if the layer has none.
+
+    Raises ExportError if signs or scale are not constants.
+    """
     signs, scale, offset, bias = (constant(optional_input(node, i)) for i in range(1, 5))
     if signs is None or scale is None:
-        raise ExportError(f"{attribute(node, 'path', node.name)}: its signs and its scale must be constants")
+        raise ExportError(
+            f"{attribute(node, 'path', node.name)}: the binary weights and the scale must be constants, not computed "
+            "from the images"
+        )
     zero = np.zeros_like(scale, np.float32)
     return (
         signs,
@@ -36,7 +45,10 @@ def _binary_constants(node: ir.Node) -> tuple[np.ndarray, ...]:
 def _convolve(
     rewriter: Rewriter, signs_in: ir.Value, image: tuple[int, int, int], attributes: dict[str, Any]
 ) -> ir.Value:
-    """Adds the BinaryConv nodes of the current binary node, on signs (n, h, w, c); image: (h, w, c)."""
+    """Adds the BinaryConv nodes that compute the rewriter's current binary layer; returns their result.
+
+    signs_in: the layer's binary inputs, (n, h, w, c); image: (h, w, c); attributes: of the convolution.
+    """
     node = rewriter.node
     path = str(attribute(node, "path", "")) or node.op_type
     signs, scale, offset, bias = _binary_constants(node)
@@ -59,7 +71,8 @@ def _convolve(
         producer.metadata_props[_SIGN_OF] = str(attribute(node, "path", ""))
     if not offset.size:
         return y
-    # The sum of a window's inputs. With one group it is the same for all output channels and is computed once.
+    # The offset multiplies the sum of the inputs in each window. Without groups this sum is the same for all output
+    # channels, so it is computed for one.
     ones = np.ones_like(signs) if grouped else np.ones_like(signs[:1])
     window = product("ones", ones, np.ones(len(ones), np.float32), np.zeros(len(ones), np.float32))
     y = rewriter.emit(
@@ -69,16 +82,22 @@ def _convolve(
 
 
 def binary_conv(rewriter: Rewriter) -> bool:
-    """Replaces a BinaryConv2d. Raises ExportError where its image size is not fixed or its constants are computed."""
+    """Replaces the rewriter's current node, a BinaryConv2d, by the NHWC operation BinaryConv; returns True.
+
+    Raises ExportError if the size of its images is not fixed or its weights are not constants.
+    """
     node = rewriter.node
     sign = node.inputs[0].producer() if node.inputs[0] is not None else None
     if sign is None or sign.inputs[0] is None:
-        raise ExportError(f"{attribute(node, 'path', node.name)} does not read a sign: report this network")
+        raise ExportError(
+            f"{attribute(node, 'path', node.name)}: the input of this binary layer is not a sign: report this network"
+        )
     x = sign.inputs[0]
     _, channels, height, width = sizes_of(x) or [None] * 4
     if channels is None or height is None or width is None:
         raise ExportError(
-            f"{attribute(node, 'path', node.name)}: the size of its images is not fixed: resize them to fixed sizes"
+            f"{attribute(node, 'path', node.name)}: the height and width of its input depend on the images: resize "
+            "them to fixed sizes"
         )
     attributes = {
         "kernel_shape": list(sizes_of(node.inputs[1])[2:]),
@@ -94,12 +113,17 @@ def binary_conv(rewriter: Rewriter) -> bool:
 
 
 def binary_linear(rewriter: Rewriter) -> bool:
-    """Replaces a BinaryLinear by a 1x1 BinaryConv. Raises ExportError where a size other than the batch is free."""
+    """Replaces the rewriter's current node, a BinaryLinear, by a BinaryConv with a 1x1 kernel; returns True.
+
+    Raises ExportError if a size of its output, besides the batch, is not fixed.
+    """
     node = rewriter.node
     sign = node.inputs[0].producer() if node.inputs[0] is not None else None
     channels = sizes_of(node.inputs[1])[1] if sizes_of(node.inputs[1]) else None
     if sign is None or sign.inputs[0] is None or channels is None:
-        raise ExportError(f"{attribute(node, 'path', node.name)} does not read a sign: report this network")
+        raise ExportError(
+            f"{attribute(node, 'path', node.name)}: the input of this binary layer is not a sign: report this network"
+        )
     x, path = sign.inputs[0], str(attribute(node, "path", "")) or "linear"
     attributes = {
         "kernel_shape": [1, 1],
@@ -116,7 +140,8 @@ def binary_linear(rewriter: Rewriter) -> bool:
     free = [i for i, size in enumerate(sizes) if size is None]
     if len(free) > 1 or not sizes:
         raise ExportError(
-            f"{path}: only the batch of its output may be free, got the shape {sizes}: reshape to fixed sizes"
+            f"{path}: all sizes of its output but the batch must be fixed, got the shape {sizes}, where None is not "
+            "fixed: reshape to fixed sizes"
         )
     shape = [-1 if size is None else size for size in sizes]
     made = rewriter.emit("Reshape", [y, rewriter.integers(f"{path}.shape", shape)])
@@ -126,7 +151,10 @@ def binary_linear(rewriter: Rewriter) -> bool:
 
 
 def layer_signs(model: ir.Model) -> list[tuple[str, str]]:
-    """Returns (path of the layer, name of its input signs) of each binary layer, in order."""
+    """Returns (layer's path, name of the tensor that holds its input signs) for each binary layer.
+
+    model: a graph after the pass `channels_last`.
+    """
     return [
         (node.metadata_props[_SIGN_OF], node.inputs[0].name or "")
         for node in model.graph

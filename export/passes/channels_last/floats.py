@@ -1,4 +1,7 @@
-"""Rules for float convolutions in NHWC: the first layer, and those between binary layers."""
+"""Functions that replace float convolutions by operations on (n, h, w, c), called NHWC.
+
+They are the first layer of a network and those between binary layers; the pass `channels_last` calls the functions.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,20 @@ __all__ = ["float_convolution", "inner_convolution", "is_to_nhwc"]
 
 
 def is_to_nhwc(node: ir.Node) -> bool:
-    """Whether a node is the Transpose that brings a value from NCHW to NHWC."""
+    """Returns whether a node is the Transpose from (n, c, h, w) to (n, h, w, c)."""
     return node.op_type == "Transpose" and not node.domain and list(attribute(node, "perm", ())) == TO_LAST
 
 
-# Limits within which onnxruntime's matrix product adds the terms of a sum in order: at most this depth, and at least
-# so many pixels (with fewer, it takes another routine).
+# onnxruntime's matrix product adds the terms of each sum in order if there are at most _DEEPEST terms and at least
+# _LEAST_PIXELS rows; otherwise it uses another routine, whose order is not known.
 _DEEPEST, _LEAST_PIXELS = 128, 64
 
 
 def _float_constants(conv: ir.Node) -> tuple[dict[str, Any], np.ndarray, np.ndarray] | None:
-    """Returns (attributes, weights (kh, kw, c, o), bias (o,)) of a Conv with one group and images of a fixed size.
+    """Returns (attributes, weights (kh, kw, c, o), bias (o,)) of a Conv, for the operations on (n, h, w, c).
 
-    Returns None for any other Conv.
+    Returns None if the Conv has groups or automatic padding, its images have no fixed size, or its weights are not
+    float32 constants.
     """
     weights, bias = constant(optional_input(conv, 1)), constant(optional_input(conv, 2))
     sizes, out = sizes_of(conv.inputs[0]), sizes_of(conv.outputs[0])
@@ -50,13 +54,19 @@ def _float_constants(conv: ir.Node) -> tuple[dict[str, Any], np.ndarray, np.ndar
 
 
 def _is_small(conv: ir.Node, weights: np.ndarray) -> bool:
-    """Whether the convolution is so small that the order of its sums is known."""
+    """Returns whether a convolution is small enough that the order in which onnxruntime adds its products is known.
+
+    Then the native operator can add in the same order and so return the same bits. weights: (kh, kw, c, o).
+    """
     _, _, height, width = sizes_of(conv.outputs[0])
     return weights[..., 0].size <= _DEEPEST and (height or 0) * (width or 0) >= _LEAST_PIXELS
 
 
 def float_convolution(rewriter: Rewriter, transpose: ir.Node) -> bool:
-    """Replaces Conv -> Transpose to NHWC by FloatConv, where the Transpose is the Conv's only reader."""
+    """Replaces Conv -> Transpose to (n, h, w, c) by one FloatConv; returns whether it did.
+
+    It does so if the Conv is small (see `_is_small`) and only the Transpose reads its output.
+    """
     x = transpose.inputs[0]
     conv = x.producer() if x is not None else None
     if x is None or conv is None or conv.op_type != "Conv" or conv.domain or only_consumer(x) is not transpose:
@@ -79,7 +89,10 @@ def float_convolution(rewriter: Rewriter, transpose: ir.Node) -> bool:
 
 
 def inner_convolution(rewriter: Rewriter) -> bool:
-    """Replaces a Conv on an NHWC value: by InnerFloatConv if it is small, by a matrix product if it is pointwise."""
+    """Replaces the rewriter's Conv node by one on (n, h, w, c), if its input has that layout; returns whether it did.
+
+    A small Conv (see `_is_small`) becomes InnerFloatConv, and any other 1x1 Conv with stride 1 a matrix product.
+    """
     conv = rewriter.node
     x, found = conv.inputs[0], _float_constants(conv)
     if x is None or not rewriter.is_last(x) or found is None:

@@ -1,8 +1,8 @@
-"""The pass `channels_last`: it writes binary layers as the operations of format.md, and the rest of the graph in NHWC.
+"""The pass `channels_last` replaces operations on images (n, c, h, w), called NCHW, by ones on (n, h, w, c), NHWC.
 
-It visits the nodes in order. A node with a rule is built again on the NHWC form of its inputs, with a Transpose back to
-NCHW for its readers. A reader with a rule of its own takes the value in front of that Transpose, so that no Transpose
-is left inside a binary network.
+It visits the nodes in order. A node whose operation has a rule here is replaced by one on NHWC inputs, with a Transpose
+back to NCHW behind it. If the next node has a rule too, it reads the tensor in front of that Transpose, so no Transpose
+is left inside a binary network. A rule is a function that returns whether it replaced the rewriter's current node.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ _ELEMENTWISE = frozenset(
 
 
 def _elementwise(rewriter: Rewriter) -> bool:
+    """Replaces an elementwise node by the same one on NHWC tensors, if an input is one; returns whether it did."""
     node = rewriter.node
     out = node.outputs[0]
     if not any(rewriter.is_last(value) for value in node.inputs):
         return False
     if out.shape is None:
-        # The parts of an operation that the exporter decomposes (a GELU) have no shapes.
+        # torch's exporter gives no shapes inside an operation that it decomposes, such as a GELU.
         shapes = {tuple(sizes_of(value)) for value in node.inputs if value is not None and constant(value) is None}
         out.shape = ir.Shape([size or "batch" for size in shapes.pop()]) if len(shapes) == 1 else None
     if len(sizes_of(out)) != 4:
@@ -45,7 +46,7 @@ def _elementwise(rewriter: Rewriter) -> bool:
 
 
 def _in_last(rewriter: Rewriter) -> ir.Value | None:
-    """Adds the current elementwise node on the NHWC forms of its inputs; None where one of them has none."""
+    """Adds the current elementwise operation in NHWC; returns its output, or None if an input cannot be NHWC."""
     node = rewriter.node
     inputs: list[ir.Value | None] = []
     for index, value in enumerate(node.inputs):
@@ -64,6 +65,7 @@ def _in_last(rewriter: Rewriter) -> ir.Value | None:
 
 
 def _concat(rewriter: Rewriter) -> bool:
+    """Replaces a Concat node by a Concat of NHWC tensors, if an input is one; returns whether it did."""
     node = rewriter.node
     if not any(rewriter.is_last(v) for v in node.inputs) or any(len(sizes_of(v)) != 4 for v in node.inputs):
         return False
@@ -73,6 +75,7 @@ def _concat(rewriter: Rewriter) -> bool:
 
 
 def _pad(rewriter: Rewriter) -> bool:
+    """Replaces a Pad node with constant sizes by a Pad of the NHWC tensor; returns whether it did."""
     node = rewriter.node
     pads = constant(optional_input(node, 1))
     x = node.inputs[0]
@@ -86,6 +89,7 @@ def _pad(rewriter: Rewriter) -> bool:
 
 
 def _slice(rewriter: Rewriter) -> bool:
+    """Replaces a Slice node with constant axes by a Slice of the NHWC tensor; returns whether it did."""
     node = rewriter.node
     x, axes = node.inputs[0], constant(optional_input(node, 3))
     if x is None or not rewriter.is_last(x) or axes is None:
@@ -97,6 +101,7 @@ def _slice(rewriter: Rewriter) -> bool:
 
 
 def _batchnorm(rewriter: Rewriter) -> bool:
+    """Replaces a BatchNormalization of constants by Mul and Add of the NHWC tensor; returns whether it did."""
     node = rewriter.node
     x = node.inputs[0]
     values = [constant(value) for value in node.inputs[1:]]
@@ -114,7 +119,7 @@ def _batchnorm(rewriter: Rewriter) -> bool:
 
 
 def _pool(rewriter: Rewriter) -> bool:
-    """Replaces a pooling whose windows tile the image, that is neither overlap nor leave a remainder."""
+    """Replaces a pooling, if its windows tile the image, by one of the NHWC tensor; returns whether it did."""
     node = rewriter.node
     x = node.inputs[0]
     kernel = [int(v) for v in attribute(node, "kernel_shape", ())]
@@ -140,14 +145,14 @@ def _pool(rewriter: Rewriter) -> bool:
     return True
 
 
-# Side lengths of a mean's window by which division is exact.
+# Side lengths of an averaged window by which the division is exact in float32.
 _MEANS = {1, 2, 4, 8}
 
 
 def _mean(rewriter: Rewriter, x: ir.Value, size: list[int], channels: int, kernel: list[int]) -> ir.Value:
-    """Adds the mean over windows of (n, h, w, c), a side of 8 as 4 and then 2.
+    """Adds the mean over windows of x (n, h, w, c); returns the result. size: (h, w); kernel: sides of a window.
 
-    onnxruntime adds up to four numbers in a fixed order, but not more.
+    A side of 8 is averaged in two steps, 4 and then 2, because onnxruntime adds at most four numbers in a fixed order.
     """
     first = [min(side, 4) for side in kernel]
     second = [side // f for side, f in zip(kernel, first, strict=True)]
@@ -160,7 +165,7 @@ def _mean(rewriter: Rewriter, x: ir.Value, size: list[int], channels: int, kerne
 
 
 def _reduce(rewriter: Rewriter) -> bool:
-    """Replaces GlobalAveragePool, GlobalMaxPool, ReduceMean, ReduceMax and ReduceSum with constant axes."""
+    """Replaces a global pooling, or a reduction over fixed axes, by one of the NHWC tensor; returns whether it did."""
     node = rewriter.node
     x = node.inputs[0]
     if x is None or not rewriter.is_last(x):
@@ -189,6 +194,7 @@ def _reduce(rewriter: Rewriter) -> bool:
 
 
 def _reduced(rewriter: Rewriter, made: ir.Value, keep: int) -> bool:
+    """Replaces the current node's output by `made`, in NHWC if keep is 1, else (n, c); returns True."""
     if keep:
         rewriter.give(made)
     else:
@@ -198,7 +204,8 @@ def _reduced(rewriter: Rewriter, made: ir.Value, keep: int) -> bool:
 
 
 def _flatten(rewriter: Rewriter) -> bool:
-    """Lets a Reshape or Flatten of (n, c, 1, 1) read NHWC: both layouts have the numbers in the same order."""
+    """Lets a Reshape or Flatten of (n, c, 1, 1) read the NHWC form of its input instead; returns whether it did."""
+    # Both layouts have the numbers of such a tensor in the same order.
     node = rewriter.node
     x = node.inputs[0]
     if x is None or not rewriter.is_last(x) or sizes_of(x)[2:] != [1, 1]:
@@ -228,7 +235,7 @@ _BINARY_RULES: dict[str, Callable[[Rewriter], bool]] = {"BinaryConv2d": binary_c
 
 
 def _elementwise_after(model: ir.Model) -> int:
-    """Moves the Transpose to NHWC in front of elementwise nodes whose readers all read NHWC; returns how many."""
+    """Moves Transposes to NHWC from behind an elementwise node to the front of it; returns the number of such nodes."""
     count = 0
     for node in reversed(list(model.graph)):
         out = node.outputs[0]
@@ -240,7 +247,7 @@ def _elementwise_after(model: ir.Model) -> int:
         read = [value for value in node.inputs if value is not None and constant(value) is None]
         if len(read) != 1 or len(sizes_of(read[0])) != 4:
             continue
-        # A new Transpose is made here: one made for a later node would stand behind this one.
+        # A new rewriter adds a new Transpose, because one that was added for a later node stands behind this node.
         rewriter = Rewriter(model)
         rewriter.node = node
         made = _in_last(rewriter)
@@ -252,7 +259,7 @@ def _elementwise_after(model: ir.Model) -> int:
             replace_value(model, transpose.outputs[0], made)
         remove_unused(model)
         count += 1
-    # A value that two Transposes now bring to NHWC keeps the first of them.
+    # If two Transposes now bring the same tensor to NHWC, only the first is kept.
     first: dict[int, ir.Value] = {}
     for transpose in [node for node in model.graph if is_to_nhwc(node)]:
         kept = first.setdefault(id(transpose.inputs[0]), transpose.outputs[0])
@@ -263,10 +270,10 @@ def _elementwise_after(model: ir.Model) -> int:
 
 
 def channels_last(model: ir.Model) -> int:
-    """Replaces binary layers by `Sign` and `BinaryConv` of docs/reference/format.md, and brings the rest to NHWC.
+    """Replaces the canonical graph's operations by ones on (n, h, w, c), in place; returns how many it replaced.
 
-    Returns how many nodes were replaced. Raises ExportError where a layer's constants are computed in the graph or the
-    size of its images is not fixed.
+    Binary layers become ``Sign`` and ``BinaryConv`` of docs/reference/format.md. Raises ExportError if a binary
+    layer's weights are not constants or the size of its images is not fixed.
     """
     rewriter, count = Rewriter(model), 0
     for node in list(model.graph):

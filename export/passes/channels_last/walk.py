@@ -1,4 +1,7 @@
-"""The rewriter that brings a graph to NHWC, node by node: it keeps the NHWC form of each value."""
+"""`Rewriter`, with which the pass `channels_last` brings a graph from (n, c, h, w) to (n, h, w, c) node by node.
+
+The two layouts are called NCHW and NHWC.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,22 @@ from bnn_itrd.export.runtime.format import DOMAIN, VERSION
 __all__ = ["AXIS", "TO_FIRST", "TO_LAST", "Rewriter", "sizes_of"]
 
 TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
-# NCHW axis -> NHWC axis.
+# Number of an axis in (n, c, h, w) -> its number in (n, h, w, c).
 AXIS = {0: 0, 1: 3, 2: 1, 3: 2}
 
 
 def sizes_of(value: ir.Value | None) -> list[int | None]:
-    """Returns the value's shape, None for a free size; empty where the shape is not known."""
+    """Returns a tensor's shape, with None for each size that is not fixed; an empty list if the shape is not known."""
     if value is None or value.shape is None:
         return []
     return [size if isinstance(size, int) else None for size in value.shape]
 
 
 class Rewriter:
-    """Rewrites a graph node by node; `node` is the current one.
+    """A helper that rewrites a graph from (n, c, h, w) to (n, h, w, c), one node at a time.
 
-    `last` returns a value's NHWC form, `emit` adds a node in front of the current one.
+    The caller sets `node` to the current node. `last` returns a tensor as (n, h, w, c), `emit` adds an operation in
+    front of the current node, and `give` replaces the current node's output by a tensor (n, h, w, c).
     """
 
     def __init__(self, model: ir.Model) -> None:
@@ -44,20 +48,26 @@ class Rewriter:
         attributes: dict[str, Any] | None = None,
         domain: str = "",
     ) -> ir.Value:
-        """Adds a node in front of the current one; returns its output."""
+        """Adds an operation in front of the current node; returns its output."""
         node = ir.node(op_type, list(inputs), attributes or {}, domain=domain, version=VERSION if domain else None)
         node.metadata_props.update(self.node.metadata_props)
         self.model.graph.insert_before(self.node, node)
         return node.outputs[0]
 
     def integers(self, name: str, numbers: Sequence[int]) -> ir.Value:
+        """Adds a constant int64 vector to the graph; returns it."""
         return add_initializer(self.model, name, np.array(numbers, np.int64))
 
     def is_last(self, value: ir.Value | None) -> bool:
+        """Returns whether the tensor is available as (n, h, w, c) without adding a Transpose."""
         return value is not None and id(value) in self._last
 
     def last(self, value: ir.Value) -> ir.Value:
-        """Returns the value (n, c, h, w) as (n, h, w, c): the value it was transposed from, or a shared Transpose."""
+        """Returns a tensor (n, c, h, w) as (n, h, w, c).
+
+        If the tensor was made by transposing one in that layout, the original is returned. Otherwise a Transpose is
+        added, which later calls share.
+        """
         found = self._last.get(id(value))
         if found is None:
             found = self.emit("Transpose", [value], {"perm": TO_LAST})
@@ -67,11 +77,12 @@ class Rewriter:
 
     @staticmethod
     def set_shape(value: ir.Value, nchw: Sequence[int | None]) -> None:
+        """Sets the shape of a tensor (n, h, w, c) from its sizes in the order n, c, h, w; None is the batch."""
         if len(nchw) == 4:
             value.shape = ir.Shape([nchw[0] or "batch", nchw[2], nchw[3], nchw[1]])
 
     def give(self, made: ir.Value) -> None:
-        """Puts `made` (n, h, w, c) in the place of the current node's output (n, c, h, w)."""
+        """Replaces the current node's output (n, c, h, w) by `made` (n, h, w, c), with a Transpose between them."""
         old = self.node.outputs[0]
         self.set_shape(made, sizes_of(old))
         made.type = old.type
@@ -80,7 +91,10 @@ class Rewriter:
         self._last[id(back)] = made
 
     def signs(self, value: ir.Value, nhwc: ir.Value) -> ir.Value:
-        """Returns the signs of a float (n, h, w, c), computed once for all layers that read `value`."""
+        """Returns the signs of `nhwc`, the float tensor `value` as (n, h, w, c).
+
+        The Sign operation is added once and shared by all layers that read the signs of `value`.
+        """
         found = self._signs.get(id(value))
         if found is None:
             found = self.emit("Sign", [nhwc], domain=DOMAIN)
@@ -89,7 +103,10 @@ class Rewriter:
         return found
 
     def number(self, value: ir.Value | None) -> ir.Value | None:
-        """Returns a constant that broadcasts to (n, c, h, w) in the form for (n, h, w, c); None where it has none."""
+        """Returns a constant that broadcasts to (n, c, h, w), transposed so that it broadcasts to (n, h, w, c).
+
+        Returns None if `value` is not such a constant.
+        """
         array = constant(value)
         if value is None or array is None:
             return None

@@ -106,9 +106,9 @@ def test_agreement_on_logits_that_are_not_finite(sides: str, value: float) -> No
     [
         ((2, 3), (2, 4), None, r"the network's logits have shape \(2, 3\), the file's \(2, 4\)"),
         ((3, 3), (2, 3), None, r"the network's logits have shape \(3, 3\), the file's \(2, 3\)"),
-        ((2, 3, 4), (2, 3, 4), None, r"must be \(n, k\) of at least one image and one class, got \(2, 3, 4\)"),
-        ((0, 3), (0, 3), None, "at least one image"),
-        ((2, 3), (2, 3), [1], r"labels must be 2 class numbers, got shape \(1,\)"),
+        ((2, 3, 4), (2, 3, 4), None, r"at least one of each, got the shape \(2, 3, 4\)"),
+        ((0, 3), (0, 3), None, r"\(images, classes\) with at least one of each"),
+        ((2, 3), (2, 3), [1], r"labels must be 2 class numbers, one per image, got an array of shape \(1,\)"),
     ],
 )
 def test_agreement_arguments(

@@ -50,11 +50,11 @@ def test_what_is_not_known_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"added": {"sha256": "0", "mine": 1, "flavor": "x"}}, "metadata must not hold flavor, sha256: written by the"),
+        ({"added": {"sha256": "0", "mine": 1, "flavor": "x"}}, "metadata must not have an entry flavor, sha256, which"),
         # Also where this file has no such entry: a reader takes it for the export's own.
-        ({"added": {"classes": "ab"}, "classes": None}, "metadata must not hold classes"),
-        ({"added": {"baked": "yes"}, "own": {"baked": None}}, "metadata must not hold baked"),
-        ({"classes": "cat"}, "classes must be a list of names, got one text"),
+        ({"added": {"classes": "ab"}, "classes": None}, "metadata must not have an entry classes"),
+        ({"added": {"baked": "yes"}, "own": {"baked": None}}, "metadata must not have an entry baked"),
+        ({"classes": "cat"}, "classes must be a list of names, got one string, 'cat'"),
     ],
 )
 def test_names_that_the_export_writes_itself_are_refused(change: dict[str, Any], message: str) -> None:

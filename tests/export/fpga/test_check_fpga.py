@@ -36,11 +36,11 @@ OTHER = {"padding_value": 1, "shortcut": "projection"}
             [
                 ("layer1.0.conv1", "pads with 0", "padding_value=-1"),
                 ("layer1.0", "adds values that are not integers", "residual_bits=4"),
-                ("layer2.0.act2", "saturates floats", "residual_bits=4"),
+                ("layer2.0.act2", "limits floats", "residual_bits=4"),
                 ("pool", "averages floats", "residual_bits=4"),
                 ("conv1", "multiplies floats", "first_last_bits=8"),
                 ("linear", "multiplies floats", "first_last_bits=8"),
-                ("layer2.0.shortcut.pool", "truncation", "shortcut='binary'"),
+                ("layer2.0.shortcut.pool", "truncates", "shortcut='binary'"),
                 ("layer2.0.shortcut", "pads or cuts channels", "shortcut='binary'"),
             ],
         ),
@@ -82,7 +82,7 @@ def test_other_binary_layers_that_do_not_map() -> None:
     notes = {layer.path: layer.note for layer in report.failures}
     assert "pads with +1" in notes["a"] and "groups" in notes["a"] and "offset" in notes["b"]
     assert "multiplies floats" in notes["stem"] and "Sub" not in notes
-    assert report.ways_out["train with borders of -1: padding_value=-1"] == 2
+    assert report.ways_out["train with a padding of -1: padding_value=-1"] == 2
 
 
 class Between(nn.Module):
@@ -115,10 +115,13 @@ MAPS: dict[str, Any] = {
     "divided": lambda m, y: y / m.per_channel,
 }
 DOES_NOT: dict[str, tuple[Any, str]] = {
-    "per_pixel": (lambda m, y: y * m.per_pixel + m.per_pixel, "shape .*8, 8.*one set per channel"),
-    "per_column": (lambda m, y: y + m.columns, r"shape \(8,\).*one set per channel"),
+    "per_pixel": (lambda m, y: y * m.per_pixel + m.per_pixel, "shape .*8, 8.*differ by channel only"),
+    "per_column": (lambda m, y: y + m.columns, r"shape \(8,\).*differ by channel only"),
     "divides_by_it": (lambda m, y: m.per_channel / y, "divides by a value that follows from the image"),
-    "other_reshape": (lambda m, y: y.reshape(-1, 8, 4, 8).reshape(-1, 4, 8, 8), "another than a flat one"),
+    "other_reshape": (
+        lambda m, y: y.reshape(-1, 8, 4, 8).reshape(-1, 4, 8, 8),
+        r"something else than \(images, features\)",
+    ),
     "product": (lambda m, y: sign(y) @ sign(y), "multiplies two values that follow from the image"),
 }
 

@@ -224,7 +224,10 @@ class Images(nn.Module):
 
 @pytest.mark.parametrize(
     ("how", "message"),
-    [("twice", "the images are read in several ways, by first.*, second"), ("scaled", "shifts or scales the images")],
+    [
+        ("twice", "the images are quantised in different ways, by first.*, second"),
+        ("scaled", "shifts or scales the images"),
+    ],
 )
 def test_images_that_the_host_cannot_round_are_refused(how: str, message: str, tmp_path: Path) -> None:
     model = Images(how).eval()

@@ -193,7 +193,7 @@ def test_without_an_environment(files: dict[str, Path], tmp_path: Path, monkeypa
     [
         (torch.zeros(2, 3, 9, 8), {}, r"images must be \(n, 3, 8, 8\) for this file, got \(2, 3, 9, 8\)"),
         (torch.zeros(0, *SHAPE), {}, "images must be"),
-        (torch.zeros(1, *SHAPE, dtype=torch.uint8), {}, "images must be float32, normalised, got uint8"),
+        (torch.zeros(1, *SHAPE, dtype=torch.uint8), {}, "images must be normalised float32 numbers, got uint8"),
         (torch.zeros(1, *SHAPE), {"batch_size": 0}, "batch_size must be >= 1, got 0"),
     ],
 )

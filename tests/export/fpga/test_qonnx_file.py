@@ -155,9 +155,9 @@ def test_a_file_for_finn_that_computes_something_else_is_not_written(
     ("options", "error", "message"),
     [
         ({"flavor": "brevitas"}, ValueError, "flavor must be one of qonnx, finn, got 'brevitas'"),
-        ({"classes": ["a", "b"]}, ValueError, "classes has 2 names, and the network gives 5 logits"),
+        ({"classes": ["a", "b"]}, ValueError, "classes must have one name per logit, got 2 names for 5 logits"),
         ({"classes": "abcde"}, ValueError, "classes must be a list of names"),
-        ({"metadata": {"flavor": "mine"}}, ValueError, "metadata must not hold flavor"),
+        ({"metadata": {"flavor": "mine"}}, ValueError, "metadata must not have an entry flavor"),
         ({"normalization": ([0.5], [0.5])}, ValueError, "mean must have 3 values"),
     ],
 )

@@ -108,5 +108,7 @@ def test_a_size_that_is_computed_is_no_batch() -> None:
     model = Steps(BinaryConv2d(3, 4, 3, padding=1), upsampled).eval()
     graph = canonical(model, input_shape=SHAPE)
     refuse_mixing(graph)
-    with pytest.raises(ExportError, match="the network's Resize: Resize has no form in an LCE file: replace it by"):
+    with pytest.raises(
+        ExportError, match="the network's Resize: an LCE file cannot hold the operation Resize: replace it by"
+    ):
         translate(graph)

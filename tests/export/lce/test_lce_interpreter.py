@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(
     [
         (np.zeros((2, 8, 8, 3), np.float32), r"images must be \(n, 3, 8, 8\) for this file, got \(2, 8, 8, 3\)"),
         (np.zeros((3, 8, 8), np.float32), r"images must be \(n, 3, 8, 8\) for this file, got \(3, 8, 8\)"),
-        (np.zeros((2, 3, 8, 8)), r"images must be float32 \(normalised\) for this file, got float64"),
+        (np.zeros((2, 3, 8, 8)), "images must be normalised float32 numbers for this file, got float64"),
         (np.zeros((0, 3, 8, 8), np.float32), "images must hold at least one image, got none"),
     ],
 )
@@ -79,7 +79,7 @@ def test_a_newer_file_and_a_foreign_one(tiny_file: Path, tmp_path: Path) -> None
     text = json.dumps({**metadata, "format_version": 2}).encode()
     model.buffers[entry.buffer].data = np.frombuffer(text, np.uint8)
     file.write_bytes(to_flatbuffer(load_schema(), model))
-    with pytest.raises(ExportError, match="has format version 2, this bnn_itrd reads 1: update bnn_itrd"):
+    with pytest.raises(ExportError, match="has format version 2, and this bnn_itrd reads up to 1: update"):
         read_lce_metadata(file)
     model.metadata = []
     file.write_bytes(to_flatbuffer(load_schema(), model))
@@ -145,7 +145,7 @@ def test_damaged_results_of_a_runtime(name: str, content: bytes | None, tmp_path
         "atexit.register(end)\n"
         "def main(arrays, arguments):\n    return arrays, arguments\n"
     )
-    with pytest.raises(ExportError, match=r"child\.py left no results that can be read"):
+    with pytest.raises(ExportError, match=r"the results of .*child\.py cannot be read"):
         environments.call(sys.executable, script, arrays={"x": np.zeros(3)})
 
 
@@ -167,7 +167,7 @@ def test_without_the_runtime(tiny: nn.Module, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file = to_lce(tiny, tmp_path / "model.tflite")
     assert read_lce_metadata(file)["binary_layers"] == 1
-    with pytest.raises(ExportError, match="`bnn-itrd validate --setup lce` makes its environment"):
+    with pytest.raises(ExportError, match="with `bnn-itrd validate --setup lce`"):
         run_lce(file, images(1, (3, 8, 8)))
 
 

@@ -40,17 +40,25 @@ class Index(nn.Module):
 @pytest.mark.parametrize(
     ("build", "shape", "message"),
     [
-        (lambda: _net(BinaryConv2d(64, 64, 3, groups=64)), (64, 4, 4), r"^1\.0: 64 groups.*use at most 32 groups"),
-        (lambda: _net(nn.Conv1d(3, 4, 3)), (3, 8), r"^1\.0: Conv of 1 dimensions: .*use 2-d layers"),
-        (lambda: _net(nn.ConvTranspose2d(3, 4, 3)), (3, 8, 8), r"^1\.0: ConvTranspose has no form in an LCE file"),
-        (lambda: _net(nn.ELU(2.0)), (3, 8, 8), r"^1\.0: an ELU with another alpha than 1: use alpha=1"),
-        (lambda: _net(nn.MaxPool2d(2, dilation=2)), (3, 8, 8), r"^1\.0: a pooling with dilation: pool without"),
-        (lambda: _net(nn.Softmax(2)), (3, 8, 8), r"^1\.0: a softmax over axis 2 of 4: transpose"),
-        (lambda: _net(Turns()), (3, 8, 8), r"^1\.0: a slice with computed bounds or a negative step"),
+        (
+            lambda: _net(BinaryConv2d(64, 64, 3, groups=64)),
+            (64, 4, 4),
+            r"^1\.0: it has 64 groups.*use at most 32 groups",
+        ),
+        (lambda: _net(nn.Conv1d(3, 4, 3)), (3, 8), r"^1\.0: it is a Conv of 1 dimensions: .*use 2-d layers"),
+        (
+            lambda: _net(nn.ConvTranspose2d(3, 4, 3)),
+            (3, 8, 8),
+            r"^1\.0: an LCE file cannot hold the operation ConvTranspose",
+        ),
+        (lambda: _net(nn.ELU(2.0)), (3, 8, 8), r"^1\.0: it is an ELU with another alpha than 1: use alpha=1"),
+        (lambda: _net(nn.MaxPool2d(2, dilation=2)), (3, 8, 8), r"^1\.0: it is a pooling with dilation: pool without"),
+        (lambda: _net(nn.Softmax(2)), (3, 8, 8), r"^1\.0: it is a softmax over axis 2 of 4: make that axis"),
+        (lambda: _net(Turns()), (3, 8, 8), r"^1\.0: its slice has computed bounds or a negative step"),
         (
             lambda: _net(Index()),
             (3, 8, 8),
-            r"^1\.0: GatherND has no form in an LCE file: replace it by an operation docs",
+            r"^1\.0: an LCE file cannot hold the operation GatherND: replace it by an operation that docs",
         ),
         (lambda: nn.Identity(), (3, 8, 8), "the network computes nothing|do not depend on its images"),
     ],
@@ -68,12 +76,16 @@ def test_what_lce_cannot_carry(
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"classes": "cat"}, ValueError, "classes must be a list of names, got one text"),
-        ({"classes": ["cat"]}, ValueError, "classes has 1 names, and the network gives 3 logits"),
+        ({"classes": "cat"}, ValueError, "classes must be a list of names, got one string, 'cat'"),
+        ({"classes": ["cat"]}, ValueError, "classes must have one name per logit, got 1 names for 3 logits"),
         ({"normalization": ([0.5], [0.5])}, ValueError, "normalization's mean must have 3 values"),
-        ({"metadata": {"sha256": "x"}}, ValueError, "metadata must not hold sha256: written by the export"),
-        ({"metadata": {"path": Path("x")}}, ValueError, "metadata must hold what JSON can: .*not JSON serializable"),
-        ({"python": "nowhere/python"}, ExportError, "no such interpreter: .*nowhere/python"),
+        ({"metadata": {"sha256": "x"}}, ValueError, "metadata must not have an entry sha256, which the export writes"),
+        (
+            {"metadata": {"path": Path("x")}},
+            ValueError,
+            "metadata must be values that JSON can hold: .*not JSON serializable",
+        ),
+        ({"python": "nowhere/python"}, ExportError, "there is no Python interpreter .*nowhere/python"),
     ],
 )
 def test_arguments(tiny: nn.Module, tmp_path: Path, arguments: dict[str, Any], error: Any, message: str) -> None:
@@ -119,7 +131,7 @@ def _other_bit(model: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_other_threshold, r"^3: in LCE's interpreter the signs in front of it differ"),
+        (_other_threshold, r"^3: in LCE's interpreter the signs or integers of its input differ"),
         (_other_head, "^in LCE's interpreter the logits differ"),
         (_other_bit, "^in LCE's interpreter the logits differ"),
     ],
@@ -150,6 +162,6 @@ def test_a_binary_layer_that_became_a_float_one_is_not_written(
         return translate(graph)._replace(expected=2, layers=2)
 
     monkeypatch.setattr(translate_module, "translate", forget)
-    with pytest.raises(ExportError, match="has 1 binary operations, and the network's 2 binary layers need 2"):
+    with pytest.raises(ExportError, match="has 1 binary operations, but the network's 2 binary layers need 2"):
         to_lce(tiny, tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())

@@ -50,9 +50,9 @@ def test_baked_normalization(tiny: nn.Module, folder: Path) -> None:
         ({"bake_normalization": True}, r"needs normalization=\(mean, std\)"),
         ({"normalization": ([0.5], [0.5])}, "mean must have 3 values"),
         ({"normalization": ([0.5] * 3, [0.5, 0.5, 0.0])}, "std must be > 0"),
-        ({"metadata": {"classes": "x"}}, "metadata must not hold classes"),
+        ({"metadata": {"classes": "x"}}, "metadata must not have an entry classes"),
         ({"classes": "cat"}, "classes must be a list"),
-        ({"classes": ["cat"]}, "classes has 1 names, and the network gives 3 logits"),
+        ({"classes": ["cat"]}, "classes must have one name per logit, got 1 names for 3 logits"),
     ],
 )
 def test_arguments(tiny: nn.Module, tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
@@ -96,7 +96,7 @@ def _other_bit(model: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_other_threshold, r"^2: the signs in front of it differ from the network's"),
+        (_other_threshold, r"^2: the signs or integers of its input differ from the network's"),
         (_other_head, r"^the logits differ from the network's by"),
         (_other_bit, r"^the logits differ from the network's by"),
     ],

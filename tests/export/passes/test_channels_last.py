@@ -127,5 +127,5 @@ def test_the_layer_is_named_where_its_images_have_no_fixed_size() -> None:
     sign = next(node for node in graph.graph if node.op_type == "Sign")
     assert sign.inputs[0] is not None
     sign.inputs[0].shape = ir.Shape(["batch", 6, None, 8])
-    with pytest.raises(ExportError, match="0: the size of its images is not fixed"):
+    with pytest.raises(ExportError, match="0: the height and width of its input depend on the images"):
         channels_last(graph)

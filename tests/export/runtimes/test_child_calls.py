@@ -70,5 +70,5 @@ def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_arguments_that_are_not_json(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="arguments must hold what JSON can: .*not JSON serializable"):
+    with pytest.raises(ValueError, match="arguments must be values that JSON can hold: .*not JSON serializable"):
         call(THIS, _script(tmp_path, "return {}, {}"), arguments={"path": tmp_path})

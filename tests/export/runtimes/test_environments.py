@@ -128,12 +128,16 @@ def test_what_another_user_may_have_put_there_is_not_run(
         for mode in (0o775, 0o757):
             path.chmod(mode)
             for function in (find, setup):
-                with pytest.raises(ExportError, match=f"{path} can be written by others .its mode is {mode:o}.*chmod"):
+                with pytest.raises(
+                    ExportError, match=f"{path} can be changed by other users .its mode is {mode:o}.*chmod"
+                ):
                     function("tiny")
         path.chmod(0o755)
     _belongs_to_another(path, monkeypatch)
     for function in (find, setup):
-        with pytest.raises(ExportError, match="belongs to user .*, not to you or root: no code is run from there"):
+        with pytest.raises(
+            ExportError, match="belongs to the user with the number .* instead of you or root, so no code in it is run"
+        ):
             function("tiny")
 
 
@@ -152,7 +156,7 @@ def test_another_process_was_faster(tiny: Runtime, cache: Path, monkeypatch: pyt
 
 def test_a_package_without_a_wheel(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(ExportError, match=r"larq-compute-engine>=0\.16,<1 could not be installed: there is no wheel"):
+    with pytest.raises(ExportError, match=r"larq-compute-engine>=0\.16,<1 could not be installed: it has no wheel"):
         setup("lce", report=lambda line: None)
     assert not list(cache.iterdir())
 
@@ -180,7 +184,7 @@ def test_an_environment_that_does_not_work_is_not_kept(
         environments._check(runtime, place / "bin" / "python")
 
     monkeypatch.setattr(environments, "_build", build)
-    with pytest.raises(ExportError, match=r"cannot serve as runtime tiny: .*No module named 'another_thing'"):
+    with pytest.raises(ExportError, match=r"cannot be used as runtime tiny: .*No module named 'another_thing'"):
         setup("tiny", report=lambda line: None)
     assert find("tiny") is None and not list(cache.iterdir())
 
@@ -191,9 +195,9 @@ def test_named_interpreters(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
         monkeypatch.setitem(environments.RUNTIMES, name, Runtime(name, ("something>=1",), probe))
     # The link itself, not what it points to: that is what makes it an environment's.
     assert find("good", python=sys.executable) == THIS.absolute()
-    with pytest.raises(ExportError, match=r"runtime bad: .*'no_such_module_anywhere'; it needs something>=1"):
+    with pytest.raises(ExportError, match=r"runtime bad: .*'no_such_module_anywhere'; install something>=1"):
         find("bad", python=sys.executable)
-    with pytest.raises(ExportError, match=r"no such interpreter: .*nowhere"):
+    with pytest.raises(ExportError, match=r"there is no Python interpreter .*nowhere"):
         find("good", python=tmp_path / "nowhere")
     text = tmp_path / "text"
     text.write_text("hello")

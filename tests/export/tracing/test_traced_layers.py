@@ -95,8 +95,8 @@ def _with_weight(binarizer: type[WeightBinarizer]) -> nn.Module:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: _with_activation(MeanSubtracted), r"^1: MeanSubtracted does not give sign\(presign\(x\)\)"),
-        (lambda: _with_activation(ZeroAtZero), r"^1: ZeroAtZero does not give sign"),
+        (lambda: _with_activation(MeanSubtracted), r"^1: MeanSubtracted does not return sign\(presign\(x\)\)"),
+        (lambda: _with_activation(ZeroAtZero), r"^1: ZeroAtZero does not return sign"),
         (lambda: _with_weight(Sized), r"^1: Sized gives weights other than -1 and \+1"),
         (lambda: Scaled(3, 4, 3), r"^1: Scaled computes something other"),
     ],
