@@ -17,6 +17,8 @@ from bnn_itrd.export import ExportError, read_metadata, session
 def test_files_that_cannot_be_opened(opener: Callable[[Path], Any], tiny_file: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
         opener(tmp_path / "nothing.onnx")
+    with pytest.raises(FileNotFoundError, match=r"is a folder: name the \.onnx file in it"):
+        opener(tmp_path)
     file = tmp_path / "model.onnx"
     whole = tiny_file.read_bytes()
     for content in (b"", b"hello\n" * 100, whole[: len(whole) // 2], whole[:100]):
@@ -26,7 +28,7 @@ def test_files_that_cannot_be_opened(opener: Callable[[Path], Any], tiny_file: P
     model = onnx.load(tiny_file)
     next(entry for entry in model.metadata_props if entry.key == "format_version").value = "4"
     onnx.save(model, file)
-    with pytest.raises(ExportError, match="has format version 4, this bnn-itrd reads 3: update bnn-itrd"):
+    with pytest.raises(ExportError, match="has format version 4, and this bnn-itrd reads versions up to 3: update"):
         opener(file)
 
 

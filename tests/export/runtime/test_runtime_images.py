@@ -92,7 +92,7 @@ def test_files_that_no_writer_makes(tmp_path: Path, capsys: pytest.CaptureFixtur
     for field in ("input", "output"):
         file = means_of_channels(tmp_path / f"{field}.onnx", 8, 8, **FACTS)
         changed(file, field)
-        with pytest.raises(ExportError, match=rf"{field}\.onnx has no {field}: it is no network$"):
+        with pytest.raises(ExportError, match=rf"{field}\.onnx has no {field}: it is not a network$"):
             session(file)
     deep = means_of_channels(tmp_path / "deep.onnx", 8, 8, **{**FACTS, "mean": "[" * 100_000})
     assert read_metadata(deep)["mean"] == "[" * 100_000
