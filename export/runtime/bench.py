@@ -1,6 +1,7 @@
 """Measures milliseconds per image of sessions or files, which run in turns, so that a slow machine slows all of them.
 
-A file is measured in two forms: "stock", with onnxruntime's own operations, and "native", with the compiled library.
+A file is measured in two forms: "stock", with onnxruntime's own operations, and "native", with the native library,
+which is compiled code that computes binary layers by bit operations.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ _FEWEST_TURNS = 3
 
 
 def _turn(opened: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -> float:
-    """Gives a session its turn and returns the median seconds of its measured calls.
+    """Runs a session for a few hundredths of a second and returns the median seconds of its calls.
 
-    They follow calls that are not measured, which bring the network into the processor's caches again: after a large
-    network has run, a small one needs about ten.
+    The first calls are not measured. They bring the network into the processor's caches again: after a large network
+    has run, a small one needs about ten of them.
     """
     began = time.perf_counter()
     while time.perf_counter() - began < _WARM:  # at least once
@@ -144,7 +145,7 @@ def milliseconds_per_image(opened: onnxruntime.InferenceSession, *, batch: int =
 
 
 def _both_forms(files: Sequence[Path], threads: int) -> dict[tuple[Path, str], onnxruntime.InferenceSession]:
-    """Opens each file in its stock form, and a file with binary layers also in its native form if the library works.
+    """Opens each file without the native library ("stock") and, if it can be used on the file, with it ("native").
 
     Returns the sessions by (file, form).
     """
@@ -193,11 +194,12 @@ def time_onnx(
     repeats: int = 40,
     budget: float = math.inf,
 ) -> list[dict[str, Any]]:
-    """Times files in turns; returns a `timing_row` for each number of threads, batch size, file and form of the file.
+    """Times ONNX files in turns; returns a `timing_row` for each number of threads, batch size, file and form.
 
-    A file with binary layers is timed in two forms if the native library can be used: with the library, and without
-    it. All are compared with the first file without the library. repeats: number of turns; budget: seconds for each
-    number of threads and batch size, see `interleaved_seconds`. Raises what that and `session` raise.
+    A file with binary layers has two forms if the compiled native library can be used: "native", with the library, and
+    "stock", without it. Other files are "stock". All times are compared with the first file's as "stock". batches:
+    numbers of images per call; repeats: number of turns; budget: seconds after which, for each number of threads and
+    batch size, no further turn begins. Raises what `session` and `interleaved_seconds` raise.
 
     >>> [row["ratio"] for row in time_onnx([Path("student.onnx")], repeats=1) if row["form"] == "stock"]
     [1.0]

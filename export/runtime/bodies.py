@@ -30,7 +30,7 @@ _ELSEWHERE = {3, 13, 14}
 
 
 def _constant_bytes(tensor: Constant) -> bytes:
-    """Returns a constant's data as little-endian bytes, in whichever field they stand.
+    """Returns a constant's data as little-endian bytes, from whichever field of its TensorProto has them.
 
     Raises ValueError if they do not fit the constant's type or shape.
     """
@@ -67,9 +67,9 @@ def _attribute_text(name: str, kind: int, value: Any) -> tuple[str, int, str]:
 
 
 def body_digest(function: Function) -> str:
-    """Returns 12 hex digits of a SHA-256 of what a function computes and of all names in it.
+    """Returns 12 hex digits of a SHA-256 of an ONNX function: of its operations and of all names in it.
 
-    The digest does not depend on how the file stores them. Raises ValueError on an attribute without a value, or with
+    It does not depend on how the file stores them. Raises ValueError on an attribute without a value, or with
     one that does not occur in a body.
 
     >>> len(body_digest(Function("Sign", DOMAIN, ("x",), ("y",), ())))
@@ -95,9 +95,10 @@ def body_digest(function: Function) -> str:
 
 
 def check_bodies(model: ReadModel, *, where: str) -> None:
-    """Raises ExportError if a function that the native library replaces has a body that this package never wrote.
+    """Raises ExportError if a function of this package in a file has a body that no version of the package wrote.
 
-    where: the file, for the message.
+    Otherwise the file could give two results, because the native library replaces the function and does not read the
+    body. where: the file's name, for the message.
 
     >>> check_bodies(ReadModel(), where="student.onnx")  # a file without functions
     """

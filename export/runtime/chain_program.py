@@ -50,12 +50,12 @@ def _is_inner(node: Operation) -> bool:
 
 
 def _residual(node: Operation) -> list[str]:
-    """Returns the name of the input that a convolution adds to its result, or no name."""
+    """Returns a list with the name of the input that a convolution adds to its result; it is empty if there is none."""
     return [node.input[_RESIDUAL]] if is_binary_convolution(node) and "Add" in node.op_type else []
 
 
 def _constants(node: Operation) -> list[str]:
-    """Returns the names of the inputs that are constants, such as weights: all but the image and the residual."""
+    """Returns the names of an operation's inputs that are constants, such as weights."""
     residual = _RESIDUAL if _residual(node) else 0
     return [name for i, name in enumerate(node.input) if i not in (0, residual)]
 
@@ -72,7 +72,7 @@ def _out_size(a: dict[str, Any]) -> tuple[int, int]:
 
 
 def value_sizes(nodes: Sequence[Operation], outputs: Mapping[str, int]) -> dict[str, Size]:
-    """Returns the sizes (h, w, c) of the images that the operations read and write, by name.
+    """Returns the size (h, w, c) of every image or map that operations of an exported file read or write, by name.
 
     outputs: number of output channels of each convolution, by the name of its weights. Raises KeyError if an attribute
     is missing.
@@ -97,10 +97,10 @@ def value_sizes(nodes: Sequence[Operation], outputs: Mapping[str, int]) -> dict[
 
 
 def _step(node: Operation, index: Mapping[str, int], weights: int) -> tuple[list[int], list[float]]:
-    """Returns what an operation adds to the attributes `program` and `limits` of its chain.
+    """Returns the integers and floats that describe an operation in the attributes `program` and `limits` of a chain.
 
-    index: numbers of the chain's values so far, by name; weights: index of the operation's first constant among the
-    chain's inputs.
+    index: number of each image of the chain, by name, as the program refers to it; weights: index of the operation's
+    first constant among the chain's inputs.
     """
     a, x = node.attributes, index[node.input[0]]
     if node.op_type == "Sign":
@@ -123,7 +123,9 @@ def _step(node: Operation, index: Mapping[str, int], weights: int) -> tuple[list
 
 
 def chain_attributes(nodes: Sequence[Operation], inputs: Sequence[str], outputs: Mapping[str, int]) -> dict[str, Any]:
-    """Returns the attributes of a chain: `program`, `output_size` (h, w, c) and, if an operation clips, `limits`.
+    """Returns the attributes by which the native library runs a chain, several layers that are one operation in a file.
+
+    They are `program`, a list of integers, `output_size` (h, w, c) and, if an operation clips, `limits`.
 
     nodes: the operations of the chain's body; inputs: the names of the body's inputs, first the images, then the
     constants of each operation; outputs: number of output channels of each convolution, by the name of its weights.
@@ -177,15 +179,16 @@ def _rebuilt(call: Operation, body: Function, shapes: Mapping[str, Sequence[int]
 
 
 def _is_chain(node: Operation) -> bool:
-    """Returns whether a node runs a chain."""
+    """Returns whether a node runs a chain, a function for several layers in a row."""
     return node.domain == DOMAIN and node.op_type.startswith("Chain")
 
 
 def check_chains(model: ReadModel, *, where: str) -> None:
     """Raises ExportError if a chain's attributes differ from those that `chain_attributes` computes from its body.
 
-    It is also raised on a chain inside a branch, a loop or another function, because the exporter puts chains only into
-    the graph itself. where: the file, for the message.
+    A chain, several layers that are one operation in a file, could then give two results: the native library reads the
+    attributes, onnxruntime the body. It is also raised on a chain inside a branch, a loop or another function, where
+    the exporter puts none. where: the file's name, for the message.
 
     >>> check_chains(ReadModel(), where="student.onnx")  # a file without chains
     """

@@ -16,9 +16,9 @@ NO_DIGEST = "0" * 64
 
 
 def seal(data: bytes) -> bytes:
-    """Returns the file's bytes with their SHA-256, in hex, in place of `NO_DIGEST`, which they must contain once.
+    """Returns a file's bytes with their own SHA-256, in hex, written over 64 zeros (`NO_DIGEST`) in them.
 
-    Raises ExportError if they contain it never or more than once.
+    Raises ExportError unless these zeros occur exactly once.
 
     >>> sealed = seal(b"a file: " + NO_DIGEST.encode())
     >>> len(sealed), fits(sealed, sealed[8:].decode())
@@ -33,7 +33,7 @@ def seal(data: bytes) -> bytes:
 
 
 def fits(data: bytes, digest: object) -> bool:
-    """Returns whether a file is undamaged: whether `digest` is the checksum that `seal` would write into it.
+    """Returns whether a file's bytes are undamaged: whether `digest` is the checksum that `seal` would write into them.
 
     digest: the checksum from the file's metadata; anything but a text of 64 characters does not fit.
 

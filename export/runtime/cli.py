@@ -23,11 +23,11 @@ _BROKEN_PIPE = 128 + 13
 
 
 def describe_file(file: Path) -> dict[str, Any]:
-    """Returns what the command `info` prints about an exported file.
+    """Returns facts about an exported file by name, which the command `info` prints.
 
-    The entries are `bytes` (the file's size), `input` (name, type and shape), `form` ("native" if `session` runs it
-    with the compiled library, "stock" if with onnxruntime's own operations), all metadata of the file, and
-    `operations` (name -> how often it occurs; a chain, which is several operations in one, counts as those).
+    They are `bytes` (the file's size), `input` (name, type and shape), `form` ("native" if the compiled native library
+    computes its binary layers, "stock" if onnxruntime's own operations do), all metadata of the file, and `operations`
+    (name -> number of them; an operation that stands for several is counted as those).
     Raises what `session` raises.
 
     >>> describe_file(Path("student.onnx"))["input"]
@@ -57,7 +57,7 @@ def describe_file(file: Path) -> dict[str, Any]:
 
 
 def _options() -> argparse.ArgumentParser:
-    """Returns the parser of the command line."""
+    """Returns the parser of the arguments of the command."""
     p = argparse.ArgumentParser(
         prog=DISTRIBUTION, description="Run .onnx files written by bnn-itrd, with NumPy and onnxruntime alone."
     )

@@ -40,7 +40,7 @@ LEFT_BEHIND = {
 
 
 def is_rest(name: str) -> bool:
-    """Returns whether files and folders of this name are passed over: hidden ones, and those that tools leave behind.
+    """Returns whether a file or folder of this name is to be ignored: a hidden one, or one that a tool left behind.
 
     >>> is_rest(".DS_Store"), is_rest("__MACOSX"), is_rest("cat.png")
     (True, True, False)
@@ -83,7 +83,7 @@ def photo_files(paths: Sequence[Path], *, say: Callable[[str], None] | None = No
 
 
 def picture_of_file(path: Path) -> np.ndarray[Any, Any]:
-    """Reads an image file as RGB pixels, uint8 (h, w, 3), turned upright by the camera's note in the file.
+    """Reads an image file as RGB pixels, uint8 (h, w, 3), turned upright as its EXIF entry says.
 
     Grey values of 16 bits become 8, and transparent pixels white. Raises ImageError if the file cannot be read, or if
     Pillow is not installed.

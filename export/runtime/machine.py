@@ -1,4 +1,4 @@
-"""Describes the machine on which files run and are timed: its processor, and the code that it can use."""
+"""Describes the machine on which files run and are timed: its processor, and the versions of what runs on it."""
 
 from __future__ import annotations
 

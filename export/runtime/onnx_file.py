@@ -43,7 +43,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Reference:
-    """The value of an attribute in a function's body, if it is that of the function's own attribute `name`."""
+    """Stands, in a function's body, for a value that the caller of the function gives as its attribute `name`."""
 
     name: str
 
@@ -95,7 +95,7 @@ class ReadModel:
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """Reads the integer at position `at`; returns (integer, next position). Raises ValueError if it has no end."""
+    """Reads the protobuf integer at `at`; returns (integer, next position). Raises ValueError if it has no end."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
@@ -109,7 +109,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
-    """Yields (number, value) of each field of a message: an integer or bytes. Raises ValueError on others."""
+    """Yields (number, value) of each field of a protobuf message, as int or bytes. Raises ValueError on other data."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -132,7 +132,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
 
 
 def _message(data: Any) -> dict[int, list[Any]]:
-    """Returns the fields of a message: number -> values, in the order of the file."""
+    """Returns the fields of a protobuf message: number -> list of values, because a field may occur several times."""
     if not isinstance(data, memoryview):
         raise ValueError("a number stands where a message should")
     found: dict[int, list[Any]] = {}
@@ -142,7 +142,7 @@ def _message(data: Any) -> dict[int, list[Any]]:
 
 
 def _one_message(values: list[Any]) -> dict[int, list[Any]]:
-    """Returns the message in a field that may occur once. A second one is refused, because onnxruntime merges them."""
+    """Returns the fields of the only protobuf message in `values`. Two are refused, because onnxruntime merges them."""
     if len(values) > 1:
         raise ValueError("a message occurs twice where only one is allowed")
     return _message(values[0]) if values else {}
@@ -167,7 +167,7 @@ def _signed(value: int) -> int:
 
 
 def read_ints(values: list[Any]) -> list[int]:
-    """Returns the signed integers in a field's values: each value is one integer, or bytes with several of them."""
+    """Returns the signed integers in a protobuf field's values: each value is an integer, or bytes with several."""
     numbers: list[int] = []
     for value in values:
         if isinstance(value, int):
@@ -181,7 +181,7 @@ def read_ints(values: list[Any]) -> list[int]:
 
 
 def read_floats(values: list[Any]) -> list[float]:
-    """Returns the 32-bit floats in a field's values: each value is bytes with one or several of them."""
+    """Returns the 32-bit floats in a protobuf field's values: each value is bytes with one or several of them."""
     data = b"".join(map(_bytes, values))
     return list(struct.unpack(f"<{len(data) // 4}f", data))
 
@@ -277,7 +277,7 @@ def _shape(data: Any) -> tuple[str, list[int]]:
 
 
 def read_model(data: bytes) -> ReadModel:
-    """Returns what is read of an ONNX file from its bytes. Raises ValueError if they are not an ONNX file.
+    """Reads an ONNX file from its bytes, without the weights. Raises ValueError if they are not an ONNX file.
 
     >>> from pathlib import Path
     >>> read_model(Path("student.onnx").read_bytes()).metadata["format_version"]

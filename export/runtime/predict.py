@@ -120,9 +120,9 @@ def _is_number(value: object) -> bool:
 
 
 def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
-    """Raises ExportError if a file's `input_shape`, `classes`, `mean` or `std` does not have the form it must have.
+    """Raises ExportError if `input_shape`, `classes`, `mean` or `std` in a file's metadata is not of the right form.
 
-    path: the file, for the message; metadata: its metadata, in which these entries may also be absent.
+    Entries that are missing are no error. path: the file, for the message.
 
     >>> check_metadata(Path("a.onnx"), {"classes": "cat"})
     Traceback (most recent call last):
@@ -150,9 +150,10 @@ def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def _logits(file: Path, run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, *, classes: int) -> np.ndarray:
-    """Returns the logits (n, classes) that `run`, a function that runs `file`, gives for images (n, c, h, w).
+    """Returns run(images), the logits (n, classes) of an exported file, after checking their shape.
 
-    Raises ExportError if the file takes or returns arrays of another shape.
+    run: a function that runs `file` on images (n, c, h, w). Raises ExportError if the images or the result have
+    another shape than they must have.
     """
     try:
         found = run(images)

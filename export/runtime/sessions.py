@@ -44,7 +44,7 @@ _NATIVE: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
-    """Returns the path as a Path. Raises FileNotFoundError if there is no file."""
+    """Returns the path of a file as a Path. Raises FileNotFoundError if there is no file at it."""
     file = Path(path)
     if file.is_dir():
         raise FileNotFoundError(f"{file} is a folder: name the .onnx file in it that is to be run")
@@ -54,7 +54,7 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 
 
 def _read(path: Path) -> ReadModel:
-    """Reads a file, checks that the stock and the native form of it compute the same, and returns its content.
+    """Reads a file, checks that it gives the same results with and without the native library, and returns its content.
 
     Raises ExportError if the file is not ONNX, has a newer format than this package reads, or does not fit its
     checksum. It is also raised on operations, function bodies and chains that this package does not write:
@@ -147,7 +147,7 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
 
 
 def _open_native(file: Path, threads: int) -> onnxruntime.InferenceSession:
-    """Opens a file in the native form. Raises ExportError, with the reason, if that is not possible."""
+    """Opens a file in a session that uses the native library. Raises ExportError with the reason if it cannot."""
     import onnxruntime
 
     from .native import library_path, why_unavailable
@@ -171,7 +171,7 @@ _warned: set[str] = set()
 
 
 def _warn_once(reason: str) -> None:
-    """Warns that the stock form is used, for this reason, unless that was said before."""
+    """Warns that a file runs without the native library, and why; each reason is given once in a process."""
     if reason not in _warned:
         _warned.add(reason)
         warnings.warn(f"{reason}; without the library the file runs more slowly, with the same results", stacklevel=3)
@@ -237,7 +237,7 @@ def _unknown_operations(model: ReadModel) -> list[str]:
 
 
 def uses_native(opened: onnxruntime.InferenceSession) -> bool:
-    """Returns whether this session, which `session` opened, computes binary layers in the native library.
+    """Returns whether a session made by `session` computes binary layers with the compiled native library.
 
     >>> uses_native(session("student.onnx", native=False))
     False

@@ -28,14 +28,14 @@ _MACHINES = {62: "x86_64", 183: "aarch64"}
 
 
 def _absent(folder: Path) -> str:
-    """Returns a message that says why there is no library in the folder."""
+    """Returns a message that says why the native library is not in its folder."""
     note = folder / _REASON
     why = note.read_text(encoding="utf-8").strip() if note.is_file() else "the build found no C++17 compiler"
     return f"{DISTRIBUTION} was installed without the native library: {why}"
 
 
 def _foreign(file: Path) -> str:
-    """Returns a message if the library is for another kind of processor, else "".
+    """Returns a message if the native library `file` is for another kind of processor, else "".
 
     It is checked here because the system's own message would be "no such file".
     """
@@ -54,7 +54,7 @@ def _foreign(file: Path) -> str:
 
 @functools.cache
 def _load(file: Path) -> ctypes.CDLL | str:
-    """Loads the library and returns it, or returns a message that says why it cannot be loaded."""
+    """Loads the native library from `file` and returns it, or a message that says why it cannot be used."""
     if not file.is_file():
         return _absent(file.parent)
     try:
@@ -76,7 +76,7 @@ def _load(file: Path) -> ctypes.CDLL | str:
 
 
 def _dispatch() -> tuple[str, str]:
-    """Returns (name of the kernel, "") or, if none can be used, ("", reason).
+    """Returns (name of the native library's kernel for this machine, "") or, if none can run, ("", reason).
 
     The environment variable BNN_ITRD_KERNEL, which can choose a kernel, is read at each call.
     """

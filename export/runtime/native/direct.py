@@ -40,7 +40,7 @@ def _pointer(array: np.ndarray | None) -> ctypes.c_void_p | None:
 
 
 class _Message:
-    """A buffer for the error message of a function of the library; `arguments` are that function's last two."""
+    """A buffer for the error message of one of the library's C functions; `arguments` are that function's last two."""
 
     def __init__(self) -> None:
         self.buffer = ctypes.create_string_buffer(1024)
@@ -66,9 +66,9 @@ def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
 class DirectConvolution:
     """A binary convolution, computed by one kernel of the native library; calling it runs it.
 
-    kernel: one of KERNELS that the processor can run; weights: signs packed to bits, uint8 (kh, kw, ceil(i / 8), o),
-    with i the input channels of a group and o the output channels; channels, group, strides, dilations, pads (top,
-    left, bottom, right): as in ONNX; padding_value: -1, 0 or 1.
+    kernel: one of KERNELS, each the code for one instruction set, that the processor can run; weights: signs packed to
+    bits, uint8 (kh, kw, ceil(i / 8), o), with i the input channels of a group and o the output channels; channels,
+    group, strides, dilations, pads (top, left, bottom, right): as in ONNX; padding_value: -1, 0 or 1.
     What it returns depends on the constants. With threshold, int32 (o,): signs, +1 where the sum of the products of +1
     and -1 reaches it. With scale and bias, float32 (o,): sum * scale + bias, and the signs of that. With neither: the
     sums. Between bias and signs there can be a residual (add), a clip to limits (low, high), and ReActNet's activation

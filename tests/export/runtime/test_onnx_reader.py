@@ -97,7 +97,7 @@ def test_what_other_readers_merge_is_refused() -> None:
     """Protobuf makes one message of two in a field that holds one, and keeps both of two attributes."""
     graph = helper.make_graph([helper.make_node("Neg", ["a"], ["b"])], "graph", [], [])
     data = helper.make_model(graph).SerializeToString()
-    with pytest.raises(ValueError, match="a message occurs twice where one is allowed"):
+    with pytest.raises(ValueError, match="a message occurs twice where only one is allowed"):
         read_model(data + onnx.ModelProto(graph=graph).SerializeToString())
     node = helper.make_node("Op", ["x"], ["y"], a=1)
     node.attribute.append(helper.make_attribute("a", 2))

@@ -57,7 +57,7 @@ _FLAGS_OF: dict[str, dict[str, list[str]]] = {
 
 
 def _sources(machine: str) -> dict[Path, list[str]]:
-    """Returns the sources for a kind of processor, such as "x86_64", each with its additional flags.
+    """Returns the C++ files to compile for a kind of processor, such as "x86_64", each with its additional flags.
 
     Raises RuntimeError if there is no native code for it.
     """
@@ -112,7 +112,7 @@ def compile_library(folder: Path, *, flags: tuple[str, ...] = (), name: str = LI
 
 
 def _reason(error: Exception) -> str:
-    """Returns a text of one line for the user: why there is no library, what follows from it, and how to get it."""
+    """Returns a line for the user about an error of `compile_library`: what was wrong, what follows, and what to do."""
     lines = str(error).splitlines() or [type(error).__name__]
     why = next((line for line in lines if "error: " in line), lines[0]).strip()
     return (
@@ -130,7 +130,7 @@ class BuildPy(build_py):
 
     @property
     def native_package(self) -> str:
-        """The package in which the library lies: `bnn_itrd_runtime.native` or `bnn_itrd.export.runtime.native`."""
+        """Name of the package with the library: `bnn_itrd_runtime.native` or `bnn_itrd.export.runtime.native`."""
         return next(str(name) for name in self.packages if name.endswith("runtime.native"))
 
     def run(self) -> None:
@@ -149,7 +149,7 @@ class BuildPy(build_py):
                 (folder / REASON).write_text(reason + "\n", encoding="utf-8")
 
     def native_folder(self) -> Path:
-        """Returns the folder for the library: in the wheel or, for an editable installation, among the sources."""
+        """Returns the folder for the compiled library: in the wheel or, if editable, in the checkout."""
         return SOURCES.parent if self.editable_mode else Path(self.build_lib, *self.native_package.split("."))
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
@@ -159,9 +159,9 @@ class BuildPy(build_py):
 
 
 class BdistWheel(bdist_wheel):
-    """The setuptools command that makes a wheel; a wheel with the library is marked as one for this platform.
+    """The setuptools command that makes a wheel; a wheel with the native library gets a name for this platform alone.
 
-    It still fits any Python 3. Without the library the wheel is for any platform. With a cross compiler, the
+    By its name it fits any Python 3. Without the library the wheel is for any platform. With a cross compiler, the
     environment variable _PYTHON_HOST_PLATFORM names the platform.
     """
 
