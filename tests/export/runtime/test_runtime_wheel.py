@@ -51,7 +51,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def small_files(folder: Path) -> tuple[str, str]:
-    """(a file with an operation of ours, one without): a sign of the pixels, and the pixels; two logits each."""
+    """Writes two ONNX files with two logits each, one with an operation of this package, and returns their paths."""
     files = []
     for name, operations in (("student", ["Sign"]), ("teacher", [])):
         domain = "bnn_itrd" if operations else ""

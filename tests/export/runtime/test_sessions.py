@@ -1,4 +1,4 @@
-"""`session` takes the native library or says why not; times are measured side by side; the import stays light."""
+"""`session` uses the native library or says why it cannot; sessions are timed in turns; the import stays light."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convolutions of floats by the native library: torch's numbers, the stock runtime's bits, and what is refused."""
+"""The native library's float convolutions agree with torch, and bit for bit with onnxruntime; bad ones are refused."""
 
 from __future__ import annotations
 

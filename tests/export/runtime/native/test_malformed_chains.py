@@ -1,4 +1,4 @@
-"""A chain whose program, attributes, constants or bytes are spoilt is refused, and crashes nothing."""
+"""A chain with a wrong program, attribute, constant or byte is refused with a message, without a crash."""
 
 from __future__ import annotations
 
@@ -136,6 +136,6 @@ def test_malformed_operators_do_not_crash(models: list[Path]) -> None:
 
 @pytest.mark.exhaustive
 def test_operators_under_address_and_undefined_behaviour_sanitizers(models: list[Path], sanitized: Path) -> None:
-    """Inside onnxruntime, with the library compiled with the sanitizers; what they find ends the process."""
+    """The library runs in onnxruntime, compiled with sanitizers, which end the process if memory is used wrongly."""
     ran, refused = open_operators(sanitized, models, 400, sanitized=True)
     assert ran > 50 and refused > 80

@@ -1,4 +1,4 @@
-"""Operators with attributes, constants or inputs that cannot be are refused in words, and crash nothing."""
+"""Operators with impossible attributes, constants or inputs are refused with a message, without a crash."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(library_path() is None, reason=f"no native libra
 
 
 def _changed(op: str = "BinaryConvAddClip", /, **changes: Any) -> onnx.ModelProto:
-    """A good model with attributes or constants replaced (None: taken away)."""
+    """Returns a valid model in which attributes or constants are replaced, or removed if None is given."""
     model, _ = one_node(op, CASE, np.random.default_rng(0))
     node = model.graph.node[1]
     for name, value in changes.items():
