@@ -53,7 +53,7 @@ def _constant_bytes(tensor: Constant) -> bytes:
 
 
 def _attribute_text(name: str, kind: int, value: Any) -> tuple[str, int, str]:
-    """Returns (name, type, value as a text) of an attribute, which is what `body_digest` reads of it.
+    """Returns (name, number of the type, value as a text) of an ONNX attribute, for `body_digest`.
 
     Raises ValueError on a value that does not occur in a body.
     """

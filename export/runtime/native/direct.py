@@ -64,16 +64,19 @@ def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
 
 
 class DirectConvolution:
-    """A binary convolution, computed by one kernel of the native library; calling it runs it.
+    """A binary convolution that one kernel of the native library computes; calling it runs it.
 
-    kernel: one of KERNELS, each the code for one instruction set, that the processor can run; weights: signs packed to
-    bits, uint8 (kh, kw, ceil(i / 8), o), with i the input channels of a group and o the output channels; channels,
-    group, strides, dilations, pads (top, left, bottom, right): as in ONNX; padding_value: -1, 0 or 1.
-    What it returns depends on the constants. With threshold, int32 (o,): signs, +1 where the sum of the products of +1
-    and -1 reaches it. With scale and bias, float32 (o,): sum * scale + bias, and the signs of that. With neither: the
-    sums. Between bias and signs there can be a residual (add), a clip to limits (low, high), and ReActNet's activation
-    RPReLU with rprelu = (before, slope, after), float32 (o,) each. level, float32 (o,): a sign is +1 from it on, and
-    from 0 on by default. Raises ValueError if the library refuses the arguments.
+    What it returns depends on its constants, which have a number for each of the o output channels:
+
+    - with none, the sums of the products of +1 and -1;
+    - with threshold, int32, signs: +1 where a sum is at least its threshold;
+    - with scale and bias, float32, y = sum * scale + bias, and the signs of y: +1 where y is at least level, or 0.
+
+    Before the signs are taken, y can get a residual (add), a clip to limits (low, high), and ReActNet's RPReLU (rprelu:
+    before, slope and after).
+    kernel: one of KERNELS, each the code for one instruction set; weights: signs packed to bits, uint8 (kh, kw,
+    ceil(i / 8), o), with i the input channels of a group; padding_value: -1, 0 or 1; the others are as in ONNX.
+    Raises ValueError if the library refuses an argument, or if the processor cannot run the kernel.
     """
 
     def __init__(
