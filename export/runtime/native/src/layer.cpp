@@ -98,9 +98,9 @@ int Layer::weight(int64_t output, int64_t tap, int64_t channel) const {
     return bits[size_t((tap * bytes + channel / 8) * outputs + output)] >> (channel % 8) & 1;
 }
 
-// Lists the words of a window. With more than 16 channels they are the taps in row order, and for each tap its channels.
-// With up to 16, two taps side by side share a word; then two taps of the last column, one below the other, if the width
-// is odd. A single tap may be left.
+// Lists the words of a window. With more than 16 channels they are the taps in row order, and for each tap its
+// channels. With up to 16, two taps side by side share a word; then two taps of the last column, one below the other,
+// if the width is odd. A single tap may be left.
 void Layer::list_words() {
     const int64_t height = attributes.kernel[0], width = attributes.kernel[1];
     planes = words;

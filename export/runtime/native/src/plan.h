@@ -13,8 +13,8 @@ struct Plan {
 
     // Before the convolution, an image is copied to planes: its words, with padding, in the order (row, group, plane,
     // phase, column). Column x of the padded image is column x / stride of phase x % stride. So, for each tap,
-    // neighbouring output pixels read neighbouring words, whatever the stride is. The planes of a group are its words or,
-    // with up to 16 channels, those of `Plane`.
+    // neighbouring output pixels read neighbouring words, whatever the stride is. The planes of a group are its words
+    // or, with up to 16 channels, those of `Plane`.
     int64_t rows, row_size, word_size, phase_size, plane_size;
     std::vector<int64_t> offsets;  // where each word of a window is in the planes, from the window's beginning
     // A pixel's class says which taps of its window are outside the image. For each class and lane the table has the
