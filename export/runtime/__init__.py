@@ -1,4 +1,7 @@
-"""The runtime: it runs exported .onnx files with NumPy and onnxruntime, without torch; Pillow reads image files."""
+"""The runtime: it runs the .onnx files that bnn-itrd exports, with NumPy and onnxruntime alone, without torch.
+
+`session` opens a file, `predict_file` computes its logits, and `classify_images` classifies image files (with Pillow).
+"""
 
 from .bench import compare_milliseconds, interleaved_seconds, milliseconds_per_image
 from .errors import ExportError, ImageError

@@ -1,4 +1,4 @@
-"""`python -m bnn_itrd_runtime`: the command line of the runtime."""
+"""Runs the command `bnn-itrd-runtime`, as `python -m bnn_itrd_runtime`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Timing: milliseconds per image of sessions or files, which run in turns in one process."""
+"""Measures milliseconds per image of sessions or files, which run in turns, so that a slow machine slows all of them.
+
+A file is measured in two forms: "stock", with onnxruntime's own operations, and "native", with the native library,
+which is compiled code that computes binary layers by bit operations.
+"""
 
 from __future__ import annotations
 
@@ -28,21 +32,24 @@ __all__ = [
     "timing_row",
 ]
 
-# Seconds after which the idle threads of an onnxruntime session sleep.
+# Seconds after which the idle threads of an onnxruntime session sleep; until then they keep processor cores busy.
 SPINNING = 0.5
 
-
+# The type of the names by which a caller tells its sessions apart.
 K = TypeVar("K", bound=Hashable)
 
 
 def _random_input(opened: onnxruntime.InferenceSession, batch: int) -> dict[str, np.ndarray]:
-    """Returns random images for the first input. Raises ExportError where the file does not fix their size."""
+    """Returns {name of the first input: random images}, the same at each call.
+
+    Raises ExportError if the file does not fix the images' size.
+    """
     source = opened.get_inputs()[0]
     shape = [batch, *source.shape[1:]]
     if not all(isinstance(size, int) for size in shape):
         raise ExportError(
-            f"the input {source.name} of the file has no fixed size, {source.shape}: it cannot be timed; export it "
-            "with images of a fixed size"
+            f"the file cannot be timed, because the shape of its input {source.name} is not fixed: {source.shape}. "
+            "Export it with images of a fixed size"
         )
     generator = np.random.default_rng(0)
     if source.type == "tensor(uint8)":
@@ -50,16 +57,18 @@ def _random_input(opened: onnxruntime.InferenceSession, batch: int) -> dict[str,
     return {source.name: generator.standard_normal(shape, np.float32)}
 
 
-# In one turn a session runs so many seconds unmeasured, then at most so many seconds or calls measured.
+# In its turn a session first runs for _WARM seconds, which are not measured. Then calls are measured one by one, until
+# there are _BLOCK_CALLS or they have taken _BLOCK seconds.
 _WARM, _BLOCK, _BLOCK_CALLS = 0.01, 0.02, 5
-# Turns that are made even if `budget` has passed: a median and quantiles need some.
+# Number of turns that are made even if `budget` has passed, because a median and quantiles need some.
 _FEWEST_TURNS = 3
 
 
 def _turn(opened: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -> float:
-    """Returns the median seconds of a block of calls, after some calls that bring the network into the caches.
+    """Runs a session for a few hundredths of a second and returns the median seconds of its calls.
 
-    A small fast network needs about ten such calls after a large one has run.
+    The first calls are not measured. They bring the network into the processor's caches again: after a large network
+    has run, a small one needs about ten of them.
     """
     began = time.perf_counter()
     while time.perf_counter() - began < _WARM:  # at least once
@@ -82,12 +91,12 @@ def interleaved_seconds(
 ) -> dict[K, list[float]]:
     """Times the sessions in turns, so that a slower machine slows all of them; returns seconds per call of each.
 
-    batch: images per call (random, always the same); repeats: number of turns; pause: seconds before each session's
-    turn, because the threads of the session before spin for a while and would use the same cores; budget: seconds
-    after which no further turn begins, though at least three are made. Value i of each list is the median of a few
-    calls in turn i.
-    Raises ValueError on batch or repeats < 1, or pause or budget < 0, ExportError on a file whose input has no fixed
-    size, or that cannot be run.
+    Value i of a session's list is the median of a few calls in turn i. batch: number of images per call (random, always
+    the same); repeats: number of turns; pause: seconds to wait before each session's turn, because the threads of the
+    previous session keep the cores busy for a while; budget: seconds after which no further turn begins, except that
+    at least three are made.
+    Raises ValueError if batch or repeats is below 1, or pause or budget below 0. Raises ExportError if a session's
+    input has no fixed size, or if onnxruntime cannot run it.
 
     >>> opened = {form: session("student.onnx", native=False) for form in ("first", "second")}
     >>> {name: len(seconds) for name, seconds in interleaved_seconds(opened, repeats=3).items()}
@@ -113,9 +122,9 @@ def interleaved_seconds(
 def compare_milliseconds(
     sessions: Mapping[K, onnxruntime.InferenceSession], *, batch: int = 1, repeats: int = 20
 ) -> dict[K, float]:
-    """Returns the median milliseconds per image of each session, timed in turns.
+    """Returns the median milliseconds per image of each session, measured in `repeats` turns.
 
-    batch: images per call. Raises what `interleaved_seconds` raises.
+    batch: number of images per call. Raises what `interleaved_seconds` raises.
 
     >>> list(compare_milliseconds({"student": session("student.onnx", native=False)}, repeats=3))
     ['student']
@@ -125,7 +134,7 @@ def compare_milliseconds(
 
 
 def milliseconds_per_image(opened: onnxruntime.InferenceSession, *, batch: int = 1, repeats: int = 20) -> float:
-    """Returns the median milliseconds per image of one session, with `batch` images per call.
+    """Returns the median milliseconds per image of one session, from `repeats` runs with `batch` images per call.
 
     Raises what `interleaved_seconds` raises.
 
@@ -136,7 +145,10 @@ def milliseconds_per_image(opened: onnxruntime.InferenceSession, *, batch: int =
 
 
 def _both_forms(files: Sequence[Path], threads: int) -> dict[tuple[Path, str], onnxruntime.InferenceSession]:
-    """Opens the files; returns (file, form) -> session, with both forms of a binary network if the library works."""
+    """Opens each file without the native library ("stock") and, if it can be used on the file, with it ("native").
+
+    Returns the sessions by (file, form).
+    """
     opened: dict[tuple[Path, str], onnxruntime.InferenceSession] = {}
     for file in files:
         best = session(file, threads=threads)  # warns where the library cannot be used
@@ -149,10 +161,16 @@ def _both_forms(files: Sequence[Path], threads: int) -> dict[tuple[Path, str], o
 def timing_row(
     file: Path, form: str, *, threads: int, batch: int, seconds: np.ndarray, reference: np.ndarray | None
 ) -> dict[str, Any]:
-    """Returns one measurement as plain values.
+    """Returns one measurement as a dict of plain values, which is a row of the table that `bench` prints.
 
-    seconds, reference: seconds per call of the file and of the reference in each turn, (repeats,). `ratio` is the ratio
-    of their medians; `ratio_low` and `ratio_high` are the 10 and 90 % quantiles of the ratio within a turn.
+    seconds: seconds per call of the file in each turn, (repeats,); reference: those of the file with which it is
+    compared, or None. `ms_per_image` is a median; `ratio` says how many times faster than the reference the file is,
+    by the medians; `ratio_low` and `ratio_high` are the 10 and 90 % quantiles of the ratio within a turn.
+
+    >>> times = {"seconds": np.array([0.2, 0.4]), "reference": np.array([0.6, 0.6])}
+    >>> row = timing_row(Path("student.onnx"), "stock", threads=1, batch=10, **times)
+    >>> round(row["ms_per_image"]), round(row["ratio"], 2)
+    (30, 2.0)
     """
     ratios = None if reference is None else reference / seconds
     return {
@@ -176,11 +194,15 @@ def time_onnx(
     repeats: int = 40,
     budget: float = math.inf,
 ) -> list[dict[str, Any]]:
-    """Times files in turns in one process; returns a `timing_row` per number of threads, batch size, file and form.
+    """Times ONNX files in turns; returns a `timing_row` for each number of threads, batch size, file and form.
 
-    A file of a binary network is timed twice where the native library can be used: with it, and as a stock onnxruntime
-    runs it. The reference, with ratio 1, is the first file in its stock form. budget: seconds for each number of
-    threads and batch size, see `interleaved_seconds`. Raises what `session` and `interleaved_seconds` raise.
+    A file with binary layers has two forms if the compiled native library can be used: "native", with the library, and
+    "stock", without it. Other files are "stock". All times are compared with the first file's as "stock". batches:
+    numbers of images per call; repeats: number of turns; budget: seconds after which, for each number of threads and
+    batch size, no further turn begins. Raises what `session` and `interleaved_seconds` raise.
+
+    >>> [row["ratio"] for row in time_onnx([Path("student.onnx")], repeats=1) if row["form"] == "stock"]
+    [1.0]
     """
     rows: list[dict[str, Any]] = []
     for count in threads:
@@ -198,7 +220,12 @@ def time_onnx(
 
 
 def timing_cells(row: Mapping[str, Any]) -> dict[str, str]:
-    """Returns a `timing_row` as the texts of a table's row, by column."""
+    """Returns the values of a `timing_row` as texts, by the heading of their column.
+
+    >>> row = timing_row(Path("student.onnx"), "stock", threads=1, batch=1, seconds=np.array([0.5]), reference=None)
+    >>> timing_cells(row)["ms/image"]
+    '500.000'
+    """
     return {
         "file": row["file"],
         "form": row["form"],

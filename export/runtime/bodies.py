@@ -1,7 +1,8 @@
-"""A check that the function bodies in a file are those that this package writes.
+"""Checks that the functions in a file have the bodies that this package writes.
 
-A stock onnxruntime runs a function's body; the native library runs its own code for the function's name and does not
-read the body. So a file with another body would be one network with the library and another without it.
+A binary layer in a file is a call of an ONNX function, whose body has standard operations. A stock onnxruntime runs the
+body. The native library runs its own code for the function's name and does not read the body. So a file with a changed
+body would give one result with the library and another without it.
 """
 
 from __future__ import annotations
@@ -20,14 +21,19 @@ from .onnx_file import Constant, Function, ReadModel, Reference, read_floats, re
 
 __all__ = ["body_digest", "check_bodies"]
 
-# ONNX's number of a tensor type -> NumPy's type, for the constants in bodies; and the fields of TensorProto with data.
+# ONNX's number of an element type -> NumPy's type, for the types that the constants in bodies have.
 _TYPES = {1: "<f4", 2: "|u1", 3: "|i1", 5: "<i2", 6: "<i4", 7: "<i8", 9: "|b1"}
+# Numbers of TensorProto's fields in which data can stand.
 _RAW, _FLOATS, _INTS, _LONGS = 9, 4, 5, 7
-_ELSEWHERE = {3, 13, 14}  # the data are a segment of a larger constant, or in another file
+# Numbers of its fields which say that the data are a part of a larger constant, or in another file.
+_ELSEWHERE = {3, 13, 14}
 
 
 def _constant_bytes(tensor: Constant) -> bytes:
-    """Returns the constant's data, little-endian. Raises ValueError if they do not fit its type or shape."""
+    """Returns a constant's data as little-endian bytes, from whichever field of its TensorProto has them.
+
+    Raises ValueError if they do not fit the constant's type or shape.
+    """
     if tensor.data_type not in _TYPES or tensor.fields.keys() & _ELSEWHERE:
         raise ValueError("its type does not occur in a body")
     kind = np.dtype(_TYPES[tensor.data_type])
@@ -47,7 +53,10 @@ def _constant_bytes(tensor: Constant) -> bytes:
 
 
 def _attribute_text(name: str, kind: int, value: Any) -> tuple[str, int, str]:
-    """Returns an attribute as it enters the digest. Raises ValueError on a value that does not occur in a body."""
+    """Returns (name, number of the type, value as a text) of an ONNX attribute, for `body_digest`.
+
+    Raises ValueError on a value that does not occur in a body.
+    """
     if isinstance(value, Reference):
         return name, kind, f"@{value.name}"
     if value is None:
@@ -58,9 +67,13 @@ def _attribute_text(name: str, kind: int, value: Any) -> tuple[str, int, str]:
 
 
 def body_digest(function: Function) -> str:
-    """Returns 48 bits, in hex, of a digest of the function's steps and names, however they are stored in the file.
+    """Returns 12 hex digits of a SHA-256 of an ONNX function: of its operations and of all names in it.
 
-    Raises ValueError on an attribute without a value, or with one that does not occur in a body.
+    It does not depend on how the file stores them. Raises ValueError on an attribute without a value, or with
+    one that does not occur in a body.
+
+    >>> len(body_digest(Function("Sign", DOMAIN, ("x",), ("y",), ())))
+    12
     """
     steps = [
         (
@@ -82,7 +95,13 @@ def body_digest(function: Function) -> str:
 
 
 def check_bodies(model: ReadModel, *, where: str) -> None:
-    """Raises ExportError where a function that the native library replaces has a body this package never wrote."""
+    """Raises ExportError if a function of this package in a file has a body that no version of the package wrote.
+
+    Otherwise the file could give two results, because the native library replaces the function and does not read the
+    body. where: the file's name, for the message.
+
+    >>> check_bodies(ReadModel(), where="student.onnx")  # a file without functions
+    """
     seen: set[str] = set()
     for function in model.functions:
         if function.domain != DOMAIN:
@@ -97,7 +116,8 @@ def check_bodies(model: ReadModel, *, where: str) -> None:
             known = False
         if not known:
             raise ExportError(
-                f"{where}: the body of {function.name}, which onnxruntime runs, is none that this {DISTRIBUTION} "
-                "knows, and the native library would run its own code in its place: another tool has changed the file, "
-                f"or a newer bnn-itrd wrote it. Export it again, or update {DISTRIBUTION}"
+                f"{where}: the body of the function {function.name} is none that this {DISTRIBUTION} knows. "
+                "onnxruntime would run this body, and the native library its own code instead, with other results. "
+                "Another tool has changed the file, or a newer bnn-itrd wrote it: "
+                f"export it again, or update {DISTRIBUTION}"
             )

@@ -1,7 +1,9 @@
-"""The program of a chain: the numbers, computed from its body, that the native library runs (docs/reference/format.md).
+"""Computes the attributes of chains, with which the native library runs them, and checks them in a file.
 
-The writer computes a chain's attributes here; a reader computes them again and compares, because a file in which they
-differ would be one network for onnxruntime, which runs the body, and another for the native library.
+A chain is an ONNX function for several binary layers in a row. onnxruntime runs its body, which has an operation for
+each layer. The native library does not read the body but the chain's attributes: `program` is a list of integers that
+describes the same operations (docs/reference/format.md). The exporter computes the attributes from the body. Whoever
+opens a file computes them again and compares, because otherwise a changed file could give two different results.
 """
 
 from __future__ import annotations
@@ -15,39 +17,52 @@ from .onnx_file import Function, Operation, ReadModel, all_operations
 
 __all__ = ["Size", "chain_attributes", "check_chains", "is_binary_convolution", "value_sizes"]
 
+# Numbers of the kinds of operations in a program.
 _SIGN, _POOLING, _CONVOLUTION, _FLOAT_CONVOLUTION, _RSIGN, _INNER = 0, 1, 2, 3, 4, 5
-# Kinds of a chain's inputs: floats or signs (n, h, w, c), floats (n, c, h, w).
+# Numbers of the kinds of a chain's inputs: floats (n, h, w, c), signs (n, h, w, c), or floats (n, c, h, w).
 _FLOATS, _SIGNS, _PLANES = 0, 1, 2
+# Bits of the number that says what a convolution does after its sum: parts of the operation's name -> bit.
 _FORMS = {"Add": 2, "Clip": 4, "Sign": 8, "RPReLU": 16, "RSign": 32}
-_RESIDUAL = 4  # index among the inputs of a convolution that adds one
+# Index of the residual among the inputs of a convolution that adds one to its result.
+_RESIDUAL = 4
 
+# (height, width, channels) of an image.
 Size = tuple[int, int, int]
 
 
 def is_binary_convolution(node: Operation) -> bool:
-    """Whether the operation is a convolution of signs."""
+    """Returns whether the operation is a binary convolution, whose weights and inputs are +1 or -1.
+
+    >>> is_binary_convolution(Operation("BinaryConvAdd", DOMAIN, ("x", "weights"), ("y",), {}))
+    True
+    """
     return "BinaryConv" in node.op_type
 
 
 def _is_float_convolution(node: Operation) -> bool:
+    """Returns whether the operation is a convolution of floats that the native library has."""
     return node.op_type in FLOAT_CONVOLUTIONS
 
 
 def _is_inner(node: Operation) -> bool:
-    """Whether a convolution of floats reads (n, h, w, c)."""
+    """Returns whether a convolution of floats stands between other layers, so that it reads (n, h, w, c)."""
     return node.op_type.startswith("Inner")
 
 
 def _residual(node: Operation) -> list[str]:
+    """Returns a list with the name of the input that a convolution adds to its result; it is empty if there is none."""
     return [node.input[_RESIDUAL]] if is_binary_convolution(node) and "Add" in node.op_type else []
 
 
 def _constants(node: Operation) -> list[str]:
+    """Returns the names of an operation's inputs that are constants, such as weights."""
     residual = _RESIDUAL if _residual(node) else 0
     return [name for i, name in enumerate(node.input) if i not in (0, residual)]
 
 
 def _out_size(a: dict[str, Any]) -> tuple[int, int]:
+    """Returns (height, width) of the result of a convolution. a: its attributes."""
+
     def along(axis: int) -> int:
         span = a["dilations"][axis] * (a["kernel_shape"][axis] - 1) + 1
         padded: int = a["input_size"][axis] + a["pads"][axis] + a["pads"][axis + 2]
@@ -57,9 +72,10 @@ def _out_size(a: dict[str, Any]) -> tuple[int, int]:
 
 
 def value_sizes(nodes: Sequence[Operation], outputs: Mapping[str, int]) -> dict[str, Size]:
-    """Returns (h, w, c) of every input and output of the operations.
+    """Returns the size (h, w, c) of every image or map that operations of an exported file read or write, by name.
 
-    outputs: number of output channels by the name of the weights.
+    outputs: number of output channels of each convolution, by the name of its weights. Raises KeyError if an attribute
+    is missing.
     """
     sizes: dict[str, Size] = {}
     for node in nodes:
@@ -81,7 +97,11 @@ def value_sizes(nodes: Sequence[Operation], outputs: Mapping[str, int]) -> dict[
 
 
 def _step(node: Operation, index: Mapping[str, int], weights: int) -> tuple[list[int], list[float]]:
-    """Returns the operation as (numbers of the program, limits). weights: index of its first constant."""
+    """Returns the integers and floats that describe an operation in the attributes `program` and `limits` of a chain.
+
+    index: number of each image of the chain, by name, as the program refers to it; weights: index of the operation's
+    first constant among the chain's inputs.
+    """
     a, x = node.attributes, index[node.input[0]]
     if node.op_type == "Sign":
         return [_SIGN, x], []
@@ -103,11 +123,18 @@ def _step(node: Operation, index: Mapping[str, int], weights: int) -> tuple[list
 
 
 def chain_attributes(nodes: Sequence[Operation], inputs: Sequence[str], outputs: Mapping[str, int]) -> dict[str, Any]:
-    """Returns the attributes of a chain: `program`, `output_size` and, if an operation clips, `limits`.
+    """Returns the attributes by which the native library runs a chain, several layers that are one operation in a file.
 
-    nodes: the operations of its body; inputs: the names of the body's inputs, first the values, then the constants of
-    each operation; outputs: number of output channels by the name of the weights.
-    Raises ValueError on inputs in another order, KeyError on a missing attribute or value.
+    They are `program`, a list of integers, `output_size` (h, w, c) and, if an operation clips, `limits`.
+
+    nodes: the operations of the chain's body; inputs: the names of the body's inputs, first the images, then the
+    constants of each operation; outputs: number of output channels of each convolution, by the name of its weights.
+    Raises ValueError if the inputs have another order, and KeyError if an attribute or an input is missing.
+
+    >>> pool = {"input_size": [4, 6], "kernel_shape": [2, 2], "channels": 8}
+    >>> nodes = [Operation("MaxPool", DOMAIN, ("x",), ("y",), pool)]
+    >>> chain_attributes(nodes, ["x"], {})["output_size"]
+    [2, 3, 8]
     """
     constants = {name for node in nodes for name in _constants(node)}
     count = sum(name not in constants for name in inputs)
@@ -138,7 +165,11 @@ def chain_attributes(nodes: Sequence[Operation], inputs: Sequence[str], outputs:
 
 
 def _rebuilt(call: Operation, body: Function, shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """Returns the attributes that follow from the body of a chain. shapes: shapes of the file's constants by name."""
+    """Computes a chain's attributes from its body, as the exporter does.
+
+    call: the node of the graph that runs the chain; shapes: shapes of the file's constants by name. Raises ValueError
+    if the body is not one that the exporter writes.
+    """
     if any(node.domain != DOMAIN for node in body.operations) or body.output != body.operations[-1].output:
         raise ValueError("its body is not a sequence of operations of the format")
     given = dict(zip(body.input, call.input, strict=True))
@@ -148,21 +179,26 @@ def _rebuilt(call: Operation, body: Function, shapes: Mapping[str, Sequence[int]
 
 
 def _is_chain(node: Operation) -> bool:
+    """Returns whether a node runs a chain, a function for several layers in a row."""
     return node.domain == DOMAIN and node.op_type.startswith("Chain")
 
 
 def check_chains(model: ReadModel, *, where: str) -> None:
-    """Raises ExportError where the attributes of a chain are not those that follow from its body.
+    """Raises ExportError if a chain's attributes differ from those that `chain_attributes` computes from its body.
 
-    A chain that is called inside a branch, a loop or another function, and not by the graph itself, is refused too.
+    A chain, several layers that are one operation in a file, could then give two results: the native library reads the
+    attributes, onnxruntime the body. It is also raised on a chain inside a branch, a loop or another function, where
+    the exporter puts none. where: the file's name, for the message.
+
+    >>> check_chains(ReadModel(), where="student.onnx")  # a file without chains
     """
     bodies = {function.name: function for function in model.functions if function.domain == DOMAIN}
     inside = [node for function in model.functions for node in function.operations]
     inside += [inner for node in model.operations for inner in node.inside]
     for call in filter(_is_chain, all_operations(inside)):
         raise ExportError(
-            f"{where}: {call.op_type} is called inside another operation, where this package puts no chain: another "
-            "tool has changed the file. Export it again"
+            f"{where}: {call.op_type} is called inside another operation, where this package puts no chain. Another "
+            "tool has changed the file: export it again"
         )
     for call in filter(_is_chain, model.operations):
         try:
@@ -171,6 +207,6 @@ def check_chains(model: ReadModel, *, where: str) -> None:
             agree = False
         if not agree:
             raise ExportError(
-                f"{where}: the attributes of {call.op_type}, which the native library runs, are not those of its "
-                "body, which onnxruntime runs: another tool has changed the file. Export it again"
+                f"{where}: the attributes of {call.op_type}, by which the native library computes it, do not fit its "
+                "body, by which onnxruntime computes it. Another tool has changed the file: export it again"
             )

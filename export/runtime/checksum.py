@@ -1,4 +1,7 @@
-"""The checksum of a file, stored inside it, so that a damaged file is found, whatever its format is."""
+"""Writes a file's SHA-256 into the file itself and checks it, so that a damaged file is noticed.
+
+It works for any format that can store a text of 64 characters.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,35 @@ from .errors import ExportError
 
 __all__ = ["NO_DIGEST", "fits", "seal"]
 
-# The entry in the metadata while the digest of the file is computed.
+# The text in place of the checksum while it is computed, because a checksum cannot be computed from itself.
 NO_DIGEST = "0" * 64
 
 
 def seal(data: bytes) -> bytes:
-    """Puts the file's sha256 in the place of `NO_DIGEST`. Raises ExportError where that does not occur exactly once.
+    """Returns a file's bytes with their own SHA-256, in hex, written over 64 zeros (`NO_DIGEST`) in them.
 
-    >>> fits(seal(b"a file: " + NO_DIGEST.encode()), "0" * 64)
-    False
+    Raises ExportError unless these zeros occur exactly once.
+
+    >>> sealed = seal(b"a file: " + NO_DIGEST.encode())
+    >>> len(sealed), fits(sealed, sealed[8:].decode())
+    (72, True)
     """
     if data.count(NO_DIGEST.encode()) != 1:
         raise ExportError(
-            "the place for the checksum must occur once in the file: is a text of 64 zeros in the metadata?"
+            "the checksum cannot be written: 64 zeros mark its place and must occur once in the file. Is there such a "
+            "text in the metadata that you passed?"
         )
     return data.replace(NO_DIGEST.encode(), hashlib.sha256(data).hexdigest().encode())
 
 
 def fits(data: bytes, digest: object) -> bool:
-    """Whether `digest`, from the file's metadata, is the sha256 of the file with zeros in its place."""
+    """Returns whether a file's bytes are undamaged: whether `digest` is the checksum that `seal` would write into them.
+
+    digest: the checksum from the file's metadata; anything but a text of 64 characters does not fit.
+
+    >>> fits(b"a file: " + NO_DIGEST.encode(), NO_DIGEST)
+    False
+    """
     if not isinstance(digest, str) or len(digest) != len(NO_DIGEST):
         return False
     return hashlib.sha256(data.replace(digest.encode(), NO_DIGEST.encode(), 1)).hexdigest() == digest

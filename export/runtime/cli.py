@@ -1,4 +1,4 @@
-"""The command line of the runtime package: `bnn-itrd-runtime predict | bench | info`."""
+"""The command `bnn-itrd-runtime` with its subcommands `predict`, `bench` and `info`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,20 @@ from .errors import ExportError, ImageError
 
 __all__ = ["describe_file", "main"]
 
-# Exit status, in a shell, of a program that the signal SIGPIPE (13) ended.
+# Exit status that a shell shows for a program which the signal SIGPIPE (number 13) ended.
 _BROKEN_PIPE = 128 + 13
 
 
 def describe_file(file: Path) -> dict[str, Any]:
-    """Returns the file's size, its metadata, the number of its operations by name, and the form that `session` opens.
+    """Returns facts about an exported file by name, which the command `info` prints.
 
+    They are `bytes` (the file's size), `input` (name, type and shape), `form` ("native" if the compiled native library
+    computes its binary layers, "stock" if onnxruntime's own operations do), all metadata of the file, and `operations`
+    (name -> number of them; an operation that stands for several is counted as those).
     Raises what `session` raises.
+
+    >>> describe_file(Path("student.onnx"))["input"]
+    "images tensor(float) ['batch', 3, 4, 4]"
     """
     import onnxruntime
 
@@ -51,32 +57,42 @@ def describe_file(file: Path) -> dict[str, Any]:
 
 
 def _options() -> argparse.ArgumentParser:
+    """Returns the parser of the arguments of the command."""
     p = argparse.ArgumentParser(
         prog=DISTRIBUTION, description="Run .onnx files written by bnn-itrd, with NumPy and onnxruntime alone."
     )
     p.add_argument("-V", "--version", action="version", version=f"{DISTRIBUTION} {installed_version()}")
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    predict = commands.add_parser("predict", help="class names and probabilities of image files (needs Pillow)")
-    predict.add_argument("file", type=Path, help=".onnx file")
-    predict.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
-    predict.add_argument("--top", type=int, default=3, help="how many classes to show")
-    predict.add_argument("--threads", type=int, default=1, help="threads of the session")
-    bench = commands.add_parser("bench", help="milliseconds per image, in turns in one process")
-    bench.add_argument("files", nargs="+", type=Path, help=".onnx files")
+    predict = commands.add_parser("predict", help="print the most probable classes of image files (needs Pillow)")
+    predict.add_argument("file", type=Path, help=".onnx file exported by bnn-itrd")
+    predict.add_argument("images", nargs="+", type=Path, help="image files, or folders that contain image files")
+    predict.add_argument("--top", type=int, default=3, help="number of classes to print for each image (default: 3)")
+    predict.add_argument("--threads", type=int, default=1, help="number of threads for an operation (default: 1)")
+    bench = commands.add_parser("bench", help="measure milliseconds per image; the files run in turns in one process")
+    bench.add_argument("files", nargs="+", type=Path, help=".onnx files to measure")
     bench.add_argument(
-        "--against", type=Path, default=None, help="the reference, else the first file in its stock form"
+        "--against",
+        type=Path,
+        default=None,
+        help=".onnx file that the others are compared with; it runs without the native library (default: the first)",
     )
-    bench.add_argument("--threads", type=int, nargs="+", default=[1], help="threads of the sessions")
-    bench.add_argument("--batch", type=int, nargs="+", default=[1], help="images per call")
-    bench.add_argument("--repeats", type=int, default=40, help="turns")
-    info = commands.add_parser("info", help="a file's metadata and operations, and the kernel that runs it here")
-    info.add_argument("file", nargs="?", type=Path, help=".onnx file; without it, the machine alone")
+    bench.add_argument(
+        "--threads", type=int, nargs="+", default=[1], help="numbers of threads to measure with (default: 1)"
+    )
+    bench.add_argument("--batch", type=int, nargs="+", default=[1], help="numbers of images per call (default: 1)")
+    bench.add_argument("--repeats", type=int, default=40, help="number of turns of each file (default: 40)")
+    info = commands.add_parser("info", help="print a file's metadata and operations, and what this machine is")
+    info.add_argument("file", nargs="?", type=Path, help=".onnx file; without it, only the machine is described")
     for command in (bench, info):
-        command.add_argument("--json", action="store_true", help="as JSON")
+        command.add_argument("--json", action="store_true", help="print the result as JSON")
     return p
 
 
 def _predict(args: argparse.Namespace) -> None:
+    """Runs `predict`, which prints a line for each image.
+
+    Raises ImageError at the end, with a line for each image that could not be used.
+    """
     from .images import photo_files
     from .predict import classify_images
 
@@ -91,7 +107,11 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _print_table(rows: Sequence[Mapping[str, str]]) -> None:
-    """Prints a table with numbers aligned to the right; on a narrow terminal, a block of lines for each row."""
+    """Prints rows, which are dicts from a column's name to a text, as a table with a heading.
+
+    The first two columns are aligned to the left, the others, which are numbers, to the right. If the table is wider
+    than the terminal, each row becomes a block of lines.
+    """
     names = list(rows[0])
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
     if sum(widths.values()) + 2 * len(names) > shutil.get_terminal_size().columns:
@@ -105,6 +125,7 @@ def _print_table(rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def _bench(args: argparse.Namespace) -> None:
+    """Runs `bench`, which prints a table of times, or JSON, and the machine on which they were measured."""
     from .bench import time_onnx, timing_cells
     from .machine import describe_machine
 
@@ -120,6 +141,7 @@ def _bench(args: argparse.Namespace) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
+    """Runs `info`, which prints a line, or an entry of JSON, for each fact about the file and the machine."""
     from .machine import describe_machine
 
     found: dict[str, Any] = {} if args.file is None else {"file": str(args.file), **describe_file(args.file)}
@@ -134,20 +156,29 @@ def _info(args: argparse.Namespace) -> None:
 
 
 def _say(message: Warning | str, *_: object, **__: object) -> None:
-    """Prints a warning in the form of the error messages, without the line of code."""
+    """Prints a note or a warning to stderr in the form of the error messages, "PROGRAM: MESSAGE".
+
+    It replaces `warnings.showwarning`, whose other arguments, the place in the code, are of no use to the user.
+    """
     print(f"{DISTRIBUTION}: {message}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns 0 on success, and 2 on input that does not fit, after printing a message."""
+    """Runs the command line and returns its exit status. argv: the arguments; None means those of this process.
+
+    The status is 0 on success, 2 after an error message, and 141 if the program that reads the output has ended.
+
+    >>> main(["info", "no-such-file.onnx"])  # prints a message to stderr
+    2
+    """
     args = _options().parse_args(argv)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _say
             {"predict": _predict, "bench": _bench, "info": _info}[args.command](args)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has enough of it (| head)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest goes nowhere
+    except BrokenPipeError:  # the program that reads the output has ended, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's last flush does not fail
         return _BROKEN_PIPE
     except MemoryError as error:
         print(f"{DISTRIBUTION}: not enough memory: {error}".removesuffix(": "), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The exceptions that the exporters, and the functions that run exported files, raise."""
+"""The exceptions that are raised by the exporters and by the functions that run exported files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ __all__ = ["ExportError", "ImageError"]
 
 
 class ExportError(RuntimeError):
-    """Raised on a network that cannot be exported, or a file that cannot be used; it says where and what to do.
+    """Raised for a network that cannot be exported, or for an exported file that cannot be used.
+
+    The message says in which layer or file the fault is, and what to do.
 
     >>> raise ExportError("conv1: its weights must be constants")
     Traceback (most recent call last):
@@ -15,7 +17,9 @@ class ExportError(RuntimeError):
 
 
 class ImageError(ValueError):
-    """Raised on an image that cannot be read, or does not fit the exported file; it names the image and says why.
+    """Raised for an image file that cannot be read, or whose size does not fit the exported file.
+
+    The message names the image and the reason.
 
     >>> issubclass(ImageError, ValueError)
     True

@@ -1,10 +1,13 @@
-"""The digests (see bodies.py) of all function bodies that any version of this package has written."""
+"""The digests of all function bodies that any version of this package has written into files.
+
+`bodies.check_bodies` refuses a file with a body whose digest is not listed here.
+"""
 
 from __future__ import annotations
 
 __all__ = ["KNOWN_BODIES"]
 
-# Name -> digests. A changed body adds a digest, so that older files stay readable.
+# A function's name -> the digests of its bodies. A changed body adds a digest, so that older files stay readable.
 KNOWN_BODIES = {
     "AveragePool": "7178e512c43e 9a5bdaeca3ac",
     "AveragePoolPad": "4f183dd1444f 75880b47fe77",

@@ -1,4 +1,4 @@
-"""A description of the machine: processor, instruction sets, version of onnxruntime, native kernel."""
+"""Describes the machine on which files run and are timed: its processor, and the versions of what runs on it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from pathlib import Path
 
 __all__ = ["cpu_features", "cpu_name", "describe_machine"]
 
+# Instruction sets that the native library or onnxruntime makes use of, by Linux's names.
 _FEATURES = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_vpopcntdq", "asimd", "asimddp")
 
 
 def cpu_name() -> str:
-    """Returns the processor's name as the system gives it."""
+    """Returns the processor's name as the operating system gives it.
+
+    >>> cpu_name()  # doctest: +SKIP
+    'AMD EPYC 7763 64-Core Processor'
+    """
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():
@@ -22,7 +27,11 @@ def cpu_name() -> str:
 
 
 def cpu_features() -> frozenset[str]:
-    """Returns the processor's instruction sets by Linux's names (avx2, avx512_bf16, asimd); none on other systems."""
+    """Returns the processor's instruction sets by Linux's names, such as avx2 or asimd; empty on other systems.
+
+    >>> "avx2" in cpu_features()  # doctest: +SKIP
+    True
+    """
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     return frozenset(
@@ -31,7 +40,14 @@ def cpu_features() -> frozenset[str]:
 
 
 def describe_machine() -> dict[str, str]:
-    """Returns the processor, its instruction sets that kernels use, its cores, onnxruntime's version and the kernel."""
+    """Returns facts about the machine as texts by name, which stand below each table of times.
+
+    `features` are the instruction sets that matter for speed. `kernel` is the code of the native library for this
+    processor, such as "avx2", or "none" and the reason.
+
+    >>> list(describe_machine())
+    ['cpu', 'architecture', 'features', 'cores', 'onnxruntime', 'kernel']
+    """
     import onnxruntime
 
     from . import native

@@ -1,7 +1,7 @@
-"""A reader of ONNX files that does not need the package onnx and does not copy the weights.
+"""Reads ONNX files without the package onnx and without copying the weights, so that `sessions` can check them.
 
-It reads what `sessions` checks: metadata, domains, operations with their attributes and inner graphs, functions, and
-the shapes of the constants. The field numbers are those of onnx.proto (onnx 1.19), the encoding is protocol buffers'.
+It reads metadata, operations with their attributes, functions, and the shapes of constants. An ONNX file is a message
+of protocol buffers: a sequence of numbered fields, whose numbers are in onnx.proto (here of onnx 1.19).
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ __all__ = [
     "read_operation",
 ]
 
+# Wire types of protocol buffers, which say how a field's value is encoded.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # Numbers of the attribute types in onnx.proto.
 _FLOAT, _INT, _TEXT, _TENSOR, _FLOATS, _INTS, _TEXTS = 1, 2, 3, 4, 6, 7, 8
-# Maximum depth of graphs within graphs, as deep as protobuf reads, whose limit is 100 messages.
+# Maximum depth of graphs within graphs: protobuf, whose limit is 100 messages within messages, reads no deeper.
 _DEEPEST = 32
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant: its shape, the number of its type, and the fields of its TensorProto, not yet decoded."""
+    """A constant: its shape, ONNX's number of its element type, and its TensorProto's fields (number -> raw values)."""
 
     dims: list[int]
     data_type: int
@@ -42,17 +43,17 @@ class Constant:
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference, in a function's body, to the function's attribute of this name."""
+    """Stands, in a function's body, for a value that the caller of the function gives as its attribute `name`."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A node: its operation, the names of its inputs and outputs, and its attributes (a text is bytes).
+    """A node of a graph: the name of what it computes, the names of its inputs and outputs, and its attributes.
 
-    types: ONNX's numbers of the attributes' types. An attribute that is neither number, text nor constant has the value
-    None. inside: the operations of all graphs in its attributes.
+    attributes: name -> number, bytes (for a text), Constant, Reference, list of these, or None for any other value;
+    types: name -> ONNX's number of the attribute's type; inside: the nodes of the graphs among the attributes.
     """
 
     op_type: str
@@ -66,10 +67,9 @@ class Operation:
 
 @dataclass(frozen=True)
 class Function:
-    """A model-local function: its name, the names of its inputs and outputs, and its body.
+    """A function that an ONNX file defines: its name, the names of its inputs and outputs, and its body, `operations`.
 
-    attributes: names of the attributes without a default; defaults: (name, type, value) of the others; opsets: (domain,
-    version).
+    attributes: names of those without default; defaults: (name, type, value) of the others; opsets: (domain, version).
     """
 
     name: str
@@ -84,7 +84,7 @@ class Function:
 
 @dataclass(frozen=True)
 class ReadModel:
-    """A whole file. shapes: the shapes of the constants, by name."""
+    """The content of an ONNX file, without the weights. shapes: the shapes of the constants, by name."""
 
     ir_version: int = 0
     domains: tuple[str, ...] = ()
@@ -95,11 +95,11 @@ class ReadModel:
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """Returns (value, position behind it). Raises ValueError where the data end first, or it has more than 64 bits."""
+    """Reads the protobuf integer at `at`; returns (integer, next position). Raises ValueError if it has no end."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
-            raise ValueError("it ends within a number: was it cut short?")
+            raise ValueError("it ends within a number (was the file cut short?)")
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
@@ -109,7 +109,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
-    """Yields (number, value) of every field of a message: integers or bytes. Raises ValueError on anything else."""
+    """Yields (number, value) of each field of a protobuf message, as int or bytes. Raises ValueError on other data."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -126,12 +126,13 @@ def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
         if kind == _BYTES:
             size, at = _varint(data, at)
         if at + size > len(data):
-            raise ValueError("it ends within a field: was it cut short?")
+            raise ValueError("it ends within a field (was the file cut short?)")
         yield number, data[at : at + size]
         at += size
 
 
 def _message(data: Any) -> dict[int, list[Any]]:
+    """Returns the fields of a protobuf message: number -> list of values, because a field may occur several times."""
     if not isinstance(data, memoryview):
         raise ValueError("a number stands where a message should")
     found: dict[int, list[Any]] = {}
@@ -141,9 +142,9 @@ def _message(data: Any) -> dict[int, list[Any]]:
 
 
 def _one_message(values: list[Any]) -> dict[int, list[Any]]:
-    """Returns the message in a field that may occur once; protobuf, and so onnxruntime, would merge a second one."""
+    """Returns the fields of the only protobuf message in `values`. Two are refused, because onnxruntime merges them."""
     if len(values) > 1:
-        raise ValueError("a message occurs twice where one is allowed")
+        raise ValueError("a message occurs twice where only one is allowed")
     return _message(values[0]) if values else {}
 
 
@@ -166,7 +167,7 @@ def _signed(value: int) -> int:
 
 
 def read_ints(values: list[Any]) -> list[int]:
-    """Returns integers that are stored one by one or packed."""
+    """Returns the signed integers in a protobuf field's values: each value is an integer, or bytes with several."""
     numbers: list[int] = []
     for value in values:
         if isinstance(value, int):
@@ -180,7 +181,7 @@ def read_ints(values: list[Any]) -> list[int]:
 
 
 def read_floats(values: list[Any]) -> list[float]:
-    """Returns 32-bit floats that are stored one by one or packed."""
+    """Returns the 32-bit floats in a protobuf field's values: each value is bytes with one or several of them."""
     data = b"".join(map(_bytes, values))
     return list(struct.unpack(f"<{len(data) // 4}f", data))
 
@@ -189,7 +190,7 @@ def _int(values: list[Any] | None) -> int:
     return read_ints(values)[-1] if values else 0
 
 
-# Type -> (number of the field, function that decodes it).
+# Number of an attribute's type -> (number of the field with its value, function that decodes the field's values).
 _VALUES: dict[int, tuple[int, Callable[[list[Any]], Any]]] = {
     _FLOAT: (2, lambda values: read_floats(values)[-1] if values else 0.0),
     _INT: (3, _int),
@@ -206,7 +207,7 @@ def _tensor(values: list[Any]) -> Constant:
 
 
 def _attribute(found: dict[int, list[Any]]) -> tuple[str, int, Any]:
-    """Returns (name, type, value) of an AttributeProto."""
+    """Returns (name, number of the type, value) of an attribute. found: the fields of its AttributeProto."""
     name, kind = _text(found.get(1)), _int(found.get(20))
     if reference := _text(found.get(21)):
         return name, kind, Reference(reference)
@@ -219,7 +220,7 @@ def _attribute(found: dict[int, list[Any]]) -> tuple[str, int, Any]:
 
 
 def read_operation(data: Any, *, depth: int = 0) -> Operation:
-    """Reads the bytes of a NodeProto, `depth` graphs deep. Raises ValueError where they are not one.
+    """Returns the node whose NodeProto has these bytes, inside `depth` graphs. Raises ValueError if they are not one.
 
     >>> read_operation(memoryview(bytes([10, 1, 120, 18, 1, 121, 34, 4]) + b"Sign")).op_type
     'Sign'
@@ -245,7 +246,7 @@ def read_operation(data: Any, *, depth: int = 0) -> Operation:
 
 
 def all_operations(operations: Iterable[Operation]) -> Iterator[Operation]:
-    """Yields the operations, and those of the graphs inside them (branches, loops), at any depth."""
+    """Yields the operations and, at any depth, those of the graphs inside them, which are branches and loops."""
     for operation in operations:
         yield operation
         yield from all_operations(operation.inside)
@@ -276,7 +277,12 @@ def _shape(data: Any) -> tuple[str, list[int]]:
 
 
 def read_model(data: bytes) -> ReadModel:
-    """Reads the bytes of a ModelProto. Raises ValueError where they are not one."""
+    """Reads an ONNX file from its bytes, without the weights. Raises ValueError if they are not an ONNX file.
+
+    >>> from pathlib import Path
+    >>> read_model(Path("student.onnx").read_bytes()).metadata["format_version"]
+    '3'
+    """
     try:
         model = _message(memoryview(data))
         graph = _one_message(model.get(7, []))

@@ -1,4 +1,4 @@
-"""Running an exported file: `predict_file` on arrays, `classify_images` on image files."""
+"""Runs exported files: `predict_file` returns the logits of arrays, `classify_images` the classes of image files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
     "run_session",
 ]
 
-# Maximum side length of a file's images.
+# Maximum number of channels, rows and columns of a file's images; larger numbers come from a damaged file.
 MOST_PIXELS = 4096
 
 
@@ -50,12 +50,21 @@ class Prediction:
 
 
 def as_array(images: Any) -> np.ndarray:
-    """Returns an array, or a torch tensor on any device, as a NumPy array; torch is not imported."""
+    """Returns a NumPy array of an array, a list, or a torch tensor on any device; torch is not imported.
+
+    >>> as_array([1, 2])
+    array([1, 2])
+    """
     return images.detach().cpu().numpy() if hasattr(images, "detach") else np.asarray(images)
 
 
 def check_batches(array: np.ndarray, batch_size: int) -> None:
-    """Raises ValueError on no images, or batch_size < 1."""
+    """Raises ValueError if an array has no image, or if batch_size, the number of images per call, is below 1.
+
+    >>> check_batches(np.zeros((0, 3, 4, 4)), 256)
+    Traceback (most recent call last):
+    ValueError: images must hold at least one image, got none
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, got {batch_size}")
     if not len(array):
@@ -65,24 +74,27 @@ def check_batches(array: np.ndarray, batch_size: int) -> None:
 def run_session(
     opened: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray], names: list[str] | None = None
 ) -> list[np.ndarray]:
-    """Returns the outputs of a session by `names`, all by default. Raises ExportError where the runtime fails.
+    """Runs a session on `inputs`, arrays by name, and returns the outputs with these `names`, or all of them.
+
+    Raises ExportError, with the shapes of the inputs, if onnxruntime fails.
 
     >>> run_session(session("student.onnx"), {"images": images.numpy()}, ["logits"])[0].shape
     (8, 2)
     """
     try:
         results: list[np.ndarray] = opened.run(names, inputs)
-    except Exception as error:  # onnxruntime's errors have no base class of their own
+    except Exception as error:  # onnxruntime's errors have no common base class
         shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
         raise ExportError(f"the file cannot be run on {shapes}: {error}") from error
     return results
 
 
 def predict_file(opened: onnxruntime.InferenceSession, images: Any, *, batch_size: int = 256) -> np.ndarray:
-    """Returns the logits (n, classes), float32, of images (n, c, h, w) in the file's input type, float32 or uint8.
+    """Returns the logits of images, float32 (n, classes).
 
-    batch_size: images per call of the session. Raises ValueError on another type or shape, on no images, or
-    batch_size < 1, ExportError where the runtime fails.
+    images: an array or a tensor (n, c, h, w), normalised float32, or uint8 pixels if the file normalises them itself;
+    batch_size: number of images per call of the session. Raises ValueError if the images have another type or shape,
+    if there are none, or if batch_size is below 1. Raises ExportError if onnxruntime fails.
 
     >>> predict_file(session("student.onnx"), images).shape
     (8, 2)
@@ -103,11 +115,14 @@ def predict_file(opened: onnxruntime.InferenceSession, images: Any, *, batch_siz
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30  # nor NaN, nor inf
+    """Returns whether a value is a number that float32 can hold: no NaN, and not infinite."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30
 
 
 def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
-    """Raises ExportError if an entry of the metadata about the images is not what this package writes there.
+    """Raises ExportError if `input_shape`, `classes`, `mean` or `std` in a file's metadata is not of the right form.
+
+    Entries that are missing are no error. path: the file, for the message.
 
     >>> check_metadata(Path("a.onnx"), {"classes": "cat"})
     Traceback (most recent call last):
@@ -135,18 +150,25 @@ def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def _logits(file: Path, run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, *, classes: int) -> np.ndarray:
-    """Returns the file's logits, (n, classes). Raises ExportError where its input or output has another shape."""
+    """Returns run(images), the logits (n, classes) of an exported file, after checking their shape.
+
+    run: a function that runs `file` on images (n, c, h, w). Raises ExportError if the images or the result have
+    another shape than they must have.
+    """
     try:
         found = run(images)
     except ValueError as error:
         raise ExportError(f"{file}: {error}") from error
     if found.shape != (len(images), classes):
-        raise ExportError(f"{file} gives {found.shape} numbers for {len(images)} images of {classes} classes")
+        raise ExportError(f"{file} returns logits of shape {found.shape}, expected {(len(images), classes)}")
     return found
 
 
 def _prepared(path: Path, metadata: dict[str, Any], *, raw: bool) -> np.ndarray[Any, Any]:
-    """Reads an image file as the input of the exported file. Raises ImageError with the image's path."""
+    """Reads an image file and returns it as one input image of the exported file, (c, h, w); see `prepare_image`.
+
+    Raises ImageError, with the image's path, if it cannot be read or has a size that does not fit.
+    """
     picture = picture_of_file(path)
     try:
         return prepare_image(picture, metadata, raw=raw)
@@ -165,10 +187,17 @@ def classify_with(
     batch_size: int = 1,
     skipped: Callable[[ImageError], None] | None = None,
 ) -> list[Prediction]:
-    """Classifies image files with an exported file in any runtime; the images are resized, and normalised unless `raw`.
+    """Classifies image files with an exported file that runs in any runtime, not only in onnxruntime.
 
-    run: the function that returns the file's logits (n, classes) of images (n, c, h, w), float32 or, with `raw`, uint8;
-    metadata: the file's. top, skipped: see `classify_images`, whose errors it raises.
+    run: a function that returns the file's logits (n, classes) for images (n, c, h, w); metadata: the file's, by which
+    the images are resized and normalised; raw: the file normalises its images itself and takes uint8; batch_size:
+    number of images per call of `run`. top, skipped: see `classify_images`, whose errors it raises.
+
+    >>> def run(batch):
+    ...     return predict_file(session("student.onnx"), batch)
+    >>> file = Path("student.onnx")
+    >>> len(classify_with(run, file, [Path("cat.png")], metadata=read_metadata(file)))
+    1
     """
     missing = [key for key in ("classes", "mean", "std", "input_shape") if key not in metadata]
     if missing:
@@ -207,12 +236,13 @@ def classify_images(
     native: bool | None = None,
     skipped: Callable[[ImageError], None] | None = None,
 ) -> list[Prediction]:
-    """Classifies image files with an ONNX file written by bnn-itrd; images are resized and normalised by its metadata.
+    """Classifies image files with an ONNX file exported by bnn-itrd; returns a Prediction for each image.
 
-    top: number of classes to return for each image; threads, native: see `session`, whose errors it raises. skipped: a
-    function that is called with the ImageError of an image that cannot be used, which is then left out.
-    Raises ExportError on a file without these metadata, or that does not fit them; without `skipped`, ImageError on an
-    image that cannot be read, or has another size than a file whose images are not square.
+    Images are resized and normalised as the file's metadata say. top: number of classes to return for each image;
+    threads, native: see `session`, whose errors it raises. skipped: a function that is called with the ImageError of
+    each image that cannot be used; such an image is then left out of the result.
+    Raises ExportError if the file's metadata do not describe its images, or do not fit the file. Without `skipped`,
+    raises ImageError if an image cannot be read, or has a size that does not fit a file whose images are not square.
 
     >>> [found] = classify_images(Path("student.onnx"), [Path("cat.png")], top=2)
     >>> sorted(found.classes), round(sum(found.probabilities), 3)

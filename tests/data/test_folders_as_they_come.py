@@ -102,7 +102,9 @@ def test_what_tools_leave_behind_is_no_image(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().err == ""
     (tmp_path / "a" / "x.HEIC").write_bytes(b"")
     load(tmp_path)
-    told = f"note: files as {tmp_path}/a/x.HEIC (1) are not read: make them PNG or JPEG\n"
+    told = (
+        f"note: images such as {tmp_path}/a/x.HEIC (1 in all) have a format that is not read: make them PNG or JPEG\n"
+    )
     assert capsys.readouterr().err == told
 
 

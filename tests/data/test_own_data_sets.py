@@ -75,7 +75,10 @@ def test_images_of_every_form(image: Any, expected: np.ndarray) -> None:
         (torch.zeros(3, 8, 8, dtype=torch.int64), "it is int64: give uint8 from 0 to 255 or floats from 0 to 1"),
         (torch.full((3, 8, 8), float("nan")), "its values go from nan to nan, outside 0 to 1"),
         (torch.tensor([[0.0, 255.0]]), "its values go from 0 to 255, outside 0 to 1"),
-        (Image.fromarray(np.zeros((4, 4), np.float32)), "Pillow's mode F, not of 8 or 16 bits"),
+        (
+            Image.fromarray(np.zeros((4, 4), np.float32)),
+            r"its pixels have neither 8 nor 16 bits \(Pillow's mode F\): save it with 8 bits",
+        ),
     ],
 )
 def test_what_is_no_image(image: Any, message: str) -> None:

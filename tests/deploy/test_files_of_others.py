@@ -63,7 +63,7 @@ def test_a_file_of_another_tool_is_used(tmp_path: Path, capsys: pytest.CaptureFi
     [
         ({"reshaped": (-1, 7)}, r"the file cannot be run on images \(1, 3, 2, 2\): .*Reshape"),
         ({"size": 5}, r"other\.onnx: images must be \(n, 3, 5, 2\) for this file, got \(1, 3, 2, 2\)"),
-        ({"outputs": 3}, r"other\.onnx gives \(1, 3\) numbers for 1 images of 2 classes"),
+        ({"outputs": 3}, r"other\.onnx returns logits of shape \(1, 3\), expected \(1, 2\)"),
         ({"mean": [0.5]}, r"its metadata's mean must be a number for each channel, got '\[0\.5\]'"),
     ],
 )
@@ -119,4 +119,4 @@ def test_a_file_that_fails_is_not_timed(tmp_path: Path, capsys: pytest.CaptureFi
     with pytest.raises(ExportError, match=r"the file cannot be run on images \(2, 3, 2, 2\)"):
         predict_file(failing, np.zeros((2, 3, 2, 2), np.float32))
     assert main(["bench", str(other_file(tmp_path, size="height")), "--repeats=1"]) == 2
-    assert "the input images of the file has no fixed size, ['n', 3, 'height', 2]" in capsys.readouterr().err
+    assert "because the shape of its input images is not fixed: ['n', 3, 'height', 2]" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from bnn_itrd.quant import BinaryConv2d
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Small networks are quickest on one thread, and sums keep their order."""
+    """Makes torch use one thread: small networks are quickest so, and sums keep their order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -26,13 +26,13 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where tests that do not look at the folder itself write."""
+    """Returns a folder into which all tests of a file may write."""
     return tmp_path_factory.mktemp("export")
 
 
 @pytest.fixture(scope="session")
 def tiny() -> Any:
-    """A float convolution, a binary one, a linear layer. Tests that change it take a copy."""
+    """Returns a network of a float convolution, a binary one and a linear layer. Tests that change it take a copy."""
     torch.manual_seed(11)
     model = randomised(
         nn.Sequential(
@@ -49,5 +49,5 @@ def tiny() -> Any:
 
 @pytest.fixture(scope="session")
 def tiny_file(tiny: nn.Module, folder: Path) -> Path:
-    """The ONNX file of `tiny`."""
+    """Returns the path of the ONNX file of `tiny`."""
     return to_onnx(tiny, folder / "tiny.onnx")

@@ -1,4 +1,7 @@
-"""`python -m bnn_itrd.export.runtime.native`: prints the native library's path, or why there is none (status 1)."""
+"""Prints the path of the native library, as `python -m bnn_itrd.export.runtime.native`.
+
+Without a usable library it prints the reason to stderr and exits with status 1.
+"""
 
 from __future__ import annotations
 

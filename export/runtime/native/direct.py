@@ -1,4 +1,4 @@
-"""Calls of the native library's kernels without onnxruntime, for tests, sanitizers and benchmarks."""
+"""Calls the native library's kernels directly, without onnxruntime, for tests, sanitizers and benchmarks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ from . import library_path, why_unavailable
 
 __all__ = ["KERNELS", "DirectConvolution", "direct_signs", "load_library"]
 
+# The names of all kernels; a processor can run some of them.
 KERNELS = ("portable", "avx2", "avx512", "neon")
 
 
 def load_library(path: Path | None = None) -> ctypes.CDLL:
-    """Loads the library at `path`, or the installed one. Raises ValueError where there is none."""
+    """Loads the native library at `path`, or the installed one, for the other functions of this module.
+
+    Raises ValueError, with the reason, if no library can be used.
+
+    >>> load_library().bnn_itrd_format()  # doctest: +SKIP
+    3
+    """
     file = path or library_path()
     if file is None:
         raise ValueError(why_unavailable())
@@ -28,22 +35,28 @@ def load_library(path: Path | None = None) -> ctypes.CDLL:
 
 
 def _pointer(array: np.ndarray | None) -> ctypes.c_void_p | None:
+    """Returns the address of an array's data as a C pointer; None becomes a null pointer."""
     return None if array is None else array.ctypes.data_as(ctypes.c_void_p)
 
 
 class _Message:
-    """A buffer for the library's error message, which is the last two arguments of its functions."""
+    """A buffer for the error message of one of the library's C functions; `arguments` are that function's last two."""
 
     def __init__(self) -> None:
         self.buffer = ctypes.create_string_buffer(1024)
         self.arguments = (self.buffer, ctypes.c_int64(len(self.buffer)))
 
     def error(self) -> ValueError:
+        """Returns an exception with the message."""
         return ValueError(self.buffer.value.decode())
 
 
 def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
-    """Returns zeros that begin at a cache line, as onnxruntime's buffers do."""
+    """Returns an array of zeros whose memory begins at a cache line (64 bytes), as onnxruntime's buffers do.
+
+    >>> aligned((2, 3), np.float32).ctypes.data % 64
+    0
+    """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.zeros(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
@@ -51,12 +64,19 @@ def aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
 
 
 class DirectConvolution:
-    """One binary convolution of docs/reference/format.md with one kernel (one of KERNELS that the processor runs).
+    """A binary convolution that one kernel of the native library computes; calling it runs it.
 
-    weights: uint8 (kh, kw, ceil(i / 8), o). With threshold, int32 (o,), it returns signs; with scale and bias, float32
-    (o,), floats and signs; with neither, the sums. limits: bounds of a clip; rprelu: before, slope and after, float32
-    (o,) each; level: float32 (o,), from which on a sign is +1, 0 by default. Raises ValueError where the library
-    refuses the arguments.
+    What it returns depends on its constants, which have a number for each of the o output channels:
+
+    - with none, the sums of the products of +1 and -1;
+    - with threshold, int32, signs: +1 where a sum is at least its threshold;
+    - with scale and bias, float32, y = sum * scale + bias, and the signs of y: +1 where y is at least level, or 0.
+
+    Before the signs are taken, y can get a residual (add), a clip to limits (low, high), and ReActNet's RPReLU (rprelu:
+    before, slope and after).
+    kernel: one of KERNELS, each the code for one instruction set; weights: signs packed to bits, uint8 (kh, kw,
+    ceil(i / 8), o), with i the input channels of a group; padding_value: -1, 0 or 1; the others are as in ONNX.
+    Raises ValueError if the library refuses an argument, or if the processor cannot run the kernel.
     """
 
     def __init__(
@@ -111,10 +131,11 @@ class DirectConvolution:
     def __call__(
         self, signs: np.ndarray, residual: np.ndarray | None = None, *, repeats: int = 1
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Runs the convolution; returns ({"raw" or "y", "signs": ...}, seconds of each run, (repeats,)).
+        """Runs the convolution `repeats` times; returns (outputs by name, seconds of each run).
 
-        Shapes: signs uint8 (n, h, w, ceil(c / 8)) -> raw int32 and y float32 (n, h', w', o); signs uint8 (n, h', w',
-        ceil(o / 8)).
+        signs: packed to bits, uint8 (n, h, w, ceil(c / 8)); residual: float32 (n, h', w', o), if there is one. The
+        outputs are, as the constants say, "raw" (the sums, int32) and "y" (float32), both (n, h', w', o), and "signs",
+        uint8 (n, h', w', ceil(o / 8)). Raises ValueError if the library refuses the size of the images.
         """
         shape, message, sides = np.array(signs.shape[:3], np.int64), _Message(), np.zeros(2, np.int64)
         if self._library.bnn_itrd_output_size(self._handle, _pointer(shape), _pointer(sides), *message.arguments):
@@ -144,9 +165,14 @@ class DirectConvolution:
 
 
 def direct_signs(library: ctypes.CDLL, kernel: str, x: np.ndarray, level: np.ndarray | None = None) -> np.ndarray:
-    """Packs the signs of x, float32 (..., c), to uint8 (..., ceil(c / 8)).
+    """Returns the signs of x, float32 (..., c), packed to bits by one kernel, uint8 (..., ceil(c / 8)).
 
-    Bit k of byte b is 1 where x[..., 8 b + k] >= 0, or >= level[8 b + k].
+    Bit k of byte b is 1 where x[..., 8 b + k] >= 0 or, with level, float32 (c,), where it is >= level[8 b + k].
+    Raises ValueError if the processor cannot run the kernel.
+
+    >>> library = load_library()  # doctest: +SKIP
+    >>> direct_signs(library, "portable", np.array([[1, -1, 0]], np.float32)).tolist()  # doctest: +SKIP
+    [[5]]
     """
     x, message = np.ascontiguousarray(x), _Message()
     signs = np.empty((*x.shape[:-1], -(-x.shape[-1] // 8)), np.uint8)

@@ -88,7 +88,7 @@ def test_agreement_by_hand() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("sides", ["theirs", "ours", "both"])
 def test_agreement_on_logits_that_are_not_finite(sides: str, value: float) -> None:
-    """The other logits would still have the same largest one, or both a NaN in the same place."""
+    """Comparing only the largest logits, or taking NaN for equal to NaN, would not find such logits."""
     theirs = np.array([[1, 2, 0], [3, 1, 1]], np.float32)
     ours = theirs.copy()
     for name, logits in (("theirs", theirs), ("ours", ours)):

@@ -1,4 +1,4 @@
-"""What every file says of itself."""
+"""The metadata that every exported file has."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Every layer of a trained network, replayed from the file's own inputs against PyTorch's layers in float64.
+"""Every layer of an exported file is compared with the network's layer, which is computed here in NumPy and float64.
 
-The oracle takes nothing but signs and residuals from the file: latent weights, scales and statistics are the network's,
-so that a wrong fold, flip, threshold or constant bit shows. Stock and native.
+A layer's inputs, signs and residual, are read from the file's run. Latent weights, scales and BatchNorm's statistics
+are taken from the PyTorch network, so that any wrong constant in the file shows. The file runs both ways, with
+onnxruntime's own operations ("stock") and with the native library.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _TIE = 1e-6
 
 
 def _worse_than_training(model: ResNet) -> None:
-    """Negative and zero scales and BatchNorm factors in some channels of each layer."""
+    """Sets scales and BatchNorm factors in some channels of each layer to negative numbers and zero."""
     with torch.no_grad():
         for index, block in enumerate(_blocks(model)):
             for conv, norm in ((block.conv1, block.bn1), (block.conv2, block.bn2)):
@@ -50,7 +51,7 @@ def _blocks(model: ResNet) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[ResNet, Path]:
-    """ResNet-18 in a narrow form, trained on digits for an epoch: thresholds, float blocks and poolings."""
+    """Trains a narrow binary ResNet-18 on digits for an epoch; returns it and its ONNX file."""
     torch.manual_seed(0)
     student = resnet18(10, in_channels=1, input_shape=(1, 8, 8), width=0.25, binary="recu")
     batches = load_data(DataConfig(name="digits")).train.train_batches(64, epoch=0, seed=0, device=torch.device("cpu"))
@@ -66,14 +67,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[ResNet, Path]:
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    """(48, 1, 8, 8): test images of the digits, normalised."""
+    """Returns 48 normalised test images of the digits, (48, 1, 8, 8)."""
     found = next(iter(load_data(DataConfig(name="digits")).test.eval_batches(48, device=torch.device("cpu"))))[0]
     assert found.shape == (48, 1, 8, 8)
     return found.numpy()
 
 
 def _values(file: Path, images: np.ndarray) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
-    """(the file, every value and constant in it), by a stock session: signs as codes 0 and 2."""
+    """Runs a file without the native library; returns (model, every value and constant in it by name).
+
+    Signs are codes: 0 for -1 and 2 for +1.
+    """
     model = onnx.load(file)
     known = {entry.name: numpy_helper.to_array(entry) for entry in model.graph.initializer}
     kinds = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
@@ -87,7 +91,7 @@ def _values(file: Path, images: np.ndarray) -> tuple[onnx.ModelProto, dict[str, 
 
 
 def _normed(y: np.ndarray, norm: nn.BatchNorm2d) -> np.ndarray:
-    """BatchNorm in evaluation, (n, h, w, c), float64."""
+    """Returns BatchNorm of y in evaluation, (n, h, w, c), in float64."""
     mean, variance, gamma, beta = (
         tensor.detach().double().numpy() for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
     )
@@ -95,7 +99,10 @@ def _normed(y: np.ndarray, norm: nn.BatchNorm2d) -> np.ndarray:
 
 
 def _convolved(codes: np.ndarray, conv: Any) -> np.ndarray:
-    """``alpha * conv`` of signs, codes 0 and 2 (n, h, w, c), from the latent weight: ReCU's sign(w - mean)."""
+    """Returns the scaled binary convolution of signs, given as codes 0 and 2, (n, h, w, c).
+
+    The binary weights are computed from the latent ones as ReCU does: sign(w - mean).
+    """
     latent = conv.weight.detach().double().numpy()
     signs = np.where(latent - latent.mean((1, 2, 3), keepdims=True) >= 0, 1, -1).astype(np.int64)
     how = {
@@ -110,7 +117,7 @@ def _convolved(codes: np.ndarray, conv: Any) -> np.ndarray:
 
 
 def _shortcut(block: Any, x: np.ndarray) -> np.ndarray:
-    """(n, h, w, c) -> (n, h', w', c'): the identity, or means of 2x2 between channels of zeros."""
+    """Returns a block's shortcut, (n, h, w, c) -> (n, h', w', c'): x, or means of 2x2 between channels of zeros."""
     if isinstance(block.shortcut, nn.Identity):
         return x
     n, h, w, c = x.shape
@@ -120,7 +127,7 @@ def _shortcut(block: Any, x: np.ndarray) -> np.ndarray:
 
 
 def _stem(graph: onnx.GraphProto) -> onnx.NodeProto:
-    """The float convolution that gives the stream and its first signs."""
+    """Returns the node of the first convolution, which is one of floats and gives the first signs too."""
     return next(node for node in graph.node if node.domain == DOMAIN and node.op_type == "FloatConvSign")
 
 
@@ -150,7 +157,7 @@ def _layers(
 
 
 def _native(node: onnx.NodeProto, values: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """The one layer by the native operator; signs in and out as float +-1 and as codes."""
+    """Runs one node with the native library on its inputs in `values`; returns its outputs, signs as codes 0 and 2."""
     constants = [name for name in node.input[1:] if name in values and values[name].dtype != np.float32]
     constants += [name for name in node.input[2:4] if name not in constants and values[name].ndim == 1]
     copy = onnx.NodeProto()
@@ -181,7 +188,7 @@ def _native(node: onnx.NodeProto, values: dict[str, np.ndarray]) -> list[np.ndar
 
 
 def _codes(opaque: np.ndarray) -> np.ndarray:
-    """Packed bits at the front of the buffer as codes 0 and 2 (docs/reference/format.md)."""
+    """Returns signs that the native library packed into bits as codes 0 and 2 (docs/reference/format.md)."""
     *pixels, channels = opaque.shape
     width = -(-channels // 8)
     packed = opaque.reshape(-1)[: int(np.prod(pixels)) * width].reshape(*pixels, width)
@@ -189,7 +196,11 @@ def _codes(opaque: np.ndarray) -> np.ndarray:
 
 
 def _compare(model: ResNet, file: Path, images: np.ndarray, form: str) -> tuple[int, int, list[int], dict[str, int]]:
-    """(bits compared, how many lie within `_TIE` of 0, wrong bits by layer beyond those, layers by operation)."""
+    """Compares the signs of all layers with those of the network.
+
+    Returns (number of signs compared, of those so near 0 that both signs are right, wrong signs by layer, number of
+    layers by operation). form: "stock" or "native".
+    """
     proto, values = _values(file, images)
     bits = near = 0
     wrong: list[int] = []
@@ -221,7 +232,7 @@ def test_not_one_wrong_bit(trained: tuple[ResNet, Path], images: np.ndarray, for
 
 
 def test_the_stem_and_the_head(trained: tuple[ResNet, Path], images: np.ndarray) -> None:
-    """What is not binary, in float64: in front of the first sign, and behind the last block."""
+    """The first convolution and everything after the last block, which are not binary, agree with float64."""
     model, file = trained
     proto, values = _values(file, images)
     twin = copy.deepcopy(model).double()
@@ -236,7 +247,7 @@ def test_the_stem_and_the_head(trained: tuple[ResNet, Path], images: np.ndarray)
 
 
 def _other_sign(block: Any) -> None:
-    """One latent weight on the other side of its channel's mean."""
+    """Moves one latent weight to the other side of its channel's mean, so that its sign changes."""
     weight: Tensor = block.conv1.weight
     weight[6, 2, 1, 1] = 2 * weight[6].mean() - weight[6, 2, 1, 1]
 
@@ -246,7 +257,7 @@ def _other_flip(block: Any) -> None:
 
 
 def _other_fold(block: Any) -> None:
-    """A BatchNorm's mean, by one tap of the sum."""
+    """Moves a BatchNorm's mean by as much as one other weight changes a sum."""
     block.bn1.running_mean[6] += 2 * block.conv1.weight_binarizer.alpha[6].abs()
 
 
@@ -265,7 +276,7 @@ def _other_shift(block: Any) -> None:
 def test_the_oracle_sees_what_is_wrong(
     trained: tuple[ResNet, Path], images: np.ndarray, change: Callable[[Any], None], layer: int
 ) -> None:
-    """The network is another in one constant of its third block: that layer alone differs from the file."""
+    """After one constant of the network's third block is changed, that layer alone differs from the file."""
     model, file = trained
     other = copy.deepcopy(model)
     with torch.no_grad():

@@ -15,7 +15,7 @@ from bnn_itrd.export.runtimes import environments
 
 @pytest.fixture(scope="session")
 def qonnx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The interpreter of qonnx's environment: the user's, else one made for this run."""
+    """Returns the Python interpreter with qonnx installed: the user's, or else one that is made for this run."""
     found = environments.find("fpga")
     if found is not None:
         yield found
@@ -27,7 +27,7 @@ def qonnx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The small ready ResNet and a small VGG, as both flavors."""
+    """Writes the QONNX files of a small ResNet and a small VGG, for FINN and in general; returns them by name."""
     folder = tmp_path_factory.mktemp("fpga")
     vgg = trained(small_vgg(first_last_bits=8))
     made = {}

@@ -1,4 +1,4 @@
-"""`check_fpga` says what FINN can map, and for what it cannot, what to train instead."""
+"""`check_fpga` says which layers FINN can map to hardware and, for the others, what to train instead."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_other_binary_layers_that_do_not_map() -> None:
 
 
 class Between(nn.Module):
-    """Something between two binary layers, on whole numbers of (n, 4, 8, 8) or, `flat`, behind the flattening."""
+    """A network with a given module between two binary layers; the module gets (n, 4, 8, 8) or, if `flat`, (n, 256)."""
 
     def __init__(self, step: Any, *, flat: bool = False, channels: int = 4) -> None:
         super().__init__()

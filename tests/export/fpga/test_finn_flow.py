@@ -1,4 +1,4 @@
-"""The script that takes a file through FINN's own steps: its arguments, what the docs say of it, and FINN itself."""
+"""The script that runs FINN's own steps on a file: its arguments, its steps in the docs, and a run with FINN."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_without_finn_it_says_what_to_install(
 
 
 def test_the_docs_have_the_steps_of_the_script(script: types.ModuleType) -> None:
-    """Stage by stage, without what names, types and shapes of values are kept up to date with."""
+    """The docs list the steps of each stage, except those that only update names, types and shapes."""
     upkeep = re.compile(r"qonnx\.transformation\.(general|infer_\w+|fold_constants):")
     steps = {
         stage: [address.split(":")[1] for address in addresses if not upkeep.match(address)]

@@ -1,4 +1,4 @@
-"""The file for FINN: the shapes of its values, the images it takes, its thresholds, what it pools."""
+"""The file for FINN: the shapes of its values, its input images, its thresholds and its poolings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHAPE = (3, 32, 32)  # of the recipes' images
 
 @pytest.fixture(scope="module")
 def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ir.Model]:
-    """The student of fpga-vgg_small as it begins, at the recipe's own size: the file, its graph in standard ONNX."""
+    """Exports the untrained student of the recipe fpga-vgg_small; returns (file, its graph in standard ONNX)."""
     config = run_config("run", "", recipes.read("fpga-vgg_small"), [], extra={})[0]
     torch.manual_seed(0)
     model = build(config.network, config.scheme, num_classes=10, input_shape=SHAPE)
@@ -44,7 +44,7 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ir.Mode
 
 
 def test_the_shapes_in_a_graph_are_those_its_operations_give(recipe_file: tuple[Path, ir.Model]) -> None:
-    """A pass that moves a node must not leave it with the shape of its old place."""
+    """A pass that moves a node must also update the shape of its output."""
     standard = recipe_file[1]
     stated = {v.name: list(v.shape) for node in standard.graph for v in node.outputs if v.shape is not None}
     for node in standard.graph:
@@ -59,7 +59,10 @@ def test_the_shapes_in_a_graph_are_those_its_operations_give(recipe_file: tuple[
 
 
 class Small(nn.Module):
-    """Integers, signs, an addition, a pooling and a mean of (n, 3, 8, 8); `norm_first`: the BatchNorm pooled or not."""
+    """A network on (n, 3, 8, 8) with integers, signs, an addition, a pooling and a mean.
+
+    norm_first: the BatchNorm stands before the pooling and not after it.
+    """
 
     def __init__(self, *, norm_first: bool = True) -> None:
         super().__init__()
@@ -84,7 +87,7 @@ class Small(nn.Module):
 
 
 def planted(model: Small) -> Small:
-    """Factors of both signs and 0, and thresholds on whole numbers or a millionth beside them."""
+    """Sets BatchNorm so that factors have any sign or are 0, and thresholds lie at or 1e-6 beside whole numbers."""
     factors = torch.tensor([1.0, -1.0, 0.0625, -0.0625, 0.3, -0.3, 0.0, 1.0])
     with torch.no_grad():
         for norm in (model.norm1, model.norm2, model.norm3):
@@ -105,7 +108,7 @@ def planted_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_threshold_lies_between_whole_numbers_and_decides_as_the_network_does(planted_file: Path) -> None:
-    """Every sum there can be, ties among them that go to the even integer: no rule of equal steps has those."""
+    """All possible sums are tried, also halves, which are rounded to the even integer."""
     model = planted(Small())
     graph = onnx.load(str(planted_file)).graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -141,14 +144,14 @@ def test_a_threshold_lies_between_whole_numbers_and_decides_as_the_network_does(
 
 
 def test_integers_of_two_bits_are_no_signs() -> None:
-    """They are -2, -1, 0 and 1, with three thresholds; signs have one."""
+    """They have four values, -2 to 1, and so three thresholds, where signs have one."""
     sums, turn = Grid(0.5, 1.0, -9, 9), np.array([1])
     two_bits, signs = (first_numbers([], Grid(1.0, 1.0, low, 1), sums, turn).tolist() for low in (-2, -1))
     assert two_bits == [[-2, -1, 2]] and signs == [[0]]  # of halves; ties go to the even integer
 
 
 def test_whole_numbers_flow_from_the_images_to_the_logits(planted_file: Path) -> None:
-    """The host's numbers, and the graph on them, executed in standard ONNX; nothing but thresholds in between."""
+    """The host makes whole numbers of images; the graph computes on them in standard ONNX, with thresholds alone."""
     model = planted(Small())
     proto = onnx.load(str(planted_file))
     kinds = [node.op_type for node in proto.graph.node]
@@ -190,7 +193,7 @@ def test_a_negative_factor_behind_a_pooling_is_refused_and_known(tmp_path: Path)
 
 
 def test_the_recipe_maps_whatever_training_makes_of_the_factors(tmp_path: Path) -> None:
-    """Its BatchNorm stands in front of the MaxPool; without the option it stands where the paper has it."""
+    """The recipe has BatchNorm before the MaxPool, so that factors of any sign are mapped; the paper has it after."""
     torch.manual_seed(0)
     options: dict[str, Any] = {"binary": "recu", "padding_value": -1, "first_last_bits": 8, "input_shape": (3, 16, 16)}
     model = vgg_small(4, norm_before_pool=True, **options)
@@ -209,7 +212,7 @@ def test_the_recipe_maps_whatever_training_makes_of_the_factors(tmp_path: Path) 
 
 
 class Images(nn.Module):
-    """Images that are not simply rounded: in two ways, or behind arithmetic."""
+    """A network that does more with its images than rounding them: it rounds them in two ways, or computes first."""
 
     def __init__(self, how: str) -> None:
         super().__init__()

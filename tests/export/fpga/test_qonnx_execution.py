@@ -1,4 +1,4 @@
-"""QONNX files executed by qonnx itself give what the network gives; an outlier is named by its first layer."""
+"""QONNX files give in qonnx what the network gives; if an image differs, the first layer that differs is named."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_sign_and_integer_on_the_way(files: dict[str, Path], qonnx: Path) 
 
 
 def test_an_outlier_names_its_first_layer(files: dict[str, Path], qonnx: Path) -> None:
-    """The network is changed in its second layer: that is where the file's signs part from it."""
+    """The network's second layer is changed after the export: the message names this layer."""
     model = trained(small())
     with torch.no_grad():
         model.layer1[0].bn1.bias += 0.5
@@ -83,7 +83,7 @@ def test_the_published_costs(make: Any, bops: float, bits: float, tmp_path: Path
 
 
 def test_a_file_for_finn_is_executed_with_its_borders_put_back(files: dict[str, Path], qonnx: Path) -> None:
-    """Its pads stand for -1; a pooling stands behind its quantiser, where the network has it in front."""
+    """In the file for FINN padding means -1, and a pooling follows the quantiser that it precedes in the network."""
     vgg = trained(small_vgg(first_last_bits=8))
     x = rand(40, *SHAPE)
     for name, model in (("resnet", trained(small())), ("vgg", vgg)):
@@ -103,7 +103,7 @@ def test_a_file_for_finn_is_executed_with_its_borders_put_back(files: dict[str, 
 
 
 class _Few:
-    """Six images in chunks as a data set gives them."""
+    """Stands for a data set: it gives six images in batches."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
@@ -173,7 +173,7 @@ def test_what_validate_lets_pass(
 
 
 def test_values_that_were_executed_already(files: dict[str, Path], qonnx: Path) -> None:
-    """A comparison of values that were executed already is the one that executes them."""
+    """Comparing values that were executed before gives the same result as executing them for the comparison."""
     model, x = trained(small()), rand(6, *SHAPE)
     with torch.no_grad():
         model.layer1[0].bn1.bias += 0.5

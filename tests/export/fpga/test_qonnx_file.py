@@ -1,4 +1,4 @@
-"""What is in a QONNX file, for FINN and not; what is not written, and that no file is lost."""
+"""The content of QONNX files, for FINN and in general; networks that are refused; and that no older file is lost."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _pads_moved(model: Any) -> None:
 
 
 def _pools_all(model: Any) -> None:
-    """Past the check of `pool_last`: a MaxPool moved behind a BatchNorm whose factors are not all positive."""
+    """Stands for an error in a pass: it makes all BatchNorm factors positive, with which `pool_last` moves MaxPools."""
     for norm in nodes_of(model, "BatchNormalization"):
         gamma = norm.inputs[1].const_value.numpy()
         norm.replace_input_with(1, add_initializer(model, "gamma", np.abs(gamma)))
@@ -128,7 +128,7 @@ def _pools_all(model: Any) -> None:
 def test_a_file_for_finn_that_computes_something_else_is_not_written(
     change: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is done for FINN alone is checked too: an error in it is found before the file is there."""
+    """The passes that only FINN needs are checked too: an error in one is found before a file is written."""
     from bnn_itrd.export.fpga.finn import form
 
     merge = form.merge_padding

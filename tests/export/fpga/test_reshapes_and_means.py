@@ -1,4 +1,4 @@
-"""What FINN can map where the graph that is written differs from the canonical one: reshapes and means."""
+"""Which reshapes and means FINN can map: here the graph in the file differs from the traced one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHAPE = (3, 8, 8)
 
 
 class Steps(nn.Module):
-    """The modules one after the other, and functions of a tensor between them."""
+    """A network of modules and functions of a tensor, one after the other."""
 
     def __init__(self, *steps: nn.Module | Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -40,12 +40,12 @@ def verdicts(*steps: nn.Module | Callable[[Tensor], Tensor], shape: tuple[int, .
 
 
 def patches(x: Tensor) -> Tensor:
-    """(n, 3, 8, 8) -> (n, 12, 4, 4), pixels of a row side by side."""
+    """Moves patches of 2x2 pixels to channels: (n, 3, 8, 8) -> (n, 12, 4, 4)."""
     return x.reshape(-1, 12, 4, 4)
 
 
 def test_integers_of_reshaped_images_are_made_on_the_host() -> None:
-    """The file holds the quantiser in front of the reshape, at its input."""
+    """The file has the quantiser of the images before the reshape, at its input."""
     model = Steps(patches, IntegerQuantizer(8), IntegerConv2d(12, 4, 3)).eval()
     rows = check_fpga(model, input_shape=SHAPE).layers
     assert [(row.operation, row.maps) for row in rows] == [
@@ -58,7 +58,7 @@ def test_integers_of_reshaped_images_are_made_on_the_host() -> None:
 
 
 def test_integers_stay_integers_in_another_shape() -> None:
-    """The reshape is what does not map; the convolution behind it multiplies whole numbers."""
+    """The reshape cannot be mapped; the convolution after it still multiplies whole numbers."""
     first = BinaryConv2d(3, 3, 3, padding=1, padding_value=-1)
     assert verdicts(first, IntegerQuantizer(4), patches, IntegerConv2d(12, 4, 3))[2:] == [
         ("INT4", True),
@@ -69,7 +69,7 @@ def test_integers_stay_integers_in_another_shape() -> None:
 
 
 def test_a_mean_over_rows_alone_is_not_the_one_over_whole_images() -> None:
-    """(n, 4, 8): no image, so the file has a ReduceMean, which FINN does not map."""
+    """A value (n, 4, 8) is no image, so the file has a ReduceMean, which FINN cannot map."""
     steps = (IntegerQuantizer(8), lambda x: x.mean((-2, -1)).reshape(-1, 1), IntegerLinear(1, 5))
     assert ("global average", False) in verdicts(*steps, shape=(4, 8))
     model = Steps(IntegerQuantizer(8), lambda x: x.mean((-2, -1)), IntegerLinear(3, 5)).eval()
@@ -89,7 +89,7 @@ def test_a_mean_over_whole_images_is_named(keep: bool) -> None:
 
 
 def test_what_cannot_be_written_is_judged_all_the_same(tmp_path: Path) -> None:
-    """The writer stops at the first operation without a form; the check goes on behind it."""
+    """The writer stops at the first operation that it cannot write; the check judges the later ones too."""
     model = Steps(lambda x: x.flip(2), BinaryConv2d(3, 4, 3, padding=1), lambda x: x.erf(), nn.Flatten()).eval()
     failed = [layer.operation for layer in check_fpga(model, input_shape=SHAPE).failures]
     assert "binary 3x3 conv" in failed and "Erf" in failed
@@ -100,7 +100,7 @@ def test_what_cannot_be_written_is_judged_all_the_same(tmp_path: Path) -> None:
 
 
 def test_a_size_that_is_computed_is_no_batch() -> None:
-    """A bilinear U-Net resizes to the size of another map: the Concat of these numbers holds no images."""
+    """A bilinear U-Net resizes to the size of another map: the Concat of this size's numbers has no images."""
 
     def upsampled(x: Tensor) -> Tensor:
         return F.interpolate(F.max_pool2d(x, 2), size=x.shape[2:], mode="bilinear")

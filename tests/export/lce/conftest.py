@@ -18,7 +18,7 @@ from bnn_itrd.quant import BinaryConv2d
 
 @pytest.fixture(scope="session")
 def lce(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The interpreter of LCE's environment: the user's, else one made for this run (a download of 75 MB)."""
+    """Returns the Python interpreter with Larq Compute Engine: the user's, or else one made for this run (75 MB)."""
     found = environments.find("lce")
     if found is not None:
         yield found

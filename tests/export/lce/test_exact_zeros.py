@@ -1,4 +1,4 @@
-"""A sum of exactly 0 is +1 in LCE too: signs at ties, and what is refused where they cannot be exact."""
+"""The sign of exactly 0 is +1 in LCE too; a network for which this cannot be guaranteed is refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Ties(nn.Module):
         return y.flatten(1)
 
     def by_hand(self, x: Tensor) -> tuple[Tensor, float]:
-        """(logits in float64 from whole sums, the share of values in front of the second sign that are exactly 0)."""
+        """Returns (logits in float64 from exact sums, share of values before the second sign that are exactly 0)."""
         value = x.double()
         for layer in (self.first, self.second):
             signs = torch.where(value >= 0, 1.0, -1.0).double()
@@ -117,7 +117,7 @@ def test_a_result_that_no_sign_reads_needs_no_exact_zero(folder: Path, lce: Path
 
 
 def test_many_flips_without_a_margin_are_refused(folder: Path, lce: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every wrong sign is one of a value of exactly 0: no margin shows it, their number does."""
+    """Every wrong sign is one of a value of exactly 0, so only the number of wrong signs shows the fault."""
     import bnn_itrd.export.lce.binary as binary
 
     torch.manual_seed(3)

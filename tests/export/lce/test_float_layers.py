@@ -1,4 +1,4 @@
-"""Float layers around binary ones, with the image as it is and reversed, in LCE's own interpreter."""
+"""Float layers around binary ones in LCE's own interpreter, also where the writer reverses the order of pixels."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ FLOAT: dict[str, Callable[[], nn.Module]] = {
 
 
 class Turned(nn.Module):
-    """Float layers behind a binary one that has the image lie reversed."""
+    """Float layers after a binary one for which the writer reverses the order of the image's pixels."""
 
     def __init__(self, layers: dict[str, nn.Module], reverse: bool) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def test_ordinary_layers(reverse: bool, folder: Path, lce: Path) -> None:
 
 
 class Shared(nn.Module):
-    """A value read again behind a reshape to its own shape: the ReLU must not go into the convolution."""
+    """A network in which a value is read twice, once after a reshape: the ReLU must not join the convolution."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Reading and running a .tflite file: what does not fit it, files of others, and the environment it runs in."""
+"""Reading and running .tflite files: wrong images, files of other tools, and the environment in which they run."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_without_larq_compute_engine(tiny: nn.Module, tmp_path: Path, monkeypatc
 
 
 def test_schema_of_a_named_environment(lce: Path, monkeypatch: pytest.MonkeyPatch, tiny_file: Path) -> None:
-    """Where this Python has no larq-compute-engine, that of the interpreter named serves."""
+    """If this Python has no larq-compute-engine, that of the interpreter which the user names is used."""
     import bnn_itrd.export.lce.schema as schema
 
     with monkeypatch.context() as patch:
@@ -111,7 +111,7 @@ def test_schema_of_a_named_environment(lce: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_named_environment_serves_the_commands(
     lce: Path, monkeypatch: pytest.MonkeyPatch, tiny: nn.Module, tmp_path: Path
 ) -> None:
-    """No larq-compute-engine in this Python, none set up: writing, reading and running need the named one alone."""
+    """Without larq-compute-engine in this Python, the named interpreter is enough to write, read and run a file."""
     import bnn_itrd.export.lce.schema as schema
 
     data: Any = SimpleNamespace(
@@ -136,7 +136,7 @@ def test_a_named_environment_serves_the_commands(
     ("name", "content"), [("results.npz", b"PK"), ("results.npz", b""), ("results.json", b"{"), ("results.npz", None)]
 )
 def test_damaged_results_of_a_runtime(name: str, content: bytes | None, tmp_path: Path) -> None:
-    """What the other interpreter leaves is read with care: a full disk cuts it short."""
+    """The results of the other process may be damaged, for example cut short by a full disk: this is reported."""
     script = tmp_path / "child.py"
     change = "file.unlink()" if content is None else f"file.write_bytes({content!r})"
     script.write_text(
@@ -163,7 +163,7 @@ def test_a_runtime_that_hangs_is_stopped(tiny_file: Path, lce: Path, monkeypatch
 
 
 def test_without_the_runtime(tiny: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is written and its structure checked; only running it needs the environment."""
+    """Without LCE's interpreter a file is written and its structure is checked; only running it is impossible."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file = to_lce(tiny, tmp_path / "model.tflite")
     assert read_lce_metadata(file)["binary_layers"] == 1

@@ -151,7 +151,7 @@ def test_users_own_network(mixed: nn.Module, mixed_file: Path) -> None:
 
 
 def test_batch_can_be_resized(tiny: nn.Module, tiny_file: Path, folder: Path, lce: Path) -> None:
-    """The interpreter works every size out again from the input's."""
+    """The interpreter computes all sizes again from that of the input."""
     model, _ = read_lce_model(tiny_file)
     graph = model.subgraphs[0]
     graph.tensors[graph.inputs[0]].shape = [5, 8, 8, 3]
@@ -164,7 +164,7 @@ def test_batch_can_be_resized(tiny: nn.Module, tiny_file: Path, folder: Path, lc
 
 @pytest.mark.parametrize(("indirect", "xnnpack"), [(False, False), (False, True), (True, True)])
 def test_other_kernels_give_the_same(indirect: bool, xnnpack: bool, mixed_file: Path, lce: Path) -> None:
-    """What an application gets that registers LCE's operations without options, and with TFLite's usual delegate."""
+    """An application that registers LCE's operations without options, or uses TFLite's delegate, gets the same."""
     x = images(4, (3, 8, 8))
     stored = np.ascontiguousarray(x.numpy().transpose(0, 2, 3, 1))
     (logits,), _ = call_interpreter(lce, mixed_file, stored, indirect=indirect, xnnpack=xnnpack)

@@ -1,4 +1,4 @@
-"""`to_lce` refuses what LCE cannot carry, checks what it wrote, and never loses a file that was there."""
+"""`to_lce` refuses networks that LCE cannot run, checks what it wrote, and never loses an older file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a window stands: LCE's named paddings against the positions that PyTorch's padding gives."""
+"""The positions of windows: those of LCE's named paddings agree with those of PyTorch's padding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def _positions(size: int, reach: int, stride: int, padding: str) -> tuple[int, int]:
-    """(first position, number) of TFLite's windows, as its documentation defines SAME and VALID."""
+    """Returns (first position, number) of TFLite's windows, as its documentation defines SAME and VALID."""
     if padding == "VALID":
         return 0, (size - reach) // stride + 1
     out = (size + stride - 1) // stride

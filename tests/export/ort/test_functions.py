@@ -30,7 +30,7 @@ GEOMETRY: dict[str, Any] = {
 
 
 def model_of(name: str, arrays: dict[str, np.ndarray], attributes: dict[str, Any], constants: set[str]) -> bytes:
-    """One node of the domain with its body; `arrays` in the order of its inputs, `constants` among them."""
+    """Returns a model of one operation. arrays: its inputs by name, in order; constants: those stored in the file."""
     alone = name.endswith("Threshold") or name in SIGNS
     outputs = {"t": TensorProto.UINT8} if alone else {"y": TensorProto.FLOAT}
     if name.endswith("Sign") and not alone:
@@ -66,7 +66,7 @@ def run(model: bytes, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 def pack_by_hand(weights: np.ndarray) -> np.ndarray:
-    """(o, i, kh, kw) of +-1 -> uint8 (kh, kw, ceil(i / 8), o), a bit at a time."""
+    """Packs weights of +-1 bit by bit: (o, i, kh, kw) -> uint8 (kh, kw, ceil(i / 8), o)."""
     o, i, kh, kw = weights.shape
     packed = np.zeros((kh, kw, -(-i // 8), o), np.uint8)
     for a, b, y, x in itertools.product(range(o), range(i), range(kh), range(kw)):
@@ -78,7 +78,7 @@ def pack_by_hand(weights: np.ndarray) -> np.ndarray:
 def case(
     name: str, *, seed: int = 0, batch: int = 2, size: tuple[int, int] = (6, 5), outputs: int = 4, **changes: Any
 ) -> None:
-    """One operation on random numbers against the loop, bit for bit."""
+    """Compares an operation with the NumPy loop on random numbers, bit for bit."""
     how = {**GEOMETRY, **changes}
     rng = np.random.default_rng(seed)
     signs = rng.choice([-1, 1], (batch, *size, how["channels"]))
@@ -203,7 +203,7 @@ def test_a_threshold_out_of_reach_gives_one_sign(level: int) -> None:
 
 
 def origins(body: onnx.FunctionProto, value: str) -> set[str]:
-    """The operations that make the value, seen through those that only move numbers."""
+    """Returns the operations that compute a value, beyond those that only move or reshape it."""
     made = {output: node for node in body.node for output in node.output}
     if value not in made:
         return set()

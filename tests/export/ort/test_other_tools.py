@@ -23,7 +23,7 @@ IMAGE = (3, 8, 8)
 
 
 class Files(NamedTuple):
-    """A network's files, images, and the logits of PyTorch."""
+    """Returns a network's files, images for it, and PyTorch's logits of them."""
 
     plain: Path
     functions: Path
@@ -77,7 +77,7 @@ def in_onnxruntime(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
 
 
 def same(ours: np.ndarray, files: Files) -> None:
-    """A single sign that differs moves a logit by far more."""
+    """The tolerance is small: a single sign that differs would move a logit by far more."""
     np.testing.assert_allclose(ours, files.logits, rtol=1e-5, atol=1e-5)
 
 
@@ -109,7 +109,7 @@ def test_onnxsim(files: Files) -> None:
 
 @pytest.mark.interop
 def test_float16(files: Files) -> None:
-    """A half has 11 bits: whole sums stay exact up to 2,048, logits and what lies near a threshold do not."""
+    """float16 has 11 bits: whole sums are exact up to 2,048, but logits and values near a threshold are not."""
     float16 = pytest.importorskip("onnxruntime.transformers.float16")
     converted = float16.convert_float_to_float16(onnx.load(files.plain), keep_io_types=True)
     logits = in_onnxruntime(converted, files.images)

@@ -20,7 +20,7 @@ IMAGE = (3, 10, 8)
 
 
 class Branches(nn.Module):
-    """The middle of every deployable scheme's network on the same stem, four outputs each."""
+    """A network with a small part for every scheme that can be exported, on one first layer; each has four outputs."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ from bnn_itrd.quant import BinaryLinear
 
 
 class Tokens(nn.Module):
-    """A linear layer on (n, tokens, channels)."""
+    """A network with a linear layer on (n, tokens, channels)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def test_a_mean_of_eight_is_two_poolings(kernel: tuple[int, int]) -> None:
 
 
 class TwoWays(nn.Module):
-    """What the stem gives goes two ways to binary layers, each through operations of its own; and perhaps a third."""
+    """A network whose first layer feeds two binary layers, through other operations; and an addition if `third`."""
 
     def __init__(self, left: Callable[[Tensor], Tensor], right: Callable[[Tensor], Tensor], third: bool) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class TwoWays(nn.Module):
 
 @pytest.mark.parametrize("third", [False, True])
 def test_a_value_goes_several_ways_to_channels_last(third: bool) -> None:
-    """The graph stays in order, and the value's ways to NHWC become one."""
+    """The nodes stay in order, and the value is transposed to NHWC once for all its readers."""
     torch.manual_seed(4)
     model = TwoWays(lambda x: 2 * x - 0.1, lambda x: torch.sigmoid(x) - 0.5, third).eval()
     x = torch.randn(3, *SHAPE)

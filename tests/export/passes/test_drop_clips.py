@@ -1,4 +1,4 @@
-"""`drop_clips`: a Hardtanh that only a sign reads changes nothing, and goes."""
+"""`drop_clips` removes a Hardtanh that only a sign reads, because it does not change the sign."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fold_batchnorm` and `fold_batchnorm_into_next`: BatchNorm goes into the layer beside it, where nobody else reads."""
+"""`fold_batchnorm` and `fold_batchnorm_into_next` fold BatchNorm into the layer before or after it."""
 
 from __future__ import annotations
 

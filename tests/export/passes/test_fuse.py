@@ -1,4 +1,4 @@
-"""`fuse`: which operations become one, and which stay apart because somebody reads the value between them."""
+"""`fuse` makes one operation of several, except where another node reads the value between them."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_constant_in_front_of_a_sign_is_its_level() -> None:
 
 
 class ReAct(nn.Module):
-    """RPReLU and RSign after a stem, after a block, and where the sign alone reads it; `twist` says how it differs."""
+    """A network with RPReLU and RSign after a first layer and after a block; `twist` says how it differs."""
 
     def __init__(self, twist: str = "") -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""`merge_prelu` and `split_prelu`: a PReLU written in parts is found, and only that."""
+"""`merge_prelu` finds a PReLU that is written as several operations, and nothing else; `split_prelu` is the reverse."""
 
 from __future__ import annotations
 

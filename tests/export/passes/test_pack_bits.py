@@ -33,7 +33,7 @@ def test_pass(name: str) -> None:
 
 @pytest.mark.parametrize("outputs", [57, 64])
 def test_packed_bits_in_the_file(outputs: int) -> None:
-    """27 weights per output: 57 of them do not fill whole bytes. Bits against numpy.packbits."""
+    """27 weights for each of 57 outputs do not fill whole bytes. The bits are those of numpy.packbits."""
     torch.manual_seed(10)
     model: Any = nn.Sequential(BinaryConv2d(3, outputs, 3)).eval()
     graph = canonical(model, input_shape=(3, 6, 6))

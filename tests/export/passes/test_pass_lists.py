@@ -74,7 +74,7 @@ def test_a_target_applies_its_list_in_order_and_no_other_pass(
 
 
 def changes(model: nn.Module, steps: Sequence[passes.Pass]) -> dict[str, int]:
-    """How often each pass changed the model's graph, by the name of the pass, where it did."""
+    """Returns how often each pass changed the model's graph, by the name of the pass, without those that did not."""
     graph = canonical(model, input_shape=SHAPE)
     counts = {step.__name__: step(graph) for step in steps}
     return {name: count for name, count in counts.items() if count}

@@ -1,4 +1,4 @@
-"""Thresholds of integer sums against the float arithmetic they stand for; bits as they are packed."""
+"""Thresholds on integer sums give the signs of the float arithmetic that they replace; signs are packed to bits."""
 
 from __future__ import annotations
 

@@ -18,18 +18,18 @@ from typing import Any
 
 
 class Blocked:
-    """From here on these imports raise, wherever they are asked for."""
+    """An import finder that makes the import of some packages fail."""
 
     names = ("torch", "torchvision", "lightning", "onnxscript", "sklearn", "onnx", "bnn_itrd", "einops", "PIL")
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        """Raises ImportError on a name that is not for this process."""
+        """Raises ImportError if `name` is one of the blocked packages."""
         if name.partition(".")[0] in self.names:
             raise ImportError(f"{name} is not for this process")
 
 
 def said(runtime_main: Any, *arguments: str) -> tuple[int, str, str]:
-    """(status, output, errors) of a command."""
+    """Runs a command of the runtime; returns (exit status, what it printed, its error messages)."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = runtime_main(list(arguments))
@@ -37,7 +37,7 @@ def said(runtime_main: Any, *arguments: str) -> tuple[int, str, str]:
 
 
 def main(student: str, teacher: str, form: str) -> None:
-    """Opens, runs, times and describes the files."""
+    """Opens, runs, times and describes the two files and prints what was found as JSON."""
     sys.meta_path.insert(0, Blocked())  # type: ignore[arg-type]
     began = time.process_time()
     runtime: Any = importlib.import_module("bnn_itrd_runtime")

@@ -1,4 +1,4 @@
-"""How many turns a benchmark takes."""
+"""The number of turns that a benchmark makes, by `repeats` and `budget`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bnn_itrd.export import interleaved_seconds
 
 
 class Session:
-    """A session that runs in no time and counts its calls."""
+    """Stands for an onnxruntime session: it takes no time and counts its calls."""
 
     calls = 0
 

@@ -1,7 +1,7 @@
-"""A chain's attributes are those of its body, a body is one that was written: other files are refused, sealed or not.
+"""A file is refused if a chain's attributes do not fit its body, or if a body is none that this package wrote.
 
-The native library runs names and attributes, a stock onnxruntime the bodies: where they disagree the file is two
-networks.
+The native library reads an operation's name and attributes, and onnxruntime reads its body. Where these disagree the
+file would give two results, even if its checksum is right.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bnn_itrd.quant import BinaryConv2d
 
 @pytest.fixture(scope="module")
 def chained(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
-    """A network whose binary part is one chain: FloatConvSign, BinaryConvClipSign, BinaryConvAdd or their like."""
+    """Returns the model of a small network whose layers form one chain."""
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Hardtanh(),
@@ -45,7 +45,7 @@ def chained(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
 
 
 def changed(model: onnx.ModelProto, change: Callable[[onnx.NodeProto, onnx.FunctionProto], None], path: Path) -> Path:
-    """The file with its chain changed, and with a checksum that fits."""
+    """Writes the file with its chain changed by `change`, and with a checksum that fits; returns its path."""
 
     def change_chain(copy: onnx.ModelProto) -> None:
         call = next(node for node in copy.graph.node if node.op_type == "Chain0")
@@ -90,13 +90,13 @@ def other_clip(call: onnx.NodeProto, body: onnx.FunctionProto) -> None:
 
 
 def other_constants(call: onnx.NodeProto, body: onnx.FunctionProto) -> None:
-    """The scale and the bias of the last convolution, in the body alone."""
+    """Exchanges the scale and the bias of the last convolution, in the body alone."""
     last = next(node for node in reversed(body.node) if "BinaryConv" in node.op_type)
     last.input[2], last.input[3] = last.input[3], last.input[2]
 
 
 def other_operation(call: onnx.NodeProto, body: onnx.FunctionProto) -> None:
-    """A step of the body that is none of the domain's: its result is what the step before gave, negated."""
+    """Adds an operation to the body that is not one of the domain: it negates the result."""
     last = body.node[-1]
     inner = f"{last.output[0]}_inner"
     body.node.append(helper.make_node("Neg", [inner], [last.output[0]]))
@@ -108,7 +108,7 @@ def without_body(call: onnx.NodeProto, body: onnx.FunctionProto) -> None:
 
 
 def no_stride(call: onnx.NodeProto, body: onnx.FunctionProto) -> None:
-    """Nothing can be divided by it."""
+    """Sets a stride to 0, by which nothing can be divided."""
     node = next(node for node in body.node if "BinaryConv" in node.op_type)
     attribute(node, "strides").ints[0] = 0
 
@@ -136,7 +136,7 @@ CHANGES = [
 def test_attributes_that_are_not_the_body_s_are_refused(change: Any, chained: onnx.ModelProto, tmp_path: Path) -> None:
     file = changed(chained, change, tmp_path / "b.onnx")
     for opener in (session, read_metadata):
-        with pytest.raises(ExportError, match=r"b\.onnx: the attributes of Chain0, .* Export it again"):
+        with pytest.raises(ExportError, match=r"b\.onnx: the attributes of Chain0, .*: export it again"):
             opener(file)
 
 
@@ -146,7 +146,7 @@ def test_a_file_that_is_sealed_again_unchanged_opens(chained: onnx.ModelProto, t
 
 
 def chain_in_a_function(model: onnx.ModelProto) -> None:
-    """The graph calls a function of another domain, which calls the chain."""
+    """Moves the call of the chain into a function of another domain, which the graph calls."""
     call = next(node for node in model.graph.node if node.op_type == "Chain0")
     inner = onnx.NodeProto()
     inner.CopyFrom(call)
@@ -175,7 +175,7 @@ def test_a_chain_is_called_by_the_graph_alone(change: Any, chained: onnx.ModelPr
 
 
 def step(model: onnx.ModelProto, operation: str) -> tuple[onnx.FunctionProto, onnx.NodeProto]:
-    """A function of the domain whose body has such an operation, and the operation."""
+    """Returns (a function of the domain whose body has this operation, the operation)."""
     functions = [function for function in model.functions if not function.name.startswith("Chain")]
     return next((f, node) for f in functions for node in f.node if node.op_type == operation)
 
@@ -190,13 +190,13 @@ def other_order(model: onnx.ModelProto) -> None:
 
 
 def other_number(model: onnx.ModelProto) -> None:
-    """The +1 of a sign."""
+    """Changes the number that stands for the sign +1."""
     code = next(n for n in step(model, "GreaterOrEqual")[0].node if n.output[0].endswith("_plus"))
     code.attribute[0].t.int32_data[0] = 1
 
 
 def other_attribute(model: onnx.ModelProto) -> None:
-    """The pads are the size of the window."""
+    """Makes an operation take the function's kernel_shape for its pads."""
     node = next(n for f in model.functions for n in f.node if n.attribute and n.attribute[0].ref_attr_name == "pads")
     node.attribute[0].ref_attr_name = "kernel_shape"
 
@@ -211,7 +211,7 @@ def two_bodies(model: onnx.ModelProto) -> None:
 
 
 def a_type_that_is_none(model: onnx.ModelProto) -> None:
-    """ONNX has fifteen types of attributes."""
+    """Gives an attribute a type that ONNX does not have."""
     node = next(n for f in model.functions for n in f.node if n.attribute)
     node.attribute[0].MergeFromString(b"\xa0\x01\xe8\x07")  # field 20, its type: 1000
 
@@ -231,12 +231,12 @@ BODIES = [
 def test_a_body_that_was_never_written_is_refused(change: Any, chained: onnx.ModelProto, tmp_path: Path) -> None:
     file = resealed(chained, change, tmp_path / "b.onnx")
     for opener in (session, read_metadata):
-        with pytest.raises(ExportError, match=r"b\.onnx: the body of \w+, which onnxruntime runs, is none that this"):
+        with pytest.raises(ExportError, match=r"b\.onnx: the body of the function \w+ is none that this"):
             opener(file)
 
 
 def test_the_bodies_that_are_written_now_are_known() -> None:
-    """A body that is changed joins known_bodies.py, behind those that older files have."""
+    """A new version of a body must be added to known_bodies.py, after those that older files have."""
     names = {*CONVOLUTIONS, *FLOAT_CONVOLUTIONS, *POOLINGS, *SIGNS}
     assert names == KNOWN_BODIES.keys()
     graph = onnx.GraphProto(name="none")
@@ -250,11 +250,11 @@ def test_validate_refuses_such_a_file(
 ) -> None:
     file = changed(chained, other_limits, tmp_path / "b.onnx")
     assert main(["validate", str(file), "--data.name=digits"]) == 2
-    assert "the attributes of Chain0, which the native library runs" in capsys.readouterr().err
+    assert "the attributes of Chain0, by which the native library computes it" in capsys.readouterr().err
 
 
 def test_the_program_of_two_operations() -> None:
-    """By the tables of docs/reference/format.md."""
+    """The expected program is written by hand, from the tables of docs/reference/format.md."""
     window = {"kernel_shape": [3, 3], "strides": [1, 1], "pads": [1, 1, 1, 1], "dilations": [1, 1]}
     own = {"input_size": [8, 8], "channels": 16, "group": 1, "padding_value": 0, **window}
     made = [

@@ -1,4 +1,4 @@
-"""The reader of ONNX's bytes gives what onnx gives, and on bytes that are none it raises nothing but ValueError."""
+"""`read_model` reads what the package onnx reads, and raises nothing but ValueError on other bytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ATTRIBUTES: dict[str, Any] = {
 
 
 def made(operation: str = "Sign", domain: str = "bnn_itrd", *, function: str = "Sign", **more: str) -> onnx.ModelProto:
-    """x -> operation -> y, with the function's body, a constant, and metadata; sealed by `save`."""
+    """Returns a model with one operation, a function, a constant and metadata; `save` adds its checksum."""
     body = helper.make_function(
         "bnn_itrd", function, ["a"], ["b"], [helper.make_node("Neg", ["a"], ["b"])], [helper.make_opsetid("", 18)]
     )
@@ -94,10 +94,10 @@ def test_a_function_with_attributes_and_graphs() -> None:
 
 
 def test_what_other_readers_merge_is_refused() -> None:
-    """Protobuf makes one message of two in a field that holds one, and keeps both of two attributes."""
+    """Other readers merge a message that occurs twice, and take one of two attributes of a name: both are refused."""
     graph = helper.make_graph([helper.make_node("Neg", ["a"], ["b"])], "graph", [], [])
     data = helper.make_model(graph).SerializeToString()
-    with pytest.raises(ValueError, match="a message occurs twice where one is allowed"):
+    with pytest.raises(ValueError, match="a message occurs twice where only one is allowed"):
         read_model(data + onnx.ModelProto(graph=graph).SerializeToString())
     node = helper.make_node("Op", ["x"], ["y"], a=1)
     node.attribute.append(helper.make_attribute("a", 2))
@@ -115,7 +115,7 @@ def test_graphs_in_graphs_end() -> None:
 
 
 def number(size: int) -> bytes:
-    """A number as protobuf writes it, below 2^14."""
+    """Returns an integer below 2^14 as protobuf encodes it."""
     return bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])
 
 
@@ -142,7 +142,7 @@ def test_other_bytes_raise_nothing_but_value_error() -> None:
     [
         (b"\x08", "it ends within a number"),
         (b"\x08" + b"\xff" * 10, "a number is longer than 64 bits"),
-        (b"\x3a\x05ab", "it ends within a field: was it cut short?"),
+        (b"\x3a\x05ab", r"it ends within a field \(was the file cut short\?\)"),
         (b"\x0b", "field 1 has wire type 3"),
         (b"\x00\x01", "a field has number 0"),
         (b"\x38\x01", "a number stands where a message should"),

@@ -17,6 +17,8 @@ from bnn_itrd.export import ExportError, read_metadata, session
 def test_files_that_cannot_be_opened(opener: Callable[[Path], Any], tiny_file: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
         opener(tmp_path / "nothing.onnx")
+    with pytest.raises(FileNotFoundError, match=r"is a folder: name the \.onnx file in it"):
+        opener(tmp_path)
     file = tmp_path / "model.onnx"
     whole = tiny_file.read_bytes()
     for content in (b"", b"hello\n" * 100, whole[: len(whole) // 2], whole[:100]):
@@ -26,13 +28,13 @@ def test_files_that_cannot_be_opened(opener: Callable[[Path], Any], tiny_file: P
     model = onnx.load(tiny_file)
     next(entry for entry in model.metadata_props if entry.key == "format_version").value = "4"
     onnx.save(model, file)
-    with pytest.raises(ExportError, match="has format version 4, this bnn-itrd reads 3: update bnn-itrd"):
+    with pytest.raises(ExportError, match="has format version 4, and this bnn-itrd reads versions up to 3: update"):
         opener(file)
 
 
 @pytest.mark.parametrize("opener", [session, read_metadata])
 def test_a_flipped_bit_is_found(opener: Callable[[Path], Any], tiny_file: Path, tmp_path: Path) -> None:
-    """In the weights, where nothing else would tell; and what another tool wrote is said to be changed."""
+    """The bit is in the weights, where only the checksum finds it; a file that another tool changed is refused too."""
     data = bytearray(tiny_file.read_bytes())
     weights = max(onnx.load(tiny_file).graph.initializer, key=lambda entry: len(entry.raw_data)).raw_data
     data[data.index(weights) + len(weights) // 2] ^= 4
@@ -54,7 +56,7 @@ def test_a_flipped_bit_is_found(opener: Callable[[Path], Any], tiny_file: Path, 
 
 
 def test_every_flipped_bit_and_every_cut_is_found(tiny_file: Path, tmp_path: Path) -> None:
-    """The bytes behind the graph too: names of metadata, the functions, the checksum itself."""
+    """This includes the bytes after the graph: names of metadata, the functions, and the checksum itself."""
     data = tiny_file.read_bytes()
     behind = data.index(b"format_version")
     file = tmp_path / "file.onnx"

@@ -1,4 +1,4 @@
-"""An image file becomes what a file takes, or is refused in words."""
+"""Image files become the input of an exported file, or are refused with a message."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FACTS = {"classes": '["red", "green", "blue"]', "mean": "[0.5, 0.5, 0.5]", "std"
 
 
 def means_of_channels(path: Path, height: int, width: int, **facts: str) -> Path:
-    """A file whose logits are the means of the image's channels."""
+    """Writes an ONNX file whose logits are the means of the image's channels."""
     x = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, height, width])
     y = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
     nodes = [
@@ -43,7 +43,7 @@ def picture(path: Path, height: int, width: int, colour: tuple[int, int, int]) -
 
 
 def changed(path: Path, field: str) -> None:
-    """Takes the file's inputs or outputs away."""
+    """Removes the inputs or the outputs from an ONNX file, as `field` says."""
     model = onnx.load(path)
     del getattr(model.graph, field)[:]
     if field == "input":
@@ -92,7 +92,7 @@ def test_files_that_no_writer_makes(tmp_path: Path, capsys: pytest.CaptureFixtur
     for field in ("input", "output"):
         file = means_of_channels(tmp_path / f"{field}.onnx", 8, 8, **FACTS)
         changed(file, field)
-        with pytest.raises(ExportError, match=rf"{field}\.onnx has no {field}: it is no network$"):
+        with pytest.raises(ExportError, match=rf"{field}\.onnx has no {field}: it is not a network$"):
             session(file)
     deep = means_of_channels(tmp_path / "deep.onnx", 8, 8, **{**FACTS, "mean": "[" * 100_000})
     assert read_metadata(deep)["mean"] == "[" * 100_000
@@ -108,7 +108,7 @@ def test_files_that_no_writer_makes(tmp_path: Path, capsys: pytest.CaptureFixtur
     [(8, 8, 16, 1), (32, 32, 64, 3), (28, 28, 32, 1), (96, 96, 32, 3), (100, 137, 64, 3)],
 )
 def test_an_image_is_scaled_as_for_the_training(height: int, width: int, size: int, channels: int) -> None:
-    """`scale_whole` sums in another order: where that falls on the other side of a half, the level is the next."""
+    """`scale_whole` adds in another order, so a value halfway between two levels may be rounded to the other one."""
     images = np.random.default_rng(0).integers(0, 256, (4, height, width, channels), np.uint8)
     expected = scale_whole(images, size).astype(int)
     got = np.stack([scale_to(image, size) for image in images]).astype(int)

@@ -51,7 +51,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def small_files(folder: Path) -> tuple[str, str]:
-    """(a file with an operation of ours, one without): a sign of the pixels, and the pixels; two logits each."""
+    """Writes two ONNX files with two logits each, one with an operation of this package, and returns their paths."""
     files = []
     for name, operations in (("student", ["Sign"]), ("teacher", [])):
         domain = "bnn_itrd" if operations else ""
@@ -85,7 +85,7 @@ def test_the_wheel_holds_the_same_modules_and_one_name(wheel: Path) -> None:
     expected = {f"bnn_itrd_runtime/{path.relative_to(FOLDER).as_posix()}" for path in modules}
     assert names == {*expected, "bnn_itrd_runtime/native/not_built.txt"}
     assert reason.startswith("no C++ compiler: ") and "/nonexistent/c++" in reason
-    assert "with the same answers and 2 to 8 times slower" in reason and "`apt install g++`" in reason
+    assert "with the same results, but 2 to 8 times slower" in reason and "`apt install g++`" in reason
     assert len(reason.splitlines()) == 1
 
 
@@ -131,12 +131,12 @@ def test_a_library_for_another_processor(tmp_path: Path, monkeypatch: pytest.Mon
         here = "aarch64" if machine == 62 else "x86_64"
         monkeypatch.setattr(native_module, "_FILE", library)
         monkeypatch.setattr("platform.machine", lambda here=here: here)
-        expected = f"is for {name}, and this machine is {here}: install the bnn-itrd made for {here}"
+        expected = f"was compiled for {name}, and this machine is {here}: install the bnn-itrd for {here}"
         assert why_unavailable() == f"the native library {library} {expected}"
         assert library_path() is None
     library.write_bytes(b"\x7fELF")
     native_module._load.cache_clear()
-    assert why_unavailable().startswith(f"the native library {library} is ")
+    assert why_unavailable().startswith(f"the native library {library} was compiled for ")
 
 
 def test_the_build_and_the_package_call_the_library_the_same() -> None:

@@ -1,4 +1,4 @@
-"""A file is opened, run and timed by a process in which torch and what trains cannot be imported."""
+"""A process that cannot import torch, nor the modules for training, opens, runs and times a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A function is called in the process of another Python: its arrays and words, and how its failure is told."""
+"""Calls of a function in a process of another Python: its arrays and texts arrive, and its failure is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Environments of foreign runtimes: made whole or not at all, found again, and never another user's."""
+"""Environments of other runtimes are made completely or not at all, found again, and never taken from another user."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def _wheel(place: Path) -> Path:
-    """A package `tiny_thing` of one line, so that pip needs no network."""
+    """Writes the wheel of a package `tiny_thing` of one line, so that pip needs no network."""
     file = place / "tiny_thing-1.0-py3-none-any.whl"
     info = "tiny_thing-1.0.dist-info"
     with zipfile.ZipFile(file, "w") as archive:
@@ -113,7 +113,7 @@ def _belongs_to_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_another_user_may_have_put_there_is_not_run(
     tiny: Runtime, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """Of one that is whole, found by `find` and by `setup`."""
+    """The environment is complete, and neither `find` nor `setup` uses it."""
     monkeypatch.setattr(environments, "_check", lambda runtime, python: None)
     made = folder("tiny")
     _fake_build(tiny, made, print)

@@ -1,4 +1,4 @@
-"""A file that takes one image at a time refuses a network in which the images of a batch meet."""
+"""A network in which the images of a batch influence each other is refused for files that take one image at a time."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_files_that_take_one_image_refuse_what_depends_on_others(write: Any, tmp
 
 
 def test_axes_of_one_image_may_meet(tmp_path: Path) -> None:
-    """Also where the batch is no longer the first axis: attention moves it to the second."""
+    """This holds too where the batch is no longer the first axis: attention moves it to the second."""
     how = lambda y: y.flatten(2).permute(2, 0, 1).softmax(0).amax(0)  # noqa: E731
     file = to_qonnx(MixesImages(how).eval(), tmp_path / "net.onnx", input_shape=SHAPE)
     assert file.is_file()

@@ -1,4 +1,4 @@
-"""The canonical graph: its nodes, what it takes from the network, and that the network is left as it was."""
+"""The graph with which every export begins: its nodes and names; and the network stays as it was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The logits are found in whatever a network returns; what would be dropped without a word is refused."""
+"""The logits are found in whatever a network returns; a network with outputs that would be lost is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bnn_itrd.quant import BinaryLinear
 
 
 class Auxiliary(nn.Module):
-    """A second head that only training reads, and a layer whose result is dropped."""
+    """A network with a second head that only training uses, and a layer whose result is not used."""
 
     def __init__(self, shared: bool = False) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def test_a_layer_the_logits_need_of_one_call_only(tmp_path: Path) -> None:
 
 
 class Returning(nn.Module):
-    """What it returns is made of two heads."""
+    """A network with two heads, which returns what a given function makes of their logits."""
 
     def __init__(self, make: Callable[[Tensor, Tensor], Any]) -> None:
         super().__init__()

@@ -38,7 +38,7 @@ LAYERS: dict[str, Callable[[], Any]] = {
 @pytest.mark.compiles
 @pytest.mark.parametrize("name", LAYERS)
 def test_layer(name: str) -> None:
-    """With BatchNorm folded, dropped clips and bits: the same numbers, ties at 0 and -0 included."""
+    """The graph computes the same after passes that fold BatchNorm, drop clips and pack bits, also at 0 and -0."""
     torch.manual_seed(4)
     layer: Any = LAYERS[name]()
     norm = nn.Identity() if "linear" in name else nn.BatchNorm2d(layer.weight.shape[0])
@@ -59,7 +59,7 @@ def test_layer(name: str) -> None:
 
 
 class MeanSubtracted(ActivationBinarizer):
-    """An input-dependent threshold, and no presign that says so."""
+    """A binariser that subtracts its input's mean, so that its threshold depends on the input, without declaring it."""
 
     def forward(self, x: Tensor) -> Tensor:
         return sign(x - x.mean())

@@ -1,4 +1,4 @@
-"""Networks that cannot be exported are refused with the module that is the cause, and what to do about it."""
+"""Networks that cannot be exported are refused; the message names the module that is the cause and what to do."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_forward_that_takes_any_number_of_tensors() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("name", ["2.weight", "2.weight_binarizer.alpha", "1.running_var", "4.bias"])
 def test_weights_that_are_not_finite(name: str, value: float, tiny: nn.Module) -> None:
-    """In a latent weight NaN would be the sign -1, and the file as good as any other."""
+    """A NaN in a latent weight would be exported as -1 without an error."""
     model = copy.deepcopy(tiny)
     model.state_dict()[name].view(-1)[1] = value
     with pytest.raises(ExportError, match=rf"^{name} holds values that are not finite"):

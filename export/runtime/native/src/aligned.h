@@ -1,4 +1,4 @@
-// A buffer that begins at a cache line, so that a register is never loaded from two cache lines.
+// A buffer of zeros that begins at a cache line, so that loading a whole register never touches two cache lines.
 #pragma once
 
 #ifdef _WIN32
@@ -17,7 +17,7 @@ class Aligned {
   public:
     Aligned() = default;
     explicit Aligned(int64_t count) {
-        // No buffer has 2^40 bytes: a larger count comes from an overflow.
+        // No real buffer has more than 2^40 bytes: such a count comes from an overflow.
         if (count < 0 || count > (int64_t(1) << 40) / int64_t(sizeof(T))) throw std::bad_alloc();
         const size_t bytes = (size_t(count) * sizeof(T) + 63) / 64 * 64;
         data_ = static_cast<T*>(allocate(bytes ? bytes : 64));
@@ -39,7 +39,7 @@ class Aligned {
     T& operator[](int64_t index) const { return data_[index]; }
 
   private:
-#ifdef _WIN32  // its C library has no aligned_alloc
+#ifdef _WIN32  // Windows' C library has no aligned_alloc
     static void* allocate(size_t bytes) { return _aligned_malloc(bytes, 64); }
     static void release(void* data) { _aligned_free(data); }
 #else

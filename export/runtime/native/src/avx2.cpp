@@ -1,8 +1,9 @@
-// The AVX2 kernel: a register holds 8 outputs, half a block.
+// The AVX2 kernel: the 8 lanes of a register are 8 outputs, half a block.
 //
-// The sums are computed as in avx512.cpp, with a carry for each pair of words. Both words of a pair are parities, as in
-// neon.cpp (bnn_kernel::prefixes): where P_2j is set, the carry is ~P_2j+1, elsewhere P_2j-1. A pair takes two
-// exclusive ors, three operations for that select, six for the population count by a table of half bytes, and an add.
+// Mismatches are counted as in avx512.cpp, with a carry for each pair of words. AVX2 has no ternary operation for the
+// carry, so it is computed in another way, from parities alone: where P_2j is set, it is ~P_2j+1, elsewhere P_2j-1. For
+// this both words of a pair of weights are parities (bnn_kernel::prefixes). A pair takes two exclusive ors, three
+// operations for that select, six for the population count with a table of half bytes, and an add.
 #include "kernel.h"
 
 #if defined(__AVX2__) && defined(__FMA__)
@@ -13,7 +14,8 @@
 
 namespace {
 
-// Gathers `count` registers of 8 neighbouring pixels.
+// Gathers the windows of 8 * count neighbouring pixels, as parities: each word is the exclusive or of all words up to
+// it.
 INLINE void gather_some(const uint32_t* planes, const int64_t* offsets, int64_t words, uint32_t* to, int64_t stride,
                         int count) {
     __m256i parity[4];
@@ -32,6 +34,7 @@ INLINE void gather_some(const uint32_t* planes, const int64_t* offsets, int64_t 
     for (int i = 0; i < count; ++i) _mm256_storeu_si256((__m256i*)(to + 8 * i), parity[i]);
 }
 
+// See bnn_kernel::gather.
 void gather(const uint32_t* planes, const int64_t* offsets, int64_t words, int64_t count, uint32_t* windows,
             int64_t stride) {
     int64_t x = 0;
@@ -43,7 +46,7 @@ void gather(const uint32_t* planes, const int64_t* offsets, int64_t words, int64
     if (x < count) gather_some(planes + x, offsets, words, windows + x, stride, 1);
 }
 
-// Counts the ones in each byte, with a table for the 16 half bytes.
+// Counts the ones in each byte, with a table of the counts of all 16 half bytes.
 INLINE __m256i count_bytes(__m256i x) {
     const __m256i table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,  //
                                            0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
@@ -53,10 +56,11 @@ INLINE __m256i count_bytes(__m256i x) {
     return _mm256_add_epi8(low, high);
 }
 
-constexpr int kMost = 4;  // maximum number of pixels in a tile
+// Maximum number of pixels in a tile.
+constexpr int kMost = 4;
 
-// Computes the mismatches of `n` neighbouring pixels with 8 outputs, times `times`; register 2 i of `result` is pixel
-// i's.
+// Counts the mismatches of `n` neighbouring pixels with 8 outputs and multiplies them by `times`. Register 2 i of
+// `result` is for pixel i.
 INLINE void mismatches(const uint32_t* window, int64_t stride, const uint32_t* weights, int64_t pairs, int16_t times,
                        int n, __m256i* result) {
     __m256i last[kMost], carries[kMost];
@@ -64,7 +68,8 @@ INLINE void mismatches(const uint32_t* window, int64_t stride, const uint32_t* w
 #pragma GCC unroll 4
     for (int i = 0; i < n; ++i) last[i] = result[2 * i] = _mm256_setzero_si256();
     for (int64_t left = pairs;;) {
-        // A byte can count to 255, and each pair adds at most 8.
+        // Carries are counted in bytes. A byte can count to 255, and each pair adds at most 8, so after 31 pairs the
+        // bytes are added to 32-bit numbers.
         const int64_t some = left < 31 ? left : 31;
 #pragma GCC unroll 4
         for (int i = 0; i < n; ++i) carries[i] = _mm256_setzero_si256();
@@ -76,11 +81,11 @@ INLINE void mismatches(const uint32_t* window, int64_t stride, const uint32_t* w
             for (int i = 0; i < n; ++i) {
                 const __m256i first = _mm256_xor_si256(even, _mm256_set1_epi32((int)window[i]));
                 const __m256i sum = _mm256_xor_si256(parity, _mm256_set1_epi32((int)window[stride + i]));
-                // first ? ~sum : last
+                // The carry is first ? ~sum : last, which is last ^ differ.
                 const __m256i differ = _mm256_andnot_si256(_mm256_xor_si256(last[i], sum), first);
                 carries[i] = _mm256_add_epi8(carries[i], count_bytes(_mm256_xor_si256(last[i], differ)));
                 last[i] = sum;
-                // Keeps the compiler from interleaving pixels, which would need more registers than there are.
+                // Without this the compiler interleaves the pixels, which takes more registers than there are.
                 __asm__("" : "+x"(carries[i]), "+x"(last[i]));
             }
             window += 2 * stride;
@@ -102,11 +107,12 @@ INLINE void mismatches(const uint32_t* window, int64_t stride, const uint32_t* w
     }
 }
 
-constexpr int kStrip = 8;  // tiles whose sums are computed before `finish` is called for them
+// Number of tiles whose mismatches are counted before `finish` is called for them.
+constexpr int kStrip = 8;
 
-// Computes the mismatches of `tiles` tiles of `n` pixels with the 16 outputs of a block: register 2 i of `result` is
-// for the first 8 outputs of pixel i, 2 i + 1 for the others. It is not inlined: next to `finish` there would be too
-// few registers.
+// Counts the mismatches of `tiles` tiles of `n` pixels with the 16 outputs of a block, times `times`. Register 2 i of
+// `result` is for the first 8 outputs of pixel i, 2 i + 1 for the others. It is not inlined because, together with
+// `finish`, it would need more registers than there are.
 template <int n>
 __attribute__((noinline)) void strip_mismatches(const uint32_t* window, int64_t stride, const uint32_t* weights,
                                                 int64_t pairs, int16_t times, int64_t tiles, __m256i* result) {
@@ -117,29 +123,31 @@ __attribute__((noinline)) void strip_mismatches(const uint32_t* window, int64_t 
 }
 
 // A tile: `n` neighbouring pixels and the 16 outputs of a block. `n` is a compile-time constant. `job` refers to a
-// copy, so that the compiler knows that no store changes it.
+// local copy, so that the compiler knows that no store changes it.
 struct Tile {
     const bnn_job& job;
     int64_t pixel, block;
     int n;
-    // Number of outputs in the block that exist; the others are not written.
+    // Number of lanes from this block on that are outputs; results of other lanes are not written.
     int64_t real;
 };
 
-// Returns a mask of the first `count` lanes.
+// Returns a register in which the first `count` lanes are all ones and the others 0.
 INLINE __m256i lanes_below(int64_t count) {
     const int many = count < 8 ? (int)count : 8;
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(many), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-// Returns the 16 sign bits of each of two pixels, the first pixel's lowest, from two registers of lane masks each.
+// Returns 16 sign bits for each of two pixels, the first pixel's in the lower half. The arguments are lane masks, in
+// which a lane is all ones or 0: a and b are for the first pixel, c and d for the second.
 INLINE uint32_t sign_bits(__m256i a, __m256i b, __m256i c, __m256i d) {
     const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing goes by halves of registers
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // because packing works on half registers
     return (uint32_t)_mm256_movemask_epi8(_mm256_permutevar8x32_epi32(bytes, order));
 }
 
-// Writes the signs of a tile. flip: 0xFFFF if the lane masks are set for -1 and not for +1.
+// Writes the signs of a tile, to masks if the job has them (see bnn_job). flip: 0xFFFF if the lanes of `positive` are
+// set for -1 and not for +1.
 INLINE void store_signs(const Tile tile, const __m256i* positive, unsigned flip) {
     const bnn_job& job = tile.job;
     const unsigned real = tile.real < 16 ? (1u << tile.real) - 1 : 0xFFFF;
@@ -159,20 +167,23 @@ INLINE void store_signs(const Tile tile, const __m256i* positive, unsigned flip)
     }
 }
 
-// With this order of operands, NaN and -0.0 give the same result as in the standard operations.
+// Returns ReActNet's activation of y (see Epilogue). The order of the operands matters for NaN and -0.0: with this one
+// they give the same results as in the file's standard operations.
 INLINE __m256 rprelu(__m256 y, __m256 before, __m256 slope, __m256 after) {
     const __m256 moved = _mm256_add_ps(y, before), zero = _mm256_setzero_ps();
     const __m256 above = _mm256_max_ps(zero, moved), below = _mm256_min_ps(moved, zero);
     return _mm256_add_ps(_mm256_add_ps(above, _mm256_mul_ps(below, slope)), after);
 }
 
-// With this order of operands NaN stays NaN, as in the standard operation.
+// Returns y clipped to [low, high]. With this order of the operands NaN stays NaN, as in the file's standard operation.
 INLINE __m256 clip(__m256 y, __m256 low, __m256 high) { return _mm256_min_ps(high, _mm256_max_ps(low, y)); }
 
+// Returns a lane mask: all ones where y >= level.
 INLINE __m256i at_least(__m256 y, __m256 level) { return _mm256_castps_si256(_mm256_cmp_ps(y, level, _CMP_GE_OQ)); }
 
-// Applies the epilogue to a tile, stage by stage, so that a branch is taken once for all its pixels. full: all outputs
-// of the block exist, a compile-time constant; a masked store is far slower than a plain one.
+// Computes the epilogue of a tile from its mismatches and writes the results. It takes one operation for all pixels,
+// then the next one, so that a branch is taken once for a tile. full: a compile-time constant that says whether all 16
+// lanes are outputs; otherwise masked stores are needed, which are far slower than plain ones.
 INLINE void finish(const Tile tile, const __m256i* mismatch, bool full) {
     const bnn_job& job = tile.job;
     const int all = 2 * tile.n;
@@ -235,12 +246,12 @@ INLINE void finish(const Tile tile, const __m256i* mismatch, bool full) {
     }
 }
 
-// Computes `tiles` tiles, at most kStrip, of `n` pixels, a compile-time constant.
+// Computes `tiles` tiles of `n` pixels, sums and epilogue. tiles: at most kStrip; n: a compile-time constant.
 template <int n>
 INLINE void compute_strip(const bnn_job& job, int64_t pixel, int64_t block, int64_t tiles) {
     if (job.kind == 2 && job.stride > 16) {
-        // Prefetches what `finish` reads and writes, which is not in the L1 cache. The processor does so by itself where
-        // a pixel has a single block, so that these follow each other in memory.
+        // Residual and result are usually not in the L1 cache, so they are fetched while the sums are computed. Where a
+        // pixel has a single block they follow each other in memory, and the processor fetches them by itself.
         for (int64_t i = 0; i < n * tiles; ++i) {
             const int64_t at = (pixel + i) * job.stride + block * 16;
             if (job.add) __builtin_prefetch(job.residual + at);
@@ -248,7 +259,7 @@ INLINE void compute_strip(const bnn_job& job, int64_t pixel, int64_t block, int6
         }
     }
     __m256i mismatch[2 * n * kStrip];
-    const int16_t times = job.kind == 1 ? 1 : -2;  // a mismatch lowers a sum by 2
+    const int16_t times = job.kind == 1 ? 1 : -2;  // mismatches for a threshold; else a mismatch lowers the sum by 2
     strip_mismatches<n>(job.windows + pixel, job.window_stride, job.weights + block * job.pairs * 32, job.pairs, times,
                         tiles, mismatch);
     for (int64_t i = 0; i < tiles; ++i) {
@@ -274,9 +285,11 @@ void compute(const bnn_job* given) {
     }
 }
 
-constexpr int kMostFloats = 6;  // pixels of a tile, for 16 registers: two sums for each, and three others
+// Maximum number of pixels in a tile of a float convolution: of the 16 registers, two are sums of each pixel, and three
+// are needed for other values.
+constexpr int kMostFloats = 6;
 
-// Computes `n` neighbouring pixels and the 16 outputs of a block.
+// Computes `n` neighbouring pixels of a float convolution for the 16 outputs of a block. n: a compile-time constant.
 INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, int n) {
     __m256 acc[2 * kMostFloats];
 #pragma GCC unroll 12
@@ -325,13 +338,14 @@ INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, i
 void float_compute(const bnn_float_job* job) {
     for (int64_t block = 0; block < job->blocks; ++block) {
         int64_t pixel = 0;
-        // Six at a time, but the last 8 are 4 and 4 and not 6 and 2.
+        // Six pixels at a time; but the last 8 are computed as 4 and 4, because 6, 1 and 1 would take longer.
         for (; pixel + 8 < job->pixels; pixel += kMostFloats) float_tile(job, pixel, block, kMostFloats);
         for (; pixel + 4 <= job->pixels; pixel += 4) float_tile(job, pixel, block, 4);
         for (; pixel < job->pixels; ++pixel) float_tile(job, pixel, block, 1);
     }
 }
 
+// See bnn_kernel::signs.
 void signs(const float* x, int64_t count, uint8_t* bytes) {
     for (int64_t i = 0; i < count; ++i) {
         const __m256 positive = _mm256_cmp_ps(_mm256_loadu_ps(x + 8 * i), _mm256_setzero_ps(), _CMP_GE_OQ);
@@ -339,6 +353,7 @@ void signs(const float* x, int64_t count, uint8_t* bytes) {
     }
 }
 
+// See bnn_kernel::level_signs.
 void level_signs(const float* x, const float* level, int64_t pixels, int64_t count, uint8_t* bytes) {
     for (int64_t pixel = 0; pixel < pixels; ++pixel) {
         for (int64_t i = 0; i < count; ++i, x += 8) {

@@ -1,12 +1,16 @@
-// The AVX-512 kernel, with VPOPCNTDQ: a register holds 16 outputs.
+// The AVX-512 kernel, with VPOPCNTDQ. The 16 lanes of a register are the 16 outputs of a block: a word of the window is
+// copied to all lanes and compared with the weights of 16 outputs at once.
 //
 // A simple kernel takes three operations for a word: exclusive or, population count, add. This one takes five for a
-// pair of words. Let t_k be the exclusive or of the k-th words of window and weights (a 1 is a mismatch) and P_k = t_0
-// ^ ... ^ t_k. To add bits in columns, a full adder turns P_1, t_2, t_3 into the sum bit P_3 and a carry; the carry is
-// their majority, which is a function of (P_1, P_3, t_2). Sum bits are linear, so P_k = (parity of the window's words)
-// ^ (parity of the weights' words): both parities are computed beforehand, and t_3 is never needed. So a pair takes two
-// exclusive ors (P_3, t_2), one ternary operation (the carry), and one count and one add for the carry, which counts
-// twice. At the end the last P is counted.
+// pair of words. Let t_k be the exclusive or of the k-th words of window and weights, in which a 1 is a mismatch, and
+// let P_k = t_0 ^ ... ^ t_k. The mismatches are counted by carry-save addition, for each of the 32 bit positions on its
+// own. A full adder turns P_1, t_2, t_3 into the sum bit P_3 and a carry, which is their majority and counts twice. The
+// carry can also be computed from P_1, P_3 and t_2.
+//
+// The point is that t_3 is never needed: P_3 is (parity of the window's first words) ^ (parity of the weights' first
+// words), where parity means the exclusive or of all words up to here. Both parities are computed beforehand, once for
+// each window and once for the weights. So a pair takes two exclusive ors (for P_3 and t_2), one ternary operation (for
+// the carry), and a count and an add for the carry. At the end the last P is counted once.
 #include "kernel.h"
 
 #if defined(__AVX512VPOPCNTDQ__)
@@ -17,9 +21,11 @@
 
 namespace {
 
-// (old ^ t) ? ~sum : old, that is the majority of (old, t, old ^ t ^ sum).
+// The carry of a full adder of old, t and a third word, from their sum bit `sum` in place of the third word: (old ^ t)
+// ? ~sum : old, which is the majority of (old, t, old ^ t ^ sum).
 #define CARRY(old, sum, t) _mm512_ternarylogic_epi32(old, sum, t, 0xB2)
 
+// See bnn_kernel::gather. Of each pair it writes the first word and the parity of all words up to the second.
 void gather(const uint32_t* planes, const int64_t* offsets, int64_t words, int64_t count, uint32_t* windows,
             int64_t stride) {
     for (int64_t x = 0; x < count; x += 16) {
@@ -41,7 +47,8 @@ void gather(const uint32_t* planes, const int64_t* offsets, int64_t words, int64
     }
 }
 
-// A tile: `n` neighbouring pixels and the 16 outputs of a block. `n` is a compile-time constant.
+// A tile: `n` neighbouring pixels and the 16 outputs of a block, whose sums are computed at once in registers. `n` is a
+// compile-time constant. real: a mask of the lanes that are outputs.
 struct Tile {
     const bnn_job* job;
     int64_t pixel, block;
@@ -49,6 +56,7 @@ struct Tile {
     int n;
 };
 
+// Counts the mismatches of a tile: 16 numbers for each pixel.
 INLINE void mismatches(const Tile tile, __m512i* result) {
     __m512i last[8], carries[8];
 #pragma GCC unroll 8
@@ -72,6 +80,7 @@ INLINE void mismatches(const Tile tile, __m512i* result) {
     }
 }
 
+// Writes the signs of a tile, to masks if the job has them (see bnn_job).
 INLINE void store_signs(const Tile tile, const __mmask16* positive) {
     const bnn_job* const job = tile.job;
     if (job->masks) {
@@ -86,14 +95,16 @@ INLINE void store_signs(const Tile tile, const __mmask16* positive) {
     for (int i = 0; i < tile.n; ++i, to += job->sign_stride) __builtin_memcpy(to, &positive[i], 2);
 }
 
-// With this order of operands, NaN and -0.0 give the same result as in the standard operations.
+// Returns ReActNet's activation of y (see Epilogue). The order of the operands matters for NaN and -0.0: with this one
+// they give the same results as in the file's standard operations.
 INLINE __m512 rprelu(__m512 y, __m512 before, __m512 slope, __m512 after) {
     const __m512 moved = _mm512_add_ps(y, before), zero = _mm512_setzero_ps();
     const __m512 above = _mm512_max_ps(zero, moved), below = _mm512_min_ps(moved, zero);
     return _mm512_add_ps(_mm512_add_ps(above, _mm512_mul_ps(below, slope)), after);
 }
 
-// Applies the epilogue to a tile, stage by stage, so that a branch is taken once for all its pixels.
+// Computes the epilogue of a tile from its mismatches and writes the results. It takes one operation for all pixels,
+// then the next one, so that a branch is taken once for a tile.
 INLINE void finish(const Tile tile, const __m512i* mismatch) {
     const bnn_job* const job = tile.job;
     const int n = tile.n;
@@ -130,7 +141,7 @@ INLINE void finish(const Tile tile, const __m512i* mismatch) {
         }
     }
     if (job->clip) {
-        // With this order of operands NaN stays NaN, as in the standard operation.
+        // With this order of the operands NaN stays NaN, as in the file's standard operation.
         const __m512 low = _mm512_set1_ps(job->low), high = _mm512_set1_ps(job->high);
 #pragma GCC unroll 8
         for (int i = 0; i < n; ++i) y[i] = _mm512_min_ps(high, _mm512_max_ps(low, y[i]));
@@ -157,10 +168,11 @@ INLINE void finish(const Tile tile, const __m512i* mismatch) {
     }
 }
 
+// Computes a tile, sums and epilogue.
 INLINE void compute_tile(const bnn_job* job, int64_t pixel, int64_t block, __mmask16 real, int n) {
     const Tile tile = {job, pixel, block, real, n};
     if (job->kind == 2) {
-        // Prefetches what `finish` reads and writes, which is not in the L1 cache.
+        // Residual and result are usually not in the L1 cache, so they are fetched while the sums are computed.
         const int64_t at = pixel * job->stride + block * 16;
 #pragma GCC unroll 8
         for (int i = 0; i < n; ++i) {
@@ -187,7 +199,8 @@ void compute(const bnn_job* job) {
     }
 }
 
-// Computes `n` neighbouring pixels and `blocks` blocks of outputs; both are compile-time constants.
+// Computes `n` neighbouring pixels of a float convolution for `blocks` blocks of outputs. Both are compile-time
+// constants.
 INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, int n, int blocks) {
     __m512 acc[16];
 #pragma GCC unroll 16
@@ -248,6 +261,7 @@ void float_compute(const bnn_float_job* job) {
     }
 }
 
+// See bnn_kernel::signs.
 void signs(const float* x, int64_t count, uint8_t* bytes) {
     const __m512 zero = _mm512_setzero_ps();
     int64_t i = 0;
@@ -261,6 +275,7 @@ void signs(const float* x, int64_t count, uint8_t* bytes) {
     }
 }
 
+// See bnn_kernel::level_signs.
 void level_signs(const float* x, const float* level, int64_t pixels, int64_t count, uint8_t* bytes) {
     for (int64_t pixel = 0; pixel < pixels; ++pixel, x += 8 * count, bytes += count) {
         int64_t i = 0;

@@ -1,4 +1,4 @@
-"""Compiling the native library: `compile_library`, and the setuptools commands that call it during installation.
+"""Compiles the native library: `compile_library`, and the setuptools commands that call it during installation.
 
 This module is not part of the installed package; setuptools loads it by its path before the package exists.
 """
@@ -22,46 +22,47 @@ from setuptools.command.build_py import build_py
 
 try:
     from setuptools.command.bdist_wheel import bdist_wheel
-except ImportError:  # setuptools before 70.1 takes it from wheel
+except ImportError:  # setuptools before 70.1 has not this command yet
     from wheel.bdist_wheel import bdist_wheel
 
 __all__ = ["LIBRARY", "REASON", "BdistWheel", "BuildPy", "compile_library"]
 
 SOURCES = Path(__file__).resolve().parent
-# File name of the library, which `native/__init__.py` knows too. It has no Python version, and not the suffix of an
-# extension module, which Python would try to import.
+# File name of the library, which `native/__init__.py` has too. It names no version of Python, because the library works
+# with all, and it does not end in .so, because Python would take such a file for a module and try to import it.
 LIBRARY = {"darwin": "libbnn_itrd.1.dylib", "win32": "bnn_itrd.dll"}.get(sys.platform, "libbnn_itrd.so.1")
-# File that is written if there is no library: it says why, and what to do. `native/__init__.py` reads it.
+# File that is written instead of the library if it cannot be compiled. It says why, and what to do, and
+# `native/__init__.py` reads it.
 REASON = "not_built.txt"
 # -ffp-contract=off: a multiplication and an addition are rounded separately, as in the file's standard operations.
 # -fvisibility=hidden: only the entry points are visible (see exports.map), so that two copies of the library in a
 # process do not call each other.
 _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wno-maybe-uninitialized"]
-# nodelete: sessions keep pointers into the library even after their options were freed.
+# nodelete: the library stays in memory, because sessions point into it even after their options were freed.
 _LINKING = {
     "linux": ["-Wl,-z,nodelete", f"-Wl,--version-script={SOURCES / 'exports.map'}"],
-    "win32": ["-static"],  # MinGW's libstdc++ and threads are not on other machines
+    "win32": ["-static"],  # because other machines do not have MinGW's libstdc++ and threads
 }.get(sys.platform, [])
-# Windows aligns the stack to 16 bytes, but GCC saves 32-byte registers on it with aligned moves (GCC bug 54412).
+# Windows aligns the stack to 16 bytes, but GCC saves 32-byte registers on it with moves that need 32 (GCC bug 54412).
 _SYSTEM = {"win32": ["-Wa,-muse-unaligned-vector-move"]}.get(sys.platform, [])
-# Processor -> its own sources, with their flags.
+# Processor -> the sources that are only for it, each with its flags.
 _FLAGS_OF: dict[str, dict[str, list[str]]] = {
     "x86_64": {
         "avx2.cpp": ["-mavx2", "-mfma"],
         "avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vpopcntdq"],
     },
-    # The compiler's instruction scheduling would use more registers than there are.
+    # Without the flag, the compiler's scheduling would keep more values at once than there are registers.
     "aarch64": {"neon.cpp": ["-fno-schedule-insns"]},
 }
 
 
 def _sources(machine: str) -> dict[Path, list[str]]:
-    """Returns the sources for this kind of processor, each with its additional flags.
+    """Returns the C++ files to compile for a kind of processor, such as "x86_64", each with its additional flags.
 
-    Raises RuntimeError where there is no native code for it.
+    Raises RuntimeError if there is no native code for it.
     """
     if machine not in _FLAGS_OF:
-        raise RuntimeError(f"there is no native code for {machine}, but for {' and '.join(_FLAGS_OF)}")
+        raise RuntimeError(f"there is no native code for {machine}, only for {' and '.join(_FLAGS_OF)}")
     of_one = {name for flags in _FLAGS_OF.values() for name in flags}
     mine = _FLAGS_OF[machine]
     paths = sorted(SOURCES.glob("*.cpp"))
@@ -69,11 +70,11 @@ def _sources(machine: str) -> dict[Path, list[str]]:
 
 
 def compile_library(folder: Path, *, flags: tuple[str, ...] = (), name: str = LIBRARY) -> Path:
-    """Compiles the sources in this file's folder to `folder / name` and returns that path.
+    """Compiles the native library from the sources in this file's folder and returns its path, `folder / name`.
 
-    The compiler is the environment variable CXX, or c++; a cross compiler makes the library for its processor. flags:
-    further flags, for compiling and linking.
-    Raises RuntimeError with the compiler's message; an older library stays where it was.
+    The compiler is the one that the environment variable CXX names, or c++. A cross compiler makes the library for the
+    processor that it compiles for. flags: further flags for compiling and linking.
+    Raises RuntimeError with the compiler's message if it fails; an older library at that path then stays.
     """
     compiler = shlex.split(os.environ.get("CXX") or "c++")
     with tempfile.TemporaryDirectory() as scratch:
@@ -111,22 +112,25 @@ def compile_library(folder: Path, *, flags: tuple[str, ...] = (), name: str = LI
 
 
 def _reason(error: Exception) -> str:
-    """Returns, in one line, why there is no library, what that means, and how to get it."""
+    """Returns a line for the user about an error of `compile_library`: what was wrong, what follows, and what to do."""
     lines = str(error).splitlines() or [type(error).__name__]
     why = next((line for line in lines if "error: " in line), lines[0]).strip()
     return (
-        f"{why}. Binary networks run as standard operations, with the same answers and 2 to 8 times slower. The "
-        "library takes a C++17 compiler on Linux (`apt install g++`, or one that the environment variable CXX names): "
-        "then install again, with --force-reinstall --no-deps"
+        f"{why}. Without the library, binary networks run with the same results, but 2 to 8 times slower. To compile "
+        "it, a C++17 compiler on Linux is needed (`apt install g++`, or set the environment variable CXX to one): then "
+        "install again, with --force-reinstall --no-deps"
     )
 
 
 class BuildPy(build_py):
-    """Copies the package's modules and compiles the library; if that fails, the wheel has no library."""
+    """The setuptools command that copies the package's modules; it also compiles the native library.
+
+    If the library cannot be compiled, the package is installed without it and a file says why.
+    """
 
     @property
     def native_package(self) -> str:
-        """The package of the library: `bnn_itrd_runtime.native` or `bnn_itrd.export.runtime.native`."""
+        """Name of the package with the library: `bnn_itrd_runtime.native` or `bnn_itrd.export.runtime.native`."""
         return next(str(name) for name in self.packages if name.endswith("runtime.native"))
 
     def run(self) -> None:
@@ -139,13 +143,13 @@ class BuildPy(build_py):
         except (RuntimeError, OSError, AttributeError) as error:
             reason = _reason(error)
             self.warn(f"without the native library: {reason}")
-            # A library from older sources must not stay there.
+            # A library from older sources must not stay there, because it would be used with the new modules.
             with contextlib.suppress(OSError):
                 (folder / LIBRARY).unlink(missing_ok=True)
                 (folder / REASON).write_text(reason + "\n", encoding="utf-8")
 
     def native_folder(self) -> Path:
-        """Returns the library's folder: in the wheel, or for an editable installation the package's own folder."""
+        """Returns the folder for the compiled library: in the wheel or, if editable, in the checkout."""
         return SOURCES.parent if self.editable_mode else Path(self.build_lib, *self.native_package.split("."))
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
@@ -155,9 +159,10 @@ class BuildPy(build_py):
 
 
 class BdistWheel(bdist_wheel):
-    """Makes a wheel for this platform and any Python 3 if it has the library, else one for any platform.
+    """The setuptools command that makes a wheel; a wheel with the native library gets a name for this platform alone.
 
-    With a cross compiler, the environment variable _PYTHON_HOST_PLATFORM names the library's platform.
+    By its name it fits any Python 3. Without the library the wheel is for any platform. With a cross compiler, the
+    environment variable _PYTHON_HOST_PLATFORM names the platform.
     """
 
     def get_tag(self) -> tuple[str, str, str]:

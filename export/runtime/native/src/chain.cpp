@@ -8,9 +8,11 @@ namespace bnn {
 namespace {
 
 constexpr int64_t kLargest = int64_t(1) << 40;
-// From so many images on, each thread takes whole images; with fewer, the threads share the work of each step.
+// In a batch of at least so many images each thread takes whole images. In a smaller one the threads share the work of
+// each step.
 constexpr int64_t kImagesApart = 8;
 
+// Runs all tasks in this thread, as the pool of a thread that has whole images.
 void one_by_one(void*, void (*task)(void*, size_t), size_t count, void* data) {
     for (size_t i = 0; i < count; ++i) task(data, i);
 }
@@ -22,13 +24,13 @@ int64_t Value::bytes() const {
     for (int64_t side : {height, width, form == kSigns ? (channels + 7) / 8 : channels}) {
         if (side < 1 || __builtin_mul_overflow(size, side, &size) || size > kLargest) {
             const int64_t shape[3] = {height, width, channels};
-            throw Error("a value of shape " + text(shape, 3) + " is impossible or too large");
+            throw Error("a value of shape " + text(shape, 3) + " is too large, or has a side below 1");
         }
     }
     return form == kSigns ? size : 4 * size;
 }
 
-// The memory for one image: the values between the steps, and the buffers of the convolutions.
+// The memory in which one image is computed: the values between the steps, and the convolutions' buffers.
 struct Chain::Arena {
     Aligned<uint8_t> memory;
     std::vector<Workspace> spaces;
@@ -36,6 +38,7 @@ struct Chain::Arena {
     std::vector<FloatConvolution::Workspace> float_spaces;
 };
 
+// The arguments of a call of `run`.
 struct Chain::Call {
     const Chain* chain;
     int64_t images;
@@ -53,12 +56,12 @@ Chain::~Chain() = default;
 
 const Value& Chain::checked(int64_t index, Value::Form form) const {
     if (index < 0 || index >= int64_t(values_.size())) {
-        throw Error("value " + std::to_string(index) + " is read before it is there");
+        throw Error("value " + std::to_string(index) + " is not the result of an earlier step");
     }
     const Value& value = values_[size_t(index)];
     if (value.form != form) {
-        const char* const names[] = {"floats", "signs", "planes of floats"};
-        throw Error("value " + std::to_string(index) + " is not " + names[form]);
+        const char* const names[] = {"floats (h, w, c)", "signs (h, w, c)", "floats (c, h, w)"};
+        throw Error("value " + std::to_string(index) + " must be " + names[form]);
     }
     return value;
 }
@@ -83,7 +86,7 @@ void Chain::add_pooling(int64_t x, Pooling pooling) {
     pooling.channels = from.channels;
     pooling.check();
     if (from.height % pooling.kernel[0] || from.width % pooling.kernel[1]) {
-        throw Error("the windows of a pooling must tile the image");
+        throw Error("the image's height and width must be multiples of the pooling's kernel_shape");
     }
     const Value made{Value::kFloats, from.height / pooling.kernel[0], from.width / pooling.kernel[1], pooling.out_channels()};
     define({x, -1, 0, {}, nullptr, nullptr, std::unique_ptr<Pooling>(new Pooling(pooling))}, {made});
@@ -92,7 +95,7 @@ void Chain::add_pooling(int64_t x, Pooling pooling) {
 void Chain::add_float_convolution(int64_t x, std::unique_ptr<FloatConvolution> convolution) {
     const Attributes& a = convolution->attributes;
     const Value& from = checked(x, convolution->last ? Value::kFloats : Value::kPlanes);
-    if (from.channels != a.channels) throw Error("the image has another number of channels than the weights");
+    if (from.channels != a.channels) throw Error("the image and the weights must have the same number of channels");
     Value made{Value::kFloats, output_size(a, 0, from.height), output_size(a, 1, from.width), convolution->outputs};
     std::vector<Value> all{made};
     if (convolution->epilogue.sign) {
@@ -106,7 +109,7 @@ void Chain::add_convolution(int64_t signs, int64_t residual, std::unique_ptr<Con
     const Layer& layer = convolution->layer;
     const Attributes& a = layer.attributes;
     const Value& from = checked(signs, Value::kSigns);
-    if (from.channels != a.channels) throw Error("the signs have another number of channels than the weights");
+    if (from.channels != a.channels) throw Error("the signs and the weights must have the same number of channels");
     Value made{Value::kFloats, output_size(a, 0, from.height), output_size(a, 1, from.width), layer.outputs};
     if (layer.epilogue.add) {
         const Value& other = checked(residual, Value::kFloats);
@@ -114,7 +117,7 @@ void Chain::add_convolution(int64_t signs, int64_t residual, std::unique_ptr<Con
             throw Error("the residual must have the shape of the output");
         }
     } else if (residual != -1) {
-        throw Error("a residual, and no convolution that adds it");
+        throw Error("the convolution has a residual, but its form does not add one");
     }
     std::vector<Value> all;
     if (layer.epilogue.kind == Kind::kFloat) all.push_back(made);
@@ -125,11 +128,11 @@ void Chain::add_convolution(int64_t signs, int64_t residual, std::unique_ptr<Con
     define({signs, residual, 0, {}, std::move(convolution), nullptr, nullptr}, all);
 }
 
-// Assigns each value a place in the arena. A place becomes free after the last step that reads its value, for the next
-// value of the same size. A convolution whose residual is read for the last time writes y there: each element is read
-// before it is written, by the same task.
+// Assigns each value a place in the arena. After the last step that reads a value, its place is free for a later value
+// of the same size. A convolution that is the last step to read its residual writes y to the residual's place. This is
+// safe because each element is read before it is written, by the same task.
 void Chain::finish() {
-    if (steps_.empty()) throw Error("a chain without steps");
+    if (steps_.empty()) throw Error("attribute program has no step");
     std::vector<int64_t> last(values_.size(), -1);
     for (size_t s = 0; s < steps_.size(); ++s) {
         for (int64_t read : {steps_[s].x, steps_[s].residual}) {
@@ -137,7 +140,7 @@ void Chain::finish() {
         }
     }
     places_.assign(values_.size(), -1);
-    std::multimap<int64_t, int64_t> vacant;  // size -> place
+    std::multimap<int64_t, int64_t> vacant;  // size -> place that is free
     const int64_t outside = first_output();
     for (size_t s = 0; s < steps_.size(); ++s) {
         const Step& step = steps_[s];
@@ -158,11 +161,11 @@ void Chain::finish() {
             } else {
                 places_[size_t(v)] = arena_size_;
                 if (__builtin_add_overflow(arena_size_, size, &arena_size_) || arena_size_ > kLargest) {
-                    throw Error("the values of one image are too large");
+                    throw Error("the values of one image need more than 2^40 bytes");
                 }
             }
         }
-        // Frees the places of values that this step reads last, and of those that no step reads.
+        // Frees the places of values that no later step reads.
         const auto leave = [&](int64_t v) {
             if (v >= inputs_ && v < outside) vacant.emplace((sizes_[size_t(v)] + 63) / 64 * 64, places_[size_t(v)]);
         };
@@ -203,7 +206,7 @@ void Chain::run_image(const Call& call, int64_t image, Arena& arena, const Pool&
         const size_t index = size_t(v);
         if (v >= outside) return static_cast<uint8_t*>(call.outputs[v - outside]) + image * sizes_[index];
         if (v >= inputs_) return arena.memory.get() + places_[index];
-        // Inputs are only read.
+        // The cast is safe because inputs are only read.
         return static_cast<uint8_t*>(const_cast<void*>(call.inputs[v])) + image * sizes_[index];
     };
     for (size_t s = 0; s < steps_.size(); ++s) {
@@ -251,7 +254,7 @@ void Chain::run(int64_t images, const void* const* inputs, void* const* outputs,
             std::unique_ptr<Arena> arena = call.chain->take();
             call.chain->run_image(call, int64_t(image), *arena, {one_by_one, nullptr, true});
             call.chain->give(std::move(arena));
-        } catch (...) {  // no exception may leave onnxruntime's threads; sizes were checked, so memory is short
+        } catch (...) {  // no exception may reach onnxruntime's threads; sizes were checked, so it is lack of memory
             call.failed = true;
         }
     };

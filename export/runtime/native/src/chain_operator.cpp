@@ -1,4 +1,5 @@
-// The operator `Chain` of docs/reference/format.md: it reads the attribute `program` and runs it.
+// The operators Chain0, Chain1, ... and ChainSign0, ...: they make a Chain (chain.h) from the attribute `program`, a
+// list of integers that is described in docs/reference/format.md, and run it.
 #include <algorithm>
 
 #include "operators.h"
@@ -7,12 +8,12 @@ namespace bnn {
 
 namespace {
 
-// Codes of the steps.
+// The number that begins a step in the program.
 enum Code { kSignStep = 0, kPoolingStep = 1, kConvolutionStep = 2, kFloatStep = 3, kLevelStep = 4, kInnerStep = 5 };
-// Bits of a convolution's form.
+// Bits of a convolution's form, the number that says what follows its sum. Form 0 is a threshold.
 enum Form { kFloatForm = 1, kAddForm = 2, kClipForm = 4, kSignForm = 8, kRPReLUForm = 16, kLevelForm = 32 };
 
-// Reads the attribute `program`, number by number.
+// Reads the attribute `program` number by number.
 class Program {
   public:
     explicit Program(std::vector<int64_t> numbers) : numbers_(std::move(numbers)) {}
@@ -55,12 +56,12 @@ Attributes next_attributes(Program& program) {
     return a;
 }
 
-// Returns the epilogue of a form. Raises Error on a form that no operation has.
+// Returns the epilogue that a form says. Raises Error on a form that no operation has.
 Epilogue epilogue_of(int64_t form) {
     Epilogue e;
     const bool known = form >= 0 && form < 64 && (!form || form & kFloatForm) &&
                        !(form & kClipForm && form & kRPReLUForm) && (form & kSignForm || !(form & kLevelForm));
-    if (!known) throw Error("an unknown form");
+    if (!known) throw Error("the convolution has an unknown form");
     e.kind = form ? Kind::kFloat : Kind::kThreshold;
     e.add = form & kAddForm, e.clip = form & kClipForm, e.rprelu = form & kRPReLUForm;
     e.sign = form & kSignForm, e.rsign = form & kLevelForm;
@@ -77,27 +78,29 @@ void Kernel::read_chain(const OrtKernelInfo* info) {
     for (int64_t left = program.next(); left > 0; --left) {
         Value value;
         const int64_t form = program.next();
-        if (form < 0 || form > 2) throw Error("an input of an unknown form " + std::to_string(form));
+        if (form < 0 || form > 2) throw Error("attribute program has an input of unknown form " + std::to_string(form));
         value.form = Value::Form(form);
         value.height = program.next(), value.width = program.next(), value.channels = program.next();
         inputs.push_back(value);
     }
-    if (inputs.empty() || inputs.size() > given) throw Error("attribute program tells of inputs that are not there");
+    if (inputs.empty() || inputs.size() > given) throw Error("attribute program has no inputs, or too many");
     chain_inputs = inputs.size();
     chain.reset(new Chain(inputs, kernel));
 
     std::vector<float> limits;
     size_t clips = 0;
+    // Takes the next two limits for an epilogue with a clip.
     const auto clip = [&](Epilogue& epilogue) {
         if (!epilogue.clip) return;
         if (!clips) limits = all_numbers(api, info, "limits");
-        if (2 * clips + 1 >= limits.size()) throw Error("attribute limits has too few numbers");
+        if (2 * clips + 1 >= limits.size()) throw Error("attribute limits must have two numbers for each clip");
         set_limits(epilogue, limits[2 * clips], limits[2 * clips + 1]);
         ++clips;
     };
+    // Returns the index of a step's first constant among the inputs, after checking that all its constants are there.
     const auto place = [&](int64_t first, size_t constants) {
         if (first < int64_t(inputs.size()) || first > int64_t(given) - int64_t(constants)) {
-            throw Error("constants that are not there");
+            throw Error("its constants must be inputs of the operator");
         }
         return size_t(first);
     };
@@ -124,7 +127,7 @@ void Kernel::read_chain(const OrtKernelInfo* info) {
             } else if (code == kFloatStep || code == kInnerStep) {
                 const int64_t form = program.next(), first = program.next();
                 Epilogue epilogue = epilogue_of(form);
-                if (epilogue.kind != Kind::kFloat || epilogue.add) throw Error("an unknown form");
+                if (epilogue.kind != Kind::kFloat || epilogue.add) throw Error("the convolution has an unknown form");
                 clip(epilogue);
                 Attributes a = next_window(program);
                 const bool last = code == kInnerStep;
@@ -132,7 +135,7 @@ void Kernel::read_chain(const OrtKernelInfo* info) {
                 const size_t at = place(first, 2 + more(epilogue));
                 chain->add_float_convolution(x, make_float_convolution(info, a, epilogue, last, at));
             } else {
-                throw Error("an unknown step " + std::to_string(code));
+                throw Error("the step has the unknown code " + std::to_string(code));
             }
         } catch (const Error& error) {
             throw Error("step " + std::to_string(step) + ": " + error.what());
@@ -141,7 +144,7 @@ void Kernel::read_chain(const OrtKernelInfo* info) {
     chain->finish();
     const Value& result = chain->value(chain->first_output());
     if (size_t(chain->outputs()) != op.outputs() || result.form != Value::kFloats) {
-        throw Error("the last step gives other outputs than the operator has");
+        throw Error("the outputs of the last step must be those of the operator");
     }
     int64_t size[3];
     integers(api, info, "output_size", size, 3);

@@ -7,38 +7,41 @@ namespace bnn {
 
 namespace {
 
-// A step is the work for a pair of words, 16 outputs and a pixel: five operations, about two and a half cycles of a
-// core.
-constexpr int64_t kStepsPerTask = 3000;  // so that a task takes longer than handing it to a thread
+// A step is the work of a kernel for one pair of words, 16 outputs and one pixel: five instructions with AVX-512, about
+// two and a half cycles. A task has at least so many steps that it takes longer than handing it to a thread.
+constexpr int64_t kStepsPerTask = 3000;
 constexpr int64_t kMostTasks = 128;
-constexpr int64_t kSignFloats = 1 << 15;  // floats whose signs are one task
-constexpr int64_t kWindowWords = 6144;    // 24 KiB: windows stay in the L1 cache, and fit on a thread's stack
-constexpr int64_t kPlaneWords = 1 << 18;  // 1 MiB: planes of the images held at once stay in the L2 cache
-constexpr int64_t kSharedWords = 1 << 20;  // 4 MiB: windows of all chunks held at once
-constexpr int64_t kTile = 8;              // pixels a kernel computes side by side
-constexpr int64_t kOverrun = 16;          // words a kernel writes behind the last window
+constexpr int64_t kSignFloats = 1 << 15;   // number of floats whose signs one task packs
+constexpr int64_t kWindowWords = 6144;     // 24 KiB: a task's windows stay in the L1 cache and fit on a thread's stack
+constexpr int64_t kPlaneWords = 1 << 18;   // 1 MiB: the planes of the images in work stay in the L2 cache
+constexpr int64_t kSharedWords = 1 << 20;  // 4 MiB: maximum for windows that several tasks share
+constexpr int64_t kTile = 8;               // number of pixels that a kernel computes side by side
+constexpr int64_t kOverrun = 16;           // number of words that a kernel may write behind the last window
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// One run: waves of images that are held at once, each divided into tasks of a range of pixels and of blocks.
+// One run. It processes a few images at a time, so many that their planes stay in the L2 cache. Their work is divided
+// into tasks. A task computes a range of pixels (a chunk) of one image, for a range of blocks of outputs (a cut).
 struct Run {
     const Convolution& convolution;
     const Tensors& tensors;
     Workspace& space;
     Scratch& scratch;
-    int64_t first_image, images;  // the wave
-    int64_t chunk, chunks;        // pixels of a task; chunks of an image
-    int64_t cut, cuts;            // blocks of a task; cuts of the blocks, above 1 only with one group of full blocks
-    int64_t stride;               // words between the rows of the windows
-    int64_t window_words;         // size of a task's windows
-    bool shared;                  // windows are gathered once for all cuts
-    bool local;                   // windows fit on the stack
-    std::atomic<bool> failed{false};  // a task had no memory for its windows
+    int64_t first_image, images;  // the images in work
+    int64_t chunk, chunks;        // number of pixels in a chunk, of chunks in an image
+    int64_t cut, cuts;            // number of blocks in a cut, of cuts; above 1 only with one group of full blocks
+    int64_t stride;               // number of words between the rows of the windows
+    int64_t window_words;         // number of words of a chunk's windows
+    bool shared;                  // a chunk's windows are gathered once for all its cuts
+    bool local;                   // a chunk's windows fit on the stack
+    std::atomic<bool> failed{false};  // a task found no memory for its windows
 
     const Layer& layer() const { return convolution.layer; }
+    // Whether kernels write signs to masks first, because a block is partly empty (see bnn_job::masks).
     bool masked() const { return layer().group_outputs % kLanes != 0 && tensors.signs; }
 };
 
+// The functions ..._task run one task of a run; `data` is the run. This one copies an image to the planes.
 void spread_task(void* data, size_t image) {
     const Run& run = *static_cast<const Run*>(data);
     const Tensors& t = run.tensors;
@@ -47,7 +50,7 @@ void spread_task(void* data, size_t image) {
                           run.scratch.planes.get() + int64_t(image) * run.space.plan.plane_size);
 }
 
-// Gathers the windows of the pixels [first, last) of an image and a group.
+// Gathers the windows of the pixels first <= pixel < last of an image, for one group of the convolution.
 void gather(const Run& run, int64_t image, int64_t group, int64_t first, int64_t last, uint32_t* windows) {
     const Plan& plan = run.space.plan;
     const Layer& layer = run.layer();
@@ -62,6 +65,7 @@ void gather(const Run& run, int64_t image, int64_t group, int64_t first, int64_t
     }
 }
 
+// Gathers the windows of a chunk, for all its cuts.
 void gather_task(void* data, size_t task) {
     const Run& run = *static_cast<const Run*>(data);
     const int64_t image = int64_t(task) / run.chunks, first = int64_t(task) % run.chunks * run.chunk;
@@ -69,7 +73,7 @@ void gather_task(void* data, size_t task) {
            run.scratch.windows.get() + int64_t(task) * run.window_words);
 }
 
-// Joins the 16 bits per block to the sign bits of all outputs of a pixel.
+// Packs the signs of a pixel's outputs together, from masks with 16 bits for each block.
 void join_masks(const Layer& layer, const uint16_t* masks, uint8_t* signs) {
     std::memset(signs, 0, size_t(layer.output_bytes()));
     for (int64_t o = 0; o < layer.outputs; ++o) {
@@ -79,6 +83,7 @@ void join_masks(const Layer& layer, const uint16_t* masks, uint8_t* signs) {
     }
 }
 
+// Computes a chunk of pixels for a cut of the blocks. windows: a buffer for the chunk's windows.
 void compute_windows(const Run& run, size_t task, uint32_t* windows) {
     const Layer& layer = run.layer();
     const Plan& plan = run.space.plan;
@@ -128,13 +133,14 @@ void compute_windows(const Run& run, size_t task, uint32_t* windows) {
     }
 }
 
+// Finds a buffer for a task's windows and computes the task.
 void compute_task(void* data, size_t task) {
     Run& run = *static_cast<Run*>(data);
     if (run.shared || run.local) {
         alignas(64) uint32_t here[kWindowWords];
         return compute_windows(run, task, here);
     }
-    try {  // no exception may leave onnxruntime's threads
+    try {  // no exception may reach onnxruntime's threads
         Aligned<uint32_t> buffer = run.space.slots.take();
         compute_windows(run, task, buffer.get());
         run.space.slots.give(std::move(buffer));
@@ -143,8 +149,9 @@ void compute_task(void* data, size_t task) {
     }
 }
 
-// Returns the number of pixels of a task: as many as fit on the stack, fewer if there would be too few tasks. It is
-// whole rows if these are whole registers, so that no register is written to two cache lines.
+// Returns the number of pixels of a chunk: as many as have windows that fit on the stack, or fewer, if there would be
+// too few tasks. Chunks are whole rows if a row fills whole registers: then no register is stored across two cache
+// lines.
 int64_t chunk_of(const Layer& layer, const Plan& plan, int64_t images, int64_t tasks) {
     const int64_t fit = kWindowWords / (2 * layer.pairs) - kOverrun, width = plan.out_width;
     const int64_t unit = width % kLanes == 0 && width <= fit ? width : fit >= kLanes ? kLanes : kTile;
@@ -183,11 +190,13 @@ void sign_task(void* data, size_t index) {
     }
 }
 
+// Returns the layer with its weights as this kernel reads them.
 Layer prepared(Layer layer, const bnn_kernel* kernel) {
     if (kernel && kernel->prefixes) layer.prefix();
     return layer;
 }
 
+// Runs the tasks 0 .. count - 1, on the pool or, if not `parallel`, in this thread.
 void all(const Pool& pool, void (*task)(void*, size_t), int64_t count, void* data, bool parallel) {
     if (parallel && count > 1) {
         pool.run(pool.self, task, size_t(count), data);

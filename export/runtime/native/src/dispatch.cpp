@@ -1,4 +1,5 @@
-// Chooses the kernel: the fastest that the processor can run, or the one that BNN_ITRD_KERNEL names.
+// Chooses the kernel: the fastest one that this processor can run, or the one that the environment variable
+// BNN_ITRD_KERNEL names.
 #include <cstdlib>
 #include <vector>
 
@@ -10,7 +11,8 @@ namespace {
 
 constexpr const char* kVariable = "BNN_ITRD_KERNEL";
 
-// The kernels that are compiled for this kind of processor, the fastest first, and whether this processor can run them.
+// A kernel that is compiled for this kind of processor, and whether this processor can run it. `choices` returns all,
+// the fastest first.
 struct Choice {
     const bnn_kernel* kernel;
     bool runs;
@@ -49,11 +51,11 @@ const bnn_kernel* kernel_by_name(const std::string& name) {
         if (choice.runs) return choice.kernel;
         throw Error("this processor cannot run the kernel \"" + name + "\"");
     }
-    // Kernels for other kinds of processors are known only by name.
+    // The kernels for other kinds of processors are not compiled, but their names deserve this message too.
     if (name == "avx512" || name == "avx2" || name == "neon") {
         throw Error("this processor cannot run the kernel \"" + name + "\"");
     }
-    throw Error("unknown kernel \"" + name + "\": avx512, avx2, neon or portable");
+    throw Error("unknown kernel \"" + name + "\": it must be avx512, avx2, neon or portable");
 }
 
 const bnn_kernel* best_kernel() {
@@ -68,8 +70,8 @@ const bnn_kernel* best_kernel() {
     for (const Choice& choice : choices()) {
         if (choice.runs) return choice.kernel;
     }
-    // The portable kernel is for tests; the standard operations of the file are much faster.
-    throw Error(std::string(kLacking) + " (" + kVariable + "=portable insists on the slow portable kernel)");
+    // The portable kernel is never chosen by itself, because onnxruntime's own operations are much faster.
+    throw Error(std::string(kLacking) + " (" + kVariable + "=portable would choose the slow kernel in plain C++)");
 }
 
 const char* kernel_name(const bnn_kernel* kernel) { return kernel ? kernel->name : "portable"; }

@@ -8,9 +8,10 @@ namespace bnn {
 
 namespace {
 
-constexpr int64_t kTaskProducts = 1 << 18;  // so that a task takes longer than handing it to a thread
-constexpr int64_t kLargestPlane = int64_t(1) << 29;
+constexpr int64_t kTaskProducts = 1 << 18;           // a task's products: enough to be worth handing it to a thread
+constexpr int64_t kLargestPlane = int64_t(1) << 29;  // maximum number of floats of an image with its border
 
+// The run of one image.
 struct Run {
     const FloatConvolution* convolution;
     const bnn_kernel* kernel;
@@ -18,9 +19,11 @@ struct Run {
     float* y;        // the image's outputs
     uint8_t* signs;
     const int64_t* offsets;
-    int64_t row_size, out_height, out_width, per_task;  // rows of the output
+    // row_size: floats between two rows of x; per_task: rows of the output that a task computes.
+    int64_t row_size, out_height, out_width, per_task;
 };
 
+// Computes a row of the output in plain C++, without its signs.
 void portable_row(const bnn_float_job& job) {
     for (int64_t pixel = 0; pixel < job.pixels; ++pixel) {
         for (int64_t o = 0; o < job.outputs; ++o) {
@@ -39,6 +42,7 @@ void portable_row(const bnn_float_job& job) {
     }
 }
 
+// Computes the rows of one task.
 void row_task(void* data, size_t index) {
     const Run& run = *static_cast<const Run*>(data);
     const FloatConvolution& c = *run.convolution;
@@ -53,7 +57,7 @@ void row_task(void* data, size_t index) {
     job.clip = c.epilogue.clip, job.low = c.epilogue.low, job.high = c.epilogue.high;
     job.rprelu = c.epilogue.rprelu;
     job.before = c.before.get(), job.slope = c.slope.get(), job.after = c.after.get(), job.level = c.level.get();
-    const bool inside = run.kernel && c.outputs % kLanes == 0;  // the kernel writes the signs of whole blocks
+    const bool inside = run.kernel && c.outputs % kLanes == 0;  // kernels write only the signs of full blocks
     for (int64_t row = first; row < last; ++row) {
         job.x = run.x + row * c.attributes.strides[0] * run.row_size;
         job.y = run.y + row * run.out_width * c.outputs;
@@ -74,7 +78,9 @@ FloatConvolution::FloatConvolution(const Attributes& given, const Epilogue& what
                                    const std::vector<int64_t>& shape, const Constants& constants)
     : attributes(given), epilogue(what), last(channels_last) {
     given.check();
-    if (given.group != 1 || given.padding_value != 0) throw Error("a float convolution has one group and pads zeros");
+    if (given.group != 1 || given.padding_value != 0) {
+        throw Error("a float convolution must have group 1 and padding_value 0");
+    }
     if (shape.size() != 4 || shape[0] != given.kernel[0] || shape[1] != given.kernel[1] || shape[2] != given.channels ||
         shape[3] < 1 || shape[3] > (1 << 20)) {
         const int64_t wanted[3] = {given.kernel[0], given.kernel[1], given.channels};
@@ -84,8 +90,8 @@ FloatConvolution::FloatConvolution(const Attributes& given, const Epilogue& what
     }
     int64_t window;
     if (__builtin_mul_overflow(given.kernel[0] * given.kernel[1], given.channels, &window) || window > kMostDepth) {
-        throw Error("a window of a float convolution has at most " + std::to_string(kMostDepth) +
-                    " values: kernel_shape " + text(given.kernel, 2) + " and " + std::to_string(given.channels) +
+        throw Error("a window of a float convolution must have at most " + std::to_string(kMostDepth) +
+                    " values, got kernel_shape " + text(given.kernel, 2) + " and " + std::to_string(given.channels) +
                     " channels");
     }
     depth = window;

@@ -1,3 +1,5 @@
+// Shape inference: what onnxruntime learns about the shapes of outputs before a session runs. An exception here only
+// means that a shape is not known; no message is shown.
 #include <vector>
 
 #include "operators.h"
@@ -6,7 +8,7 @@ namespace bnn {
 
 namespace {
 
-// A side of a shape: a number or a name, as in ("batch", 32, 32, 64).
+// A side of a shape: a number, or a name for any number, as in ("batch", 32, 32, 64). size is -1 if it is not known.
 struct Side {
     int64_t size;
     std::string name;
@@ -14,11 +16,12 @@ struct Side {
 
 bool known(const Side& side) { return side.size >= 0; }
 
+// What onnxruntime knows about a node, and where the shapes of its outputs are written.
 struct Context {
     const OrtApi* api;
     OrtShapeInferContext* context;
 
-    // Raises Refused where the number of axes is not known.
+    // Returns the shape of an input. Raises Refused if its number of axes is not known, Error if it is not 4.
     std::vector<Side> input(size_t index) const {
         OrtTensorTypeAndShapeInfo* info = nullptr;  // the context frees it
         check(ort::ShapeInferContext_GetInputTypeShape(api, context, index, &info));
@@ -34,6 +37,7 @@ struct Context {
         return sides;
     }
 
+    // Reads an attribute of `count` integers.
     void integers(const char* name, int64_t* values, size_t count) const {
         const OrtOpAttr* attribute = nullptr;
         check(ort::ShapeInferContext_GetAttribute(api, context, name, &attribute));
@@ -42,8 +46,10 @@ struct Context {
         if (bytes != count * sizeof(int64_t)) throw Error("another length");
     }
 
+    // Writes the type and shape of an output.
     void output(size_t index, ort::Type type, const std::vector<Side>& sides) const {
-        // onnxruntime takes all sides without number and name for equal.
+        // A shape with a side that has neither number nor name must not be written, because onnxruntime takes all such
+        // sides for equal.
         std::vector<int64_t> sizes;
         std::vector<const char*> names;
         for (const Side& side : sides) {

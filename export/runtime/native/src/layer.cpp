@@ -6,7 +6,8 @@ namespace bnn {
 
 namespace {
 
-constexpr int64_t kLargest = int64_t(1) << 30;  // maximum of an attribute and of a sum of +-1, well inside int32
+// Maximum of an attribute and of a sum, so that int32 is enough for sums.
+constexpr int64_t kLargest = int64_t(1) << 30;
 
 int64_t rounded_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
 
@@ -87,7 +88,7 @@ void Layer::check(const std::vector<int64_t>& shape) const {
     // The factors are at most 2^30 each, so the product of two does not overflow.
     const int64_t taps = a.kernel[0] * a.kernel[1];
     if (taps > kLargest || taps * (a.channels / a.group) > kLargest) {
-        throw Error("a window of more than 2^30 values: kernel_shape " + text(a.kernel, 2) + " and " +
+        throw Error("a window must have at most 2^30 values, got kernel_shape " + text(a.kernel, 2) + " and " +
                     std::to_string(a.channels / a.group) + " channels");
     }
 }
@@ -97,8 +98,9 @@ int Layer::weight(int64_t output, int64_t tap, int64_t channel) const {
     return bits[size_t((tap * bytes + channel / 8) * outputs + output)] >> (channel % 8) & 1;
 }
 
-// Without pairs of taps the words are the taps in order, and for each its channels. With them, two taps side by side
-// share a word, then two taps of the last column, one below the other; a single tap may be left.
+// Lists the words of a window. With more than 16 channels they are the taps in row order, and for each tap its
+// channels. With up to 16, two taps side by side share a word; then two taps of the last column, one below the other,
+// if the width is odd. A single tap may be left.
 void Layer::list_words() {
     const int64_t height = attributes.kernel[0], width = attributes.kernel[1];
     planes = words;
@@ -130,8 +132,9 @@ uint32_t Layer::channel_bits(int64_t output, int64_t tap, int64_t channel) const
     return used < 32 ? value & ((uint32_t(1) << used) - 1) : value;
 }
 
-// Of the pair (x2j, x2j+1) of a window's words x0, x1, x2, ... a kernel reads x2j and x0 ^ ... ^ x2j+1 (see avx512.cpp
-// for the reason).
+// Puts the weights into the order in which kernels read them. Of the pair (x2j, x2j+1) of a window's words x0, x1, x2,
+// ... a kernel reads the word x2j and the parity x0 ^ ... ^ x2j+1; the reason is in avx512.cpp. The same holds for the
+// weights' words.
 void Layer::repack() {
     weights = Aligned<uint32_t>(attributes.group * blocks * pairs * 2 * kLanes);
     for (int64_t o = 0; o < outputs; ++o) {
@@ -158,6 +161,7 @@ void Layer::prefix() {
     }
 }
 
+// Computes `sums`, the sums of the weights over all rectangles of taps that begin at the kernel's first tap.
 void Layer::sum_taps() {
     const int64_t height = attributes.kernel[0], width = attributes.kernel[1], bytes = rounded_up(group_channels, 8);
     std::vector<int32_t> of_tap(static_cast<size_t>(outputs));

@@ -1,10 +1,12 @@
-// The NEON kernel, for all aarch64 processors: a register holds 4 outputs, a quarter of a block.
+// The NEON kernel, for all aarch64 processors: the 4 lanes of a register are 4 outputs, a quarter of a block.
 //
-// The sums are computed as in avx512.cpp, with a carry for each pair of words. NEON has no general operation of three
-// inputs for the carry, but a select by bits: where P_2j is set, the carry is ~P_2j+1, elsewhere P_2j-1. So both words
-// of a pair are parities (bnn_kernel::prefixes), and a pair takes two exclusive ors, a select, a count and an add. Of
-// the two parities that are selected, one must be inverted: `gather` inverts that of the first pair in the windows, and
-// then every second one. The select of an odd pair gives ~carry, of which a byte has 8 - count ones.
+// Mismatches are counted as in avx512.cpp, with a carry for each pair of words. NEON has no ternary operation for the
+// carry, but a select bit by bit: where P_2j is set, the carry is ~P_2j+1, elsewhere P_2j-1. For this both words of a
+// pair of weights are parities (bnn_kernel::prefixes). A pair takes two exclusive ors, a select, a count and an add.
+//
+// The select needs one of its two parities inverted. To save an operation, `gather` stores the second parity of the
+// first pair, the third pair and so on inverted. Then the select gives the carry for these pairs, and the inverted
+// carry for the pairs between them. A byte of an inverted carry has 8 - count ones, for which the counts start with 8.
 #include "kernel.h"
 
 #if defined(__aarch64__)
@@ -15,9 +17,10 @@
 
 namespace {
 
-constexpr int kQuarters = 4;  // registers in a block
+constexpr int kQuarters = 4;  // number of registers for the outputs of a block
 
-// Gathers `count` registers of 4 neighbouring pixels.
+// Gathers the windows of 4 * count neighbouring pixels, as parities: each word is the exclusive or of all words up to
+// it. The second one of every other pair is inverted.
 INLINE void gather_some(const uint32_t* planes, const int64_t* offsets, int64_t words, uint32_t* to, int64_t stride,
                         int count) {
     uint32x4_t parity[4];
@@ -41,6 +44,7 @@ INLINE void gather_some(const uint32_t* planes, const int64_t* offsets, int64_t 
     }
 }
 
+// See bnn_kernel::gather.
 void gather(const uint32_t* planes, const int64_t* offsets, int64_t words, int64_t count, uint32_t* windows,
             int64_t stride) {
     int64_t x = 0;
@@ -52,16 +56,18 @@ void gather(const uint32_t* planes, const int64_t* offsets, int64_t words, int64
     if (x < count) gather_some(planes + x, offsets, words, windows + x, stride, 1);
 }
 
-// Loads by a general register: a load to all lanes would use the pipelines that do the counting.
+// Returns a word in all lanes. It is loaded to a general register first, because a load to all lanes would occupy the
+// pipelines that do the counting.
 INLINE uint32x4_t everywhere(const uint32_t* word) {
     uint32_t value = *word;
     __asm__("" : "+r"(value));
     return vdupq_n_u32(value);
 }
 
+// Counts the ones in each byte.
 INLINE uint8x16_t ones(uint32x4_t x) { return vcntq_u8(vreinterpretq_u8_u32(x)); }
 
-// Returns 32-bit sums of four bytes each.
+// Returns the sum of the four bytes of each 32-bit lane.
 INLINE uint32x4_t widen(uint8x16_t bytes) { return vpaddlq_u16(vpaddlq_u8(bytes)); }
 
 // A tile: `n` neighbouring pixels and the 16 outputs of a block. `n` is a compile-time constant.
@@ -69,18 +75,20 @@ struct Tile {
     const bnn_job* job;
     int64_t pixel, block;
     int n;
-    // Number of outputs in the block that exist; the others are not written.
+    // Number of lanes from this block on that are outputs; results of other lanes are not written.
     int64_t real;
 };
 
-// The state of a tile's sums: positions in windows and weights, and the counts of carries so far.
+// How far the counting of a tile is: the positions in windows and weights, the last parities, and the carries counted
+// so far, in bytes.
 struct Sums {
     const uint32_t *window, *weights;
     uint32x4_t last[2 * kQuarters];
     uint8x16_t carries[2 * kQuarters];
 };
 
-// Adds one pair. odd: the windows' second parity is not inverted, the one before it is; a compile-time constant.
+// Counts one pair of words. odd: a compile-time constant that says whether the pair is one whose second parity is not
+// inverted in the windows, so that the select gives the inverted carry.
 INLINE void pair_of_words(Sums& s, int64_t stride, int n, bool odd) {
     uint32x4_t first[2], second[2];
 #pragma GCC unroll 2
@@ -104,6 +112,7 @@ INLINE void pair_of_words(Sums& s, int64_t stride, int n, bool odd) {
     s.weights += 32;
 }
 
+// Counts the mismatches of a tile: 16 numbers for each pixel.
 INLINE void mismatches(const Tile tile, uint32x4_t* result) {
     const int n = tile.n;
     const int64_t stride = tile.job->window_stride, pairs = tile.job->pairs;
@@ -113,8 +122,9 @@ INLINE void mismatches(const Tile tile, uint32x4_t* result) {
 #pragma GCC unroll 8
     for (int k = 0; k < n * kQuarters; ++k) s.last[k] = result[k] = vdupq_n_u32(0);
     for (int64_t left = pairs; left > 0;) {
-        // A byte can count to 255, and a pair adds at most 8: so 31 pairs, or 15 times two. The counts start with the
-        // number that the inverted pairs subtract.
+        // Carries are counted in bytes. A byte can count to 255, and a pair adds at most 8, so 15 times two pairs are
+        // counted before the bytes are widened. An odd pair subtracts 8 - count instead of adding count. So a byte
+        // starts with 8 for each odd pair.
         const int64_t twice = left < 30 ? left / 2 : 15;
         const uint8x16_t start = vdupq_n_u8((uint8_t)(8 * twice));
 #pragma GCC unroll 8
@@ -138,7 +148,8 @@ INLINE void mismatches(const Tile tile, uint32x4_t* result) {
     }
 }
 
-// Returns the 16 sign bits of each of `n` pixels, the first pixel's lowest, from four registers of lane masks each.
+// Returns 16 sign bits for each of `n` pixels, at most 2, the first pixel's in the lower half. positive: four registers
+// for each pixel, in which a lane is all ones or 0.
 INLINE uint32_t bits(const uint32x4_t* positive, int n) {
     const uint8x16_t weights = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     uint8x16_t bytes[2];
@@ -155,6 +166,7 @@ INLINE uint32_t bits(const uint32x4_t* positive, int n) {
     return vgetq_lane_u32(vreinterpretq_u32_u8(sums), 0);
 }
 
+// Writes the signs of a tile, to masks if the job has them (see bnn_job).
 INLINE void store_signs(const Tile tile, const uint32x4_t* positive) {
     const bnn_job* const job = tile.job;
     uint32_t both = bits(positive, tile.n);
@@ -170,7 +182,8 @@ INLINE void store_signs(const Tile tile, const uint32x4_t* positive) {
     }
 }
 
-// Loads and stores a quarter block of which `real` lanes exist; the others are read as 0 and not written.
+// These load and store a register of which only the first `real` lanes are outputs. Other lanes are read as 0 and not
+// written.
 INLINE float32x4_t load_some(const float* from, int64_t real) {
     if (real >= 4) return vld1q_f32(from);
     float lanes[4] = {0, 0, 0, 0};
@@ -185,12 +198,14 @@ INLINE void store_some(float* to, int64_t real, float32x4_t y) {
     for (int64_t i = 0; i < real; ++i) to[i] = lanes[i];
 }
 
-// Comparisons, because the processor's maximum and minimum treat NaN and -0.0 differently from portable.cpp.
+// Returns y clipped to [low, high]. It compares and selects, because NEON's maximum and minimum treat NaN and -0.0 in
+// another way than portable.cpp.
 INLINE float32x4_t clip(float32x4_t y, float32x4_t low, float32x4_t high) {
     y = vbslq_f32(vcltq_f32(y, low), low, y);
     return vbslq_f32(vcgtq_f32(y, high), high, y);
 }
 
+// Returns ReActNet's activation of y (see Epilogue).
 INLINE float32x4_t rprelu(float32x4_t y, const float* before, const float* slope, const float* after) {
     const float32x4_t moved = vaddq_f32(y, vld1q_f32(before));
     const uint32x4_t lower = vcltzq_f32(moved);
@@ -199,8 +214,9 @@ INLINE float32x4_t rprelu(float32x4_t y, const float* before, const float* slope
     return vaddq_f32(vaddq_f32(above, vmulq_f32(below, vld1q_f32(slope))), vld1q_f32(after));
 }
 
-// Applies the epilogue to a tile, stage by stage, so that a branch is taken once for all its pixels. full: all outputs
-// of the block exist, a compile-time constant.
+// Computes the epilogue of a tile from its mismatches and writes the results. It takes one operation for all pixels,
+// then the next one, so that a branch is taken once for a tile. full: a compile-time constant that says whether all 16
+// lanes are outputs.
 INLINE void finish(const Tile tile, const uint32x4_t* mismatch, bool full) {
     const bnn_job* const job = tile.job;
     const int all = tile.n * kQuarters;
@@ -261,6 +277,7 @@ INLINE void finish(const Tile tile, const uint32x4_t* mismatch, bool full) {
     }
 }
 
+// Computes a tile, sums and epilogue.
 INLINE void compute_tile(const bnn_job* job, int64_t pixel, int64_t block, int n) {
     const Tile tile = {job, pixel, block, n, job->outputs - block * 16};
     uint32x4_t mismatch[2 * kQuarters];
@@ -280,7 +297,7 @@ void compute(const bnn_job* job) {
     }
 }
 
-// Computes `n` neighbouring pixels and the 16 outputs of a block.
+// Computes `n` neighbouring pixels of a float convolution for the 16 outputs of a block. n: a compile-time constant.
 INLINE void float_tile(const bnn_float_job* job, int64_t pixel, int64_t block, int n) {
     float32x4_t acc[4 * kQuarters];
 #pragma GCC unroll 16
@@ -329,7 +346,8 @@ void float_compute(const bnn_float_job* job) {
     }
 }
 
-// Packs the signs of 8 * count floats to count bytes, at most 4; level: null for 0.
+// Returns the signs of 8 * count floats packed to `count` bytes, at most 4. level: the number for each float from which
+// on its sign is +1; null for 0.
 INLINE uint32_t some_signs(const float* x, const float* level, int count) {
     uint32x4_t positive[8];
 #pragma GCC unroll 8
@@ -342,6 +360,7 @@ INLINE uint32_t some_signs(const float* x, const float* level, int count) {
     return bits(positive, count > 2 ? 2 : 1);
 }
 
+// Packs the signs of 8 * count floats to `count` bytes, see `some_signs`.
 INLINE void pack(const float* x, const float* level, int64_t count, uint8_t* bytes) {
     int64_t i = 0;
     for (; i + 4 <= count; i += 4) {

@@ -73,7 +73,7 @@ void Kernel::read_convolution(const OrtKernelInfo* info) {
     a.padding_value = integer(api, info, "padding_value");
     if (op.grouped != (a.group > 1)) {
         throw Error(
-            std::string(op.grouped ? "a Grouped operator has more than one group" : "a plain operator has one group") +
+            std::string(op.grouped ? "a Grouped operator must have group > 1" : "this operator must have group 1") +
             ", got group " + std::to_string(a.group));
     }
     Epilogue epilogue = op.epilogue;
@@ -118,7 +118,7 @@ const void* Kernel::vector_constant(const OrtKernelInfo* info, size_t index, ort
     const Tensor values = constant(api, info, index, type, name);
     if (values.shape.size() != 1 || values.shape[0] != length) {
         throw Error(std::string(name) + " must have shape (" + std::to_string(length) +
-                    "), the outputs of weights, got " + text(values.shape.data(), values.shape.size()));
+                    "), a number for each output of weights, got " + text(values.shape.data(), values.shape.size()));
     }
     return values.data;
 }

@@ -1,8 +1,8 @@
 // The part of onnxruntime's C interface that the operators use, declared by hand.
 //
-// The interface is a table of function pointers to which later versions only add at the end, so a function is known by
-// its slot number. The numbers are from the public documentation of the interface and hold for all versions from 18
-// (onnxruntime 1.18) on.
+// Declared by hand, it needs no headers of onnxruntime to compile. The interface is a table of function pointers. Later
+// versions add functions only at its end, so that a function is known by its index, its slot. The numbers of the slots
+// are from the public documentation of the interface and hold for all versions from 18 (onnxruntime 1.18) on.
 #pragma once
 
 #include <cstddef>
@@ -20,9 +20,9 @@ struct OrtOpAttr;
 
 namespace ort {
 
-// Version 18 is the first that reads GetMayInplace.
+// The version of the interface that the operators declare: 18 is the first one in which GetMayInplace is read.
 constexpr uint32_t kVersion = 18;
-// The oldest onnxruntime that is accepted, 1.20; older ones were not tested.
+// The version of the oldest onnxruntime that is accepted, 1.20. Older ones were not tested.
 constexpr uint32_t kOldest = 20;
 
 enum Code { kFail = 1, kInvalidArgument = 2, kInvalidGraph = 10 };
@@ -31,6 +31,7 @@ enum Type { kAny = 0, kFloat = 1, kUint8 = 2, kInt32 = 6 };
 
 }  // namespace ort
 
+// The table of functions.
 struct OrtApi {
     void (*slots[275])();
 };
@@ -40,7 +41,8 @@ struct OrtApiBase {
     const char* (*GetVersionString)();
 };
 
-// The order of the members is fixed by the interface; later versions have more, which are not read at version 18.
+// What an operator must provide. The interface fixes the order of the members. Later versions have more members, which
+// onnxruntime does not read for an operator of version 18.
 struct OrtCustomOp {
     uint32_t version;
     void* (*CreateKernel)(const OrtCustomOp*, const OrtApi*, const OrtKernelInfo*);
@@ -72,6 +74,7 @@ struct OrtCustomOp {
 
 namespace ort {
 
+// A function of the table: `GetDimensions(api, info, values, count)` calls what is in its slot.
 template <int slot, typename Result, typename... Arguments>
 struct Function {
     Result operator()(const OrtApi* api, Arguments... arguments) const {

@@ -8,12 +8,13 @@ void check(OrtStatus* status) {
 
 namespace {
 
-// Returns whether a call failed, and frees its status; the caller reports a message of its own.
+// Returns whether a call failed, and frees its status, because the caller has a message of its own.
 bool failed(const OrtApi* api, OrtStatus* status) {
     if (status) ort::ReleaseStatus(api, status);
     return status != nullptr;
 }
 
+// Frees onnxruntime's description of a tensor at the end of a scope.
 struct Information {
     const OrtApi* api;
     OrtTensorTypeAndShapeInfo* info = nullptr;
@@ -37,7 +38,7 @@ Tensor tensor(const OrtApi* api, const OrtValue* value, ort::Type type, const st
     int element = 0;
     check(ort::GetTensorElementType(api, information.info, &element));
     if (element != type) {
-        throw Error("input " + name + " has element type " + std::to_string(element) + ", expected " +
+        throw Error("input " + name + " has element type " + std::to_string(element) + " (ONNX's number), expected " +
                     std::to_string(type));
     }
     size_t count = 0;
@@ -86,6 +87,7 @@ void integers(const OrtApi* api, const OrtKernelInfo* info, const char* name, in
 
 namespace {
 
+// Reads an attribute of any length with `read`, a function of onnxruntime's table.
 template <typename T, typename Read>
 std::vector<T> all_of(const OrtApi* api, const OrtKernelInfo* info, const char* name, Read read) {
     size_t count = 0;

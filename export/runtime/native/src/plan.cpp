@@ -10,10 +10,12 @@ namespace {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Maximum size of a buffer for one image; no sensible image needs more.
+// Maximum number of words in a buffer for one image; no image in use needs more.
 constexpr int64_t kLargestPlane = int64_t(1) << 29;
-constexpr int64_t kSlack = 64;  // words behind the last row, because kernels read whole registers
+// Number of unused words after the last row, because kernels read whole registers.
+constexpr int64_t kSlack = 64;
 
+// Returns a * b. Raises Error if it is larger than any buffer may be.
 int64_t product(int64_t a, int64_t b) {
     int64_t result;
     if (__builtin_mul_overflow(a, b, &result) || result > kLargestPlane) {
@@ -26,7 +28,7 @@ int64_t product(int64_t a, int64_t b) {
 
 int64_t output_size(const Attributes& a, int axis, int64_t size) {
     if (size < 1) throw Error("the image must have at least one pixel, got a side of " + std::to_string(size));
-    // Attributes are at most 2^30, so no term is above 2^60.
+    // Attributes are at most 2^30, so that no product or sum below overflows.
     if (size > (int64_t(1) << 40)) throw Error("the image is too large: a side of " + std::to_string(size));
     const int64_t padded = size + a.pads[axis] + a.pads[axis + 2];
     const int64_t span = a.dilations[axis] * (a.kernel[axis] - 1) + 1;
@@ -60,7 +62,8 @@ std::vector<Plan::Range> Plan::ranges(int64_t outputs, int64_t size, const Attri
     const int64_t taps = a.kernel[axis], step = a.dilations[axis];
     for (int64_t i = 0; i < outputs; ++i) {
         const int64_t start = i * a.strides[axis] - a.pads[axis];
-        // The first tap with start + tap * step >= 0, and the first one with start + tap * step >= size.
+        // A tap reads the pixel start + tap * step. `first` is the first tap that reads at or after pixel 0, `last` the
+        // first one that reads at or after pixel `size`.
         const int64_t first = start >= 0 ? 0 : std::min(taps, (-start + step - 1) / step);
         const int64_t last = start >= size ? 0 : std::min(taps, (size - start + step - 1) / step);
         result.push_back(first < last ? Range{first, last} : Range{0, 0});
@@ -76,7 +79,8 @@ void Plan::classify(const Layer& layer) {
         down = ranges(out_height, height, a, 0);
         across = ranges(out_width, width, a, 1);
     }
-    // There are few different ranges of taps inside the image, so a map numbers the classes.
+    // Most rows and columns have the same range. This numbers the different ones: it returns the number for each row or
+    // column, and appends the ranges themselves to `kinds`.
     auto number = [](const std::vector<Range>& all, std::vector<Range>& kinds) {
         std::map<std::pair<int64_t, int64_t>, int32_t> seen;
         std::vector<int32_t> result;
@@ -105,7 +109,8 @@ void Plan::classify(const Layer& layer) {
             const int32_t *right = at(y.last, x.last), *left = at(y.last, x.first);
             const int32_t *above = at(y.first, x.last), *corner = at(y.first, x.first);
             for (int64_t lane = 0; lane < lanes; ++lane, ++to) {
-                // Taps outside the image are read as -1, so they contribute minus the sum of their weights.
+                // Kernels read taps outside the image as -1, which adds minus the sum of their weights to the result.
+                // Here that is added back. `inside` is the sum of the weights of the taps inside.
                 const int64_t inside = int64_t(right[lane]) - left[lane] - above[lane] + corner[lane];
                 const int64_t start = all + total[lane] - inside;
                 if (layer.epilogue.kind == Kind::kThreshold) {
@@ -140,7 +145,7 @@ void Plan::clear(const Layer& layer, uint32_t* planes) const {
 
 namespace {
 
-// Copies `count` words that are `step` bytes apart, to 32 bits each.
+// Copies `count` words, which are `step` bytes apart, to 32 bits each. Word: the type of the words, of 16 or 32 bits.
 template <typename Word>
 void copy_words(const uint8_t* from, int64_t count, int64_t step, uint32_t* to) {
     const auto copy = [&](int64_t apart) {
@@ -157,7 +162,8 @@ void copy_words(const uint8_t* from, int64_t count, int64_t step, uint32_t* to) 
     copy(step);
 }
 
-// Writes one word of each of `width` pixels that have `bytes` bytes; the word begins at a whole byte.
+// Copies the same word of each of the `width` pixels in a row to the planes. A pixel has `bytes` bytes, and the word
+// begins at a whole byte. Word: the type of the word in the image, of 16 or 32 bits.
 template <typename Word>
 void spread_row(const uint8_t* from, int64_t width, int64_t bytes, int64_t padding, int64_t phases, int64_t phase_size,
                 uint32_t* to) {
@@ -168,7 +174,7 @@ void spread_row(const uint8_t* from, int64_t width, int64_t bytes, int64_t paddi
     }
 }
 
-// Writes two words of 16 bits side by side.
+// Writes pairs of words of 16 bits, `low` and `high`, as words of 32 bits.
 void join(const uint32_t* low, const uint32_t* high, int64_t count, uint32_t* to) {
     for (int64_t i = 0; i < count; ++i) to[i] = low[i] | high[i] << 16;
 }
@@ -185,7 +191,8 @@ void Plan::spread(const Layer& layer, const uint8_t* image, uint32_t* planes) co
                 uint32_t* const to = planes + (y + a.pads[0]) * row_size + (group * layer.planes + word) * word_size;
                 const int64_t first = group * layer.group_channels + word * 32;
                 const int64_t used = std::min<int64_t>(32, layer.group_channels - word * 32);
-                // 32 bits that begin at any bit are in up to five bytes; bytes behind the pixel are not read.
+                // A group's channels may begin within a byte, and then 32 bits are in up to five bytes. Bytes behind
+                // the pixel's last one must not be read.
                 const int64_t from = first / 8, many = std::min(ceil_div(first % 8 + used, 8), bytes - from);
                 const uint32_t mask = used < 32 ? (uint32_t(1) << used) - 1 : ~uint32_t(0);
                 if (first % 8 == 0 && (used == 32 || used == 16)) {

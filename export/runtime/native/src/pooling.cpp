@@ -8,17 +8,19 @@ namespace bnn {
 namespace {
 
 constexpr int64_t kLargest = int64_t(1) << 31;
-// Number of floats of one task; a smaller one is not worth a second thread.
+// Number of floats that one task reads; less work is not worth a second thread.
 constexpr int64_t kTaskFloats = 1 << 15;
 
+// One run: rows are those of the output over all images, of which a task computes per_task.
 struct Run {
     const Pooling* pooling;
     const float* x;
     float* y;
-    int64_t rows, row_length, out_width, per_task;  // rows of the output, floats in a row of x
+    int64_t rows, row_length, out_width, per_task;  // row_length: number of floats in a row of x
 };
 
-// Computes one row of windows: first over rows, then over columns, as the standard body does it.
+// Computes one row of the output. A window's rows are reduced first, then its columns, because onnxruntime's operations
+// in the file do it in this order, and floats must be rounded in the same way.
 void pool_row(const Pooling& p, const float* x, int64_t row_length, int64_t out_width, float* y) {
     const int64_t channels = p.channels, out_channels = p.out_channels();
     const float rows = float(p.kernel[0]), columns = float(p.kernel[1]);
@@ -44,7 +46,7 @@ void pool_row(const Pooling& p, const float* x, int64_t row_length, int64_t out_
     }
 }
 
-// The usual case is written out so that the compiler vectorises it.
+// Computes one row of the output for means of 2x2, the usual case, written so that the compiler vectorises it.
 void mean_2x2(const Pooling& p, const float* x, int64_t row_length, int64_t out_width, float* y) {
     const int64_t channels = p.channels, out_channels = p.out_channels();
     for (int64_t column = 0; column < out_width; ++column, y += out_channels, x += 2 * channels) {

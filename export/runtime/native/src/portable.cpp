@@ -1,4 +1,5 @@
-// The convolution in plain C++, as it is defined: for any processor, and as the reference in tests of the kernels.
+// The convolution in plain C++, straight from its definition. It runs on any processor and is what the tests compare
+// the kernels with.
 #include <cstring>
 
 #include "convolution.h"
@@ -7,14 +8,14 @@ namespace bnn {
 
 namespace {
 
-// Returns channels k .. k + 7 of a pixel of `bytes` bytes; 0 behind its end.
+// Returns the signs of the channels k .. k + 7 of a pixel, whose packed signs have `bytes` bytes; 0 after the last one.
 unsigned eight(const uint8_t* pixel, int64_t bytes, int64_t k) {
     const int64_t byte = k / 8, shift = k % 8;
     const unsigned low = pixel[byte], high = shift && byte + 1 < bytes ? pixel[byte + 1] : 0;
     return (low | high << 8) >> shift & 255;
 }
 
-// Returns the sum over the window of one output pixel; x: the image.
+// Returns the sum at the output pixel (oy, ox) for one output. x: the image's packed signs.
 int32_t sum(const Layer& layer, const uint8_t* x, int64_t height, int64_t width, int64_t oy, int64_t ox,
             int64_t output) {
     const Attributes& a = layer.attributes;
@@ -64,7 +65,8 @@ void portable(const Layer& layer, const Tensors& tensors, int64_t out_height, in
                 } else if (e.kind == Kind::kThreshold) {
                     set_bit(signs, o, total >= layer.threshold[lane]);
                 } else {
-                    // Each operation is rounded, because this file is compiled without fused multiply-add.
+                    // Multiplication and addition are rounded one by one, as the format says: the flags of the build
+                    // allow the compiler no fused multiply-add.
                     const float scaled = float(total) * layer.scale[lane];
                     float y = scaled + layer.bias[lane];
                     if (e.add) y = y + tensors.residual[at];

@@ -1,4 +1,4 @@
-// The entry point that onnxruntime calls, and the table of operators.
+// The function that onnxruntime calls to register the library's operators, and the table of these operators.
 #include <mutex>
 #include <utility>
 
@@ -10,6 +10,7 @@ using namespace bnn;
 
 const Operator& of(const OrtCustomOp* op) { return *static_cast<const Operator*>(op); }
 
+// Returns an operator with onnxruntime's functions filled in; the caller sets the other members.
 Operator make(const OrtApi* api, const std::string& name, Family family) {
     Operator op{};
     op.api = api;
@@ -17,7 +18,7 @@ Operator make(const OrtApi* api, const std::string& name, Family family) {
     op.family = family;
     op.version = ort::kVersion;
     op.GetName = [](const OrtCustomOp* it) { return of(it).name.c_str(); };
-    op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // the processor's
+    op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // null means the CPU
     op.GetInputType = [](const OrtCustomOp* it, size_t i) -> int { return of(it).input_type(i); };
     op.GetInputTypeCount = [](const OrtCustomOp* it) { return of(it).inputs(); };
     op.GetOutputType = [](const OrtCustomOp* it, size_t i) -> int { return of(it).output_type(i); };
@@ -51,8 +52,8 @@ Operator make(const OrtApi* api, const std::string& name, Family family) {
     return op;
 }
 
-// onnxruntime may put y in the place of a residual that is not read later: each element is read before it is written,
-// by the same task.
+// Allows onnxruntime to write y to the memory of the residual, if nothing reads the residual later. This is safe
+// because each element is read before it is written, by the same task.
 void allow_in_place(Operator& op) {
     op.GetMayInplace = [](int** from, int** to) -> size_t {
         static int residual = 4, y = 0;
@@ -62,7 +63,7 @@ void allow_in_place(Operator& op) {
     op.ReleaseMayInplace = [](int*, int*) {};
 }
 
-// The operations that may be fused behind a scaled sum.
+// Returns every epilogue that can follow a scaled sum.
 std::vector<Epilogue> epilogues() {
     std::vector<Epilogue> all;
     for (const bool add : {false, true}) {
@@ -79,11 +80,13 @@ std::vector<Epilogue> epilogues() {
     return all;
 }
 
+// Returns the part of an operator's name that says its epilogue.
 std::string suffix(const Epilogue& e) {
     return std::string(e.add ? "Add" : "") + (e.clip ? "Clip" : e.rprelu ? "RPReLU" : "") +
            (e.rsign ? "RSign" : e.sign ? "Sign" : "");
 }
 
+// Maximum number of chains of each kind in a file.
 constexpr int kChains = 16;
 
 std::vector<Operator> make_all(const OrtApi* api) {
@@ -116,7 +119,7 @@ std::vector<Operator> make_all(const OrtApi* api) {
             all.back().last = last, all.back().epilogue = e;
         }
     }
-    // A file has one function for a name, so each chain in it has a name of its own.
+    // A chain in a file is a function of the file. Names of functions are unique, so chains are numbered.
     for (int i = 0; i < kChains; ++i) {
         for (const bool sign : {false, true}) {
             all.push_back(make(api, std::string(sign ? "ChainSign" : "Chain") + std::to_string(i), Family::kChain));
@@ -127,7 +130,8 @@ std::vector<Operator> make_all(const OrtApi* api) {
     return all;
 }
 
-// The domain for one copy of onnxruntime. Sessions refer to it and to the operators, so both are never freed.
+// Returns the domain with all operators, for one copy of onnxruntime: a process can have several. Domain and operators
+// are never freed, because sessions point to them.
 OrtCustomOpDomain* domain_of(const OrtApi* api) {
     static std::mutex mutex;
     static auto* const known = new std::vector<std::pair<const OrtApi*, OrtCustomOpDomain*>>;
@@ -145,19 +149,19 @@ OrtCustomOpDomain* domain_of(const OrtApi* api) {
 
 }  // namespace
 
-// Returns the highest `format_version` of files whose operations are all in this library.
+// Returns the highest `format_version` of a file whose operations are all in this library.
 extern "C" __attribute__((visibility("default"))) int bnn_itrd_format() { return 3; }
 
 extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
                                                                                const OrtApiBase* base) {
     if (const OrtApi* const api = base->GetApi(ort::kOldest)) {
         return guarded(api, "bnn_itrd", [&] {
-            best_kernel();  // raises on an unknown name or a missing instruction set, before the first layer does
+            best_kernel();  // raises Error if no kernel can run here, which the user then learns at once
             check(ort::AddCustomOpDomain(api, options, domain_of(api)));
         });
     }
-    // The function that makes a status has been in the table since the first version.
+    // This onnxruntime is too old for kOldest, but every version has the function that makes a status.
     return ort::CreateStatus(
         base->GetApi(1), ort::kFail,
-        "the native library of bnn_itrd needs onnxruntime 1.20 or newer");
+        "the native library of bnn_itrd needs onnxruntime 1.20 or newer: update onnxruntime");
 }

@@ -1,4 +1,5 @@
-// Functions for tests and benchmarks, without onnxruntime.
+// Functions that call the kernels without onnxruntime, for tests and benchmarks (native/direct.py), and the one that
+// names the kernel. Each has a buffer for an error message, `message`, of `size` bytes, as its last two arguments.
 #include <algorithm>
 #include <chrono>
 #include <cstring>
@@ -9,10 +10,12 @@ namespace {
 
 using namespace bnn;
 
+// Runs all tasks in this thread, as a pool.
 void serial(void*, void (*task)(void*, size_t), size_t count, void* data) {
     for (size_t i = 0; i < count; ++i) task(data, i);
 }
 
+// Copies a message to the caller's buffer, cut to its size, and returns 1.
 int fail(char* message, int64_t size, const char* what) {
     if (size > 0) {
         std::strncpy(message, what, size_t(size - 1));
@@ -21,6 +24,7 @@ int fail(char* message, int64_t size, const char* what) {
     return 1;
 }
 
+// Runs `body` and returns 0, or 1 after writing the message of the exception that it raised.
 template <typename Body>
 int guarded(char* message, int64_t size, Body body) {
     try {
@@ -35,16 +39,16 @@ int guarded(char* message, int64_t size, Body body) {
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-// Returns the name of the kernel that is used, or null and writes why there is none.
+// Returns the name of the kernel that is used on this machine, or null after writing why there is none.
 EXPORT const char* bnn_itrd_kernel(char* message, int64_t size) {
     const char* name = nullptr;
     guarded(message, size, [&] { name = kernel_name(best_kernel()); });
     return name;
 }
 
-// attributes: channels, group, padding_value, kernel (2), strides (2), dilations (2), pads (4). epilogue: kind, add,
-// clip, rprelu, sign as in kernel.h. floats: scale, bias, before, slope, after, level. Returns null and writes a
-// message on an error.
+// Makes a convolution; returns null after writing a message if an argument is refused. attributes: channels, group,
+// padding_value, kernel (2), strides (2), dilations (2), pads (4). epilogue: kind, add, clip, rprelu, sign as in
+// kernel.h. floats: scale, bias, before, slope, after, level.
 EXPORT void* bnn_itrd_create(const char* kernel, const int64_t* attributes, const int32_t* epilogue,
                              const float* limits, const uint8_t* weights, const int64_t* shape,
                              const int32_t* threshold, const float* const* floats, char* message, int64_t size) {
@@ -71,7 +75,7 @@ EXPORT void* bnn_itrd_create(const char* kernel, const int64_t* attributes, cons
 
 EXPORT void bnn_itrd_destroy(void* convolution) { delete static_cast<Convolution*>(convolution); }
 
-// shape: (n, h, w); out: (h', w'). Returns 0, or 1 and a message.
+// Writes the size (h', w') of the output for images of shape (n, h, w) to `out`. Returns 0, or 1 and a message.
 EXPORT int bnn_itrd_output_size(const void* convolution, const int64_t* shape, int64_t* out, char* message,
                                 int64_t size) {
     return guarded(message, size, [&] {
@@ -80,7 +84,8 @@ EXPORT int bnn_itrd_output_size(const void* convolution, const int64_t* shape, i
     });
 }
 
-// Runs `repeats` times and writes the seconds each took.
+// Runs a convolution `repeats` times and writes the seconds of each run. shape: (n, h, w). Returns 0, or 1 and a
+// message.
 EXPORT int bnn_itrd_run(const void* convolution, const uint8_t* input, const int64_t* shape, const float* residual,
                         float* y, uint8_t* signs, int32_t* raw, int64_t repeats, double* seconds, char* message,
                         int64_t size) {
@@ -97,7 +102,7 @@ EXPORT int bnn_itrd_run(const void* convolution, const uint8_t* input, const int
     });
 }
 
-// Packs the signs of x; level: (channels), or null for 0.
+// Packs the signs of x, (pixels, channels), to bytes. level: (channels), from which on a sign is +1; null for 0.
 EXPORT int bnn_itrd_signs(const char* kernel, const float* x, const float* level, int64_t pixels, int64_t channels,
                           uint8_t* bytes, char* message, int64_t size) {
     return guarded(message, size, [&] {

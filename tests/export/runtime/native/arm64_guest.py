@@ -24,7 +24,7 @@ SPECIAL = np.array([0.0, -0.0, 1e-45, -1e-45, np.inf, -np.inf, np.nan, 3e38, -3e
 
 
 def convolution(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Packed signs, packed weights and the attributes of a convolution, odd ones included."""
+    """Returns packed signs, packed weights and the attributes of a random convolution, also unusual ones."""
     while True:
         group, channels = int(rng.choice([1, 1, 2, 3])), int(rng.choice([1, 5, 16, 32, 33, 64, 70, 200]))
         outputs = group * int(rng.choice([1, 7, 16, 20, 32, 48]))
@@ -44,7 +44,7 @@ def floats(rng: np.random.Generator, shape: tuple[int, ...], *, special: bool) -
 
 
 def direct(library: Any, seed: int) -> list[str]:
-    """Forms of one random convolution in which the two kernels differ in a bit."""
+    """Runs a random convolution in every form with the NEON and the portable kernel; returns the forms that differ."""
     rng = np.random.default_rng(seed)
     x, weights, attributes = convolution(rng)
     outputs = weights.shape[-1]
@@ -90,7 +90,7 @@ def run(file: Path, feeds: dict[str, np.ndarray], library: Path | None, threads:
 
 
 def meaning(values: np.ndarray) -> np.ndarray:
-    """What counts of an output: floats as bits, and of signs the first bytes."""
+    """Returns the part of an output that must agree: floats as their bits, and of signs the bytes that are used."""
     if values.dtype != np.uint8:
         return values.view(np.int32).reshape(-1)
     n, h, w, c = values.shape
@@ -98,7 +98,7 @@ def meaning(values: np.ndarray) -> np.ndarray:
 
 
 def compared(ours: dict[str, np.ndarray], others: dict[str, np.ndarray], *, signs: bool) -> dict[str, Any]:
-    """Of all outputs: how many differ, of how many; the largest difference; how often the largest logit is another."""
+    """Compares the outputs of two runs; returns numbers that differ, largest difference, share of equal classes."""
     differ = total = 0
     largest, argmax = 0.0, 1.0
     for name, values in others.items():
@@ -114,7 +114,7 @@ def compared(ours: dict[str, np.ndarray], others: dict[str, np.ndarray], *, sign
 
 
 def network(folder: Path, name: str, library: Path) -> dict[str, Any]:
-    """The file with NEON against itself with the portable kernel, with two threads, without the library, and on x86."""
+    """Compares a file run with NEON with four other runs: portable kernel, two threads, no library, and x86."""
     arrays = np.load(folder / f"{name}.npz")
     feeds = {key[3:]: arrays[key] for key in arrays.files if key.startswith("in.")}
     expected = {key[4:]: arrays[key] for key in arrays.files if key.startswith("out.")}

@@ -53,7 +53,7 @@ ODD |= {"strides": (1, 2), "dilations": (1, 1), "pads": (1, 0, 2, 1), "padding_v
 
 
 def compile_for_arm64(folder: Path) -> None:
-    """As building.py does while the package is installed, with another compiler."""
+    """Compiles the native library for arm64 into a folder, as building.py does during an installation."""
     spec = importlib.util.spec_from_file_location("building", ROOT / "export/runtime/native/src/building.py")
     assert spec is not None and spec.loader is not None
     building = importlib.util.module_from_spec(spec)
@@ -64,7 +64,7 @@ def compile_for_arm64(folder: Path) -> None:
 
 
 def write(folder: Path, name: str, model: onnx.ModelProto | Path, feeds: dict[str, np.ndarray]) -> None:
-    """NAME.onnx, and NAME.npz with its inputs and what the native library gives on this machine."""
+    """Writes NAME.onnx, and NAME.npz with its inputs and the outputs of the native library on this machine."""
     path = folder / f"{name}.onnx"
     if isinstance(model, Path):
         outputs = session(model)
@@ -78,7 +78,7 @@ def write(folder: Path, name: str, model: onnx.ModelProto | Path, feeds: dict[st
 
 
 def write_operators(folder: Path) -> None:
-    """Every operator by itself, with odd numbers of channels, three images."""
+    """Writes a file for every operator by itself, with odd numbers of channels and three images."""
     rng = np.random.default_rng(0)
     for op in CONVOLUTIONS:
         case = {**ODD, "group": 3, "group_channels": 11, "group_outputs": 7} if op.startswith("Grouped") else ODD
@@ -97,7 +97,7 @@ def write_operators(folder: Path) -> None:
 
 
 def write_chains(folder: Path) -> None:
-    """Random networks: chained where they can be, batches of 1 to 9."""
+    """Writes random networks, whose layers are chains where possible, for batches of 1 to 9 images."""
     made = 0
     for seed in range(100):
         net = network(seed, steps=8)
@@ -124,7 +124,7 @@ def write_whole(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the process on arm64 found."""
+    """Runs arm64_guest.py on the arm64 Python and returns what it found."""
     folder = tmp_path_factory.mktemp("arm64")
     compile_for_arm64(folder)
     write_operators(folder)
@@ -143,7 +143,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def of(results: dict[str, Any], against: str, *kinds: str) -> dict[str, dict[str, Any]]:
-    """Of the networks whose names begin so: what `compared` gave of NEON and the other."""
+    """Returns the comparisons of NEON with `against` for the networks whose names begin with one of `kinds`."""
     chosen = {name: found[against] for name, found in results["networks"].items() if name.startswith(kinds or "")}
     assert chosen
     return chosen

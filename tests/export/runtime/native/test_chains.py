@@ -1,4 +1,4 @@
-"""A chain gives the bits of its operations by themselves, whatever the batch and the threads; so do poolings."""
+"""A chain computes the same bits as its operations one by one, for any batch and number of threads; so do poolings."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_several_threads_run_one_chain() -> None:
 
 
 def test_windows_that_do_not_fit_on_the_stack() -> None:
-    """A wide window, alone and with few pixels and many outputs; several threads of the session at once."""
+    """Wide windows need buffers of their own: also with few pixels and many outputs, and with several threads."""
     for sides, channels, outputs in (((20, 20), 1100, 16), ((2, 4), 1100, 256)):
         net = Network(1)
         net.inputs["x"], net.floats["x"] = [*sides, channels], (*sides, channels)

@@ -1,4 +1,4 @@
-"""Convolutions of floats by the native library: torch's numbers, the stock runtime's bits, and what is refused."""
+"""The native library's float convolutions agree with torch, and bit for bit with onnxruntime; bad ones are refused."""
 
 from __future__ import annotations
 
@@ -107,5 +107,5 @@ def test_constants_of_a_float_convolution_are_checked() -> None:
     with pytest.raises(Exception, match="at most 128 values"):
         opened(deep)
     short = stem_model("FloatConv", np.zeros((3, 3, 3, 8), np.float32), np.zeros(7, np.float32), (8, 8))
-    with pytest.raises(Exception, match=r"bias must have shape \(8\), the outputs of weights, got \(7\)"):
+    with pytest.raises(Exception, match=r"bias must have shape \(8\), a number for each output of weights, got \(7\)"):
         opened(short)

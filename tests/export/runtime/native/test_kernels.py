@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(library_path() is None, reason=f"no native libra
 
 @st.composite
 def convolutions(draw: st.DrawFn) -> dict[str, Any]:
-    """Shapes and attributes of a convolution, odd ones included."""
+    """Draws shapes and attributes of a convolution, also unusual ones."""
     group = draw(st.sampled_from([1, 1, 1, 2, 3, 5]))
     kernel_shape = draw(st.one_of(st.sampled_from([(1, 1), (3, 3)]), st.tuples(st.integers(1, 7), st.integers(1, 7))))
     pads = draw(st.one_of(st.just((1, 1, 1, 1)), st.tuples(*[st.integers(0, 4)] * 4)))
@@ -43,7 +43,7 @@ def convolutions(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def tensors(case: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, dict[str, Any], np.random.Generator]:
-    """Signs, weights, the attributes of a convolution, the generator."""
+    """Returns (signs, weights, attributes of the convolution, random generator) for a drawn case."""
     generator = np.random.default_rng(case["seed"])
     channels = case["group"] * case["group_channels"]
     x = signs_of((case["images"], *case["sides"], channels), generator)
@@ -195,7 +195,7 @@ def test_impossible_images_are_named() -> None:
 
 
 def _run_blind(convolution: DirectConvolution) -> None:
-    """A run whose outputs are never reached, so there is no need to allocate them."""
+    """Runs a convolution that must fail before it writes, so that its outputs need not be allocated."""
     shape, x = np.array([1, 1, 1], np.int64), np.zeros((1, 1, 1, 8), np.uint8)
     message = ctypes.create_string_buffer(256)
     pointers = [array.ctypes.data_as(ctypes.c_void_p) for array in (x, shape)]
@@ -206,5 +206,5 @@ def _run_blind(convolution: DirectConvolution) -> None:
 
 @pytest.mark.exhaustive
 def test_kernels_under_address_and_undefined_behaviour_sanitizers(sanitized: Path) -> None:
-    """The same kernels compiled with the sanitizers; what they find ends the process with an error."""
+    """The kernels are compiled with sanitizers, which end the process with an error if memory is used wrongly."""
     assert run_kernels(sanitized, kernels(), 200) == 200

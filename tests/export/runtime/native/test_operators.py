@@ -81,7 +81,9 @@ def test_a_library_of_other_sources_is_not_used(tmp_path: Path, monkeypatch: pyt
     source.write_text('const char* bnn_itrd_kernel(char* message, long size) { return "avx2"; }')
     subprocess.run(["cc", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
     monkeypatch.setattr(native_module, "_FILE", library)
-    expected = "was built from other sources than this bnn-itrd (its format is 0, not 3): install bnn-itrd again"
+    expected = (
+        "was built from other sources than this bnn-itrd (its format version is 0, not 3): install bnn-itrd again"
+    )
     assert why_unavailable() == f"the native library {library} {expected}"
     assert library_path() is None
 
