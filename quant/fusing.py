@@ -12,7 +12,7 @@ __all__ = ["set_fused"]
 
 
 def set_fused(model: nn.Module, on: bool) -> int:
-    """Switches the fused GPU kernels of ReCU's activations on or off; returns how many modules have such a kernel.
+    """Switches the fused GPU kernels of ReCU on or off; returns how many modules have such a kernel.
 
     With `on`, the model must be on a GPU while it trains, and inputs in float64 raise. The setting changes neither
     evaluation nor the state dict. Raises ImportError where a kernel is to be switched on but Triton is not installed.
