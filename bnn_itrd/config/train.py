@@ -54,8 +54,8 @@ class TrainConfig:
         compile: compile the training step with torch.compile
         compile_mode: mode of torch.compile: reduce-overhead (which replays CUDA graphs), max-autotune, or null for
             torch's default; auto: reduce-overhead on one CUDA device, and torch's default elsewhere or where that fails
-        fused_kernels: compute ReCU's activations in Triton kernels on a CUDA device, with the same values to rounding;
-            no effect on other devices
+        fused_kernels: compute ReCU's activations and weights in Triton kernels on a CUDA device, with the same values
+            to rounding; no effect on other devices
         channels_last: use the memory format channels_last for images and convolutions
         eval_every: epochs between evaluations; the last epoch is always evaluated
         checkpoint_seconds: least number of seconds between two checkpoints; one is also written after the first epoch,

@@ -1,10 +1,14 @@
-"""Fused GPU kernels for ReCU's activations; `recu_activation` of `quant.methods.recu` defines what they compute.
+"""Fused GPU kernels for ReCU; `recu_activation` and `recu_weight` of `quant.methods.recu` define what they compute.
 
-The forward kernel writes the signs of a sample and computes its mean and variance in one pass. The backward kernel
-reads the sample and its gradient once for a sum, and once more for the result. Each GPU program handles one sample: a
-batch of fewer samples than the GPU has multiprocessors leaves some of them idle.
+Of the activations, the forward kernel writes the signs of a sample and computes its mean and variance in one pass. The
+backward kernel reads the sample and its gradient once for a sum, and once more for the result. Each GPU program handles
+one sample: a batch of fewer samples than the GPU has multiprocessors leaves some of them idle.
 
-Both are custom operators of torch, so torch.compile and CUDA graphs use them unchanged. They have not run on a GPU, and
+Of the weights, each program handles the filter of one output channel, which stays in the cache between its passes: the
+forward kernel reads the weight from memory once and writes the signs, and the backward kernel reads the weight and its
+gradient once and writes the result.
+
+All are custom operators of torch, so torch.compile and CUDA graphs use them unchanged. They have not run on a GPU, and
 their speed has not been measured. Importing this module needs Triton.
 """
 
@@ -15,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["fused_recu_activation"]
+__all__ = ["fused_recu_activation", "fused_recu_weight"]
 
 # The number of values that a program handles at a time.
 _BLOCK = 2048
@@ -71,6 +75,63 @@ def _backward(x_at, grad_at, means_at, roots_at, out_at, length, BLOCK: tl.const
         slope = grad * tl.maximum(2.0 - 2.0 * tl.abs(x * root), 0.0)
         result = slope * root + of_variance * (x - mean)
         tl.store(out_at + begin + start + lane, result.to(out_at.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _weight_forward(  # type: ignore[no-untyped-def]
+    w_at, signs_at, means_at, roots_at, sizes_at, length, eps, BLOCK: tl.constexpr
+):
+    channel = tl.program_id(0)
+    begin = channel.to(tl.int64) * length
+    lane = tl.arange(0, BLOCK)
+    sums = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, length, BLOCK):
+        sums += tl.load(w_at + begin + start + lane, mask=start + lane < length, other=0.0)
+    mean = tl.sum(sums, 0) / length
+    squares = tl.zeros((BLOCK,), tl.float32)
+    sizes = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, length, BLOCK):
+        inside = start + lane < length
+        centred = tl.load(w_at + begin + start + lane, mask=inside, other=0.0) - mean
+        one = tl.full((BLOCK,), 1.0, tl.float32)
+        tl.store(signs_at + begin + start + lane, tl.where(centred >= 0, one, -one), mask=inside)
+        centred = tl.where(inside, centred, 0.0)
+        squares += centred * centred
+        sizes += tl.abs(centred)
+    root = 1.0 / tl.sqrt(tl.sum(squares, 0) / tl.maximum(length - 1, 1) + eps)
+    tl.store(means_at + channel, mean)
+    tl.store(roots_at + channel, root)
+    tl.store(sizes_at + channel, tl.sum(sizes, 0) * root)
+
+
+@triton.jit
+def _weight_backward(  # type: ignore[no-untyped-def]
+    w_at, grad_at, means_at, roots_at, bound_at, out_at, length, BLOCK: tl.constexpr
+):
+    channel = tl.program_id(0)
+    begin = channel.to(tl.int64) * length
+    lane = tl.arange(0, BLOCK)
+    mean = tl.load(means_at + channel)
+    root = tl.load(roots_at + channel)
+    bound = tl.load(bound_at)  # of the weight with a variance of 1, without ReCU's factor
+    sums = tl.zeros((BLOCK,), tl.float32)
+    products = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, length, BLOCK):
+        inside = start + lane < length
+        centred = tl.load(w_at + begin + start + lane, mask=inside, other=0.0) - mean
+        grad = tl.load(grad_at + begin + start + lane, mask=inside, other=0.0)
+        grad = tl.where(tl.abs(centred * root) <= bound, grad, 0.0)
+        sums += grad
+        products += grad * centred
+    of_mean = tl.sum(sums, 0) / length
+    of_variance = tl.sum(products, 0) * root * root / tl.maximum(length - 1, 1)
+    for start in range(0, length, BLOCK):
+        inside = start + lane < length
+        centred = tl.load(w_at + begin + start + lane, mask=inside, other=0.0) - mean
+        grad = tl.load(grad_at + begin + start + lane, mask=inside, other=0.0)
+        grad = tl.where(tl.abs(centred * root) <= bound, grad, 0.0)
+        result = (grad - of_mean - of_variance * centred) * root * 2.8284271247461903
+        tl.store(out_at + begin + start + lane, result, mask=inside)
 
 
 # It is False where TRITON_INTERPRET=1 has made the kernels Python functions, which run on the CPU.
@@ -147,4 +208,64 @@ def fused_recu_activation(x: Tensor) -> Tensor:
             f"x must have two axes or more, in float32, bfloat16 or float16, got {tuple(x.shape)} in {x.dtype}"
         )
     signs: Tensor = _signs(x if _is_dense(x) else x.contiguous())[0]
+    return signs
+
+
+@torch.library.custom_op("bnn_itrd::recu_weight_signs", mutates_args=())
+def _weight_signs(weight: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    signs = torch.empty_like(weight)
+    means, roots, sizes = (torch.empty(len(weight), dtype=torch.float32, device=weight.device) for _ in range(3))
+    length = weight[0].numel()
+    _weight_forward[(len(weight),)](weight, signs, means, roots, sizes, length, _EPS, BLOCK=_BLOCK, num_warps=8)
+    return signs, means, roots, -(sizes.sum() / weight.numel()) * torch.log(2 - 2 * tau)
+
+
+@_weight_signs.register_fake
+def _(weight: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    per_channel = weight.new_empty(len(weight))
+    return torch.empty_like(weight), per_channel, torch.empty_like(per_channel), weight.new_empty(())
+
+
+@torch.library.custom_op("bnn_itrd::recu_weight_backward", mutates_args=())
+def _weight_signs_backward(grad: Tensor, weight: Tensor, means: Tensor, roots: Tensor, bound: Tensor) -> Tensor:
+    out = torch.empty_like(weight)
+    grad, length = _as_laid_out(grad, weight), weight[0].numel()
+    _weight_backward[(len(weight),)](weight, grad, means, roots, bound, out, length, BLOCK=_BLOCK, num_warps=8)
+    return out
+
+
+@_weight_signs_backward.register_fake
+def _(grad: Tensor, weight: Tensor, means: Tensor, roots: Tensor, bound: Tensor) -> Tensor:
+    return torch.empty_like(weight)
+
+
+def _setup_weight(ctx, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, ...]) -> None:  # type: ignore[no-untyped-def]
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(inputs[0], *output[1:])
+
+
+def _differentiate_weight(ctx, grad: Tensor, *_: Tensor | None) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+    return _weight_signs_backward(grad, *ctx.saved_tensors), None
+
+
+_weight_signs.register_autograd(_differentiate_weight, setup_context=_setup_weight)
+
+
+def fused_recu_weight(weight: Tensor, *, tau: Tensor | float) -> Tensor:
+    """Returns the signs of a latent weight, (o, ...) -> (o, ...) in {-1, +1}, as `recu_weight` does, by two kernels.
+
+    The signs are those of ``w - mean_o``; a weight within the rounding of its filter's mean may get the other one. The
+    gradients agree with those of `recu_weight` up to the rounding of sums in float32. The weight has two or more axes
+    and is float32, on a GPU (or, with TRITON_INTERPRET=1, on the CPU). There is no second derivative. Raises ValueError
+    for another weight.
+
+    >>> fused_recu_weight(torch.tensor([[1.0, 3.0]], device="cuda"), tau=0.9)  # doctest: +SKIP
+    tensor([[-1.,  1.]], device='cuda:0')
+    """
+    if _ON_GPU and not weight.is_cuda:
+        raise ValueError(f"weight must be on a GPU for the fused kernel, got one on {weight.device}")
+    if weight.dim() < 2 or weight.dtype != torch.float32:
+        raise ValueError(f"weight must have two axes or more, in float32, got {tuple(weight.shape)} in {weight.dtype}")
+    rate = torch.as_tensor(tau, dtype=torch.float32, device=weight.device)
+    signs: Tensor = _weight_signs(weight if _is_dense(weight) else weight.contiguous(), rate)[0]
     return signs

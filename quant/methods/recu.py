@@ -128,6 +128,7 @@ def recu_activation(x: Tensor) -> Tensor:
 class ReCUWeight(WeightBinarizer):
     """Binarises weights by `recu_weight`, with a learned scale per output channel, initially drawn from U(0, 1).
 
+    fused: whether training uses the kernels of `quant.kernels.recu` (see `set_fused`); it is not part of the state.
     tau rises from tau_min to tau_max over the training (`recu_tau`). Raises ValueError unless 0.5 < tau_min <= tau_max
     < 1.
 
@@ -139,6 +140,8 @@ class ReCUWeight(WeightBinarizer):
     [[-1.0, 1.0]]
     """
 
+    fused = False
+
     def __init__(self, out_channels: int, *, tau_min: float = 0.85, tau_max: float = 0.99) -> None:
         super().__init__(out_channels)
         _check_tau(tau_min, tau_max)
@@ -147,6 +150,10 @@ class ReCUWeight(WeightBinarizer):
 
     def forward(self, weight: Tensor) -> BinaryWeight:
         tau = recu_tau(self.progress, tau_min=self.tau_min, tau_max=self.tau_max)
+        if self.fused and self.training:
+            from bnn_itrd.quant.kernels.recu import fused_recu_weight
+
+            return BinaryWeight(fused_recu_weight(weight, tau=tau), self.alpha)
         return BinaryWeight(recu_weight(weight, tau=tau), self.alpha)
 
 

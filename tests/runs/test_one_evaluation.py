@@ -15,7 +15,8 @@ from bnn_itrd.data.normalisation import remember_images
 from bnn_itrd.runs import comparison
 from bnn_itrd.runs.comparison import evaluate_member
 from bnn_itrd.runs.member import Member
-from bnn_itrd.training.evaluation import evaluate, score
+from bnn_itrd.training.checkpoint import save_checkpoint
+from bnn_itrd.training.evaluation import evaluate, score, to_keep
 from bnn_itrd.training.fit import Fitted
 
 CPU = torch.device("cpu")
@@ -46,3 +47,21 @@ def test_the_evaluation_of_a_training_is_taken(held_out: bool, tmp_path: Path, m
     assert len(evaluated) == held_out
     torch_line = ["teacher: PyTorch on 20 test images"] if held_out else []
     assert lines == [*torch_line, "teacher: teacher.onnx on 20 test images"]
+
+
+def test_the_evaluation_in_a_given_teachers_checkpoint_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher that was trained before is evaluated again only if its weights are not those of the kept evaluation."""
+    data = load_data(DataConfig(name="cifar10", root=str(write_npz(tmp_path / "x.npz", n=40))))
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval()
+    right = evaluate(network, data.test, device=CPU)
+    shifted = score(right.logits + 1.0, right.labels)  # what only the checkpoint can have kept
+    save_checkpoint(tmp_path / "last.pt", {"final": to_keep(shifted, network, data.test)})
+    monkeypatch.setattr(comparison, "evaluate", lambda *given, **options: right)
+    member = Member("teacher", network, "teacher", "own", checkpoint=tmp_path / "last.pt")
+    assert torch.equal(evaluate_member(member, data, tmp_path / "teacher.onnx").test.logits, shifted.logits)
+    with torch.no_grad():
+        network[1].bias.add_(1.0)
+    assert evaluate_member(member, data, tmp_path / "teacher.onnx").test is right

@@ -56,20 +56,20 @@ def forms(config: TrainConfig, *, device: str, processes: int) -> tuple[Form, ..
 def use_fused_kernels(
     student: nn.Module, config: TrainConfig, *, device: str, say: Callable[[str], object] = print
 ) -> None:
-    """Switches a student's ReCU activations to fused Triton kernels, if ``train.fused_kernels`` asks for them.
+    """Switches a student's ReCU to the kernels of `bnn_itrd.quant.kernels` if the configuration asks for them.
 
-    The kernels, in `bnn_itrd.quant.kernels`, need a CUDA device. On another device the activations stay as they are,
-    and `say` is called with a line about it. Raises UserError if Triton is not installed.
+    They run on CUDA devices. On another device ReCU is computed without them, and `say` is called with a line that
+    says so. Raises UserError if Triton is not installed.
 
     >>> from bnn_itrd.quant import BinaryConv2d
     >>> use_fused_kernels(BinaryConv2d(1, 1, 1), TrainConfig(fused_kernels=True), device="cpu")
-    train.fused_kernels has no effect on cpu: ReCU's activations are computed as without it
+    train.fused_kernels has no effect on cpu: ReCU is computed as without it
     """
     have = set_fused(student, False)
     if not config.fused_kernels or not have:
         return
     if device != "cuda":
-        say(f"train.fused_kernels has no effect on {device}: ReCU's activations are computed as without it")
+        say(f"train.fused_kernels has no effect on {device}: ReCU is computed as without it")
         return
     try:
         set_fused(student, True)

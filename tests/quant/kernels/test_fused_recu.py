@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bnn_itrd.config.train import TrainConfig
 from bnn_itrd.config.trees import differences, to_dict
 from bnn_itrd.errors import UserError
-from bnn_itrd.quant import BinaryConv2d, recu_activation, set_fused
+from bnn_itrd.quant import BinaryConv2d, recu_activation, recu_weight, set_fused
 from bnn_itrd.training.step.compiling import use_fused_kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -65,6 +65,22 @@ def test_a_constant_and_the_two_zeros(fused: Callable[[Tensor], Tensor]) -> None
     torch.testing.assert_close(gradient, wanted)
 
 
+@pytest.mark.parametrize("tau", [0.85, 0.99])  # 0.85 cuts the gradient of a third of the weights
+@pytest.mark.parametrize("shape", [(3, 50, 7, 7), (4, 3), (2, 1), (5, 7, 3, 3)])
+def test_weights(fused: Callable[[Tensor], Tensor], shape: tuple[int, ...], tau: float) -> None:
+    kernels = importlib.import_module("bnn_itrd.quant.kernels.recu")
+    random = torch.Generator().manual_seed(0)
+    weight, incoming = 0.7 * torch.randn(shape, generator=random) + 0.2, torch.randn(shape, generator=random)
+    signs, wanted = pair(lambda w: recu_weight(w, tau=tau), weight, incoming)
+    last = torch.channels_last if len(shape) == 4 else torch.contiguous_format
+    for laid_out in (weight, weight.contiguous(memory_format=last), weight.repeat_interleave(2, 1)[:, ::2]):
+        found, gradient = pair(lambda w: kernels.fused_recu_weight(w, tau=torch.tensor(tau)), laid_out, incoming)
+        assert torch.equal(found, signs)
+        torch.testing.assert_close(gradient, wanted, rtol=1e-6, atol=1e-6 * float(wanted.abs().max()))
+    with pytest.raises(ValueError, match=r"two axes or more, in float32, got \(2, 3\) in torch.float64"):
+        kernels.fused_recu_weight(torch.ones(2, 3, dtype=torch.float64, device=DEVICE), tau=tau)
+
+
 def test_there_is_no_second_derivative(fused: Callable[[Tensor], Tensor]) -> None:
     x = torch.tensor([[0.5, -1.0, 2.0]], device=DEVICE, requires_grad=True)
     (gradient,) = torch.autograd.grad(fused(x).sum(), x, create_graph=True)
@@ -78,12 +94,12 @@ def test_a_layer_that_is_switched_compiles_whole(fused: Callable[[Tensor], Tenso
     layer, x = BinaryConv2d(3, 4, 3, padding=1, scheme="recu").to(DEVICE), torch.randn(2, 3, 5, 5, device=DEVICE)
     names = set(layer.state_dict())
     (plain,) = torch.autograd.grad(layer(x).square().sum(), layer.weight)
-    assert set_fused(layer, True) == 1
+    assert set_fused(layer, True) == 2
     torch.compiler.reset()
     (switched,) = torch.autograd.grad(
         torch.compile(layer, fullgraph=True, backend="aot_eager")(x).square().sum(), layer.weight
     )
-    assert set(layer.state_dict()) == names and set_fused(layer, False) == 1
+    assert set(layer.state_dict()) == names and set_fused(layer, False) == 2
     torch.testing.assert_close(switched, plain)
 
 
@@ -94,7 +110,7 @@ def test_what_the_kernels_do_not_take_is_refused(
         with pytest.raises(ValueError, match="two axes or more, in float32, bfloat16 or float16, got"):
             fused(x)
     monkeypatch.setattr("bnn_itrd.quant.kernels.recu._ON_GPU", True)  # as it is without Triton's interpreter
-    with pytest.raises(ValueError, match=r"on a GPU for the fused kernel, got one on cpu: set_fused\(model, False\)"):
+    with pytest.raises(ValueError, match=r"on a GPU .*, got one on cpu: move it, or set_fused\(model, False\)"):
         fused(torch.ones(2, 3))
 
 
@@ -110,14 +126,14 @@ def test_who_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     assert takes(asked, "cuda") and not takes(TrainConfig(), "cuda") and not takes(TrainConfig(), "cpu")
     assert not takes(asked, "cpu", nn.Linear(1, 1)) and lines == []
     assert not takes(asked, "mps")
-    assert lines == ["train.fused_kernels has no effect on mps: ReCU's activations are computed as without it"]
+    assert lines == ["train.fused_kernels has no effect on mps: ReCU is computed as without it"]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert not takes(asked, "cuda", nn.Linear(1, 1))
     with pytest.raises(UserError, match=r"train\.fused_kernels needs Triton, which is not installed"):
         takes(asked, "cuda")
     with pytest.raises(ImportError, match="the fused kernels need Triton, which is not installed"):
         set_fused(layer, True)
-    assert set_fused(layer, False) == 1 and set_fused(nn.Linear(1, 1), True) == 0
+    assert set_fused(layer, False) == 2 and set_fused(nn.Linear(1, 1), True) == 0
 
 
 def test_a_run_from_before_there_were_kernels_is_continued() -> None:
