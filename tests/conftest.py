@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from faults.native import compile_sanitized, why_no_sanitizers
 from helpers import write_npz
 
@@ -69,6 +70,18 @@ def pytest_runtest_setup() -> None:
 
     from_torchlib.shared = True  # type: ignore[attr-defined]
     registry.from_torchlib = staticmethod(from_torchlib)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def seeded_file() -> None:
+    """Seeds torch before a file's own fixtures, so that what they train does not depend on the tests before."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def seeded_test(seeded_file: None) -> None:
+    """Seeds torch before each test, so that it gives the same numbers alone and after others."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
