@@ -58,7 +58,7 @@ class Style:
             raise ValueError("shortcut='binary' needs a binary network: full precision has projection, pad or avgpool")
 
     def conv3x3(self, in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Module:
-        """Returns a 3x3 convolution, padding 1, no bias; it is binary unless scheme is None or it is depthwise."""
+        """Returns a 3x3 convolution, padding 1, no bias: binary unless the style has no scheme or it is depthwise."""
         if self.scheme is None or is_depthwise(in_channels, groups):
             return nn.Conv2d(in_channels, out_channels, 3, stride, 1, groups=groups, bias=False)
         return BinaryConv2d(
@@ -73,7 +73,7 @@ class Style:
         )
 
     def conv1x1(self, in_channels: int, out_channels: int, groups: int = 1) -> nn.Module:
-        """Returns a 1x1 convolution without bias; it is binary unless scheme is None or it is depthwise."""
+        """Returns a 1x1 convolution without bias: binary unless the style has no scheme or it is depthwise."""
         if self.scheme is None or is_depthwise(in_channels, groups):
             return nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False)
         return BinaryConv2d(in_channels, out_channels, 1, groups=groups, scheme=self.scheme)

@@ -124,7 +124,7 @@ class Observed(nn.Module):
         for name in self.stage_names:
             if not isinstance(seen.get(name), Tensor):
                 did = "returned no tensor" if name in seen else "was not called in the forward pass"
-                raise RuntimeError(f"the stage {name!r} {did}: name the stages with stages=...")
+                raise RuntimeError(f"the stage {name!r} {did}: choose others with stages=[...]")
         representation = seen["representation"]
         if self.pools and representation.ndim == 4:
             # The mean over positions may be taken before the 1x1 convolution, which acts on each position alone.

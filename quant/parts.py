@@ -1,6 +1,7 @@
-"""Builds the modules that a scheme names: a binariser of weights, one of activations, and a nonlinearity.
+"""Builds the modules of a scheme: a binariser of weights, a binariser of activations, and a nonlinearity.
 
-Each is given by a name, a class or a function, which is called with those arguments that its signature names.
+A scheme has for each a class, a function that makes the module, or the name of a published class. The class or function
+gets those of the scheme's options and the layer's sizes that its signature names.
 """
 
 from __future__ import annotations
@@ -68,11 +69,13 @@ def part_parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]
 
 @dataclass(frozen=True)
 class PartKind(Generic[Module]):
-    """Builds the modules of one field of a scheme: weight, activation or nonlinearity.
+    """Builds the modules for one field of a scheme: weight, activation or nonlinearity.
 
-    field: the field's name; word: what messages call such a module; known: name -> published class; base: the class
-    that every such module must be an instance of; sizes: the arguments, such as ``channels``, that its constructor may
-    have besides the scheme's options. A "part" is what the field holds: a published name, or a class or function.
+    A "part" is the value of that field: a published name, or a class or function that makes a module.
+
+    field: the field's name. word: what messages call such a module. known: name -> published class. base: the class
+    that every module made must be an instance of. sizes: the layer's sizes, such as ``channels``, that a part may take
+    as arguments, besides the scheme's options.
     """
 
     field: str

@@ -186,10 +186,11 @@ def show_fields(
     methods: Mapping[str, type],
     whole: bool,
 ) -> NoReturn:
-    """Ends a command that takes a recipe by raising its `HelpPage`, in which the recipe's fields are options.
+    """Raises the `HelpPage` of a command that takes a recipe, which ends the command and prints the page.
 
-    own, flags: names of the command's own options with and without a value. methods: distillers, name -> class of their
-    options. whole: whether every field is shown, or only the most used ones.
+    The page lists the recipe's fields, which are options: all of them if `whole`, otherwise the most used ones.
+    p: the command's parser. own, flags: names of the command's own options with and without a value. epilog: text after
+    the options. methods: the distillers to describe, name -> class of their options.
     """
     actions = {action.option_strings[-1].lstrip("-"): action for action in options_of(p)}
     for name, action in actions.items():

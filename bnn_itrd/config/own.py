@@ -127,7 +127,10 @@ def own_config(key: str, value: Any) -> OwnConfig:
         if isinstance(value, OwnConfig) and value.distiller == key:
             return value
         if not isinstance(value, Mapping):
-            raise UserError(f"{key} must hold fields (weight, warmup_epochs, final and its own options), got {value!r}")
+            raise UserError(
+                f"{key} must hold fields (weight, warmup_epochs, final and options of the distiller), such as "
+                f"{{weight: 1.0}}, got {value!r}"
+            )
         weighted = {field.name: value[field.name] for field in fields(Weighted) if field.name in value}
         return OwnConfig(key, **weighted, options={k: v for k, v in value.items() if k not in weighted})
     if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z_][\w-]*", key):

@@ -236,7 +236,7 @@ _METAVARS = {
 
 
 def _field_parser(command: str, description: str, extra: Mapping[str, str], flags: Mapping[str, str]) -> ArgumentParser:
-    """Returns the parser of a command that takes the fields of a recipe as options; arguments as of `run_config`."""
+    """Returns a command's parser: a recipe's fields, and own options with a value (extra) or without (flags)."""
     p = parser(f"bnn-itrd {command}", description)
     own = "".join(
         f" --{name} {_METAVARS[name]}" if name == "member" else f" [--{name} {_METAVARS[name]}]" for name in extra

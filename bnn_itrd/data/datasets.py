@@ -133,7 +133,7 @@ def _check_labels(data: ImageData) -> None:
             odd_ones = counted(int(odd.sum()), f"label of {name} is", f"labels of {name} are")
             raise UserError(
                 f"{data.name}: image {index} of {name} has the label {int(labels[index])}, but there are {classes} "
-                f"classes (0 to {classes - 1}); {odd_ones} out of range"
+                f"classes (0 to {classes - 1}); {odd_ones} out of range: correct the labels, or the list of classes"
             )
 
 

@@ -62,7 +62,10 @@ def to_pixels(
 
     if isinstance(image, Image.Image):
         if normalised_with is not None:
-            raise ValueError("it is a picture, but normalised=True says that the images are normalised floats")
+            raise ValueError(
+                "it is a Pillow picture, but normalised=True says that the images are normalised floats: leave out "
+                "normalised, or give arrays or tensors"
+            )
         return picture_pixels(image)
     if not isinstance(image, (np.ndarray, Tensor)):
         raise ValueError(f"it must be a Pillow picture, an array or a tensor, got {type(image).__name__}")

@@ -198,7 +198,7 @@ def _check_loader(name: str, loader: DataLoader[Any]) -> None:
         )
     if loader.collate_fn is not default_collate:
         raise UserError(
-            f"{loader_use}, but its collate_fn may change the images: do that in the Dataset, and give the Dataset"
+            f"{loader_use}, but its collate_fn may change the images: change them in the Dataset, and give that"
         )
 
 
@@ -271,7 +271,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _fifth(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns (indices to train on, indices to test on), a fifth of each class; prints a note about the choice."""
+    """Keeps a fifth of each class for testing, and says so; returns (indices to train on, indices to test on)."""
     train, test = hold_out_fifth(labels.numpy(), "train")
     kept = f"{len(test)} of the {len(labels)} training images, a fifth of each class, are kept for testing"
     print(f"note: no test images are given: {kept}", file=sys.stderr)

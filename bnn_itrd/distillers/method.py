@@ -48,12 +48,15 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Method(Weighted):
-    """Base class of the distillation methods; a subclass, such as `KDConfig`, defines one method.
+    """Base class of the distillation methods: a subclass, such as `KDConfig`, is one, and its fields are its options.
 
-    The fields of the subclass are the method's options. `check` raises an error if the two networks do not fit, `loss`
-    makes the loss, and `term` calls the loss with the networks' outputs. `prepare` and `prepared` are for methods with
-    a preparation, which means epochs before the training in which helper layers or the student's stages are trained.
-    `Term` wraps a method as a `Distiller`. Torch is imported inside the functions, so that the options load quickly.
+    A subclass defines some of these functions. `check` raises an error if it cannot compare the two networks. `loss`
+    makes the loss, a module or a function, and `term` calls that with the networks' outputs. Some methods have a
+    preparation: epochs before the training, in which helper layers or the student's stages are trained. For these
+    epochs `prepare` returns the loss, and after them `prepared` freezes what is not trained further.
+
+    `Term` turns a method into a `Distiller`, which the training calls. Torch is imported inside the functions, so that
+    a command can list the options quickly.
     """
 
     facts: ClassVar[Facts]

@@ -91,9 +91,9 @@ def _evaluation(member: Member, data: ImageData, device: torch.device, tell: Cal
 
 
 def _other_targets(member: Member, data: ImageData, file: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Exports a student to the targets other than ONNX; returns (the files, the targets that failed with the reasons).
+    """Exports a student to the targets onnx-plain, lce, qonnx and finn; returns (written, failed), one dict per target.
 
-    For a teacher both lists are empty.
+    Of a written file there are target, file and bytes, of a failed target the reason. For a teacher both are empty.
     """
     artefacts: list[dict[str, Any]] = []
     missing: list[dict[str, str]] = []

@@ -87,4 +87,6 @@ def output_sizes(model: nn.Module, data: ImageData) -> Sizes:
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         shape = "x".join(map(str, data.input_shape))
-        raise UserError(f"the network cannot be used on images of {shape}: {first}") from error
+        raise UserError(
+            f"the network cannot be used on images of {shape}: {first}; if their size is the cause, set data.image_size"
+        ) from error

@@ -58,8 +58,8 @@ def load_teacher(
         raise UserError(f"teacher_weights is for torchvision:NAME and timm:NAME: leave it out, {address} has weights")
     if normalization != "own":
         raise UserError(
-            f"teacher_normalization {normalization} is for torchvision:NAME and timm:NAME: leave it out, {address} "
-            "keeps the mean and std of its training"
+            f"teacher_normalization {normalization} is only for torchvision:NAME and timm:NAME: leave it out. The "
+            f"teacher {address} always gets images with the mean and std of its own training"
         )
     path = Path(address)
     if (path / "teacher" / "last.pt").is_file() or (not (path / "last.pt").is_file() and (path / "teacher").is_dir()):

@@ -128,9 +128,10 @@ class Trainer(BaseTrainer):
         return evaluate(self.kept, data.held, device=self.fabric.device, channels_last=self.config.channels_last)
 
     def end(self, data: ImageData) -> Evaluation:
-        """Returns the evaluation after the last epoch: this process's, or else the checkpoint's, or else a new one.
+        """Returns the evaluation of the network after the last epoch, and makes one only if there is none yet.
 
-        The checkpoint's is taken only if it was made with the same weights and images.
+        There is one if this process trained the last epoch, or if the checkpoint from which it continued has one that
+        was made with the same weights and images.
         """
         if self.final is None:
             self.final = kept_evaluation(self.kept_final, self.kept, data.held) or self.evaluate(data)

@@ -30,10 +30,11 @@ def write_waiting() -> None:
 
 
 class CheckpointWriter:
-    """Writes checkpoints into a folder, in a thread: the first at once, then one every `seconds` seconds at most.
+    """Writes checkpoints into a folder, in a thread: the first at once, the others at least `seconds` seconds apart.
 
-    A checkpoint that `keep` gets in between stays in memory, as a copy on its device, until it is time to write, a
-    newer one replaces it, or `flush` writes it. If a write fails, it is tried again, unless there is a newer one.
+    `keep` takes a checkpoint. If it comes less than `seconds` after the last write, it stays in memory, as a copy on
+    its device, until a later `keep` or `flush` writes it, or a newer one replaces it. A checkpoint that could not be
+    written is tried again, unless a newer one has come.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:

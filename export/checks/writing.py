@@ -1,7 +1,7 @@
-"""Steps that all exporters share.
+"""Functions that every exporter calls when it writes a file.
 
-They check arguments, judge the comparison of a new file with its network, and replace an old file only by a complete
-new one.
+They check the exporter's arguments, raise an error if the new file does not compute what the network computes, and
+replace an older file only when the new one is complete.
 """
 
 from __future__ import annotations

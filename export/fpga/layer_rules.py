@@ -80,7 +80,7 @@ def check_integers(walk: FinnWalk) -> None:
 
 
 def _is_constant_weight(value: ir.Value | None) -> bool:
-    """Returns whether a tensor is a constant, or a constant that a quantiser rounds to integers."""
+    """Returns whether a tensor is a constant, or a quantiser's result that is computed from a constant."""
     producer = None if value is None else value.producer()
     if producer is not None and producer.op_type == "Quant":
         value = producer.inputs[0]

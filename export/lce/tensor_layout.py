@@ -162,7 +162,10 @@ class Values:
         return [1 if size is None else size for size in self._known(value, node)]
 
     def _known(self, value: ir.Value, node: ir.Node) -> list[int | None]:
-        """Returns the shape of a tensor, with None for the batch. Raises ExportError if another size is not fixed."""
+        """Returns the shape of a tensor of the graph, with None for the batch.
+
+        Raises ExportError, naming the layer of `node`, if another size is not fixed.
+        """
         sizes = _sizes(value)
         if sizes is None:
             raise refuse(node, "the shape of its result depends on the images", "reshape to fixed sizes")

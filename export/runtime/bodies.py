@@ -35,7 +35,7 @@ def _constant_bytes(tensor: Constant) -> bytes:
     Raises ValueError if they do not fit the constant's type or shape.
     """
     if tensor.data_type not in _TYPES or tensor.fields.keys() & _ELSEWHERE:
-        raise ValueError("its type does not occur in a body")
+        raise ValueError(f"no body has constants of type {tensor.data_type} or with data outside the file")
     kind = np.dtype(_TYPES[tensor.data_type])
     place = {1: _FLOATS, 7: _LONGS}.get(tensor.data_type, _INTS)
     found = tensor.fields.keys() & {_RAW, _FLOATS, _INTS, _LONGS}

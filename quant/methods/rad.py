@@ -26,12 +26,12 @@ def _check_rad(weight: float, until: float) -> None:
 
 
 def rad_penalty(x: Tensor, *, axis: int = 1) -> Tensor:
-    """Returns RAD's loss term () for x, the tensor whose sign is taken: it is 0 for a good mean and spread.
+    """Returns the loss by which RAD spreads each channel of x around 0; x is the tensor whose sign is taken.
 
-    axis: the axis of the channels. With mean mu and standard deviation sigma of each channel, it is the sum of three
-    terms, each averaged over channels: ``max(min(2 - mu - sigma, 2 + mu - sigma), 0)^2`` (saturation),
+    The loss is a scalar, the sum of three terms, each averaged over the channels. With the mean mu and the standard
+    deviation sigma of a channel they are ``max(min(2 - mu - sigma, 2 + mu - sigma), 0)^2`` (saturation),
     ``max(sigma - 4, 0)^2`` (gradient mismatch) and ``max(mu^2 - sigma^2, 0)`` (degeneration). As published, sigma =
-    sqrt(biased variance + 1e-10).
+    sqrt(biased variance + 1e-10). axis: the axis of the channels.
 
     >>> round(float(rad_penalty(torch.tensor([[-2.0], [2.0]]))), 6)
     0.0

@@ -32,7 +32,9 @@ class XNORWeight(WeightBinarizer):
 
 
 class ClippedActivation(ActivationBinarizer):
-    """Returns sign(x), (n, c, ...) -> (n, c, ...), whose gradient is 1 where |x| <= 1; Courbariaux et al. 2016, eq. 4.
+    """Binarises activations: sign(x), with the gradient 1 where |x| <= 1 and 0 elsewhere; (n, c, ...) -> (n, c, ...).
+
+    Courbariaux et al. 2016, eq. 4. The next two lines are its row in a table of the documentation.
 
     Sign of: x
     Gradient: 1 on |x| <= 1

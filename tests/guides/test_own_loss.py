@@ -111,7 +111,7 @@ WRONG: dict[str, tuple[str, str]] = {
     ),
     "no distiller": ("mypkg.losses:nn", "which is not a distiller: expected a Distiller, a subclass of it"),
     "bad weight": ("mypkg.losses:Hint.weight=-1", "mypkg.losses:Hint.weight must be >= 0, got -1.0"),
-    "no fields": ("mypkg.losses:Hint=5", "mypkg.losses:Hint must hold fields (weight, warmup_epochs, final and its"),
+    "no fields": ("mypkg.losses:Hint=5", "mypkg.losses:Hint must hold fields (weight, warmup_epochs, final and opt"),
     "no colon": (
         "mypkg.losses.Hint.weight=1",
         "unknown field of students.hint 'mypkg', did you mean 'pkt'? Expected one of ce, kd",

@@ -61,7 +61,7 @@ def _crd(**kwargs: Any) -> CRD:
         (lambda: SRD(3, 0), r"teacher_dim must be an integer >= 1, got 0"),
         (lambda: SRD(3, 4)(_z(2, 4), _z(2, 4)), r"z_s must be \(n, 3\) with n >= 1, got \(2, 4\)"),
         (lambda: SRD(3, 4)(_z(2, 3), _z(3, 4)), r"must share \(n, d\), got \(2, 4\) and \(3, 4\)"),
-        (lambda: ickd_loss(_z(2, 3, 4, 4), _z(2, 4, 4, 4)), r"student_map and teacher_map must share c, got 3 and 4"),
+        (lambda: ickd_loss(_z(2, 3, 4, 4), _z(2, 4, 4, 4)), r"equal numbers of channels \(axis 1\), got 3 and 4"),
         (lambda: ICKD((3, 4, 4), (2, 4, 4))(_z(2, 3, 4, 4), _z(2, 3, 4, 4)), r"teacher_map must be \(n, 2, h, w\)"),
         (lambda: fsp_matrix(_z(2, 3, 4), _z(2, 3, 4, 4)), r"bottom must be \(n, c, h, w\)"),
         (lambda: FSP([(3, 4, 4)], [(3, 4, 4)]), r"same stages, at least 2, got 1 and 1"),

@@ -102,9 +102,9 @@ class ITRDConfig(OfRepresentations):
         return True
 
     def watch(self, loss: Any, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """Returns columns of metrics.csv: both losses of eq. 10, and statistics of the projection and the features.
+        """Returns columns of metrics.csv: ITRD's two losses, and statistics of the projection and the representations.
 
-        The projection's are left out if it is not used; the features' are the entropies of `gram_entropies`.
+        The projection's are left out if it is not used. The representations' are the entropies of `gram_entropies`.
         """
         from bnn_itrd.distillers.watching import gram_entropies, of_projection
 

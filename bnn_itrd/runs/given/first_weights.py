@@ -35,7 +35,7 @@ def begin_with_weights(model: nn.Module, network: NetworkConfig) -> dict[str, An
     try:
         head = f"{find_head(model)}."
     except ValueError as error:
-        raise UserError(f"{_FIELD}: {error}") from error
+        raise UserError(f"{_FIELD} needs to know the classifier, whose weights are not loaded: {error}") from error
     taken = {name: value for name, value in state.items() if name in own and not name.startswith(head)}
     problem = _problem(own, state, taken, head=head)
     if problem is not None:

@@ -245,7 +245,7 @@ def test_what_is_no_distiller_is_told_before_anything_is_written(data: ImageData
             "the loss of b:Mine would be the column loss_Mine of metrics.csv, which 'a:Mine' has already: give this",
         ),
         ({"my loss": squared}, "and have only letters, digits, '_' and '-', got 'my loss'"),
-        ({"a:Mine": 5}, r"a:Mine must hold fields \(weight, warmup_epochs, final and its own options\), got 5"),
+        ({"a:Mine": 5}, r"a:Mine must hold fields \(weight, warmup_epochs, final and options of .*: 1\.0}, got 5"),
         ({"a:Mine": {"weight": "much"}}, r"a:Mine\.weight must be a number, got 'much'"),
         ({"a:Mine": {"weight": -1}}, r"a:Mine\.weight must be >= 0, got -1\.0"),
         ({"a:Mine": {"final": float("inf")}}, r"a:Mine\.final must be finite"),
