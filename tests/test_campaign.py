@@ -164,7 +164,7 @@ def test_a_part_that_breaks_off_does_not_take_the_others_with_it(
     monkeypatch.setattr(sys, "argv", ["campaign.py", "--only", "onnx", "yaml", "json", "tflite", f"--keep={tmp_path}"])
     assert campaign.main() == 1
     out = capsys.readouterr().out
-    assert "FAILED: the part onnx itself: RuntimeError: no compiler" in out
+    assert "FAILED: an error of the campaign itself in the part onnx: RuntimeError: no compiler" in out
     assert "yaml: " in out and "json: " in out and "tflite" not in out
 
 

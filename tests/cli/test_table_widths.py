@@ -104,7 +104,7 @@ def test_hours_of_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     # Commands are told whole: they can be pasted.
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("#")]
     assert all(len(line) <= 80 for line in notes)
-    assert "#   the recipe does not say so, give --train.compile true --train.precision" in notes
+    assert "#   set them, add --train.compile true --train.precision auto." in notes
 
 
 def test_lines_are_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ def bomb(path: Path, side: int) -> Path:
 def test_an_image_of_very_many_pixels(tmp_path: Path) -> None:
     file = bomb(tmp_path / "a.png", 12000)
     assert file.stat().st_size < 200_000
-    with pytest.raises(UserError, match=r"a\.png cannot be read as an image: it has 12000x12000 pixels, and more than"):
+    with pytest.raises(UserError, match=r"a\.png cannot be read as an image: it has 12000x12000 pixels, but at most"):
         read_image(file)
     assert read_image(bomb(tmp_path / "b.png", 40)).shape == (40, 40, 3)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from helpers.exported import randomised
 from torch import nn
 
 from bnn_itrd.export import to_onnx
+from bnn_itrd.export.runtimes import environments
 from bnn_itrd.quant import BinaryConv2d
 
 
@@ -22,6 +23,19 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def runtimes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """Returns a function from a runtime's name to its environment's Python interpreter.
+
+    It takes the user's environments if there are all of them. Otherwise they are made in one cache for this run: with a
+    cache for each, the second would hide the first.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if any(environments.find(name) is None for name in environments.RUNTIMES):
+            patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield lambda name: environments.find(name) or environments.setup(name)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,19 +10,12 @@ from helpers.fpga import small, small_vgg, trained
 
 from bnn_itrd.export import traced_once
 from bnn_itrd.export.fpga import to_qonnx
-from bnn_itrd.export.runtimes import environments
 
 
 @pytest.fixture(scope="session")
-def qonnx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def qonnx(runtimes: Callable[[str], Path]) -> Path:
     """Returns the Python interpreter with qonnx installed: the user's, or else one that is made for this run."""
-    found = environments.find("fpga")
-    if found is not None:
-        yield found
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield environments.setup("fpga")
+    return runtimes("fpga")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,13 @@ from helpers.exported import randomised
 from torch import nn
 
 from bnn_itrd.export.lce import to_lce
-from bnn_itrd.export.runtimes import environments
 from bnn_itrd.quant import BinaryConv2d
 
 
 @pytest.fixture(scope="session")
-def lce(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def lce(runtimes: Callable[[str], Path]) -> Path:
     """Returns the Python interpreter with Larq Compute Engine: the user's, or else one made for this run (75 MB)."""
-    found = environments.find("lce")
-    if found is not None:
-        yield found
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield environments.setup("lce")
+    return runtimes("lce")
 
 
 @pytest.fixture(scope="module")
