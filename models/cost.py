@@ -154,7 +154,7 @@ def _attention_macs(module: nn.MultiheadAttention, query: Tensor, key: Tensor, v
 
 
 def _macs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> tuple[int, int, int]:
-    """Returns the MACs of one call of a module: (those of +1 or -1, of integers, of floats)."""
+    """Returns how often one call of a module multiplies and adds (MACs), in (binary, integer, float) numbers."""
     if isinstance(module, _BINARY):
         signs, _, offset = module.binary_weight()
         positions = output.numel() // signs.shape[0]
@@ -179,7 +179,10 @@ def _macs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outp
 
 
 def _bytes(module: nn.Module, parameters: Sequence[nn.Parameter]) -> int:
-    """Returns a layer's size as exported; parameters: those of the module that no earlier layer has counted."""
+    """Returns how many bytes a layer takes in an exported file.
+
+    parameters: the module's parameters, without those that it shares with an earlier layer, which has counted them.
+    """
     if isinstance(module, _BINARY):
         (signs, scale, offset), bias = module.folded()
         others = scale.numel() + (0 if offset is None else offset.numel())

@@ -85,7 +85,7 @@ class PartKind(Generic[Module]):
     sizes: tuple[str, ...]
 
     def find(self, part: Part) -> Callable[..., Module]:
-        """Returns the class or function that a part names or is.
+        """Returns the class or function that makes the module; `part` is that class or function, or a published name.
 
         Raises ValueError on an unknown name, and on an object that is neither a subclass of `base` nor a function.
         """

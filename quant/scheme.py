@@ -129,7 +129,7 @@ class Scheme(SchemeOptions):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
     def tau(self) -> tuple[float, float]:
-        """Returns tau_min and tau_max: the scheme's own, and where these are None, those of `published_tau`."""
+        """Returns (tau_min, tau_max); a value that is None in the scheme is replaced by that of `published_tau`."""
         first, last = published_tau(self.weight)
         return first if self.tau_min is None else self.tau_min, last if self.tau_max is None else self.tau_max
 

@@ -41,7 +41,10 @@ def load_stage(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     for kind, names in (("lacks", missing), ("has unknown names", unknown)):
         wrong = [name for name in names if not name.startswith(prefixes)]
         if wrong:
-            raise ValueError(f"state must come from a network with the same layers; it {kind} {_names(wrong)}")
+            raise ValueError(
+                f"the state dict {kind} {_names(wrong)}: both stages must have the same layers, and only their schemes "
+                "may differ"
+            )
     taken = {n: v for n, v in state.items() if n in ours and not (n.startswith(prefixes) and n.endswith("progress"))}
     for name, value in taken.items():
         if value.shape != ours[name].shape:

@@ -86,9 +86,10 @@ def line_printer(*, quiet: bool = False) -> Callable[[str], None]:
 
 
 def run_text_task(command: str, argv: Sequence[str]) -> int | None:
-    """Runs a command for a recipe of question answering, which has the key `task`, and returns the exit status.
+    """Runs a command if its recipe (a YAML file of settings) is for question answering; returns the exit status.
 
-    command: 'run' or 'train'. Returns None if the recipe is one for images, which the caller then runs.
+    Such a recipe has the key `task`. For any other recipe, and without one, nothing is run and the result is None.
+    command: 'run' or 'train'. argv: the command's arguments, of which the first is the recipe's name or file.
     """
     if not argv or argv[0].startswith("-"):
         return None

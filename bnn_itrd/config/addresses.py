@@ -64,13 +64,13 @@ def import_address(address: str, *, what: str) -> Any:
 
 
 def _parents(module_name: str) -> list[str]:
-    """Returns a module's name after those of its packages: ``a.b`` gives ``["a", "a.b"]``."""
+    """Returns the names of the packages that contain a module, then its own: ``a.b`` gives ``["a", "a.b"]``."""
     parts = module_name.split(".")
     return [".".join(parts[:i]) for i in range(1, len(parts) + 1)]
 
 
 def address_of(thing: Any) -> str:
-    """Returns the address, ``module:Name``, of a class or function; for another object, that of its class.
+    """Returns the address, ``module:Name``, of a class or function. For another object it is its class's address.
 
     >>> from collections import OrderedDict
     >>> address_of(OrderedDict), address_of(OrderedDict())

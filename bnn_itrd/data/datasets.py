@@ -155,7 +155,10 @@ def _load_own(config: DataConfig) -> ImageData:
         taken |= _FEW
     for name in ("root", "download"):
         if name not in taken and getattr(config, name) != getattr(_DEFAULTS, name):
-            raise UserError(f"{config.name} takes no data.{name}: name it in its signature, or leave the option out")
+            raise UserError(
+                f"data.{name} has no effect, because {config.name} has no parameter {name}: add one, or leave "
+                "the option out"
+            )
     size = None if "image_size" in taken else config.image_size
     workers = None if "workers" in taken else config.workers
     if isinstance(made, (str, DataConfig)):
@@ -165,7 +168,7 @@ def _load_own(config: DataConfig) -> ImageData:
     if size is not None and data.input_shape[1:] != (size, size):
         raise UserError(
             f"{config.name} gives images of {data.input_shape[1]} x {data.input_shape[2]} pixels, whatever "
-            f"data.image_size ({size}) is: name image_size in its signature"
+            f"data.image_size ({size}) is: use a parameter image_size in it, or leave the option out"
         )
     keeps = isinstance(made, ImageData)
     data = replace(data, name=config.name, train=_augmented(data.train, config, taken, keeps=keeps))
@@ -209,8 +212,8 @@ def _augmented(split: Split, config: DataConfig, taken: set[str], *, keeps: bool
         wanted.pop("crop_padding", None)  # images that are read from disk get a random resized crop instead
     elif wanted and not isinstance(split, (TensorSplit, DatasetSplit)):
         raise UserError(
-            f"{config.name} gives a training split of its own, {type(split).__name__}: it must take data.crop_padding "
-            "and data.flip in its signature"
+            f"{config.name} gives a training split of its own, {type(split).__name__}, which data.crop_padding and "
+            "data.flip cannot change: give it the parameters crop_padding and flip, and apply them there"
         )
     changed = copy.copy(split)
     for name, value in wanted.items():
@@ -229,11 +232,11 @@ def _chosen(data: ImageData, config: DataConfig) -> ImageData:
     if not isinstance(split, (TensorSplit, DatasetSplit)):
         raise UserError(
             f"{data.name} gives a training split of the class {type(split).__name__}, of which data.val_fraction and "
-            "data.per_class cannot take a part: name them in its signature"
+            "data.per_class cannot take a part: give it the parameters val_fraction and per_class, and apply them there"
         )
     if config.val_fraction and data.val is not None:
         raise UserError(
-            f"{data.name} holds images out itself: leave out data.val_fraction, or name it in its signature"
+            f"{data.name} holds images out itself: leave out data.val_fraction, or give it a parameter val_fraction"
         )
     keep, held = (torch.from_numpy(places) for places in choose(config, split.labels.numpy(), data.classes))
     train = split.take(keep)

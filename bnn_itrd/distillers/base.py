@@ -76,7 +76,10 @@ class Distiller(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no prepare(student, teacher, labels, indices)")
 
     def prepared(self) -> None:
-        """Freezes parameters that are not trained any more; called once, after the preparation (`prepare`)."""
+        """Called once between the preparation (see `prepare`) and the training; by default it does nothing.
+
+        A subclass freezes here the parameters that only the preparation trains.
+        """
 
     def watch(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """Returns statistics of a batch for metrics.csv, column -> scalar; both networks are in evaluation mode."""
@@ -84,10 +87,11 @@ class Distiller(nn.Module):
 
 
 def gather(x: Tensor) -> Tensor:
-    """Returns the rows of all processes joined, (n, d) -> (processes * n, d), with gradients; x in a single process.
+    """Joins the rows of x from all processes, with gradients; (n, d) -> (processes * n, d). One process gets x itself.
 
-    A loss of the result is the same in every process. Its gradient equals that of one process with the global batch:
-    the backward pass adds up the processes' gradients of a row, and data-parallel training averages over processes.
+    Every process gets the same rows, and so computes the same loss from them. Each may run its backward pass: it adds
+    up the gradients that all processes have for a row, and DistributedDataParallel then divides by their number. So the
+    parameters get the gradients that one process would compute from the batches of all processes together.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return x

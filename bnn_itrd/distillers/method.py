@@ -102,7 +102,10 @@ class Method(Weighted):
         raise NotImplementedError
 
     def prepared(self, loss: Any) -> None:
-        """Freezes parameters that are not trained any more; called once, after the preparation (`prepare`)."""
+        """Called once between the preparation (see `prepare`) and the training; by default it does nothing.
+
+        A subclass freezes here the parameters that only the preparation trains.
+        """
 
     @property
     def watches(self) -> bool:

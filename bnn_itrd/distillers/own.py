@@ -122,7 +122,10 @@ def make_own(thing: Any, config: Weighted, setting: Setting, options: Mapping[st
 def _called(
     thing: Callable[..., Any], config: Weighted, setting: Setting, options: Mapping[str, Any]
 ) -> tuple[Callable[..., Tensor], bool]:
-    """Returns the loss that a user's class or function is or makes, and whether the loss applies its weight itself."""
+    """Returns the loss of a user's distiller, and whether the loss applies its weight itself.
+
+    thing: a function (student, teacher, labels), which is the loss, or a class or another function, which makes it.
+    """
     name, parameters = config.name, parameters_of(thing)
     if not isinstance(thing, type):
         if is_term(parameters):

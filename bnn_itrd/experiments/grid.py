@@ -142,7 +142,8 @@ def student_trees(methods: Sequence[str] | None, recipe: Mapping[str, Any]) -> d
     for name, tree in trees.items():
         if is_address(name) and name not in tree:
             raise UserError(
-                f"--methods {name}: the recipe's student {column_of(name)} does not use it: rename one of them"
+                f"--methods {name} would make a student {column_of(name)}, but the recipe has one of this name without "
+                "that distiller: rename the student or the distiller"
             )
     return {PLAIN: {}, **{column_of(name): tree for name, tree in trees.items()}}
 

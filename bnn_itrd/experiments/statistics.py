@@ -52,9 +52,10 @@ def welch(a: Sequence[float], b: Sequence[float]) -> Welch | None:
 
 
 def std_interval(n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Returns the confidence interval of the ratio (true standard deviation / that of a sample of n values).
+    """Returns a confidence interval for a standard deviation, as two factors on the one measured from n values.
 
-    The values are assumed to be normally distributed.
+    The values are assumed to be normally distributed. With 3 values and a measured standard deviation of 1, the true
+    one is between 0.52 and 6.28 with a confidence of 95 %:
 
     >>> [round(end, 2) for end in std_interval(3)]
     [0.52, 6.28]

@@ -75,7 +75,10 @@ def _device(model: dict[str, Any]) -> str:
 
 
 def _epochs(model: dict[str, Any], config: dict[str, Any], *, is_teacher: bool) -> int | None:
-    """Returns a network's number of epochs with those of a first stage of two-stage training, which `epochs` omits."""
+    """Returns for how many epochs a network was trained; None if it is not recorded.
+
+    In two-stage training ``model["epochs"]`` counts the second stage only, so the first stage's epochs are added.
+    """
     epochs: int | None = model.get("epochs")
     first = 0 if is_teacher else (config.get("scheme") or {}).get("first_stage_epochs") or 0
     return None if epochs is None else epochs + first

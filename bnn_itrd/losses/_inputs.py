@@ -58,7 +58,9 @@ def check_same_shape(name_a: str, a: Tensor, name_b: str, b: Tensor, axes: str) 
     check_matrix(name_a, a)
     check_matrix(name_b, b)
     if a.shape != b.shape:
-        raise ValueError(f"{name_a} and {name_b} must share {axes}, got {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(
+            f"{name_a} and {name_b} must have the same shape {axes}, got {tuple(a.shape)} and {tuple(b.shape)}"
+        )
 
 
 def as_float(*tensors: Tensor) -> tuple[Tensor, ...]:

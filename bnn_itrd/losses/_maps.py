@@ -72,7 +72,7 @@ def check_same_map(student: Tensor, teacher: Tensor) -> None:
     check_map_pair(student, teacher)
     if student.shape != teacher.shape:
         raise ValueError(
-            f"student_map and teacher_map must share (n, c, h, w), "
+            f"student_map and teacher_map must have the same shape (n, c, h, w), "
             f"got {tuple(student.shape)} and {tuple(teacher.shape)}"
         )
 

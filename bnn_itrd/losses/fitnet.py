@@ -14,11 +14,14 @@ __all__ = ["FitNet", "hint_loss"]
 def hint_loss(guided: Tensor, hint: Tensor) -> Tensor:
     """Returns the mean squared difference of two maps; (n, c, h_s, w_s), (n, c, h_t, w_t) -> ().
 
-    guided: the student's map, after its regressor; hint: the teacher's. The usual weight is 100 (RepDistiller). The
-    paper has half the sum over the elements of a sample, which is c h w / 2 times as large. Where the maps differ in
-    size, the larger is average-pooled to the smaller. (The paper's regressor is a convolution without padding that
-    shrinks the student's map, RepDistiller's a strided or transposed one.) Half-precision inputs are computed in
-    float32, under autocast too. Gradients flow to both inputs: pass a detached hint.
+    guided: the student's map, after a learned convolution (the regressor) has given it the teacher's number of
+    channels. hint: the teacher's map. If they differ in size, the larger is average-pooled to the size of the smaller.
+    The paper and RepDistiller (the code of Tian et al. 2020) do not pool: their regressors give the student's map the
+    teacher's size, in the paper as a convolution without padding, in RepDistiller as a strided or transposed one.
+
+    The usual weight of the loss is 100 (RepDistiller). The paper's loss, half the sum over the elements of a sample, is
+    c h w / 2 times as large. Half-precision inputs are computed in float32, under autocast too. Gradients flow to both
+    inputs: pass a detached hint.
 
     Raises ValueError unless both are maps of the same n and c.
     Romero, Ballas, Ebrahimi Kahou, Chassang, Gatta and Bengio, FitNets: Hints for Thin Deep Nets, ICLR 2015, eq. 3.
@@ -28,7 +31,9 @@ def hint_loss(guided: Tensor, hint: Tensor) -> Tensor:
     """
     check_map_pair(guided, hint, names=("guided", "hint"))
     if guided.shape[1] != hint.shape[1]:
-        raise ValueError(f"guided and hint must share c, got {guided.shape[1]} and {hint.shape[1]}")
+        raise ValueError(
+            f"guided and hint must have the same number of channels, got {guided.shape[1]} and {hint.shape[1]}"
+        )
     with torch.autocast(guided.device.type, enabled=False):
         guided, hint = pool_to_smaller(*as_float(guided, hint))
         return (guided - hint).square().mean()

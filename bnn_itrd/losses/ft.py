@@ -38,7 +38,7 @@ def factor_loss(student_factor: Tensor, teacher_factor: Tensor, *, attention: bo
     check_map_pair(student_factor, teacher_factor, names=("student_factor", "teacher_factor"))
     if not attention and student_factor.shape[1] != teacher_factor.shape[1]:
         raise ValueError(
-            f"student_factor and teacher_factor must share c, "
+            f"student_factor and teacher_factor must have the same number of channels, "
             f"got {student_factor.shape[1]} and {teacher_factor.shape[1]}"
         )
     with torch.autocast(student_factor.device.type, enabled=False):

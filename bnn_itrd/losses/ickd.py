@@ -35,8 +35,8 @@ def ickd_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     check_map_pair(student_map, teacher_map)
     if student_map.shape[1] != teacher_map.shape[1]:
         raise ValueError(
-            f"student_map and teacher_map must have equal numbers of channels (axis 1), got {student_map.shape[1]} and "
-            f"{teacher_map.shape[1]}: use ICKD, which projects the student's map"
+            "student_map and teacher_map must have the same number of channels, got "
+            f"{student_map.shape[1]} and {teacher_map.shape[1]}: use ICKD, which projects the student's map"
         )
     with torch.autocast(student_map.device.type, enabled=False):
         student_map, teacher_map = as_float(student_map, teacher_map)

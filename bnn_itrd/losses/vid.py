@@ -35,7 +35,7 @@ def vid_loss(mean: Tensor, target: Tensor, variance: Tensor, *, reduction: str =
     _check_reduction(reduction)
     if mean.ndim < 2 or mean.shape != target.shape or 0 in mean.shape:
         raise ValueError(
-            f"mean and target must share (n, c, ...) without an empty axis, "
+            f"mean and target must have the same shape (n, c, ...), without an empty axis, "
             f"got {tuple(mean.shape)} and {tuple(target.shape)}"
         )
     if variance.shape != mean.shape[1:2]:

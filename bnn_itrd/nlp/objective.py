@@ -74,7 +74,9 @@ class QAObjective(nn.Module):
         if not config.needs_teacher:
             return
         if teacher is None:
-            raise ValueError("kd, itrd and hidden need a teacher, got None")
+            raise ValueError(
+                "kd, itrd and hidden need a teacher, got None: pass one, or leave them out of the configuration"
+            )
         self._teacher = (teacher.eval().requires_grad_(False),)
         own, theirs = _shape(student), _shape(teacher)
         if config.itrd is not None or config.hidden is not None:

@@ -64,7 +64,7 @@ def squad_config(
 def _own_fields(
     argv: Sequence[str], students: Any, known: Sequence[str], extra: Mapping[str, str]
 ) -> tuple[list[str], Any, dict[str, Any]]:
-    """Sorts the options of the command line into those of the parser, of the students, and of the command.
+    """Splits the options of the command line into those for the parser, fields of students, and the command's own.
 
     Returns the arguments for the parser, the recipe's students as changed by --students.NAME.FIELD, and the values of
     the options that only this command has (`extra`), by name. Raises UserError if an option is unknown.

@@ -84,7 +84,8 @@ def _draw_accuracy(
 ) -> Any:
     """Draws the accuracy of one network over the epochs, and returns the line.
 
-    A dot marks the first of `marks`, the last epoch. A star marks the second, the best, if it is among the points.
+    marks: the points (epoch, accuracy) of the last epoch, which gets a dot, and of the best epoch, which gets a star if
+    it is among `points`.
     """
     last, best = marks
     (line,) = axes.plot(*zip(*points, strict=True), linewidth=linewidth, **style)

@@ -118,12 +118,13 @@ _DKD_BETA = {
 
 
 def _students(pair: Pair) -> dict[str, Any]:
-    """Returns a pair's students, name -> fields: one for each row of ITRD's table 1, and those of the SRD poster.
+    """Returns the students of a pair, name -> fields: one for each row of table 1 in ITRD's paper, and three more.
 
-    The poster's are SRD, DKD, and both together. The weights of the losses are those published for the pair, if there
-    are any. Otherwise ITRD's are from its eq. 10 and sec. 5.1, WCoRD's from its paper, and the others from the scripts
-    of RepDistiller (Tian et al. 2020). As there, FT's paraphraser (a small network that it trains before the student)
-    has a learning rate of 0.01 for residual students, and else the student's.
+    The three are SRD, DKD, and both together, from a poster (Miles and Mikolajczyk, AAAI 2024). The losses have the
+    weights that were published for the pair, if there are any. Otherwise ITRD's are from its eq. 10 and sec. 5.1,
+    WCoRD's from its paper, and the others from the scripts of RepDistiller (Tian et al. 2020). As there, FT's
+    paraphraser (a small network that it trains before the student) has a learning rate of 0.01 for residual students,
+    and else the student's.
     """
     networks = (pair.teacher, pair.student)
     dkd = {"weight": 1.0, "alpha": 1.0, "beta": _DKD_BETA.get(networks, 8.0), "tau": 4.0, "warmup_epochs": 20}

@@ -148,7 +148,10 @@ class BaseTrainer:
                     part.load_state_dict(state[key])
             _check_fits(self.raw_optimizer)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"the checkpoint does not fit this network and optimiser: {error}") from error
+            raise UserError(
+                "the checkpoint does not fit this network and optimiser (undo the changes of their code, or choose "
+                f"another --out): {error}"
+            ) from error
         if state["precision"]:
             self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.epoch, self.history = state["epoch"], state["history"]

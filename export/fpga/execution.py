@@ -64,7 +64,10 @@ def _images_of(metadata: dict[str, Any]) -> HostImages:
 
 
 def _python(python: str | os.PathLike[str] | None) -> Path:
-    """Returns an interpreter that has qonnx: `python`, or that of its environment. Raises ExportError without one."""
+    """Returns a Python interpreter that has the package qonnx: `python`, or by default that of its own environment.
+
+    Raises ExportError, with how to make the environment, if there is none.
+    """
     found = environments.find("fpga", python=python)
     if found is None:
         raise ExportError(

@@ -132,7 +132,7 @@ def to_qonnx(
 ) -> Path:
     """Writes the network as a QONNX file (ONNX opset 13, IR 8, domain qonnx.custom_op.general 2); returns its path.
 
-    Signs and binary weights are BipolarQuant nodes, integers are Quant nodes. flavor: ``qonnx`` is for the program
+    QONNX's operations BipolarQuant and Quant compute its signs and its integers. flavor: ``qonnx`` is for the program
     qonnx, which executes it, and can be written even if FINN cannot map the network (see `check_fpga`). ``finn`` is
     for FINN: all values up to the logits are integers, and MultiThreshold nodes make signs and integers of sums. It
     must not be executed as ONNX, because the padding of its convolutions stands for -1.

@@ -13,14 +13,14 @@ __all__ = ["to_standard"]
 
 
 def _bipolar(model: ir.Model, node: ir.Node) -> ir.Value:
-    """Adds standard operations that compute a BipolarQuant, ``scale * (x >= 0 ? +1 : -1)``; returns their result."""
+    """Adds ONNX operations that compute QONNX's BipolarQuant, ``scale * (x >= 0 ? +1 : -1)``; returns their result."""
     positive = insert(model, node, "GreaterOrEqual", [node.inputs[0], add_scalar(model, "zero", 0.0)])
     signs = [add_scalar(model, "plus_one", 1.0), add_scalar(model, "minus_one", -1.0)]
     return insert(model, node, "Mul", [insert(model, node, "Where", [positive, *signs]), node.inputs[1]])
 
 
 def _integers(model: ir.Model, node: ir.Node) -> ir.Value:
-    """Adds standard operations that compute a Quant, ``scale * round(clip(x / scale))``; returns their result."""
+    """Adds ONNX operations that compute QONNX's Quant, ``scale * round(clip(x / scale))``; returns their result."""
     bits = constant(node.inputs[3])
     assert bits is not None
     low, high = integer_range(int(bits), narrow=bool(attribute(node, "narrow", 0)))

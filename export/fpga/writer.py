@@ -53,7 +53,7 @@ class Writer:
         return add_scalar(self.model, name, value)
 
     def bipolar(self, x: ir.Value | None, *, name: str) -> ir.Value:
-        """Adds a BipolarQuant, which returns the signs of x as +1 and -1; returns its output."""
+        """Adds QONNX's operation BipolarQuant, which computes the signs of x, +1 and -1; returns its output."""
         return self.emit("BipolarQuant", [x, self.number("unit_scale", 1.0)], name=name, domain=QONNX_DOMAIN)
 
     def integers(self, x: ir.Value | None, quant: ir.Node, *, name: str) -> ir.Value:

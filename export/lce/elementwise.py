@@ -77,7 +77,10 @@ def add_binary(values: Values, node: ir.Node) -> None:
 
 
 def _unary(values: Values, node: ir.Node, code: str, options: Mapping[str, float] | None = None) -> None:
-    """Adds TFLite's operation `code` on a node's first input, or fuses it into the operation that computes that."""
+    """Translates a node that has one computed input to TFLite's operation `code`, which gets the options.
+
+    RELU, RELU6 and RELU_N1_TO_1 are not added as operations if the operation before can apply them to its own result.
+    """
     x = source(node)
     form = values.home(x)
     tensor = values.fetch(x, node, form)

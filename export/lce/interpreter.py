@@ -23,7 +23,7 @@ _CHILD = Path(__file__).with_name("interpreter_child.py")
 
 
 def lce_python(python: str | os.PathLike[str] | None = None) -> Path:
-    """Returns a Python interpreter that has LCE: `python`, or that of the environment for LCE.
+    """Returns a Python interpreter that has LCE (Larq Compute Engine): `python`, or by default that of its environment.
 
     Raises ExportError, with how to make the environment, if there is none.
     """

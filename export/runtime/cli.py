@@ -57,7 +57,7 @@ def describe_file(file: Path) -> dict[str, Any]:
 
 
 def _options() -> argparse.ArgumentParser:
-    """Returns the parser of the arguments of the command."""
+    """Returns the parser of the arguments of `bnn-itrd-runtime`, with one subparser for each subcommand."""
     p = argparse.ArgumentParser(
         prog=DISTRIBUTION, description="Run .onnx files written by bnn-itrd, with NumPy and onnxruntime alone."
     )

@@ -135,9 +135,10 @@ class _SymbolicLinear(_SymbolicLayer):
 
 
 class _SymbolicQuantizer(nn.Module):
-    """The exported form of a quantiser that rounds to integers; it is traced to one Quant node.
+    """The exported form of a quantiser: its forward adds one node, Quant, to the traced graph.
 
-    scale: the float32 scalar by which the integers are multiplied; path: the quantiser's path in the network.
+    A Quant node rounds its input to integers of a given number of bits, times `scale`, a float32 scalar. path: the
+    quantiser's path in the network.
     """
 
     scale: Tensor
@@ -204,7 +205,7 @@ def _check_layer(layer: BinaryConv2d | BinaryLinear, path: str, x: Tensor, y: Te
 
 @torch.no_grad()
 def run_and_check(model: nn.Module, example: Tensor) -> None:
-    """Runs the copied network once and compares each binary layer's output with that of its exported form.
+    """Runs the copied network once and checks that each binary layer returns what its exported form computes.
 
     example: images, (n, *input_shape). Raises ExportError, with the module's path, if the network does not run, does
     not return one tensor, or has a layer that computes something other than its exported form.

@@ -201,7 +201,8 @@ def fused_recu_activation(x: Tensor) -> Tensor:
     """
     if _ON_GPU and not x.is_cuda:
         raise ValueError(
-            f"x must be on a GPU for the fused kernel, got one on {x.device}: move it, or set_fused(model, False)"
+            f"the fused kernels of ReCU run on a GPU, but an input is on {x.device}: move network and images to a GPU, "
+            "or switch the kernels off with bnn_itrd.quant.set_fused(network, False)"
         )
     if x.dim() < 2 or x.dtype not in _TYPES:
         raise ValueError(
@@ -252,18 +253,23 @@ _weight_signs.register_autograd(_differentiate_weight, setup_context=_setup_weig
 
 
 def fused_recu_weight(weight: Tensor, *, tau: Tensor | float) -> Tensor:
-    """Returns the signs of a latent weight, (o, ...) -> (o, ...) in {-1, +1}, as `recu_weight` does, by two kernels.
+    """Computes `recu_weight` with two GPU kernels: ``sign(w - mean_o)``, (o, ...) -> (o, ...) in {-1, +1}.
 
-    The signs are those of ``w - mean_o``; a weight within the rounding of its filter's mean may get the other one. The
-    gradients agree with those of `recu_weight` up to the rounding of sums in float32. The weight has two or more axes
-    and is float32, on a GPU (or, with TRITON_INTERPRET=1, on the CPU). There is no second derivative. Raises ValueError
-    for another weight.
+    weight: the floats behind a layer's binary weights, with two or more axes, in float32, on a GPU (or, with
+    TRITON_INTERPRET=1, on the CPU). mean_o is the mean of the filter of output channel o. tau, in (0.5, 1), is the
+    quantile from which weights far from the mean are clamped, so that they get no gradient through the sign.
+
+    The results agree with those of `recu_weight` up to rounding in float32: a weight that differs from the mean by
+    rounding alone may get the other sign. There is no second derivative. Raises ValueError for another weight.
 
     >>> fused_recu_weight(torch.tensor([[1.0, 3.0]], device="cuda"), tau=0.9)  # doctest: +SKIP
     tensor([[-1.,  1.]], device='cuda:0')
     """
     if _ON_GPU and not weight.is_cuda:
-        raise ValueError(f"weight must be on a GPU for the fused kernel, got one on {weight.device}")
+        raise ValueError(
+            f"the fused kernels of ReCU run on a GPU, but a weight is on {weight.device}: move the network to a GPU, "
+            "or switch the kernels off with bnn_itrd.quant.set_fused(network, False)"
+        )
     if weight.dim() < 2 or weight.dtype != torch.float32:
         raise ValueError(f"weight must have two axes or more, in float32, got {tuple(weight.shape)} in {weight.dtype}")
     rate = torch.as_tensor(tau, dtype=torch.float32, device=weight.device)

@@ -218,7 +218,7 @@ class _Carrier:
         return None if result is not None and unknown and not result.one_sign else result
 
     def _constant(self, path: str) -> Bounds:
-        """Returns the bounds of a buffer's values; those of a parameter are infinite, since it is learned."""
+        """Returns the lowest and highest value of a buffer; a parameter is learned, so its bounds are infinite."""
         owner, _, name = path.rpartition(".")
         value = getattr(self.net.root.get_submodule(owner), name)
         if not isinstance(value, Tensor) or isinstance(value, nn.Parameter) or not value.numel():

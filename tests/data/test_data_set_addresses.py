@@ -109,15 +109,15 @@ def test_fields_that_it_does_not_take_are_done_for_it(own: Callable[..., ImageDa
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("pair", {"root": "x"}, r"my_own_sets:pair takes no data\.root: name it in its signature"),
-        ("pair", {"download": True}, r"takes no data\.download"),
+        ("pair", {"root": "x"}, r"data\.root has no effect, because my_own_sets:pair has no parameter root: add one"),
+        ("pair", {"download": True}, r"pair has no parameter download"),
         ("built", {"image_size": 12}, r"gives images of 8 x 8 pixels, whatever data\.image_size \(12\) is"),
         ("built", {"val_fraction": 0.5}, r"holds images out itself: leave out data\.val_fraction"),
         ("pair", {"per_class": 21}, r"data\.per_class must be at most 20"),
         (
             "odd",
             {"crop_padding": 2},
-            r"gives a training split of its own, Odd: it must take data\.crop_padding and data\.flip",
+            r"gives a training split of its own, Odd, which data\.crop_padding and data\.flip",
         ),
         ("odd_taken", {"per_class": 2}, r"Odd, of which data\.val_fraction and data\.per_class cannot take a part"),
         ("nothing", {}, "has no 'nothing'"),

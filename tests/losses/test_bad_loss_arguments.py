@@ -32,7 +32,7 @@ def _crd(**kwargs: Any) -> CRD:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: vid_loss(_z(2, 3), _z(2, 4), _z(3)), r"mean and target must share .*, got \(2, 3\) and \(2, 4\)"),
+        (lambda: vid_loss(_z(2, 3), _z(2, 4), _z(3)), r"must have the same shape .*, got \(2, 3\) and \(2, 4\)"),
         (lambda: vid_loss(_z(2, 3), _z(2, 3), _z(2)), r"variance must be \(3,\), got \(2,\)"),
         (
             lambda: vid_loss(_z(2, 3), _z(2, 3), _z(3), reduction="max"),
@@ -48,20 +48,20 @@ def _crd(**kwargs: Any) -> CRD:
         (lambda: VID((3, 4, 4), (2, 4, 4))(_z(2, 3, 4, 4), _z(3, 2, 4, 4)), r"the same batch size, got 2 and 3"),
         (lambda: VIDLogits(0, 4), r"student_dim must be an integer >= 1, got 0"),
         (lambda: VIDLogits(4, 3)(_z(2, 4), _z(2, 4)), r"teacher_logits must be \(n, 3\) with n >= 1, got \(2, 4\)"),
-        (lambda: VIDLogits(4, 3)(_z(2, 4), _z(3, 3)), r"must share \(n, k\), got \(2, 3\) and \(3, 3\)"),
-        (lambda: dist_loss(_z(2, 3), _z(2, 4)), r"student and teacher must share \(n, k\)"),
+        (lambda: VIDLogits(4, 3)(_z(2, 4), _z(3, 3)), r"must have the same shape \(n, k\), got \(2, 3\) and \(3, 3\)"),
+        (lambda: dist_loss(_z(2, 3), _z(2, 4)), r"student and teacher must have the same shape \(n, k\)"),
         (lambda: DIST(beta=-1.0), r"beta must be >= 0 and finite, got -1.0"),
         (lambda: DIST(gamma=math.nan), r"gamma must be >= 0 and finite, got nan"),
         (lambda: DIST(tau=0.0), r"tau must be > 0 and finite, got 0.0"),
-        (lambda: srd_loss(_z(2, 3), _z(2, 4)), r"z_s and z_t must share \(n, d\)"),
+        (lambda: srd_loss(_z(2, 3), _z(2, 4)), r"z_s and z_t must have the same shape \(n, d\)"),
         (lambda: SRD(3, 4, exponent=0.5), r"exponent must be >= 1 and finite, got 0.5"),
         (lambda: SRD(3, 4, norm="layer"), r"norm must be one of none, l2, batch, got 'layer'"),  # type: ignore[arg-type]
         (lambda: SRD(3, 4, projector="deep"), r"projector must be one of linear, mlp, got 'deep'"),  # type: ignore[arg-type]
         (lambda: SRD(3, 4, form="l1"), r"form must be one of log_sum, l2, got 'l1'"),  # type: ignore[arg-type]
         (lambda: SRD(3, 0), r"teacher_dim must be an integer >= 1, got 0"),
         (lambda: SRD(3, 4)(_z(2, 4), _z(2, 4)), r"z_s must be \(n, 3\) with n >= 1, got \(2, 4\)"),
-        (lambda: SRD(3, 4)(_z(2, 3), _z(3, 4)), r"must share \(n, d\), got \(2, 4\) and \(3, 4\)"),
-        (lambda: ickd_loss(_z(2, 3, 4, 4), _z(2, 4, 4, 4)), r"equal numbers of channels \(axis 1\), got 3 and 4"),
+        (lambda: SRD(3, 4)(_z(2, 3), _z(3, 4)), r"must have the same shape \(n, d\), got \(2, 4\) and \(3, 4\)"),
+        (lambda: ickd_loss(_z(2, 3, 4, 4), _z(2, 4, 4, 4)), r"must have the same number of channels, got 3 and 4"),
         (lambda: ICKD((3, 4, 4), (2, 4, 4))(_z(2, 3, 4, 4), _z(2, 3, 4, 4)), r"teacher_map must be \(n, 2, h, w\)"),
         (lambda: fsp_matrix(_z(2, 3, 4), _z(2, 3, 4, 4)), r"bottom must be \(n, c, h, w\)"),
         (lambda: FSP([(3, 4, 4)], [(3, 4, 4)]), r"same stages, at least 2, got 1 and 1"),
@@ -73,7 +73,7 @@ def _crd(**kwargs: Any) -> CRD:
             lambda: FSP([(3, 4, 4)] * 2, [(3, 4, 4)] * 2)([_z(2, 3, 4, 4)], [_z(2, 3, 4, 4)] * 2),
             r"student_maps must hold 2 stages, got 1",
         ),
-        (lambda: ab_loss(_z(2, 3, 4, 4), _z(2, 3, 4, 2)), r"must share \(n, c, h, w\)"),
+        (lambda: ab_loss(_z(2, 3, 4, 4), _z(2, 3, 4, 2)), r"must have the same shape \(n, c, h, w\)"),
         (lambda: ab_loss(_z(2, 3, 4, 4), _z(2, 3, 4, 4), margin=0), r"margin must be > 0 and finite, got 0"),
         (
             lambda: AB([(3, 3, 3)], [(3, 4, 4)]),
@@ -93,9 +93,9 @@ def _crd(**kwargs: Any) -> CRD:
         (lambda: FT((3, 4, 4), (4, 4, 4))(_z(2, 4, 4, 4), _z(2, 4, 4, 4)), r"student_map must be \(n, 3, h, w\)"),
         (
             lambda: factor_loss(_z(2, 3, 4, 4), _z(2, 4, 4, 4), attention=False),
-            r"student_factor and teacher_factor must share c, got 3 and 4",
+            r"student_factor and teacher_factor must have the same number of channels, got 3 and 4",
         ),
-        (lambda: hierarchical_context_loss(_z(2, 3, 4, 4), _z(2, 3, 2, 2)), r"must share \(n, c, h, w\)"),
+        (lambda: hierarchical_context_loss(_z(2, 3, 4, 4), _z(2, 3, 2, 2)), r"must have the same shape \(n, c, h, w\)"),
         (lambda: ReviewKD([], []), r"must list the same stages, at least 1, got 0 and 0"),
         (lambda: ReviewKD([(3, 4, 0)], [(3, 4, 4)]), r"student_shapes\[0\] must be \(c, h, w\)"),
         (

@@ -74,7 +74,7 @@ def test_what_stands_in_padding_changes_nothing() -> None:
 
 
 def test_other_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match="z_s and z_t must share"):
+    with pytest.raises(ValueError, match="z_s and z_t must have the same shape"):
         hidden_mse_loss(torch.zeros(2, 3), torch.zeros(2, 4))
     with pytest.raises(
         ValueError, match=r"hidden_s, hidden_t and mask must be .*, got \(2, 3\), \(2, 3, 4\), \(2, 3\)"

@@ -102,9 +102,9 @@ def _z(*shape: int) -> Tensor:
     [
         (
             lambda: correlation_loss(_z(8, 4), _z(8, 5)),
-            r"z_s and z_t must share \(n, d\), got \(8, 4\) and \(8, 5\)",
+            r"z_s and z_t must have the same shape \(n, d\), got \(8, 4\) and \(8, 5\)",
         ),
-        (lambda: correlation_loss(_z(8, 4), _z(7, 4)), r"share \(n, d\), got \(8, 4\) and \(7, 4\)"),
+        (lambda: correlation_loss(_z(8, 4), _z(7, 4)), r"have the same shape \(n, d\), got \(8, 4\) and \(7, 4\)"),
         (lambda: correlation_loss(_z(8), _z(8)), r"z_s must be 2-D without an empty axis, got shape \(8,\)"),
         (lambda: correlation_loss(_z(8, 4), _z(8, 4, 1)), r"z_t must be 2-D .*, got shape \(8, 4, 1\)"),
         (lambda: correlation_loss(_z(0, 4), _z(0, 4)), r"z_s must be 2-D .*, got shape \(0, 4\)"),
@@ -133,10 +133,10 @@ def _z(*shape: int) -> Tensor:
         (lambda: renyi_entropy(_z(3, 3), alpha=-2.0), r"alpha must be > 0 and finite, got -2.0"),
         (
             lambda: renyi_joint_entropy(_z(3, 3), _z(4, 4)),
-            r"gram_a and gram_b must share \(n, n\), got \(3, 3\)",
+            r"gram_a and gram_b must have the same shape \(n, n\), got \(3, 3\)",
         ),
         (lambda: renyi_mutual_information(_z(3, 3), _z(1, 1)), r"got \(3, 3\) and \(1, 1\)"),
-        (lambda: soft_kl(_z(8, 4), _z(8, 5)), r"student and teacher must share \(n, c\), got \(8, 4\)"),
+        (lambda: soft_kl(_z(8, 4), _z(8, 5)), r"student and teacher must have the same shape \(n, c\), got \(8, 4\)"),
         (lambda: soft_kl(_z(8, 4), _z(8, 4), tau=0.0), r"tau must be > 0 and finite, got 0.0"),
         (lambda: KD(tau=-1.0), r"tau must be > 0 and finite, got -1.0"),
     ],

@@ -37,8 +37,8 @@ def test_load_stage_is_strict_about_the_rest() -> None:
     state = network("real").state_dict()
     before = {name: v.clone() for name, v in target.state_dict().items()}
     for wrong, message in (
-        ({n: v for n, v in state.items() if n != "3.weight"}, "it lacks 3.weight"),
-        (state | {"13.weight": torch.zeros(1)}, "it has unknown names 13.weight"),
+        ({n: v for n, v in state.items() if n != "3.weight"}, "the state dict lacks 3.weight"),
+        (state | {"13.weight": torch.zeros(1)}, "the state dict has unknown names 13.weight"),
         (state | {"3.weight": torch.zeros(1)}, r"3.weight must have shape \(12, 8, 3, 3\), got \(1,\)"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -238,7 +238,7 @@ def _momentum(state: dict[str, Any]) -> None:
         (_row, "last.pt: the checkpoint's history is not a list of epochs"),
         (
             _kept,
-            "last.pt: the checkpoint does not fit this network and optimiser: the optimiser's state of",
+            r"last.pt: the checkpoint does not fit this network and optimiser \(undo .*\): the optimiser's state of",
         ),
         (_momentum, r"the optimiser's momentum_buffer has the shape \(3,\) for a parameter of shape \(4, 3, 3, 3\)"),
     ],

@@ -53,7 +53,7 @@ def _rows(file: Path, columns: int, separator: str | None = None) -> list[list[s
             raise UserError(f"{file}, line {number}: expected {columns} columns, got {line.strip()!r}")
         rows.append(row)
     if not rows:
-        raise UserError(f"{file} is empty")
+        raise UserError(f"{file} is empty: unpack the data set again")
     return rows
 
 

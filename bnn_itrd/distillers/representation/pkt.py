@@ -14,7 +14,11 @@ __all__ = ["PKTConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class PKTConfig(OfRepresentations):
-    """Compares the samples' cosine similarities, as conditional probabilities (PKT; Passalis and Tefas 2018)."""
+    """Compares which samples of a batch are similar in student and teacher (PKT; Passalis and Tefas 2018).
+
+    In each network, the cosine similarities of a sample to those of the batch, moved to [0, 1], are divided by their
+    sum. The loss is the KL divergence between the distributions of the two networks.
+    """
 
     facts = Facts(
         matches="probabilities of a cosine kernel",

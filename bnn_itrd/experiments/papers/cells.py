@@ -149,7 +149,7 @@ def _identity(member: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _kind(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those of a distiller's options that make it a different method from the one with default options.
+    """Returns the options of a distiller that make it a different method than its default options do.
 
     These are texts and booleans that are not the default, and numbers that are 0 where the default is not, or the other
     way round. name: the distiller's; options: as saved. A missing option counts as its default, because a configuration
@@ -272,5 +272,5 @@ def _text(value: Any) -> str:
 
 
 def small_cell(cell: Cell, recipe: str) -> Cell:
-    """Returns a cell with another recipe: that of its table's small version, which two CPU cores can train."""
+    """Returns a copy of a cell with the recipe of its table's small version, which two CPU cores can train."""
     return dataclasses.replace(cell, recipe=recipe)

@@ -168,7 +168,7 @@ def _cell(
 
 @cache
 def _known() -> dict[tuple[str, str, str], float]:
-    """Returns (data, network, method) -> published accuracy; if several tables have it, that of the first."""
+    """Returns the published accuracies, (data, network, method) -> accuracy in the first table that has it."""
     known: dict[tuple[str, str, str], float] = {}
     for name in table_names():
         for cell in published_table(name).cells:

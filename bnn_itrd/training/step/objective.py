@@ -62,7 +62,9 @@ class Objective(nn.Module):
         self._observed: tuple[Observed, Observed] | None = None
         if len(distillers):
             if teacher is None:
-                raise ValueError(f"distillers {', '.join(distillers)} need a teacher")
+                raise ValueError(
+                    f"distillers {', '.join(distillers)} need a teacher, got None: pass one, or no distillers"
+                )
             # A tuple keeps both networks out of this module's parameters and of the checkpoint.
             self._observed = (observe(student), observe(teacher))
 

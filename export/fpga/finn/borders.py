@@ -22,7 +22,7 @@ __all__ = ["merge_padding", "put_borders_back"]
 
 
 def _has_binary_weight(node: ir.Node) -> bool:
-    """Returns whether the weights of a Conv are signs, made by a BipolarQuant."""
+    """Returns whether the weights of a Conv are signs, computed by QONNX's operation BipolarQuant."""
     weight = None if node.inputs[1] is None else node.inputs[1].producer()
     return weight is not None and weight.op_type == "BipolarQuant" and weight.domain == QONNX_DOMAIN
 

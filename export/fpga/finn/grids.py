@@ -32,7 +32,11 @@ class Grid(NamedTuple):
 
 
 def grid_of_quantiser(node: ir.Node) -> Grid | None:
-    """Returns which values a BipolarQuant or Quant node can return, as a `Grid`; None if its scale is not constant."""
+    """Returns which values a node that quantises can return, as a `Grid`.
+
+    node: QONNX's operation BipolarQuant, which returns signs, or Quant, which rounds its input to multiples of a scale.
+    Returns None if the scale or the number of bits of a Quant is not constant.
+    """
     if node.op_type == "BipolarQuant":
         return Grid(1.0, 1.0, -1, 1)
     scale, bits = constant(node.inputs[1]), constant(node.inputs[3])
@@ -58,7 +62,7 @@ def _whole_weight(node: ir.Node) -> tuple[np.ndarray, float] | None:
 def write_weight(model: ir.Model, node: ir.Node, whole: np.ndarray) -> None:
     """Replaces a layer's weight by the integers `whole`, with a quantiser of the same type and scale 1 behind them.
 
-    node: the Conv or MatMul, whose weight must be the output of a BipolarQuant or Quant.
+    node: the Conv or MatMul; its weight must be the output of a node that quantises (see `grid_of_quantiser`).
     """
     old = node.inputs[1]
     made = None if old is None else old.producer()

@@ -1,4 +1,7 @@
-"""The input images of a file for FINN, which are integers: the host computer rounds the normalised pixels to them."""
+"""Makes the input of a graph for FINN integers, because FINN, a compiler for FPGAs, has no circuits that round floats.
+
+The host, the computer that sends images to the FPGA, rounds the normalised pixels instead. `HostImages` says how.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ __all__ = ["FLOAT_IMAGES", "HostImages", "take_integers"]
 
 
 class HostImages(NamedTuple):
-    """The kind of images that a QONNX file takes; `of` converts normalised images to them.
+    """What a QONNX file takes as its input: integers, signs or floats. `of` computes them from normalised images.
 
-    datatype: ``INT8`` (or with another number of bits) for integers, ``BIPOLAR`` for signs, or ``FLOAT32``; scale: the
-    number by which pixels are divided before they are rounded to integers; layer: path of the network's quantiser or
-    binary layer that did the same with the images, "" for floats.
+    datatype: ``INT8`` (or with another number of bits) for integers, ``BIPOLAR`` for signs, or ``FLOAT32``. scale: the
+    number by which pixels are divided before they are rounded to integers. layer: path of the quantiser or binary layer
+    that rounds the images in the PyTorch network, but not in the file; "" for floats.
 
     >>> HostImages("INT8", 0.5, "conv1").of(np.array([0.75, -0.75, 99.0], np.float32)).tolist()
     [2.0, -2.0, 127.0]

@@ -110,7 +110,7 @@ def test_what_the_kernels_do_not_take_is_refused(
         with pytest.raises(ValueError, match="two axes or more, in float32, bfloat16 or float16, got"):
             fused(x)
     monkeypatch.setattr("bnn_itrd.quant.kernels.recu._ON_GPU", True)  # as it is without Triton's interpreter
-    with pytest.raises(ValueError, match=r"on a GPU .*, got one on cpu: move it, or set_fused\(model, False\)"):
+    with pytest.raises(ValueError, match=r"run on a GPU, but an input is on cpu: .*set_fused\(network, False\)"):
         fused(torch.ones(2, 3))
 
 

@@ -83,7 +83,7 @@ def compile_library(folder: Path, *, flags: tuple[str, ...] = (), name: str = LI
             try:
                 done = subprocess.run(command, capture_output=True, text=True)
             except OSError as error:
-                raise RuntimeError(f"no C++ compiler: {error}") from error
+                raise RuntimeError(f"the C++ compiler {command[0]!r} cannot be started: {error}") from error
             if done.returncode:
                 raise RuntimeError(f"{shlex.join(command)}\n{done.stderr.strip()}")
             return done.stdout
