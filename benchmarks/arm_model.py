@@ -105,7 +105,7 @@ def join_pages(blocks: Counter[tuple[int, int]]) -> None:
 
     blocks: (address, number of instructions) -> how often the block ran.
     """
-    starts: dict[int, int] = dict(blocks)
+    starts = dict(blocks.keys())  # of each block its address and its number of instructions
     for address, size in list(blocks):
         end = address + 4 * size
         if end % 4096 == 0 and end in starts:

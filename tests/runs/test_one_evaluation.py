@@ -12,6 +12,8 @@ from torch import nn
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.data.normalisation import remember_images
+from bnn_itrd.models import MODELS
+from bnn_itrd.quant import ActivationBinarizer, Scheme, sign
 from bnn_itrd.runs import comparison
 from bnn_itrd.runs.comparison import evaluate_member
 from bnn_itrd.runs.member import Member
@@ -60,8 +62,38 @@ def test_the_evaluation_in_a_given_teachers_checkpoint_is_taken(
     shifted = score(right.logits + 1.0, right.labels)  # what only the checkpoint can have kept
     save_checkpoint(tmp_path / "last.pt", {"final": to_keep(shifted, network, data.test)})
     monkeypatch.setattr(comparison, "evaluate", lambda *given, **options: right)
-    member = Member("teacher", network, "teacher", "own", checkpoint=tmp_path / "last.pt")
+    member = Member("teacher", network, "teacher", "resnet8", checkpoint=tmp_path / "last.pt")
     assert torch.equal(evaluate_member(member, data, tmp_path / "teacher.onnx").test.logits, shifted.logits)
     with torch.no_grad():
         network[1].bias.add_(1.0)
     assert evaluate_member(member, data, tmp_path / "teacher.onnx").test is right
+
+
+def test_the_evaluation_in_a_checkpoint_is_not_taken_for_own_code_which_may_have_changed(tmp_path: Path) -> None:
+    data = load_data(DataConfig(name="cifar10", root=str(write_npz(tmp_path / "x.npz", n=40))))
+    torch.manual_seed(0)
+    forms = (nn.Sequential(nn.Flatten(), nn.Linear(192, 9), act, nn.Linear(9, 3)) for act in (nn.ReLU(), nn.Tanh()))
+    before, now = (network.eval() for network in forms)
+    now.load_state_dict(before.state_dict())
+    kept = to_keep(evaluate(before, data.test, device=CPU), before, data.test)
+    save_checkpoint(tmp_path / "last.pt", {"final": kept})
+    member = Member("teacher", now, "teacher", "nets:make", checkpoint=tmp_path / "last.pt")
+    found = evaluate_member(member, data, tmp_path / "teacher.onnx")
+    assert torch.equal(found.test.logits, evaluate(now, data.test, device=CPU).logits)
+    assert found.agreement.max_difference < 1e-4
+
+
+class _FlatSigns(ActivationBinarizer):
+    """An activation that reads its input by `view`, which needs the ordinary memory format."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return sign(x.view(len(x), -1)).view(x.shape)
+
+
+def test_own_activations_get_images_in_the_ordinary_memory_format(tmp_path: Path) -> None:
+    data = load_data(DataConfig(name="cifar10", root=str(write_npz(tmp_path / "x.npz", n=40))))
+    options = {"in_channels": 3, "input_shape": data.input_shape}
+    network = MODELS["resnet8"](3, binary=Scheme(activation=_FlatSigns), **options).eval()
+    expected = evaluate(network, data.test, device=CPU)
+    found = comparison._evaluation(Member("plain", network, "plain", "resnet8"), data, CPU, lambda line: None)
+    assert torch.equal(found.logits, expected.logits)
