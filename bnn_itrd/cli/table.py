@@ -109,7 +109,7 @@ def _missing(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool) ->
 
     if small:
         made = small_sweep(table, runs)
-        tasks = [] if made is None else made[0]
+        tasks = [made[0]] if made is not None and made[1] else []
     else:
         tasks = missing_tasks(table, runs)
     if not tasks:

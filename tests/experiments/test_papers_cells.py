@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers.papers import SMALL_TEACHER, write_run
+from helpers.papers import write_run
 
 from bnn_itrd.errors import UserError
 from bnn_itrd.experiments.papers.cells import fill, small_cell
@@ -76,10 +76,10 @@ def test_a_run_that_some_of_the_labels_teach_fills_no_cell_of_all_labels(tmp_pat
 def test_a_run_with_other_options_stands_behind_and_leaves_its_cell_to_be_trained(tmp_path: Path) -> None:
     """An ablation is no reading of the method: neither its alpha nor its number of seeds brings it to the front."""
     pair, table = "small-itrd-1", published_table("itrd-1")
-    write_run(tmp_path / "teacher", pair, "teacher", 80.0, *SMALL_TEACHER)
+    write_run(tmp_path / "teacher", pair, "teacher", 60.0)
     for seed in range(3):
         write_run(tmp_path / f"a{seed}", pair, "itrd", 10.0 + seed, "--students.itrd.itrd.alpha=10.0", seed=seed)
-    cell = small_cell(table.cell("L_corr + L_mi", "R56 R20"), table)
+    cell = small_cell(table.cell("L_corr + L_mi", "R56 R20"), pair)
     assert [each.same_methods for each in fill(cell, find_runs([tmp_path]))] == [False]
     made = small_sweep(table, find_runs([tmp_path]))
     assert made is not None and made[1] == 46 - 1
@@ -91,12 +91,12 @@ def test_a_run_with_other_options_stands_behind_and_leaves_its_cell_to_be_traine
 
 
 def test_a_switch_has_a_cell_of_its_own(tmp_path: Path) -> None:
-    write_run(tmp_path / "teacher", "small-itrd-1", "teacher", 80.0, *SMALL_TEACHER)
+    write_run(tmp_path / "teacher", "small-itrd-1", "teacher", 60.0)
     for i, text in enumerate(('{"alpha": 1.01}', '{"alpha": 1.01, "order": 3.0}', '{"alpha": 1.01, "log": true}')):
         words = [f"--students.itrd.itrd={text}", *(["--students.itrd.itrd.gather=false"] if i == 1 else [])]
         write_run(tmp_path / f"x{i}", "small-itrd-1", "itrd", 50.0 + i, *words)
     runs, table = find_runs([tmp_path]), published_table("itrd-switches")
-    cells = [small_cell(cell, table) for cell in (table.cells[0], table.cells[2], table.cells[6])]
+    cells = [small_cell(cell, "small-itrd-1") for cell in (table.cells[0], table.cells[2], table.cells[6])]
     assert {cell.row: [each.mean for each in fill(cell, runs)] for cell in cells} == {
         "L_corr + L_mi": [50.0], "order 3": [51.0], "L_mi with log": [52.0],
     }  # fmt: skip

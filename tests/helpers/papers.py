@@ -21,13 +21,6 @@ def config_of(recipe: str, *words: str) -> RunConfig:
     return run_config("run", "", recipes.read(recipe), words, extra={})[0]
 
 
-# The fields of the teacher of `bnn-itrd table --scale small`, as in tables.yaml.
-SMALL_TEACHER = (
-    "--data.per_class=null", "--teacher_train.epochs=10", "--teacher_train.milestones=[6, 8, 9]",
-    "--teacher_train.eval_every=10",
-)  # fmt: skip
-
-
 def write_run(
     folder: Path,
     recipe: str,

@@ -15,7 +15,7 @@ from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.run import RunConfig, member_config
 from bnn_itrd.config.trees import changed, to_dict
 from bnn_itrd.distillers.methods import METHODS
-from bnn_itrd.experiments.papers.published import Cell, PublishedTable
+from bnn_itrd.experiments.papers.published import Cell
 from bnn_itrd.experiments.papers.questions import SQUAD, wanted_reader
 from bnn_itrd.experiments.papers.runs import FoundRun
 from bnn_itrd.nlp.config import HiddenConfig
@@ -271,12 +271,6 @@ def _text(value: Any) -> str:
     return "none" if value is None else json.dumps(value) if isinstance(value, (list, tuple, bool)) else str(value)
 
 
-def small_cell(cell: Cell, table: PublishedTable) -> Cell:
-    """Returns a copy of a table's cell as its small version trains it, which two CPU cores can train.
-
-    It has the small version's recipe, and the teacher has fields of its own. The table must have a small version.
-    """
-    assert table.small is not None
-    own = dict(table.small["teacher"])
-    fields = {**cell.fields, **own} if cell.member == "teacher" else cell.fields
-    return dataclasses.replace(cell, recipe=str(table.small["recipe"]), fields=fields, teacher_fields=own)
+def small_cell(cell: Cell, recipe: str) -> Cell:
+    """Returns a copy of a cell with the recipe of its table's small version, which two CPU cores can train."""
+    return dataclasses.replace(cell, recipe=recipe)

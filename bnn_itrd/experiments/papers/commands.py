@@ -110,56 +110,40 @@ def _line(command: str, recipe: str, words: Sequence[str]) -> str:
     return f"{shlex.join(['bnn-itrd', command, recipe, *words])} --data.root {_DATA}"
 
 
-def small_sweep(table: PublishedTable, runs: Sequence[FoundRun]) -> tuple[list[Task], int] | None:
-    """Returns the commands that fill a table's small version, and the number of trainings that it still lacks.
+def small_sweep(table: PublishedTable, runs: Sequence[FoundRun]) -> tuple[Task, int] | None:
+    """Returns the command of a sweep that fills a table's small version, and the number of trainings it still lacks.
 
     The small version is one that two CPU cores can train; the result is None if the table has none. runs: the trained
-    networks that exist. The commands train the teacher, which all small versions with its recipe share, and then the
-    students in one sweep. The hours are those of the missing trainings. Students that the sweep trains although the
-    table does not show them are counted too.
+    networks that exist. The hours are those of the missing trainings. Students that the sweep trains although the table
+    does not show them are counted too.
     """
     if table.small is None:
         return None
     recipe, methods = str(table.small["recipe"]), table.small.get("methods")
     chosen = table.columns if table.small["columns"] == "all" else table.small["columns"]
-    of_table = [cell for cell in table.cells if cell.column in chosen and cell.trains and cell.member != "teacher"]
-    cells = [small_cell(cell, table) for cell in of_table]
-    teacher = small_cell(_of_sweep(of_table[0], "teacher"), table)
+    cells = [small_cell(cell, recipe) for cell in table.cells if cell.column in chosen and cell.trains]
     axes: dict[str, list[str]] = {}
     for cell in cells:
         for name, value in cell.fields.items():
             axes.setdefault(name, []).append(value if isinstance(value, str) else json.dumps(value))
     grid = [f"{name}={','.join(dict.fromkeys(values))}" for name, values in axes.items()]
     grid.append("train.seed=" + ",".join(map(str, range(table.seeds))))
-    folder = f"sweeps/{recipe}-teacher"
-    words = [*([] if methods is None else ["--methods", str(methods)]), "--grid", *grid]
-    words += ["--teacher", folder, "--out", f"sweeps/{table.name}-small"]
+    out = f"sweeps/{table.name}-small"
+    words = [*([] if methods is None else ["--methods", str(methods)]), "--grid", *grid, "--out", out]
+    others = ["teacher", *(config_of(cells[0]).students if methods is None else ["plain"])]
     known = {cell.member for cell in cells}
-    others = config_of(cells[0]).students if methods is None else ["plain"]
     cells += [_of_sweep(cells[0], member) for member in others if member not in known]
-
-    tasks, (hours, missing) = [], _left([teacher], runs, seeds=1)
-    if missing:
-        line = _line("train", recipe, ["--member", "teacher", *tokens(teacher.fields), "--out", folder])
-        tasks.append(Task(line, hours, f"teacher {config_of(teacher).network.of_teacher().name}"))
-    hours, students = _left(cells, runs, seeds=table.seeds)
-    if students:
-        of = f"{students} of {len(cells) * table.seeds} trainings"
-        tasks.append(Task(_line("sweep", recipe, words), hours, of))
-    return tasks, missing + students
-
-
-def _left(cells: Sequence[Cell], runs: Sequence[FoundRun], *, seeds: int) -> tuple[Expected, int]:
-    """Returns the expected hours and the number of the trainings that cells still lack; each has so many seeds."""
-    hours, missing = Expected(0.0, 0.0), 0
+    hours, missing, points = Expected(0.0, 0.0), 0, 0
     for cell in cells:
+        count = 1 if cell.member == "teacher" else table.seeds
         done = {seed for each in fill(cell, runs) if not each.differs for seed in each.seeds}
-        left = max(seeds - len(done), 0)
-        missing += left
-        each = expected_hours(member_config(config_of(cell), str(cell.member)), wanted(cell).teacher)
+        left = max(count - len(done), 0)
+        points, missing = points + count, missing + left
+        want = wanted(cell)
+        each = expected_hours(member_config(config_of(cell), str(cell.member)), want.teacher)
         for _ in range(left):
             hours += each
-    return hours, missing
+    return Task(_line("sweep", recipe, words), hours, f"{missing} of {points} trainings"), missing
 
 
 def _of_sweep(cell: Cell, member: str) -> Cell:

@@ -48,8 +48,7 @@ class PublishedTable:
 
     cells: row by row; seeds: the number of trainings behind a published value; setting: how the paper trained, as text;
     of: the name of the table from whose values this one is computed, None for an ordinary table. small: the version
-    that two CPU cores can train: its recipe, its columns, its `teacher`'s fields (which replace the recipe's), and its
-    `methods` if they are not all students of the recipe.
+    that two CPU cores can train: its recipe, its columns, and its `methods` if they are not all students of the recipe.
     """
 
     name: str

@@ -254,16 +254,12 @@ def show_table(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool =
         elif table.small is not None and cell.column in (
             table.columns if table.small["columns"] == "all" else table.small["columns"]
         ):
-            cells.append((cell, tuple(fill(small_cell(cell, table), runs, published=cell))))
-    unfinished = [
-        run for run in runs if run.epochs < run.of and _would_fill(run, cells, table, small=recipe is not None)
-    ]
+            cells.append((cell, tuple(fill(small_cell(cell, recipe), runs, published=cell))))
+    unfinished = [run for run in runs if run.epochs < run.of and _would_fill(run, cells, recipe)]
     return Shown(table, tuple(cells), tuple(unfinished), recipe)
 
 
-def _would_fill(
-    run: FoundRun, cells: Sequence[tuple[Cell, tuple[Filled, ...]]], table: PublishedTable, *, small: bool
-) -> bool:
+def _would_fill(run: FoundRun, cells: Sequence[tuple[Cell, tuple[Filled, ...]]], recipe: str | None) -> bool:
     """Returns whether a network would belong in a cell of the table if its training were finished."""
     whole = dataclasses.replace(run, epochs=run.of)
-    return any(fill(small_cell(cell, table) if small else cell, [whole]) for cell, _ in cells)
+    return any(fill(cell if recipe is None else small_cell(cell, recipe), [whole]) for cell, _ in cells)
