@@ -124,5 +124,5 @@ def test_a_librarys_network_sees_the_statistics_of_its_library(folder: Path, tmp
     known = load_teacher(address, str(file), bright).model.trained_on
     assert known == TrainedOn(None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert not hasattr(load_teacher(address, str(file), bright, normalization="data").model, "trained_on")
-    with pytest.raises(UserError, match="keeps the mean and std of its training"):
+    with pytest.raises(UserError, match="with the mean and std of its own training"):
         load_teacher(str(folder), None, bright, normalization="data")

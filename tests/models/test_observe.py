@@ -48,7 +48,7 @@ class Detached(nn.Module):
 
 def test_observe_says_which_stage_gives_no_map() -> None:
     x = torch.randn(2, 3, 4)
-    with pytest.raises(RuntimeError, match="stage 'layer1' was not called in the forward pass: name the stages"):
+    with pytest.raises(RuntimeError, match="stage 'layer1' was not called in the forward pass: choose others"):
         observe(Detached())(x)
     with pytest.raises(RuntimeError, match="stage 'layer2' returned no tensor"):
         observe(Detached(), stages=("layer2",))(x)
