@@ -188,6 +188,18 @@ def _is_dense(x: Tensor) -> bool:
     return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
 
 
+def _check_device(x: Tensor, what: str, movable: str) -> None:
+    """Raises ValueError if the kernels need a GPU and x is not on one.
+
+    what: x in words; movable: what the user has to move to the GPU, in words.
+    """
+    if _ON_GPU and not x.is_cuda:
+        raise ValueError(
+            f"the fused kernels of ReCU run on a GPU, but {what} is on {x.device}: move {movable} to a GPU, "
+            "or switch the kernels off with bnn_itrd.quant.set_fused(network, False)"
+        )
+
+
 def fused_recu_activation(x: Tensor) -> Tensor:
     """Computes `recu_activation` with two GPU kernels: sign(x / sqrt(var + 1e-5)), (n, ...) -> (n, ...) in {-1, +1}.
 
@@ -199,11 +211,7 @@ def fused_recu_activation(x: Tensor) -> Tensor:
     >>> fused_recu_activation(x)  # doctest: +SKIP
     tensor([[-1.,  1.]], device='cuda:0')
     """
-    if _ON_GPU and not x.is_cuda:
-        raise ValueError(
-            f"the fused kernels of ReCU run on a GPU, but an input is on {x.device}: move network and images to a GPU, "
-            "or switch the kernels off with bnn_itrd.quant.set_fused(network, False)"
-        )
+    _check_device(x, "an input", "network and images")
     if x.dim() < 2 or x.dtype not in _TYPES:
         raise ValueError(
             f"x must have two axes or more, in float32, bfloat16 or float16, got {tuple(x.shape)} in {x.dtype}"
@@ -265,11 +273,7 @@ def fused_recu_weight(weight: Tensor, *, tau: Tensor | float) -> Tensor:
     >>> fused_recu_weight(torch.tensor([[1.0, 3.0]], device="cuda"), tau=0.9)  # doctest: +SKIP
     tensor([[-1.,  1.]], device='cuda:0')
     """
-    if _ON_GPU and not weight.is_cuda:
-        raise ValueError(
-            f"the fused kernels of ReCU run on a GPU, but a weight is on {weight.device}: move the network to a GPU, "
-            "or switch the kernels off with bnn_itrd.quant.set_fused(network, False)"
-        )
+    _check_device(weight, "a weight", "the network")
     if weight.dim() < 2 or weight.dtype != torch.float32:
         raise ValueError(f"weight must have two axes or more, in float32, got {tuple(weight.shape)} in {weight.dtype}")
     rate = torch.as_tensor(tau, dtype=torch.float32, device=weight.device)
