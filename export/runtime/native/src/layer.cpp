@@ -128,8 +128,7 @@ uint32_t Layer::channel_bits(int64_t output, int64_t tap, int64_t channel) const
     for (int64_t byte = first; byte < first + 4 && byte < bytes; ++byte) {
         value |= uint32_t(bits[size_t((tap * bytes + byte) * outputs + output)]) << ((byte - first) * 8);
     }
-    const int64_t used = group_channels - channel;
-    return used < 32 ? value & ((uint32_t(1) << used) - 1) : value;
+    return value & low_bits(group_channels - channel);
 }
 
 // Puts the weights into the order in which kernels read them. Of the pair (x2j, x2j+1) of a window's words x0, x1, x2,

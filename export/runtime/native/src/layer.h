@@ -32,6 +32,9 @@ struct Error : std::runtime_error {
 // Number of outputs in a block: the number of 32-bit lanes of the widest register.
 constexpr int64_t kLanes = 16;
 
+// Returns a word with ones in its lowest `count` bits, and in all bits if count is 32 or more.
+inline uint32_t low_bits(int64_t count) { return count < 32 ? (uint32_t(1) << count) - 1 : ~uint32_t(0); }
+
 // The planes of a group in which two taps share a word. Each word has the channels of a pixel alone (kSingle), or those
 // of two pixels: it and the pixel `dilations` columns (kAcross) or rows (kDown) further.
 enum Plane : int64_t { kSingle, kAcross, kDown };

@@ -133,8 +133,7 @@ void Plan::clear(const Layer& layer, uint32_t* planes) const {
     for (int64_t row = 0; row < rows; ++row) {
         for (int64_t plane = 0; plane < a.group * layer.planes; ++plane) {
             const int64_t which = plane % layer.planes;
-            const int64_t used = layer.group_channels - (layer.taps_share() ? 0 : which * 32);
-            uint32_t value = used < 32 ? (uint32_t(1) << used) - 1 : ~uint32_t(0);
+            uint32_t value = low_bits(layer.group_channels - (layer.taps_share() ? 0 : which * 32));
             if (layer.taps_share() && which != kSingle) value |= value << 16;
             uint32_t* const to = planes + row * row_size + plane * word_size;
             std::fill(to, to + word_size, value);
@@ -194,7 +193,7 @@ void Plan::spread(const Layer& layer, const uint8_t* image, uint32_t* planes) co
                 // A group's channels may begin within a byte, and then 32 bits are in up to five bytes. Bytes behind
                 // the pixel's last one must not be read.
                 const int64_t from = first / 8, many = std::min(ceil_div(first % 8 + used, 8), bytes - from);
-                const uint32_t mask = used < 32 ? (uint32_t(1) << used) - 1 : ~uint32_t(0);
+                const uint32_t mask = low_bits(used);
                 if (first % 8 == 0 && (used == 32 || used == 16)) {
                     if (used == 32) {
                         spread_row<uint32_t>(row + from, width, bytes, a.pads[1], phases, phase_size, to);
