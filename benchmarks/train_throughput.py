@@ -2,21 +2,31 @@
 
     python benchmarks/train_throughput.py [--network resnet20] [--batch 256] [--rounds 3] [--out FILE.json]
 
+Trained are a teacher, a ReCU student without a teacher, with KD and with ITRD, and with ITRD also the student that the
+results call react-per_conv: RSign, RPReLU, a shortcut around each convolution and full-precision downsampling. On a GPU
+the students without KD are also trained with `train.fused_kernels`.
+
 The published way is what the public training scripts of ReCU and ITRD do: float32 without compilation, a DataLoader
-with PIL transforms for each image, and one `.item()` for each binary layer and step, on the same device. Both ways run
-in turns, in short blocks of steps, so that other work on the machine slows both. The first step of a block only warms
-up; the median of the others counts. The images are random, of CIFAR-10's shape, because the speed does not depend on
-them. At the end the script prints how the time of a step with ITRD is spent.
+with PIL transforms for each image, and one `.item()` for each binary layer and step, on the same device. All rows run
+in turns, each in a process of its own, in short blocks of steps, so that other work on the machine slows all of them. The
+first step of a block only warms up; the median of the others counts. The images are random, of CIFAR-10's shape,
+because the speed does not depend on them. At the end the script prints how the time of a step with ITRD is spent; on a
+GPU, ``--kernels FILE`` writes which kernels a step of each training runs, and how long they take.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +49,35 @@ from bnn_itrd.training.trainer import Trainer
 
 SHAPE = (3, 32, 32)
 Step = Callable[[], None]
+REACT = SchemeConfig(weight="recu", activation="rsign", nonlinearity="rprelu")
+# The number of steps whose kernels are listed.
+_PROFILED = 10
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained: a network, binary with `scheme` or in full precision, its losses; fused: with fused kernels."""
+
+    network: NetworkConfig
+    scheme: SchemeConfig | None
+    distill: DistillConfig
+    fused: bool = False
+
+
+def trainings(name: str, *, fused: bool) -> dict[str, Training]:
+    """Returns what is trained, by its name in the table; name: of the network; fused: whether also with kernels."""
+    network, itrd = NetworkConfig(name), DistillConfig(itrd=ITRDConfig())
+    made = {
+        "teacher": Training(network, None, DistillConfig()),
+        "student": Training(network, SchemeConfig(), DistillConfig()),
+        "student + KD": Training(network, SchemeConfig(), DistillConfig(ce=0.1, kd=KDConfig())),
+        "student + ITRD": Training(network, SchemeConfig(), itrd),
+        "react-per_conv + ITRD": Training(replace(network, per_conv=True, float_downsample=True), REACT, itrd),
+    }
+    if fused:
+        names = ("student", "student + ITRD", "react-per_conv + ITRD")
+        made |= {f"{each}, fused kernels": replace(made[each], fused=True) for each in names}
+    return made
 
 
 def _wait(device: torch.device) -> None:
@@ -54,22 +93,23 @@ class Ours:
     the part's seconds to `parts`.
     """
 
-    def __init__(self, name: str, args: argparse.Namespace, distill: DistillConfig, images: Tensor, labels: Tensor):
+    def __init__(self, what: Training, args: argparse.Namespace, images: Tensor, labels: Tensor):
         train = TrainConfig(
             batch_size=args.batch,
             precision=args.precision,
             compile=args.compile,
             compile_mode=args.compile_mode,
-            fused_kernels=args.fused_kernels,
+            fused_kernels=what.fused,
             channels_last=True,
         )
         self.fabric = make_fabric(FabricConfig(), precision=train.precision)
         self.device = self.fabric.device
         torch.manual_seed(0)
-        self.network = args.network
-        teacher = self._build(None)
-        student = self._build(None if name == "teacher" else SchemeConfig())
-        self.trainer = Trainer(student, teacher, input_shape=SHAPE, train=train, distill=distill, fabric=self.fabric)
+        self.what = what
+        teacher, student = self._build(None), self._build(what.scheme)
+        self.trainer = Trainer(
+            student, teacher, input_shape=SHAPE, train=train, distill=what.distill, fabric=self.fabric
+        )
         self.trainer.objective.train()
         half = torch.full((3,), 0.5)
         self.split = TensorSplit(images, labels, half, half, crop_padding=4, flip=True)
@@ -79,7 +119,8 @@ class Ours:
 
     def _build(self, scheme: SchemeConfig | None) -> nn.Module:
         """Returns an untrained network on the device, in full precision if `scheme` is None."""
-        model = build(NetworkConfig(self.network), scheme, num_classes=10, input_shape=SHAPE)
+        network = self.what.network if scheme is not None else self.what.network.of_teacher()
+        model = build(network, scheme, num_classes=10, input_shape=SHAPE)
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -130,7 +171,7 @@ class Ours:
             self(marked=True)
         seconds = {part: statistics.median(values) for part, values in self.parts.items()}
         forward = seconds.pop("forward")
-        alone = {"teacher forward": self._build(None).eval(), "student forward": self._build(SchemeConfig()).train()}
+        alone = {"teacher forward": self._build(None).eval(), "student forward": self._build(self.what.scheme).train()}
         x, _, _ = next(self.source)
         x = x.contiguous(memory_format=torch.channels_last)
         for part, network in alone.items():
@@ -231,6 +272,92 @@ def published(args: argparse.Namespace, images: Tensor, labels: Tensor, *, itrd:
     return step
 
 
+def serve(what: Training | bool, args: argparse.Namespace, pipe: Connection) -> None:
+    """Runs in a process of its own, which trains one row of the table: does what is asked over the pipe, and answers.
+
+    what: a training of this project, or the published way, True with ITRD. "steps" runs a block of steps and returns
+    their seconds; "shares" and "kernels" return how a step's time is spent.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (16 * args.batch, *SHAPE), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 10, (len(images),), generator=generator)
+    step: Step
+    if isinstance(what, Training):
+        step = Ours(what, args, images, labels)
+    else:
+        step = published(args, images, labels, itrd=what)
+    for asked in iter(pipe.recv, None):
+        if asked == "kernels":
+            pipe.send(kernels(step))
+        elif asked == "shares":
+            assert isinstance(step, Ours)
+            pipe.send(step.shares(args.rounds * (args.steps - 1)))
+        else:
+            times = []
+            for _ in range(args.steps):
+                start = time.perf_counter()
+                step()
+                times.append(time.perf_counter() - start)
+            pipe.send(times)
+
+
+class Worker:
+    """A process that trains one row of the table; ready: the seconds from its start to the end of its first block."""
+
+    def __init__(self, what: Training | bool, args: argparse.Namespace) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        # A daemon may not start the processes of a DataLoader.
+        self.process = context.Process(target=serve, args=(what, args, theirs), daemon=False)
+        self.started, self.ready = time.perf_counter(), math.nan
+        self.process.start()
+        theirs.close()
+        self.pipe.send("steps")
+
+    def wait(self) -> bool:
+        """Waits for the first block of steps, in which the step is compiled; returns False if the process failed."""
+        try:
+            self.pipe.recv()
+        except EOFError:
+            return False
+        self.ready = time.perf_counter() - self.started
+        return True
+
+    def ask(self, what: str) -> Any:
+        """Returns the process's answer."""
+        self.pipe.send(what)
+        return self.pipe.recv()
+
+
+def start(rows: dict[str, Training | bool], args: argparse.Namespace, *, together: bool) -> dict[str, Worker]:
+    """Starts a process for each row and returns those that have compiled their step; the others print why not.
+
+    together: compiles them side by side, otherwise one after the other.
+    """
+    started: dict[str, Worker] = {}
+    ready: dict[str, bool] = {}
+    for name, what in rows.items():
+        started[name] = Worker(what, args)
+        if not together:
+            ready[name] = started[name].wait()
+    if together:
+        ready = {name: worker.wait() for name, worker in started.items()}
+    for name in (name for name, fine in ready.items() if not fine):
+        print(f"{name}: left out, because its process failed")
+    return {name: worker for name, worker in started.items() if ready[name]}
+
+
+def kernels(step: Step) -> str:
+    """Returns a table of the GPU kernels of some steps, those that take longest first."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        for _ in range(_PROFILED):
+            step()
+    table: str = profiled.key_averages().table(sort_by="self_cuda_time_total", row_limit=60, max_name_column_width=100)
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="resnet20")
@@ -240,53 +367,52 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="DataLoader processes of the published way")
     parser.add_argument("--precision", default="bf16-mixed", choices=["bf16-mixed", "16-mixed", "32-true"])
     parser.add_argument("--compile_mode", default="auto", choices=["auto", "reduce-overhead", "max-autotune"])
-    parser.add_argument("--fused_kernels", action="store_true", help="set train.fused_kernels (GPU only)")
+    parser.add_argument("--kernels", type=Path, default=None, help="file for a list of each step's kernels (GPU only)")
+    parser.add_argument("--only", default=None, help="rows of the table to measure, separated by ;")
+    parser.add_argument("--no-parts", dest="parts", action="store_false", help="do not time the parts of a step")
     parser.add_argument("--eager", dest="compile", action="store_false", help="do not use torch.compile")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
 
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (16 * args.batch, *SHAPE), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, 10, (len(images),), generator=generator)
-    methods = {
-        "teacher": DistillConfig(),
-        "student": DistillConfig(),
-        "student + KD": DistillConfig(ce=0.1, kd=KDConfig()),
-        "student + ITRD": DistillConfig(itrd=ITRDConfig()),
+    gpu = torch.cuda.is_available()
+    rows: dict[str, Training | bool] = {
+        **trainings(args.network, fused=gpu and args.compile),
+        "student, published way": False,
+        "student + ITRD, published way": True,
     }
-    ours = {name: Ours(name, args, distill, images, labels) for name, distill in methods.items()}
-    steps: dict[str, Step] = {
-        **ours,
-        "student, published way": published(args, images, labels, itrd=False),
-        "student + ITRD, published way": published(args, images, labels, itrd=True),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    if args.only is not None:
+        rows = {name: what for name, what in rows.items() if name in args.only.split(";")}
+    workers = start(rows, args, together=gpu)
+    seconds: dict[str, list[float]] = {name: [] for name in workers}
     for turn in range(1 + args.rounds):
-        for name, step in steps.items():
-            for i in range(args.steps):
-                start = time.perf_counter()
-                step()
-                # The first round compiles and starts workers, and the first step of a block refills caches.
-                if turn > 0 and i > 0:
-                    seconds[name].append(time.perf_counter() - start)
+        if turn == 1:
+            print("every step is compiled and has run", flush=True)
+        for name, worker in workers.items():
+            times = worker.ask("steps")
+            # The first round starts DataLoader workers, and the first step of a block refills caches.
+            if turn > 0:
+                seconds[name] += times[1:]
     speed = {name: args.batch / statistics.median(values) for name, values in seconds.items()}
-    device = ours["student"].device
+    device = torch.device("cuda" if gpu else "cpu")
     print(
         f"{args.network}, batch {args.batch}, {device.type}, {args.precision}, {torch.get_num_threads()} threads, ",
         end="",
     )
     print(f"{args.rounds} blocks of {args.steps} steps\n")
-    print(f"{'':30}  {'images/s':>10}  {'of the published way':>20}")
-    over = {name: value / speed[_baseline(name)] for name, value in speed.items()}
+    print(f"{'':36}  {'images/s':>10}  {'of the published way':>20}")
+    over = {name: value / speed[_baseline(name)] for name, value in speed.items() if _baseline(name) in speed}
     for name, value in speed.items():
-        print(f"{name:30}  {value:10,.0f}  {over[name]:19.2f}x")
-    ratio = speed["student + KD"] / speed["student + ITRD"]
-    print(f"\nstep time with ITRD / step time with KD: {ratio:.3f}")
-    parts = ours["student + ITRD"].shares(args.rounds * (args.steps - 1))
-    total = sum(parts.values())
-    print("\nparts of a step with ITRD:")
+        print(f"{name:36}  {value:10,.0f}  {over.get(name, math.nan):19.2f}x")
+    if {"student + KD", "student + ITRD"} <= speed.keys():
+        print(f"\nstep time with ITRD / step time with KD: {speed['student + KD'] / speed['student + ITRD']:.3f}")
+    if args.kernels is not None:
+        tables = {name: worker.ask("kernels") for name, worker in workers.items() if "published" not in name}
+        args.kernels.write_text("\n".join(f"{name}\n{table}" for name, table in tables.items()))
+    parts = workers["student + ITRD"].ask("shares") if args.parts and "student + ITRD" in workers else {}
+    if parts:
+        print("\nparts of a step with ITRD:")
     for part, value in parts.items():
-        print(f"{part:30}  {1000 * value:10.2f} ms  {100 * value / total:17.1f} %")
+        print(f"{part:30}  {1000 * value:10.2f} ms  {100 * value / sum(parts.values()):17.1f} %")
     if args.out is not None:
         record = {
             "network": args.network,
@@ -294,15 +420,15 @@ def main() -> None:
             "precision": args.precision,
             "compile": args.compile,
             "compile_mode": args.compile_mode,
-            "fused_kernels": args.fused_kernels,
             "images_per_s": speed,
-            "student_over_published": over["student"],
-            "itrd_over_published": over["student + ITRD"],
-            "itrd_over_kd_step_time": ratio,
+            "seconds_to_first_block": {name: worker.ready for name, worker in workers.items()},
+            "over_published": over,
             "itrd_step_parts_ms": {part: 1000 * value for part, value in parts.items()},
             "environment": environment(device),
         }
         args.out.write_text(json.dumps(record, indent=1) + "\n")
+    for worker in workers.values():
+        worker.process.terminate()
 
 
 def _baseline(name: str) -> str:

@@ -104,8 +104,7 @@ def _apply(operation: str, images: Tensor, magnitude: Tensor) -> Tensor:
     if operation == "identity":
         return images
     if operation == "autocontrast":
-        made: Tensor = tv.autocontrast(images)
-        return made
+        return _autocontrast(images)
     if operation == "equalize":
         equalized: Tensor = tv.equalize(images)
         return equalized
@@ -116,6 +115,20 @@ def _apply(operation: str, images: Tensor, magnitude: Tensor) -> Tensor:
         return torch.where(images >= 255.0 - size, 255 - images, images)
     pixels = images.float()
     return (pixels + size * (pixels - _pole(operation, pixels))).clamp(0, 255).to(torch.uint8)
+
+
+def _autocontrast(images: Tensor) -> Tensor:
+    """Returns uint8 images whose darkest and brightest value in each channel become 0 and 255, as torchvision's do.
+
+    torchvision's own function looks for channels of a single value, which stay as they are, by an operation that waits
+    for the GPU: in every step of a training the GPU would then wait for the CPU.
+    """
+    pixels = images.float()
+    darkest = pixels.amin((2, 3), keepdim=True)
+    span = (pixels.amax((2, 3), keepdim=True) - darkest) * (1.0 / 255)
+    flat = span == 0
+    darkest, span = darkest.masked_fill(flat, 0.0), span.masked_fill(flat, 1.0)
+    return ((pixels - darkest) / span).clamp(0, 255).to(torch.uint8)
 
 
 def _pole(operation: str, pixels: Tensor) -> Tensor:
