@@ -8,7 +8,7 @@ the students without KD are also trained with `train.fused_kernels`.
 
 The published way is what the public training scripts of ReCU and ITRD do: float32 without compilation, a DataLoader
 with PIL transforms for each image, and one `.item()` for each binary layer and step, on the same device. All rows run
-in turns, each in a process of its own, in short blocks of steps, so that other work on the machine slows all of them. The
+in turns, each in a process of its own, in short blocks of steps, so that other work on the machine slows all. The
 first step of a block only warms up; the median of the others counts. The images are random, of CIFAR-10's shape,
 because the speed does not depend on them. At the end the script prints how the time of a step with ITRD is spent; on a
 GPU, ``--kernels FILE`` writes which kernels a step of each training runs, and how long they take.
