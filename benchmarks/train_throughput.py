@@ -405,9 +405,6 @@ def main() -> None:
         print(f"{name:36}  {value:10,.0f}  {over.get(name, math.nan):19.2f}x")
     if {"student + KD", "student + ITRD"} <= speed.keys():
         print(f"\nstep time with ITRD / step time with KD: {speed['student + KD'] / speed['student + ITRD']:.3f}")
-    if args.kernels is not None:
-        tables = {name: worker.ask("kernels") for name, worker in workers.items() if "published" not in name}
-        args.kernels.write_text("\n".join(f"{name}\n{table}" for name, table in tables.items()))
     parts = workers["student + ITRD"].ask("shares") if args.parts and "student + ITRD" in workers else {}
     if parts:
         print("\nparts of a step with ITRD:")
@@ -427,6 +424,9 @@ def main() -> None:
             "environment": environment(device),
         }
         args.out.write_text(json.dumps(record, indent=1) + "\n")
+    if args.kernels is not None and gpu:
+        tables = {name: worker.ask("kernels") for name, worker in workers.items() if "published" not in name}
+        args.kernels.write_text("\n".join(f"{name}\n{table}" for name, table in tables.items()))
     for worker in workers.values():
         worker.process.terminate()
 
