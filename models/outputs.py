@@ -94,20 +94,20 @@ class Observed(nn.Module):
         self.model = model
         self.head_name, self.stage_names = head, tuple(stages)
         self.pools = isinstance(modules[head], (nn.Conv2d, BinaryConv2d))
-        self._seen: dict[str, Tensor] = {}
+        # What the hooks have seen in this call; None outside of one. So a direct call of the network, as an evaluation
+        # makes, leaves nothing here: no tensors that stay in memory, and no change for which code is compiled again.
+        self._seen: dict[str, Tensor] | None = None
         self._handles = [modules[head].register_forward_pre_hook(self._keep_input)]
         for name in self.stage_names:
             self._handles.append(modules[name].register_forward_hook(partial(self._keep_output, name)))
 
     def _keep_input(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._seen["representation"] = args[0]
+        if self._seen is not None:
+            self._seen["representation"] = args[0]
 
     def _keep_output(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        self._seen[name] = output
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A direct call of the network leaves tensors in _seen, and a tensor in an autograd graph cannot be copied.
-        return self.__dict__ | {"_seen": {}}
+        if self._seen is not None:
+            self._seen[name] = output
 
     def remove(self) -> None:
         """Removes the hooks from the network."""
@@ -115,10 +115,12 @@ class Observed(nn.Module):
             handle.remove()
 
     def forward(self, x: Tensor) -> Outputs:
-        self._seen.clear()
-        logits = self.model(x)
-        seen = dict(self._seen)
-        self._seen.clear()
+        seen: dict[str, Tensor] = {}
+        self._seen = seen
+        try:
+            logits = self.model(x)
+        finally:
+            self._seen = None
         if "representation" not in seen:
             raise RuntimeError(f"the classifier {self.head_name!r} was not called in the forward pass: choose head=...")
         for name in self.stage_names:

@@ -73,6 +73,27 @@ def test_observe_compiles_whole_and_lets_go() -> None:
     assert not model.linear._forward_pre_hooks
 
 
+def test_a_direct_call_leaves_nothing_behind() -> None:
+    """After a user's own call of the network, or one that failed, no tensor is kept, and nothing is compiled again."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2))
+    observed, x = observe(model), torch.randn(2, 3, 8, 8)
+    compilations = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+        compilations.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(observed, backend=backend)
+    before = dict(observed.__dict__)
+    first = compiled(x).logits
+    model(x)
+    with pytest.raises(RuntimeError, match="shape"):
+        observed(torch.randn(2, 3, 9, 9))
+    model(x)
+    torch.testing.assert_close(compiled(x).logits, first)
+    assert observed.__dict__ == before and len(compilations) == 1
+
+
 def saved_and_loaded(module: nn.Module) -> nn.Module:
     buffer = io.BytesIO()
     torch.save(module, buffer)
@@ -85,7 +106,7 @@ def saved_and_loaded(module: nn.Module) -> nn.Module:
 def test_a_copy_of_an_observed_network_observes_itself(duplicate: Callable[[nn.Module], nn.Module]) -> None:
     model = resnet20(binary="recu").eval()
     observed, x = observe(model), torch.randn(2, 3, 32, 32)
-    model(x)  # leaves activations with a graph behind, which cannot be copied
+    model(x)  # a direct call leaves nothing behind that could not be copied, such as activations with a graph
     other = duplicate(observed)
     assert isinstance(other, Observed) and other.model is not model
     with torch.no_grad():

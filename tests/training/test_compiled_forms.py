@@ -81,8 +81,12 @@ def test_as_many_networks_as_a_process_trains_are_compiled(monkeypatch: pytest.M
 
 
 @pytest.mark.compiles
-def test_a_student_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both networks and the losses are one graph; neither an evaluation nor another epoch compiles anything."""
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_student_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: float | None) -> None:
+    """Both networks and the losses are one graph; neither an evaluation nor another epoch compiles anything.
+
+    Without a moving average the evaluated network is the one that is observed.
+    """
     seen = []
 
     def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
@@ -102,7 +106,7 @@ def test_a_student_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         network(True),
         network(False).eval(),
         data,
-        train=TrainConfig(epochs=2, batch_size=20, compile=True, ema=0.9),
+        train=TrainConfig(epochs=2, batch_size=20, compile=True, ema=ema),
         distill=DistillConfig(itrd=ITRDConfig()),
         fabric=make_fabric(CPU),
         log=LogConfig(tensorboard=False, progress=False),
