@@ -65,7 +65,8 @@ def load_teacher(
     if (path / "teacher" / "last.pt").is_file() or (not (path / "last.pt").is_file() and (path / "teacher").is_dir()):
         path = path / "teacher"
     model, identity, file = load_member(path, trust=trust)
-    done, planned = load_checkpoint(file).get("epoch"), identity.get("train", {}).get("epochs")
+    state = load_checkpoint(file)
+    done, planned = state.get("epoch"), identity.get("train", {}).get("epochs")
     if done is not None and planned is not None and done < planned and file.name == "last.pt":
         raise UserError(
             f"teacher {file} is at epoch {done} of {planned}: finish its training first, or give its best.pt instead"
@@ -83,7 +84,19 @@ def load_teacher(
             "from it (lwf does not need the same classes)"
         )
     network = identity["network"]["name"] if "network" in identity else type(model).__name__
-    return Member("teacher", model, "teacher", network, file, other_task=other)
+    seen = identity.get("data")
+    return Member("teacher", model, "teacher", network, file, other_task=other, data=seen, top1=_top1(state))
+
+
+def _top1(state: Mapping[str, Any]) -> float | None:
+    """Returns the top-1 in percent that a checkpoint records, last.pt in its last epoch, best.pt itself; None without.
+
+    state: the checkpoint's content.
+    """
+    history = state.get("history")
+    rows = [*(history if isinstance(history, list) else []), state]
+    known = [row["top1"] for row in rows if isinstance(row, Mapping) and isinstance(row.get("top1"), float)]
+    return known[-1] if known else None
 
 
 def load_given_teacher(
