@@ -43,15 +43,7 @@ def load_teacher(
     """
     library, colon, _ = address.partition(":")
     if colon and library in LIBRARIES:
-        model, classes = foreign(address, weights, num_classes=len(data.classes), other_classes=other_classes)
-        try:
-            find_head(model)
-        except ValueError as error:
-            raise UserError(f"teacher {address}: {error}") from error
-        if normalization == "own":
-            mean, std = library_statistics(model)
-            remember_images(model, mean=mean, std=std)
-        return Member("teacher", model.eval(), "teacher", address, other_task=classes != len(data.classes))
+        return _of_library(address, weights, data, normalization=normalization, other_classes=other_classes)
     if colon and not Path(address).exists() and library.isalpha() and len(library) > 1:
         raise unknown("library of teachers", library, LIBRARIES)
     if weights is not None:
@@ -86,6 +78,21 @@ def load_teacher(
     network = identity["network"]["name"] if "network" in identity else type(model).__name__
     seen = identity.get("data")
     return Member("teacher", model, "teacher", network, file, other_task=other, data=seen, top1=_top1(state))
+
+
+def _of_library(
+    address: str, weights: str | None, data: ImageData, *, normalization: str, other_classes: bool
+) -> Member:
+    """Does the work of `load_teacher` for a network of torchvision or timm."""
+    model, classes = foreign(address, weights, num_classes=len(data.classes), other_classes=other_classes)
+    try:
+        find_head(model)
+    except ValueError as error:
+        raise UserError(f"teacher {address}: {error}") from error
+    if normalization == "own":
+        mean, std = library_statistics(model)
+        remember_images(model, mean=mean, std=std)
+    return Member("teacher", model.eval(), "teacher", address, other_task=classes != len(data.classes))
 
 
 def _top1(state: Mapping[str, Any]) -> float | None:
