@@ -131,7 +131,7 @@ def _teacher(folder: Path, member: Mapping[str, Any]) -> FoundTeacher | None:
     The network's configuration, `member`, names its teacher. If an older version wrote it, the teacher is read from a
     comparison.json or from the teacher's own folder, and where nothing tells its data, they count as the student's.
     """
-    compared = next((found for place in (folder, folder.parent) if (found := _compared(place)) is not None), None)
+    compared = _compared(folder) or _compared(folder.parent)
     told = member.get("teacher")
     if isinstance(told, dict) and isinstance(told.get("network"), str):
         data = told["data"] if isinstance(told.get("data"), dict) else None
