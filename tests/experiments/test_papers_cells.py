@@ -66,7 +66,7 @@ def test_a_pair_is_known_by_its_teacher_and_a_column_by_its_fields(tmp_path: Pat
 def test_a_run_that_some_of_the_labels_teach_fills_no_cell_of_all_labels(tmp_path: Path) -> None:
     words = ("--data.per_class=1000", "--data.unlabelled=true")
     write_run(tmp_path / "few", "cifar10-small", "kd", 91.0, *words)
-    write_run(tmp_path / "teacher", "cifar10-small", "teacher", 94.0)
+    write_run(tmp_path / "teacher", "cifar10-small", "teacher", 94.0, "--data.per_class=null")
     runs = find_runs([tmp_path])
     for name, filled in (("vid-1a", []), ("vid-1b", [("KD", "1000")])):
         cells = [cell for cell in published_table(name).cells if cell.row == "KD" and cell.column == "1000"]
