@@ -104,14 +104,10 @@ def _missing(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool) ->
 
     runs: the runs that were found, which fill the other cells. small: whether the commands are for the small version.
     """
-    from bnn_itrd.experiments.papers.commands import missing_tasks, small_sweep
+    from bnn_itrd.experiments.papers.commands import missing_tasks, small_tasks
     from bnn_itrd.experiments.papers.hours import Expected, speed_notes
 
-    if small:
-        made = small_sweep(table, runs)
-        tasks = [made[0]] if made is not None and made[1] else []
-    else:
-        tasks = missing_tasks(table, runs)
+    tasks = small_tasks(table, runs) if small else missing_tasks(table, runs)
     if not tasks:
         return [f"# {table.name}: every cell that this package can train is filled"]
     total = Expected(0.0, 0.0)

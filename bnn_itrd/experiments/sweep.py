@@ -221,8 +221,8 @@ class Sweep:
         identity = {**to_dict(member), **data_identity(data)}
         teacher = None
         if member.needs_teacher:
-            teacher = self._teacher(point).model
-            identity["teacher_sha256"] = teacher_hash(teacher, data)
+            teacher = self._teacher(point)
+            identity["teacher_sha256"] = teacher_hash(teacher.model, data)
         fabric = self._fabric(point, member.train.precision)
         folder = self.out / point.name
         trained = train_member(member, data, teacher, fabric=fabric, out=folder, deadline=self._deadline)

@@ -212,7 +212,7 @@ PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
     **{pair.name: (pair.describe(), pair.recipe()) for pair in CIFAR100},
     "small-itrd-1": (
         "ITRD's table 1 for two cores: ResNet-56 to ResNet-20, 5,000 images of CIFAR-10 at 16x16, 50 epochs; "
-        "bnn-itrd table itrd-1 --scale small --missing prints its sweep.",
+        "bnn-itrd table itrd-1 --scale small --missing prints its commands, with a teacher of all images.",
         _small(),
     ),
     "imagenet-resnet34-resnet18": (

@@ -40,7 +40,8 @@ class Member:
     method: 'teacher', or the student's name; network: its architecture ('resnet20', 'torchvision:resnet18');
     checkpoint: its file, None for a network of another library; fitted: the result of its training, None if an earlier
     call trained it; other_task: True for a teacher with other classes than the data, whose logits cannot be compared
-    with its students'.
+    with its students'. data: the settings of the data that it was trained on, as a nested dict; top1: its accuracy in
+    percent in the last evaluation of its training; both are None for a network of another library.
     """
 
     name: str
@@ -50,12 +51,19 @@ class Member:
     checkpoint: Path | None = None
     fitted: Fitted | None = None
     other_task: bool = False
+    data: Mapping[str, Any] | None = None
+    top1: float | None = None
+
+    def as_teacher(self) -> dict[str, Any]:
+        """Returns what the config.yaml of its students says about it: its network, its top-1, and its data."""
+        data = dict(self.data) if isinstance(self.data, Mapping) else None
+        return {"network": self.network, "top1": self.top1, "data": data}
 
 
 def train_member(
     config: MemberConfig,
     data: ImageData,
-    teacher: nn.Module | None,
+    teacher: Member | None,
     *,
     fabric: Fabric,
     out: Path,
@@ -63,7 +71,8 @@ def train_member(
 ) -> Member:
     """Trains one network of a run in the folder `out`, or continues its training there, and returns it.
 
-    In two-stage training the network is first trained with the binarisers of the first stage, in `out`/first-stage; the
+    The folder's config.yaml has its settings and, if it has a teacher, the result of `Member.as_teacher` for that. In
+    two-stage training the network is first trained with the binarisers of the first stage, in `out`/first-stage; the
     second stage starts from those weights. deadline: a time of `time.monotonic`.
     Raises UserError as `fit` and `build` do, Unfinished if the next epoch would end after the deadline.
     """
@@ -78,10 +87,10 @@ def train_member(
     if config.needs_teacher:
         if teacher is None:
             raise UserError(f"{config.name} needs a teacher: give --teacher PATH, or train it in the same run")
-        identity["teacher_sha256"] = teacher_hash(teacher, data)
+        identity["teacher_sha256"] = teacher_hash(teacher.model, data)
         if config.scheme is not None and config.scheme.from_teacher:
-            check_weights_finite("teacher", teacher)
-            _begin_as(teacher.state_dict(), model, config.name)
+            check_weights_finite("teacher", teacher.model)
+            _begin_as(teacher.model.state_dict(), model, config.name)
     identity |= data_identity(data)
     # If last.pt exists, the second stage has begun, so the first one is not needed again.
     if (first := config.of_first_stage()) is not None and not (out / "last.pt").exists():
@@ -90,25 +99,18 @@ def train_member(
 
     def begin() -> None:
         """Writes the settings and the environment into the folder, when the training begins."""
-        write_yaml(out / "config.yaml", identity)
+        told = {"teacher": teacher.as_teacher()} if teacher is not None and config.needs_teacher else {}
+        write_yaml(out / "config.yaml", identity | told)
         write_json(out / "environment.json", environment(fabric.device))
 
-    with seen_as_trained(teacher, data):
+    source = None if teacher is None else teacher.model
+    with seen_as_trained(source, data):
         fitted = fit(
-            model,
-            teacher,
-            data,
-            train=config.train,
-            distill=config.distill,
-            fabric=fabric,
-            log=config.log,
-            out=out,
-            identity=identity,
-            title=config.name,
-            begin=begin,
-            deadline=deadline,
-        )
-    return Member(config.name, fitted.model, config.name, config.network.name, out / "last.pt", fitted)
+            model, source, data, train=config.train, distill=config.distill, fabric=fabric, log=config.log, out=out,
+            identity=identity, title=config.name, begin=begin, deadline=deadline,
+        )  # fmt: skip
+    name, network, top1 = config.name, config.network.name, fitted.history[-1]["top1"]
+    return Member(name, fitted.model, name, network, out / "last.pt", fitted, data=to_dict(config.data), top1=top1)
 
 
 def check_first_weights(config: MemberConfig, data: ImageData) -> None:

@@ -226,8 +226,8 @@ def _train(
         for name in config.students if only is None else [only]:
             if name == "teacher":
                 continue
-            member, model = member_config(config, name), None if teacher is None else teacher.model
-            members.append(train_member(member, data, model, fabric=fabric, out=out / name, deadline=deadline))
+            member = member_config(config, name)
+            members.append(train_member(member, data, teacher, fabric=fabric, out=out / name, deadline=deadline))
     except Unfinished as stopped:
         if fabric.is_global_zero:
             where = {"member": stopped.title, "epoch": stopped.epoch, "epochs": stopped.epochs}

@@ -43,15 +43,7 @@ def load_teacher(
     """
     library, colon, _ = address.partition(":")
     if colon and library in LIBRARIES:
-        model, classes = foreign(address, weights, num_classes=len(data.classes), other_classes=other_classes)
-        try:
-            find_head(model)
-        except ValueError as error:
-            raise UserError(f"teacher {address}: {error}") from error
-        if normalization == "own":
-            mean, std = library_statistics(model)
-            remember_images(model, mean=mean, std=std)
-        return Member("teacher", model.eval(), "teacher", address, other_task=classes != len(data.classes))
+        return _of_library(address, weights, data, normalization=normalization, other_classes=other_classes)
     if colon and not Path(address).exists() and library.isalpha() and len(library) > 1:
         raise unknown("library of teachers", library, LIBRARIES)
     if weights is not None:
@@ -65,7 +57,8 @@ def load_teacher(
     if (path / "teacher" / "last.pt").is_file() or (not (path / "last.pt").is_file() and (path / "teacher").is_dir()):
         path = path / "teacher"
     model, identity, file = load_member(path, trust=trust)
-    done, planned = load_checkpoint(file).get("epoch"), identity.get("train", {}).get("epochs")
+    state = load_checkpoint(file)
+    done, planned = state.get("epoch"), identity.get("train", {}).get("epochs")
     if done is not None and planned is not None and done < planned and file.name == "last.pt":
         raise UserError(
             f"teacher {file} is at epoch {done} of {planned}: finish its training first, or give its best.pt instead"
@@ -83,7 +76,34 @@ def load_teacher(
             "from it (lwf does not need the same classes)"
         )
     network = identity["network"]["name"] if "network" in identity else type(model).__name__
-    return Member("teacher", model, "teacher", network, file, other_task=other)
+    seen = identity.get("data")
+    return Member("teacher", model, "teacher", network, file, other_task=other, data=seen, top1=_top1(state))
+
+
+def _of_library(
+    address: str, weights: str | None, data: ImageData, *, normalization: str, other_classes: bool
+) -> Member:
+    """Does the work of `load_teacher` for a network of torchvision or timm."""
+    model, classes = foreign(address, weights, num_classes=len(data.classes), other_classes=other_classes)
+    try:
+        find_head(model)
+    except ValueError as error:
+        raise UserError(f"teacher {address}: {error}") from error
+    if normalization == "own":
+        mean, std = library_statistics(model)
+        remember_images(model, mean=mean, std=std)
+    return Member("teacher", model.eval(), "teacher", address, other_task=classes != len(data.classes))
+
+
+def _top1(state: Mapping[str, Any]) -> float | None:
+    """Returns the top-1 in percent that a checkpoint records, last.pt in its last epoch, best.pt itself; None without.
+
+    state: the checkpoint's content.
+    """
+    history = state.get("history")
+    rows = [*(history if isinstance(history, list) else []), state]
+    known = [row["top1"] for row in rows if isinstance(row, Mapping) and isinstance(row.get("top1"), float)]
+    return known[-1] if known else None
 
 
 def load_given_teacher(

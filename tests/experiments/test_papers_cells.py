@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers.papers import write_run
+from helpers.papers import SMALL_TEACHER, write_run
 
 from bnn_itrd.errors import UserError
-from bnn_itrd.experiments.papers.cells import fill, small_cell
-from bnn_itrd.experiments.papers.commands import small_sweep
-from bnn_itrd.experiments.papers.published import published_table
+from bnn_itrd.experiments.papers.cells import fill
+from bnn_itrd.experiments.papers.commands import small_tasks
+from bnn_itrd.experiments.papers.published import published_table, small_cell
 from bnn_itrd.experiments.papers.runs import find_runs
 from bnn_itrd.experiments.papers.view import show_table
 
@@ -66,7 +66,7 @@ def test_a_pair_is_known_by_its_teacher_and_a_column_by_its_fields(tmp_path: Pat
 def test_a_run_that_some_of_the_labels_teach_fills_no_cell_of_all_labels(tmp_path: Path) -> None:
     words = ("--data.per_class=1000", "--data.unlabelled=true")
     write_run(tmp_path / "few", "cifar10-small", "kd", 91.0, *words)
-    write_run(tmp_path / "teacher", "cifar10-small", "teacher", 94.0)
+    write_run(tmp_path / "teacher", "cifar10-small", "teacher", 94.0, "--data.per_class=null")
     runs = find_runs([tmp_path])
     for name, filled in (("vid-1a", []), ("vid-1b", [("KD", "1000")])):
         cells = [cell for cell in published_table(name).cells if cell.row == "KD" and cell.column == "1000"]
@@ -76,30 +76,56 @@ def test_a_run_that_some_of_the_labels_teach_fills_no_cell_of_all_labels(tmp_pat
 def test_a_run_with_other_options_stands_behind_and_leaves_its_cell_to_be_trained(tmp_path: Path) -> None:
     """An ablation is no reading of the method: neither its alpha nor its number of seeds brings it to the front."""
     pair, table = "small-itrd-1", published_table("itrd-1")
-    write_run(tmp_path / "teacher", pair, "teacher", 60.0)
+    write_run(tmp_path / "teacher", pair, "teacher", 60.0, *SMALL_TEACHER)
     for seed in range(3):
         write_run(tmp_path / f"a{seed}", pair, "itrd", 10.0 + seed, "--students.itrd.itrd.alpha=10.0", seed=seed)
-    cell = small_cell(table.cell("L_corr + L_mi", "R56 R20"), pair)
+    cell = small_cell(table.cell("L_corr + L_mi", "R56 R20"), table)
     assert [each.same_methods for each in fill(cell, find_runs([tmp_path]))] == [False]
-    made = small_sweep(table, find_runs([tmp_path]))
-    assert made is not None and made[1] == 46 - 1
+    assert small_tasks(table, find_runs([tmp_path]))[-1].fills == "45 of 45 trainings"
     write_run(tmp_path / "it", pair, "itrd", 55.0)
     runs = find_runs([tmp_path])
     assert [(each.mean, each.same_methods) for each in fill(cell, runs)] == [(55.0, True), (11.0, False)]
-    made = small_sweep(table, runs)
-    assert made is not None and made[1] == 46 - 2
+    assert small_tasks(table, runs)[-1].fills == "44 of 45 trainings"
 
 
 def test_a_switch_has_a_cell_of_its_own(tmp_path: Path) -> None:
-    write_run(tmp_path / "teacher", "small-itrd-1", "teacher", 60.0)
+    write_run(tmp_path / "teacher", "small-itrd-1", "teacher", 60.0, *SMALL_TEACHER)
     for i, text in enumerate(('{"alpha": 1.01}', '{"alpha": 1.01, "order": 3.0}', '{"alpha": 1.01, "log": true}')):
         words = [f"--students.itrd.itrd={text}", *(["--students.itrd.itrd.gather=false"] if i == 1 else [])]
         write_run(tmp_path / f"x{i}", "small-itrd-1", "itrd", 50.0 + i, *words)
     runs, table = find_runs([tmp_path]), published_table("itrd-switches")
-    cells = [small_cell(cell, "small-itrd-1") for cell in (table.cells[0], table.cells[2], table.cells[6])]
+    cells = [small_cell(cell, table) for cell in (table.cells[0], table.cells[2], table.cells[6])]
     assert {cell.row: [each.mean for each in fill(cell, runs)] for cell in cells} == {
         "L_corr + L_mi": [50.0], "order 3": [51.0], "L_mi with log": [52.0],
     }  # fmt: skip
+
+
+def test_a_teacher_of_other_images_is_another_teacher(tmp_path: Path) -> None:
+    """The student's config.yaml tells where the teacher's folder is not: its network alone says too little."""
+    small, table = "small-itrd-1", published_table("itrd-1")
+    cell = small_cell(table.cell("KD", "R56 R20"), table)
+    few = write_run(tmp_path / "few" / "teacher", small, "teacher", 60.0)
+    every = write_run(tmp_path / "all" / "teacher", small, "teacher", 80.0, *SMALL_TEACHER)
+    large = write_run(tmp_path / "large" / "teacher", small, "teacher", 85.0, *SMALL_TEACHER, "--data.image_size=null")
+    split = write_run(tmp_path / "val" / "teacher", small, "teacher", 79.0, *SMALL_TEACHER, "--data.val_fraction=0.1")
+    for i, teacher in enumerate((few, every, large, split, None)):
+        write_run(tmp_path / f"s{i}" / "kd", small, "kd", 70.0 + i, teacher=teacher)
+    found = fill(cell, find_runs([tmp_path]))
+    assert [(each.mean, each.differs) for each in found] == [
+        (71.0, ()),
+        (73.0, ("teacher's data.val_fraction 0.1 (0)",)),
+    ]
+    assert [each.runs[0].teacher and each.runs[0].teacher.top1 for each in found] == [80.0, 79.0]
+
+
+def test_a_teacher_with_its_students_images_differs_as_they_do(tmp_path: Path) -> None:
+    """A whole run of few images fills the cell of all images, with what differs said once, for the student."""
+    words = ("--data.per_class=500",)
+    teacher = write_run(tmp_path / "teacher", "cifar10-itrd-paper", "teacher", 80.0, *words)
+    write_run(tmp_path / "recu-kd", "cifar10-itrd-paper", "recu-kd", 79.0, *words, teacher=teacher)
+    assert shown("itrd-3", tmp_path)["ReCU + KD"] == [(79.0, (0,), ("data.per_class 500 (none)",))]
+    write_run(tmp_path / "other" / "recu-kd", "cifar10-itrd-paper", "recu-kd", 90.0, teacher=teacher)
+    assert shown("itrd-3", tmp_path)["ReCU + KD"] == [(79.0, (0,), ("data.per_class 500 (none)",))]
 
 
 def test_an_option_that_an_older_record_lacks_has_its_default(tmp_path: Path) -> None:

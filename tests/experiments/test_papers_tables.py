@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers.papers import config_of, write_run
+from helpers.papers import SMALL_TEACHER, config_of, write_run
 
 from bnn_itrd import recipes
 from bnn_itrd.cli import main
@@ -18,7 +18,7 @@ from bnn_itrd.config.run import member_config
 from bnn_itrd.errors import UserError
 from bnn_itrd.experiments.grid import Axis, make_points, parse_axis, student_trees
 from bnn_itrd.experiments.papers.cells import wanted
-from bnn_itrd.experiments.papers.commands import missing_tasks, small_sweep
+from bnn_itrd.experiments.papers.commands import missing_tasks, small_tasks
 from bnn_itrd.experiments.papers.hours import expected_hours
 from bnn_itrd.experiments.papers.published import published_accuracy, published_table, table_names, tables_named
 from bnn_itrd.experiments.papers.relative import relative_improvement
@@ -235,22 +235,28 @@ def test_what_fills_two_cells_is_trained_once_and_a_table_without_values_is_trai
     assert len({*options}) == 9
 
 
-def test_the_small_version_is_one_sweep(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """With the table's rows as its points, as the sweep itself makes them; the teacher is trained besides."""
+def test_the_small_version_is_a_teacher_and_a_sweep(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """With the table's rows as its points, as the sweep itself makes them."""
     recipe = recipes.read("small-itrd-1")
     assert (recipe["data"]["per_class"], recipe["train"]["epochs"], recipe["teacher_train"]["epochs"]) == (500, 50, 50)
-    for name, trainings in (("itrd-1", 15 * 3 + 1), ("itrd-v1-3", 7 * 3 + 3 + 1), ("itrd-switches", 31)):
+    for name, trainings in (("itrd-1", 15 * 3), ("itrd-v1-3", 7 * 3 + 3), ("itrd-switches", 10 * 3)):
         assert main(["table", name, "--scale=small", f"--runs={tmp_path}", "--missing"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert any(f"{trainings} of {trainings} trainings" in line for line in lines)
-        (words,) = [shlex.split(line) for line in lines if not line.startswith("#")]
+        teacher, words = [shlex.split(line) for line in lines if not line.startswith("#")]
+        assert teacher[:5] == ["bnn-itrd", "train", "small-itrd-1", "--member", "teacher"]
+        config = run_config("train", "", recipe, [w for w in teacher if "=" in w], extra={})[0]
+        assert (config.data.per_class, config.teacher_train.epochs, config.train.epochs) == (None, 10, 50)
         assert words[:3] == ["bnn-itrd", "sweep", "small-itrd-1"]
-        axes = {a.field: a for a in map(parse_axis, words[words.index("--grid") + 1 : words.index("--out")])}
+        given = words[words.index("--teacher") + 1]
+        assert given == f"{teacher[teacher.index('--out') + 1]}/teacher" == "sweeps/small-tables/teacher"
+        assert words[words.index("--out") + 1] == f"sweeps/small-tables/{name}"
+        axes = {a.field: a for a in map(parse_axis, words[words.index("--grid") + 1 : words.index("--teacher")])}
         assert axes["train.seed"].values == ("0", "1", "2")
         if name == "itrd-1":
             points = make_points(recipe, student_trees(None, recipe), [parse_axis("train.seed=0")])
             assert {point.student for point in points} == {c.member for c in published_table(name).cells} - {"teacher"}
-            assert 3 * len(points) == trainings - 1
+            assert 3 * len(points) == trainings
         elif name == "itrd-v1-3":
             assert words[3:5] == ["--methods", "itrd"] and len(axes["students.itrd.itrd.alpha"].values) == 7
         else:
@@ -263,11 +269,10 @@ def test_the_small_version_is_one_sweep(capsys: pytest.CaptureFixture[str], tmp_
 
 
 def test_a_small_run_fills_the_small_table_beside_the_published_values(tmp_path: Path) -> None:
-    sweep = tmp_path / "sweep"
-    write_run(sweep / "teachers" / "resnet56-s0", "small-itrd-1", "teacher", 60.0)
+    teacher = write_run(tmp_path / "teacher", "small-itrd-1", "teacher", 60.0, *SMALL_TEACHER)
     for seed, top1 in ((0, 50.0), (1, 52.0)):
-        write_run(sweep / f"kd-s{seed}", "small-itrd-1", "kd", top1, seed=seed)
-    runs = find_runs([sweep])
+        write_run(tmp_path / "sweep" / f"kd-s{seed}", "small-itrd-1", "kd", top1, seed=seed, teacher=teacher)
+    runs = find_runs([tmp_path])
     table = published_table("itrd-1")
     assert show_table(table, runs).filled == []
     small = show_table(table, runs, small=True)
@@ -275,8 +280,41 @@ def test_a_small_run_fills_the_small_table_beside_the_published_values(tmp_path:
     assert {row: each.mean for row, each in filled.items()} == {"Teacher": 60.0, "KD": 51.0}
     assert filled["KD"].spread == pytest.approx(2**0.5)
     assert {"data.name cifar10 (cifar100)", "data.per_class 500 (none)", "epochs 50 (240)"} <= {*filled["KD"].differs}
-    made = small_sweep(table, runs)
-    assert made is not None and made[1] == 46 - 1 - 2
+    assert "Teacher of our students, R56 R20: 60.00 % (published: 72.32)" in small.lines()
+    assert [task.fills for task in small_tasks(table, runs)] == ["teacher resnet56", "43 of 45 trainings"]
+
+
+def test_students_learn_from_the_teacher_that_exists_with_weights(tmp_path: Path) -> None:
+    """Its command is left out and its folder named; a record without weights, or of another training, is none."""
+    table, large = published_table("itrd-1"), published_table("itrd-switches")
+    write_run(tmp_path / "short" / "teacher", "small-itrd-1", "teacher", 50.0, *SMALL_TEACHER, epochs=9)
+    other = write_run(tmp_path / "other" / "teacher", "small-itrd-1", "teacher", 60.0)
+    teacher = write_run(tmp_path / "mine" / "teacher", "small-itrd-1", "teacher", 80.0, *SMALL_TEACHER)
+    write_run(tmp_path / "copy" / "teacher", "small-itrd-1", "teacher", 80.0, *SMALL_TEACHER)
+    pair = write_run(tmp_path / "pair" / "teacher", "cifar100-resnet56-resnet20", "teacher", 72.0)
+    for folder in (tmp_path / "short" / "teacher", other):
+        (folder / "last.pt").touch()
+    tasks = small_tasks(table, find_runs([tmp_path]))
+    assert [task.command.split()[1] for task in tasks] == ["train", "sweep"]
+    assert "--teacher sweeps/small-tables/teacher --out" in tasks[1].command
+    assert missing_tasks(large, find_runs([tmp_path]))[0].fills == "teacher resnet56"
+    for folder in (teacher, pair):
+        (folder / "last.pt").touch()
+    (task,) = small_tasks(table, find_runs([tmp_path]))
+    assert f" --teacher {teacher} --out" in task.command
+    tasks = missing_tasks(large, find_runs([tmp_path]))
+    assert len(tasks) == 9 * 3 and all(f"--teacher {pair} " in task.command for task in tasks)
+
+
+@pytest.mark.parametrize("name", ["itrd-1", "itrd-v1-3"])
+def test_an_unfinished_teacher_is_listed_also_by_a_table_without_its_row(name: str, tmp_path: Path) -> None:
+    write_run(tmp_path / "teacher", "small-itrd-1", "teacher", 50.0, *SMALL_TEACHER, epochs=4)
+    write_run(tmp_path / "weak" / "teacher", "small-itrd-1", "teacher", 50.0, epochs=4)
+    small = show_table(published_table(name), find_runs([tmp_path]), small=True)
+    line = f"Not trained to its end: {tmp_path / 'teacher'} (epoch 4 of 10)"
+    assert " ".join(small.lines()).split("Not ")[1:] == [line.removeprefix("Not ")]
+    told = json.loads(json.dumps(small.values()))["unfinished"]
+    assert told == [{"folder": str(tmp_path / "teacher"), "epochs": 4, "of": 10}]
 
 
 # ---- the hours

@@ -21,7 +21,7 @@ from bnn_itrd.config.scheme import SchemeConfig
 from bnn_itrd.config.train import TrainConfig
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.errors import UserError
-from bnn_itrd.runs.member import train_member
+from bnn_itrd.runs.member import Member, train_member
 from bnn_itrd.runs.networks import build
 from bnn_itrd.training.checkpoint import load_checkpoint
 from bnn_itrd.training.fabric import make_fabric
@@ -69,7 +69,8 @@ def test_a_run_continues_in_either_stage(
     data = load_data(DataConfig(name="cifar10", root=str(tiny_npz)))
     member = _two_stage("recu", "real", distill=DistillConfig(itrd=ITRDConfig()))
     torch.manual_seed(3)
-    teacher = build(NetworkConfig(name="resnet8"), None, num_classes=3, input_shape=(3, 8, 8)).eval()
+    network = build(NetworkConfig(name="resnet8"), None, num_classes=3, input_shape=(3, 8, 8)).eval()
+    teacher = Member("teacher", network, "teacher", "resnet8")
 
     def finished(out: Path) -> dict[str, Tensor]:
         model = train_member(member, data, teacher, fabric=make_fabric(CPU), out=out).model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,9 +14,10 @@ from bnn_itrd.config.parse import run_config
 from bnn_itrd.config.run import RunConfig, member_config
 from bnn_itrd.config.trees import changed, to_dict
 from bnn_itrd.distillers.methods import METHODS
-from bnn_itrd.experiments.papers.published import Cell
+from bnn_itrd.experiments.papers.published import Cell, teacher_cell
 from bnn_itrd.experiments.papers.questions import SQUAD, wanted_reader
 from bnn_itrd.experiments.papers.runs import FoundRun
+from bnn_itrd.experiments.papers.teacher_data import other_teacher_data, saw_other_images
 from bnn_itrd.nlp.config import HiddenConfig
 
 __all__ = ["Filled", "Wanted", "config_of", "fill", "tokens", "value_of", "wanted"]
@@ -45,12 +45,14 @@ class Wanted:
     """The training that would give the value in a cell of a published table; trained networks are compared with it.
 
     member: the network's configuration, as a nested dict; is_it: the result of `_identity` for it; teacher: the name of
-    the teacher's network, None without one; fixed: fields (or groups of fields) that must have the cell's values.
+    the teacher's network, None without one; teacher_data: the settings of the teacher's data, None if it is a network
+    of another library, or there is none; fixed: fields (or groups of fields) that must have the cell's values.
     """
 
     member: Mapping[str, Any]
     is_it: tuple[Any, ...]
     teacher: str | None
+    teacher_data: Mapping[str, Any] | None
     fixed: tuple[str, ...]
 
 
@@ -114,7 +116,7 @@ def wanted(cell: Cell) -> Wanted:
     assert cell.recipe is not None and cell.member is not None
     if cell.recipe == SQUAD:
         tree, of = wanted_reader(cell.member, tokens(cell.fields))
-        return Wanted(tree, _identity(tree), of, tuple(cell.fields))
+        return Wanted(tree, _identity(tree), of, None, tuple(cell.fields))
     config = config_of(cell)
     made = member_config(config, cell.member)
     tree = to_dict(made)
@@ -124,8 +126,12 @@ def wanted(cell: Cell) -> Wanted:
         place = f"distill.{rest.partition('.')[2]}" if group == "students" else key
         if place not in ("distill.", "network.name"):
             fixed.append(place)
-    teacher = config.teacher or config.network.of_teacher().name
-    return Wanted(tree, _identity(tree), teacher if made.distill.needs_teacher else None, tuple(fixed))
+    if not made.distill.needs_teacher:
+        return Wanted(tree, _identity(tree), None, None, tuple(fixed))
+    if config.teacher is not None:
+        return Wanted(tree, _identity(tree), config.teacher, None, tuple(fixed))
+    seen = to_dict(config_of(teacher_cell(cell)).data)
+    return Wanted(tree, _identity(tree), config.network.of_teacher().name, seen, tuple(fixed))
 
 
 def _identity(member: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -225,7 +231,11 @@ def value_of(run: FoundRun, measure: str) -> float | None:
 
 def _fits(run: FoundRun, want: Wanted) -> bool:
     """Returns whether a trained network belongs in the table's cell whose training is `want`."""
-    if _identity(run.member) != want.is_it or (want.teacher is not None and run.teacher != want.teacher):
+    if _identity(run.member) != want.is_it:
+        return False
+    if want.teacher is not None and (run.teacher is None or run.teacher.network != want.teacher):
+        return False
+    if saw_other_images(run, want.teacher_data, student=want.member["data"]):
         return False
     different = changed(run.member, want.member)
     different.pop("network.weights", None)  # the file's path does not matter; _identity compares whether there is one
@@ -260,6 +270,9 @@ def _differs(run: FoundRun, setting: Wanted) -> tuple[str, ...]:
             continue
         name = key.removeprefix("train.").removeprefix("distill.")
         lines.append(f"{name} {_text(there)} ({_text(published)})")
+    of_teacher = other_teacher_data(run, setting.teacher_data, student=setting.member["data"])
+    for name, (there, published) in of_teacher.items():
+        lines.append(f"teacher's data.{name} {_text(there)} ({_text(published)})")
     lines.sort(key=lambda line: (not line.startswith(("epochs", "data.")), line))
     return tuple(lines)
 
@@ -269,8 +282,3 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value is None else json.dumps(value) if isinstance(value, (list, tuple, bool)) else str(value)
-
-
-def small_cell(cell: Cell, recipe: str) -> Cell:
-    """Returns a copy of a cell with the recipe of its table's small version, which two CPU cores can train."""
-    return dataclasses.replace(cell, recipe=recipe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,7 +12,16 @@ from typing import Any
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.yaml_files import read_yaml
 
-__all__ = ["Cell", "PublishedTable", "published_accuracy", "published_table", "table_names", "tables_named"]
+__all__ = [
+    "Cell",
+    "PublishedTable",
+    "published_accuracy",
+    "published_table",
+    "small_cell",
+    "table_names",
+    "tables_named",
+    "teacher_cell",
+]
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,8 @@ class PublishedTable:
 
     cells: row by row; seeds: the number of trainings behind a published value; setting: how the paper trained, as text;
     of: the name of the table from whose values this one is computed, None for an ordinary table. small: the version
-    that two CPU cores can train: its recipe, its columns, and its `methods` if they are not all students of the recipe.
+    that two CPU cores can train: its recipe, its columns, the fields that its `teacher` has in place of the recipe's,
+    and its `methods` if they are not all students of the recipe.
     """
 
     name: str
@@ -71,6 +82,13 @@ class PublishedTable:
         """Returns whether the paper prints values for this table; some papers only state a conclusion."""
         return any(cell.value is not None for cell in self.cells)
 
+    @property
+    def small_columns(self) -> tuple[str, ...]:
+        """Returns the labels of the columns that its small version has; () without a small version."""
+        if self.small is None:
+            return ()
+        return self.columns if self.small["columns"] == "all" else tuple(self.small["columns"])
+
     def cell(self, row: str, column: str) -> Cell:
         """Returns the cell with these labels of row and column.
 
@@ -78,6 +96,27 @@ class PublishedTable:
         70.66
         """
         return next(cell for cell in self.cells if (cell.row, cell.column) == (row, column))
+
+
+def small_cell(cell: Cell, table: PublishedTable) -> Cell:
+    """Returns a copy of a table's cell as the table's small version trains it, which two CPU cores can.
+
+    It has the recipe of the small version, and its teacher has that version's fields.
+    """
+    assert table.small is not None
+    of_teacher = dict(table.small["teacher"])
+    fields = {**cell.fields, **of_teacher} if cell.member == "teacher" else cell.fields
+    return dataclasses.replace(cell, recipe=str(table.small["recipe"]), fields=fields, teacher_fields=of_teacher)
+
+
+def teacher_cell(cell: Cell) -> Cell:
+    """Returns a cell that stands for the teacher of a cell's student, as the commands of the table train it.
+
+    Its fields are those of the student's that do not belong to students alone, and those of `Cell.teacher_fields`.
+    """
+    fields = {name: value for name, value in cell.fields.items() if not name.startswith("students.")}
+    fields |= cell.teacher_fields or {}
+    return dataclasses.replace(cell, row="teacher", member="teacher", fields=fields, value=None, spread=None)
 
 
 @cache

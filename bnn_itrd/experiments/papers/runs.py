@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,24 @@ from bnn_itrd.runs.comparison_file import read_comparison
 from bnn_itrd.training.metrics import read_metrics
 from bnn_itrd.yaml_files import read_yaml
 
-__all__ = ["FoundRun", "find_runs"]
+__all__ = ["FoundRun", "FoundTeacher", "find_runs"]
 
 
 # The columns of metrics.csv that a published table may show.
 _SCORES = ("top1", "top5", "em", "f1")
+
+
+@dataclass(frozen=True)
+class FoundTeacher:
+    """The teacher of a trained network that was found in a folder.
+
+    network: its network's name; data: the settings of the data that it was trained on, None for a network of another
+    library; top1: its top-1 in percent, None if that is not recorded.
+    """
+
+    network: str
+    data: Mapping[str, Any] | None
+    top1: float | None
 
 
 @dataclass(frozen=True)
@@ -27,8 +41,8 @@ class FoundRun:
 
     member: its configuration, as a nested dict with the groups of `MemberConfig`; epochs: the number of finished
     epochs; split: 'test' or 'val', the images of its evaluation; scores: its results after the last epoch, in percent:
-    top1 and top5, or em (exact match) and f1; teacher, teacher_top1: the name of its teacher's network, and the
-    teacher's top-1 in percent, None if there is no teacher or they are not recorded.
+    top1 and top5, or em (exact match) and f1; teacher: the teacher that it learned from, None if there is none or it is
+    not recorded.
     """
 
     folder: Path
@@ -36,8 +50,7 @@ class FoundRun:
     epochs: int
     split: str
     scores: Mapping[str, float]
-    teacher: str | None = None
-    teacher_top1: float | None = None
+    teacher: FoundTeacher | None = None
 
     @property
     def seed(self) -> int:
@@ -102,37 +115,49 @@ def _read(folder: Path) -> FoundRun | None:
         return None
     last = evaluated[-1]
     learns = any(isinstance(options, dict) for options in member["distill"].values())
-    teacher, top1 = _teacher(folder) if learns else (None, None)
     return FoundRun(
         folder=folder,
         member=member,
         epochs=rows[-1]["epoch"],
         split=str(last.get("split")),
         scores={name: last[name] for name in _SCORES if last.get(name) is not None},
-        teacher=teacher,
-        teacher_top1=top1,
+        teacher=_teacher(folder, member) if learns else None,
     )
 
 
-def _teacher(folder: Path) -> tuple[str | None, float | None]:
-    """Returns the (network, top-1) of the teacher of the network in a folder; None for what is not recorded.
+def _teacher(folder: Path, member: Mapping[str, Any]) -> FoundTeacher | None:
+    """Returns the teacher of the network in a folder; None if nothing says which it was.
 
-    They are read from a comparison.json, or from the teacher's own folder.
+    The network's configuration, `member`, names its teacher. If an older version wrote it, the teacher is read from a
+    comparison.json or from the teacher's own folder, and where nothing tells its data, they count as the student's.
     """
-    for place in (folder, folder.parent):
-        try:
-            first = read_comparison(place / "comparison.json")["models"][0]
-        except (UserError, OSError, IndexError):
-            if (of_readers := teacher_of_readers(place)) is not None:
-                return of_readers, None
-            continue
-        if (first.get("method") or first["name"]) == "teacher":
-            return first["network"], first["top1_last"]
+    compared = _compared(folder) or _compared(folder.parent)
+    told = member.get("teacher")
+    if isinstance(told, dict) and isinstance(told.get("network"), str):
+        data = told["data"] if isinstance(told.get("data"), dict) else None
+        # comparison.json has the top-1 on the test images, also if the training was scored on others.
+        return FoundTeacher(told["network"], data, told.get("top1") if compared is None else compared.top1)
+    if compared is not None:
+        return dataclasses.replace(compared, data=member["data"])
     found = [run for run in map(_read, _teacher_folders(folder)) if run is not None]
     networks = {run.member["network"]["name"] for run in found}
     if len(networks) != 1:
-        return None, None
-    return networks.pop(), found[0].scores.get("top1") if len(found) == 1 else None
+        return None
+    if len(found) > 1:
+        return FoundTeacher(networks.pop(), member["data"], None)
+    return FoundTeacher(networks.pop(), found[0].member["data"], found[0].scores.get("top1"))
+
+
+def _compared(place: Path) -> FoundTeacher | None:
+    """Returns the teacher in a folder's comparison.json, which does not tell its data; None if it names none."""
+    try:
+        first = read_comparison(place / "comparison.json")["models"][0]
+    except (UserError, OSError, IndexError):
+        of_readers = teacher_of_readers(place)
+        return None if of_readers is None else FoundTeacher(of_readers, None, None)
+    if (first.get("method") or first["name"]) != "teacher":
+        return None
+    return FoundTeacher(first["network"], None, first["top1_last"])
 
 
 def _teacher_folders(folder: Path) -> Iterator[Path]:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bnn_itrd.experiments.papers.cells import Filled, fill, small_cell
-from bnn_itrd.experiments.papers.published import Cell, PublishedTable, published_table
+from bnn_itrd.experiments.papers.cells import Filled, fill, wanted
+from bnn_itrd.experiments.papers.published import Cell, PublishedTable, published_table, small_cell, teacher_cell
 from bnn_itrd.experiments.papers.relative import relative_improvement
 from bnn_itrd.experiments.papers.runs import FoundRun
 
@@ -26,8 +26,9 @@ class Shown:
     """A published table with the trained networks that belong in its cells.
 
     cells: pairs (cell, groups of trained networks with the closest setting first); unfinished: networks that would
-    belong in a cell if their training were finished; small: the recipe of the table's version for two CPU cores, None
-    for the table itself; cells_of_other: the same pairs for the table from whose values this one is computed.
+    belong in a cell, or be the teacher of one, if their training were finished; small: the recipe of the table's
+    version for two CPU cores, None for the table itself; cells_of_other: the same pairs for the table from whose values
+    this one is computed.
     """
 
     table: PublishedTable
@@ -130,8 +131,12 @@ class Shown:
         """Returns lines with the accuracy of the teachers of the user's students, for each column."""
         known: dict[str, list[float]] = {}
         for cell, found in self.filled:
-            values = [run.teacher_top1 for each in found for run in each.runs if run.teacher_top1 is not None]
-            known.setdefault(cell.column, []).extend(values)
+            known.setdefault(cell.column, []).extend(
+                run.teacher.top1
+                for each in found
+                for run in each.runs
+                if run.teacher is not None and run.teacher.top1 is not None
+            )
         published = {c.column: c.value for c in self.table.cells if c.member == "teacher" and c.value is not None}
         lines = []
         for column, values in known.items():
@@ -170,7 +175,7 @@ class Shown:
                     "values": list(each.values),
                     "seeds": [run.seed for run in each.runs],
                     "epochs": each.epochs,
-                    "teachers": [run.teacher_top1 for run in each.runs],
+                    "teachers": [None if run.teacher is None else run.teacher.top1 for run in each.runs],
                     "differs": list(each.differs),
                     "runs": [str(run.folder) for run in each.runs],
                 }
@@ -178,8 +183,15 @@ class Shown:
             ]
             named = ("row", "column", "value", "spread", "measure", "recipe", "member", "cannot")
             cells.append({name: getattr(cell, name) for name in named} | {"ours": ours})
-        table = self.table
-        return {"table": table.name, "title": table.title, "source": table.source, "small": self.small, "cells": cells}
+        return {
+            "table": self.table.name,
+            "title": self.table.title,
+            "source": self.table.source,
+            "setting": self.table.setting,
+            "small": self.small,
+            "cells": cells,
+            "unfinished": [{"folder": str(run.folder), "epochs": run.epochs, "of": run.of} for run in self.unfinished],
+        }
 
 
 _RELATIVE = (
@@ -247,19 +259,18 @@ def show_table(table: PublishedTable, runs: Sequence[FoundRun], *, small: bool =
         filled = tuple((cell, tuple(fill(cell, runs))) for cell in other.cells)
         return Shown(table, tuple((cell, ()) for cell in table.cells), cells_of_other=filled)
     recipe = None if not small or table.small is None else str(table.small["recipe"])
-    cells = []
-    for cell in table.cells:
-        if recipe is None:
-            cells.append((cell, tuple(fill(cell, runs))))
-        elif table.small is not None and cell.column in (
-            table.columns if table.small["columns"] == "all" else table.small["columns"]
-        ):
-            cells.append((cell, tuple(fill(small_cell(cell, recipe), runs, published=cell))))
-    unfinished = [run for run in runs if run.epochs < run.of and _would_fill(run, cells, recipe)]
-    return Shown(table, tuple(cells), tuple(unfinished), recipe)
+    own = [cell for cell in table.cells if recipe is None or cell.column in table.small_columns]
+    trained = [cell if recipe is None else small_cell(cell, table) for cell in own]
+    cells = tuple((cell, tuple(fill(made, runs, published=cell))) for cell, made in zip(own, trained, strict=True))
+    unfinished = tuple(run for run in runs if run.epochs < run.of and _would_serve(run, trained))
+    return Shown(table, cells, unfinished, recipe)
 
 
-def _would_fill(run: FoundRun, cells: Sequence[tuple[Cell, tuple[Filled, ...]]], recipe: str | None) -> bool:
-    """Returns whether a network would belong in a cell of the table if its training were finished."""
+def _would_serve(run: FoundRun, cells: Sequence[Cell]) -> bool:
+    """Returns whether a network would belong in one of the cells, or be its teacher, if its training were finished."""
     whole = dataclasses.replace(run, epochs=run.of)
-    return any(fill(cell if recipe is None else small_cell(cell, recipe), [whole]) for cell, _ in cells)
+    return any(
+        fill(cell, [whole]) or (fill(teacher_cell(cell), [whole]) and wanted(cell).teacher_data is not None)
+        for cell in cells
+        if cell.trains
+    )
