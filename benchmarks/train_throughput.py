@@ -9,9 +9,10 @@ the students without KD are also trained with `train.fused_kernels`.
 The published way is what the public training scripts of ReCU and ITRD do: float32 without compilation, a DataLoader
 with PIL transforms for each image, and one `.item()` for each binary layer and step, on the same device. All rows run
 in turns, each in a process of its own, in short blocks of steps, so that other work on the machine slows all. The
-first step of a block only warms up; the median of the others counts. The images are random, of CIFAR-10's shape,
-because the speed does not depend on them. At the end the script prints how the time of a step with ITRD is spent; on a
-GPU, ``--kernels FILE`` writes which kernels a step of each training runs, and how long they take.
+first step of a block only warms up; the others are timed together, and the median of the blocks counts. The images
+are random, of CIFAR-10's shape, because the speed does not depend on them. At the end the script prints how the time of
+a step with ITRD is spent; on a GPU, ``--kernels FILE`` writes which kernels a step of each training runs, and how long
+they take.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ class Ours:
             epoch += 1
 
     def __call__(self, *, marked: bool = False) -> None:
-        """Runs one training step, and waits until the device has finished it."""
+        """Runs one training step; a GPU may still be at it afterwards."""
         trainer = self.trainer
         last = time.perf_counter()
 
@@ -157,7 +158,6 @@ class Ours:
         trainer.optimizer.step()
         trainer.optimizer.zero_grad()
         mark("optimiser")
-        _wait(self.device)
 
     def shares(self, turns: int) -> dict[str, float]:
         """Returns the median seconds of each part of a step over some steps.
@@ -276,7 +276,7 @@ def serve(what: Training | bool, args: argparse.Namespace, pipe: Connection) -> 
     """Runs in a process of its own, which trains one row of the table: does what is asked over the pipe, and answers.
 
     what: a training of this project, or the published way, True with ITRD. "steps" runs a block of steps and returns
-    their seconds; "shares" and "kernels" return how a step's time is spent.
+    the seconds of one; "shares" and "kernels" return how a step's time is spent.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (16 * args.batch, *SHAPE), dtype=torch.uint8, generator=generator)
@@ -293,12 +293,15 @@ def serve(what: Training | bool, args: argparse.Namespace, pipe: Connection) -> 
             assert isinstance(step, Ours)
             pipe.send(step.shares(args.rounds * (args.steps - 1)))
         else:
-            times = []
-            for _ in range(args.steps):
-                start = time.perf_counter()
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            step()
+            _wait(device)
+            start = time.perf_counter()
+            for _ in range(args.steps - 1):
                 step()
-                times.append(time.perf_counter() - start)
-            pipe.send(times)
+            # A training does not wait for the GPU after a step either: the CPU prepares the next ones meanwhile.
+            _wait(device)
+            pipe.send((time.perf_counter() - start) / (args.steps - 1))
 
 
 class Worker:
@@ -363,7 +366,7 @@ def main() -> None:
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3, help="blocks of steps for each way")
-    parser.add_argument("--steps", type=int, default=6, help="steps in a block")
+    parser.add_argument("--steps", type=int, default=6, help="steps in a block, at least 2")
     parser.add_argument("--workers", type=int, default=2, help="DataLoader processes of the published way")
     parser.add_argument("--precision", default="bf16-mixed", choices=["bf16-mixed", "16-mixed", "32-true"])
     parser.add_argument("--compile_mode", default="auto", choices=["auto", "reduce-overhead", "max-autotune"])
@@ -388,10 +391,9 @@ def main() -> None:
         if turn == 1:
             print("every step is compiled and has run", flush=True)
         for name, worker in workers.items():
-            times = worker.ask("steps")
-            # The first round starts DataLoader workers, and the first step of a block refills caches.
-            if turn > 0:
-                seconds[name] += times[1:]
+            per_step = worker.ask("steps")
+            if turn > 0:  # the first round starts DataLoader workers
+                seconds[name].append(per_step)
     speed = {name: args.batch / statistics.median(values) for name, values in seconds.items()}
     device = torch.device("cuda" if gpu else "cpu")
     print(

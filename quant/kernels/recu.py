@@ -8,8 +8,8 @@ Of the weights, each program handles the filter of one output channel, which sta
 forward kernel reads the weight from memory once and writes the signs, and the backward kernel reads the weight and its
 gradient once and writes the result.
 
-All are custom operators of torch, so torch.compile and CUDA graphs use them unchanged. They have not run on a GPU, and
-their speed has not been measured. Importing this module needs Triton.
+All are custom operators of torch, so torch.compile and CUDA graphs use them unchanged. Importing this module needs
+Triton.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ from torch import Tensor
 
 __all__ = ["fused_recu_activation", "fused_recu_weight"]
 
-# The number of values that a program handles at a time.
-_BLOCK = 2048
+# How many values a program handles at a time, and by how many warps (of 32 threads each). Of 2,048 to 16,384 values and
+# 8 to 32 warps these were the fastest on an H200 for the activations of ResNet-18 (benchmarks/recu_kernels_h200.json);
+# for weights all are within a microsecond of the best.
+_FORWARD: dict[str, int] = {"BLOCK": 4096, "num_warps": 16}
+_BACKWARD: dict[str, int] = {"BLOCK": 8192, "num_warps": 16}
+_WEIGHT: dict[str, int] = {"BLOCK": 2048, "num_warps": 8}
 _EPS = 1e-5
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -148,7 +152,7 @@ def _signs(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     signs = torch.empty_like(x)
     means, roots = (torch.empty(len(x), dtype=torch.float32, device=x.device) for _ in range(2))
     length = x[0].numel()
-    _forward[(len(x),)](x, signs, means, roots, length, _EPS, BLOCK=_BLOCK, num_warps=8)
+    _forward[(len(x),)](x, signs, means, roots, length, _EPS, **_FORWARD)
     return signs, means, roots
 
 
@@ -161,7 +165,7 @@ def _(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 @torch.library.custom_op("bnn_itrd::recu_signs_backward", mutates_args=())
 def _signs_backward(grad: Tensor, x: Tensor, means: Tensor, roots: Tensor) -> Tensor:
     out = torch.empty_like(x)
-    _backward[(len(x),)](x, _as_laid_out(grad, x), means, roots, out, x[0].numel(), BLOCK=_BLOCK, num_warps=8)
+    _backward[(len(x),)](x, _as_laid_out(grad, x), means, roots, out, x[0].numel(), **_BACKWARD)
     return out
 
 
@@ -225,7 +229,7 @@ def _weight_signs(weight: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor, 
     signs = torch.empty_like(weight)
     means, roots, sizes = (torch.empty(len(weight), dtype=torch.float32, device=weight.device) for _ in range(3))
     length = weight[0].numel()
-    _weight_forward[(len(weight),)](weight, signs, means, roots, sizes, length, _EPS, BLOCK=_BLOCK, num_warps=8)
+    _weight_forward[(len(weight),)](weight, signs, means, roots, sizes, length, _EPS, **_WEIGHT)
     return signs, means, roots, -(sizes.sum() / weight.numel()) * torch.log(2 - 2 * tau)
 
 
@@ -239,7 +243,7 @@ def _(weight: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _weight_signs_backward(grad: Tensor, weight: Tensor, means: Tensor, roots: Tensor, bound: Tensor) -> Tensor:
     out = torch.empty_like(weight)
     grad, length = _as_laid_out(grad, weight), weight[0].numel()
-    _weight_backward[(len(weight),)](weight, grad, means, roots, bound, out, length, BLOCK=_BLOCK, num_warps=8)
+    _weight_backward[(len(weight),)](weight, grad, means, roots, bound, out, length, **_WEIGHT)
     return out
 
 

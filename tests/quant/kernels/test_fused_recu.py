@@ -17,7 +17,7 @@ from bnn_itrd.training.step.compiling import use_fused_kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # The first needs two blocks of the kernel for a sample; one number has no variance.
-SHAPES = [(2, 50, 7, 7), (4, 3), (2, 1), (2, 7, 3)]
+SHAPES = [(2, 180, 7, 7), (4, 3), (2, 1), (2, 7, 3)]
 
 
 @pytest.fixture(scope="module")
