@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from bnn_itrd.data.augment import crop_and_flip, draw, normalise
-from bnn_itrd.data.batches import Batch
+from bnn_itrd.data.batches import Batch, steps_together
 from bnn_itrd.data.seeds import mix_seed, shuffled
 from bnn_itrd.hashes import tensors_hash
 
@@ -71,13 +71,16 @@ class TensorSplit:
         # copy.
         order = shuffled(n, seed=seed, epoch=epoch).to(device)
         choices = draw(n, padding=self.crop_padding, flip=self.flip, generator=generator).to(device)
-        for start in range(rank, n // batch_size * batch_size, batch_size):
-            take = slice(start, start - rank + batch_size, world)
+        end, own = n // batch_size * batch_size, batch_size // world
+        step = batch_size * steps_together(device, own * self.images[0].numel())
+        for start in range(0, end, step):
+            take = slice(start + rank, min(start + step, end), world)
             index = order[take]
             images = self.images[index]
             if self.crop_padding or self.flip:
                 images = crop_and_flip(images, choices[take], padding=self.crop_padding)
-            yield normalise(images, self.mean, self.std), self.labels[index], index
+            images = normalise(images, self.mean, self.std)
+            yield from zip(images.split(own), self.labels[index].split(own), index.split(own), strict=True)
 
     def eval_batches(self, batch_size: int, *, device: torch.device) -> Iterator[Batch]:
         self._to(device)

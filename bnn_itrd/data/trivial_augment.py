@@ -7,6 +7,7 @@ with its wide ranges of magnitudes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-__all__ = ["OPERATIONS", "TrivialChoices", "draw_trivial", "trivial_augment"]
+__all__ = ["OPERATIONS", "TrivialChoices", "draw_trivial", "join_trivial", "trivial_augment"]
 
 # The number of magnitudes of an operation, evenly spaced from 0 to the largest.
 _BINS = 31
@@ -72,6 +73,24 @@ def draw_trivial(n: int, random: np.random.Generator) -> TrivialChoices:
     return TrivialChoices(
         torch.from_numpy(order), tuple(int(c) for c in counts), torch.from_numpy(magnitudes[order].astype(np.float32))
     )
+
+
+def join_trivial(choices: Sequence[TrivialChoices]) -> TrivialChoices:
+    """Returns the choices for several batches as those for one, which has the batches' images one after the other.
+
+    >>> random = np.random.default_rng(0)
+    >>> joined = join_trivial([draw_trivial(3, random), draw_trivial(2, random)])
+    >>> sorted(joined.order.tolist()), sum(joined.counts)
+    ([0, 1, 2, 3, 4], 5)
+    """
+    kinds = torch.arange(len(OPERATIONS))
+    operations = torch.cat([kinds.repeat_interleave(torch.tensor(each.counts)) for each in choices])
+    starts = np.cumsum([0, *(len(each.order) for each in choices)])
+    order = torch.cat([each.order + int(start) for each, start in zip(choices, starts, strict=False)])
+    magnitudes = torch.cat([each.magnitudes for each in choices])
+    place = operations.argsort(stable=True)
+    counts = np.sum([each.counts for each in choices], axis=0)
+    return TrivialChoices(order[place], tuple(int(c) for c in counts), magnitudes[place])
 
 
 def trivial_augment(images: Tensor, choices: TrivialChoices) -> Tensor:

@@ -263,13 +263,13 @@ class Trainer(BaseTrainer):
             world=fabric.world_size,
         )
         augmented = StepImages(config, data, fabric.device, rank=fabric.global_rank)
-        augmented.begin(epoch, steps=steps_per_epoch, batch=config.batch_size // fabric.world_size)
+        own = config.batch_size // fabric.world_size
         lr = self._preparation_lr() if preparing else config.lr
-        for i, (images, labels, indices) in enumerate(batches):
+        source = augmented.epoch(batches, epoch, steps=steps_per_epoch, batch=own)
+        for i, (images, labels, indices, mixed) in enumerate(source):
             step = number * steps_per_epoch + i
             if not preparing:
                 lr = self._before_step(step, steps_per_epoch)
-            images, labels, mixed = augmented(i, images, labels)
             batch = (images, labels, indices) if mixed is None else (images, labels, indices, mixed)
             if self.forms.uses_cuda_graphs:
                 torch.compiler.cudagraph_mark_step_begin()

@@ -81,3 +81,12 @@ def test_a_batch_of_one_operation() -> None:
     counts = tuple(2 if name == "translate_x" else 0 for name in OPERATIONS)
     made = trivial_augment(images, TrivialChoices(torch.tensor([1, 0]), counts, torch.tensor([1.9, -1.0])))
     assert made[1, 0, 0].tolist() == [0, 16, 17, 18] and made[0, 0, 0].tolist() == [1, 2, 3, 0]
+
+
+def test_a_channel_of_one_value_stays_as_it_is() -> None:
+    images = torch.randint(10, 200, (2, 3, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images[0, 1] = 77
+    counts = tuple(2 if name == "autocontrast" else 0 for name in OPERATIONS)
+    made = trivial_augment(images, TrivialChoices(torch.tensor([0, 1]), counts, torch.zeros(2)))
+    assert torch.equal(made, torch.stack([tv.autocontrast(image) for image in images]))
+    assert (made[0, 1] == 77).all() and made[0, 0].min() == 0 and made[0, 0].max() == 255

@@ -73,6 +73,7 @@ def test_observe_compiles_whole_and_lets_go() -> None:
     assert not model.linear._forward_pre_hooks
 
 
+@pytest.mark.compiles
 def test_a_direct_call_leaves_nothing_behind() -> None:
     """After a user's own call of the network, or one that failed, no tensor is kept, and nothing is compiled again."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2))

@@ -74,12 +74,12 @@ def test_a_block_on_a_gpu_fits_a_quarter_of_an_hour() -> None:
     training = {
         block.title[0]: sum(queue.minutes(run) - 1 for run in block.runs) for block in BLOCKS if block.device == "gpu"
     }
-    assert all(training[number] * 60 < 650 for number in "12347"), training
+    assert all(training[number] * 60 < 650 for number in "123458"), training
 
 
 def test_the_results_stay_small() -> None:
-    """What is kept of runs travels with the repository: at most 40 MB, most of it one student's weights."""
-    assert sum(path.stat().st_size for path in RESULTS.rglob("*") if path.is_file()) < 40e6
+    """What is kept of runs travels with the repository: at most 64 MB, most of it the weights of a teacher and of its student."""
+    assert sum(path.stat().st_size for path in RESULTS.rglob("*") if path.is_file()) < 64e6
 
 
 def test_what_is_kept_was_trained_with_the_queues_settings() -> None:

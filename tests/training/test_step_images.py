@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 from helpers import TINY, write_npz
-from torch import nn
+from torch import Tensor, nn
 
 from bnn_itrd.cli import main
 from bnn_itrd.config.data import DataConfig
 from bnn_itrd.config.train import TrainConfig
+from bnn_itrd.data import tensor_split
 from bnn_itrd.data.batches import UNLABELLED
 from bnn_itrd.data.datasets import load_data
 from bnn_itrd.data.splits import ImageData
 from bnn_itrd.errors import UserError
+from bnn_itrd.training.step import images as step_images
 from bnn_itrd.training.step.images import MixedLabels, StepImages, check_augmentation
 from bnn_itrd.training.step.objective import Objective
 
@@ -31,24 +33,26 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
     return load_data(DataConfig(name="cifar10", root=str(root)))
 
 
-def step_images(data: ImageData, *, epoch: int = 0, steps: int = 50, n: int = 8, rank: int = 0, **train: Any) -> Any:
+def augmented(
+    data: ImageData, images: Tensor, *, epoch: int = 0, steps: int = 50, rank: int = 0, **train: Any
+) -> list[Any]:
+    """(images, labels, mixed) of each step, if all have the same images, with the labels 0, 1, ..."""
+    batch = images, torch.arange(len(images)), torch.arange(len(images))
     made = StepImages(TrainConfig(**train), data, CPU, rank=rank)
-    made.begin(epoch, steps=steps, batch=n)
-    return made
+    drawn = made.epoch([batch] * steps, epoch, steps=steps, batch=len(images))
+    return [(images, labels, mixed) for images, labels, _, mixed in drawn]
 
 
 def test_nothing_is_changed_by_default(data: ImageData) -> None:
-    images, labels = torch.randn(8, 3, 16, 16), torch.arange(8)
-    got, own, mixed = step_images(data)(0, images, labels)
-    assert got is images and own is labels and mixed is None
+    images = torch.randn(8, 3, 16, 16)
+    (got, own, mixed), *more = augmented(data, images)
+    assert torch.equal(got, images) and torch.equal(own, torch.arange(8)) and mixed is None and len(more) == 49
 
 
 def test_cutout(data: ImageData) -> None:
     images = torch.ones(8, 3, 16, 16)
-    augment = step_images(data, cutout=6)
     areas = []
-    for step in range(50):
-        got = augment(step, images, torch.arange(8))[0]
+    for got, _, _ in augmented(data, images, cutout=6):
         holes = got == 0
         assert torch.equal(holes[:, 0], holes[:, 2])
         for hole in holes[:, 0]:
@@ -56,18 +60,15 @@ def test_cutout(data: ImageData) -> None:
             assert torch.equal(hole, rows[:, None] & columns[None])  # a rectangle
             areas.append(int(hole.sum()))
     assert max(areas) == 36 and min(areas) == 9  # whole inside; in a corner, a quarter
-    again = step_images(data, cutout=6)(49, images, torch.arange(8))[0]
-    assert torch.equal(again, got)
-    for other in (step_images(data, cutout=6, epoch=1), step_images(data, cutout=6, rank=1)):
-        assert not torch.equal(other(49, images, torch.arange(8))[0], got)
+    assert torch.equal(augmented(data, images, cutout=6)[49][0], got)
+    for other in (augmented(data, images, cutout=6, epoch=1), augmented(data, images, cutout=6, rank=1)):
+        assert not torch.equal(other[49][0], got)
 
 
 def test_mixup(data: ImageData) -> None:
     images, labels = torch.randn(8, 3, 16, 16), torch.arange(8)
-    augment = step_images(data, steps=400, mixup=0.2)
     shares = []
-    for step in range(400):
-        got, own, mixed = augment(step, images, labels)
+    for got, own, mixed in augmented(data, images, steps=400, mixup=0.2):
         share = float(mixed.share)
         torch.testing.assert_close(got, share * images + (1 - share) * images.roll(1, 0))
         assert torch.equal(own, labels if share >= 0.5 else labels.roll(1, 0))
@@ -79,10 +80,8 @@ def test_mixup(data: ImageData) -> None:
 
 def test_cutmix(data: ImageData) -> None:
     images = torch.arange(8.0)[:, None, None, None].expand(8, 3, 16, 16).contiguous()
-    augment = step_images(data, cutmix=1.0)
     shares = []
-    for step in range(50):
-        got, _, mixed = augment(step, images, torch.arange(8))
+    for got, _, mixed in augmented(data, images, cutmix=1.0):
         second = got[3] == 2.0
         assert torch.equal(second | (got[3] == 3.0), torch.ones(3, 16, 16, dtype=torch.bool))
         assert float(mixed.share) == pytest.approx(1 - float(second.float().mean()))
@@ -91,8 +90,42 @@ def test_cutmix(data: ImageData) -> None:
 
 
 def test_both_take_turns(data: ImageData) -> None:
-    augment = step_images(data, steps=400, mixup=1.0, cutmix=1.0)
-    assert sum(box is None for box in augment._boxes) == pytest.approx(200, abs=40)
+    images = torch.arange(8.0)[:, None, None, None].expand(8, 3, 16, 16).contiguous()
+    # CutMix leaves whole values, mixup makes mixed ones.
+    cut = [torch.equal(got, got.round()) for got, _, _ in augmented(data, images, steps=400, mixup=1.0, cutmix=1.0)]
+    assert sum(cut) == pytest.approx(200, abs=40)
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        {},
+        {"cutout": 6},
+        {"trivial_augment": True},
+        {"trivial_augment": True, "cutout": 6, "mixup": 0.2, "cutmix": 1.0, "channels_last": True},
+    ],
+)
+def test_several_steps_at_once_give_the_same_images(
+    data: ImageData, train: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: 8 steps of 2 images in each of two processes, three steps at a time, the last two alone."""
+
+    def epoch() -> list[tuple[Tensor, ...]]:
+        rows = []
+        for rank in (0, 1):
+            batches = data.train.train_batches(4, seed=3, epoch=2, device=CPU, rank=rank, world=2)
+            made = StepImages(TrainConfig(**train), data, CPU, rank=rank).epoch(batches, 2, steps=8, batch=2)
+            rows += [(*batch, *(() if mixed is None else mixed)) for *batch, mixed in made]
+        return rows
+
+    alone = epoch()
+    for module in (tensor_split, step_images):
+        monkeypatch.setattr(module, "steps_together", lambda device, values: 3)
+    together = epoch()
+    assert len(alone) == len(together) == 16 and alone[0][0].shape == (2, 3, 16, 16)
+    for one, other in zip(alone, together, strict=True):
+        assert [each.stride() for each in one] == [each.stride() for each in other]
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_the_loss_of_mixed_labels_is_that_of_soft_ones() -> None:
@@ -108,8 +141,8 @@ def test_the_loss_of_mixed_labels_is_that_of_soft_ones() -> None:
 
 
 def test_trivial_augment_sees_the_pixels_of_the_file(data: ImageData) -> None:
-    images, labels, _ = next(data.train.train_batches(8, seed=0, epoch=0, device=CPU))
-    got = step_images(data, steps=1, trivial_augment=True)(0, images, labels)[0]
+    images, _, _ = next(data.train.train_batches(8, seed=0, epoch=0, device=CPU))
+    got = augmented(data, images, steps=1, trivial_augment=True)[0][0]
     pixels = (got * torch.tensor(data.std).reshape(1, 3, 1, 1) + torch.tensor(data.mean).reshape(1, 3, 1, 1)) * 255
     torch.testing.assert_close(pixels, pixels.round(), rtol=0, atol=1e-3)
     assert pixels.min() > -1e-3 and pixels.max() < 255.001 and not torch.equal(got, images)

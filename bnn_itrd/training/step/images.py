@@ -1,13 +1,16 @@
 """Augments the images of a training step: TrivialAugment, cutout, mixup and CutMix.
 
-Cropping and mirroring are done before, when a batch is made. The augmentation runs on the device, a batch at a time.
+Cropping and mirroring are done before, when a batch is made. The augmentation runs on the device, on a CPU for each
+batch, on a GPU for several at once.
 Its random numbers depend only on the seed, the epoch and the process. They are drawn at the start of an epoch and then
 copied to the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +19,10 @@ from torch import Tensor
 
 from bnn_itrd.config.train import TrainConfig
 from bnn_itrd.data.augment import normalise
-from bnn_itrd.data.batches import UNLABELLED
+from bnn_itrd.data.batches import UNLABELLED, Batch, steps_together
 from bnn_itrd.data.seeds import mix_seed
 from bnn_itrd.data.splits import ImageData
-from bnn_itrd.data.trivial_augment import TrivialChoices, draw_trivial, trivial_augment
+from bnn_itrd.data.trivial_augment import TrivialChoices, draw_trivial, join_trivial, trivial_augment
 from bnn_itrd.errors import UserError
 
 __all__ = ["MixedLabels", "StepImages", "check_augmentation", "cut_out"]
@@ -43,6 +46,10 @@ class MixedLabels(NamedTuple):
     def own(self) -> Tensor:
         """One label for each image, (n,): that of the image with the larger share."""
         return torch.where(self.share >= 0.5, self.first, self.second)
+
+
+# (images, labels, indices, mixed); see `StepImages.epoch`.
+AugmentedBatch = tuple[Tensor, Tensor, Tensor, MixedLabels | None]
 
 
 def check_augmentation(
@@ -99,35 +106,67 @@ def cut_out(images: Tensor, middles: Tensor, side: int) -> Tensor:
 class StepImages:
     """Augments the images of each step as a training's configuration says.
 
-    `begin` draws the random numbers of an epoch. A call then augments the images of a step. `rank` is the number of
-    this process; each process draws its own numbers.
+    `rank` is the number of this process; each process draws its own random numbers.
     """
 
     def __init__(self, config: TrainConfig, data: ImageData, device: torch.device, *, rank: int = 0) -> None:
         self.config, self.device, self.rank = config, device, rank
         self.size = data.input_shape[1:]
         self.mean, self.std = (torch.tensor(v, device=device) for v in (data.mean, data.std))
-        self._trivial: list[TrivialChoices] = []
-        self._middles = torch.zeros(0)
-        self._shares: Tensor = torch.zeros(0)
-        self._boxes: list[tuple[int, int, int, int] | None] = []
 
-    def begin(self, epoch: int, *, steps: int, batch: int) -> None:
-        """Draws the random numbers of an epoch with `steps` steps of `batch` images."""
+    def epoch(self, batches: Iterable[Batch], number: int, *, steps: int, batch: int) -> Iterator[AugmentedBatch]:
+        """Yields the augmented batches of an epoch, in which each of `steps` steps has `batch` images.
+
+        `batches` yields (images (n, c, h, w), labels (n,), indices (n,)); `number` is the epoch's, on which the random
+        numbers depend. A result is (images, labels, indices, mixed): the images in the training's memory format, one
+        label for each, and both labels of each image if they were mixed, else None.
+        """
         config = self.config
-        random = np.random.default_rng(mix_seed(config.seed, epoch, _DRAWS, self.rank))
-        if config.trivial_augment:
-            drawn = [draw_trivial(batch, random) for _ in range(steps)]
-            orders = torch.stack([choices.order for choices in drawn]).to(self.device)
-            magnitudes = torch.stack([choices.magnitudes for choices in drawn]).to(self.device)
-            counts = [choices.counts for choices in drawn]
-            self._trivial = [TrivialChoices(*step) for step in zip(orders, counts, magnitudes, strict=True)]
+        random = np.random.default_rng(mix_seed(config.seed, number, _DRAWS, self.rank))
+        together = 1
+        if config.trivial_augment or config.cutout:
+            together = steps_together(self.device, batch * math.prod((3, *self.size)))
+        trivial = self._draw_trivial(random, steps, batch, together) if config.trivial_augment else []
+        middles = shares = torch.zeros(0)
+        boxes: list[tuple[int, int, int, int] | None] = []
         if config.cutout:
-            self._middles = torch.from_numpy(random.integers(0, self.size, (steps * batch, 2))).to(self.device)
+            middles = torch.from_numpy(random.integers(0, self.size, (steps * batch, 2))).to(self.device)
         if config.mixes:
             mixes = [self._draw_mix(random) for _ in range(steps)]
-            self._boxes = [box for _, box in mixes]
-            self._shares = torch.tensor([share for share, _ in mixes], device=self.device)
+            boxes = [box for _, box in mixes]
+            shares = torch.tensor([share for share, _ in mixes], device=self.device)
+        source, step = iter(batches), 0
+        while group := list(islice(source, together)):
+            images = group[0][0] if len(group) == 1 else torch.cat([each for each, _, _ in group])
+            if trivial:
+                images = self._augment(images, trivial[step // together])
+            if config.cutout:
+                images = cut_out(images, middles[step * batch : step * batch + len(images)], config.cutout)
+            for own, (_, labels, indices) in zip(images.split(batch), group, strict=True):
+                mixed = None
+                if config.mixes:
+                    mixed = MixedLabels(labels, labels.roll(1, 0), shares[step])
+                    own, labels = self._mix(own, shares[step], boxes[step]), mixed.own
+                if config.channels_last:
+                    own = own.contiguous(memory_format=torch.channels_last)
+                yield own, labels, indices, mixed
+                step += 1
+
+    def _draw_trivial(self, random: np.random.Generator, steps: int, batch: int, together: int) -> list[TrivialChoices]:
+        """Draws TrivialAugment's operations; returns those of `together` steps at a time, on the device."""
+        drawn = [draw_trivial(batch, random) for _ in range(steps)]
+        joined = [join_trivial(drawn[first : first + together]) for first in range(0, steps, together)]
+        # One copy for the whole epoch, so that no step waits for one.
+        orders = torch.cat([choices.order for choices in joined]).to(self.device).split(together * batch)
+        magnitudes = torch.cat([choices.magnitudes for choices in joined]).to(self.device).split(together * batch)
+        counts = [choices.counts for choices in joined]
+        return [TrivialChoices(*group) for group in zip(orders, counts, magnitudes, strict=True)]
+
+    def _augment(self, images: Tensor, choices: TrivialChoices) -> Tensor:
+        """Applies TrivialAugment to the pixels of normalised images."""
+        pixels = (images * _channels(self.std) + _channels(self.mean)) * 255
+        augmented = trivial_augment(pixels.round().clamp(0, 255).to(torch.uint8), choices)
+        return normalise(augmented, self.mean, self.std)
 
     def _draw_mix(self, random: np.random.Generator) -> tuple[float, tuple[int, int, int, int] | None]:
         """Draws how the images of a step are mixed: the share of the first image, and the second's box for CutMix.
@@ -142,26 +181,6 @@ class StepImages:
         middle, half = random.integers(0, self.size), ((1 - share) ** 0.5 * np.array(self.size)).astype(int) // 2
         (top, left), (bottom, right) = (np.clip(at, 0, self.size).tolist() for at in (middle - half, middle + half))
         return 1 - (bottom - top) * (right - left) / (height * width), (top, bottom, left, right)
-
-    def __call__(self, step: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, MixedLabels | None]:
-        """Augments the images of a step, (n, c, h, w), which has the number `step` in the epoch.
-
-        Returns the images, in the training's memory format, one label for each image, (n,), and both labels of each
-        image if they were mixed, else None.
-        """
-        n, mixed = len(images), None
-        if self._trivial:
-            pixels = (images * _channels(self.std) + _channels(self.mean)) * 255
-            augmented = trivial_augment(pixels.round().clamp(0, 255).to(torch.uint8), self._trivial[step])
-            images = normalise(augmented, self.mean, self.std)
-        if self.config.cutout:
-            images = cut_out(images, self._middles[step * n : (step + 1) * n], self.config.cutout)
-        if self.config.mixes:
-            mixed = MixedLabels(labels, labels.roll(1, 0), self._shares[step])
-            images, labels = self._mix(images, self._shares[step], self._boxes[step]), mixed.own
-        if self.config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images, labels, mixed
 
     def _mix(self, images: Tensor, share: Tensor, box: tuple[int, int, int, int] | None) -> Tensor:
         """Mixes each image with the one before it in the batch, which is a random one because batches are shuffled."""
