@@ -19,11 +19,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from bnn_itrd.quant.constants import EPS, RECU_SPREAD
+
 __all__ = ["fused_recu_activation", "fused_recu_weight"]
 
 # The number of values that a program handles at a time.
 _BLOCK = 2048
-_EPS = 1e-5
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -106,7 +107,7 @@ def _weight_forward(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _weight_backward(  # type: ignore[no-untyped-def]
-    w_at, grad_at, means_at, roots_at, bound_at, out_at, length, BLOCK: tl.constexpr
+    w_at, grad_at, means_at, roots_at, bound_at, out_at, length, SPREAD: tl.constexpr, BLOCK: tl.constexpr
 ):
     channel = tl.program_id(0)
     begin = channel.to(tl.int64) * length
@@ -130,7 +131,7 @@ def _weight_backward(  # type: ignore[no-untyped-def]
         centred = tl.load(w_at + begin + start + lane, mask=inside, other=0.0) - mean
         grad = tl.load(grad_at + begin + start + lane, mask=inside, other=0.0)
         grad = tl.where(tl.abs(centred * root) <= bound, grad, 0.0)
-        result = (grad - of_mean - of_variance * centred) * root * 2.8284271247461903
+        result = (grad - of_mean - of_variance * centred) * root * SPREAD
         tl.store(out_at + begin + start + lane, result, mask=inside)
 
 
@@ -148,7 +149,7 @@ def _signs(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     signs = torch.empty_like(x)
     means, roots = (torch.empty(len(x), dtype=torch.float32, device=x.device) for _ in range(2))
     length = x[0].numel()
-    _forward[(len(x),)](x, signs, means, roots, length, _EPS, BLOCK=_BLOCK, num_warps=8)
+    _forward[(len(x),)](x, signs, means, roots, length, EPS, BLOCK=_BLOCK, num_warps=8)
     return signs, means, roots
 
 
@@ -225,7 +226,7 @@ def _weight_signs(weight: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor, 
     signs = torch.empty_like(weight)
     means, roots, sizes = (torch.empty(len(weight), dtype=torch.float32, device=weight.device) for _ in range(3))
     length = weight[0].numel()
-    _weight_forward[(len(weight),)](weight, signs, means, roots, sizes, length, _EPS, BLOCK=_BLOCK, num_warps=8)
+    _weight_forward[(len(weight),)](weight, signs, means, roots, sizes, length, EPS, BLOCK=_BLOCK, num_warps=8)
     return signs, means, roots, -(sizes.sum() / weight.numel()) * torch.log(2 - 2 * tau)
 
 
@@ -239,7 +240,9 @@ def _(weight: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _weight_signs_backward(grad: Tensor, weight: Tensor, means: Tensor, roots: Tensor, bound: Tensor) -> Tensor:
     out = torch.empty_like(weight)
     grad, length = _as_laid_out(grad, weight), weight[0].numel()
-    _weight_backward[(len(weight),)](weight, grad, means, roots, bound, out, length, BLOCK=_BLOCK, num_warps=8)
+    _weight_backward[(len(weight),)](
+        weight, grad, means, roots, bound, out, length, SPREAD=RECU_SPREAD, BLOCK=_BLOCK, num_warps=8
+    )
     return out
 
 
