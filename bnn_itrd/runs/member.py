@@ -26,7 +26,7 @@ from bnn_itrd.runs.networks import build
 from bnn_itrd.training.fit import Fitted, fit
 from bnn_itrd.training.step.nonfinite import check_weights_finite
 
-__all__ = ["FIRST_STAGE", "Member", "check_first_weights", "check_from_teacher", "train_member"]
+__all__ = ["FIRST_STAGE", "Member", "check_from_teacher", "train_member"]
 
 
 # In two-stage training, the first stage's folder inside the network's folder.
@@ -109,14 +109,6 @@ def train_member(
             deadline=deadline,
         )
     return Member(config.name, fitted.model, config.name, config.network.name, out / "last.pt", fitted)
-
-
-def check_first_weights(config: MemberConfig, data: ImageData) -> None:
-    """Raises UserError if the file in ``network.weights``, a student's first weights, is missing or does not fit."""
-    if config.network.weights is not None:
-        sizes: dict[str, Any] = {"num_classes": len(data.classes), "input_shape": data.input_shape}
-        with torch.random.fork_rng(devices=[]):
-            begin_with_weights(build(config.network, config.scheme, **sizes), config.network)
 
 
 def check_from_teacher(config: MemberConfig, teacher: MemberConfig | nn.Module, data: ImageData) -> None:
