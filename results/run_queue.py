@@ -11,7 +11,6 @@ writes QUEUE.md and the table in README.md anew.
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
@@ -21,8 +20,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bnn_itrd import recipes
 from bnn_itrd.config.parse import parse, parser, run_config
 from bnn_itrd.config.run import RunConfig, member_config
@@ -31,7 +28,9 @@ from bnn_itrd.console import print_table
 from bnn_itrd.errors import UserError, unknown
 from bnn_itrd.experiments.table import markdown_table, summarise_runs
 from bnn_itrd.files import write_file
+from bnn_itrd.runs.comparison_file import read_comparison
 from bnn_itrd.runs.half_precision import save_half_precision
+from bnn_itrd.yaml_files import read_yaml
 
 __all__ = ["KEPT", "Block", "Run", "command", "configuration", "done", "keep", "main", "minutes", "read", "render"]
 
@@ -102,8 +101,8 @@ def read(path: Path) -> list[Block]:
     """
     if not path.is_file():
         raise UserError(f"there is no {path}: name a folder of results that has one")
+    tree = read_yaml(path)
     try:
-        tree = yaml.safe_load(path.read_text())
         blocks = [
             Block(
                 block["title"],
@@ -113,7 +112,7 @@ def read(path: Path) -> list[Block]:
             )
             for block in tree["blocks"]
         ]
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a queue of runs: {error!r}") from error
     seen: set[str] = set()
     for run in (run for block in blocks for run in block.runs):
@@ -170,11 +169,8 @@ def done(run: Run, results: Path) -> bool:
     path = results / run.name / "comparison.json"
     if not path.is_file():
         return False
-    try:
-        model = json.loads(path.read_text())["models"][-1]
-        return bool(model["name"] == run.member and len(model["curve"]) == _epochs(run))
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise UserError(f"{path} is not a comparison of bnn-itrd: {error!r}") from error
+    last = read_comparison(path)["models"][-1:]
+    return [(model["name"], len(model.get("curve") or [])) for model in last] == [(run.member, _epochs(run))]
 
 
 def _epochs(run: Run) -> int:
@@ -215,10 +211,9 @@ def _strange(run: Run, path: Path) -> list[str]:
     if not path.is_file():
         return [f"no {path.name}"]
     given = to_dict(member_config(configuration(run), run.member))
-    try:
-        saved = dict(yaml.safe_load(path.read_text()))
-    except (yaml.YAMLError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not the configuration of a run: {error}") from error
+    saved = read_yaml(path)
+    if not isinstance(saved, dict):
+        raise UserError(f"{path} is not the configuration of a run: it must be a mapping, got {type(saved).__name__}")
     # Which precision auto chose is known only from the run's folder.
     if given["train"]["precision"] == "auto" and isinstance(saved.get("train"), dict):
         given["train"]["precision"] = saved["train"].get("precision")

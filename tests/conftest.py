@@ -6,7 +6,7 @@ import copy
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +72,21 @@ def pytest_runtest_setup() -> None:
     registry.from_torchlib = staticmethod(from_torchlib)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def seeded_file() -> None:
-    """Seeds torch before a file's own fixtures, so that what they train does not depend on the tests before."""
-    torch.manual_seed(0)
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
+    """Seeds torch before each fixture that several tests share, so that it is the same whichever test asks first.
+
+    Afterwards the generator is as it was before.
+    """
+    if fixturedef.scope == "function":
+        return (yield)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return (yield)
 
 
 @pytest.fixture(autouse=True)
-def seeded_test(seeded_file: None) -> None:
+def seeded_test() -> None:
     """Seeds torch before each test, so that it gives the same numbers alone and after others."""
     torch.manual_seed(0)
 

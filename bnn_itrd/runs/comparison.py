@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bnn_itrd.config.addresses import LIBRARIES
 from bnn_itrd.data.normalisation import shown_as_trained
 from bnn_itrd.data.splits import ImageData, Split
 from bnn_itrd.deploy.agreement import run_split
@@ -20,12 +19,11 @@ from bnn_itrd.deploy.targets import TARGETS, open_file, write_target
 from bnn_itrd.export import ExportError, agreement, traced_once
 from bnn_itrd.export.runtimes import environments
 from bnn_itrd.models import MODELS
-from bnn_itrd.quant import BinaryConv2d, BinaryLinear
-from bnn_itrd.quant.options import PARTS
+from bnn_itrd.quant import BinaryConv2d
 from bnn_itrd.runs.member import Member
 from bnn_itrd.runs.rows import EvaluatedMember, agreement_row, model_row
 from bnn_itrd.training.checkpoint import load_checkpoint
-from bnn_itrd.training.evaluation import Evaluation, evaluate, kept_evaluation
+from bnn_itrd.training.evaluation import Evaluation, evaluate, has_own_code, kept_evaluation
 from bnn_itrd.words import counted
 
 if TYPE_CHECKING:
@@ -79,28 +77,18 @@ def evaluate_member(
 def _evaluation(member: Member, data: ImageData, device: torch.device, tell: Callable[[str], None]) -> Evaluation:
     """Returns the evaluation on the test images with which the training ended, or makes one on the device.
 
-    The training is this command's, or the one that wrote the network's checkpoint. The checkpoint's evaluation is not
-    taken if the network contains a user's code, which may have changed since then.
+    The training is this command's, or the one that wrote the network's checkpoint.
     """
     if member.fitted is not None and data.val is None:
         return member.fitted.final
-    own = _has_own_code(member)
-    if not own and member.fitted is None and member.checkpoint is not None and member.checkpoint.is_file():
+    if member.fitted is None and member.checkpoint is not None and member.checkpoint.is_file():
         kept = load_checkpoint(member.checkpoint).get("final")
         if (ended := kept_evaluation(kept, member.model, data.test)) is not None:
             return ended
     tell(f"{member.name}: PyTorch on {counted(len(data.test), 'test image')}")
     # A CPU's convolutions are faster in this order of memory, which a user's own code may not take.
-    ordered = device.type == "cpu" and member.network in MODELS and not own
+    ordered = device.type == "cpu" and member.network in MODELS and not has_own_code(member.model)
     return evaluate(member.model.to(device), data.test, device=device, channels_last=ordered)
-
-
-def _has_own_code(member: Member) -> bool:
-    """Returns whether a network is a user's own, or has binarisers or nonlinearities of a user."""
-    if member.network not in MODELS and member.network.partition(":")[0] not in LIBRARIES:
-        return True
-    schemes = [m.scheme for m in member.model.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))]
-    return any(not isinstance(getattr(scheme, part), str) for scheme in schemes for part in PARTS)
 
 
 def _other_targets(member: Member, data: ImageData, file: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:

@@ -26,7 +26,7 @@ from bnn_itrd.runs.networks import build
 from bnn_itrd.training.fit import Fitted, fit
 from bnn_itrd.training.step.nonfinite import check_weights_finite
 
-__all__ = ["FIRST_STAGE", "Member", "check_first_weights", "check_from_teacher", "train_member"]
+__all__ = ["FIRST_STAGE", "Member", "check_from_teacher", "train_member"]
 
 
 # In two-stage training, the first stage's folder inside the network's folder.
@@ -111,14 +111,6 @@ def train_member(
         )  # fmt: skip
     name, network, top1 = config.name, config.network.name, fitted.history[-1]["top1"]
     return Member(name, fitted.model, name, network, out / "last.pt", fitted, data=to_dict(config.data), top1=top1)
-
-
-def check_first_weights(config: MemberConfig, data: ImageData) -> None:
-    """Raises UserError if the file in ``network.weights``, a student's first weights, is missing or does not fit."""
-    if config.network.weights is not None:
-        sizes: dict[str, Any] = {"num_classes": len(data.classes), "input_shape": data.input_shape}
-        with torch.random.fork_rng(devices=[]):
-            begin_with_weights(build(config.network, config.scheme, **sizes), config.network)
 
 
 def check_from_teacher(config: MemberConfig, teacher: MemberConfig | nn.Module, data: ImageData) -> None:

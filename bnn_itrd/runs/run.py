@@ -24,7 +24,7 @@ from bnn_itrd.files import write_json, write_yaml
 from bnn_itrd.models import MODELS
 from bnn_itrd.runs.identity import data_identity
 from bnn_itrd.runs.lock import run_folder
-from bnn_itrd.runs.member import FIRST_STAGE, Member, check_first_weights, check_from_teacher, train_member
+from bnn_itrd.runs.member import FIRST_STAGE, Member, check_from_teacher, train_member
 from bnn_itrd.runs.sizes import first_look, output_sizes, sizes_of_definition
 from bnn_itrd.runs.teachers import load_given_teacher, load_teacher
 from bnn_itrd.training.checkpoint import matching_state
@@ -80,7 +80,6 @@ def _check_members(config: RunConfig, data: ImageData, only: str | None, teacher
     if not students:
         return
     # All students have the same network and scheme and differ only in their distillers: checking one is enough.
-    check_first_weights(students[0], data)
     if (first := students[0].of_first_stage()) is not None:
         _sizes(first.name, first, data)
     sizes = _sizes(students[0].name, students[0], data)

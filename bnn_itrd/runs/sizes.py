@@ -19,6 +19,7 @@ from bnn_itrd.distillers.base import measure
 from bnn_itrd.distillers.setting import Sizes
 from bnn_itrd.errors import UserError
 from bnn_itrd.models import Summary, summary
+from bnn_itrd.runs.given.first_weights import check_first_weights
 from bnn_itrd.runs.networks import build, remarks
 
 __all__ = ["first_look", "output_sizes", "sizes_of_definition"]
@@ -52,9 +53,14 @@ def sizes_of_definition(network: NetworkConfig, scheme: SchemeConfig | None, dat
     """Returns the sizes of logits, representation and maps of a network that a configuration describes.
 
     The images have the data's shape. scheme: None for a full-precision network. Raises UserError as `build` and
-    `output_sizes` do.
+    `output_sizes` do, and if the file in ``network.weights`` is missing or does not fit the network.
     """
-    return _found_of_definition(lambda model: output_sizes(model, data), network, scheme, data)
+
+    def sizes(model: nn.Module) -> Sizes:
+        check_first_weights(model, network)
+        return output_sizes(model, data)
+
+    return _found_of_definition(sizes, network, scheme, data)
 
 
 def _found_of_definition(

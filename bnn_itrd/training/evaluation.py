@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from bnn_itrd.config.addresses import LIBRARIES
 from bnn_itrd.data.splits import Split
 from bnn_itrd.hashes import tensors_hash
 from bnn_itrd.models import evaluation_mode
+from bnn_itrd.quant import Scheme
+from bnn_itrd.quant.options import PARTS
+from bnn_itrd.quant.parts import part_name
 
-__all__ = ["Evaluation", "confusion", "evaluate", "evaluated", "kept_evaluation", "score", "to_keep"]
+__all__ = ["Evaluation", "confusion", "evaluate", "evaluated", "has_own_code", "kept_evaluation", "score", "to_keep"]
 
 # The largest number of logits that a checkpoint saves: 16 MiB, such as 10,000 images with 400 classes.
 _MOST_KEPT = 4_194_304
+# The packages whose code is not a user's own.
+_KNOWN = {"bnn_itrd", "torch", *LIBRARIES, *sys.stdlib_module_names}
+# Attributes of modules that change nothing in an evaluation: the mode, whether training uses ReCU's GPU kernels, and
+# two that describe a network, which a copy of a graph of torch.fx may lack.
+_WITHOUT_EFFECT = ("training", "fused", "input_shape", "stages")
+_PLAIN = (bool, int, float, str, tuple, list, type(None))
 
 
 @dataclass(frozen=True)
@@ -62,20 +74,70 @@ def score(logits: Tensor, labels: Tensor) -> Evaluation:
     )
 
 
-def evaluated(model: nn.Module, split: Split) -> str | None:
-    """Returns a hash of all that an evaluation depends on: the network's weights, the images, labels and normalisation.
+def has_own_code(model: nn.Module) -> bool:
+    """Returns whether a network runs code of a user, not only of this package, PyTorch, torchvision, timm and Python.
 
-    Two evaluations with the same hash have the same result. It is None if the images have none (`Split.fingerprint`).
+    It does if a user wrote the class of one of its modules, a function or hook that a module holds, a part of a binary
+    layer's scheme, or a function in a graph of torch.fx.
+
+    >>> has_own_code(nn.Linear(2, 2)), has_own_code(type("MyLinear", (nn.Linear,), {"__module__": "nets"})(2, 2))
+    (False, True)
     """
-    images = split.fingerprint()
-    return None if images is None else tensors_hash({images: torch.zeros(0), **model.state_dict()})
+    return any(_home(thing) not in _KNOWN for module in model.modules() for thing in _code(module))
+
+
+def _home(thing: object) -> str:
+    """Returns the name of the top package of a class or function; for C code without a module it is ``builtins``."""
+    return str(getattr(thing, "__module__", None) or "builtins").partition(".")[0]
+
+
+def _code(module: nn.Module) -> Iterator[object]:
+    """Yields all classes and functions that a module runs or holds, but not those of the modules inside it."""
+    yield from type(module).__mro__
+    held = [*vars(module).values(), *module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    if isinstance(scheme := vars(module).get("scheme"), Scheme):
+        held += [part for part in (getattr(scheme, name) for name in PARTS) if not isinstance(part, str)]
+    if isinstance(module, fx.GraphModule):
+        held += [node.target for node in module.graph.nodes if node.op == "call_function"]
+    for thing in filter(callable, held):
+        while isinstance(thing, functools.partial):
+            thing = thing.func
+        yield thing if hasattr(thing, "__qualname__") else type(thing)
+
+
+def _structure(model: nn.Module) -> str:
+    """Returns a text that is the same for two networks of equal modules with equal options, whatever their weights.
+
+    It has a line for each module, with its path, its class, its public attributes that are plain values, functions or
+    schemes, and what its repr shows. A graph of torch.fx has its code besides.
+    """
+    lines = []
+    for path, module in model.named_modules():
+        public = {k: v for k, v in vars(module).items() if k[0] != "_" and k not in _WITHOUT_EFFECT}
+        shown = {k: repr(v) for k, v in public.items() if isinstance(v, (*_PLAIN, Scheme))}
+        shown |= {k: part_name(v) for k, v in public.items() if callable(v)}
+        # torch.fx gives each graph a class of its own, whose name is lost in a copy.
+        kind = module.code if isinstance(module, fx.GraphModule) else part_name(type(module))
+        lines.append(f"{path}: {kind} {sorted(shown.items())} {module.extra_repr()}")
+    return "\n".join(lines)
+
+
+def evaluated(model: nn.Module, split: Split) -> str | None:
+    """Returns a hash of all that an evaluation depends on: the network's weights and modules, and the images.
+
+    The images count with their labels and normalisation. Two evaluations with the same hash have the same result. It is
+    None if the network runs a user's own code, which may change, or if the images have no hash (`Split.fingerprint`).
+    """
+    if has_own_code(model) or (images := split.fingerprint()) is None:
+        return None
+    return tensors_hash({text: torch.zeros(0) for text in (_structure(model), images)} | model.state_dict())
 
 
 def to_keep(evaluation: Evaluation, model: nn.Module, split: Split) -> dict[str, Any] | None:
     """Returns what a checkpoint saves of an evaluation, so that a later command need not repeat it.
 
     It has the logits, the labels, and the hash of network and images (`evaluated`). It is None if there are too many
-    logits, or if the images have no hash.
+    logits, or if they have no hash.
     """
     if evaluation.logits.numel() > _MOST_KEPT or (of := evaluated(model, split)) is None:
         return None
@@ -85,7 +147,8 @@ def to_keep(evaluation: Evaluation, model: nn.Module, split: Split) -> dict[str,
 def kept_evaluation(kept: object, model: nn.Module, split: Split) -> Evaluation | None:
     """Returns the evaluation that a checkpoint has saved, or None if it saved none that fits.
 
-    `kept` is what `to_keep` returned. It fits if it was made with the same weights, images, labels and normalisation.
+    `kept` is what `to_keep` returned. It fits if it was made with the same network, images, labels and normalisation.
+    No evaluation fits a network that runs a user's own code (`has_own_code`), which may have changed since.
     """
     if not isinstance(kept, dict) or not isinstance(kept.get("of"), str):
         return None

@@ -19,6 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from bnn_itrd.quant.constants import EPS, RECU_SPREAD
+
 __all__ = ["fused_recu_activation", "fused_recu_weight"]
 
 # How many values a program handles at a time, and by how many warps (of 32 threads each). Of 2,048 to 16,384 values and
@@ -27,7 +29,6 @@ __all__ = ["fused_recu_activation", "fused_recu_weight"]
 _FORWARD: dict[str, int] = {"BLOCK": 4096, "num_warps": 16}
 _BACKWARD: dict[str, int] = {"BLOCK": 8192, "num_warps": 16}
 _WEIGHT: dict[str, int] = {"BLOCK": 2048, "num_warps": 8}
-_EPS = 1e-5
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -110,7 +111,7 @@ def _weight_forward(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _weight_backward(  # type: ignore[no-untyped-def]
-    w_at, grad_at, means_at, roots_at, bound_at, out_at, length, BLOCK: tl.constexpr
+    w_at, grad_at, means_at, roots_at, bound_at, out_at, length, SPREAD: tl.constexpr, BLOCK: tl.constexpr
 ):
     channel = tl.program_id(0)
     begin = channel.to(tl.int64) * length
@@ -134,7 +135,7 @@ def _weight_backward(  # type: ignore[no-untyped-def]
         centred = tl.load(w_at + begin + start + lane, mask=inside, other=0.0) - mean
         grad = tl.load(grad_at + begin + start + lane, mask=inside, other=0.0)
         grad = tl.where(tl.abs(centred * root) <= bound, grad, 0.0)
-        result = (grad - of_mean - of_variance * centred) * root * 2.8284271247461903
+        result = (grad - of_mean - of_variance * centred) * root * SPREAD
         tl.store(out_at + begin + start + lane, result, mask=inside)
 
 
@@ -152,7 +153,7 @@ def _signs(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     signs = torch.empty_like(x)
     means, roots = (torch.empty(len(x), dtype=torch.float32, device=x.device) for _ in range(2))
     length = x[0].numel()
-    _forward[(len(x),)](x, signs, means, roots, length, _EPS, **_FORWARD)
+    _forward[(len(x),)](x, signs, means, roots, length, EPS, **_FORWARD)
     return signs, means, roots
 
 
@@ -229,7 +230,7 @@ def _weight_signs(weight: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor, 
     signs = torch.empty_like(weight)
     means, roots, sizes = (torch.empty(len(weight), dtype=torch.float32, device=weight.device) for _ in range(3))
     length = weight[0].numel()
-    _weight_forward[(len(weight),)](weight, signs, means, roots, sizes, length, _EPS, **_WEIGHT)
+    _weight_forward[(len(weight),)](weight, signs, means, roots, sizes, length, EPS, **_WEIGHT)
     return signs, means, roots, -(sizes.sum() / weight.numel()) * torch.log(2 - 2 * tau)
 
 
@@ -243,7 +244,7 @@ def _(weight: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _weight_signs_backward(grad: Tensor, weight: Tensor, means: Tensor, roots: Tensor, bound: Tensor) -> Tensor:
     out = torch.empty_like(weight)
     grad, length = _as_laid_out(grad, weight), weight[0].numel()
-    _weight_backward[(len(weight),)](weight, grad, means, roots, bound, out, length, **_WEIGHT)
+    _weight_backward[(len(weight),)](weight, grad, means, roots, bound, out, length, SPREAD=RECU_SPREAD, **_WEIGHT)
     return out
 
 

@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from bnn_itrd.quant.constants import EPS
+
 __all__ = ["WEIGHT_EPS", "standardise", "wide"]
 
-_EPS = 1e-5
 # For weights 1e-5 would be too large: the initial variance of a filter of 512 channels is 7e-5, and it decays.
 WEIGHT_EPS = 1e-10
 
@@ -19,12 +20,12 @@ def wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def standardise(x: Tensor, *, centre: bool = True, eps: float = _EPS) -> Tensor:
+def standardise(x: Tensor, *, centre: bool = True, eps: float = EPS) -> Tensor:
     """Returns ``(x - mean) / sqrt(var + eps)`` over all axes but the first, (n, ...) -> (n, ...), in float32 or wider.
 
     The variance is unbiased, and 0 for one element. A tensor (c,) counts as one sample. centre: if it is False, the
     mean is not subtracted, so the signs of x do not change. The gradient flows through mean and variance. eps keeps the
-    result finite for constant input: 1e-5 for activations (as in ReCU), `WEIGHT_EPS` for weights. The published codes
+    result finite for constant input: `EPS` for activations (as in ReCU), `WEIGHT_EPS` for weights. The published codes
     of IR-Net and RBNN have no eps and give NaN there.
     """
     if x.dim() == 1:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight
+from bnn_itrd.quant.methods._per_channel import PerChannel
 from bnn_itrd.quant.methods._standardise import WEIGHT_EPS, wide
 from bnn_itrd.quant.methods.irnet import EDEWeight
 from bnn_itrd.quant.surrogates import sign
@@ -98,7 +99,7 @@ class AdaBinActivation(ActivationBinarizer):
         return sign(self.presign(x), surrogate="polynomial").to(x.dtype)
 
 
-class Maxout(nn.Module):
+class Maxout(PerChannel):
     """A nonlinearity with two learned slopes per channel: ``p_c max(x, 0) + q_c min(x, 0)``, (n, c, ...) -> same shape.
 
     p is initially 1 and q 0.25, as in the published code. AdaBin, sec. 3.3. Raises ValueError where channels < 1.
@@ -108,18 +109,12 @@ class Maxout(nn.Module):
     """
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
-        if channels < 1:
-            raise ValueError(f"channels must be >= 1, got {channels}")
-        self.channels = channels
+        super().__init__(channels)
         self.above = nn.Parameter(torch.ones(channels))
         self.below = nn.Parameter(torch.full((channels,), 0.25))
 
-    def extra_repr(self) -> str:
-        return str(self.channels)
-
     def forward(self, x: Tensor) -> Tensor:
-        above, below = (v.reshape(-1, *([1] * (x.dim() - 2))) for v in (self.above, self.below))
+        above, below = (self.per_channel(v, x) for v in (self.above, self.below))
         # It is written with operations that every exported format has.
         y = above * F.relu(x) + below * x.clamp(max=0)
         return y.to(x.dtype)  # under autocast the parameters are wider than x

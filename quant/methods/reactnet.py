@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn_itrd.quant.binarizer import ActivationBinarizer
+from bnn_itrd.quant.methods._per_channel import PerChannel
 from bnn_itrd.quant.surrogates import sign
 
 __all__ = ["RPReLU", "RSignActivation"]
@@ -38,7 +39,7 @@ class RSignActivation(ActivationBinarizer):
         return sign(self.presign(x), surrogate="polynomial").to(x.dtype)
 
 
-class RPReLU(nn.Module):
+class RPReLU(PerChannel):
     """A PReLU with two learned shifts per channel: ``PReLU_c(x + g_c) + z_c``, (n, c, ...) -> (n, c, ...).
 
     g and z, initially 0, and the slope for negative values, initially 0.25, are learned per channel. (The paper's shift
@@ -49,19 +50,13 @@ class RPReLU(nn.Module):
     """
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
-        if channels < 1:
-            raise ValueError(f"channels must be >= 1, got {channels}")
-        self.channels = channels
+        super().__init__(channels)
         self.slope = nn.Parameter(torch.full((channels,), 0.25))
         self.before = nn.Parameter(torch.zeros(channels))
         self.after = nn.Parameter(torch.zeros(channels))
 
-    def extra_repr(self) -> str:
-        return str(self.channels)
-
     def forward(self, x: Tensor) -> Tensor:
-        slope, before, after = (v.reshape(-1, *([1] * (x.dim() - 2))) for v in (self.slope, self.before, self.after))
+        slope, before, after = (self.per_channel(v, x) for v in (self.slope, self.before, self.after))
         moved = x + before
         # max(x, 0) + slope * min(x, 0) consists of operations that every exported format has.
         y = F.relu(moved) + slope * moved.clamp(max=0) + after

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from bnn_itrd.quant.binarizer import ActivationBinarizer, BinaryWeight, WeightBinarizer
+from bnn_itrd.quant.constants import EPS, RECU_SPREAD
 from bnn_itrd.quant.methods._standardise import wide
 from bnn_itrd.quant.surrogates import SURROGATES, sign
 
 __all__ = ["ReCUActivation", "ReCUWeight", "recu_activation", "recu_tau", "recu_weight"]
-
-_EPS = 1e-5
 
 
 def _variance(x: Tensor) -> Tensor:
@@ -68,7 +67,7 @@ def recu_weight(weight: Tensor, *, tau: Tensor | float) -> Tensor:
     """
     axes = tuple(range(1, weight.dim()))
     centred = weight - weight.mean(axes, keepdim=True)
-    w = centred * (2 * math.sqrt(2) * torch.rsqrt(_variance(centred) + _EPS))
+    w = centred * (RECU_SPREAD * torch.rsqrt(_variance(centred) + EPS))
     spread = w.detach().abs().mean()
     bound = -spread * torch.log(2 - 2 * torch.as_tensor(tau, dtype=w.dtype, device=w.device))
     return sign(torch.clamp(w, -bound, bound), surrogate="identity")
@@ -94,7 +93,7 @@ class _SignOverSpread(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, of_variance: Tensor | None) -> Tensor | None:
         narrow, variance = ctx.saved_tensors
         x = wide(narrow)
-        root = torch.rsqrt(variance + _EPS)
+        root = torch.rsqrt(variance + EPS)
         through_division: Tensor | float = 0.0
         if grad is not None:
             slope = SURROGATES["polynomial"](grad.to(x.dtype), x * root)

@@ -42,6 +42,10 @@ REFUSED = {
     "teacher's batch size": (["--methods=kd", "--teacher_train.batch_size=999"], "teacher_train.batch_size 999 is"),
     "processes": (["--methods", "kd", "--fabric.devices=2"], "a sweep runs in one process"),
     "no such teacher": (["--methods", "kd", "--teacher=/nowhere"], "recu-kd-s0: no such file or folder: /nowhere"),
+    "no first weights": (
+        ["--scheme.binary=false", "--methods=kd", "--network.weights=/no.pth", "--grid=train.seed=0"],
+        "plain-s0: no file /no.pth for --network.weights",
+    ),
     "unknown reference": (["--methods", "kd", "--reference=dkd"], "unknown --reference 'dkd'"),
     "a flag's value": (["--methods", "kd", "--json=true"], "--json takes no value"),
     "unknown data": (["--grid", "data.name=cifar10,cifar11"], "unknown data set 'cifar11'"),

@@ -29,12 +29,17 @@ def _one_thread() -> Iterator[None]:
 def runtimes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
     """Returns a function from a runtime's name to its environment's Python interpreter.
 
-    It takes the user's environments if there are all of them. Otherwise they are made in one cache for this run: with a
-    cache for each, the second would hide the first.
+    It takes the user's environments. If one is missing, it is made in a cache for this run, where links stand for those
+    that the user has: environments are looked for in one cache only.
     """
+    have = [environments.folder(name) for name in environments.RUNTIMES if environments.find(name) is not None]
     with pytest.MonkeyPatch.context() as patch:
-        if any(environments.find(name) is None for name in environments.RUNTIMES):
-            patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        if len(have) < len(environments.RUNTIMES):
+            cache = tmp_path_factory.mktemp("cache")
+            patch.setenv("XDG_CACHE_HOME", str(cache))
+            (cache / "bnn_itrd").mkdir()
+            for folder in have:
+                (cache / "bnn_itrd" / folder.name).symlink_to(folder)
         yield lambda name: environments.find(name) or environments.setup(name)
 
 

@@ -78,7 +78,7 @@ def test_a_block_on_a_gpu_fits_a_quarter_of_an_hour() -> None:
 
 
 def test_the_results_stay_small() -> None:
-    """What is kept of runs travels with the repository: at most 64 MB, most of it the weights of a teacher and of its student."""
+    """What is kept of runs travels with the repository: at most 64 MB, most of it two networks' weights."""
     assert sum(path.stat().st_size for path in RESULTS.rglob("*") if path.is_file()) < 64e6
 
 

@@ -136,7 +136,8 @@ def finished(root: Path, **train: object) -> Any:
     identity["train"] |= train
     (source / "config.yaml").write_text(json.dumps(identity))
     (source / "metrics.csv").write_text("epoch\n1\n2\n")
-    comparison = {"models": [{"name": run.member, "curve": [{}, {}]}]}
+    model = {"name": run.member, "network": "resnet8", "top1_last": 50, "bytes": 1, "curve": [{}, {}]}
+    comparison = {"models": [model]}
     (source / "comparison.json").write_text(json.dumps(comparison))
     (source / "student.onnx").write_bytes(b"onnx")
     return run
@@ -185,3 +186,21 @@ def test_a_queue_that_does_not_fit(small_queue: Path, change: Any, message: str)
         queue.read(path)
     assert queue.main([str(path.parent)]) == 2 and queue.main(["nowhere"]) == 2
     assert queue.main(["--device", "tpu"]) == 2
+
+
+def test_a_field_that_is_given_twice_is_refused(small_queue: Path) -> None:
+    path = small_queue / "results" / "queue.yaml"
+    path.write_text(path.read_text().replace('"train.epochs": 2', '"train.epochs": 2, "train.epochs": 3'))
+    with pytest.raises(UserError, match=r"queue\.yaml: line 1 gives 'train\.epochs' a second time"):
+        queue.read(path)
+
+
+def test_records_that_cannot_be_read_are_named(small_queue: Path) -> None:
+    run = finished(small_queue)
+    (small_queue / "runs" / run.name / run.member / "config.yaml").write_text("[recu]")
+    with pytest.raises(UserError, match=r"config\.yaml is not the configuration of a run: .* got list"):
+        queue.keep(run, small_queue / "runs", small_queue / "results")
+    (small_queue / "results" / run.name).mkdir()
+    (small_queue / "results" / run.name / "comparison.json").write_text('{"models": [{"name": "recu"}]}')
+    with pytest.raises(UserError, match=r"comparison\.json is not a comparison of bnn-itrd: models\[0\]\.network is"):
+        queue.done(run, small_queue / "results")

@@ -28,10 +28,10 @@ from bnn_itrd.training.fabric import make_fabric
 from bnn_itrd.training.fit import fit
 
 
-def _ends_with(data: ImageData, out: Path) -> Evaluation:
+def _ends_with(data: ImageData, out: Path, network: nn.Module | None = None) -> Evaluation:
     torch.manual_seed(0)
     return fit(
-        resnet8(3, input_shape=data.input_shape),
+        resnet8(3, input_shape=data.input_shape) if network is None else network,
         None,
         data,
         train=TrainConfig(epochs=1, batch_size=32, warmup_epochs=0),
@@ -86,6 +86,27 @@ def test_a_finished_training_is_not_evaluated_again(tmp_path: Path, monkeypatch:
     state["optimizer"]["state"] = {}  # what is kept of a run where room is scarce
     save_checkpoint(run / "last.pt", state)
     assert evaluations(data) == 0
+
+
+class _Plain(nn.Sequential):
+    """A network as a user writes it: its forward pass may change while its weights stay."""
+
+
+class _Doubled(_Plain):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * torch.as_tensor(super().forward(x))
+
+
+def _linear(cls: type[nn.Sequential], *last: nn.Module) -> nn.Sequential:
+    return cls(nn.Flatten(), nn.Linear(192, 3), *last)
+
+
+@pytest.mark.parametrize("changed", [_linear(_Doubled), _linear(nn.Sequential, nn.Tanh())], ids=["class", "modules"])
+def test_a_finished_training_is_evaluated_with_the_code_of_now(changed: nn.Sequential, tmp_path: Path) -> None:
+    data = load_data(DataConfig(name="cifar10", root=str(write_npz(tmp_path / "x.npz"))))
+    first = _ends_with(data, tmp_path / "run", _linear(_Plain)).logits
+    expected = 2 * first if isinstance(changed, _Doubled) else first.tanh()
+    torch.testing.assert_close(_ends_with(data, tmp_path / "run", changed).logits, expected)
 
 
 def _split(images: torch.Tensor) -> TensorSplit:

@@ -37,10 +37,6 @@ class CRDConfig(Contrast):
     temperature: float = 0.07
     momentum: float = 0.5
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require(self.momentum < 1, "momentum", "in [0, 1)")
-
     def loss(self, setting: Setting) -> Any:
         from bnn_itrd.losses.crd import CRD
 

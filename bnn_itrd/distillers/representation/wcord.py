@@ -47,7 +47,6 @@ class WCoRDConfig(Contrast):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(self.momentum < 1, "momentum", "in [0, 1)")
         self._require(self.beta_global + self.beta_local > 0, "beta_global", "> 0 where beta_local is 0")
 
     def loss(self, setting: Setting) -> Any:

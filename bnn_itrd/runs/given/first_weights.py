@@ -1,8 +1,9 @@
-"""A function that starts a network from trained weights in a file, the option ``network.weights``."""
+"""Functions that start a network from trained weights in a file, the option ``network.weights``, or check the file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from bnn_itrd.models import find_head
 from bnn_itrd.runs.given.state_files import how_to_save, read_state, state_file
 from bnn_itrd.words import counted
 
-__all__ = ["begin_with_weights"]
+__all__ = ["begin_with_weights", "check_first_weights"]
 
 _FIELD = "network.weights"
 # A buffer of BatchNorm, which files from old versions of torch do not have.
@@ -28,8 +29,25 @@ def begin_with_weights(model: nn.Module, network: NetworkConfig) -> dict[str, An
     and shape. Returns {'weights_sha256': the file's hash}, which a checkpoint stores; {} if no file is set.
     Raises UserError, before any weight changes, if the file is missing or does not fit the network.
     """
-    if network.weights is None:
+    if (found := _found(model, network)) is None:
         return {}
+    path, taken = found
+    model.load_state_dict(taken, strict=False)
+    return {"weights_sha256": file_hash(path)}
+
+
+def check_first_weights(model: nn.Module, network: NetworkConfig) -> None:
+    """Raises UserError where `begin_with_weights` would; the network does not change and may be on the meta device."""
+    _found(model, network)
+
+
+def _found(model: nn.Module, network: NetworkConfig) -> tuple[Path, dict[str, Tensor]] | None:
+    """Returns the file in ``network.weights`` and those of its tensors that a network takes; None if no file is set.
+
+    Raises UserError as `begin_with_weights` does.
+    """
+    if network.weights is None:
+        return None
     path = state_file(network.weights, field=_FIELD, network=network.name)
     state, own = read_state(path, of=network.name), model.state_dict()
     try:
@@ -42,8 +60,7 @@ def begin_with_weights(model: nn.Module, network: NetworkConfig) -> dict[str, An
         how = how_to_save(network.name)
         said = f". This command makes a file that fits: {how}" if how else ""
         raise UserError(f"{_FIELD}: {path} does not fit {network.name}: {problem}{said}")
-    model.load_state_dict(taken, strict=False)
-    return {"weights_sha256": file_hash(path)}
+    return path, taken
 
 
 def _problem(
