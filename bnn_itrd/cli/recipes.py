@@ -12,7 +12,7 @@ __all__ = ["command"]
 # Title of a group -> names of recipes, or beginnings of names (those that end in "-"). A recipe belongs to the first
 # group that fits.
 _GROUPS = (
-    ("Start here", ("digits", "folder", "cifar10-resnet20", "cifar10")),
+    ("Start here", ("digits", "folder", "cifar10-resnet20", "cifar10", "cifar10-best")),
     ("CIFAR-10, papers and their schedules", ("cifar10-",)),
     ("CIFAR-100, ImageNet: the tables of the distillation papers", ("cifar100-", "imagenet-", "small-")),
     ("FPGAs", ("fpga-",)),

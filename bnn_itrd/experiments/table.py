@@ -184,10 +184,11 @@ def summarise_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
 def _own_folder(reference: _Trained, trained: Sequence[_Trained]) -> _Trained:
     """Returns the same teacher as read from its own folder, which records more; `reference` if that is not given.
 
-    reference: a teacher that a student's folder lists.
+    reference: a teacher that a student's folder lists. Its own folder's name may tell a variant, as in
+    teacher-cutout, which the student's folder does not know.
     """
     for one in trained:
-        same = (one.data, one.network, one.method) == (reference.data, reference.network, reference.method)
+        same = (one.data, one.network, one.model["name"]) == (reference.data, reference.network, reference.method)
         if same and one.own and abs(one.model["top1_last"] - reference.model["top1_last"]) <= _SAME_TEACHER:
             return one
     return reference

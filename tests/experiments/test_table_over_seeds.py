@@ -82,15 +82,16 @@ def test_variants_lengths_devices_and_held_out_images_are_rows_of_their_own(tmp_
     assert [r["published %"] for r in rows] == ["92.8", "92.8", "-", "92.8", "92.8"]
 
 
-def test_a_teacher_with_a_folder_of_its_own_is_shown_from_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["teacher", "teacher-cutout"])
+def test_a_teacher_with_a_folder_of_its_own_is_shown_from_there(method: str, tmp_path: Path) -> None:
     again = model("teacher", 95.49, epochs=None, top1_best=None, trained_on=None)
     folders = [
         folder(tmp_path, "cifar10-resnet18-recu-s1", [again, model("recu", 92.0)], teacher="x", train={"seed": 1}),
-        folder(tmp_path, "cifar10-resnet18-teacher-s7", [model("teacher", 95.5)], teacher_train={"seed": 7}),
+        folder(tmp_path, f"cifar10-resnet18-{method}-s7", [model("teacher", 95.5)], teacher_train={"seed": 7}),
     ]
     rows = summarise_runs(folders)
     assert [(r["method"], r["seeds"], r["top-1 last %"]) for r in rows] == [
-        ("teacher", "one (7)", "95.50"), ("recu", "one (1)", "92.00"),
+        (method, "one (7)", "95.50"), ("recu", "one (1)", "92.00"),
     ]  # fmt: skip
 
 
