@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bnn_itrd.distillers.method import Facts
-from bnn_itrd.distillers.setting import Setting
+from bnn_itrd.distillers.setting import Setting, stages_of
 from bnn_itrd.distillers.views import OfRepresentations
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class ITRDConfig(OfRepresentations):
         log: whether the mutual-information loss takes the log2 of its terms (eq. 8 and 9)
         order: order of Rényi's entropy in the mutual-information loss (eq. 8); all but 2 need eigenvalues in each step
         degree: degree of the Gram matrices' polynomial kernel
+        stages: how many stages before the last are compared too, each by the means of its channels and with a
+            projection of its own; their losses are added
     """
 
     facts = Facts(
@@ -52,6 +55,7 @@ class ITRDConfig(OfRepresentations):
             "log": "off is better (sec. 4.2; no numbers)",
             "order": "2 alone is used: others cost eigenvalues (sec. 4.2)",
             "degree": "1 alone is used (sec. 4.2)",
+            "stages": "not in the paper",
         },
     )
     positive = ("order", "degree")
@@ -66,13 +70,42 @@ class ITRDConfig(OfRepresentations):
     log: bool = False
     order: float = 2.0
     degree: int = 1
+    stages: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(self.alpha > 0, "alpha", "> 0")
 
+    def check(self, setting: Setting) -> None:
+        if self.stages:
+            stages_of(self.name, setting, least=self.stages + 1)
+
     def loss(self, setting: Setting) -> Any:
-        return self.loss_of(*self.dims(setting))
+        last = self.loss_of(*self.dims(setting))
+        if not self.stages:
+            return last
+        from torch import nn
+
+        channels = [(s[0], t[0]) for s, t in zip(*stages_of(self.name, setting), strict=True)]
+        return nn.ModuleList([last, *(self.loss_of(*pair) for pair in channels[-1 - self.stages : -1])])
+
+    def term(
+        self, loss: Any, student: Outputs, teacher: Outputs, labels: Tensor, indices: Tensor
+    ) -> Tensor | Sequence[Tensor]:
+        if not self.stages:
+            return super().term(loss, student, teacher, labels, indices)
+        terms = [loss[0](student.representation, teacher.representation)]
+        places = slice(-1 - self.stages, -1)
+        for of_stage, s, t in zip(loss[1:], student.stages[places], teacher.stages[places], strict=True):
+            terms.append(of_stage(self._means(s), self._means(t)))
+        return terms
+
+    def _means(self, maps: Tensor) -> Tensor:
+        """Returns the mean of each channel, (n, c, h, w) -> (n, c), of all processes if the method gathers."""
+        from bnn_itrd.distillers.base import gather
+
+        means = maps.float().mean((2, 3))
+        return gather(means) if self.gather else means
 
     def loss_of(self, student_dim: int, teacher_dim: int) -> Any:
         """Returns the loss for representations (n, student_dim) and (n, teacher_dim), with its linear projection."""
@@ -104,11 +137,14 @@ class ITRDConfig(OfRepresentations):
     def watch(self, loss: Any, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """Returns columns of metrics.csv: ITRD's two losses, and statistics of the projection and the representations.
 
-        The projection's are left out if it is not used. The representations' are the entropies of `gram_entropies`.
+        They are those of the last representation, also with `stages`. The projection's are left out if it is not used.
+        The representations' are the entropies of `gram_entropies`.
         """
         from bnn_itrd.distillers.watching import gram_entropies, of_projection
 
         z_s, z_t = student.representation, teacher.representation
+        if self.stages:
+            loss = loss[0]
         found: dict[str, Tensor] = loss.parts(z_s, z_t)
         if loss.embed.weight.requires_grad:
             found |= of_projection(loss.embed.weight, z_s, loss.embed(z_s.to(loss.embed.weight.dtype)))
