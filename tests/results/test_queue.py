@@ -45,7 +45,7 @@ def test_every_command_of_the_queue_would_start() -> None:
 
 def test_the_papers_block_has_the_papers_settings() -> None:
     """Miles et al. 2022: SGD, 0.1, batch 256, 5 epochs of warm-up, weight decay 5e-4, tau 0.85 to 0.99."""
-    rows = BLOCKS[3].runs
+    rows = next(block for block in BLOCKS if "the paper's four rows" in block.title).runs
     block = [queue.configuration(run) for run in rows]
     assert [run.member for run in rows] == ["recu", "recu-kd", "recu-corr", "recu-itrd"]
     for config in block:
@@ -74,7 +74,7 @@ def test_a_block_on_a_gpu_fits_a_quarter_of_an_hour() -> None:
     training = {
         block.title[0]: sum(queue.minutes(run) - 1 for run in block.runs) for block in BLOCKS if block.device == "gpu"
     }
-    assert all(training[number] * 60 < 650 for number in "123458"), training
+    assert all(training[number] * 60 < 650 for number in "1234569"), training
 
 
 def test_the_results_stay_small() -> None:
