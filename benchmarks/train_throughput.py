@@ -18,6 +18,7 @@ they take.
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import math
 import multiprocessing
@@ -312,6 +313,7 @@ class Worker:
         self.pipe, theirs = context.Pipe()
         # A daemon may not start the processes of a DataLoader.
         self.process = context.Process(target=serve, args=(what, args, theirs), daemon=False)
+        atexit.register(self.process.terminate)
         self.started, self.ready = time.perf_counter(), math.nan
         self.process.start()
         theirs.close()
@@ -404,7 +406,8 @@ def main() -> None:
     print(f"{'':36}  {'images/s':>10}  {'of the published way':>20}")
     over = {name: value / speed[_baseline(name)] for name, value in speed.items() if _baseline(name) in speed}
     for name, value in speed.items():
-        print(f"{name:36}  {value:10,.0f}  {over.get(name, math.nan):19.2f}x")
+        ratio = f"{over[name]:.2f}x" if name in over else "-"
+        print(f"{name:36}  {value:10,.0f}  {ratio:>20}")
     if {"student + KD", "student + ITRD"} <= speed.keys():
         print(f"\nstep time with ITRD / step time with KD: {speed['student + KD'] / speed['student + ITRD']:.3f}")
     parts = workers["student + ITRD"].ask("shares") if args.parts and "student + ITRD" in workers else {}
@@ -429,8 +432,6 @@ def main() -> None:
     if args.kernels is not None and gpu:
         tables = {name: worker.ask("kernels") for name, worker in workers.items() if "published" not in name}
         args.kernels.write_text("\n".join(f"{name}\n{table}" for name, table in tables.items()))
-    for worker in workers.values():
-        worker.process.terminate()
 
 
 def _baseline(name: str) -> str:
