@@ -77,7 +77,7 @@ class _ReaderTrainer(BaseTrainer):
         self.begin_pass(self.epoch)
         steps = len(data.train_windows) // config.batch_size
         total = config.epochs * steps
-        sums = torch.zeros(len(self.names), device=self.fabric.device)
+        rows = torch.zeros(steps, len(self.names), device=self.fabric.device)
         started, rate = time.perf_counter(), 0.0
         batches = train_batches(
             data.train_windows,
@@ -93,10 +93,10 @@ class _ReaderTrainer(BaseTrainer):
                 step, steps=total, warmup=round(config.warmup * total), peak=config.lr, schedule="linear"
             )
             (parts,) = self.step(batch.to(self.fabric.device), lr=rate)
-            self.non_finite.record(step, parts)
-            sums += parts
+            rows[i] = parts
             progress.step(i + 1, parts)
-        losses = loss_columns(self.names, sums.tolist(), steps)
+        self.non_finite.record(self.epoch * steps, rows)
+        losses = loss_columns(self.names, rows.sum(0).tolist(), steps)
         seconds = time.perf_counter() - started
         windows_per_s = steps * config.batch_size / seconds
         return {

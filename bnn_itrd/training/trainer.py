@@ -252,18 +252,16 @@ class Trainer(BaseTrainer):
         steps_per_epoch = steps_in_epoch(config, len(data.train), fabric.world_size)
         epoch = _PREPARATION + number if preparing else number
         self.begin_pass(epoch)
-        sums = torch.zeros(len(self.names) + 2, device=fabric.device)
+        own = config.batch_size // fabric.world_size
+        # Of each step the parts of its loss, the number of right answers, and that of images with a label.
+        steps = torch.zeros(steps_per_epoch, len(self.names) + 2, device=fabric.device)
+        steps[:, -1] = own
         started = time.perf_counter()
         batches = data.train.train_batches(
-            config.batch_size,
-            seed=config.seed,
-            epoch=epoch,
-            device=fabric.device,
-            rank=fabric.global_rank,
+            config.batch_size, seed=config.seed, epoch=epoch, device=fabric.device, rank=fabric.global_rank,
             world=fabric.world_size,
-        )
+        )  # fmt: skip
         augmented = StepImages(config, data, fabric.device, rank=fabric.global_rank)
-        own = config.batch_size // fabric.world_size
         lr = self._preparation_lr() if preparing else config.lr
         source = augmented.epoch(batches, epoch, steps=steps_per_epoch, batch=own)
         for i, (images, labels, indices, mixed) in enumerate(source):
@@ -277,10 +275,13 @@ class Trainer(BaseTrainer):
             parts, correct = self.step(*batch, lr=lr, synchronise=not preparing)
             if self.ema is not None and not preparing:
                 self.ema.update_parameters(self.student)
-            self.non_finite.record(step, parts)
-            labelled = (labels != UNLABELLED).sum()
-            sums += torch.cat([parts.float(), torch.stack([correct, labelled]).float()])
+            steps[i, :-2] = parts
+            steps[i, -2] = correct
+            if self.objective.unlabelled:
+                steps[i, -1] = (labels != UNLABELLED).sum()
             progress.step(i + 1, parts)
+        self.non_finite.record(number * steps_per_epoch, steps[:, :-2])
+        sums = steps.sum(0)
         if fabric.world_size > 1:
             torch.distributed.all_reduce(sums)
             sums[:-2] /= fabric.world_size

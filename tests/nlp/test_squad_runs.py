@@ -63,7 +63,9 @@ def test_the_road_learns_the_hand_made_questions(road: Path, squad: Path) -> Non
         name: row["network"] for name, row in rows.items()
     }
     assert all(run.scores == {"em": 100.0, "f1": 100.0} and run.epochs == run.of for run in found.values())
-    assert (found["s2-itrd"].teacher, found["teacher"].teacher) == ("bert-4", None)
+    teacher = found["s2-itrd"].teacher
+    assert teacher is not None and (teacher.network, found["teacher"].teacher) == ("bert-4", None)
+    assert teacher.data is not None and teacher.data["name"] == "squad"
 
 
 def test_a_saved_student_opens_in_transformers_and_answers_alike(road: Path) -> None:

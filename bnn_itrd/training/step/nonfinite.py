@@ -1,4 +1,4 @@
-"""Checks that losses and weights are finite; the check of a step's loss does not wait for the device."""
+"""Checks that losses and weights are finite; the losses of an epoch are checked at once, without waiting for a GPU."""
 
 from __future__ import annotations
 
@@ -31,9 +31,12 @@ class NonFinite:
         self.first = torch.full((), -1, dtype=torch.int64, device=device)
 
     def record(self, step: int, parts: Tensor) -> None:
-        """Records the step if one of the parts (k,) of its loss is NaN or infinite, without waiting for the device."""
-        bad = ~torch.isfinite(parts)
-        code = step * len(parts) + bad.int().argmax()
+        """Records the first of some steps in which a part of the loss is NaN or infinite, without waiting for a GPU.
+
+        step: the number of the first of them; parts: the parts of each step's loss, (n, k).
+        """
+        bad = ~torch.isfinite(parts).flatten()
+        code = step * parts.shape[1] + bad.int().argmax()
         self.first = torch.where((self.first < 0) & bad.any(), code, self.first)
 
     def check(self, names: tuple[str, ...], steps_per_epoch: int, kept: str) -> None:
