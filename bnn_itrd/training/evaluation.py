@@ -78,8 +78,8 @@ def has_own_code(model: nn.Module) -> bool:
     """Returns whether a network runs code of a user, not only of this package, PyTorch, torchvision, timm and Python.
 
     It does if a user wrote the class of one of its modules, a function or hook that a module holds, a part of a binary
-    layer's scheme, or a function in a graph of torch.fx. A module of TorchScript counts too, because nothing tells whose
-    code was compiled into it.
+    layer's scheme, or a function in a graph of torch.fx. A module of TorchScript counts too, because nothing tells
+    whose code was compiled into it.
 
     >>> has_own_code(nn.Linear(2, 2)), has_own_code(type("MyLinear", (nn.Linear,), {"__module__": "nets"})(2, 2))
     (False, True)
