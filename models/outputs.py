@@ -116,11 +116,11 @@ class Observed(nn.Module):
 
     def forward(self, x: Tensor) -> Outputs:
         seen: dict[str, Tensor] = {}
-        self._seen = seen
+        before, self._seen = self._seen, seen
         try:
             logits = self.model(x)
         finally:
-            self._seen = None
+            self._seen = before  # None, unless the network calls this object again
         if "representation" not in seen:
             raise RuntimeError(f"the classifier {self.head_name!r} was not called in the forward pass: choose head=...")
         for name in self.stage_names:

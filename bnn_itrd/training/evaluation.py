@@ -78,17 +78,25 @@ def has_own_code(model: nn.Module) -> bool:
     """Returns whether a network runs code of a user, not only of this package, PyTorch, torchvision, timm and Python.
 
     It does if a user wrote the class of one of its modules, a function or hook that a module holds, a part of a binary
-    layer's scheme, or a function in a graph of torch.fx.
+    layer's scheme, or a function in a graph of torch.fx. A module of TorchScript counts too, because nothing tells
+    whose code was compiled into it.
 
     >>> has_own_code(nn.Linear(2, 2)), has_own_code(type("MyLinear", (nn.Linear,), {"__module__": "nets"})(2, 2))
     (False, True)
     """
-    return any(_home(thing) not in _KNOWN for module in model.modules() for thing in _code(module))
+    modules = list(model.modules())
+    if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
+        return True
+    return any(home not in _KNOWN for module in modules for thing in _code(module) for home in _homes(thing))
 
 
-def _home(thing: object) -> str:
-    """Returns the name of the top package of a class or function; for C code without a module it is ``builtins``."""
-    return str(getattr(thing, "__module__", None) or "builtins").partition(".")[0]
+def _homes(thing: object) -> Iterator[str]:
+    """Yields the name of the top package of a class or function; for C code without a module it is ``builtins``.
+
+    For a function the package of its file follows, because functools.wraps gives it the module of another function.
+    """
+    for module in (getattr(thing, "__module__", None), getattr(thing, "__globals__", {}).get("__name__")):
+        yield str(module or "builtins").partition(".")[0]
 
 
 def _code(module: nn.Module) -> Iterator[object]:

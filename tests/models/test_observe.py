@@ -95,6 +95,21 @@ def test_a_direct_call_leaves_nothing_behind() -> None:
     assert observed.__dict__ == before and len(compilations) == 1
 
 
+def test_a_call_within_a_call_has_its_own_outputs() -> None:
+    """As for a network that compares its answer with the one that it gives to other images."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Linear(3, 2))
+    observed, x, inner = observe(model, stages=["1"]), torch.randn(2, 4), []
+
+    def ask(*_: object) -> None:
+        handle.remove()
+        inner.append(observed(-x))
+
+    handle = model[0].register_forward_hook(ask)
+    outputs = observed(x)
+    for got, want in zip((outputs, *inner), (x, -x), strict=True):
+        assert torch.equal(got.logits, model(want)) and torch.equal(got.stages[0], model[1](want))
+
+
 def saved_and_loaded(module: nn.Module) -> nn.Module:
     buffer = io.BytesIO()
     torch.save(module, buffer)

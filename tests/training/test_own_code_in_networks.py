@@ -58,8 +58,10 @@ OWN = {
     "class behind a parametrization": parametrizations.weight_norm(_Own(4, 4)),
     "hook": _with_hook(),
     "function": _transformer(lambda x: x),
+    "function with another's name": _transformer(functools.wraps(functional.relu)(lambda x: -x)),
     "partial function": _transformer(functools.partial(lambda x, by: by * x, by=2)),
     "function in a graph": fx.symbolic_trace(_Repeated(1, own=True)),
+    "TorchScript": torch.jit.trace(_Own(4, 4), torch.zeros(1, 4)),
     "binariser": BinaryLinear(4, 4, scheme=Scheme(activation=lambda: RSignActivation(4))),
 }
 KNOWN = {
