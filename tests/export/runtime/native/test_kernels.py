@@ -54,7 +54,7 @@ def tensors(case: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, dict[str, Any
     return x, weights, {name: case[name] for name in names}, generator
 
 
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(convolutions())
 def test_raw_sums_are_those_of_conv2d(case: dict[str, Any]) -> None:
     x, weights, attributes, _ = tensors(case)
