@@ -5,7 +5,6 @@ docs/maintain/promises.md says what is promised, and how each promise is tested.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import sys
@@ -22,6 +21,7 @@ from faults.kills import COMMANDS, KillServer, differences_of_runs, kill_at_writ
 from faults.kinds import KINDS
 from faults.mutations import mutate_archive, mutate_bytes, mutate_tree
 from faults.outcomes import OPENED, REFUSED, Tally
+from helpers.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -143,10 +143,7 @@ def test_many_kills(tmp_path: Path) -> None:
 
 @pytest.fixture
 def campaign() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("campaign", ROOT / "benchmarks" / "campaign.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module: ModuleType = load_script("benchmarks/campaign.py")
     return module
 
 

@@ -1,24 +1,17 @@
 """benchmarks/losses.py measures every method, in turns, and takes the teacher's time off."""
 
-import importlib
-import importlib.util
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
+from helpers.scripts import load_script
 
 from bnn_itrd.distillers import METHODS
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> Any:
-    path = Path(__file__).parents[2] / "benchmarks" / "losses.py"
-    spec = importlib.util.spec_from_file_location("benchmark_of_losses", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/losses.py")
 
 
 def test_benchmark_has_every_method_between_two_plain_steps(benchmark: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.scripts import load_script
 from torch import nn
 
 from bnn_itrd.export.fpga import to_qonnx
@@ -23,10 +23,7 @@ DOCS = (ROOT / "docs" / "guides" / "fpga.md").read_text()
 
 @pytest.fixture(scope="module")
 def script() -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location("finn_flow", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module: types.ModuleType = load_script("examples/finn_flow.py")
     return module
 
 

@@ -6,7 +6,6 @@ one process. `.ci/arm64 FOLDER` makes the arm64 Python, which is found through t
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ import torch
 from faults.networks import network
 from helpers.chains import opened, stem_model
 from helpers.kernels import one_node
+from helpers.scripts import load_script
 from torch import nn
 
 from bnn_itrd.export import session, to_onnx
@@ -54,10 +54,7 @@ ODD |= {"strides": (1, 2), "dilations": (1, 1), "pads": (1, 0, 2, 1), "padding_v
 
 def compile_for_arm64(folder: Path) -> None:
     """Compiles the native library for arm64 into a folder, as building.py does during an installation."""
-    spec = importlib.util.spec_from_file_location("building", ROOT / "export/runtime/native/src/building.py")
-    assert spec is not None and spec.loader is not None
-    building = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(building)
+    building = load_script("export/runtime/native/src/building.py")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CXX", "aarch64-linux-gnu-g++")
         building.compile_library(folder)
