@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,21 +24,22 @@ from bnn_itrd.quant.methods.recu import recu_activation, recu_weight
 MAPS = ((64, 32), (128, 16), (256, 8), (512, 4))  # channels, and height and width
 BLOCKS = ((2048, 8), (4096, 8), (4096, 16), (8192, 16), (8192, 32), (16384, 32))
 DEVICE = torch.device("cuda")
+Signs = Callable[[Tensor], Tensor]
 
 
-def differences(x: Tensor, grad: Tensor, plain: object, fused: object) -> tuple[int, float]:
+def differences(x: Tensor, grad: Tensor, plain: Signs, fused: Signs) -> tuple[int, float]:
     """Returns the number of signs that differ, and the relative difference of the gradients."""
     made = []
     for function in (plain, fused):
         leaf = x.clone().requires_grad_()
-        signs = function(leaf)  # type: ignore[operator]
+        signs = function(leaf)
         signs.backward(grad)
         made.append((signs.detach(), leaf.grad.double()))
     (signs, want), (others, got) = made
     return int((signs != others).sum()), float((got - want).norm() / want.norm())
 
 
-def microseconds(launch: object) -> float:
+def microseconds(launch: Callable[[], object]) -> float:
     """Returns the median time of a launch."""
     return 1000 * float(do_bench(launch, warmup=5, rep=20, return_mode="median"))
 

@@ -287,7 +287,8 @@ def serve(what: Training | bool, args: argparse.Namespace, pipe: Connection) -> 
         step = Ours(what, args, images, labels)
     else:
         step = published(args, images, labels, itrd=what)
-    for asked in iter(pipe.recv, None):
+    while True:
+        asked = pipe.recv()
         if asked == "kernels":
             pipe.send(kernels(step))
         elif asked == "shares":
@@ -335,7 +336,7 @@ class Worker:
 
 
 def start(rows: dict[str, Training | bool], args: argparse.Namespace, *, together: bool) -> dict[str, Worker]:
-    """Starts a process for each row and returns those that have compiled their step; the others print why not.
+    """Starts a process for each row and returns those that have compiled their step; the others have printed why not.
 
     together: compiles them side by side, otherwise one after the other.
     """

@@ -87,7 +87,7 @@ class ITRDConfig(OfRepresentations):
         from torch import nn
 
         channels = [(s[0], t[0]) for s, t in zip(*stages_of(self.name, setting), strict=True)]
-        return nn.ModuleList([last, *(self.loss_of(*pair) for pair in channels[-1 - self.stages : -1])])
+        return nn.ModuleList([last, *(self.loss_of(*pair) for pair in channels[self._earlier])])
 
     def term(
         self, loss: Any, student: Outputs, teacher: Outputs, labels: Tensor, indices: Tensor
@@ -95,10 +95,15 @@ class ITRDConfig(OfRepresentations):
         if not self.stages:
             return super().term(loss, student, teacher, labels, indices)
         terms = [loss[0](student.representation, teacher.representation)]
-        places = slice(-1 - self.stages, -1)
-        for of_stage, s, t in zip(loss[1:], student.stages[places], teacher.stages[places], strict=True):
-            terms.append(of_stage(self._means(s), self._means(t)))
-        return terms
+        pairs = zip(student.stages[self._earlier], teacher.stages[self._earlier], strict=True)
+        return terms + [
+            of_stage(self._means(s), self._means(t)) for of_stage, (s, t) in zip(loss[1:], pairs, strict=True)
+        ]
+
+    @property
+    def _earlier(self) -> slice:
+        """The places of the stages before the last that are compared."""
+        return slice(-1 - self.stages, -1)
 
     def _means(self, maps: Tensor) -> Tensor:
         """Returns the mean of each channel, (n, c, h, w) -> (n, c), of all processes if the method gathers."""

@@ -111,7 +111,7 @@ class StepImages:
 
     def __init__(self, config: TrainConfig, data: ImageData, device: torch.device, *, rank: int = 0) -> None:
         self.config, self.device, self.rank = config, device, rank
-        self.size = data.input_shape[1:]
+        self.shape, self.size = data.input_shape, data.input_shape[1:]
         self.mean, self.std = (torch.tensor(v, device=device) for v in (data.mean, data.std))
 
     def epoch(self, batches: Iterable[Batch], number: int, *, steps: int, batch: int) -> Iterator[AugmentedBatch]:
@@ -125,7 +125,7 @@ class StepImages:
         random = np.random.default_rng(mix_seed(config.seed, number, _DRAWS, self.rank))
         together = 1
         if config.trivial_augment or config.cutout:
-            together = steps_together(self.device, batch * math.prod((3, *self.size)))
+            together = steps_together(self.device, batch * math.prod(self.shape))
         trivial = self._draw_trivial(random, steps, batch, together) if config.trivial_augment else []
         middles = shares = torch.zeros(0)
         boxes: list[tuple[int, int, int, int] | None] = []
