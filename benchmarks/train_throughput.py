@@ -288,7 +288,10 @@ def serve(what: Training | bool, args: argparse.Namespace, pipe: Connection) -> 
     else:
         step = published(args, images, labels, itrd=what)
     while True:
-        asked = pipe.recv()
+        try:
+            asked = pipe.recv()
+        except EOFError:  # the script has ended
+            return
         if asked == "kernels":
             pipe.send(kernels(step))
         elif asked == "shares":
